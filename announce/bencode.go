@@ -1,0 +1,163 @@
+package announce
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/jackpal/bencode-go"
+)
+
+// maxDepth bounds nesting. A reply of peers has depth 3; nothing known goes beyond 5.
+const maxDepth = 16
+
+// decodeBencode decodes one bencoded dictionary. bencode-go panics on some hostile inputs and
+// takes much that is no bencode, so it sees only what scan has passed.
+func decodeBencode(b []byte) (map[string]any, error) {
+	b = bytes.TrimRight(b, "\r\n") // some trackers end their reply like a line
+	s := scanner{b: b}
+	if err := s.value(0); err != nil {
+		return nil, fmt.Errorf("bencode at byte %d: %w", s.i, err)
+	}
+	if s.i != len(b) {
+		return nil, fmt.Errorf("bencode at byte %d: %d bytes after the end", s.i, len(b)-s.i)
+	}
+	v, err := bencode.Decode(bytes.NewReader(b))
+	if err != nil {
+		return nil, fmt.Errorf("bencode: %w", err)
+	}
+	d, ok := v.(map[string]any)
+	if !ok {
+		return nil, errors.New("bencode: not a dictionary")
+	}
+	return d, nil
+}
+
+// scanner checks bencode (BEP 3) strictly, but for the order of dictionary keys, which not every
+// tracker keeps.
+type scanner struct {
+	b []byte
+	i int
+}
+
+func (s *scanner) value(depth int) error {
+	if depth > maxDepth {
+		return fmt.Errorf("nested deeper than %d", maxDepth)
+	}
+	switch c := s.peek(); {
+	case '0' <= c && c <= '9':
+		_, err := s.string()
+		return err
+	case c == 'i':
+		s.i++
+		return s.int()
+	case c == 'l':
+		s.i++
+		for s.peek() != 'e' {
+			if err := s.value(depth + 1); err != nil {
+				return err
+			}
+		}
+		s.i++
+		return nil
+	case c == 'd':
+		s.i++
+		return s.dict(depth)
+	case s.i >= len(s.b):
+		return errors.New("ends too early")
+	default:
+		return fmt.Errorf("byte %q begins no value", c)
+	}
+}
+
+func (s *scanner) dict(depth int) error {
+	var keys [][]byte
+	var seen map[string]bool // only once a key is out of order: sorted keys cannot repeat unseen
+	for s.peek() != 'e' {
+		if c := s.peek(); c < '0' || c > '9' {
+			return errors.New("dictionary key is no string")
+		}
+		key, err := s.string()
+		if err != nil {
+			return err
+		}
+		if n := len(keys); seen == nil && n > 0 && bytes.Compare(key, keys[n-1]) <= 0 {
+			seen = make(map[string]bool, n)
+			for _, k := range keys {
+				seen[string(k)] = true
+			}
+		}
+		if seen == nil {
+			keys = append(keys, key)
+		} else if seen[string(key)] {
+			return fmt.Errorf("dictionary key %s twice", quote(key))
+		} else {
+			seen[string(key)] = true
+		}
+		if err := s.value(depth + 1); err != nil {
+			return err
+		}
+	}
+	s.i++
+	return nil
+}
+
+// peek is the next byte, 0 at the end, which begins nothing.
+func (s *scanner) peek() byte {
+	if s.i < len(s.b) {
+		return s.b[s.i]
+	}
+	return 0
+}
+
+// digits reads a number without leading zeros up to and with its delimiter.
+func (s *scanner) digits(end byte) (string, error) {
+	n := bytes.IndexByte(s.b[s.i:min(len(s.b), s.i+20)], end)
+	if n < 1 {
+		return "", fmt.Errorf("a number without its %q", end)
+	}
+	d := s.b[s.i : s.i+n]
+	for _, c := range d {
+		if c < '0' || c > '9' {
+			return "", fmt.Errorf("byte %q in a number", c)
+		}
+	}
+	if d[0] == '0' && n > 1 {
+		return "", errors.New("a number with a leading zero")
+	}
+	s.i += n + 1
+	return string(d), nil
+}
+
+func (s *scanner) int() error {
+	minus := ""
+	if s.peek() == '-' {
+		s.i++
+		minus = "-"
+	}
+	d, err := s.digits('e')
+	if err != nil {
+		return err
+	}
+	if minus != "" && d == "0" {
+		return errors.New("minus zero")
+	}
+	if _, err := strconv.ParseInt(minus+d, 10, 64); err != nil {
+		return errors.New("a number beyond 64 bits")
+	}
+	return nil
+}
+
+func (s *scanner) string() ([]byte, error) {
+	d, err := s.digits(':')
+	if err != nil {
+		return nil, err
+	}
+	n, err := strconv.Atoi(d)
+	if err != nil || n > len(s.b)-s.i {
+		return nil, fmt.Errorf("a string of %s bytes where %d are left", d, len(s.b)-s.i)
+	}
+	s.i += n
+	return s.b[s.i-n : s.i], nil
+}

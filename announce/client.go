@@ -1,0 +1,282 @@
+package announce
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"slices"
+	"sync"
+	"time"
+)
+
+// DefaultTimeout bounds a request when [Client.Timeout] is 0.
+const DefaultTimeout = 10 * time.Second
+
+// Bounds of what is read from a tracker. A reply of 1000 peers in the longest form has 100 KB.
+const (
+	maxReply = 4 << 20
+	maxIndex = 64 << 20
+)
+
+// A Client speaks to trackers, native and classic, over HTTP and HTTPS. The zero Client works. It
+// must not be copied or changed after its first use, and may be used by any number of goroutines.
+// It uses no HTTP proxy: the tracker would list the proxy's address.
+//
+// Errors are a [*Failure] when the tracker answered and refused, an [*UnreachableError] when it
+// did not answer, what ended the context, or else a reply that makes no sense.
+type Client struct {
+	// Timeout bounds each request, redirects included; 0 is DefaultTimeout.
+	Timeout time.Duration
+	// From is the local endpoint to connect from; a zero address or port is the system's choice.
+	// With a port, the port of origin is that of a service: one that also sets SO_REUSEPORT, or
+	// starts later. TCP only lets one connection at a time lead from there to a tracker.
+	From netip.AddrPort
+	// Dial connects instead of From, for those who need another way to the tracker, such as SOCKS;
+	// nil is a plain connection.
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+	// TLS is for https; nil means the system's roots.
+	TLS *tls.Config
+	// Token is sent as a bearer token to the tracker named, never to where it redirects.
+	Token string
+
+	network   string // "tcp", or the one family a session has to keep to
+	once      sync.Once
+	transport *http.Transport
+	id        ID     // labels this client on classic trackers
+	secret    uint32 // "key" of the classic interface
+}
+
+// An UnreachableError says that a tracker did not answer.
+type UnreachableError struct {
+	Tracker Tracker
+	Err     error
+}
+
+func (e *UnreachableError) Error() string {
+	err := e.Err
+	var op *net.OpError
+	if errors.As(err, &op) && op.Op == "dial" { // without the address, which is in front already
+		err = op.Err
+		var call *os.SyscallError
+		if errors.As(err, &call) && call.Syscall == "connect" {
+			err = call.Err
+		}
+	}
+	return fmt.Sprintf("tracker %s is unreachable: %v", e.Tracker.HostPort(), err)
+}
+
+func (e *UnreachableError) Unwrap() error { return e.Err }
+
+func (c *Client) init() {
+	c.transport = &http.Transport{
+		DialContext:            c.dial,
+		TLSClientConfig:        c.TLS,
+		MaxResponseHeaderBytes: 64 << 10,
+		IdleConnTimeout:        5 * time.Minute,
+		MaxIdleConnsPerHost:    1,
+	}
+	var secret [4]byte
+	_, _ = rand.Read(secret[:])
+	c.id, c.secret = newID(), binary.BigEndian.Uint32(secret[:])
+}
+
+// newID is a peer id in the usual style: who wrote the client, its version, and chance.
+func newID() ID {
+	id := ID([]byte("-NT0100-............"))
+	_, _ = rand.Read(id[8:])
+	return id
+}
+
+// Close closes idle connections. A Client that is garbage needs no Close.
+func (c *Client) Close() {
+	c.once.Do(c.init)
+	c.transport.CloseIdleConnections()
+}
+
+// derive is a client with the same settings and connections of its own.
+func (c *Client) derive() *Client {
+	c.once.Do(c.init)
+	if c.From.Port() != 0 {
+		c.Close() // only one connection at a time leads from there to a tracker
+	}
+	d := &Client{Timeout: c.Timeout, From: c.From, Dial: c.Dial, TLS: c.TLS, Token: c.Token, network: c.network}
+	d.once.Do(d.init)
+	d.id, d.secret = c.id, c.secret
+	return d
+}
+
+func (c *Client) timeout() time.Duration {
+	if c.Timeout <= 0 {
+		return DefaultTimeout
+	}
+	return c.Timeout
+}
+
+// Announce joins the track of r.Key, or renews, and returns other peers. r.Verb is not looked at.
+func (c *Client) Announce(ctx context.Context, t Tracker, r Request) (*Reply, error) {
+	reply, _, err := c.announce(ctx, t, r, "started")
+	return reply, err
+}
+
+func (c *Client) announce(ctx context.Context, t Tracker, r Request, event string) (*Reply, conn, error) {
+	if err := r.Key.check(); err != nil {
+		return nil, conn{}, err
+	}
+	r.Verb = Announce
+	if t.classic && r.Port == 0 {
+		// A classic tracker does not look at the port of origin: choose it first.
+		d, port, err := c.fromSomePort()
+		if err != nil {
+			return nil, conn{}, err
+		}
+		if d != c {
+			defer d.Close()
+		}
+		c, r.Port = d, port
+	}
+	return c.ask(ctx, t, r, event)
+}
+
+// fromSomePort is a client that connects from a port that it already knows.
+func (c *Client) fromSomePort() (*Client, uint16, error) {
+	if c.From.Port() != 0 {
+		return c, c.From.Port(), nil
+	}
+	l, err := net.Listen("tcp", ":0")
+	if err != nil {
+		return nil, 0, err
+	}
+	port := uint16(l.Addr().(*net.TCPAddr).Port)
+	_ = l.Close()
+	d := c.derive()
+	d.From = netip.AddrPortFrom(c.From.Addr(), port)
+	return d, port, nil
+}
+
+// Leave takes the peer with r.Port, or the port of origin, out of the track of r.Key.
+func (c *Client) Leave(ctx context.Context, t Tracker, r Request) error {
+	if err := r.Key.check(); err != nil {
+		return err
+	}
+	if r.Verb = Leave; !t.classic {
+		_, err := c.do(ctx, t, http.MethodDelete, t.target(r.appendNative(nil, "/ntrk/"), nil), maxReply)
+		return err
+	}
+	r.Want = NoPeers
+	if r.Port == 0 {
+		r.Port = c.From.Port()
+	}
+	_, _, err := c.ask(ctx, t, r, "stopped")
+	return err
+}
+
+// List returns up to want peers of the track (as [Request.Want]) without joining it.
+func (c *Client) List(ctx context.Context, t Tracker, key Key, want int) (*Reply, error) {
+	reply, _, err := c.look(ctx, t, key, want)
+	return reply, err
+}
+
+func (c *Client) look(ctx context.Context, t Tracker, key Key, want int) (*Reply, conn, error) {
+	if err := key.check(); err != nil {
+		return nil, conn{}, err
+	}
+	r := Request{Verb: Look, Key: key, Want: want}
+	if !t.classic {
+		return c.ask(ctx, t, r, "")
+	}
+	// A classic tracker knows no looking. Most answer one who stops, without his having started;
+	// the others want an announce, with a port that nobody takes for a peer, and a stop at once.
+	r.Port, r.ID = 1, newID()
+	stopped, cn, err := c.ask(ctx, t, r, "stopped")
+	if err != nil || len(stopped.Peers) > 0 || stopped.Count == 0 {
+		return stopped, cn, err
+	}
+	reply, cn, err := c.ask(ctx, t, r, "started")
+	after, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.timeout())
+	defer cancel()
+	r.Want = NoPeers
+	if _, _, err2 := c.ask(after, t, r, "stopped"); err == nil {
+		err = err2
+	}
+	if err != nil {
+		return nil, cn, err
+	}
+	reply.Count = stopped.Count // without the one who looked
+	reply.Sample = reply.Count > reply.given || reply.Count < 0 && reply.Sample
+	return reply, cn, nil
+}
+
+// Index returns every track that the tracker shows, sorted by key: the index of a native tracker,
+// the full scrape of a classic one.
+func (c *Client) Index(ctx context.Context, t Tracker) ([]Track, error) {
+	target := t.target([]byte("/ntrk/"), nil)
+	if t.classic {
+		u, err := t.scrape()
+		if err != nil {
+			return nil, err
+		}
+		target = u.String()
+	}
+	res, err := c.do(ctx, t, http.MethodGet, target, maxIndex)
+	if err != nil {
+		return nil, err
+	}
+	return DecodeTracks(res.body)
+}
+
+// ask sends an announce or a look and reads the reply.
+func (c *Client) ask(ctx context.Context, t Tracker, r Request, event string) (*Reply, conn, error) {
+	c.once.Do(c.init)
+	var target string
+	if r.ID == (ID{}) && t.classic {
+		r.ID = c.id
+	}
+	if t.classic {
+		target = t.target(nil, r.appendClassic(nil, c.secret, event))
+	} else {
+		target = t.target(r.appendNative(nil, "/ntrk/"), nil)
+	}
+	res, err := c.do(ctx, t, http.MethodGet, target, maxReply)
+	if err != nil {
+		return nil, conn{}, err
+	}
+	reply, err := DecodeReply(res.body)
+	if err != nil {
+		return nil, res.conn, err
+	}
+	reply.finish(&r, res.conn)
+	return reply, res.conn, nil
+}
+
+// finish works out what trackers leave to their clients: it takes the asker itself out of the
+// peers, which not every tracker does, and tells whether they are all there are.
+func (r *Reply) finish(req *Request, cn conn) {
+	given := r.given
+	if r.You.Addr().IsValid() && r.You.Port() == 0 && req.Verb == Announce {
+		r.You = netip.AddrPortFrom(r.You.Addr(), req.Port)
+	}
+	self := netip.AddrPortFrom(cn.local.Addr(), req.Port)
+	before := len(r.Peers)
+	r.Peers = slices.DeleteFunc(r.Peers, func(p Peer) bool {
+		return p.Endpoint == r.You || p.Endpoint == self || p.ID != (ID{}) && p.ID == req.ID
+	})
+	others := r.Count
+	if req.Verb == Announce && r.Count > 0 && len(r.Peers) == before {
+		others-- // counted, but not given
+	}
+	want := req.Want
+	if want == 0 {
+		want = DefaultWant
+	}
+	r.Sample = r.Count >= 0 && given < others || r.Count < 0 && given >= want
+	if len(r.Key.raw) == 0 {
+		r.Key = req.Key
+	}
+}

@@ -1,0 +1,267 @@
+package announce_test
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"ntrack/announce"
+	"ntrack/tracker"
+)
+
+// local is a tracker on an ephemeral port, by its native and its classic name.
+func local(t *testing.T, tr *tracker.Tracker) (native, classic announce.Tracker) {
+	srv := httptest.NewServer(tracker.Handler(tr))
+	t.Cleanup(srv.Close)
+	return named(t, srv.URL), named(t, srv.URL+"/announce")
+}
+
+func named(t *testing.T, name string) announce.Tracker {
+	t.Helper()
+	tr, err := announce.ParseTracker(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tr
+}
+
+func key(t *testing.T, s string) announce.Key {
+	t.Helper()
+	k, err := announce.ParseKey(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+func endpoints(r *announce.Reply) string {
+	var s []string
+	for _, p := range r.Peers {
+		s = append(s, p.Endpoint.String())
+	}
+	return sorted(s...)
+}
+
+func sorted(s ...string) string {
+	slices.Sort(s)
+	return strings.Join(s, " ")
+}
+
+// Both interfaces do the same for a user: join, see each other, look, leave.
+func TestClient(t *testing.T) {
+	for _, classic := range []bool{false, true} {
+		at, other := local(t, &tracker.Tracker{Index: true})
+		if classic {
+			at, other = other, at
+		}
+		var c announce.Client
+		t.Cleanup(c.Close)
+		ctx, k := t.Context(), key(t, "chat/room 1+\x00")
+		first, err := c.Announce(ctx, at, announce.Request{Key: k, Port: 4000})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if first.You.String() != "127.0.0.1:4000" || len(first.Peers) != 0 || first.Count != 1 || first.Interval != time.Minute {
+			t.Errorf("classic %v: first announce: %+v", classic, first)
+		}
+		second, err := c.Announce(ctx, at, announce.Request{Key: k, Port: 4001})
+		if err != nil || endpoints(second) != "127.0.0.1:4000" || second.Sample {
+			t.Errorf("classic %v: second announce: %+v, %v", classic, second, err)
+		}
+		origin, err := c.Announce(ctx, at, announce.Request{Key: k, Want: announce.NoPeers})
+		if err != nil || origin.You.Port() < 2 || origin.You.Port() == 4000 || len(origin.Peers) != 0 || !origin.Sample {
+			t.Errorf("classic %v: announce with the port of origin: %+v, %v", classic, origin, err)
+		}
+		all := sorted("127.0.0.1:4000", "127.0.0.1:4001", origin.You.String())
+		for range 2 { // the second look shows that the first left nothing behind
+			look, err := c.List(ctx, at, k, 0)
+			if err != nil || endpoints(look) != all || look.Count != 3 || look.Sample {
+				t.Errorf("classic %v: list: %+v, %v; want %s", classic, look, err, all)
+			}
+		}
+		if look, err := c.List(ctx, at, k, 1); err != nil || len(look.Peers) != 1 || !look.Sample {
+			t.Errorf("classic %v: list of one: %+v, %v", classic, look, err)
+		}
+		tracks, err := c.Index(ctx, at)
+		if err != nil || len(tracks) != 1 || tracks[0].Count != 3 {
+			t.Errorf("classic %v: index: %v, %v", classic, tracks, err)
+		}
+		if err := c.Leave(ctx, at, announce.Request{Key: k, Port: 4000}); err != nil {
+			t.Error(err)
+		}
+		if look, err := c.List(ctx, at, k, 0); err != nil || endpoints(look) != sorted("127.0.0.1:4001", origin.You.String()) {
+			t.Errorf("classic %v: after leaving: %+v, %v", classic, look, err)
+		}
+		// A torrent's key is the same track by either interface, a text key is not: on a classic
+		// tracker it stays clear of real torrents.
+		torrent := key(t, "urn:btih:c12fe1c06bba254a9dc9f519b335aa7c1367a88a")
+		if _, err := c.Announce(ctx, at, announce.Request{Key: torrent, Port: 4000}); err != nil {
+			t.Error(err)
+		}
+		if look, err := c.List(ctx, other, torrent, 0); err != nil || endpoints(look) != "127.0.0.1:4000" {
+			t.Errorf("classic %v: a torrent through the other interface: %+v, %v", classic, look, err)
+		}
+		if look, err := c.List(ctx, other, k, 0); err != nil || len(look.Peers) != 0 {
+			t.Errorf("classic %v: a text key through the other interface: %+v, %v", classic, look, err)
+		}
+	}
+}
+
+func TestClientErrors(t *testing.T) {
+	native, _ := local(t, &tracker.Tracker{Token: "secret"})
+	var c announce.Client
+	k := key(t, "k")
+	_, err := c.List(t.Context(), native, k, 0)
+	if f, ok := errors.AsType[*announce.Failure](err); !ok || f.Status != 401 {
+		t.Errorf("without a token: %v", err)
+	}
+	if _, err := (&announce.Client{Token: "secret"}).List(t.Context(), native, k, 0); err != nil {
+		t.Errorf("with the token: %v", err)
+	}
+	if _, err := c.List(t.Context(), native, announce.Key{}, 0); err == nil {
+		t.Error("an empty key was sent")
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	silent := named(t, l.Addr().String())
+	_, err = (&announce.Client{Timeout: time.Millisecond}).List(t.Context(), silent, k, 0)
+	if _, ok := errors.AsType[*announce.UnreachableError](err); !ok || !strings.Contains(err.Error(), "no answer within 1ms") {
+		t.Errorf("a tracker that does not answer: %v", err)
+	}
+	l.Close()
+	_, err = c.List(t.Context(), silent, k, 0)
+	if u, ok := errors.AsType[*announce.UnreachableError](err); !ok || strings.Count(err.Error(), l.Addr().String()) != 1 || u.Tracker != silent {
+		t.Errorf("nobody there: %v", err)
+	}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	why := errors.New("why")
+	cancel(why)
+	if _, err := c.List(ctx, native, k, 0); !errors.Is(err, why) {
+		t.Errorf("a context that has ended: %v", err)
+	}
+}
+
+func TestHTTPS(t *testing.T) {
+	srv := httptest.NewUnstartedServer(tracker.Handler(&tracker.Tracker{}))
+	srv.Config.ErrorLog = log.New(io.Discard, "", 0) // the handshake that fails is meant to
+	srv.StartTLS()
+	t.Cleanup(srv.Close)
+	k := key(t, "k")
+	at := named(t, srv.URL)
+	var c announce.Client
+	_, err := c.List(t.Context(), at, k, 0)
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); !ok {
+		t.Errorf("an unknown authority: %v", err)
+	}
+	pool := x509.NewCertPool()
+	pool.AddCert(srv.Certificate())
+	trusting := announce.Client{TLS: &tls.Config{RootCAs: pool}}
+	if _, err := trusting.List(t.Context(), at, k, 0); err != nil {
+		t.Error(err)
+	}
+	for _, to := range []string{"http://127.0.0.1:1/", "ftp://x/"} {
+		srv.Config.Handler = http.RedirectHandler(to, http.StatusFound)
+		if _, err := trusting.List(t.Context(), at, k, 0); err == nil || !strings.Contains(err.Error(), "redirects") {
+			t.Errorf("https redirected to %s: %v", to, err)
+		}
+	}
+}
+
+// A redirected DELETE stays one, the token stays with the tracker that was named, and a loop ends.
+func TestRedirects(t *testing.T) {
+	var asked []string
+	last := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked = append(asked, r.Method+" "+r.RequestURI+" "+r.Header.Get("Authorization"))
+		w.WriteHeader(204)
+	}))
+	t.Cleanup(last.Close)
+	first := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked = append(asked, r.Method+" "+r.RequestURI+" "+r.Header.Get("Authorization"))
+		http.Redirect(w, r, last.URL+r.RequestURI, http.StatusMovedPermanently)
+	}))
+	t.Cleanup(first.Close)
+	c := announce.Client{Token: "secret"}
+	if err := c.Leave(t.Context(), named(t, first.URL), announce.Request{Key: key(t, "a/b"), Port: 4000}); err != nil {
+		t.Fatal(err)
+	}
+	want := "DELETE /ntrk/a%2fb?port=4000 Bearer secret, DELETE /ntrk/a%2fb?port=4000 "
+	if got := strings.Join(asked, ", "); got != want {
+		t.Errorf("asked %q, want %q", got, want)
+	}
+	loop := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked = append(asked, "loop")
+		http.Redirect(w, r, r.RequestURI, http.StatusTemporaryRedirect)
+	}))
+	t.Cleanup(loop.Close)
+	asked = nil
+	if _, err := c.List(t.Context(), named(t, loop.URL), key(t, "k"), 0); err == nil || len(asked) != 4 {
+		t.Errorf("a loop: %v after %d requests, want an error after 4", err, len(asked))
+	}
+}
+
+func TestReplyIsBounded(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		line := []byte(strings.Repeat("1.2.3.4:5\n", 1000))
+		for {
+			if _, err := w.Write(line); err != nil {
+				return
+			}
+		}
+	}))
+	t.Cleanup(srv.Close)
+	var c announce.Client
+	if _, err := c.List(t.Context(), named(t, srv.URL), key(t, "k"), 0); err == nil || !strings.Contains(err.Error(), "longer than") {
+		t.Errorf("an endless reply: %v", err)
+	}
+}
+
+// What a connection comes from is what is listed.
+func TestFrom(t *testing.T) {
+	native, classic := local(t, &tracker.Tracker{})
+	l, err := net.Listen("tcp", "127.0.0.1:0") // a port that is free just now
+	if err != nil {
+		t.Fatal(err)
+	}
+	from := l.Addr().(*net.TCPAddr).AddrPort()
+	c := announce.Client{From: netip.AddrPortFrom(netip.Addr{}, from.Port())}
+	r := announce.Request{Key: key(t, "k")}
+	if _, err := c.Announce(t.Context(), native, r); err == nil || !strings.Contains(err.Error(), "in use") {
+		t.Errorf("a port that a service without SO_REUSEPORT has: %v", err)
+	}
+	l.Close()
+	for _, at := range []announce.Tracker{native, classic, native} {
+		// A client anew each time, as another process would be: nothing of the last connection
+		// may be in the way.
+		c := announce.Client{From: c.From}
+		reply, err := c.Announce(t.Context(), at, r)
+		if err != nil || reply.You != netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), from.Port()) {
+			t.Errorf("from %v: %+v, %v", from, reply, err)
+		}
+		if err := c.Leave(t.Context(), at, r); err != nil {
+			t.Error(err)
+		}
+		if look, err := c.List(t.Context(), at, r.Key, 0); err != nil || len(look.Peers) != 0 {
+			t.Errorf("after leaving from the port: %+v, %v", look, err)
+		}
+		c.Close()
+	}
+	// To itself, where nobody listens: TCP would let it.
+	self := announce.Client{From: netip.AddrPortFrom(netip.Addr{}, from.Port())}
+	_, err = self.Announce(t.Context(), named(t, from.String()), r)
+	if _, ok := errors.AsType[*announce.UnreachableError](err); !ok {
+		t.Errorf("connected to itself: %v", err)
+	}
+}

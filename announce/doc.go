@@ -1,0 +1,34 @@
+// Package announce is the ntrack protocol and its client: how a program is listed under a key and
+// finds the others there.
+//
+//	key, err := announce.ParseKey("lobby")
+//	var c announce.Client
+//	reply, err := c.Announce(ctx, announce.Tracker{}, announce.Request{Key: key, Port: 4000})
+//	for _, p := range reply.Peers { dial(p.Endpoint) }
+//
+// [Client.Announce] joins once, [Client.Stay] stays until its context ends, [Client.Watch] tells
+// who comes and goes, [Client.List] looks without joining. All of them speak to any tracker that
+// [ParseTracker] can name: a native one, or a BitTorrent tracker over HTTP(S).
+//
+// # The protocol
+//
+// The specification is docs/PROTOCOL.md; every rule there names the vector in testdata/vectors
+// that shows its bytes. In short, with some of those:
+//
+// GET /ntrk/KEY lists the sender under KEY, with the address the tracker sees and the port of
+// origin of the connection or port=, and answers with other peers (proposal-example). The key is
+// everything after /ntrk/, percent-decoded once, 1 to 255 opaque bytes (key-slash, key-length).
+// port=0 looks and leaves no trace (look-port-0), DELETE leaves (leave), and so does a peer that
+// does not announce for the ttl (expiry-native). Peers are endpoints: announced again one is
+// renewed (renewal), and never is a third party enlisted (third-party).
+//
+// A peer is given to askers of its own scope or a narrower one: nobody on the internet is told
+// 127.0.0.1 or 10.0.0.7 (scope-public-asker). What a browser sends only looks (browser-origin).
+//
+// Replies come as bencode, JSON or text (format, accept). The same tracks are at /announce and
+// /scrape as BitTorrent has them (classic-compact, scrape).
+//
+// [Request], [Reply] and [Failure] are all that crosses the wire, and both ends use them: package
+// tracker parses with [Request.Parse] what a client has written, and a client decodes with
+// [DecodeReply] what a tracker has appended.
+package announce

@@ -1,0 +1,211 @@
+package announce
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// maxRedirects is how many redirects a client follows.
+const maxRedirects = 3
+
+// conn is what a request learns of the connection it used.
+type conn struct {
+	local, remote netip.AddrPort
+	reused        bool // an earlier request had used it
+	kept          bool // a later one may
+}
+
+type result struct {
+	conn
+	body []byte
+}
+
+// target is the URL of a request: to another path of the same server, or with query appended to
+// whatever the tracker's URL has already.
+func (t Tracker) target(path, query []byte) string {
+	u := t.norm().url
+	s := u.Scheme + "://" + u.Host
+	if path != nil {
+		return s + string(path)
+	}
+	s += u.EscapedPath() + "?"
+	if u.RawQuery != "" {
+		s += u.RawQuery + "&"
+	}
+	return s + string(query)
+}
+
+// do sends one request and reads the reply, which is bounded by limit. It follows redirects
+// itself: net/http would turn a DELETE into a GET, and so a leave into an announce.
+func (c *Client) do(ctx context.Context, t Tracker, method, target string, limit int64) (*result, error) {
+	c.once.Do(c.init)
+	limited, cancel := context.WithTimeout(ctx, c.timeout())
+	defer cancel()
+	first, err := url.Parse(target)
+	if err != nil {
+		return nil, fmt.Errorf("tracker %s: %w", t, err)
+	}
+	res, err := c.follow(limited, t, method, first, limit)
+	switch {
+	case err == nil:
+		return res, nil
+	case ctx.Err() != nil:
+		return nil, context.Cause(ctx)
+	case limited.Err() != nil:
+		return nil, &UnreachableError{t, fmt.Errorf("no answer within %v", c.timeout())}
+	}
+	return nil, err
+}
+
+func (c *Client) follow(ctx context.Context, t Tracker, method string, first *url.URL, limit int64) (*result, error) {
+	u := first
+	for hops := 0; ; hops++ {
+		res, err := c.roundTrip(ctx, t, method, u, u.Scheme == first.Scheme && u.Host == first.Host)
+		if err != nil {
+			return nil, err
+		}
+		location := res.resp.Header.Get("Location")
+		if res.resp.StatusCode/100 != 3 || location == "" {
+			defer res.resp.Body.Close()
+			return res.read(limit)
+		}
+		_ = res.resp.Body.Close()
+		next, err := u.Parse(location)
+		switch {
+		case err != nil:
+			return nil, fmt.Errorf("tracker %s redirects to %s, which is no URL", t.HostPort(), quote(location))
+		case hops == maxRedirects:
+			return nil, fmt.Errorf("tracker %s: more than %d redirects", t.HostPort(), maxRedirects)
+		case next.Scheme != "http" && next.Scheme != "https":
+			return nil, fmt.Errorf("tracker %s redirects to scheme %s", t.HostPort(), quote(next.Scheme))
+		case u.Scheme == "https" && next.Scheme != "https":
+			return nil, fmt.Errorf("tracker %s redirects from https to http: not followed", t.HostPort())
+		}
+		u = next
+	}
+}
+
+type exchange struct {
+	conn
+	resp *http.Response
+}
+
+func (c *Client) roundTrip(ctx context.Context, t Tracker, method string, u *url.URL, named bool) (*exchange, error) {
+	x := new(exchange)
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) {
+		x.local, x.remote, x.reused = endpointOf(i.Conn.LocalAddr()), endpointOf(i.Conn.RemoteAddr()), i.Reused
+	}})
+	req, err := http.NewRequestWithContext(ctx, method, u.String(), nil)
+	if err != nil {
+		return nil, fmt.Errorf("tracker %s: %w", t, err)
+	}
+	req.Header.Set("User-Agent", "ntrack")
+	if !t.classic {
+		req.Header.Set("Accept", "application/json")
+	}
+	switch user := t.url.User; {
+	case !named:
+	case c.Token != "":
+		req.Header.Set("Authorization", "Bearer "+c.Token)
+	case user != nil:
+		password, _ := user.Password()
+		req.SetBasicAuth(user.Username(), password)
+	}
+	if x.resp, err = c.transport.RoundTrip(req); err != nil {
+		return nil, &UnreachableError{t, err}
+	}
+	x.kept = !x.resp.Close
+	return x, nil
+}
+
+func endpointOf(a net.Addr) netip.AddrPort {
+	e, _ := netip.ParseAddrPort(a.String())
+	return Canonical(e)
+}
+
+// read reads the body, or the refusal that the status and the body make.
+func (x *exchange) read(limit int64) (*result, error) {
+	body, err := io.ReadAll(io.LimitReader(x.resp.Body, limit+1))
+	if err != nil {
+		return nil, fmt.Errorf("reply broken off: %w", err)
+	}
+	if int64(len(body)) > limit {
+		return nil, fmt.Errorf("reply longer than %d bytes", limit)
+	}
+	if status := x.resp.StatusCode; status/100 != 2 {
+		return nil, failureFrom(status, x.resp.Header, body)
+	}
+	return &result{x.conn, body}, nil
+}
+
+func failureFrom(status int, h http.Header, body []byte) *Failure {
+	f := &Failure{Status: status}
+	_, err := DecodeReply(body)
+	var told *Failure
+	switch {
+	case errors.As(err, &told):
+		f.Reason, f.Retry = told.Reason, told.Retry
+	case strings.HasPrefix(h.Get("Content-Type"), "text/plain"):
+		line, _, _ := bytes.Cut(body, []byte("\n"))
+		f.Reason = Clean(string(line))
+	}
+	if f.Reason == "" {
+		f.Reason = fmt.Sprintf("%d %s", status, http.StatusText(status))
+	}
+	if n, err := strconv.Atoi(h.Get("Retry-After")); err == nil && n > 0 {
+		f.Retry = min(clampSeconds(int64(n)), 24*time.Hour)
+	}
+	return f
+}
+
+// dial connects, from c.From where that is set.
+func (c *Client) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	if c.network != "" {
+		network = c.network
+	}
+	if c.Dial != nil {
+		return c.Dial(ctx, network, addr)
+	}
+	var d net.Dialer
+	if c.From.Addr().IsValid() || c.From.Port() != 0 {
+		local := &net.TCPAddr{Port: int(c.From.Port())}
+		if a := c.From.Addr(); a.IsValid() {
+			local.IP, local.Zone = a.Unmap().AsSlice(), a.Zone()
+			network = networkOf(a)
+		}
+		d.LocalAddr = local
+		d.Control = reusePort
+	}
+	cn, err := d.DialContext(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	if d.LocalAddr != nil {
+		if cn.LocalAddr().String() == cn.RemoteAddr().String() {
+			// Nothing listens there, and TCP has connected the port to itself.
+			_ = cn.Close()
+			return nil, &net.OpError{Op: "dial", Net: network, Err: errors.New("connection refused")}
+		}
+		// No TIME_WAIT at this end: the same two endpoints could not connect again for a minute.
+		_ = cn.(*net.TCPConn).SetLinger(0)
+	}
+	return cn, nil
+}
+
+func networkOf(a netip.Addr) string {
+	if a.Unmap().Is4() {
+		return "tcp4"
+	}
+	return "tcp6"
+}

@@ -1,0 +1,184 @@
+package announce
+
+import (
+	"crypto/sha1"
+	"encoding/base32"
+	"encoding/hex"
+	"fmt"
+	"net/url"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// MaxKey is the length of the longest key, in bytes. The shortest is 1.
+const MaxKey = 255
+
+// A Key names a track: 1 to [MaxKey] opaque bytes, compared byte for byte. Make one with
+// [ParseKey] from what a person wrote or with [KeyOf] from raw bytes; the zero Key is no key and
+// every request with it is refused.
+type Key struct {
+	raw []byte
+	// torrent says that raw is a torrent's info_hash and goes to a classic tracker as it is; any
+	// other key goes there hashed. Length alone cannot tell: a text may have 20 bytes too.
+	torrent bool
+}
+
+// ParseKey reads a key as a person writes it. urn:btih: followed by 40 hex digits or 32 base32
+// digits, and a magnet link with such an xt, name a torrent: its key is the 20 bytes of the
+// info_hash. Everything else is the key itself, byte for byte.
+func ParseKey(s string) (Key, error) {
+	switch {
+	case len(s) >= 8 && strings.EqualFold(s[:8], "magnet:?"):
+		q, err := url.ParseQuery(s[8:])
+		if err != nil {
+			return Key{}, fmt.Errorf("key %s: not a magnet link: %w", quote(s), err)
+		}
+		for _, xt := range q["xt"] {
+			if isURN(xt) {
+				return infoHash(xt)
+			}
+		}
+		return Key{}, fmt.Errorf("key %s: a magnet link needs xt=urn:btih: and an info_hash", quote(s))
+	case isURN(s):
+		return infoHash(s)
+	}
+	k := KeyOf([]byte(s))
+	k.torrent = false
+	return k, k.check()
+}
+
+// KeyOf makes a Key of raw bytes, which it keeps and does not copy. 20 bytes that are not UTF-8
+// are taken for an info_hash.
+func KeyOf(raw []byte) Key {
+	return Key{raw: raw, torrent: len(raw) == sha1.Size && !utf8.Valid(raw)}
+}
+
+func isURN(s string) bool { return len(s) >= 9 && strings.EqualFold(s[:9], "urn:btih:") }
+
+func infoHash(urn string) (Key, error) {
+	digits := urn[len("urn:btih:"):]
+	raw, err := hex.DecodeString(digits)
+	if len(digits) == 32 {
+		raw, err = base32.StdEncoding.DecodeString(strings.ToUpper(digits))
+	}
+	if err != nil || len(raw) != sha1.Size {
+		return Key{}, fmt.Errorf("key %s: an info_hash is 40 hex digits or 32 base32 digits", quote(urn))
+	}
+	return Key{raw: raw, torrent: true}, nil
+}
+
+func (k Key) check() error {
+	if len(k.raw) == 0 || len(k.raw) > MaxKey {
+		return fmt.Errorf("key of %d bytes: a key has 1 to %d", len(k.raw), MaxKey)
+	}
+	return nil
+}
+
+// Bytes are the key as trackers see it. They are shared, not copied.
+func (k Key) Bytes() []byte { return k.raw }
+
+// InfoHash is what stands for the key on a classic tracker, where keys are 20 bytes: a torrent's
+// info_hash itself, or else the SHA-1 of "ntrack:" and the key, which no real torrent has.
+func (k Key) InfoHash() [sha1.Size]byte {
+	if k.torrent && len(k.raw) == sha1.Size {
+		return [sha1.Size]byte(k.raw)
+	}
+	return sha1.Sum(append([]byte("ntrack:"), k.raw...))
+}
+
+// String is the key in a form that is safe to print and that [ParseKey] reads back: the text
+// itself where it is printable UTF-8, urn:btih: and hex for an info_hash. Other binary keys come
+// percent-encoded, which is for reading only.
+func (k Key) String() string {
+	if k.torrent || len(k.raw) == sha1.Size && !printable(k.raw) {
+		return "urn:btih:" + hex.EncodeToString(k.raw)
+	}
+	if printable(k.raw) {
+		return string(k.raw)
+	}
+	return string(AppendEscaped(nil, k.raw))
+}
+
+func printable(b []byte) bool {
+	for i := 0; i < len(b); {
+		r, n := utf8.DecodeRune(b[i:])
+		if r == utf8.RuneError && n < 2 || !unicode.IsPrint(r) {
+			return false
+		}
+		i += n
+	}
+	return true
+}
+
+// AppendEscaped appends b percent-encoded: everything but the unreserved characters of RFC 3986
+// section 2.3, a slash included.
+func AppendEscaped(dst, b []byte) []byte {
+	const digits = "0123456789abcdef"
+	for _, c := range b {
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9',
+			c == '-', c == '.', c == '_', c == '~':
+			dst = append(dst, c)
+		default:
+			dst = append(dst, '%', digits[c>>4], digits[c&15])
+		}
+	}
+	return dst
+}
+
+// unescape decodes percent-encoding once, in place. It returns nil and false at a malformed escape.
+func unescape(b []byte) ([]byte, bool) {
+	n := 0
+	for i := 0; i < len(b); i++ {
+		c := b[i]
+		if c == '%' {
+			if i+2 >= len(b) {
+				return nil, false
+			}
+			hi, lo := unhex(b[i+1]), unhex(b[i+2])
+			if hi > 15 || lo > 15 {
+				return nil, false
+			}
+			c = hi<<4 | lo
+			i += 2
+		}
+		b[n] = c
+		n++
+	}
+	return b[:n], true
+}
+
+func unhex(c byte) byte {
+	switch {
+	case '0' <= c && c <= '9':
+		return c - '0'
+	case 'a' <= c|0x20 && c|0x20 <= 'f':
+		return c | 0x20 - 'a' + 10
+	}
+	return 0xff
+}
+
+// quote shows a value inside an error: printable, and short even when the value is not.
+func quote[T string | []byte](v T) string {
+	const most = 60
+	if len(v) > most {
+		return fmt.Sprintf("%q...", v[:most])
+	}
+	return fmt.Sprintf("%q", v)
+}
+
+// Clean makes text from the network fit for a terminal and a log: one line, at most 300 bytes,
+// what is not printable replaced by '?'.
+func Clean(s string) string {
+	s = strings.TrimSpace(s)
+	if len(s) > 300 {
+		s = s[:300] + "..."
+	}
+	return strings.Map(func(r rune) rune {
+		if r == utf8.RuneError || !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, s)
+}

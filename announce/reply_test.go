@@ -1,0 +1,164 @@
+package announce
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+)
+
+var someReply = Reply{
+	Key: KeyOf([]byte("lobby")), You: netip.MustParseAddrPort("1.2.3.4:4000"),
+	Interval: time.Minute, TTL: 150 * time.Second, Count: 4,
+	Peers: []Peer{
+		{Endpoint: netip.MustParseAddrPort("5.6.7.8:80")},
+		{Endpoint: netip.MustParseAddrPort("9.9.9.9:65535")},
+		{Endpoint: netip.MustParseAddrPort("[2001:db8::1]:6881")},
+	},
+}
+
+var sameReply = cmp.Options{cmp.AllowUnexported(Key{}), cmpopts.IgnoreUnexported(Reply{}), cmpopts.EquateComparable(netip.AddrPort{})}
+
+// Each form carries what it has a place for, and a client reads it back.
+func TestReplyRoundTrip(t *testing.T) {
+	plain := Reply{You: netip.AddrPortFrom(someReply.You.Addr(), 0), Interval: time.Minute, Count: 4, Peers: someReply.Peers}
+	withIDs := plain
+	withIDs.Peers = nil
+	for _, p := range someReply.Peers {
+		withIDs.Peers = append(withIDs.Peers, Peer{p.Endpoint, IDOf(p.Endpoint)})
+	}
+	for name, tt := range map[string]struct {
+		body []byte
+		want Reply
+	}{
+		"json":       {someReply.AppendJSON(nil), someReply},
+		"text":       {someReply.AppendText(nil), Reply{Interval: defaultInterval, Count: -1, Peers: someReply.Peers}},
+		"compact":    {someReply.AppendBencode(nil, true, false), plain},
+		"dictionary": {someReply.AppendBencode(nil, false, false), withIDs},
+		"no peer id": {someReply.AppendBencode(nil, false, true), plain},
+	} {
+		got, err := DecodeReply(tt.body)
+		if err != nil {
+			t.Errorf("%s: %v\n%q", name, err, tt.body)
+			continue
+		}
+		if d := cmp.Diff(&tt.want, got, sameReply); d != "" {
+			t.Errorf("%s: want (-), got (+):\n%s", name, d)
+		}
+	}
+}
+
+func TestDecodeForeign(t *testing.T) {
+	for name, tt := range map[string]struct {
+		body string
+		want Reply
+	}{
+		"interval missing":     {"d5:peers0:e", Reply{Interval: 30 * time.Minute, Count: -1}},
+		"interval huge":        {"d8:intervali9223372036854775807e5:peers0:e", Reply{Interval: time.Hour, Count: -1}},
+		"interval tiny":        {"d8:intervali1e5:peers0:e", Reply{Interval: 10 * time.Second, Count: -1}},
+		"interval negative":    {"d8:intervali-5e5:peers0:e", Reply{Interval: 30 * time.Minute, Count: -1}},
+		"min interval counts":  {"d8:intervali60e12:min intervali900e5:peers0:e", Reply{Interval: 15 * time.Minute, Count: -1}},
+		"counts add up":        {"d8:completei2e10:incompletei3e5:peers0:e", Reply{Interval: 30 * time.Minute, Count: 5}},
+		"ports 0 and 1 drop":   {"d5:peers18:\x01\x02\x03\x04\x00\x00\x01\x02\x03\x04\x00\x01\x01\x02\x03\x04\x00\x02e", Reply{Interval: 30 * time.Minute, Count: -1, Peers: []Peer{{Endpoint: netip.MustParseAddrPort("1.2.3.4:2")}}}},
+		"host names drop":      {"d5:peersld2:ip9:localhost4:porti80eed2:ip7:1.2.3.44:porti80eeee", Reply{Interval: 30 * time.Minute, Count: -1, Peers: []Peer{{Endpoint: netip.MustParseAddrPort("1.2.3.4:80")}}}},
+		"unsorted, line's end": {"d5:peers0:8:intervali60ee\r\n", Reply{Interval: time.Minute, Count: -1}},
+		"warning is cleaned":   {"d5:peers0:15:warning message5:a\x1b\nbce", Reply{Interval: 30 * time.Minute, Count: -1, Warning: "a??bc"}},
+		"a mapped address":     {"d6:peers618:\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\xff\xff\x01\x02\x03\x04\x00\x50e", Reply{Interval: 30 * time.Minute, Count: -1, Peers: []Peer{{Endpoint: netip.MustParseAddrPort("1.2.3.4:80")}}}},
+	} {
+		got, err := DecodeReply([]byte(tt.body))
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		} else if d := cmp.Diff(&tt.want, got, sameReply, cmpopts.EquateEmpty()); d != "" {
+			t.Errorf("%s: want (-), got (+):\n%s", name, d)
+		}
+	}
+	for _, bad := range []string{"d5:peers5:abcdee", "d5:peersi5ee", "d5:peersli5eee", "<html>", "{", `{"peers":["x"]}`, `{"you":"x"}`, "d", "nonsense\n"} {
+		if got, err := DecodeReply([]byte(bad)); err == nil {
+			t.Errorf("DecodeReply(%q) = %+v, want an error", bad, got)
+		}
+	}
+}
+
+func TestFailure(t *testing.T) {
+	f := Failure{Status: 503, Reason: `too "many"`, Retry: 90 * time.Second}
+	for form, want := range map[Format]string{
+		Text:    "too \"many\"\n",
+		JSON:    `{"error":"too \"many\""}` + "\n",
+		Bencode: `d14:failure reason10:too "many"8:intervali60e8:retry ini2ee`,
+	} {
+		got := f.Append(nil, form, time.Minute)
+		if string(got) != want {
+			t.Errorf("as %v: %q, want %q", form, got, want)
+		}
+		if form == Text {
+			continue
+		}
+		_, err := DecodeReply(got)
+		if back, ok := errors.AsType[*Failure](err); !ok || back.Reason != f.Reason {
+			t.Errorf("read back: %v", err)
+		}
+	}
+}
+
+func TestTracksRoundTrip(t *testing.T) {
+	tracks := []Track{{KeyOf([]byte("b\x1b")), 2}, {KeyOf([]byte("a")), 1}, {KeyOf([]byte("a")), 1}, {KeyOf([]byte("\xff\x00")), 3}}
+	for form, want := range map[Format]string{
+		Text:    "a 1\nb%1b 2\n%ff%00 3\n",
+		JSON:    `{"tracks":[{"key":"a","count":1},{"key":"b\u001b","count":2},{"key_escaped":"%ff%00","count":3}]}` + "\n",
+		Bencode: "d5:filesd1:ad8:completei0e10:downloadedi0e10:incompletei1ee2:b\x1bd8:completei0e10:downloadedi0e10:incompletei2ee2:\xff\x00d8:completei0e10:downloadedi0e10:incompletei3eeee",
+	} {
+		body := AppendTracks(nil, form, append([]Track(nil), tracks...))
+		if string(body) != want {
+			t.Errorf("as %v:\n%q, want\n%q", form, body, want)
+		}
+		if form == Text {
+			continue
+		}
+		got, err := DecodeTracks(body)
+		if s := fmt.Sprint(got); err != nil || s != "[{a 1} {b%1b 2} {%ff%00 3}]" {
+			t.Errorf("as %v, read back: %v, %v", form, s, err)
+		}
+	}
+}
+
+// What bencode-go would panic at, or take for good, does not reach it.
+func TestScannerRefuses(t *testing.T) {
+	for _, bad := range []string{
+		"", "d", "i5e", "le", "d5:peers9223372036854775807:", "d5:peers-1:e", "d01:ai1ee", "d1:ai01ee", "d1:ai-0ee", "d1:aiee",
+		"d1:ai9223372036854775808ee", "d1:ai1e1:ai2ee", "d1:bi1e1:ai1e1:bi2ee", "di1ei2ee", "d1:ai1eex", "d1:a",
+		strings.Repeat("l", 1000), "d1:a" + strings.Repeat("l", 17) + strings.Repeat("e", 17) + "e", "d1:ai1.5ee",
+	} {
+		if got, err := decodeBencode([]byte(bad)); err == nil {
+			t.Errorf("decodeBencode(%q) = %v, want an error", bad, got)
+		}
+	}
+}
+
+// FuzzDecode: no reply makes a client panic or hands out what nobody can dial.
+func FuzzDecode(f *testing.F) {
+	for _, s := range []string{"d5:peers9223372036854775807:", "i5e", "d5:peersi5ee", "d8:intervali60e5:peers6:abcdefe", "d5:filesd1:ad10:incompletei1eeee",
+		`{"key":"a","you":"1.2.3.4:5","interval":60,"ttl":150,"count":1,"peers":["1.2.3.4:5"]}`, `{"tracks":[{"key":"a","count":1}]}`, "1.2.3.4:5\n",
+		"d14:failure reason3:no!8:retry ini9223372036854775807ee", "d5:peersld2:ip7:1.2.3.47:peer id20:aaaaaaaaaaaaaaaaaaaa4:porti80eeee"} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		_, _ = DecodeTracks(body)
+		r, err := DecodeReply(body)
+		if err != nil {
+			return
+		}
+		if r.Interval < MinInterval || r.Interval > MaxInterval || r.TTL < 0 || r.Count < -1 || r.Warning != Clean(r.Warning) {
+			t.Fatalf("%+v", r)
+		}
+		for _, p := range r.Peers {
+			if p.Endpoint.Port() < 1 || !p.Endpoint.IsValid() || p.Endpoint != Canonical(p.Endpoint) {
+				t.Fatalf("peer %v", p)
+			}
+		}
+	})
+}

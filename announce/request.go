@@ -1,0 +1,388 @@
+package announce
+
+import (
+	"bytes"
+	"encoding/hex"
+	"fmt"
+	"strconv"
+)
+
+// Limits of a request.
+const (
+	MaxTarget   = 8192 // bytes of a request target; a longer one is refused
+	MaxScrape   = 74   // keys in one scrape
+	DefaultWant = 50   // peers in a reply when the request does not say
+	NoPeers     = -1   // as Request.Want: just join, or just count
+)
+
+// A Verb is what a request asks for.
+type Verb uint8
+
+// The verbs.
+const (
+	Announce Verb = iota // join the track or renew, and get other peers
+	Look                 // get peers and leave no trace
+	Leave                // leave the track
+	Scrape               // count the peers of Keys; of every key when there are none
+)
+
+// A Format is how a reply is written.
+type Format uint8
+
+// The formats. Unnamed is a request that names none and gets bencode.
+const (
+	Unnamed Format = iota
+	Bencode
+	JSON
+	Text
+)
+
+// A Request is what a peer asks of a tracker. Both ends use it: [Request.Parse] reads it from a
+// request target, and the client writes the same fields into one.
+type Request struct {
+	Verb Verb
+	Key  Key
+	// Keys are what a scrape asks for.
+	Keys []Key
+	// Port is where the peer can be reached. 0 in an announce or a leave is the port of origin,
+	// the port the connection to the tracker comes from.
+	Port uint16
+	// Want is how many peers to give at most: 0 means DefaultWant, NoPeers none. A tracker has a
+	// maximum of its own.
+	Want int
+	// ID labels the peer; zero for none.
+	ID ID
+
+	// Classic says that the request came by, or goes to, the BitTorrent interface.
+	Classic bool
+	// Compact and NoPeerID choose the form of peers in bencode (BEP 23).
+	Compact, NoPeerID bool
+	// Format is what the request names as format=; the Accept header is not looked at here.
+	Format Format
+}
+
+// Parse reads a request from its method and its target as sent, absolute-form included. It works
+// in place: target is overwritten, r.Key and r.Keys point into it. What is malformed comes back as
+// a [*Failure] with the status to answer; r then still says in which form. A valid request costs
+// no allocation once r.Keys has grown.
+func (r *Request) Parse(method string, target []byte) error {
+	*r = Request{Keys: r.Keys[:0]}
+	if len(target) > MaxTarget {
+		return refuse(400, "request target of %d bytes: at most %d", len(target), MaxTarget)
+	}
+	path, query, _ := bytes.Cut(originForm(target), []byte("?"))
+	key, native := bytes.CutPrefix(path, []byte("/ntrk/"))
+	switch {
+	case native:
+		return r.parseNative(method, key, query)
+	case string(path) == "/announce", string(path) == "/tracker":
+		r.Classic = true
+	case string(path) == "/scrape":
+		r.Classic, r.Verb = true, Scrape
+	default:
+		return refuse(404, "nothing at %s: a key is announced at /ntrk/KEY", quote(path))
+	}
+	if method != "GET" && method != "HEAD" {
+		r.Classic = false // no BitTorrent client sends this: the status says it too
+		return refuse(400, "method %s: the classic interface takes GET", quote(method))
+	}
+	return r.parseClassic(method, query)
+}
+
+// originForm is the target without scheme and authority, which a client sends to a proxy and a
+// server must accept (RFC 9112 section 3.2.2).
+func originForm(target []byte) []byte {
+	if len(target) > 0 && target[0] != '/' {
+		if i := bytes.Index(target, []byte("://")); i > 0 {
+			rest := target[i+3:]
+			if j := bytes.IndexAny(rest, "/?"); j >= 0 {
+				return rest[j:]
+			}
+		}
+	}
+	return target
+}
+
+func (r *Request) parseNative(method string, key, query []byte) error {
+	p := readParams(query)
+	r.Format = formatNamed(p[paramFormat].value) // first: it is also the form of a refusal
+	switch method {
+	case "GET", "POST":
+	case "HEAD":
+		r.Verb = Look
+	case "DELETE":
+		r.Verb = Leave
+	default:
+		return refuse(400, "method %s: /ntrk/KEY takes GET, HEAD, POST, DELETE and OPTIONS", quote(method))
+	}
+	if len(key) == 0 {
+		if method != "GET" && method != "HEAD" {
+			return refuse(400, "method %s: the key is missing after /ntrk/, and the index takes GET", quote(method))
+		}
+		r.Verb = Scrape
+	} else if err := setKey(&r.Key, "key", key); err != nil {
+		return err
+	}
+	for i := range paramInfoHash { // the two after it are of the classic interface
+		if p[i].malformed {
+			return refuse(400, "%s %s: malformed percent-encoding", paramNames[i], quote(p[i].value))
+		}
+	}
+	if r.Format == Unnamed && p[paramFormat].given {
+		return refuse(400, "format %s: bencode, text or json", quote(p[paramFormat].value))
+	}
+	if p[paramPort].given {
+		if err := r.setPort(p[paramPort].value); err != nil {
+			return err
+		}
+		switch {
+		case r.Port != 0 || r.Verb == Scrape:
+		case r.Verb == Leave:
+			return refuse(400, "port 0: no peer has it; 1 to 65535, or none for the port of origin")
+		default:
+			r.Verb = Look
+		}
+	}
+	if v := p[paramNumwant]; v.given && !r.setWant(v.value) {
+		return refuse(400, "numwant %s: a number of peers, 0 or more", quote(v.value))
+	}
+	if v := p[paramPeerID]; v.given && !r.setID(v.value) {
+		return refuse(400, "peer_id of %d bytes: 20 raw bytes or 40 hex digits", len(v.value))
+	}
+	for _, i := range [...]int{paramCompact, paramNoPeerID} {
+		if v := p[i]; v.given && string(v.value) != "0" && string(v.value) != "1" {
+			return refuse(400, "%s %s: 0 or 1", paramNames[i], quote(v.value))
+		}
+	}
+	r.setForm(&p)
+	return nil
+}
+
+// parseClassic is lenient where clients are sloppy and it does no harm: what they send has to
+// work unchanged.
+func (r *Request) parseClassic(method string, query []byte) error {
+	if r.Verb == Scrape {
+		return r.parseScrape(query)
+	}
+	p := readParams(query)
+	r.setForm(&p) // first: also a failure has it
+	if !p[paramInfoHash].given {
+		return refuse(400, "info_hash is missing: the key, 1 to %d bytes", MaxKey)
+	}
+	if p[paramInfoHash].malformed {
+		return refuse(400, "info_hash %s: malformed percent-encoding", quote(p[paramInfoHash].value))
+	}
+	if err := checkKey(&r.Key, "info_hash", p[paramInfoHash].value); err != nil {
+		return err
+	}
+	if method == "HEAD" {
+		r.Verb = Look
+	}
+	stopped := string(p[paramEvent].value) == "stopped"
+	if p[paramPort].given {
+		if err := r.setPort(p[paramPort].value); err != nil {
+			return err
+		}
+		if r.Port <= 1 { // what a client sends that cannot be reached
+			r.Verb = Look
+		}
+	}
+	r.setWant(p[paramNumwant].value)
+	r.setID(p[paramPeerID].value)
+	if stopped {
+		r.Want = NoPeers
+		if r.Verb == Announce {
+			r.Verb = Leave
+		}
+	}
+	return nil
+}
+
+func (r *Request) parseScrape(query []byte) error {
+	for len(query) > 0 {
+		var name, value []byte
+		name, value, query = cutParam(query)
+		if string(name) != "info_hash" {
+			continue
+		}
+		if len(r.Keys) == MaxScrape {
+			return refuse(400, "info_hash: more than %d in one scrape", MaxScrape)
+		}
+		r.Keys = append(r.Keys, Key{})
+		if err := setKey(&r.Keys[len(r.Keys)-1], "info_hash", value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// The parameters that mean something. Everything else a client sends is not looked at.
+const (
+	paramPort = iota
+	paramNumwant
+	paramPeerID
+	paramCompact
+	paramNoPeerID
+	paramFormat
+	paramInfoHash
+	paramEvent
+	numParams
+)
+
+var paramNames = [numParams]string{"port", "numwant", "peer_id", "compact", "no_peer_id", "format", "info_hash", "event"}
+
+type param struct {
+	value     []byte
+	given     bool
+	malformed bool // value is as sent: its percent-encoding is no good
+}
+
+// readParams takes the first of each known parameter and decodes it in place.
+func readParams(query []byte) (p [numParams]param) {
+	for len(query) > 0 {
+		var name, value []byte
+		name, value, query = cutParam(query)
+		i := 0
+		for i < numParams && paramNames[i] != string(name) {
+			i++
+		}
+		if i == numParams || p[i].given {
+			continue
+		}
+		decoded, ok := unescape(value)
+		if ok {
+			value = decoded
+		}
+		p[i] = param{value: value, given: true, malformed: !ok}
+	}
+	return p
+}
+
+func cutParam(query []byte) (name, value, rest []byte) {
+	field, rest, _ := bytes.Cut(query, []byte("&"))
+	name, value, _ = bytes.Cut(field, []byte("="))
+	return name, value, rest
+}
+
+func setKey(k *Key, name string, escaped []byte) error {
+	raw, ok := unescape(escaped)
+	if !ok {
+		return refuse(400, "%s %s: malformed percent-encoding", name, quote(escaped))
+	}
+	return checkKey(k, name, raw)
+}
+
+func checkKey(k *Key, name string, raw []byte) error {
+	*k = KeyOf(raw)
+	if len(raw) == 0 || len(raw) > MaxKey {
+		return refuse(400, "%s of %d bytes: 1 to %d are allowed", name, len(raw), MaxKey)
+	}
+	return nil
+}
+
+func (r *Request) setPort(v []byte) error {
+	n, ok := number(v, 1<<16)
+	if !ok || n > 65535 {
+		return refuse(400, "port %s: 0 to 65535", quote(v))
+	}
+	r.Port = uint16(n)
+	return nil
+}
+
+func (r *Request) setWant(v []byte) bool {
+	n, ok := number(v, 1<<20)
+	switch {
+	case !ok:
+	case n == 0:
+		r.Want = NoPeers
+	default:
+		r.Want = n
+	}
+	return ok
+}
+
+func (r *Request) setID(v []byte) bool {
+	switch len(v) {
+	case len(r.ID):
+		r.ID = ID(v)
+		return true
+	case 2 * len(r.ID):
+		var id ID
+		if _, err := hex.Decode(id[:], v); err != nil {
+			return false
+		}
+		r.ID = id
+		return true
+	}
+	return false
+}
+
+func (r *Request) setForm(p *[numParams]param) {
+	r.Compact = string(p[paramCompact].value) == "1"
+	r.NoPeerID = string(p[paramNoPeerID].value) == "1"
+}
+
+// number reads decimal digits and nothing else; what is larger than most is most.
+func number(v []byte, most int) (int, bool) {
+	n := 0
+	for _, c := range v {
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+		n = min(n*10+int(c-'0'), most)
+	}
+	return n, len(v) > 0
+}
+
+func formatNamed(v []byte) Format {
+	switch string(v) {
+	case "bencode":
+		return Bencode
+	case "json":
+		return JSON
+	case "text":
+		return Text
+	}
+	return Unnamed
+}
+
+// appendNative appends the request to the path of a native tracker, as its target. The client
+// reads JSON, the only form that tells the port of origin and the ttl.
+func (r *Request) appendNative(dst []byte, path string) []byte {
+	dst = append(dst, path...)
+	dst = AppendEscaped(dst, r.Key.raw)
+	sep := byte('?')
+	put := func(name string, n int) {
+		dst = append(append(append(dst, sep), name...), '=')
+		dst = strconv.AppendInt(dst, int64(n), 10)
+		sep = '&'
+	}
+	if r.Verb == Look || r.Port != 0 {
+		put("port", int(r.Port))
+	}
+	if r.Verb != Leave && r.Want != 0 {
+		put("numwant", max(r.Want, 0))
+	}
+	if r.ID != (ID{}) {
+		dst = append(append(append(dst, sep), "peer_id="...), hex.EncodeToString(r.ID[:])...)
+	}
+	return dst
+}
+
+// appendClassic appends the query of a classic announce with what every known tracker accepts,
+// and what some insist on. left=1, because some trackers hide seeds from seeds. event is "",
+// started or stopped; key proves to a tracker that a changed address is the same peer.
+func (r *Request) appendClassic(dst []byte, key uint32, event string) []byte {
+	hash := r.Key.InfoHash()
+	dst = AppendEscaped(append(dst, "info_hash="...), hash[:])
+	dst = AppendEscaped(append(dst, "&peer_id="...), r.ID[:])
+	want := r.Want
+	if want == 0 {
+		want = DefaultWant
+	}
+	dst = fmt.Appendf(dst, "&port=%d&uploaded=0&downloaded=0&left=1&compact=1&numwant=%d&key=%08x", r.Port, max(want, 0), key)
+	if event != "" {
+		dst = append(append(dst, "&event="...), event...)
+	}
+	return dst
+}

@@ -1,0 +1,261 @@
+package announce_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"ntrack/announce"
+	"ntrack/tracker"
+)
+
+// who lists the track by a client that leaves no trace.
+func who(t *testing.T, p *pipes, k announce.Key) string {
+	t.Helper()
+	c := p.client("192.0.2.250")
+	defer c.Close()
+	r, err := c.List(t.Context(), announce.Tracker{}, k, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return endpoints(r)
+}
+
+func TestStay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, k := newPipes(t), key(t, "k")
+		ctx, cancel := context.WithCancel(t.Context())
+		var renewed []time.Duration
+		began, left := time.Now(), make(chan error)
+		var you string
+		go func() {
+			left <- p.client("192.0.2.1").Stay(ctx, announce.Tracker{}, announce.Request{Key: k}, func(r *announce.Reply, err error) {
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if you != "" && r.You.String() != you {
+					t.Errorf("a renewal as %v of %s", r.You, you)
+				}
+				you = r.You.String()
+				renewed = append(renewed, time.Since(began))
+			})
+		}()
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		// No ghost: the port of the first connection is kept, although others came later.
+		if got := who(t, p, k); got != you {
+			t.Errorf("after an hour the tracker lists %q, want %q", got, you)
+		}
+		if n := len(renewed); n < 60 || n > 76 {
+			t.Errorf("%d announces in an hour at an interval of a minute", n)
+		}
+		var gaps []time.Duration
+		for i := 1; i < len(renewed); i++ {
+			gaps = append(gaps, renewed[i]-renewed[i-1])
+		}
+		if slices.Min(gaps) < 48*time.Second || slices.Max(gaps) > time.Minute || slices.Max(gaps)-slices.Min(gaps) < time.Second {
+			t.Errorf("renewals every %v to %v, want 48s to 60s and spread", slices.Min(gaps), slices.Max(gaps))
+		}
+		cancel()
+		if err := <-left; err != nil {
+			t.Error(err)
+		}
+		if got := who(t, p, k); got != "" {
+			t.Errorf("after leaving the tracker lists %q", got)
+		}
+	})
+}
+
+// A tracker that is away for ten minutes and has forgotten everything finds its peers again.
+func TestStayThroughRestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, k := newPipes(t), key(t, "k")
+		ctx, cancel := context.WithCancel(t.Context())
+		var errs atomic.Int32
+		left := make(chan error)
+		go func() {
+			left <- p.client("192.0.2.1").Stay(ctx, announce.Tracker{}, announce.Request{Key: k, Port: 4000}, func(_ *announce.Reply, err error) {
+				if err != nil {
+					errs.Add(1)
+				}
+			})
+		}()
+		time.Sleep(90 * time.Second)
+		p.stop()
+		time.Sleep(10 * time.Minute)
+		if n := errs.Load(); n < 5 || n > 30 {
+			t.Errorf("%d attempts in ten minutes, want backing off", n)
+		}
+		p.start(tracker.Handler(&tracker.Tracker{}))
+		time.Sleep(61 * time.Second)
+		if got := who(t, p, k); got != "192.0.2.1:4000" {
+			t.Errorf("a minute after the restart the tracker lists %q", got)
+		}
+		p.stop()
+		time.Sleep(time.Minute)
+		cancel()
+		if err := <-left; err == nil {
+			t.Error("left a tracker that is away, without a word")
+		}
+		p.start(http.NotFoundHandler())
+	})
+}
+
+func TestStayFirstFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPipes(t)
+		p.stop()
+		err := p.client("192.0.2.1").Stay(t.Context(), announce.Tracker{}, announce.Request{Key: key(t, "k"), Port: 4000}, nil)
+		if _, ok := errors.AsType[*announce.UnreachableError](err); !ok {
+			t.Errorf("first announce to nobody: %v", err)
+		}
+		p.start(http.NotFoundHandler())
+	})
+}
+
+// TestWatch tells a story in virtual time and holds every event against it.
+func TestWatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, k := newPipes(t), key(t, "k")
+		a, b := p.client("192.0.2.1"), p.client("192.0.2.2")
+		join := func(c *announce.Client) {
+			t.Helper()
+			if _, err := c.Announce(t.Context(), announce.Tracker{}, announce.Request{Key: k, Port: 4000}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var mu sync.Mutex
+		var told []string
+		next := func() string {
+			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
+			s := strings.Join(told, ", ")
+			told = nil
+			return s
+		}
+		expect := func(want string) {
+			t.Helper()
+			if got := next(); got != want {
+				t.Errorf("told %q, want %q", got, want)
+			}
+		}
+		join(a)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan bool)
+		go func() {
+			defer close(done)
+			for ev, err := range p.client("192.0.2.3").Watch(ctx, announce.Tracker{}, k, 10*time.Second) {
+				mu.Lock()
+				if err != nil {
+					told = append(told, "error")
+				} else {
+					told = append(told, fmt.Sprintf("%s %v of %v", ev.Type, ev.Peer, ev.Peers))
+				}
+				mu.Unlock()
+			}
+		}()
+		time.Sleep(time.Second)
+		expect("peers invalid AddrPort of [192.0.2.1:4000]")
+		join(b)
+		time.Sleep(10 * time.Second)
+		expect("join 192.0.2.2:4000 of [192.0.2.1:4000 192.0.2.2:4000]")
+		if err := a.Leave(t.Context(), announce.Tracker{}, announce.Request{Key: k, Port: 4000}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Second)
+		expect("leave 192.0.2.1:4000 of [192.0.2.2:4000]")
+
+		// The tracker restarts between two polls, so fast that none fails. b comes back late.
+		join(a)
+		time.Sleep(10 * time.Second)
+		expect("join 192.0.2.1:4000 of [192.0.2.1:4000 192.0.2.2:4000]")
+		p.stop()
+		p.start(tracker.Handler(&tracker.Tracker{}))
+		join(a)
+		time.Sleep(time.Minute)
+		expect("")
+		join(b)
+		time.Sleep(time.Minute)
+		expect("")
+
+		// It is away for a while, and b does not come back.
+		p.stop()
+		time.Sleep(time.Minute)
+		if got := next(); !strings.HasPrefix(got, "error") || strings.Contains(got, "leave") {
+			t.Errorf("told %q while the tracker is away", got)
+		}
+		p.start(tracker.Handler(&tracker.Tracker{}))
+		join(a)
+		time.Sleep(100 * time.Second)
+		join(a)
+		if got := next(); strings.Contains(got, "leave") || strings.Contains(got, "join") ||
+			!strings.HasSuffix(got, "peers invalid AddrPort of [192.0.2.1:4000 192.0.2.2:4000]") {
+			t.Errorf("told %q within a ttl after the tracker came back", got)
+		}
+		time.Sleep(70 * time.Second)
+		expect("leave 192.0.2.2:4000 of [192.0.2.1:4000]")
+		// After that, everything is as before: a lapse is told.
+		time.Sleep(3 * time.Minute)
+		expect("leave 192.0.2.1:4000 of []")
+		cancel()
+		<-done
+	})
+}
+
+// A track larger than what a tracker gives: a peer that a sample leaves out has not left.
+func TestWatchSample(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, k := new(pipes), key(t, "k")
+		p.start(tracker.Handler(&tracker.Tracker{MaxWant: 20}))
+		defer p.stop()
+		stay := func(i int) (leave func()) {
+			ctx, cancel := context.WithCancel(t.Context())
+			go p.client("192.0.2.1").Stay(ctx, announce.Tracker{}, announce.Request{Key: k, Port: uint16(4000 + i)}, nil)
+			return cancel
+		}
+		for i := range 40 {
+			defer stay(i)()
+		}
+		leave := stay(40)
+		synctest.Wait()
+		joined, left := map[string]bool{}, []string{}
+		done := make(chan bool)
+		watch, stop := context.WithCancel(t.Context())
+		go func() {
+			defer close(done)
+			for ev, err := range p.client("192.0.2.3").Watch(watch, announce.Tracker{}, k, 10*time.Second) {
+				switch {
+				case err != nil:
+					t.Error(err)
+				case ev.Type == announce.EventLeave:
+					left = append(left, ev.Peer.String())
+				default:
+					for _, e := range ev.Peers {
+						joined[e.String()] = true
+					}
+				}
+			}
+		}()
+		time.Sleep(10 * time.Minute) // 60 samples of a half: nobody stays unseen
+		leave()
+		time.Sleep(20 * time.Minute)
+		stop()
+		<-done
+		if len(joined) != 41 {
+			t.Errorf("%d peers seen in half an hour of samples, want 41", len(joined))
+		}
+		if got := strings.Join(left, " "); got != "192.0.2.1:4040" {
+			t.Errorf("told to have left: %q, want the one who did", got)
+		}
+	})
+}

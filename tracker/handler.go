@@ -1,0 +1,59 @@
+package tracker
+
+import (
+	"io"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// maxPostBody is how much of a POST's body is read before it is ignored.
+const maxPostBody = 64 << 10
+
+// Handler is the net/http door of t. Mount it at /ntrk/, /announce, /tracker and /scrape, or make
+// it a server's only handler. It reads the request target as it was sent, so http.StripPrefix
+// changes nothing. Mounted on an http.ServeMux it serves every key without empty or dot segments:
+// the mux redirects /ntrk/a//b before a handler sees it. As a server's only handler it serves
+// every key.
+//
+// Connection limits and timeouts are the server's: set ReadHeaderTimeout and MaxHeaderBytes.
+func Handler(t *Tracker) http.Handler {
+	buffers := &sync.Pool{New: func() any { return new([2][]byte) }}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		remote, _ := netip.ParseAddrPort(r.RemoteAddr)
+		buf := buffers.Get().(*[2][]byte)
+		defer buffers.Put(buf)
+		target := append(buf[0][:0], r.RequestURI...)
+		h := r.Header
+		call := Call{
+			Method: r.Method, Target: target, Remote: remote,
+			Accept: joined(h, "Accept"), Authorization: joined(h, "Authorization"), ForwardedFor: joined(h, "X-Forwarded-For"),
+			FetchMode: joined(h, "Sec-Fetch-Mode"),
+			Origin:    h["Origin"] != nil,
+			Purpose:   h["Sec-Purpose"] != nil || h["Purpose"] != nil,
+		}
+		_, _ = io.Copy(io.Discard, io.LimitReader(r.Body, maxPostBody))
+		resp, body := t.Answer(r.Context(), &call, buf[1][:0])
+		buf[0], buf[1] = target, body
+		date := time.Now()
+		set := w.Header().Set
+		set("Date", date.UTC().Format(http.TimeFormat))
+		resp.Header(date, set)
+		if resp.Status != http.StatusNoContent {
+			set("Content-Length", strconv.Itoa(len(body)))
+		}
+		w.WriteHeader(resp.Status)
+		_, _ = w.Write(body) // net/http drops the body of HEAD and 204
+	})
+}
+
+func joined(h http.Header, name string) []byte {
+	v := h[name]
+	if len(v) == 0 {
+		return nil
+	}
+	return []byte(strings.Join(v, ","))
+}

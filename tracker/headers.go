@@ -1,0 +1,232 @@
+package tracker
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"ntrack/announce"
+)
+
+// A Response is what a door sends before the body.
+type Response struct {
+	Status int
+	// Type is the Content-Type; empty where there is no body.
+	Type string
+	// TTL, where it is not 0, is how long the registration just made will last: Expires is the
+	// Date plus that.
+	TTL time.Duration
+	// Retry, where it is not 0, is Retry-After.
+	Retry time.Duration
+	// CORS says that a web page may read the reply.
+	CORS bool
+	// Close says that the connection is to end after this reply.
+	Close bool
+
+	preflight bool
+}
+
+// Header hands every header field but Date and Content-Length, which are a door's own, to set.
+// date is what the door sends as Date.
+func (r *Response) Header(date time.Time, set func(name, value string)) {
+	if r.Type != "" {
+		set("Content-Type", r.Type)
+	}
+	set("Cache-Control", "no-store")
+	if r.TTL > 0 {
+		set("Expires", date.Add(r.TTL).UTC().Format(http.TimeFormat))
+	}
+	if r.Retry > 0 {
+		set("Retry-After", strconv.FormatInt(int64((r.Retry+time.Second-1)/time.Second), 10))
+	}
+	if r.Status == 401 {
+		set("WWW-Authenticate", "Bearer")
+	}
+	if r.CORS {
+		set("Access-Control-Allow-Origin", "*")
+	}
+	if r.preflight {
+		set("Access-Control-Allow-Methods", "GET")
+		set("Access-Control-Allow-Headers", "Authorization")
+		set("Access-Control-Max-Age", "86400")
+	}
+	if r.Close {
+		set("Connection", "close")
+	}
+}
+
+func contentType(r *announce.Request, f announce.Format) string {
+	switch {
+	case r.Classic:
+		return "text/plain"
+	case f == announce.JSON:
+		return "application/json"
+	case f == announce.Text:
+		return "text/plain; charset=utf-8"
+	}
+	return "application/x-bencode"
+}
+
+// formOf is the form of a reply: what the request names, else what Accept names, else bencode.
+func formOf(r *announce.Request, accept []byte) announce.Format {
+	f := announce.Bencode
+	switch {
+	case r.Classic:
+	case r.Format != announce.Unnamed:
+		f = r.Format
+	default:
+		if a := formAccepted(accept); a != announce.Unnamed {
+			f = a
+		}
+	}
+	return f
+}
+
+// formAccepted is the form whose media type Accept names with the highest weight, the first of
+// equals. Wildcards name nothing (RFC 9110 section 12.5.1 has the grammar).
+func formAccepted(accept []byte) announce.Format {
+	best, bestQ := announce.Unnamed, 0
+	for media, q := range mediaRanges(accept) {
+		f := announce.Unnamed
+		switch {
+		case asciiEqual(media, "text/plain"):
+			f = announce.Text
+		case asciiEqual(media, "application/json"):
+			f = announce.JSON
+		case asciiEqual(media, "application/x-bencode"):
+			f = announce.Bencode
+		}
+		if f != announce.Unnamed && q > bestQ {
+			best, bestQ = f, q
+		}
+	}
+	return best
+}
+
+// mediaRanges iterates over the media ranges of an Accept field, with weights in thousandths. A
+// malformed weight counts as 1.
+func mediaRanges(accept []byte) func(yield func(media []byte, q int) bool) {
+	return func(yield func([]byte, int) bool) {
+		for rest, field := accept, []byte(nil); len(rest) > 0; {
+			field, rest, _ = bytes.Cut(rest, []byte(","))
+			media, params, _ := bytes.Cut(field, []byte(";"))
+			q := 1000
+			for p := []byte(nil); len(params) > 0; {
+				p, params, _ = bytes.Cut(params, []byte(";"))
+				name, value, _ := bytes.Cut(p, []byte("="))
+				if asciiEqual(bytes.TrimSpace(name), "q") {
+					q = weight(bytes.TrimSpace(value))
+				}
+			}
+			if !yield(bytes.TrimSpace(media), q) {
+				return
+			}
+		}
+	}
+}
+
+func weight(v []byte) int {
+	whole, part, _ := bytes.Cut(v, []byte("."))
+	if len(whole) != 1 && len(part) == 0 || len(part) > 3 || len(whole) > 1 || len(whole) == 1 && whole[0] != '0' {
+		return 1000
+	}
+	q := 0
+	for i := range 3 {
+		q *= 10
+		if i < len(part) {
+			if part[i] < '0' || part[i] > '9' {
+				return 1000
+			}
+			q += int(part[i] - '0')
+		}
+	}
+	return q
+}
+
+// asciiEqual compares without regard to case and without allocating.
+func asciiEqual(b []byte, s string) bool {
+	return len(b) == len(s) && bytes.EqualFold(b, []byte(s))
+}
+
+// isBrowser says that a GET was made, or may have been made, by a web page. Two programs that are
+// none look alike. Java's HTTP client, and with it Azureus and its kin, names text/html and
+// images, in words no browser uses. Node's fetch sends Sec-Fetch-Mode: cors, with which a browser
+// sends an Origin too, unless the page is the tracker's own.
+func isBrowser(c *Call) bool {
+	if c.Origin || c.Purpose || len(c.FetchMode) > 0 && !asciiEqual(c.FetchMode, "cors") {
+		return true
+	}
+	if bytes.HasPrefix(c.Accept, []byte("text/html, image/gif, image/jpeg, *")) {
+		return false
+	}
+	for media := range mediaRanges(c.Accept) {
+		if asciiEqual(media, "text/html") || len(media) > 6 && asciiEqual(media[:6], "image/") {
+			return true
+		}
+	}
+	return false
+}
+
+// authorized compares in constant time, lengths included.
+func authorized(header []byte, token string) bool {
+	scheme, given, _ := bytes.Cut(bytes.TrimSpace(header), []byte(" "))
+	given = bytes.TrimSpace(given)
+	switch {
+	case asciiEqual(scheme, "bearer"):
+	case asciiEqual(scheme, "basic"):
+		userPass, err := base64.StdEncoding.DecodeString(string(given))
+		if err != nil {
+			return false
+		}
+		_, given, _ = bytes.Cut(userPass, []byte(":"))
+	default:
+		return false
+	}
+	a, b := sha256.Sum256(given), sha256.Sum256([]byte(token))
+	return subtle.ConstantTimeCompare(a[:], b[:]) == 1
+}
+
+// origin is where the request comes from: the other end of the connection or, behind proxies the
+// operator trusts, the last address in the chain that is none of them. known says that the port
+// is the peer's own.
+func (t *Tracker) origin(c *Call) (origin netip.AddrPort, known bool, err error) {
+	origin, known = announce.Canonical(c.Remote), true
+	if !origin.Addr().IsValid() {
+		return origin, false, fmt.Errorf("connection without an address")
+	}
+	chain := c.ForwardedFor
+	for t.trusts(origin.Addr()) && len(bytes.TrimSpace(chain)) > 0 {
+		i := bytes.LastIndexByte(chain, ',')
+		entry := string(bytes.TrimSpace(chain[i+1:]))
+		chain = chain[:max(i, 0)]
+		ap, err := netip.ParseAddrPort(entry)
+		known = err == nil && ap.Port() != 0
+		if err != nil {
+			if n := len(entry); n > 2 && entry[0] == '[' && entry[n-1] == ']' {
+				entry = entry[1 : n-1]
+			}
+			a, err := netip.ParseAddr(entry)
+			if err != nil {
+				return origin, false, &announce.Failure{Status: 400, Reason: fmt.Sprintf("X-Forwarded-For: %.60q is no address", entry)}
+			}
+			ap = netip.AddrPortFrom(a, 0)
+		}
+		origin = announce.Canonical(ap)
+	}
+	return origin, known, nil
+}
+
+func (t *Tracker) trusts(a netip.Addr) bool {
+	for _, p := range t.Proxies {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	return false
+}

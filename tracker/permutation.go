@@ -1,0 +1,62 @@
+package tracker
+
+import (
+	"math/bits"
+	"math/rand/v2"
+)
+
+// permutation yields each of 0..n-1 once, in an order drawn at random, in constant memory and at
+// a cost per step that does not depend on n.
+//
+// Up to small it shuffles for real. Above, it runs a counter through invertible mixing of m bits,
+// 2^m being the first power of two not below n, and skips what falls outside 0..n-1. The mixing
+// is keyed anew for each permutation; that leaves far fewer orders than n!, but each value and
+// each pair comes as often as any other, which TestPermutation shows.
+type permutation struct {
+	n, i uint64
+
+	shuffled [small]uint8
+
+	mask  uint64
+	shift int
+	key   [3]struct{ xor, mul uint64 }
+}
+
+const small = 256
+
+func (p *permutation) init(n int) {
+	p.n, p.i = uint64(n), 0
+	if n <= small {
+		for i := range n {
+			p.shuffled[i] = uint8(i)
+		}
+		return
+	}
+	m := bits.Len64(p.n - 1)
+	p.mask, p.shift = 1<<m-1, (m+1)/2
+	for r := range p.key {
+		p.key[r].xor, p.key[r].mul = rand.Uint64(), rand.Uint64()|1
+	}
+}
+
+// next must not be called more than n times.
+func (p *permutation) next() int {
+	if p.n <= small {
+		j := p.i + rand.Uint64N(p.n-p.i)
+		x := p.shuffled[j]
+		p.shuffled[j] = p.shuffled[p.i]
+		p.i++
+		return int(x)
+	}
+	for {
+		x := p.i & p.mask
+		p.i++
+		for r := range p.key { // each step is a bijection of m bits
+			x = (x ^ p.key[r].xor) * p.key[r].mul & p.mask
+			x ^= x >> p.shift
+		}
+		if x < p.n {
+			return int(x)
+		}
+	}
+}

@@ -1,0 +1,61 @@
+package tracker
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"ntrack/announce"
+)
+
+// A Store keeps the peers of every track: one method per thing a user does. storetest holds each
+// sentence below against an implementation.
+//
+// Endpoints and addresses are canonical ([announce.Canonical]), keys have 1 to 255 bytes. A peer
+// is its endpoint; announced again it is renewed, never there twice. What a caller is given and
+// counted are the peers his scope sees ([announce.Scope.Sees]) that have not lapsed, to the second,
+// also when the store has not got around to forgetting the others. A caller never misses his own write; what
+// others did a moment ago may show a step later. Keys and slices passed in are only good during
+// the call: a store copies what it keeps.
+//
+// A Store is called from any number of goroutines. It may block, and gives up when ctx ends. A
+// store over one of its limits returns a [*FullError] and has then changed nothing.
+type Store interface {
+	// Announce lists peer under key until ttl from now, or as long as it already was if that is
+	// longer, and appends to dst at most want others of the track: all there are, or a random
+	// sample, another each time, without repetition. Where the track has peers of both families,
+	// each gets at least a quarter of want as far as it has so many. Recording and sampling are one
+	// atomic step. An ID replaces the one the peer gave before; a zero ID takes it away.
+	Announce(ctx context.Context, key []byte, peer announce.Peer, ttl time.Duration, want int, dst []announce.Peer) ([]announce.Peer, Result, error)
+
+	// Look does what Announce does for an asker at this address who does not join.
+	Look(ctx context.Context, key []byte, asker netip.Addr, want int, dst []announce.Peer) (peers []announce.Peer, count int, err error)
+
+	// Leave takes the peer out of the track at once. That it was not there is no error. A track
+	// without peers leaves nothing behind.
+	Leave(ctx context.Context, key []byte, endpoint netip.AddrPort) error
+
+	// Scrape appends to dst the count of each of keys, 0 for a track that is not there, in any
+	// order; when keys is empty, of every track with a peer for the asker. It may show tracks as
+	// they were at different moments of the call.
+	Scrape(ctx context.Context, keys []announce.Key, asker netip.Addr, dst []announce.Track) ([]announce.Track, error)
+}
+
+// A Result is what an announce did.
+type Result struct {
+	// Joined is false when the peer was there already.
+	Joined bool
+	// Count is how many peers of the track the announcer sees, itself included.
+	Count int
+}
+
+// A FullError says which limit of a store an announce would have gone over.
+type FullError struct {
+	What string // such as "peers of this key"
+	Max  int
+}
+
+func (e *FullError) Error() string {
+	return fmt.Sprintf("too many %s: at most %d", e.What, e.Max)
+}

@@ -1,0 +1,249 @@
+// Package tracker is a complete ntrack and BitTorrent tracker without sockets.
+//
+// A [Tracker] decides: its one method takes a [Call], which is what a request says and where it
+// comes from, and returns a [Response] with the body appended to a buffer. It keeps peers in a
+// [Store], in memory unless told otherwise. [Handler] is a door to it: an http.Handler to mount
+// in any Go server, next to anything else:
+//
+//	http.Handle("/ntrk/", tracker.Handler(&tracker.Tracker{}))
+//
+// The protocol is docs/PROTOCOL.md; the types that cross the wire are package announce's.
+package tracker
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"sync"
+	"time"
+
+	"ntrack/announce"
+)
+
+// Defaults of a Tracker.
+const (
+	DefaultInterval = time.Minute
+	DefaultMaxWant  = 1000
+	// classicTTL is the shortest ttl on the classic interface, whose clients come every 5 minutes
+	// at the earliest, whatever they are told, and half an hour is not unusual.
+	classicTTL = 15 * time.Minute
+)
+
+// A Tracker answers requests. The zero Tracker works. Its fields must not change once it is used,
+// it must not be copied, and its methods may be called from any number of goroutines.
+type Tracker struct {
+	// Store keeps the peers; nil is a [Memory] of the Tracker's own.
+	Store Store
+	// Interval is how often peers are asked to announce, in whole seconds; 0 is DefaultInterval.
+	// A peer that announced natively lapses after 2.5 intervals.
+	Interval time.Duration
+	// MaxWant is how many peers one reply has at most, whatever is asked for; 0 is DefaultMaxWant.
+	MaxWant int
+	// Index shows everybody every key. Without it a key that cannot be guessed is private.
+	Index bool
+	// Token, if any, is what every request has to carry: as a bearer token (RFC 6750) or as the
+	// password of basic authentication (RFC 7617).
+	Token string
+	// Proxies are the networks of reverse proxies: what they say in X-Forwarded-For is believed.
+	Proxies []netip.Prefix
+
+	once    sync.Once
+	store   Store
+	scratch sync.Pool // of *scratch
+}
+
+// A Call is one request, as far as a tracker looks at it.
+type Call struct {
+	Method string
+	// Target is the request target as sent, never a cleaned path. It is overwritten.
+	Target []byte
+	// Remote is the other end of the connection.
+	Remote netip.AddrPort
+	// Accept, Authorization and ForwardedFor (X-Forwarded-For) are the fields' values, several of
+	// a name joined with commas; FetchMode is Sec-Fetch-Mode.
+	Accept, Authorization, ForwardedFor, FetchMode []byte
+	// Origin says that the field is there, Purpose that Sec-Purpose or Purpose is.
+	Origin, Purpose bool
+}
+
+// scratch is what one call needs and the next can use again.
+type scratch struct {
+	req    announce.Request
+	peers  []announce.Peer
+	tracks []announce.Track
+}
+
+func (t *Tracker) init() {
+	t.store = t.Store
+	if t.store == nil {
+		t.store = NewMemory()
+	}
+	t.scratch.New = func() any { return new(scratch) }
+}
+
+func (t *Tracker) interval() time.Duration {
+	if t.Interval <= 0 {
+		return DefaultInterval
+	}
+	return t.Interval
+}
+
+func (t *Tracker) ttl(classic bool) time.Duration {
+	ttl := t.interval() * 5 / 2
+	if classic {
+		ttl = max(ttl, classicTTL)
+	}
+	return ttl
+}
+
+// Answer decides one call and appends the body of the reply to dst.
+func (t *Tracker) Answer(ctx context.Context, c *Call, dst []byte) (Response, []byte) {
+	t.once.Do(t.init)
+	resp := Response{Status: 200, CORS: c.Origin}
+	if c.Method == "OPTIONS" {
+		resp.Status, resp.CORS, resp.preflight = 204, true, true
+		return resp, dst
+	}
+	s := t.scratch.Get().(*scratch)
+	defer t.scratch.Put(s)
+	body, err := t.answer(ctx, c, s, &resp, dst)
+	if err != nil {
+		return t.refuse(c, &s.req, err, resp, dst)
+	}
+	return resp, body
+}
+
+// answer is the way of every request: parse, decide, one call to the store, write.
+func (t *Tracker) answer(ctx context.Context, c *Call, s *scratch, resp *Response, dst []byte) ([]byte, error) {
+	req := &s.req
+	parsed := req.Parse(c.Method, c.Target)
+	if f, ok := parsed.(*announce.Failure); ok && f.Status == 404 {
+		return nil, f
+	}
+	if t.Token != "" && !authorized(c.Authorization, t.Token) {
+		return nil, &announce.Failure{Status: 401, Reason: "token missing or wrong: send Authorization: Bearer TOKEN"}
+	}
+	if parsed != nil {
+		return nil, parsed
+	}
+	if c.Origin && c.Method != "GET" && c.Method != "HEAD" {
+		return nil, &announce.Failure{Status: 400, Reason: "method " + c.Method + " with an Origin: a web page may only look"}
+	}
+	origin, known, err := t.origin(c)
+	if err != nil {
+		return nil, err
+	}
+	if (req.Verb == announce.Announce || req.Verb == announce.Leave) && c.Method == "GET" && isBrowser(c) {
+		req.Verb = announce.Look
+	}
+	peer := announce.Peer{Endpoint: netip.AddrPortFrom(origin.Addr(), req.Port), ID: req.ID}
+	if req.Port == 0 && (req.Verb == announce.Announce || req.Verb == announce.Leave) {
+		if !known {
+			return nil, &announce.Failure{Status: 400, Reason: "port is missing: behind a proxy the port of origin is not known; 1 to 65535"}
+		}
+		peer.Endpoint = origin
+	}
+	if req.Verb == announce.Scrape {
+		return t.scrape(ctx, c, s, origin.Addr(), resp, dst)
+	}
+	reply := announce.Reply{Key: req.Key, You: peer.Endpoint, Interval: t.interval(), TTL: t.ttl(req.Classic)}
+	switch req.Verb {
+	case announce.Announce:
+		var res Result
+		reply.Peers, res, err = t.store.Announce(ctx, req.Key.Bytes(), peer, reply.TTL, t.want(req), s.peers[:0])
+		reply.Count = res.Count
+		resp.TTL = reply.TTL
+	case announce.Look:
+		reply.You = netip.AddrPortFrom(origin.Addr(), 0)
+		reply.Peers, reply.Count, err = t.store.Look(ctx, req.Key.Bytes(), origin.Addr(), t.want(req), s.peers[:0])
+	case announce.Leave:
+		err = t.store.Leave(ctx, req.Key.Bytes(), peer.Endpoint)
+		if err == nil && req.Classic {
+			_, reply.Count, err = t.store.Look(ctx, req.Key.Bytes(), origin.Addr(), 0, nil)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if reply.Peers != nil {
+		s.peers = reply.Peers[:0]
+	}
+	if req.Verb == announce.Leave && !req.Classic {
+		resp.Status = 204
+		return dst, nil
+	}
+	form := formOf(req, c.Accept)
+	resp.Type = contentType(req, form)
+	switch form {
+	case announce.JSON:
+		return reply.AppendJSON(dst), nil
+	case announce.Text:
+		return reply.AppendText(dst), nil
+	}
+	return reply.AppendBencode(dst, req.Compact, req.NoPeerID), nil
+}
+
+// want is how many peers the store is to give.
+func (t *Tracker) want(r *announce.Request) int {
+	most := t.MaxWant
+	if most <= 0 {
+		most = DefaultMaxWant
+	}
+	switch r.Want {
+	case announce.NoPeers:
+		return 0
+	case 0:
+		return min(announce.DefaultWant, most)
+	}
+	return min(r.Want, most)
+}
+
+// scrape answers /scrape and the index, which is a scrape of everything.
+func (t *Tracker) scrape(ctx context.Context, c *Call, s *scratch, asker netip.Addr, resp *Response, dst []byte) ([]byte, error) {
+	if len(s.req.Keys) == 0 && !t.Index {
+		return nil, &announce.Failure{Status: 404, Reason: "this tracker keeps its index to itself: ask for a key"}
+	}
+	tracks, err := t.store.Scrape(ctx, s.req.Keys, asker, s.tracks[:0])
+	if err != nil {
+		return nil, err
+	}
+	s.tracks = tracks[:0]
+	form := formOf(&s.req, c.Accept)
+	resp.Type = contentType(&s.req, form)
+	dst = announce.AppendTracks(dst, form, tracks)
+	clear(tracks) // keys are the store's: keep none alive in the pool
+	return dst, nil
+}
+
+// refuse writes an error in the form that was asked for.
+func (t *Tracker) refuse(c *Call, req *announce.Request, err error, resp Response, dst []byte) (Response, []byte) {
+	var f *announce.Failure
+	var full *FullError
+	switch {
+	case errors.As(err, &f):
+	case errors.As(err, &full):
+		f = &announce.Failure{Status: 503, Reason: full.Error(), Retry: t.interval()}
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		f = &announce.Failure{Status: 503, Reason: "the store did not answer in time", Retry: t.interval()}
+	default:
+		// Not err's text: what a store says of itself is the operator's business.
+		f = &announce.Failure{Status: 500, Reason: "the tracker has an error of its own"}
+	}
+	resp.Status, resp.Retry = f.Status, f.Retry
+	resp.Close = len(c.Target) > announce.MaxTarget
+	form := announce.Bencode
+	if !req.Classic {
+		form = req.Format
+		if form == announce.Unnamed {
+			form = formAccepted(c.Accept)
+		}
+		if form == announce.Unnamed {
+			form = announce.Text
+		}
+	}
+	resp.Type = contentType(req, form)
+	if req.Classic {
+		resp.Status, resp.Retry = 200, 0
+	}
+	return resp, f.Append(dst, form, t.interval())
+}
