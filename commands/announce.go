@@ -1,0 +1,152 @@
+package commands
+
+import (
+	"context"
+
+	"github.com/urfave/cli/v2"
+
+	"ntrack/announce"
+	"ntrack/output"
+)
+
+func announceCommand(s Streams) *cli.Command {
+	return &cli.Command{
+		Name:      "announce",
+		Usage:     "join a KEY, and print your endpoint and the other peers",
+		UsageText: "ntrack announce [OPTIONS] [TRACKER] KEY",
+		Description: "Lists you under KEY with the address the tracker sees, and prints who else is\n" +
+			"there. The tracker forgets you after the ttl unless you announce again.",
+		Flags: append([]cli.Flag{
+			&cli.IntFlag{Name: "port", Usage: "the `PORT` where your service is reached; without it the port of origin of this connection is listed"},
+			&cli.StringFlag{Name: "from", Usage: "connect from `[IP:]PORT`, so that the port of origin is your service's"},
+			&cli.IntFlag{Name: "numwant", Usage: "at most `N` peers; 0 just joins", Value: announce.DefaultWant},
+			&cli.BoolFlag{Name: "stay", Usage: "keep announced until interrupted, then leave"},
+			&cli.BoolFlag{Name: "leave", Usage: "leave the KEY instead; needs --port or --from"},
+			serveFlag,
+		}, clientFlags()...),
+		Action: func(c *cli.Context) error {
+			var o announceOptions
+			if err := o.build(c, s); err != nil {
+				return err
+			}
+			return o.run(c, s)
+		},
+	}
+}
+
+type announceOptions struct {
+	client
+	request            announce.Request
+	stay, leave, serve bool
+}
+
+func (o *announceOptions) build(c *cli.Context, s Streams) error {
+	if err := o.client.build(c, s); err != nil {
+		return err
+	}
+	if err := o.needKey(c); err != nil {
+		return err
+	}
+	o.stay, o.leave, o.serve = c.Bool("stay"), c.Bool("leave"), c.Bool("serve")
+	o.request = announce.Request{Key: o.key, Want: c.Int("numwant")}
+	if c.IsSet("port") {
+		port := c.Int("port")
+		if port < 1 || port > 65535 {
+			return usage(c, "--port %d: 1 to 65535 (to look without joining use `ntrack list`)", port)
+		}
+		o.request.Port = uint16(port)
+	}
+	if c.IsSet("from") {
+		from, err := parseFrom(c.String("from"))
+		if err != nil {
+			return usage(c, "%v", err)
+		}
+		o.From = from
+	}
+	switch {
+	case o.request.Want < 0:
+		return usage(c, "--numwant %d: 0 or more", o.request.Want)
+	case o.request.Want == 0:
+		o.request.Want = announce.NoPeers
+	}
+	switch {
+	case o.stay && o.leave:
+		return usage(c, "--stay and --leave exclude each other")
+	case o.leave && o.request.Port == 0 && o.From.Port() == 0:
+		return usage(c, "--leave needs --port or --from, to say which peer leaves")
+	case o.serve && !o.stay:
+		return usage(c, "--serve needs --stay: the tracker lives only as long as this command")
+	}
+	return nil
+}
+
+func (o *announceOptions) run(c *cli.Context, s Streams) error {
+	ctx := c.Context
+	if o.leave {
+		return o.Leave(ctx, o.tracker, o.request)
+	}
+	if !o.stay {
+		reply, err := o.Announce(ctx, o.tracker, o.request)
+		if err != nil {
+			return err
+		}
+		return o.print(s, reply)
+	}
+	var local localTracker
+	defer local.stop()
+	if o.serve {
+		if err := local.start(ctx, c, o.tracker, s); err != nil {
+			return err
+		}
+	}
+	you, away := "", false
+	var printing error
+	err := o.Stay(ctx, o.tracker, o.request, func(reply *announce.Reply, err error) {
+		switch {
+		case err != nil:
+			if !away {
+				s.note("%s; trying again until it is back", explain(err))
+			}
+			away = true
+			if o.serve {
+				_ = local.start(ctx, c, o.tracker, s) // whoever served it may be gone
+			}
+			return
+		case you == "":
+			printing = o.print(s, reply)
+		case away:
+			s.note("the tracker is back")
+		}
+		if seen := reply.You.String(); you != "" && seen != you {
+			s.note("the tracker sees you as %s now", seen)
+		}
+		you, away = reply.You.String(), false
+	})
+	switch {
+	case ctx.Err() != nil && err != nil:
+		s.note("could not leave, the tracker forgets you after the ttl: %v", err)
+		return context.Cause(ctx)
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case err != nil:
+		return err
+	}
+	return printing
+}
+
+// print shows the reply to the first announce, with the notes that go with it.
+func (o *announceOptions) print(s Streams, reply *announce.Reply) error {
+	if err := output.WriteReply(s.Out, o.format, o.tracker, reply); err != nil {
+		return err
+	}
+	if o.request.Want != announce.NoPeers {
+		sampleNote(s, reply)
+	}
+	switch {
+	case !reply.You.IsValid():
+		s.note("this tracker does not tell which address it has listed")
+	case o.request.Port == 0 && o.From.Port() == 0:
+		s.note("port %d is where this connection came from, an ephemeral port nobody can dial; give your service's by --port N, or announce from it by --from :N", reply.You.Port())
+	}
+	return nil
+}

@@ -1,0 +1,50 @@
+package commands
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+)
+
+// arrange puts the options of a command in front of its arguments, where cli wants them: users
+// write `ntrack announce host KEY --port 4000`. A "--" before the arguments ends the options. One
+// after them is reserved for a command to run.
+func arrange(app *cli.App, args []string) ([]string, error) {
+	if len(args) < 2 || args[len(args)-1] == "--generate-bash-completion" {
+		return args, nil
+	}
+	cmd := app.Command(args[1])
+	if cmd == nil {
+		return args, nil
+	}
+	takesValue := make(map[string]bool)
+	for _, f := range cmd.Flags {
+		_, isBool := f.(*cli.BoolFlag)
+		for _, name := range f.Names() {
+			takesValue[name] = !isBool
+		}
+	}
+	var options, arguments []string
+	rest := args[2:]
+	for len(rest) > 0 {
+		a := rest[0]
+		rest = rest[1:]
+		switch {
+		case a == "--" && len(arguments) > 0:
+			return nil, &usageError{cmd.Name, "`--` after KEY is reserved for a command to run, which this version does not do"}
+		case a == "--":
+			arguments, rest = append(arguments, rest...), nil
+		case len(a) > 1 && a[0] == '-':
+			options = append(options, a)
+			if takesValue[strings.TrimLeft(a, "-")] && len(rest) > 0 {
+				options = append(options, rest[0])
+				rest = rest[1:]
+			}
+		default:
+			arguments = append(arguments, a)
+		}
+	}
+	out := append(slices.Clone(args[:2]), options...)
+	return append(append(out, "--"), arguments...), nil
+}

@@ -1,0 +1,248 @@
+// Package commands is the command line of ntrack: one file for each verb, options, build and run
+// from top to bottom. [Main] is the only way in.
+package commands
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/urfave/cli/v2"
+
+	"ntrack/announce"
+)
+
+// Streams are where a command reads and writes. Results go to Out; everything else goes to Err,
+// line by line, prefixed "ntrack: ".
+type Streams struct {
+	In       io.Reader
+	Out, Err io.Writer
+}
+
+func (s Streams) note(format string, args ...any) {
+	fmt.Fprintf(s.Err, "ntrack: "+format+"\n", args...)
+}
+
+// Interrupted is the cause of a context that a signal has ended.
+type Interrupted struct{ Signal syscall.Signal }
+
+func (i Interrupted) Error() string { return i.Signal.String() }
+
+// errReaderGone ends a command whose results nobody reads any more. That is a reader's way to say
+// that it has enough, and no failure.
+var errReaderGone = errors.New("nobody reads the results")
+
+// results is Out, with a broken pipe told apart from one on the network.
+type results struct{ io.Writer }
+
+func (r results) Write(b []byte) (int, error) {
+	n, err := r.Writer.Write(b)
+	if errors.Is(err, syscall.EPIPE) {
+		err = errReaderGone
+	}
+	return n, err
+}
+
+type exitCode struct {
+	code    int
+	meaning string
+	is      func(error) bool
+}
+
+// exitCodes is the one table of what a command's end means to a script; the first row that fits
+// counts.
+var exitCodes = []exitCode{
+	{0, "done", func(err error) bool { return err == nil || errors.Is(err, errReaderGone) }},
+	{2, "usage: the command line is wrong", is[*usageError]},
+	{3, "the tracker is unreachable", is[*announce.UnreachableError]},
+	{4, "the tracker refused", is[*announce.Failure]},
+	{5, "the condition was not met in time", func(error) bool { return false }}, // reserved: nothing waits for one yet
+	{130, "interrupted by SIGINT", interruptedBy(syscall.SIGINT)},
+	{143, "interrupted by SIGTERM", interruptedBy(syscall.SIGTERM)},
+	{1, "failed in any other way", func(error) bool { return true }},
+}
+
+func is[E error](err error) bool { _, ok := errors.AsType[E](err); return ok }
+
+func interruptedBy(s syscall.Signal) func(error) bool {
+	return func(err error) bool { i, ok := errors.AsType[Interrupted](err); return ok && i.Signal == s }
+}
+
+// A usageError is the caller's mistake; Main adds where to read more.
+type usageError struct {
+	command string
+	text    string
+}
+
+func (e *usageError) Error() string {
+	return e.text + "; see `" + strings.Join(strings.Fields("ntrack "+e.command+" --help"), " ") + "`"
+}
+
+func usage(c *cli.Context, format string, args ...any) error {
+	name := c.Command.Name
+	if name == c.App.Name { // the root command
+		name = ""
+	}
+	return &usageError{name, fmt.Sprintf(format, args...)}
+}
+
+// Main runs the command that args (with the program's name in front) ask for, until it is done or
+// ctx ends, and returns the exit code. Only one Main at a time may run in a process.
+func Main(ctx context.Context, args []string, s Streams) int {
+	s.Out = results{s.Out}
+	cli.HelpPrinter = printHelp
+	app := newApp(s)
+	args, err := arrange(app, args)
+	if err == nil {
+		err = app.RunContext(ctx, args)
+	}
+	for _, e := range exitCodes {
+		if !e.is(err) {
+			continue
+		}
+		if _, quiet := errors.AsType[Interrupted](err); err != nil && e.code != 0 && !quiet {
+			s.note("%s", explain(err))
+		}
+		return e.code
+	}
+	panic("unreachable: the table ends with a row for every error")
+}
+
+// explain is the error and, where one is known, what to do next.
+func explain(err error) string {
+	text := err.Error()
+	hint := ""
+	u, unreachable := errors.AsType[*announce.UnreachableError](err)
+	f, refused := errors.AsType[*announce.Failure](err)
+	switch {
+	case refused:
+		text = "the tracker refused: " + text
+		switch {
+		case f.Status == 401:
+			hint = "name the file with its token by --token-file"
+		case f.Status == 404 && is[*hiddenIndexError](err):
+			hint = "name a KEY, or have it started with `ntrack serve --index`"
+		case f.Status == 404:
+			hint = "is this a tracker, and is its name or URL right?"
+		case f.Retry > 0:
+			hint = fmt.Sprintf("try again in %v, or use another tracker", f.Retry)
+		}
+	case errors.Is(err, syscall.EADDRINUSE) && unreachable:
+		hint = "a service that listens on the port of --from must set SO_REUSEPORT or start after the announce; or name its port by --port instead of --from"
+	case errors.Is(err, syscall.EADDRNOTAVAIL) && unreachable:
+		hint = "--from has to name an address of this machine, and only one connection at a time leads from there to the tracker"
+	case !unreachable:
+	case isCertificate(err):
+		hint = "for a private tracker name its authority's certificate by --ca FILE"
+	case isTimeout(err):
+		hint = "check its name and port, or give it longer by --timeout"
+	case isNoHost(err):
+		hint = "check the name"
+	default:
+		host, port, _ := net.SplitHostPort(u.Tracker.HostPort())
+		switch {
+		case isLocalName(host) && port == strconv.Itoa(announce.LocalPort):
+			hint = "start one here with `ntrack serve`"
+		case port == "80" && !u.Tracker.Classic():
+			hint = "`ntrack serve` listens on 6969: try " + net.JoinHostPort(host, "6969")
+		default:
+			hint = "is it running, and is the port right?"
+		}
+	}
+	if hint != "" {
+		text += "; " + hint
+	}
+	return text
+}
+
+func newApp(s Streams) *cli.App {
+	app := &cli.App{
+		Name:                 "ntrack",
+		Usage:                "how programs find each other",
+		UsageText:            "ntrack COMMAND [OPTIONS] [ARGUMENTS]",
+		Description:          description(),
+		Version:              version(),
+		HideHelpCommand:      true,
+		EnableBashCompletion: true,
+		Reader:               s.In,
+		Writer:               s.Out,
+		ErrWriter:            s.Err,
+		ExitErrHandler:       func(*cli.Context, error) {}, // or it would exit by itself
+		OnUsageError:         onUsageError,
+		Commands: []*cli.Command{
+			announceCommand(s), listCommand(s), watchCommand(s), serveCommand(s), completionCommand(s), manCommand(s),
+		},
+	}
+	app.Action = func(c *cli.Context) error {
+		if name := c.Args().First(); name != "" {
+			return usage(c, "there is no command %q: it is one of %s", name, strings.Join(commandNames(app), ", "))
+		}
+		app.Writer = s.Err // nothing was asked for, so this is no result
+		_ = cli.ShowAppHelp(c)
+		return usage(c, "a command is missing")
+	}
+	app.CustomAppHelpTemplate = appHelp
+	for _, c := range app.Commands {
+		c.CustomHelpTemplate = commandHelp
+		c.OnUsageError = onUsageError
+		c.HideHelpCommand = true
+	}
+	return app
+}
+
+func commandNames(app *cli.App) []string {
+	var names []string
+	for _, c := range app.Commands {
+		names = append(names, c.Name)
+	}
+	return names
+}
+
+func description() string {
+	var b strings.Builder
+	b.WriteString("A peer announces itself under a KEY to a tracker and gets the other peers\n" +
+		"of that KEY. TRACKER is host, host:port, or the announce URL of a BitTorrent\n" +
+		"tracker; it may be left out: --tracker, else $NTRACK_TRACKER, else\n" +
+		"localhost:6969, where `ntrack serve` listens.\n\n" +
+		"Exit codes:\n")
+	rows := slices.Clone(exitCodes)
+	slices.SortFunc(rows, func(a, b exitCode) int { return a.code - b.code })
+	for _, e := range rows {
+		fmt.Fprintf(&b, "  %3d  %s\n", e.code, e.meaning)
+	}
+	return strings.TrimRight(b.String(), "\n")
+}
+
+func onUsageError(c *cli.Context, err error, _ bool) error {
+	text := err.Error()
+	if name, ok := strings.CutPrefix(text, "flag provided but not defined: -"); ok {
+		return usage(c, "there is no option %q", "--"+strings.TrimPrefix(name, "-"))
+	}
+	return usage(c, "%s", text)
+}
+
+// version is the module's version and the revision it was built from.
+func version() string {
+	v, revision, dirty := "devel", "unknown", ""
+	if info, ok := debug.ReadBuildInfo(); ok {
+		if info.Main.Version != "" && info.Main.Version != "(devel)" {
+			v = info.Main.Version
+		}
+		for _, s := range info.Settings {
+			switch {
+			case s.Key == "vcs.revision":
+				revision = s.Value
+			case s.Key == "vcs.modified" && s.Value == "true":
+				dirty = ", modified"
+			}
+		}
+	}
+	return fmt.Sprintf("%s (revision %s%s)", v, revision, dirty)
+}

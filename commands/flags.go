@@ -1,0 +1,200 @@
+package commands
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"ntrack/announce"
+	"ntrack/output"
+)
+
+// The options of every command that speaks to a tracker.
+func clientFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "tracker", Aliases: []string{"t"}, Usage: "the `TRACKER`, where it is no argument", EnvVars: []string{"NTRACK_TRACKER"}},
+		&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Value: string(output.Table), Usage: "results as `FORM`: table, json or text"},
+		&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "the same as -o text"},
+		&cli.StringFlag{Name: "key-file", Usage: "read the KEY from `FILE` (- for standard input), so that it shows on no command line"},
+		&cli.StringFlag{Name: "token-file", Usage: "read the tracker's access token from `FILE`", EnvVars: []string{"NTRACK_TOKEN_FILE"}},
+		&cli.StringFlag{Name: "ca", Usage: "trust the certificates in `FILE` (PEM) instead of the system's"},
+		&cli.DurationFlag{Name: "timeout", Value: announce.DefaultTimeout, Usage: "give up a request after `D`"},
+	}
+}
+
+var serveFlag = &cli.BoolFlag{Name: "serve", Usage: "if no tracker listens at TRACKER, which is on this machine, run one inside this command"}
+
+// client is what those options come to.
+type client struct {
+	announce.Client
+	tracker announce.Tracker
+	key     announce.Key // empty where the command may go without
+	format  output.Format
+}
+
+// build reads the options and the arguments [TRACKER] [KEY].
+func (o *client) build(c *cli.Context, s Streams) error {
+	args := c.Args().Slice()
+	name, wanted := c.String("tracker"), "[TRACKER] KEY"
+	if c.IsSet("key-file") {
+		wanted = "[TRACKER], with the KEY in --key-file"
+		key, err := readSecret(c.String("key-file"), s.In)
+		if err != nil {
+			return fmt.Errorf("key-file: %w", err)
+		}
+		args = append(args, key)
+	}
+	if len(args) > 2 {
+		return usage(c, "too many arguments at %q: they are %s", announce.Clean(args[len(args)-1]), wanted)
+	}
+	if len(args) == 2 {
+		if isGiven(c, "tracker") {
+			return usage(c, "the tracker is given twice, as argument %q and by --tracker", announce.Clean(args[0]))
+		}
+		name, args = args[0], args[1:]
+	}
+	var err error
+	if o.tracker, err = announce.ParseTracker(name); err != nil {
+		return usage(c, "%v", err)
+	}
+	if len(args) == 1 {
+		if o.key, err = announce.ParseKey(args[0]); err != nil {
+			return usage(c, "%v", err)
+		}
+	}
+	o.format = output.Format(c.String("output"))
+	switch o.format {
+	case output.Table, output.JSON, output.Text:
+	default:
+		return usage(c, "--output %q: table, json or text", announce.Clean(string(o.format)))
+	}
+	if c.Bool("quiet") {
+		o.format = output.Text
+	}
+	if o.Timeout = c.Duration("timeout"); o.Timeout <= 0 {
+		return usage(c, "--timeout %v: a duration above 0, such as 10s", o.Timeout)
+	}
+	if file := c.String("token-file"); file != "" {
+		if o.Token, err = readSecret(file, s.In); err != nil {
+			return fmt.Errorf("token-file: %w", err)
+		}
+	}
+	if file := c.String("ca"); file != "" {
+		pem, err := os.ReadFile(file)
+		if err != nil {
+			return fmt.Errorf("ca: %w", err)
+		}
+		pool := x509.NewCertPool()
+		if !pool.AppendCertsFromPEM(pem) {
+			return fmt.Errorf("ca: %s holds no certificate in PEM form", file)
+		}
+		o.TLS = &tls.Config{RootCAs: pool}
+	}
+	return nil
+}
+
+// needKey is for the commands that cannot go without.
+func (o *client) needKey(c *cli.Context) error {
+	if len(o.key.Bytes()) == 0 {
+		return usage(c, "the KEY is missing: ntrack %s [TRACKER] KEY", c.Command.Name)
+	}
+	return nil
+}
+
+// isGiven says that an option is on the command line itself and not from the environment.
+func isGiven(c *cli.Context, name string) bool {
+	for _, given := range c.LocalFlagNames() {
+		if given == name {
+			return os.Getenv("NTRACK_TRACKER") == "" || c.String(name) != os.Getenv("NTRACK_TRACKER")
+		}
+	}
+	return false
+}
+
+// readSecret reads a file of one line.
+func readSecret(file string, stdin io.Reader) (string, error) {
+	const most = 4096
+	in := stdin
+	if file != "-" {
+		f, err := os.Open(file)
+		if err != nil {
+			return "", err
+		}
+		defer f.Close()
+		in = f
+	}
+	b, err := io.ReadAll(io.LimitReader(in, most+1))
+	text := strings.TrimSuffix(strings.TrimSuffix(string(b), "\n"), "\r")
+	switch {
+	case err != nil:
+		return "", err
+	case text == "":
+		return "", fmt.Errorf("%s is empty: it has to hold one line", file)
+	case len(b) > most || strings.ContainsAny(text, "\r\n"):
+		return "", fmt.Errorf("%s holds more than one line of at most %d bytes", file, most)
+	}
+	return text, nil
+}
+
+// parseFrom reads [IP:]PORT.
+func parseFrom(s string) (netip.AddrPort, error) {
+	port := strings.TrimPrefix(s, ":")
+	if n, err := strconv.ParseUint(port, 10, 16); err == nil && n > 0 {
+		return netip.AddrPortFrom(netip.Addr{}, uint16(n)), nil
+	}
+	from, err := netip.ParseAddrPort(s)
+	if err != nil || from.Port() == 0 {
+		return from, fmt.Errorf("--from %q: [IP:]PORT, such as :4000 or [2001:db8::1]:4000", announce.Clean(s))
+	}
+	return from, nil
+}
+
+// sampleNote tells that the peers shown are not all there are.
+func sampleNote(s Streams, r *announce.Reply) {
+	switch {
+	case r.Warning != "":
+		s.note("the tracker warns: %s", r.Warning)
+	case r.Sample && r.Count >= 0:
+		s.note("%d of %d peers: the tracker gave a sample", len(r.Peers), r.Count)
+	case r.Sample:
+		s.note("%d peers: the tracker may have given a sample", len(r.Peers))
+	}
+}
+
+func isLocalName(host string) bool {
+	a, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && a.Unmap().IsLoopback()
+}
+
+func isCertificate(err error) bool {
+	_, ok := errors.AsType[*tls.CertificateVerificationError](err)
+	return ok
+}
+
+func isTimeout(err error) bool {
+	u, ok := errors.AsType[*announce.UnreachableError](err)
+	return ok && strings.HasPrefix(u.Err.Error(), "no answer within") || errors.Is(err, os.ErrDeadlineExceeded)
+}
+
+func isNoHost(err error) bool {
+	_, ok := errors.AsType[*net.DNSError](err)
+	return ok
+}
+
+// atLeast checks a duration that is given.
+func atLeast(c *cli.Context, name string, least time.Duration) error {
+	if d := c.Duration(name); c.IsSet(name) && d < least {
+		return usage(c, "--%s %v: %v or more", name, d, least)
+	}
+	return nil
+}

@@ -1,0 +1,247 @@
+package commands
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"ntrack/announce"
+	"ntrack/tracker"
+)
+
+func serveCommand(s Streams) *cli.Command {
+	return &cli.Command{
+		Name:      "serve",
+		Usage:     "run a tracker, in memory, with nothing to configure",
+		UsageText: "ntrack serve [OPTIONS]",
+		Description: "Serves the native interface at /ntrk/KEY and the BitTorrent one at /announce\n" +
+			"and /scrape, on 127.0.0.1:6969 for this machine alone. Nothing is written to\n" +
+			"disk. SIGINT or SIGTERM ends it: it finishes what is in flight and exits 0.",
+		Flags: []cli.Flag{
+			&cli.StringSliceFlag{Name: "listen", Usage: "listen on `ADDR`, such as :6969 for everybody or 127.0.0.1:0 for any free port; may be repeated", Value: cli.NewStringSlice("127.0.0.1:6969")},
+			&cli.StringFlag{Name: "addr-file", Usage: "write the addresses listened on to `FILE`, one per line"},
+			&cli.DurationFlag{Name: "interval", Value: tracker.DefaultInterval, DefaultText: "1m", Usage: "ask peers to announce every `D`, whole seconds from 1s to 1h; they lapse after 2.5 times that"},
+			&cli.BoolFlag{Name: "index", Usage: "show everybody every key, at /ntrk/ and by full scrape"},
+			&cli.StringFlag{Name: "token-file", Usage: "serve only who sends the access token in `FILE`", EnvVars: []string{"NTRACK_TOKEN_FILE"}},
+			&cli.StringSliceFlag{Name: "proxy", Usage: "believe X-Forwarded-For from reverse proxies in the network `CIDR`; may be repeated"},
+		},
+		Action: func(c *cli.Context) error {
+			var o serveOptions
+			if err := o.build(c, s); err != nil {
+				return err
+			}
+			return o.run(c.Context, s)
+		},
+	}
+}
+
+type serveOptions struct {
+	tracker  tracker.Tracker
+	listen   []string
+	addrFile string
+}
+
+func (o *serveOptions) build(c *cli.Context, s Streams) error {
+	if c.Args().Present() {
+		return usage(c, "serve takes no arguments, and %q is one; keys need no setting up", announce.Clean(c.Args().First()))
+	}
+	o.listen, o.addrFile = c.StringSlice("listen"), c.String("addr-file")
+	for _, addr := range o.listen {
+		if _, port, err := net.SplitHostPort(addr); err != nil || port == "" {
+			return usage(c, "--listen %q: [HOST]:PORT, such as :6969 or 127.0.0.1:0", announce.Clean(addr))
+		}
+	}
+	o.tracker.Interval = c.Duration("interval")
+	if d := o.tracker.Interval; d < time.Second || d > announce.MaxInterval || d%time.Second != 0 {
+		return usage(c, "--interval %v: whole seconds from 1s to 1h", d)
+	}
+	o.tracker.Index = c.Bool("index")
+	for _, p := range c.StringSlice("proxy") {
+		network, err := netip.ParsePrefix(p)
+		if a, err2 := netip.ParseAddr(p); err2 == nil {
+			network, err = netip.PrefixFrom(a, a.BitLen()), nil
+		}
+		if err != nil {
+			return usage(c, "--proxy %q: a network such as 10.0.0.0/8 or an address", announce.Clean(p))
+		}
+		o.tracker.Proxies = append(o.tracker.Proxies, network)
+	}
+	if file := c.String("token-file"); file != "" {
+		token, err := readSecret(file, s.In)
+		if err != nil {
+			return fmt.Errorf("token-file: %w", err)
+		}
+		o.tracker.Token = token
+	}
+	return nil
+}
+
+func (o *serveOptions) run(ctx context.Context, s Streams) error {
+	var listeners []net.Listener
+	defer func() {
+		for _, l := range listeners {
+			_ = l.Close()
+		}
+	}()
+	var bound []string
+	for _, addr := range o.listen {
+		l, err := listen(addr)
+		if err != nil {
+			return err
+		}
+		listeners = append(listeners, l)
+		bound = append(bound, l.Addr().String())
+	}
+	if o.addrFile != "" {
+		if err := writeFile(o.addrFile, strings.Join(bound, "\n")+"\n"); err != nil {
+			return fmt.Errorf("addr-file: %w", err)
+		}
+	}
+	o.greet(s, bound)
+	srv := newServer(&o.tracker)
+	failed := make(chan error, len(listeners))
+	for _, l := range listeners {
+		go func() { failed <- srv.Serve(l) }()
+	}
+	select {
+	case err := <-failed:
+		return err
+	case <-ctx.Done():
+	}
+	return shutdown(srv)
+}
+
+// greet says where the tracker is and what to type next.
+func (o *serveOptions) greet(s Streams, bound []string) {
+	for _, addr := range bound {
+		s.note("tracker at http://%s/ntrk/, in memory; Ctrl-C ends it", addr)
+	}
+	at := "" // the address that the commands need to be told
+	if ap, err := netip.ParseAddrPort(bound[0]); err == nil && ap.String() != "127.0.0.1:6969" && ap.String() != "[::]:6969" {
+		at = fmt.Sprintf("localhost:%d ", ap.Port())
+		if !ap.Addr().IsLoopback() && !ap.Addr().IsUnspecified() {
+			at = ap.String() + " "
+		}
+	}
+	s.note("try: ntrack announce %slobby --port 4000", at)
+	s.note("     ntrack list %slobby", at)
+}
+
+func listen(addr string) (net.Listener, error) {
+	l, err := net.Listen("tcp", addr)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		_, port, _ := net.SplitHostPort(addr)
+		return nil, fmt.Errorf("port %s is in use at %s: if `ntrack serve` runs there already, use it; else choose another by --listen 127.0.0.1:0", port, addr)
+	case errors.Is(err, syscall.EACCES):
+		return nil, fmt.Errorf("--listen %s: not permitted; ports below 1024 are for root, choose a higher one", addr)
+	case err != nil:
+		return nil, fmt.Errorf("--listen %s: %w; it has to be an address of this machine", addr, errors.Unwrap(err))
+	}
+	return l, nil
+}
+
+// newServer is the net/http door with limits fit for the open internet.
+func newServer(t *tracker.Tracker) *http.Server {
+	return &http.Server{
+		Handler:                      tracker.Handler(t),
+		ReadTimeout:                  10 * time.Second,
+		WriteTimeout:                 30 * time.Second,
+		IdleTimeout:                  2 * time.Minute,
+		MaxHeaderBytes:               16 << 10,
+		DisableGeneralOptionsHandler: true,
+	}
+}
+
+// shutdown stops accepting and gives what is in flight five seconds.
+func shutdown(srv *http.Server) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if err := srv.Shutdown(ctx); err != nil {
+		return srv.Close()
+	}
+	return nil
+}
+
+// writeFile puts a whole file in place at once: a script that waits for it never reads half.
+func writeFile(name, text string) error {
+	f, err := os.CreateTemp(filepath.Dir(name), ".ntrack-*")
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	err = errors.Join(err, f.Chmod(0o644), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), name)
+	}
+	if err != nil {
+		_ = os.Remove(f.Name())
+	}
+	return err
+}
+
+// localTracker is the tracker of --serve, inside another command. The zero value serves nothing.
+type localTracker struct{ srv *http.Server }
+
+// start serves t from here, unless it is served already, here or by another process.
+func (l *localTracker) start(ctx context.Context, c *cli.Context, t announce.Tracker, s Streams) error {
+	if l.srv != nil {
+		return nil
+	}
+	host, port, _ := net.SplitHostPort(t.HostPort())
+	ip, ok := localAddress(ctx, host)
+	if !ok || t.TLS() || t.Classic() {
+		return usage(c, "--serve: tracker %s is not a plain one on this machine", t)
+	}
+	ln, err := net.Listen("tcp", net.JoinHostPort(ip.String(), port))
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("--serve: %w", err)
+	}
+	l.srv = newServer(&tracker.Tracker{})
+	go func() { _ = l.srv.Serve(ln) }()
+	s.note("no tracker at %s: serving one from here until this command ends", t.HostPort())
+	return nil
+}
+
+func (l *localTracker) stop() {
+	if l.srv != nil {
+		_ = shutdown(l.srv)
+	}
+}
+
+// localAddress is the address of this machine that host means.
+func localAddress(ctx context.Context, host string) (netip.Addr, bool) {
+	if host == "localhost" {
+		return netip.AddrFrom4([4]byte{127, 0, 0, 1}), true
+	}
+	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	if err != nil {
+		return netip.Addr{}, false
+	}
+	mine, _ := net.InterfaceAddrs()
+	for _, a := range addrs {
+		a = a.Unmap()
+		if a.IsLoopback() {
+			return a, true
+		}
+		for _, m := range mine {
+			if n, ok := m.(*net.IPNet); ok && n.IP.Equal(a.AsSlice()) {
+				return a, true
+			}
+		}
+	}
+	return netip.Addr{}, false
+}
