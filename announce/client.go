@@ -62,12 +62,15 @@ type UnreachableError struct {
 func (e *UnreachableError) Error() string {
 	err := e.Err
 	var op *net.OpError
-	if errors.As(err, &op) && op.Op == "dial" { // without the address, which is in front already
+	var call *os.SyscallError
+	var dns *net.DNSError
+	switch { // without the address, which is in front already
+	case errors.As(err, &dns):
+		return fmt.Sprintf("tracker %s is unreachable: %s", e.Tracker.HostPort(), dns.Err)
+	case errors.As(err, &call) && call.Syscall == "connect":
+		err = call.Err
+	case errors.As(err, &op) && op.Op == "dial":
 		err = op.Err
-		var call *os.SyscallError
-		if errors.As(err, &call) && call.Syscall == "connect" {
-			err = call.Err
-		}
 	}
 	return fmt.Sprintf("tracker %s is unreachable: %v", e.Tracker.HostPort(), err)
 }

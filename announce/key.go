@@ -69,8 +69,11 @@ func infoHash(urn string) (Key, error) {
 }
 
 func (k Key) check() error {
-	if len(k.raw) == 0 || len(k.raw) > MaxKey {
-		return fmt.Errorf("key of %d bytes: a key has 1 to %d", len(k.raw), MaxKey)
+	switch n := len(k.raw); {
+	case n == 0:
+		return fmt.Errorf("the key is empty: a key has 1 to %d bytes", MaxKey)
+	case n > MaxKey:
+		return fmt.Errorf("key of %d bytes: a key has 1 to %d", n, MaxKey)
 	}
 	return nil
 }

@@ -148,7 +148,7 @@ func explain(err error) string {
 	default:
 		host, port, _ := net.SplitHostPort(u.Tracker.HostPort())
 		switch {
-		case isLocalName(host) && port == strconv.Itoa(announce.LocalPort):
+		case isLocalHost(u.Tracker) && port == strconv.Itoa(announce.LocalPort):
 			hint = "start one here with `ntrack serve`"
 		case port == "80" && !u.Tracker.Classic():
 			hint = "`ntrack serve` listens on 6969: try " + net.JoinHostPort(host, "6969")

@@ -171,7 +171,9 @@ func sampleNote(s Streams, r *announce.Reply) {
 	}
 }
 
-func isLocalName(host string) bool {
+// isLocalHost says that the tracker's name means this machine.
+func isLocalHost(t announce.Tracker) bool {
+	host, _, _ := net.SplitHostPort(t.HostPort())
 	a, err := netip.ParseAddr(host)
 	return host == "localhost" || err == nil && a.Unmap().IsLoopback()
 }

@@ -20,7 +20,7 @@ func watchCommand(s Streams) *cli.Command {
 			"end it, nor make it print leaves.",
 		Flags: append([]cli.Flag{
 			&cli.BoolFlag{Name: "once", Usage: "wait for the first change, print the peers there are then, and end"},
-			&cli.DurationFlag{Name: "every", Usage: "look every `D` (at least 100ms) instead of at the tracker's interval"},
+			&cli.DurationFlag{Name: "every", Usage: "look every `D`, at least 100ms; otherwise at the tracker's interval, or every second where a native tracker is on this machine"},
 			serveFlag,
 		}, clientFlags()...),
 		Action: func(c *cli.Context) error {
@@ -47,6 +47,9 @@ func (o *watchOptions) build(c *cli.Context, s Streams) error {
 		return err
 	}
 	o.once, o.serve, o.every = c.Bool("once"), c.Bool("serve"), c.Duration("every")
+	if o.every == 0 && !o.tracker.Classic() && isLocalHost(o.tracker) {
+		o.every = time.Second // it costs nothing, and somebody may be trying this out
+	}
 	return atLeast(c, "every", 100*time.Millisecond)
 }
 
