@@ -16,7 +16,8 @@ import (
 const defaultInterval = 30 * time.Minute
 
 // Interval bounds: what a tracker asks for beyond them is clamped, so that none can make a client
-// hammer it or fall silent.
+// hammer it or fall silent. A native tracker, whose ttl follows its interval, may ask for as
+// little as a second.
 const (
 	MinInterval = 10 * time.Second
 	MaxInterval = time.Hour
@@ -24,22 +25,25 @@ const (
 
 // DecodeReply reads a tracker's reply in any of the three formats, told apart by how they begin. A
 // refusal inside it is returned as a [*Failure]. Peers that nobody could dial are dropped: those
-// without an IP address, with port 0, and in bencode with port 1; the interval is clamped to [MinInterval] and [MaxInterval].
+// without an IP address, with port 0, and in bencode with port 1; the interval is clamped to
+// [MinInterval] and [MaxInterval].
 func DecodeReply(body []byte) (*Reply, error) {
 	r := &Reply{Interval: defaultInterval, Count: -1}
+	least := MinInterval
 	var err error
 	switch {
 	case len(body) > 0 && body[0] == 'd':
 		err = r.decodeBencode(body)
 	case len(body) > 0 && body[0] == '{':
 		err = r.decodeJSON(body)
+		least = time.Second
 	default:
 		err = r.decodeText(body)
 	}
 	if err != nil {
 		return nil, err
 	}
-	r.Interval = min(max(r.Interval, MinInterval), MaxInterval)
+	r.Interval = min(max(r.Interval, least), MaxInterval)
 	return r, nil
 }
 

@@ -23,7 +23,7 @@ const maxRedirects = 3
 type conn struct {
 	local, remote netip.AddrPort
 	reused        bool // an earlier request had used it
-	kept          bool // a later one may
+	kept          bool // the tracker has not said that it closes it
 }
 
 type result struct {

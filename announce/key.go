@@ -164,7 +164,7 @@ func unhex(c byte) byte {
 
 // quote shows a value inside an error: printable, and short even when the value is not.
 func quote[T string | []byte](v T) string {
-	const most = 60
+	const most = 40
 	if len(v) > most {
 		return fmt.Sprintf("%q...", v[:most])
 	}

@@ -152,7 +152,7 @@ func FuzzDecode(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if r.Interval < MinInterval || r.Interval > MaxInterval || r.TTL < 0 || r.Count < -1 || r.Warning != Clean(r.Warning) {
+		if r.Interval < time.Second || r.Interval > MaxInterval || r.TTL < 0 || r.Count < -1 || r.Warning != Clean(r.Warning) {
 			t.Fatalf("%+v", r)
 		}
 		for _, p := range r.Peers {

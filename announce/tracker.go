@@ -30,6 +30,9 @@ func ParseTracker(s string) (Tracker, error) {
 		return Tracker{}, nil
 	}
 	bad := func(why string) (Tracker, error) {
+		if i, at := strings.Index(s, "://"), strings.LastIndexByte(s, '@'); i >= 0 && at > i {
+			s = s[:i+3] + "..." + s[at:] // no password in an error
+		}
 		return Tracker{}, fmt.Errorf("tracker %s: %s", quote(s), why)
 	}
 	raw := s

@@ -48,7 +48,9 @@ func (c *Client) Watch(ctx context.Context, t Tracker, key Key, every time.Durat
 	return func(yield func(Event, error) bool) {
 		var v view
 		interval, failures := MinInterval, 0
-		kept := false // the connection should have lived until this poll
+		// lasting says that the next poll should find this connection alive: the tracker has not
+		// said that it closes it, and has kept the one before, if there was one.
+		lasting := false
 		for {
 			reply, cn, err := c.look(ctx, t, key, maxWant)
 			if ctx.Err() != nil {
@@ -66,10 +68,10 @@ func (c *Client) Watch(ctx context.Context, t Tracker, key Key, every time.Durat
 			} else {
 				now := time.Now()
 				back := failures > 0
-				if back || kept && !cn.reused {
+				if back || lasting && !cn.reused {
 					v.since = now
 				}
-				interval, failures, kept = reply.Interval, 0, cn.kept
+				interval, failures, lasting = reply.Interval, 0, cn.kept && (cn.reused || v.peers == nil)
 				for _, ev := range v.update(reply, now, back) {
 					if !yield(ev, nil) {
 						return
