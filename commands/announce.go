@@ -22,7 +22,7 @@ func announceCommand(s Streams) *cli.Command {
 			&cli.IntFlag{Name: "numwant", Usage: "at most `N` peers; 0 just joins", Value: announce.DefaultWant},
 			&cli.BoolFlag{Name: "stay", Usage: "keep announced until interrupted, then leave"},
 			&cli.BoolFlag{Name: "leave", Usage: "leave the KEY instead; needs --port or --from"},
-			serveFlag,
+			serveFlag(),
 		}, clientFlags()...),
 		Action: func(c *cli.Context) error {
 			var o announceOptions

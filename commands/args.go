@@ -35,9 +35,14 @@ func arrange(app *cli.App, args []string) ([]string, error) {
 			return nil, &usageError{cmd.Name, "`--` after KEY is reserved for a command to run, which this version does not do"}
 		case a == "--":
 			arguments, rest = append(arguments, rest...), nil
+		case a == "--help" || a == "-h":
+			return []string{args[0], args[1], a}, nil
 		case len(a) > 1 && a[0] == '-':
 			options = append(options, a)
-			if takesValue[strings.TrimLeft(a, "-")] && len(rest) > 0 {
+			if takesValue[strings.TrimLeft(a, "-")] {
+				if len(rest) == 0 {
+					return nil, &usageError{cmd.Name, a + " needs a value"}
+				}
 				options = append(options, rest[0])
 				rest = rest[1:]
 			}

@@ -225,7 +225,30 @@ func onUsageError(c *cli.Context, err error, _ bool) error {
 	if name, ok := strings.CutPrefix(text, "flag provided but not defined: -"); ok {
 		return usage(c, "there is no option %q", "--"+strings.TrimPrefix(name, "-"))
 	}
+	var value, name string
+	if _, err := fmt.Sscanf(text, "invalid value %q for flag -%s", &value, &name); err == nil {
+		name = strings.TrimSuffix(name, ":")
+		return usage(c, "--%s %q: %s is wanted", name, announce.Clean(value), wanted(c.Command, name))
+	}
 	return usage(c, "%s", text)
+}
+
+// wanted is the kind of value an option takes.
+func wanted(cmd *cli.Command, name string) string {
+	for _, f := range cmd.Flags {
+		if !slices.Contains(f.Names(), name) {
+			continue
+		}
+		switch f.(type) {
+		case *cli.IntFlag:
+			return "a number"
+		case *cli.DurationFlag:
+			return "a duration such as 10s or 5m"
+		case *cli.BoolFlag:
+			return "no value, or true or false,"
+		}
+	}
+	return "another value"
 }
 
 // version is the module's version and the revision it was built from.

@@ -22,7 +22,7 @@ import (
 // The options of every command that speaks to a tracker.
 func clientFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "tracker", Aliases: []string{"t"}, Usage: "the `TRACKER`, where it is no argument", EnvVars: []string{"NTRACK_TRACKER"}},
+		&cli.StringFlag{Name: "tracker", Aliases: []string{"t"}, Usage: "the `TRACKER`, where it is no argument [$NTRACK_TRACKER]"},
 		&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Value: string(output.Table), Usage: "results as `FORM`: table, json or text"},
 		&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "the same as -o text"},
 		&cli.StringFlag{Name: "key-file", Usage: "read the KEY from `FILE` (- for standard input), so that it shows on no command line"},
@@ -32,7 +32,9 @@ func clientFlags() []cli.Flag {
 	}
 }
 
-var serveFlag = &cli.BoolFlag{Name: "serve", Usage: "if no tracker listens at TRACKER, which is on this machine, run one inside this command"}
+func serveFlag() cli.Flag {
+	return &cli.BoolFlag{Name: "serve", Usage: "if no tracker listens at TRACKER, which is on this machine, run one inside this command"}
+}
 
 // client is what those options come to.
 type client struct {
@@ -46,6 +48,9 @@ type client struct {
 func (o *client) build(c *cli.Context, s Streams) error {
 	args := c.Args().Slice()
 	name, wanted := c.String("tracker"), "[TRACKER] KEY"
+	if !c.IsSet("tracker") {
+		name = os.Getenv("NTRACK_TRACKER")
+	}
 	if c.IsSet("key-file") {
 		wanted = "[TRACKER], with the KEY in --key-file"
 		key, err := readSecret(c.String("key-file"), s.In)
@@ -55,10 +60,13 @@ func (o *client) build(c *cli.Context, s Streams) error {
 		args = append(args, key)
 	}
 	if len(args) > 2 {
-		return usage(c, "too many arguments at %q: they are %s", announce.Clean(args[len(args)-1]), wanted)
+		if c.IsSet("key-file") {
+			return usage(c, "too many arguments: they are %s", wanted) // without the secret that was read
+		}
+		return usage(c, "too many arguments at %q: they are %s", announce.Clean(args[2]), wanted)
 	}
 	if len(args) == 2 {
-		if isGiven(c, "tracker") {
+		if c.IsSet("tracker") {
 			return usage(c, "the tracker is given twice, as argument %q and by --tracker", announce.Clean(args[0]))
 		}
 		name, args = args[0], args[1:]
@@ -109,16 +117,6 @@ func (o *client) needKey(c *cli.Context) error {
 		return usage(c, "the KEY is missing: ntrack %s [TRACKER] KEY", c.Command.Name)
 	}
 	return nil
-}
-
-// isGiven says that an option is on the command line itself and not from the environment.
-func isGiven(c *cli.Context, name string) bool {
-	for _, given := range c.LocalFlagNames() {
-		if given == name {
-			return os.Getenv("NTRACK_TRACKER") == "" || c.String(name) != os.Getenv("NTRACK_TRACKER")
-		}
-	}
-	return false
 }
 
 // readSecret reads a file of one line.

@@ -21,7 +21,7 @@ func watchCommand(s Streams) *cli.Command {
 		Flags: append([]cli.Flag{
 			&cli.BoolFlag{Name: "once", Usage: "wait for the first change, print the peers there are then, and end"},
 			&cli.DurationFlag{Name: "every", Usage: "look every `D`, at least 100ms; otherwise at the tracker's interval, or every second where a native tracker is on this machine"},
-			serveFlag,
+			serveFlag(),
 		}, clientFlags()...),
 		Action: func(c *cli.Context) error {
 			var o watchOptions
