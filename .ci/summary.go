@@ -1,0 +1,75 @@
+// Summary reads what `go test -json` prints, shows the output of what failed or was skipped, and
+// ends with the line "N passed, N failed, N skipped". It fails unless tests passed and nothing
+// failed or was skipped.
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+)
+
+type event struct {
+	Action, Package, Test, ImportPath, Output, FailedBuild string
+	Elapsed                                                float64
+}
+
+func main() {
+	failed := flag.Int("failed", 0, "how many checks failed before")
+	flag.Parse()
+	var passed, skipped int
+	output := map[[2]string]*strings.Builder{} // by package and test
+	culprits := map[string]bool{}              // packages with a failed test of their own
+	show := func(what string, e event) {
+		fmt.Printf("--- %s %s %s\n", what, e.Package, e.Test)
+		if b := output[[2]string{e.Package, e.Test}]; b != nil {
+			fmt.Println(b)
+		}
+	}
+	d := json.NewDecoder(os.Stdin)
+	for {
+		var e event
+		if err := d.Decode(&e); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			fmt.Println("go test -json:", err)
+			*failed++
+			break
+		}
+		switch e.Action {
+		case "build-output":
+			fmt.Print(e.Output)
+		case "output":
+			k := [2]string{e.Package, e.Test}
+			if output[k] == nil {
+				output[k] = new(strings.Builder)
+			}
+			output[k].WriteString(e.Output)
+		case "pass":
+			if e.Test == "" {
+				fmt.Printf("ok  %s  %.1f s\n", e.Package, e.Elapsed)
+			} else {
+				passed++
+			}
+		case "skip":
+			if e.Test != "" { // a package without tests skips, too
+				skipped++
+				show("SKIP", e)
+			}
+		case "fail":
+			if e.Test != "" || !culprits[e.Package] { // a package that does not build fails as a whole
+				*failed++
+			}
+			culprits[e.Package] = true
+			show("FAIL", e)
+		}
+	}
+	fmt.Printf("%d passed, %d failed, %d skipped\n", passed, *failed, skipped)
+	if passed == 0 || *failed > 0 || skipped > 0 {
+		os.Exit(1)
+	}
+}

@@ -1,0 +1,261 @@
+//go:build linux
+
+package main_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// patience bounds every wait for another program. Transmission hands out upload slots once in
+// 10 s, so an exchange takes 10 to 20 s however fast the machine is.
+const patience = 90 * time.Second
+
+// TestInterop runs the ntrack binary together with programs that nobody here wrote: BitTorrent
+// clients, a BitTorrent tracker, curl. Everything happens on loopback, on ports the system picks
+// and in directories that the test removes.
+//
+// A program that is not installed skips its part, and fails it where NTRACK_INTEROP=1 is set.
+func TestInterop(t *testing.T) {
+	bin := filepath.Join(t.TempDir(), "ntrack")
+	if out, err := exec.Command("go", "build", "-o", bin, ".").CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	for _, tt := range []struct {
+		name  string
+		needs []string
+		run   func(*testing.T, string)
+	}{
+		{"aria2 fetches from transmission", []string{"transmission-daemon", "aria2c", "mktorrent"}, aria2FromTransmission},
+		{"transmission fetches from aria2", []string{"transmission-cli", "aria2c", "mktorrent"}, transmissionFromAria2},
+		{"opentracker", []string{"opentracker"}, opentracker},
+		{"curl", []string{"curl"}, curl},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			for _, program := range tt.needs {
+				need(t, program)
+			}
+			t.Parallel()
+			tt.run(t, bin)
+		})
+	}
+}
+
+func need(t *testing.T, program string) {
+	t.Helper()
+	_, err := exec.LookPath(program)
+	switch {
+	case err == nil:
+	case os.Getenv("NTRACK_INTEROP") == "1":
+		t.Fatalf("%v; .ci/run installs it", err)
+	default:
+		t.Skipf("%v; .ci/run installs it", err)
+	}
+}
+
+// A program is one that runs beside the test, until the test ends at the latest.
+type program struct {
+	name string
+	cmd  *exec.Cmd
+	dir  string
+	done chan struct{}
+	err  error // how it ended, once done is closed
+}
+
+// start runs a program in dir. What it printed is shown if the test fails.
+func start(t *testing.T, dir, name string, args ...string) *program {
+	t.Helper()
+	return startCmd(t, dir, exec.Command(name, args...))
+}
+
+func startCmd(t *testing.T, dir string, cmd *exec.Cmd) *program {
+	t.Helper()
+	p := &program{name: filepath.Base(cmd.Path), cmd: cmd, dir: t.TempDir(), done: make(chan struct{})}
+	stdout, err := os.Create(filepath.Join(p.dir, "stdout"))
+	must(t, err)
+	defer stdout.Close()
+	stderr, err := os.Create(filepath.Join(p.dir, "stderr"))
+	must(t, err)
+	defer stderr.Close()
+	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = dir, environ(p.dir), stdout, stderr
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = new(syscall.SysProcAttr)
+	}
+	// A test that is killed runs no cleanup, and must not leave trackers and clients behind.
+	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	must(t, cmd.Start())
+	go func() {
+		p.err = cmd.Wait()
+		close(p.done)
+	}()
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		<-p.done
+		if t.Failed() {
+			t.Logf("%s\nended: %v\nstdout:\n%s\nstderr:\n%s", cmd, p.err, p.output(t, "stdout"), p.output(t, "stderr"))
+		}
+	})
+	return p
+}
+
+// output is what the program has written to "stdout" or "stderr" so far.
+func (p *program) output(t *testing.T, stream string) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(p.dir, stream))
+	must(t, err)
+	return string(b)
+}
+
+// prints waits until the program has written exactly this to its standard output.
+func (p *program) prints(t *testing.T, want string) {
+	t.Helper()
+	eventually(t, func() error {
+		if got := p.output(t, "stdout"); got != want {
+			return fmt.Errorf("%s printed\n%swant\n%s", p.name, got, want)
+		}
+		return nil
+	}, p)
+}
+
+// wait waits until the program has ended, which it has to do with exit code 0.
+func (p *program) wait(t *testing.T) {
+	t.Helper()
+	select {
+	case <-p.done:
+	case <-time.After(patience):
+		t.Fatalf("%s has not ended after %v", p.name, patience)
+	}
+	if p.err != nil {
+		t.Fatalf("%s: %v", p.name, p.err)
+	}
+}
+
+// environ is the environment of every program: its own home, so that nothing is read from or
+// written to the user's, and no proxy, whose address a tracker would list.
+func environ(home string) []string {
+	return []string{"PATH=" + os.Getenv("PATH"), "HOME=" + home, "TMPDIR=" + home, "LC_ALL=C.UTF-8"}
+}
+
+// eventually calls cond until it returns nil, and fails the test when it does not in time, or when
+// one of the programs that it depends on has ended.
+func eventually(t *testing.T, cond func() error, needs ...*program) {
+	t.Helper()
+	deadline := time.Now().Add(patience)
+	for {
+		var ended error
+		for _, p := range needs {
+			select {
+			case <-p.done:
+				ended = fmt.Errorf("%s ended: %v", p.name, p.err)
+			default:
+			}
+		}
+		err := cond()
+		switch {
+		case err == nil:
+			return
+		case ended != nil:
+			t.Fatalf("%v; %v", err, ended)
+		case time.Now().After(deadline):
+			t.Fatalf("after %v still: %v", patience, err)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}
+
+// run runs a program to its end and returns what it printed and its exit code.
+func run(t *testing.T, name string, args ...string) (stdout, stderr string, code int) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, name, args...)
+	var out, errs bytes.Buffer
+	cmd.Env, cmd.Stdout, cmd.Stderr = environ(t.TempDir()), &out, &errs
+	err := cmd.Run()
+	if exit, ok := errors.AsType[*exec.ExitError](err); err != nil && (!ok || !exit.Exited()) {
+		t.Fatalf("%s: %v\n%s%s", cmd, err, &out, &errs)
+	}
+	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
+}
+
+// expect runs a program that has to succeed and to print exactly these lines.
+func expect(t *testing.T, lines []string, name string, args ...string) {
+	t.Helper()
+	if err := prints(t, lines, name, args...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// prints says how what the program prints differs from these lines.
+func prints(t *testing.T, lines []string, name string, args ...string) error {
+	t.Helper()
+	stdout, stderr, code := run(t, name, args...)
+	var want strings.Builder
+	for _, line := range lines {
+		want.WriteString(line + "\n")
+	}
+	if stdout != want.String() || code != 0 {
+		return fmt.Errorf("%s %q: exit code %d, got\n%swant\n%sstderr:\n%s", filepath.Base(name), args, code, stdout, &want, stderr)
+	}
+	return nil
+}
+
+// serve runs `ntrack serve` and returns where it listens.
+func serve(t *testing.T, bin string, args ...string) (addr string) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "addr")
+	p := start(t, t.TempDir(), bin, append([]string{"serve", "--listen", "127.0.0.1:0", "--addr-file", file}, args...)...)
+	eventually(t, func() error {
+		b, err := os.ReadFile(file)
+		if errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		must(t, err)
+		at, err := netip.ParseAddrPort(strings.TrimSpace(string(b)))
+		addr = at.String()
+		return err
+	}, p)
+	return addr
+}
+
+// freePort is a port on loopback that nothing listens on.
+func freePort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	must(t, err)
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	must(t, errors.Join(err, l.Close()))
+	return port
+}
+
+// endpoints are ports on loopback, written and sorted as `ntrack list` does.
+func endpoints(ports ...string) []string {
+	list := make([]string, len(ports))
+	for i, port := range ports {
+		list[i] = "127.0.0.1:" + port
+	}
+	slices.SortFunc(list, func(a, b string) int {
+		return netip.MustParseAddrPort(a).Compare(netip.MustParseAddrPort(b))
+	})
+	return list
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
