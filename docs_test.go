@@ -43,6 +43,22 @@ func TestSpecificationNamesVectors(t *testing.T) {
 			t.Errorf("docs/PROTOCOL.md does not name the vector %q", v)
 		}
 	}
+	doc, err := os.ReadFile("announce/doc.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	prose, _, _ := strings.Cut(string(doc), "\npackage ")
+	refs := regexp.MustCompile(`\(([a-z0-9-]+(?:, [a-z0-9-]+)*)\)`).FindAllStringSubmatch(prose, -1)
+	for _, ref := range refs {
+		for name := range strings.SplitSeq(ref[1], ", ") {
+			if !slices.Contains(vectors, name) {
+				t.Errorf("announce/doc.go names the vector %q, and there is none", name)
+			}
+		}
+	}
+	if len(refs) < 5 {
+		t.Errorf("announce/doc.go names vectors in %d places, want several", len(refs))
+	}
 	if !slices.Contains(vectors, "proposal-example") {
 		t.Error("the proposal's own example is not among the vectors")
 	}

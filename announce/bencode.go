@@ -12,6 +12,10 @@ import (
 // maxDepth bounds nesting. A reply of peers has depth 3; nothing known goes beyond 5.
 const maxDepth = 16
 
+// maxValues bounds how many values a reply has, and so the memory and time to decode it, which
+// are a hundred times that of its bytes for the smallest. A scrape has four for each track.
+const maxValues = 1 << 18
+
 // decodeBencode decodes one bencoded dictionary. bencode-go panics on some hostile inputs and
 // takes much that is no bencode, so it sees only what scan has passed.
 func decodeBencode(b []byte) (map[string]any, error) {
@@ -37,13 +41,17 @@ func decodeBencode(b []byte) (map[string]any, error) {
 // scanner checks bencode (BEP 3) strictly, but for the order of dictionary keys, which not every
 // tracker keeps.
 type scanner struct {
-	b []byte
-	i int
+	b      []byte
+	i      int
+	values int
 }
 
 func (s *scanner) value(depth int) error {
 	if depth > maxDepth {
 		return fmt.Errorf("nested deeper than %d", maxDepth)
+	}
+	if s.values++; s.values > maxValues {
+		return fmt.Errorf("more than %d values", maxValues)
 	}
 	switch c := s.peek(); {
 	case '0' <= c && c <= '9':

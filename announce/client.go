@@ -22,7 +22,7 @@ const DefaultTimeout = 10 * time.Second
 // Bounds of what is read from a tracker. A reply of 1000 peers in the longest form has 100 KB.
 const (
 	maxReply = 4 << 20
-	maxIndex = 64 << 20
+	maxIndex = 8 << 20
 )
 
 // A Client speaks to trackers, native and classic, over HTTP and HTTPS. The zero Client works. It
@@ -30,7 +30,10 @@ const (
 // It uses no HTTP proxy: the tracker would list the proxy's address.
 //
 // Errors are a [*Failure] when the tracker answered and refused, an [*UnreachableError] when it
-// did not answer, what ended the context, or else a reply that makes no sense.
+// did not answer, a [*ReplyError] when the answer makes no sense, or what ended the context.
+//
+// On classic trackers a Client is one peer id, and some of them know a peer by that: announce two
+// services of one track by two Clients.
 type Client struct {
 	// Timeout bounds each request, redirects included; 0 is DefaultTimeout.
 	Timeout time.Duration
@@ -43,7 +46,8 @@ type Client struct {
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 	// TLS is for https; nil means the system's roots.
 	TLS *tls.Config
-	// Token is sent as a bearer token to the tracker named, never to where it redirects.
+	// Token is sent as a bearer token to a native tracker, never to where it redirects. A classic
+	// one takes credentials in its URL.
 	Token string
 
 	network   string // "tcp", or the one family a session has to keep to
@@ -72,15 +76,28 @@ func (e *UnreachableError) Error() string {
 	case errors.As(err, &op) && op.Op == "dial":
 		err = op.Err
 	}
-	return fmt.Sprintf("tracker %s is unreachable: %v", e.Tracker.HostPort(), err)
+	return fmt.Sprintf("tracker %s is unreachable: %s", e.Tracker.HostPort(), Clean(err.Error()))
 }
 
 func (e *UnreachableError) Unwrap() error { return e.Err }
+
+// A ReplyError says that what answered at a tracker's address did not speak like one.
+type ReplyError struct {
+	Tracker Tracker
+	Err     error
+}
+
+func (e *ReplyError) Error() string {
+	return fmt.Sprintf("tracker %s: %s", e.Tracker.HostPort(), Clean(e.Err.Error()))
+}
+
+func (e *ReplyError) Unwrap() error { return e.Err }
 
 func (c *Client) init() {
 	c.transport = &http.Transport{
 		DialContext:            c.dial,
 		TLSClientConfig:        c.TLS,
+		TLSHandshakeTimeout:    c.timeout(), // which the end of a request's context does not cut
 		MaxResponseHeaderBytes: 64 << 10,
 		IdleConnTimeout:        5 * time.Minute,
 		MaxIdleConnsPerHost:    1,
@@ -134,6 +151,9 @@ func (c *Client) announce(ctx context.Context, t Tracker, r Request, event strin
 	}
 	r.Verb = Announce
 	if t.classic && r.Port == 0 {
+		if c.Dial != nil {
+			return nil, conn{}, errors.New("a classic tracker does not look at the port of origin, and Dial hides it: give a port")
+		}
 		// A classic tracker does not look at the port of origin: choose it first.
 		d, port, err := c.fromSomePort()
 		if err != nil {
@@ -169,7 +189,10 @@ func (c *Client) Leave(ctx context.Context, t Tracker, r Request) error {
 		return err
 	}
 	if r.Verb = Leave; !t.classic {
-		_, err := c.do(ctx, t, http.MethodDelete, t.target(r.appendNative(nil, "/ntrk/"), nil), maxReply)
+		res, err := c.do(ctx, t, http.MethodDelete, t.target(r.appendNative(nil, "/ntrk/"), nil), maxReply)
+		if err == nil && res.status != http.StatusNoContent {
+			err = &ReplyError{t, fmt.Errorf("status %d is no answer to a leave", res.status)}
+		}
 		return err
 	}
 	r.Want = NoPeers
@@ -202,7 +225,7 @@ func (c *Client) look(ctx context.Context, t Tracker, key Key, want int) (*Reply
 		return stopped, cn, err
 	}
 	reply, cn, err := c.ask(ctx, t, r, "started")
-	after, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.timeout())
+	after, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(c.timeout(), 2*time.Second))
 	defer cancel()
 	r.Want = NoPeers
 	if _, _, err2 := c.ask(after, t, r, "stopped"); err == nil {
@@ -231,7 +254,16 @@ func (c *Client) Index(ctx context.Context, t Tracker) ([]Track, error) {
 	if err != nil {
 		return nil, err
 	}
-	return DecodeTracks(res.body)
+	tracks, err := DecodeTracks(res.body)
+	return tracks, t.senseless(err)
+}
+
+// senseless tells an error of decoding from a refusal.
+func (t Tracker) senseless(err error) error {
+	if _, refused := err.(*Failure); err == nil || refused {
+		return err
+	}
+	return &ReplyError{t, err}
 }
 
 // ask sends an announce or a look and reads the reply.
@@ -252,7 +284,7 @@ func (c *Client) ask(ctx context.Context, t Tracker, r Request, event string) (*
 	}
 	reply, err := DecodeReply(res.body)
 	if err != nil {
-		return nil, res.conn, err
+		return nil, res.conn, t.senseless(err)
 	}
 	reply.finish(&r, res.conn)
 	return reply, res.conn, nil
@@ -279,7 +311,5 @@ func (r *Reply) finish(req *Request, cn conn) {
 		want = DefaultWant
 	}
 	r.Sample = r.Count >= 0 && given < others || r.Count < 0 && given >= want
-	if len(r.Key.raw) == 0 {
-		r.Key = req.Key
-	}
+	r.Key = req.Key // whatever the tracker calls it
 }

@@ -228,6 +228,61 @@ func TestReplyIsBounded(t *testing.T) {
 	}
 }
 
+// What answers like a tracker but is none, or is out for trouble, is an error, and soon.
+func TestSenselessReplies(t *testing.T) {
+	body, status := "", 200
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(status)
+		_, _ = io.WriteString(w, body)
+	}))
+	t.Cleanup(srv.Close)
+	native, classic := named(t, srv.URL), named(t, srv.URL+"/announce")
+	var c announce.Client
+	k := key(t, "k")
+	expect := func(what string, err error) {
+		t.Helper()
+		if _, ok := errors.AsType[*announce.ReplyError](err); !ok || len(err.Error()) > 400 {
+			t.Errorf("%s: %T of %d bytes: %.100v", what, err, len(err.Error()), err)
+		}
+	}
+	for _, body = range []string{"", `{"status":"ok"}`, "de", "<html>", "null", `{"interval":` + strings.Repeat("1", 1<<20) + "}",
+		"d5:peersl" + strings.Repeat("de", 1<<20) + "ee"} {
+		_, err := c.List(t.Context(), native, k, 0)
+		expect("native list of "+body[:min(20, len(body))], err)
+		_, err = c.List(t.Context(), classic, k, 0)
+		expect("classic list of "+body[:min(20, len(body))], err)
+		expect("leave", c.Leave(t.Context(), native, announce.Request{Key: k, Port: 4000}))
+	}
+	// Bodies within the limit, whose decoding would take a hundred times their size.
+	for _, body = range []string{`{"tracks":[` + strings.Repeat("{},", 2<<20) + "{}]}", `{"status":"ok"}`, "d5:filesd" + strings.Repeat("1:ade", 1<<20) + "ee"} {
+		_, err := c.Index(t.Context(), native)
+		expect("index of "+body[:min(20, len(body))], err)
+	}
+}
+
+// A handshake that does not come to an end leaves nothing behind.
+func TestStalledHandshake(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	ended := make(chan error)
+	go func() {
+		c, err := l.Accept()
+		if err == nil {
+			_, err = io.Copy(io.Discard, c) // until the client gives up
+		}
+		ended <- err
+	}()
+	c := announce.Client{Timeout: 50 * time.Millisecond}
+	_, err = c.List(t.Context(), named(t, "https://"+l.Addr().String()), key(t, "k"), 0)
+	if _, ok := errors.AsType[*announce.UnreachableError](err); !ok {
+		t.Errorf("%v", err)
+	}
+	<-ended
+}
+
 // What a connection comes from is what is listed.
 func TestFrom(t *testing.T) {
 	native, classic := local(t, &tracker.Tracker{})

@@ -25,8 +25,9 @@ const (
 
 // DecodeReply reads a tracker's reply in any of the three formats, told apart by how they begin. A
 // refusal inside it is returned as a [*Failure]. Peers that nobody could dial are dropped: those
-// without an IP address, with port 0, and in bencode with port 1; the interval is clamped to
-// [MinInterval] and [MaxInterval].
+// without an IP address, with port 0, and in bencode with port 1. The interval is clamped to
+// [MinInterval] (in JSON, which only native trackers speak, to a second) and [MaxInterval]. An
+// empty body is an error, although it is how a native tracker says in text that nobody is there.
 func DecodeReply(body []byte) (*Reply, error) {
 	r := &Reply{Interval: defaultInterval, Count: -1}
 	least := MinInterval
@@ -37,6 +38,8 @@ func DecodeReply(body []byte) (*Reply, error) {
 	case len(body) > 0 && body[0] == '{':
 		err = r.decodeJSON(body)
 		least = time.Second
+	case len(body) == 0:
+		err = errors.New("not a tracker's reply: it is empty")
 	default:
 		err = r.decodeText(body)
 	}
@@ -76,11 +79,14 @@ func (r *Reply) decodeJSON(body []byte) error {
 		Count      *int     `json:"count"`
 		Peers      []string `json:"peers"`
 	}
-	if err := json.Unmarshal(body, &j); err != nil {
+	if err := unmarshal(body, &j); err != nil {
 		return fmt.Errorf("not a tracker's reply: %w", err)
 	}
-	if j.Error != "" {
-		return &Failure{Reason: Clean(j.Error)}
+	switch {
+	case j.Error != "":
+		return &Failure{Status: 200, Reason: Clean(j.Error)}
+	case j.Peers == nil:
+		return errors.New("not a tracker's reply: no peers in it")
 	}
 	r.Key = jsonKey(j.Key, j.KeyEscaped)
 	if j.You != "" {
@@ -107,6 +113,14 @@ func (r *Reply) decodeJSON(body []byte) error {
 	return nil
 }
 
+// unmarshal refuses what would take much more memory than its bytes.
+func unmarshal(body []byte, to any) error {
+	if bytes.Count(body, []byte("{")) > maxValues/4 {
+		return fmt.Errorf("more than %d objects", maxValues/4)
+	}
+	return json.Unmarshal(body, to)
+}
+
 func jsonKey(key *string, escaped string) Key {
 	if key != nil {
 		return KeyOf([]byte(*key))
@@ -125,6 +139,9 @@ func (r *Reply) decodeBencode(body []byte) error {
 	}
 	if s, ok := d["warning message"].(string); ok {
 		r.Warning = Clean(s)
+	}
+	if d["interval"] == nil && d["peers"] == nil && d["peers6"] == nil {
+		return errors.New("not a tracker's reply: neither interval nor peers in it")
 	}
 	if n, ok := d["interval"].(int64); ok && n > 0 {
 		r.Interval = clampSeconds(n)
@@ -211,11 +228,14 @@ func DecodeTracks(body []byte) ([]Track, error) {
 				Count      int     `json:"count"`
 			} `json:"tracks"`
 		}
-		if err := json.Unmarshal(body, &j); err != nil {
+		if err := unmarshal(body, &j); err != nil {
 			return nil, fmt.Errorf("not a tracker's index: %w", err)
 		}
-		if j.Error != "" {
-			return nil, &Failure{Reason: Clean(j.Error)}
+		switch {
+		case j.Error != "":
+			return nil, &Failure{Status: 200, Reason: Clean(j.Error)}
+		case j.Tracks == nil:
+			return nil, errors.New("not a tracker's index: no tracks in it")
 		}
 		var tracks []Track
 		for _, t := range j.Tracks {

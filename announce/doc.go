@@ -17,15 +17,15 @@
 //
 // GET /ntrk/KEY lists the sender under KEY, with the address the tracker sees and the port of
 // origin of the connection or port=, and answers with other peers (proposal-example). The key is
-// everything after /ntrk/, percent-decoded once, 1 to 255 opaque bytes (key-slash, key-length).
+// everything after /ntrk/, percent-decoded once, 1 to 255 opaque bytes (key-decoding, key-length).
 // port=0 looks and leaves no trace (look-port-0), DELETE leaves (leave), and so does a peer that
 // does not announce for the ttl (expiry-native). Peers are endpoints: announced again one is
-// renewed (renewal), and never is a third party enlisted (third-party).
+// renewed (renewal), and never is a third party enlisted (parameter-ignored).
 //
 // A peer is given to askers of its own scope or a narrower one: nobody on the internet is told
 // 127.0.0.1 or 10.0.0.7 (scope-public-asker). What a browser sends only looks (browser-origin).
 //
-// Replies come as bencode, JSON or text (format, accept). The same tracks are at /announce and
+// Replies come as bencode, JSON or text (format-over-accept, accept). The same tracks are at /announce and
 // /scrape as BitTorrent has them (classic-compact, scrape).
 //
 // [Request], [Reply] and [Failure] are all that crosses the wire, and both ends use them: package

@@ -28,7 +28,8 @@ type conn struct {
 
 type result struct {
 	conn
-	body []byte
+	status int
+	body   []byte
 }
 
 // target is the URL of a request: to another path of the same server, or with query appended to
@@ -78,19 +79,19 @@ func (c *Client) follow(ctx context.Context, t Tracker, method string, first *ur
 		location := res.resp.Header.Get("Location")
 		if res.resp.StatusCode/100 != 3 || location == "" {
 			defer res.resp.Body.Close()
-			return res.read(limit)
+			return res.read(t, limit)
 		}
 		_ = res.resp.Body.Close()
 		next, err := u.Parse(location)
 		switch {
 		case err != nil:
-			return nil, fmt.Errorf("tracker %s redirects to %s, which is no URL", t.HostPort(), quote(location))
+			return nil, &ReplyError{t, fmt.Errorf("redirects to %s, which is no URL", quote(location))}
 		case hops == maxRedirects:
-			return nil, fmt.Errorf("tracker %s: more than %d redirects", t.HostPort(), maxRedirects)
+			return nil, &ReplyError{t, fmt.Errorf("redirects more than %d times", maxRedirects)}
 		case next.Scheme != "http" && next.Scheme != "https":
-			return nil, fmt.Errorf("tracker %s redirects to scheme %s", t.HostPort(), quote(next.Scheme))
+			return nil, &ReplyError{t, fmt.Errorf("redirects to scheme %s", quote(next.Scheme))}
 		case u.Scheme == "https" && next.Scheme != "https":
-			return nil, fmt.Errorf("tracker %s redirects from https to http: not followed", t.HostPort())
+			return nil, &ReplyError{t, errors.New("redirects from https to http, which is not followed")}
 		}
 		u = next
 	}
@@ -116,13 +117,16 @@ func (c *Client) roundTrip(ctx context.Context, t Tracker, method string, u *url
 	}
 	switch user := t.url.User; {
 	case !named:
-	case c.Token != "":
+	case c.Token != "" && !t.classic:
 		req.Header.Set("Authorization", "Bearer "+c.Token)
 	case user != nil:
 		password, _ := user.Password()
 		req.SetBasicAuth(user.Username(), password)
 	}
 	if x.resp, err = c.transport.RoundTrip(req); err != nil {
+		if u.Host != t.HostPort() {
+			err = fmt.Errorf("it redirects to %s: %w", u.Host, err)
+		}
 		return nil, &UnreachableError{t, err}
 	}
 	x.kept = !x.resp.Close
@@ -135,18 +139,18 @@ func endpointOf(a net.Addr) netip.AddrPort {
 }
 
 // read reads the body, or the refusal that the status and the body make.
-func (x *exchange) read(limit int64) (*result, error) {
+func (x *exchange) read(t Tracker, limit int64) (*result, error) {
 	body, err := io.ReadAll(io.LimitReader(x.resp.Body, limit+1))
 	if err != nil {
-		return nil, fmt.Errorf("reply broken off: %w", err)
+		return nil, &UnreachableError{t, fmt.Errorf("the reply broke off: %w", err)}
 	}
 	if int64(len(body)) > limit {
-		return nil, fmt.Errorf("reply longer than %d bytes", limit)
+		return nil, &ReplyError{t, fmt.Errorf("reply longer than %d bytes", limit)}
 	}
 	if status := x.resp.StatusCode; status/100 != 2 {
 		return nil, failureFrom(status, x.resp.Header, body)
 	}
-	return &result{x.conn, body}, nil
+	return &result{x.conn, x.resp.StatusCode, body}, nil
 }
 
 func failureFrom(status int, h http.Header, body []byte) *Failure {
@@ -185,13 +189,15 @@ func (c *Client) dial(ctx context.Context, network, addr string) (net.Conn, erro
 			network = networkOf(a)
 		}
 		d.LocalAddr = local
-		d.Control = reusePort
+		if local.Port != 0 {
+			d.Control = reusePort
+		}
 	}
 	cn, err := d.DialContext(ctx, network, addr)
 	if err != nil {
 		return nil, err
 	}
-	if d.LocalAddr != nil {
+	if d.Control != nil {
 		if cn.LocalAddr().String() == cn.RemoteAddr().String() {
 			// Nothing listens there, and TCP has connected the port to itself.
 			_ = cn.Close()

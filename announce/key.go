@@ -29,7 +29,7 @@ type Key struct {
 // info_hash. Everything else is the key itself, byte for byte.
 func ParseKey(s string) (Key, error) {
 	switch {
-	case len(s) >= 8 && strings.EqualFold(s[:8], "magnet:?"):
+	case isMagnet(s):
 		q, err := url.ParseQuery(s[8:])
 		if err != nil {
 			return Key{}, fmt.Errorf("key %s: not a magnet link: %w", quote(s), err)
@@ -53,6 +53,8 @@ func ParseKey(s string) (Key, error) {
 func KeyOf(raw []byte) Key {
 	return Key{raw: raw, torrent: len(raw) == sha1.Size && !utf8.Valid(raw)}
 }
+
+func isMagnet(s string) bool { return len(s) >= 8 && strings.EqualFold(s[:8], "magnet:?") }
 
 func isURN(s string) bool { return len(s) >= 9 && strings.EqualFold(s[:9], "urn:btih:") }
 
@@ -90,15 +92,15 @@ func (k Key) InfoHash() [sha1.Size]byte {
 	return sha1.Sum(append([]byte("ntrack:"), k.raw...))
 }
 
-// String is the key in a form that is safe to print and that [ParseKey] reads back: the text
-// itself where it is printable UTF-8, urn:btih: and hex for an info_hash. Other binary keys come
-// percent-encoded, which is for reading only.
+// String is the key in a form that is safe to print. [ParseKey] reads it back where it is the text
+// itself, which has to be printable UTF-8, or urn:btih: and hex, for an info_hash. Every other key
+// comes percent-encoded, which is for reading only.
 func (k Key) String() string {
-	if k.torrent || len(k.raw) == sha1.Size && !printable(k.raw) {
+	switch text := string(k.raw); {
+	case k.torrent:
 		return "urn:btih:" + hex.EncodeToString(k.raw)
-	}
-	if printable(k.raw) {
-		return string(k.raw)
+	case printable(k.raw) && !isURN(text) && !isMagnet(text):
+		return text
 	}
 	return string(AppendEscaped(nil, k.raw))
 }

@@ -36,7 +36,9 @@ func (c *Client) Stay(ctx context.Context, t Tracker, r Request, news func(*Repl
 			return errors.New("the tracker does not tell the port of origin: give a port to stay")
 		}
 	}
-	d.network = networkOf(cn.remote.Addr())
+	if d.Dial == nil {
+		d.network = networkOf(cn.remote.Addr())
+	}
 	if news != nil {
 		news(reply, nil)
 	}

@@ -74,6 +74,7 @@ func ParseTracker(s string) (Tracker, error) {
 			return bad("port " + quote(p) + " is not 1 to 65535")
 		}
 	}
+	u.Host = strings.ToLower(u.Host)
 	u.Fragment, u.RawFragment = "", ""
 	t := Tracker{url: *u}
 	switch u.EscapedPath() {
@@ -103,7 +104,14 @@ func defaultPort(u *url.URL) int {
 
 func isLoopbackName(host string) bool {
 	a, err := netip.ParseAddr(host)
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
 	return host == "localhost" || strings.HasSuffix(host, ".localhost") || err == nil && a.Unmap().IsLoopback()
+}
+
+// Loopback says that the tracker's name means this machine, whatever machine that is.
+func (t Tracker) Loopback() bool {
+	u := t.norm().url
+	return isLoopbackName(u.Hostname())
 }
 
 func (t Tracker) norm() Tracker {

@@ -37,10 +37,10 @@ const maxWant = 1000
 
 // Watch iterates over the changes of a track without joining it: first [EventPeers], then joins
 // and leaves, until ctx ends or the loop is left. It polls at the tracker's interval, or
-// every so often if that is not 0.
+// every so often if every is above 0.
 //
 // An error is news and not the end: the loop may go on, and the watch tries again, less and less
-// often up to the interval. A tracker that was away may have been restarted and know nobody, so
+// often up to the interval (with every, up to that or 10 s). A tracker that was away may have been restarted and know nobody, so
 // peers known before get one ttl to come back; no leave is reported for them before. In a track
 // that is larger than what the tracker gives, a peer missing from a sample has not left: its leave
 // is reported when chance alone would have hidden it so often only once in a million.
@@ -62,14 +62,16 @@ func (c *Client) Watch(ctx context.Context, t Tracker, key Key, every time.Durat
 				if !yield(Event{}, err) {
 					return
 				}
-				if pause = backoff(failures, interval, err); every > 0 {
-					pause = min(pause, every)
+				most := interval
+				if every > 0 {
+					most = max(every, MinInterval)
 				}
+				pause = backoff(failures, most, err)
 			} else {
 				now := time.Now()
 				back := failures > 0
 				if back || lasting && !cn.reused {
-					v.since = now
+					v.restarted(now)
 				}
 				interval, failures, lasting = reply.Interval, 0, cn.kept && (cn.reused || v.peers == nil)
 				for _, ev := range v.update(reply, now, back) {
@@ -104,6 +106,14 @@ type sight struct {
 
 // certain is the doubt at which a peer has left: e^-14 is below one in a million.
 const certain = 14
+
+// restarted takes back what was concluded from peers not being listed.
+func (v *view) restarted(now time.Time) {
+	v.since = now
+	for _, s := range v.peers {
+		s.missed, s.doubt = time.Time{}, 0
+	}
+}
 
 // update takes in one reply, the first after an error if back, and returns what changed.
 func (v *view) update(r *Reply, now time.Time, back bool) []Event {

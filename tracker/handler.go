@@ -33,7 +33,7 @@ func Handler(t *Tracker) http.Handler {
 			Accept: joined(h, "Accept"), Authorization: joined(h, "Authorization"), ForwardedFor: joined(h, "X-Forwarded-For"),
 			FetchMode: joined(h, "Sec-Fetch-Mode"),
 			Origin:    h["Origin"] != nil,
-			Purpose:   h["Sec-Purpose"] != nil || h["Purpose"] != nil,
+			Page:      h["Referer"] != nil || h["Sec-Purpose"] != nil || h["Purpose"] != nil,
 		}
 		_, _ = io.Copy(io.Discard, io.LimitReader(r.Body, maxPostBody))
 		resp, body := t.Answer(r.Context(), &call, buf[1][:0])

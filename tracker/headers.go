@@ -159,7 +159,7 @@ func asciiEqual(b []byte, s string) bool {
 // images, in words no browser uses. Node's fetch sends Sec-Fetch-Mode: cors, with which a browser
 // sends an Origin too, unless the page is the tracker's own.
 func isBrowser(c *Call) bool {
-	if c.Origin || c.Purpose || len(c.FetchMode) > 0 && !asciiEqual(c.FetchMode, "cors") {
+	if c.Origin || c.Page || len(c.FetchMode) > 0 && !asciiEqual(c.FetchMode, "cors") {
 		return true
 	}
 	if bytes.HasPrefix(c.Accept, []byte("text/html, image/gif, image/jpeg, *")) {
@@ -218,6 +218,9 @@ func (t *Tracker) origin(c *Call) (origin netip.AddrPort, known bool, err error)
 			ap = netip.AddrPortFrom(a, 0)
 		}
 		origin = announce.Canonical(ap)
+		if a := origin.Addr(); a.IsUnspecified() || a.IsMulticast() {
+			return origin, false, &announce.Failure{Status: 400, Reason: fmt.Sprintf("X-Forwarded-For: %s is nobody's address", a)}
+		}
 	}
 	return origin, known, nil
 }

@@ -62,8 +62,8 @@ type Call struct {
 	// Accept, Authorization and ForwardedFor (X-Forwarded-For) are the fields' values, several of
 	// a name joined with commas; FetchMode is Sec-Fetch-Mode.
 	Accept, Authorization, ForwardedFor, FetchMode []byte
-	// Origin says that the field is there, Purpose that Sec-Purpose or Purpose is.
-	Origin, Purpose bool
+	// Origin says that the field is there, Page that one of Referer, Sec-Purpose and Purpose is.
+	Origin, Page bool
 }
 
 // scratch is what one call needs and the next can use again.
@@ -77,6 +77,11 @@ func (t *Tracker) init() {
 	t.store = t.Store
 	if t.store == nil {
 		t.store = NewMemory()
+	}
+	for i, p := range t.Proxies { // addresses are compared in their canonical form
+		if p.Addr().Is4In6() && p.Bits() >= 96 {
+			t.Proxies[i] = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
+		}
 	}
 	t.scratch.New = func() any { return new(scratch) }
 }
