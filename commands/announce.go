@@ -99,8 +99,9 @@ func (o *announceOptions) run(c *cli.Context, s Streams) error {
 			return err
 		}
 	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	you, away := "", false
-	var printing error
 	err := o.Stay(ctx, o.tracker, o.request, func(reply *announce.Reply, err error) {
 		switch {
 		case err != nil:
@@ -113,7 +114,9 @@ func (o *announceOptions) run(c *cli.Context, s Streams) error {
 			}
 			return
 		case you == "":
-			printing = o.print(s, reply)
+			if err := o.print(s, reply); err != nil {
+				cancel(err)
+			}
 		case away:
 			s.note("the tracker is back")
 		}
@@ -123,15 +126,13 @@ func (o *announceOptions) run(c *cli.Context, s Streams) error {
 		you, away = reply.You.String(), false
 	})
 	switch {
-	case ctx.Err() != nil && err != nil:
+	case ctx.Err() != nil && err != nil && you != "":
 		s.note("could not leave, the tracker forgets you after the ttl: %v", err)
 		return context.Cause(ctx)
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
-	case err != nil:
-		return err
 	}
-	return printing
+	return err
 }
 
 // print shows the reply to the first announce, with the notes that go with it.

@@ -134,6 +134,8 @@ func explain(err error) string {
 		case f.Retry > 0:
 			hint = fmt.Sprintf("try again in %v, or use another tracker", f.Retry)
 		}
+	case is[*announce.ReplyError](err):
+		hint = "is this a tracker, and is its name or URL right?"
 	case errors.Is(err, syscall.EADDRINUSE) && unreachable:
 		hint = "a service that listens on the port of --from must set SO_REUSEPORT or start after the announce; or name its port by --port instead of --from"
 	case errors.Is(err, syscall.EADDRNOTAVAIL) && unreachable:
@@ -148,7 +150,7 @@ func explain(err error) string {
 	default:
 		host, port, _ := net.SplitHostPort(u.Tracker.HostPort())
 		switch {
-		case isLocalHost(u.Tracker) && port == strconv.Itoa(announce.LocalPort):
+		case u.Tracker.Loopback() && port == strconv.Itoa(announce.LocalPort):
 			hint = "start one here with `ntrack serve`"
 		case port == "80" && !u.Tracker.Classic():
 			hint = "`ntrack serve` listens on 6969: try " + net.JoinHostPort(host, "6969")

@@ -1,6 +1,7 @@
 package commands
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -26,7 +27,7 @@ func clientFlags() []cli.Flag {
 		&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Value: string(output.Table), Usage: "results as `FORM`: table, json or text"},
 		&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "the same as -o text"},
 		&cli.StringFlag{Name: "key-file", Usage: "read the KEY from `FILE` (- for standard input), so that it shows on no command line"},
-		&cli.StringFlag{Name: "token-file", Usage: "read the tracker's access token from `FILE`", EnvVars: []string{"NTRACK_TOKEN_FILE"}},
+		&cli.StringFlag{Name: "token-file", Usage: "read the tracker's access token from `FILE`"},
 		&cli.StringFlag{Name: "ca", Usage: "trust the certificates in `FILE` (PEM) instead of the system's"},
 		&cli.DurationFlag{Name: "timeout", Value: announce.DefaultTimeout, Usage: "give up a request after `D`"},
 	}
@@ -53,7 +54,7 @@ func (o *client) build(c *cli.Context, s Streams) error {
 	}
 	if c.IsSet("key-file") {
 		wanted = "[TRACKER], with the KEY in --key-file"
-		key, err := readSecret(c.String("key-file"), s.In)
+		key, err := readLine(c.Context, c.String("key-file"), s.In)
 		if err != nil {
 			return fmt.Errorf("key-file: %w", err)
 		}
@@ -93,7 +94,7 @@ func (o *client) build(c *cli.Context, s Streams) error {
 		return usage(c, "--timeout %v: a duration above 0, such as 10s", o.Timeout)
 	}
 	if file := c.String("token-file"); file != "" {
-		if o.Token, err = readSecret(file, s.In); err != nil {
+		if o.Token, err = readToken(c.Context, file, s.In); err != nil {
 			return fmt.Errorf("token-file: %w", err)
 		}
 	}
@@ -119,19 +120,40 @@ func (o *client) needKey(c *cli.Context) error {
 	return nil
 }
 
-// readSecret reads a file of one line.
-func readSecret(file string, stdin io.Reader) (string, error) {
-	const most = 4096
-	in := stdin
-	if file != "-" {
-		f, err := os.Open(file)
-		if err != nil {
-			return "", err
-		}
-		defer f.Close()
-		in = f
+// readToken reads an access token, which has to fit into a header field.
+func readToken(ctx context.Context, file string, stdin io.Reader) (string, error) {
+	token, err := readLine(ctx, file, stdin)
+	if i := strings.IndexFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }); err == nil && i >= 0 {
+		return "", fmt.Errorf("%s: byte %d of the token is %q: visible ASCII without spaces is allowed", file, i, token[i])
 	}
-	b, err := io.ReadAll(io.LimitReader(in, most+1))
+	return token, err
+}
+
+// readLine reads a file of one line. It gives up when ctx ends: nobody may be at the other end of
+// a pipe.
+func readLine(ctx context.Context, file string, stdin io.Reader) (string, error) {
+	const most = 4096
+	var b []byte
+	var err error
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		in := stdin
+		if file != "-" {
+			var f *os.File
+			if f, err = os.Open(file); err != nil {
+				return
+			}
+			defer f.Close()
+			in = f
+		}
+		b, err = io.ReadAll(io.LimitReader(in, most+1))
+	}()
+	select {
+	case <-read:
+	case <-ctx.Done():
+		return "", context.Cause(ctx)
+	}
 	text := strings.TrimSuffix(strings.TrimSuffix(string(b), "\n"), "\r")
 	switch {
 	case err != nil:
@@ -167,13 +189,6 @@ func sampleNote(s Streams, r *announce.Reply) {
 	case r.Sample:
 		s.note("%d peers: the tracker may have given a sample", len(r.Peers))
 	}
-}
-
-// isLocalHost says that the tracker's name means this machine.
-func isLocalHost(t announce.Tracker) bool {
-	host, _, _ := net.SplitHostPort(t.HostPort())
-	a, err := netip.ParseAddr(host)
-	return host == "localhost" || err == nil && a.Unmap().IsLoopback()
 }
 
 func isCertificate(err error) bool {

@@ -32,7 +32,7 @@ func serveCommand(s Streams) *cli.Command {
 			&cli.StringFlag{Name: "addr-file", Usage: "write the addresses listened on to `FILE`, one per line"},
 			&cli.DurationFlag{Name: "interval", Value: tracker.DefaultInterval, DefaultText: "1m", Usage: "ask peers to announce every `D`, whole seconds from 1s to 1h; they lapse after 2.5 times that"},
 			&cli.BoolFlag{Name: "index", Usage: "show everybody every key, at /ntrk/ and by full scrape"},
-			&cli.StringFlag{Name: "token-file", Usage: "serve only who sends the access token in `FILE`", EnvVars: []string{"NTRACK_TOKEN_FILE"}},
+			&cli.StringFlag{Name: "token-file", Usage: "serve only who sends the access token in `FILE`"},
 			&cli.StringSliceFlag{Name: "proxy", Usage: "believe X-Forwarded-For from reverse proxies in the network `CIDR`; may be repeated"},
 		},
 		Action: func(c *cli.Context) error {
@@ -77,7 +77,7 @@ func (o *serveOptions) build(c *cli.Context, s Streams) error {
 		o.tracker.Proxies = append(o.tracker.Proxies, network)
 	}
 	if file := c.String("token-file"); file != "" {
-		token, err := readSecret(file, s.In)
+		token, err := readToken(c.Context, file, s.In)
 		if err != nil {
 			return fmt.Errorf("token-file: %w", err)
 		}
@@ -145,8 +145,10 @@ func listen(addr string) (net.Listener, error) {
 		return nil, fmt.Errorf("port %s is in use at %s: if `ntrack serve` runs there already, use it; else choose another by --listen 127.0.0.1:0", port, addr)
 	case errors.Is(err, syscall.EACCES):
 		return nil, fmt.Errorf("--listen %s: not permitted; ports below 1024 are for root, choose a higher one", addr)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return nil, fmt.Errorf("--listen %s: not an address of this machine", addr)
 	case err != nil:
-		return nil, fmt.Errorf("--listen %s: %w; it has to be an address of this machine", addr, errors.Unwrap(err))
+		return nil, fmt.Errorf("--listen %s: %w", addr, errors.Unwrap(err))
 	}
 	return l, nil
 }
@@ -199,7 +201,10 @@ func (l *localTracker) start(ctx context.Context, c *cli.Context, t announce.Tra
 		return nil
 	}
 	host, port, _ := net.SplitHostPort(t.HostPort())
-	ip, ok := localAddress(ctx, host)
+	ip, ok, err := localAddress(ctx, host)
+	if err != nil {
+		return &announce.UnreachableError{Tracker: t, Err: err}
+	}
 	if !ok || t.TLS() || t.Classic() {
 		return usage(c, "--serve: tracker %s is not a plain one on this machine", t)
 	}
@@ -223,25 +228,30 @@ func (l *localTracker) stop() {
 }
 
 // localAddress is the address of this machine that host means.
-func localAddress(ctx context.Context, host string) (netip.Addr, bool) {
+func localAddress(ctx context.Context, host string) (netip.Addr, bool, error) {
 	if host == "localhost" {
-		return netip.AddrFrom4([4]byte{127, 0, 0, 1}), true
+		return netip.AddrFrom4([4]byte{127, 0, 0, 1}), true, nil
 	}
-	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	limited, cancel := context.WithTimeout(ctx, announce.DefaultTimeout)
+	defer cancel()
+	addrs, err := net.DefaultResolver.LookupNetIP(limited, "ip", host)
+	if ctx.Err() != nil {
+		return netip.Addr{}, false, context.Cause(ctx)
+	}
 	if err != nil {
-		return netip.Addr{}, false
+		return netip.Addr{}, false, err
 	}
 	mine, _ := net.InterfaceAddrs()
 	for _, a := range addrs {
 		a = a.Unmap()
 		if a.IsLoopback() {
-			return a, true
+			return a, true, nil
 		}
 		for _, m := range mine {
 			if n, ok := m.(*net.IPNet); ok && n.IP.Equal(a.AsSlice()) {
-				return a, true
+				return a, true, nil
 			}
 		}
 	}
-	return netip.Addr{}, false
+	return netip.Addr{}, false, nil
 }

@@ -47,7 +47,7 @@ func (o *watchOptions) build(c *cli.Context, s Streams) error {
 		return err
 	}
 	o.once, o.serve, o.every = c.Bool("once"), c.Bool("serve"), c.Duration("every")
-	if o.every == 0 && !o.tracker.Classic() && isLocalHost(o.tracker) {
+	if o.every == 0 && !o.tracker.Classic() && o.tracker.Loopback() {
 		o.every = time.Second // it costs nothing, and somebody may be trying this out
 	}
 	return atLeast(c, "every", 100*time.Millisecond)

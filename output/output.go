@@ -36,8 +36,8 @@ type Track struct {
 	Tracker string `json:"tracker"`
 	// You is the endpoint the tracker has listed; null when none is or the tracker does not tell.
 	You *string `json:"you"`
-	// Interval and TTL are in seconds; TTL is null where the tracker does not tell.
-	Interval int  `json:"interval"`
+	// Interval and TTL are in seconds, null where the tracker does not tell.
+	Interval *int `json:"interval"`
 	TTL      *int `json:"ttl"`
 	// Count is how many peers the track has; null where the tracker does not tell.
 	Count *int `json:"count"`
@@ -82,14 +82,10 @@ func writePeers(w io.Writer, f Format, t announce.Tracker, r *announce.Reply, pe
 	listed := r.You.Port() != 0
 	switch f {
 	case JSON:
-		out := Track{Key: r.Key.String(), Tracker: t.String(), Interval: seconds(r.Interval), Peers: lines(peers)}
+		out := Track{Key: r.Key.String(), Tracker: t.String(), Interval: seconds(r.Interval), TTL: seconds(r.TTL), Peers: lines(peers)}
 		if listed {
 			you := r.You.String()
 			out.You = &you
-		}
-		if r.TTL > 0 {
-			ttl := seconds(r.TTL)
-			out.TTL = &ttl
 		}
 		if r.Count >= 0 {
 			out.Count = &r.Count
@@ -151,7 +147,13 @@ func lines(peers []netip.AddrPort) []string {
 	return out
 }
 
-func seconds(d time.Duration) int { return int(d / time.Second) }
+func seconds(d time.Duration) *int {
+	if d <= 0 {
+		return nil
+	}
+	s := int(d / time.Second)
+	return &s
+}
 
 func writeLines(w io.Writer, lines []string) error {
 	var b []byte
