@@ -1,0 +1,203 @@
+package main
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// arrows are the packages of this module and what each may import of the others. docs/architecture.md
+// says why. A package that is not here does not belong into the house before it is.
+var arrows = map[string][]string{
+	"ntrack":                   {"ntrack/commands"},
+	"ntrack/commands":          {"ntrack/announce", "ntrack/output", "ntrack/tracker"},
+	"ntrack/output":            {"ntrack/announce"},
+	"ntrack/announce":          {},
+	"ntrack/tracker":           {"ntrack/announce"},
+	"ntrack/tracker/doortest":  {"ntrack/tracker"},
+	"ntrack/tracker/storetest": {"ntrack/announce", "ntrack/tracker"},
+}
+
+// guests are the modules of others and the packages that may import them. Each has one host that
+// knows its ways; only x/sys, the operating system, has two.
+var guests = map[string][]string{
+	"github.com/urfave/cli/v2":          {"ntrack/commands"},
+	"github.com/olekukonko/tablewriter": {"ntrack/output"},
+	"github.com/jackpal/bencode-go":     {"ntrack/announce"},
+	"golang.org/x/sys":                  {"ntrack/announce", "ntrack/commands"},
+}
+
+func TestArrows(t *testing.T) {
+	house := parseHouse(t)
+	for name, files := range house {
+		allowed, ok := arrows[name]
+		if !ok {
+			t.Errorf("package %s is not among the arrows: decide what it may import, and say why in docs/architecture.md", name)
+		}
+		for file, syntax := range files {
+			for _, spec := range syntax.Imports {
+				imported, err := strconv.Unquote(spec.Path.Value)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !slices.Contains(allowed, imported) && !mayHost(name, imported) {
+					t.Errorf("%s: %s may not import %s", file, name, imported)
+				}
+			}
+		}
+	}
+	for name := range arrows {
+		if house[name] == nil {
+			t.Errorf("package %s is among the arrows, but is not there", name)
+		}
+	}
+}
+
+// mayHost says whether a package may import one that is not this module's: any of the standard
+// library, and its own guests.
+func mayHost(name, imported string) bool {
+	first, _, _ := strings.Cut(imported, "/")
+	if first != "ntrack" && !strings.Contains(first, ".") {
+		return true
+	}
+	for guest, hosts := range guests {
+		if imported == guest || strings.HasPrefix(imported, guest+"/") {
+			return slices.Contains(hosts, name)
+		}
+	}
+	return false
+}
+
+func TestPackageComments(t *testing.T) {
+	for name, files := range parseHouse(t) {
+		begin := "Package " + path.Base(name) + " "
+		if name == "ntrack" {
+			begin = "Command ntrack "
+		}
+		n := 0
+		for _, syntax := range files {
+			if syntax.Doc != nil && strings.HasPrefix(syntax.Doc.Text(), begin) {
+				n++
+			}
+		}
+		if n != 1 {
+			t.Errorf("package %s has %d comments that begin %q, want 1", name, n, begin)
+		}
+	}
+}
+
+// TestNoHiddenState keeps packages from having any life of their own: nothing runs before main,
+// nobody but main.go ends the process, and what a package declares as a variable is a table that
+// nobody changes.
+func TestNoHiddenState(t *testing.T) {
+	for name, files := range parseHouse(t) {
+		if strings.HasSuffix(name, "test") {
+			continue // only tests import it
+		}
+		variables := make(map[string]bool)
+		for file, syntax := range files {
+			for _, decl := range syntax.Decls {
+				switch d := decl.(type) {
+				case *ast.FuncDecl:
+					if d.Recv == nil && d.Name.Name == "init" {
+						t.Errorf("%s: has an init function", file)
+					}
+				case *ast.GenDecl:
+					if d.Tok != token.VAR {
+						continue
+					}
+					embedded := d.Doc != nil && strings.Contains(d.Doc.List[len(d.Doc.List)-1].Text, "//go:embed")
+					for _, spec := range d.Specs {
+						v := spec.(*ast.ValueSpec)
+						for i, ident := range v.Names {
+							variables[ident.Name] = ident.Name != "_"
+							if ident.Name == "_" || embedded {
+								continue
+							}
+							if i >= len(v.Values) {
+								t.Errorf("%s: variable %s has no value, so it is there to be changed", file, ident.Name)
+							} else if u, ok := v.Values[i].(*ast.UnaryExpr); ok && u.Op == token.AND {
+								t.Errorf("%s: variable %s is shared by all who change what it points to", file, ident.Name)
+							}
+						}
+					}
+				}
+			}
+		}
+		for file, syntax := range files {
+			ast.Inspect(syntax, func(n ast.Node) bool {
+				switch n := n.(type) {
+				case *ast.AssignStmt:
+					for _, left := range n.Lhs {
+						if id := root(left); n.Tok != token.DEFINE && id != nil && variables[id.Name] {
+							t.Errorf("%s: assigns to %s, a variable of the package", file, id.Name)
+						}
+					}
+				case *ast.SelectorExpr:
+					if id, ok := n.X.(*ast.Ident); ok && id.Name == "os" && n.Sel.Name == "Exit" && name != "ntrack" {
+						t.Errorf("%s: os.Exit is for main.go alone", file)
+					}
+				}
+				return true
+			})
+		}
+	}
+}
+
+// root is the variable that an assignment to e changes.
+func root(e ast.Expr) *ast.Ident {
+	for {
+		switch x := e.(type) {
+		case *ast.Ident:
+			return x
+		case *ast.IndexExpr:
+			e = x.X
+		case *ast.SelectorExpr:
+			e = x.X
+		case *ast.StarExpr:
+			e = x.X
+		case *ast.ParenExpr:
+			e = x.X
+		default:
+			return nil
+		}
+	}
+}
+
+// parseHouse reads every file that is no test: import path, file name, syntax.
+func parseHouse(t *testing.T) map[string]map[string]*ast.File {
+	t.Helper()
+	house := make(map[string]map[string]*ast.File)
+	fset := token.NewFileSet()
+	err := filepath.WalkDir(".", func(file string, d fs.DirEntry, err error) error {
+		switch base := filepath.Base(file); {
+		case err != nil:
+			return err
+		case d.IsDir() && file != "." && (base == "testdata" || base[0] == '.' || base[0] == '_'):
+			return filepath.SkipDir
+		case d.IsDir() || filepath.Ext(file) != ".go" || strings.HasSuffix(file, "_test.go"):
+			return nil
+		}
+		syntax, err := parser.ParseFile(fset, file, nil, parser.ParseComments)
+		if err != nil {
+			return err
+		}
+		name := path.Join("ntrack", filepath.ToSlash(filepath.Dir(file)))
+		if house[name] == nil {
+			house[name] = make(map[string]*ast.File)
+		}
+		house[name][file] = syntax
+		return nil
+	})
+	if err != nil || len(house) == 0 {
+		t.Fatalf("found %d packages, %v", len(house), err)
+	}
+	return house
+}

@@ -1,0 +1,414 @@
+//go:build unix
+
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"crypto/tls"
+	"encoding/pem"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+	"unicode"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"ntrack/tracker"
+)
+
+// TestMain makes `ntrack` in a script the real program: this test binary, run again under that
+// name.
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"ntrack": main})
+}
+
+// TestScripts plays testdata/script/*.txtar: what a user types, and what he sees. Each is a
+// subtest with a directory of its own and an environment without home and without NTRACK_
+// variables. Next to the commands of package testscript there are:
+//
+//	exits CODE COMMAND...      run it; it has to end with this exit code, and to keep to standard error
+//	start NAME COMMAND...      run it beside the script; its results go to NAME.out, the rest to NAME.err
+//	signal NAME INT|TERM|KILL  send it a signal
+//	ends NAME CODE             wait until it ends, with this exit code (-1: by a signal)
+//	waitfile FILE VAR          wait for a file, and put what is in it into a variable
+//	waitline FILE REGEXP       wait until a line of a file matches
+//	until REGEXP COMMAND...    run it again and again until its results match
+//	freeport VAR               find a port on 127.0.0.1 where nothing listens
+//	listen VAR                 listen on a port of 127.0.0.1, as a service does that knows nothing of ntrack
+//	repeat VAR TEXT N          make a long text
+//	tlstracker VAR CA          run a tracker behind https, and write the certificate to trust to CA
+//	fakehttp [OPTIONS] VAR [FILE...]
+//
+// The condition [ipv6] says that this machine has it.
+//
+// fakehttp listens on 127.0.0.1, puts HOST:PORT into VAR, answers whatever is asked with the next
+// FILE, in the end always with the last one, and writes what was asked to VAR.log. In a FILE's
+// head variables are expanded; the escapes of Go, such as \x1b, are anywhere. With -repeat N the
+// body is sent so often (-1: without end), with -gzip it is compressed, with -tls CA it all goes
+// over https; with -silent there is no FILE and no answer.
+func TestScripts(t *testing.T) {
+	if files, err := filepath.Glob("testdata/script/*.txtar"); err != nil || len(files) == 0 {
+		t.Fatalf("found %d scripts, %v", len(files), err)
+	}
+	testscript.Run(t, testscript.Params{
+		Dir:                "testdata/script",
+		RequireUniqueNames: true,
+		Deadline:           time.Now().Add(3 * time.Minute), // for a program that should end and does not
+		Setup: func(e *testscript.Env) error {
+			e.Values[jobsKey{}] = make(map[string]*job)
+			// A program built with -race otherwise sleeps for a second at its end.
+			e.Setenv("GORACE", strings.TrimSpace(os.Getenv("GORACE")+" atexit_sleep_ms=0"))
+			e.Setenv("LC_ALL", "C.UTF-8")
+			return nil
+		},
+		Condition: func(cond string) (bool, error) {
+			if cond != "ipv6" {
+				return false, fmt.Errorf("unknown condition %q", cond)
+			}
+			l, err := net.Listen("tcp6", "[::1]:0")
+			if err == nil {
+				_ = l.Close()
+			}
+			return err == nil, nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits":      cmdExits,
+			"start":      cmdStart,
+			"signal":     cmdSignal,
+			"ends":       cmdEnds,
+			"waitfile":   cmdWaitfile,
+			"waitline":   cmdWaitline,
+			"until":      cmdUntil,
+			"freeport":   cmdFreeport,
+			"listen":     cmdListen,
+			"repeat":     cmdRepeat,
+			"tlstracker": cmdTLSTracker,
+			"fakehttp":   cmdFakeHTTP,
+		},
+	})
+}
+
+// patience bounds every wait of a script. Nothing waits as long unless it is broken.
+const patience = 30 * time.Second
+
+// poll calls done until it is true.
+func poll(ts *testscript.TestScript, what string, done func() bool) {
+	for deadline := time.Now().Add(patience); !done(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			ts.Fatalf("%s: not within %v", what, patience)
+		}
+	}
+}
+
+// usage ends a script that calls a command in a wrong way.
+func usage(ts *testscript.TestScript, ok bool, text string) {
+	if !ok {
+		ts.Fatalf("usage: %s", text)
+	}
+}
+
+func exitCode(err error) int {
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &exit):
+		return exit.ExitCode()
+	}
+	return -1
+}
+
+func cmdExits(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) >= 2, "exits CODE COMMAND...")
+	err := ts.Exec(args[1], args[2:]...)
+	if got := exitCode(err); strconv.Itoa(got) != args[0] {
+		ts.Fatalf("exit code %d (%v), want %s", got, err, args[0])
+	}
+	if err != nil && ts.ReadFile("stdout") != "" {
+		ts.Fatalf("a command that has failed left results")
+	}
+	checkNotes(ts, "stderr")
+}
+
+// checkNotes holds what every program writes to standard error to the form it promises: lines that
+// begin with its name, and nothing that a terminal would act upon.
+func checkNotes(ts *testscript.TestScript, file string) {
+	for line := range strings.Lines(ts.ReadFile(file)) {
+		text := strings.TrimSuffix(line, "\n")
+		if !strings.HasPrefix(line, "ntrack: ") || strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
+			ts.Fatalf("%s: not a note that is fit to print: %q", file, line)
+		}
+	}
+}
+
+type jobsKey struct{}
+
+// A job is a program that runs beside a script.
+type job struct {
+	cmd  *exec.Cmd
+	done chan struct{}
+	err  error // once done is closed
+}
+
+func jobOf(ts *testscript.TestScript, name string) *job {
+	j := ts.Value(jobsKey{}).(map[string]*job)[name]
+	if j == nil {
+		ts.Fatalf("nothing was started as %q", name)
+	}
+	return j
+}
+
+func cmdStart(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) >= 2, "start NAME COMMAND...")
+	name := args[0]
+	jobs := ts.Value(jobsKey{}).(map[string]*job)
+	if jobs[name] != nil {
+		ts.Fatalf("%q is running already", name)
+	}
+	j := &job{cmd: exec.Command(args[1], args[2:]...), done: make(chan struct{})}
+	j.cmd.Dir, j.cmd.Env = ts.MkAbs("."), environ(ts)
+	stdout, err := os.Create(ts.MkAbs(name + ".out"))
+	ts.Check(err)
+	defer stdout.Close()
+	stderr, err := os.Create(ts.MkAbs(name + ".err"))
+	ts.Check(err)
+	defer stderr.Close()
+	j.cmd.Stdout, j.cmd.Stderr = stdout, stderr
+	ts.Check(j.cmd.Start())
+	go func() {
+		j.err = j.cmd.Wait()
+		close(j.done)
+	}()
+	ts.Defer(func() {
+		_ = j.cmd.Process.Kill()
+		<-j.done
+	})
+	jobs[name] = j
+}
+
+// environ is what a script's programs get to see of its variables.
+func environ(ts *testscript.TestScript) []string {
+	var env []string
+	for _, name := range []string{"PATH", "HOME", "TMPDIR", "LC_ALL", "GORACE", "GOCOVERDIR", "NTRACK_TRACKER"} {
+		if value := ts.Getenv(name); value != "" {
+			env = append(env, name+"="+value)
+		}
+	}
+	return env
+}
+
+func cmdSignal(ts *testscript.TestScript, neg bool, args []string) {
+	signals := map[string]syscall.Signal{"INT": syscall.SIGINT, "TERM": syscall.SIGTERM, "KILL": syscall.SIGKILL}
+	usage(ts, !neg && len(args) == 2 && signals[args[1]] != 0, "signal NAME INT|TERM|KILL")
+	ts.Check(jobOf(ts, args[0]).cmd.Process.Signal(signals[args[1]]))
+}
+
+func cmdEnds(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) == 2, "ends NAME CODE")
+	j := jobOf(ts, args[0])
+	select {
+	case <-j.done:
+	case <-time.After(patience):
+		ts.Fatalf("%s has not ended within %v", args[0], patience)
+	}
+	ts.Logf("[%s.out]\n%s[%s.err]\n%s", args[0], ts.ReadFile(args[0]+".out"), args[0], ts.ReadFile(args[0]+".err"))
+	if got := exitCode(j.err); strconv.Itoa(got) != args[1] {
+		ts.Fatalf("%s: exit code %d (%v), want %s", args[0], got, j.err, args[1])
+	}
+	checkNotes(ts, args[0]+".err")
+	delete(ts.Value(jobsKey{}).(map[string]*job), args[0])
+}
+
+func cmdWaitfile(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) == 2, "waitfile FILE VAR")
+	var text []byte
+	poll(ts, args[0], func() (ok bool) {
+		var err error
+		text, err = os.ReadFile(ts.MkAbs(args[0]))
+		return err == nil
+	})
+	ts.Setenv(args[1], strings.TrimSpace(string(text)))
+}
+
+func cmdWaitline(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) == 2, "waitline FILE REGEXP")
+	re, err := regexp.Compile("(?m)" + args[1])
+	ts.Check(err)
+	var text []byte
+	defer func() { ts.Logf("[%s]\n%s", args[0], text) }()
+	poll(ts, "a line like "+args[1], func() bool {
+		text, _ = os.ReadFile(ts.MkAbs(args[0]))
+		return re.Match(text)
+	})
+}
+
+func cmdUntil(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) >= 2, "until REGEXP COMMAND...")
+	re, err := regexp.Compile("(?m)" + args[0])
+	ts.Check(err)
+	var out []byte
+	defer func() { ts.Logf("[stdout]\n%s", out) }()
+	poll(ts, "results like "+args[0], func() bool {
+		cmd := exec.Command(args[1], args[2:]...)
+		cmd.Dir, cmd.Env = ts.MkAbs("."), environ(ts)
+		out, _ = cmd.Output()
+		return re.Match(out)
+	})
+}
+
+func listenLocal(ts *testscript.TestScript, variable string) net.Listener {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	ts.Check(err)
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	ts.Check(err)
+	ts.Setenv(variable, port)
+	return l
+}
+
+func cmdFreeport(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) == 1, "freeport VAR")
+	ts.Check(listenLocal(ts, args[0]).Close())
+}
+
+func cmdListen(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) == 1, "listen VAR")
+	l := listenLocal(ts, args[0])
+	ts.Defer(func() { _ = l.Close() })
+}
+
+func cmdRepeat(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) == 3, "repeat VAR TEXT N")
+	n, err := strconv.Atoi(args[2])
+	ts.Check(err)
+	ts.Setenv(args[0], strings.Repeat(args[1], n))
+}
+
+func cmdTLSTracker(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) == 2, "tlstracker VAR CA")
+	srv := httptest.NewUnstartedServer(tracker.Handler(new(tracker.Tracker)))
+	srv.Config.ErrorLog = log.New(io.Discard, "", 0) // clients that trust no such certificate
+	srv.StartTLS()
+	ts.Defer(srv.Close)
+	writeCA(ts, args[1], srv)
+	ts.Setenv(args[0], srv.Listener.Addr().String())
+}
+
+// writeCA writes the certificate of a test server, which is valid for 127.0.0.1, to a file.
+func writeCA(ts *testscript.TestScript, file string, srv *httptest.Server) {
+	block := &pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw}
+	ts.Check(os.WriteFile(ts.MkAbs(file), pem.EncodeToMemory(block), 0o644))
+}
+
+func cmdFakeHTTP(ts *testscript.TestScript, neg bool, args []string) {
+	flags := flag.NewFlagSet("fakehttp", flag.ContinueOnError)
+	repeat := flags.Int("repeat", 1, "")
+	gzipped := flags.Bool("gzip", false, "")
+	silent := flags.Bool("silent", false, "")
+	ca := flags.String("tls", "", "")
+	ts.Check(flags.Parse(args))
+	usage(ts, !neg && flags.NArg() > 0 && *silent == (flags.NArg() == 1), "fakehttp [OPTIONS] VAR [FILE...]")
+	variable := flags.Arg(0)
+	var replies []cannedReply
+	for _, file := range flags.Args()[1:] {
+		replies = append(replies, readReply(ts, file, *repeat, *gzipped))
+	}
+
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	ts.Check(err)
+	ts.Setenv(variable, l.Addr().String())
+	if *ca != "" {
+		srv := httptest.NewUnstartedServer(nil)
+		srv.StartTLS()
+		writeCA(ts, *ca, srv)
+		l = tls.NewListener(l, srv.TLS)
+		srv.Close()
+	}
+	asked, err := os.Create(ts.MkAbs(variable + ".log"))
+	ts.Check(err)
+
+	var serving sync.WaitGroup
+	ending := make(chan struct{})
+	serve := func(c net.Conn, reply func() cannedReply) {
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(patience))
+		req, err := http.ReadRequest(bufio.NewReader(c))
+		if err != nil {
+			return
+		}
+		fmt.Fprintf(asked, "%s %s\n", req.Method, req.RequestURI)
+		if *silent {
+			<-ending
+			return
+		}
+		r := reply()
+		_, err = io.WriteString(c, r.head)
+		for n := 0; n != r.repeat && err == nil; n++ {
+			_, err = c.Write(r.body)
+		}
+	}
+	var next atomic.Int64
+	serving.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			serving.Go(func() {
+				serve(c, func() cannedReply { return replies[min(int(next.Add(1)), len(replies))-1] })
+			})
+		}
+	})
+	ts.Defer(func() {
+		close(ending)
+		_ = l.Close()
+		serving.Wait()
+		_ = asked.Close()
+	})
+}
+
+type cannedReply struct {
+	head   string
+	body   []byte
+	repeat int
+}
+
+func readReply(ts *testscript.TestScript, file string, repeat int, gzipped bool) cannedReply {
+	unquote := func(s string) string {
+		s, err := strconv.Unquote(`"` + strings.NewReplacer(`"`, `\"`, "\n", `\n`).Replace(s) + `"`)
+		ts.Check(err)
+		return s
+	}
+	head, body, _ := strings.Cut(ts.ReadFile(file), "\n\n")
+	head = os.Expand(strings.TrimSuffix(head, "\n"), ts.Getenv)
+	r := cannedReply{
+		head:   strings.ReplaceAll(unquote(head), "\n", "\r\n") + "\r\n\r\n",
+		body:   []byte(unquote(strings.TrimSuffix(body, "\n"))),
+		repeat: repeat,
+	}
+	if gzipped {
+		var packed bytes.Buffer
+		w := gzip.NewWriter(&packed)
+		_, err := w.Write(bytes.Repeat(r.body, repeat))
+		ts.Check(errors.Join(err, w.Close()))
+		r.body, r.repeat = packed.Bytes(), 1
+	}
+	return r
+}
