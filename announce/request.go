@@ -92,11 +92,10 @@ func (r *Request) Parse(method string, target []byte) error {
 // originForm is the target without scheme and authority, which a client sends to a proxy and a
 // server must accept (RFC 9112 section 3.2.2).
 func originForm(target []byte) []byte {
-	if len(target) > 0 && target[0] != '/' {
-		if i := bytes.Index(target, []byte("://")); i > 0 {
-			rest := target[i+3:]
-			if j := bytes.IndexAny(rest, "/?"); j >= 0 {
-				return rest[j:]
+	for _, scheme := range []string{"http://", "https://"} {
+		if n := len(scheme); len(target) > n && bytes.EqualFold(target[:n], []byte(scheme)) {
+			if i := bytes.IndexAny(target[n:], "/?"); i >= 0 {
+				return target[n+i:]
 			}
 		}
 	}

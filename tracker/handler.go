@@ -35,13 +35,21 @@ func Handler(t *Tracker) http.Handler {
 			Origin:    h["Origin"] != nil,
 			Page:      h["Referer"] != nil || h["Sec-Purpose"] != nil || h["Purpose"] != nil,
 		}
-		_, _ = io.Copy(io.Discard, io.LimitReader(r.Body, maxPostBody))
+		if _, err := io.Copy(io.Discard, io.LimitReader(r.Body, maxPostBody)); err != nil {
+			panic(http.ErrAbortHandler) // cut short: not a request, so no reply
+		}
 		resp, body := t.Answer(r.Context(), &call, buf[1][:0])
 		buf[0], buf[1] = target, body
 		date := time.Now()
 		set := w.Header().Set
 		set("Date", date.UTC().Format(http.TimeFormat))
-		resp.Header(date, set)
+		for line := range strings.Lines(string(resp.AppendHeader(nil, date))) {
+			name, value, _ := strings.Cut(strings.TrimSuffix(line, "\r\n"), ": ")
+			set(name, value)
+		}
+		if resp.Close {
+			set("Connection", "close")
+		}
 		if resp.Status != http.StatusNoContent {
 			set("Content-Length", strconv.Itoa(len(body)))
 		}

@@ -32,33 +32,31 @@ type Response struct {
 	preflight bool
 }
 
-// Header hands every header field but Date and Content-Length, which are a door's own, to set.
-// date is what the door sends as Date.
-func (r *Response) Header(date time.Time, set func(name, value string)) {
+// AppendHeader appends every header field but Date, Content-Length and Connection, which are a
+// door's own, as lines that end in CRLF. date is what the door sends as Date.
+func (r *Response) AppendHeader(dst []byte, date time.Time) []byte {
 	if r.Type != "" {
-		set("Content-Type", r.Type)
+		dst = append(append(append(dst, "Content-Type: "...), r.Type...), "\r\n"...)
 	}
-	set("Cache-Control", "no-store")
+	dst = append(dst, "Cache-Control: no-store\r\n"...)
 	if r.TTL > 0 {
-		set("Expires", date.Add(r.TTL).UTC().Format(http.TimeFormat))
+		dst = date.Add(r.TTL).UTC().AppendFormat(append(dst, "Expires: "...), http.TimeFormat)
+		dst = append(dst, "\r\n"...)
 	}
 	if r.Retry > 0 {
-		set("Retry-After", strconv.FormatInt(int64((r.Retry+time.Second-1)/time.Second), 10))
+		dst = strconv.AppendInt(append(dst, "Retry-After: "...), int64((r.Retry+time.Second-1)/time.Second), 10)
+		dst = append(dst, "\r\n"...)
 	}
 	if r.Status == 401 {
-		set("WWW-Authenticate", "Bearer")
+		dst = append(dst, "WWW-Authenticate: Bearer\r\n"...)
 	}
 	if r.CORS {
-		set("Access-Control-Allow-Origin", "*")
+		dst = append(dst, "Access-Control-Allow-Origin: *\r\n"...)
 	}
 	if r.preflight {
-		set("Access-Control-Allow-Methods", "GET")
-		set("Access-Control-Allow-Headers", "Authorization")
-		set("Access-Control-Max-Age", "86400")
+		dst = append(dst, "Access-Control-Allow-Methods: GET\r\nAccess-Control-Allow-Headers: Authorization\r\nAccess-Control-Max-Age: 86400\r\n"...)
 	}
-	if r.Close {
-		set("Connection", "close")
-	}
+	return dst
 }
 
 func contentType(r *announce.Request, f announce.Format) string {

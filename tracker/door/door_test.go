@@ -1,0 +1,274 @@
+package door_test
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"ntrack/announce"
+	"ntrack/tracker"
+	"ntrack/tracker/door"
+	"ntrack/tracker/doortest"
+)
+
+func TestVectors(t *testing.T) {
+	doortest.Vectors(t, "../../testdata/vectors/tracker", func(l net.Listener, tr *tracker.Tracker) {
+		s := &door.Server{Tracker: tr, Logf: t.Errorf}
+		_ = s.Serve(l)
+	})
+}
+
+// pipe connects to s inside a synctest bubble.
+func pipe(s *door.Server) net.Conn {
+	near, far := net.Pipe()
+	go s.Serve(&oneListener{conn: fromSomewhere{far}, done: make(chan struct{})})
+	return near
+}
+
+type fromSomewhere struct{ net.Conn }
+
+func (fromSomewhere) RemoteAddr() net.Addr {
+	return &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 1001}
+}
+
+func get(t *testing.T, c net.Conn, r *bufio.Reader, target string) {
+	t.Helper()
+	if _, err := fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: t\r\n\r\n", target); err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.ReadResponse(r, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, err := io.ReadAll(resp.Body); err != nil || resp.StatusCode != 200 {
+		t.Fatalf("%s: %s, %s, %v", target, resp.Status, b, err)
+	}
+}
+
+// A request has ten seconds, however its bytes come, and a connection two minutes between them.
+func TestDeadlines(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &door.Server{Tracker: &tracker.Tracker{}}
+		defer s.Shutdown(context.Background())
+		for name, play := range map[string]func(c net.Conn){
+			"a byte a second": func(c net.Conn) {
+				for range 100 {
+					if _, err := c.Write([]byte("G")); err != nil {
+						return
+					}
+					time.Sleep(time.Second)
+				}
+			},
+			"a body that does not come": func(c net.Conn) {
+				_, _ = io.WriteString(c, "POST /ntrk/k HTTP/1.1\r\nHost: t\r\nContent-Length: 10\r\n\r\n")
+			},
+			"the second request is slow": func(c net.Conn) {
+				get(t, c, bufio.NewReader(c), "/ntrk/k?port=1")
+				_, _ = io.WriteString(c, "GET /")
+			},
+		} {
+			c, began := pipe(s), time.Now()
+			go play(c)
+			time.Sleep(time.Millisecond)
+			synctest.Wait()
+			if _, err := io.ReadAll(c); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			if d := time.Since(began).Round(time.Second); d != 10*time.Second {
+				t.Errorf("%s: cut after %v, want 10s", name, d)
+			}
+			c.Close()
+		}
+		c, began := pipe(s), time.Now()
+		r := bufio.NewReader(c)
+		for range 10 { // busy enough, it goes on
+			get(t, c, r, "/ntrk/k?port=1")
+			time.Sleep(100 * time.Second)
+		}
+		if _, err := r.ReadByte(); err != io.EOF {
+			t.Errorf("idle: %v", err)
+		}
+		if d := time.Since(began); d < 1015*time.Second || d > 1021*time.Second {
+			t.Errorf("closed after %v, want two minutes after the last request", d)
+		}
+		c.Close()
+	})
+}
+
+// Shutdown ends idle connections at once, and lets a request under way have its reply.
+func TestShutdown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &slowStore{Memory: tracker.NewMemory()}
+		s := &door.Server{Tracker: &tracker.Tracker{Store: store}}
+		idle, busy := pipe(s), pipe(s)
+		get(t, idle, bufio.NewReader(idle), "/ntrk/k?port=1")
+		store.slow.Store(true)
+		go io.WriteString(busy, "GET /ntrk/k?port=2 HTTP/1.1\r\nHost: t\r\n\r\n")
+		synctest.Wait()
+		done := make(chan error)
+		began := time.Now()
+		go func() { done <- s.Shutdown(context.Background()) }()
+		if _, err := idle.Read(make([]byte, 1)); err != io.EOF || time.Since(began) > 0 {
+			t.Errorf("the idle one: %v after %v", err, time.Since(began))
+		}
+		resp, err := http.ReadResponse(bufio.NewReader(busy), nil)
+		if err != nil || resp.StatusCode != 200 || !resp.Close {
+			t.Errorf("the busy one: %+v, %v", resp, err)
+		}
+		if err := <-done; err != nil || time.Since(began) != time.Second {
+			t.Errorf("shutdown: %v after %v", err, time.Since(began))
+		}
+	})
+}
+
+// A shutdown that is given no time closes what is open.
+func TestShutdownNow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &door.Server{Tracker: &tracker.Tracker{}}
+		c := pipe(s)
+		_, _ = io.WriteString(c, "GET")
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := s.Shutdown(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("shutdown: %v", err)
+		}
+		if _, err := io.ReadAll(c); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+type slowStore struct {
+	*tracker.Memory
+	slow atomic.Bool
+}
+
+func (s *slowStore) Announce(ctx context.Context, key []byte, p announce.Peer, ttl time.Duration, want int, dst []announce.Peer) ([]announce.Peer, tracker.Result, error) {
+	if s.slow.Load() {
+		time.Sleep(time.Second)
+	}
+	if p.Endpoint.Port() == 666 {
+		panic("a store with a bug")
+	}
+	return s.Memory.Announce(ctx, key, p, ttl, want, dst)
+}
+
+func (s *slowStore) Look(ctx context.Context, key []byte, asker netip.Addr, want int, dst []announce.Peer) ([]announce.Peer, int, error) {
+	return s.Memory.Look(ctx, key, asker, want, dst)
+}
+
+// A panic ends its connection and no other.
+func TestPanic(t *testing.T) {
+	var logged atomic.Int32
+	s := &door.Server{Tracker: &tracker.Tracker{Store: &slowStore{Memory: tracker.NewMemory()}}, Logf: func(string, ...any) { logged.Add(1) }}
+	addr := serve(t, s)
+	good, bad := dial(t, addr), dial(t, addr)
+	r := bufio.NewReader(good)
+	get(t, good, r, "/ntrk/k?port=1")
+	if _, err := io.WriteString(bad, "GET /ntrk/k?port=666 HTTP/1.0\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := io.ReadAll(bad); len(b) > 0 {
+		t.Errorf("%q, %v", b, err)
+	}
+	get(t, good, r, "/ntrk/k?port=1")
+	if logged.Load() != 1 {
+		t.Errorf("%d panics logged", logged.Load())
+	}
+}
+
+func TestMaxConns(t *testing.T) {
+	s := &door.Server{Tracker: &tracker.Tracker{}, MaxConns: 1}
+	addr := serve(t, s)
+	first := dial(t, addr)
+	get(t, first, bufio.NewReader(first), "/ntrk/k?port=1")
+	second := dial(t, addr)
+	resp, err := http.ReadResponse(bufio.NewReader(second), nil)
+	if err != nil || resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" {
+		t.Fatalf("%+v, %v", resp, err)
+	}
+	if b, err := io.ReadAll(resp.Body); err != nil || string(b) != "too many connections\n" {
+		t.Errorf("%q, %v", b, err)
+	}
+	get(t, first, bufio.NewReader(first), "/ntrk/k?port=1")
+}
+
+func TestTLS(t *testing.T) {
+	std := httptest.NewTLSServer(nil) // for its certificate
+	defer std.Close()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &door.Server{Tracker: &tracker.Tracker{}, Logf: t.Errorf}
+	go s.Serve(tls.NewListener(l, &tls.Config{Certificates: std.TLS.Certificates}))
+	defer s.Shutdown(t.Context())
+	resp, err := std.Client().Get("https://" + l.Addr().String() + "/ntrk/k?port=4000&format=json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if b, err := io.ReadAll(resp.Body); err != nil || !strings.Contains(string(b), `"you":"127.0.0.1:4000"`) {
+		t.Errorf("%s, %v", b, err)
+	}
+}
+
+// The door adds no allocation to what the tracker does without.
+func TestAllocatesNothing(t *testing.T) {
+	s := &door.Server{Tracker: &tracker.Tracker{}}
+	c := dial(t, serve(t, s))
+	request := []byte("GET /announce?info_hash=%00%ff%80%25%26%2b%3d%3f%0a%0d%20%7f%c3%28%fe%41%2f%23%01%9c&port=51413&compact=1 HTTP/1.1\r\nHost: t\r\nUser-Agent: Transmission/3.00\r\nAccept: */*\r\n\r\n")
+	buf := make([]byte, 4096)
+	n := testing.AllocsPerRun(1000, func() {
+		if _, err := c.Write(request); err != nil {
+			t.Error(err)
+		}
+		if _, err := c.Read(buf); err != nil {
+			t.Error(err)
+		}
+	})
+	if n > 0 {
+		t.Errorf("%v allocations a request", n)
+	}
+}
+
+func serve(t *testing.T, s *door.Server) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error)
+	go func() { ended <- s.Serve(l) }()
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		_ = s.Shutdown(ctx)
+		if err := <-ended; err != door.ErrClosed {
+			t.Errorf("Serve: %v", err)
+		}
+	})
+	return l.Addr().String()
+}
+
+func dial(t *testing.T, addr string) net.Conn {
+	t.Helper()
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
