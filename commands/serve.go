@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -17,6 +16,7 @@ import (
 
 	"ntrack/announce"
 	"ntrack/tracker"
+	"ntrack/tracker/door"
 )
 
 func serveCommand(s Streams) *cli.Command {
@@ -33,6 +33,9 @@ func serveCommand(s Streams) *cli.Command {
 			&cli.DurationFlag{Name: "interval", Value: tracker.DefaultInterval, DefaultText: "1m", Usage: "ask peers to announce every `D`, whole seconds from 1s to 1h; they lapse after 2.5 times that"},
 			&cli.BoolFlag{Name: "index", Usage: "show everybody every key, at /ntrk/ and by full scrape"},
 			&cli.StringFlag{Name: "token-file", Usage: "serve only who sends the access token in `FILE`"},
+			&cli.IntFlag{Name: "max-conns", Usage: "take at most `N` connections at a time; 0 for no limit", Value: 100_000},
+			&cli.DurationFlag{Name: "request-timeout", Value: door.DefaultTimeout, Usage: "cut a client whose request takes longer than `D`"},
+			&cli.DurationFlag{Name: "idle-timeout", Value: door.DefaultIdle, DefaultText: "2m", Usage: "close a connection that has had no request for `D`"},
 			&cli.StringSliceFlag{Name: "proxy", Usage: "believe X-Forwarded-For from reverse proxies in the network `CIDR`; may be repeated"},
 		},
 		Action: func(c *cli.Context) error {
@@ -47,6 +50,7 @@ func serveCommand(s Streams) *cli.Command {
 
 type serveOptions struct {
 	tracker  tracker.Tracker
+	server   door.Server
 	listen   []string
 	addrFile string
 }
@@ -66,6 +70,15 @@ func (o *serveOptions) build(c *cli.Context, s Streams) error {
 		return usage(c, "--interval %v: whole seconds from 1s to 1h", d)
 	}
 	o.tracker.Index = c.Bool("index")
+	if o.server.MaxConns = c.Int("max-conns"); o.server.MaxConns < 0 {
+		return usage(c, "--max-conns %d: 0 or more", o.server.MaxConns)
+	}
+	for _, name := range []string{"request-timeout", "idle-timeout"} {
+		if err := atLeast(c, name, time.Second); err != nil {
+			return err
+		}
+	}
+	o.server.Timeout, o.server.Idle = c.Duration("request-timeout"), c.Duration("idle-timeout")
 	for _, p := range c.StringSlice("proxy") {
 		network, err := netip.ParsePrefix(p)
 		if a, err2 := netip.ParseAddr(p); err2 == nil {
@@ -108,17 +121,18 @@ func (o *serveOptions) run(ctx context.Context, s Streams) error {
 		}
 	}
 	o.greet(s, bound)
-	srv := newServer(&o.tracker)
+	o.server.Tracker, o.server.Logf = &o.tracker, s.note
 	failed := make(chan error, len(listeners))
 	for _, l := range listeners {
-		go func() { failed <- srv.Serve(l) }()
+		go func() { failed <- o.server.Serve(l) }()
 	}
 	select {
 	case err := <-failed:
 		return err
 	case <-ctx.Done():
 	}
-	return shutdown(srv)
+	shutdown(&o.server)
+	return nil
 }
 
 // greet says where the tracker is and what to type next.
@@ -153,26 +167,11 @@ func listen(addr string) (net.Listener, error) {
 	return l, nil
 }
 
-// newServer is the net/http door with limits fit for the open internet.
-func newServer(t *tracker.Tracker) *http.Server {
-	return &http.Server{
-		Handler:                      tracker.Handler(t),
-		ReadTimeout:                  10 * time.Second,
-		WriteTimeout:                 30 * time.Second,
-		IdleTimeout:                  2 * time.Minute,
-		MaxHeaderBytes:               16 << 10,
-		DisableGeneralOptionsHandler: true,
-	}
-}
-
 // shutdown stops accepting and gives what is in flight five seconds.
-func shutdown(srv *http.Server) error {
+func shutdown(srv *door.Server) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	if err := srv.Shutdown(ctx); err != nil {
-		return srv.Close()
-	}
-	return nil
+	_ = srv.Shutdown(ctx)
 }
 
 // writeFile puts a whole file in place at once: a script that waits for it never reads half.
@@ -193,7 +192,7 @@ func writeFile(name, text string) error {
 }
 
 // localTracker is the tracker of --serve, inside another command. The zero value serves nothing.
-type localTracker struct{ srv *http.Server }
+type localTracker struct{ srv *door.Server }
 
 // start serves t from here, unless it is served already, here or by another process.
 func (l *localTracker) start(ctx context.Context, c *cli.Context, t announce.Tracker, s Streams) error {
@@ -215,7 +214,7 @@ func (l *localTracker) start(ctx context.Context, c *cli.Context, t announce.Tra
 	if err != nil {
 		return fmt.Errorf("--serve: %w", err)
 	}
-	l.srv = newServer(&tracker.Tracker{})
+	l.srv = &door.Server{Tracker: &tracker.Tracker{}, Logf: s.note}
 	go func() { _ = l.srv.Serve(ln) }()
 	s.note("no tracker at %s: serving one from here until this command ends", t.HostPort())
 	return nil
@@ -223,7 +222,7 @@ func (l *localTracker) start(ctx context.Context, c *cli.Context, t announce.Tra
 
 func (l *localTracker) stop() {
 	if l.srv != nil {
-		_ = shutdown(l.srv)
+		shutdown(l.srv)
 	}
 }
 
