@@ -2,7 +2,14 @@ package tracker
 
 // Tracks is how many tracks take up memory.
 func (m *Memory) Tracks() int {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return len(m.tracks)
+	n := 0
+	for i := range m.shards {
+		s := &m.shards[i]
+		s.mu.Lock()
+		for h := s.tracks.from(0); h != 0; h = s.tracks.from(h + 1) {
+			n++
+		}
+		s.mu.Unlock()
+	}
+	return n
 }

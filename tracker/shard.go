@@ -1,0 +1,353 @@
+package tracker
+
+import (
+	"bytes"
+	"hash/maphash"
+	"sync"
+
+	"ntrack/announce"
+)
+
+// A shard has the tracks of a part of the keys, and one lock for them.
+type shard struct {
+	mu      sync.Mutex
+	m       *Memory
+	buckets []handle // a power of two of them: the first track of each chain
+	count   int      // of tracks
+
+	tracks   slab[track]
+	keys     slab[byte] // the length of the key, then the key
+	families slab[family]
+	words    slab[uint32]
+	ids      slab[announce.ID]
+
+	// registrations per address, of addresses in this shard's care: see [Limits.MaxPerAddr].
+	addrMu sync.Mutex
+	addrs  map[uint64]int
+}
+
+// A track has the peers of a key. It is there as long as it has one.
+type track struct {
+	next handle // in the bucket
+	key  handle
+	fam  [2]handle // IPv4, IPv6; 0 while there is no such peer
+	// soon is not later than when the first peer lapses: nothing has to be looked at before.
+	soon stamp
+	tag  uint16 // of the key's hash, to pass by other keys without reading them
+}
+
+// few is how many peers are looked at in one go, and under one hold of the lock, for whether they
+// have lapsed. A larger track is left to the sweep.
+const few = 1000
+
+func (s *shard) init(m *Memory) {
+	s.m, s.buckets, s.count = m, nil, 0
+	s.tracks = slab[track]{room: 64}
+	s.keys = slab[byte]{room: 2048}
+	s.families = slab[family]{room: 64}
+	s.words = slab[uint32]{room: 2048}
+	s.ids = slab[announce.ID]{room: 512}
+}
+
+// The shard takes the top bits of a key's hash, the tag the next, the bucket the low ones.
+func tagOf(hash uint64) uint16 { return uint16(hash >> 40) }
+
+func (s *shard) keyOf(t *track) []byte {
+	block := s.keys.at(t.key)
+	return block[1 : 1+int(block[0])]
+}
+
+// lookup returns 0 when there is no such track.
+func (s *shard) lookup(key []byte, hash uint64) handle {
+	if s.count == 0 {
+		return 0
+	}
+	for h := s.buckets[hash&uint64(len(s.buckets)-1)]; h != 0; {
+		t := s.tracks.one(h)
+		if t.tag == tagOf(hash) && string(s.keyOf(t)) == string(key) {
+			return h
+		}
+		h = t.next
+	}
+	return 0
+}
+
+// live is lookup, after what has lapsed is gone.
+func (s *shard) live(key []byte, hash uint64, now stamp) handle {
+	h := s.lookup(key, hash)
+	if h == 0 {
+		return 0
+	}
+	if t := s.tracks.one(h); t.soon.until(now) > 0 || s.len(t) > few {
+		return h
+	}
+	return s.expire(h, now)
+}
+
+func (s *shard) add(key []byte, hash uint64, now stamp) handle {
+	if s.count == len(s.buckets) {
+		s.rehash(max(1, 2*len(s.buckets)))
+	}
+	h := s.tracks.alloc(1)
+	t := s.tracks.one(h)
+	t.tag, t.soon = tagOf(hash), now+horizon
+	t.key = s.keys.alloc(1 + len(key))
+	block := s.keys.at(t.key)
+	block[0] = byte(len(key))
+	copy(block[1:], key)
+	s.link(h, hash)
+	s.count++
+	s.m.keys.Add(1)
+	return h
+}
+
+func (s *shard) link(h handle, hash uint64) {
+	b := &s.buckets[hash&uint64(len(s.buckets)-1)]
+	s.tracks.one(h).next, *b = *b, h
+}
+
+func (s *shard) rehash(n int) {
+	s.buckets = make([]handle, n)
+	for h := s.tracks.from(0); h != 0; h = s.tracks.from(h + 1) {
+		s.link(h, maphash.Bytes(s.m.seed, s.keyOf(s.tracks.one(h))))
+	}
+}
+
+// drop forgets a track whose peers are gone.
+func (s *shard) drop(h handle) {
+	t := s.tracks.one(h)
+	at := &s.buckets[maphash.Bytes(s.m.seed, s.keyOf(t))&uint64(len(s.buckets)-1)]
+	for *at != h {
+		at = &s.tracks.one(*at).next
+	}
+	*at = t.next
+	s.keys.free(t.key)
+	s.tracks.free(h)
+	s.count--
+	s.m.keys.Add(-1)
+	if s.count < len(s.buckets)/4 {
+		s.rehash(len(s.buckets) / 2)
+	}
+}
+
+// table is empty, of no width, where the family has no peers.
+func (s *shard) table(t *track, fam int) table {
+	if t.fam[fam] == 0 {
+		return table{}
+	}
+	v := table{family: s.families.one(t.fam[fam]), width: widths[fam], seed: s.m.mix}
+	v.words = s.words.at(v.slots)
+	v.cap = len(v.words) / v.width
+	if v.ids != 0 {
+		v.labels = s.ids.at(v.ids)
+	}
+	return v
+}
+
+func (s *shard) len(t *track) (n int) {
+	for _, f := range t.fam {
+		if f != 0 {
+			n += s.families.one(f).len()
+		}
+	}
+	return n
+}
+
+func (s *shard) visible(t *track, asker announce.Scope) (n int) {
+	for _, f := range t.fam {
+		if f != 0 {
+			n += s.families.one(f).visible(asker)
+		}
+	}
+	return n
+}
+
+// insert adds a peer that is not there.
+func (s *shard) insert(t *track, r record, fam int, scope announce.Scope) (table, int) {
+	if t.fam[fam] == 0 {
+		t.fam[fam] = s.families.alloc(1)
+		s.families.one(t.fam[fam]).slots = s.words.alloc(widths[fam])
+	}
+	v := s.table(t, fam)
+	if v.len() >= room(v.cap) {
+		// The next size class: a quarter more, or twice as much while a table is small.
+		v = s.resize(t, fam, v.cap+1)
+	}
+	i, _ := v.find(r)
+	copy(v.at(i), r)
+	v.scopes[scope]++
+	return v, i
+}
+
+// resize moves a table into at least n slots. It moves every peer at once: 5 ms for a million,
+// each time their number has grown by a quarter.
+func (s *shard) resize(t *track, fam, n int) table {
+	old := s.table(t, fam)
+	oldSlots, oldIDs := old.slots, old.ids
+	old.slots, old.ids = s.words.alloc(n*old.width), 0
+	v := s.table(t, fam)
+	for i := range old.cap {
+		r := old.at(i)
+		if r.empty() {
+			continue
+		}
+		j, _ := v.find(r)
+		copy(v.at(j), r)
+		if old.labels != nil {
+			s.label(&v, j, old.labels[i])
+		}
+	}
+	s.words.free(oldSlots)
+	s.ids.free(oldIDs)
+	return v
+}
+
+// label gives the peer in slot i an ID. The first in a table makes room for everybody's.
+func (s *shard) label(v *table, i int, id announce.ID) {
+	if v.labels == nil {
+		if id == (announce.ID{}) {
+			return
+		}
+		v.ids = s.ids.alloc(v.cap)
+		v.labels = s.ids.at(v.ids)
+	}
+	v.labels[i] = id
+}
+
+// remove takes out the peer in slot i. The table stays as large as it is: see tidy.
+func (s *shard) remove(v *table, i int) {
+	addr := v.at(i).addr()
+	v.scopes[announce.ScopeOf(addr)]--
+	v.remove(i)
+	s.m.release(addr)
+}
+
+// tidy gives back what peers that are gone have left: half-empty tables, and then the track. It
+// returns h, or 0 if the track is gone.
+func (s *shard) tidy(h handle) handle {
+	t := s.tracks.one(h)
+	for fam := range t.fam {
+		v := s.table(t, fam)
+		switch {
+		case v.cap == 0:
+		case v.len() == 0:
+			s.words.free(v.slots)
+			s.ids.free(v.ids)
+			s.families.free(t.fam[fam])
+			t.fam[fam] = 0
+		case v.len() < v.cap/2:
+			s.resize(t, fam, v.cap*3/4)
+		}
+	}
+	if t.fam == [2]handle{} {
+		s.drop(h)
+		return 0
+	}
+	return h
+}
+
+// expire drops what has lapsed from a small track. It returns h, or 0 if nothing is left.
+func (s *shard) expire(h handle, now stamp) handle {
+	t := s.tracks.one(h)
+	t.soon = now + horizon
+	for fam := range t.fam {
+		v := s.table(t, fam)
+		s.lapse(t, &v, 0, 2*v.cap, now)
+	}
+	return s.tidy(h)
+}
+
+// lapse drops what has lapsed from slot i on, in at most n steps. It returns the slot to go on
+// from and the steps left.
+func (s *shard) lapse(t *track, v *table, i, n int, now stamp) (next, left int) {
+	for ; n > 0 && i < v.cap; n-- {
+		switch e := v.at(i); {
+		case e.empty() || e.stamp() == held:
+			i++
+		case e.stamp().lapsed(now):
+			s.remove(v, i) // and look at the slot again: another peer may have moved there
+		default:
+			if e.stamp().until(now) < t.soon.until(now) {
+				t.soon = e.stamp()
+			}
+			i++
+		}
+	}
+	return i, n
+}
+
+// A cursor is where a sweep has got to.
+type cursor struct {
+	track handle
+	fam   int
+	slot  int
+}
+
+// sweep drops what has lapsed among the next peers, at most few, and says whether there is more.
+func (s *shard) sweep(c *cursor, now stamp) (more bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for budget := few; budget > 0; {
+		h := s.tracks.from(c.track)
+		if h == 0 {
+			if s.count == 0 {
+				s.init(s.m) // nothing is left behind, not a spare page
+			}
+			return false
+		}
+		if h != c.track {
+			*c = cursor{track: h}
+		}
+		t := s.tracks.one(h)
+		budget-- // to pass by costs, too
+		if t.soon.until(now) > 0 {
+			*c = cursor{track: h + 1}
+			continue
+		}
+		if n := s.len(t); n <= few && c.fam == 0 && c.slot == 0 {
+			if n > budget && budget < few-1 {
+				return true
+			}
+			budget -= n
+			s.expire(h, now)
+			*c = cursor{track: h + 1}
+			continue
+		}
+		// A large track is walked piece by piece, so its soon cannot be known: it is always due.
+		t.soon = now
+		v := s.table(t, c.fam)
+		c.slot, budget = s.lapse(t, &v, c.slot, budget, now)
+		if c.slot < v.cap {
+			return true
+		}
+		if c.fam, c.slot = c.fam+1, 0; c.fam == len(t.fam) {
+			s.tidy(h)
+			*c = cursor{track: h + 1}
+		}
+	}
+	return true
+}
+
+// index appends the tracks from h on that asker sees peers of, at most few, and where to go on.
+func (s *shard) index(dst []announce.Track, h handle, asker announce.Scope, now stamp) (_ []announce.Track, next handle, more bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for budget := few; budget > 0; budget-- {
+		if h = s.tracks.from(h); h == 0 {
+			return dst, 0, false
+		}
+		t := s.tracks.one(h)
+		if n := s.len(t); n <= few && t.soon.until(now) <= 0 {
+			budget -= n
+			if s.expire(h, now) == 0 {
+				h++
+				continue
+			}
+		}
+		if n := s.visible(t, asker); n > 0 {
+			dst = append(dst, announce.Track{Key: announce.KeyOf(bytes.Clone(s.keyOf(t))), Count: n})
+		}
+		h++
+	}
+	return dst, h, true
+}
