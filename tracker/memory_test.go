@@ -51,26 +51,3 @@ func TestMemoryForgets(t *testing.T) {
 		}
 	}
 }
-
-func BenchmarkAnnounce(b *testing.B) {
-	for _, n := range []int{50, 1_000, 100_000, 1_000_000} {
-		b.Run(fmt.Sprintf("peers=%d", n), func(b *testing.B) {
-			m := tracker.NewMemory()
-			key := []byte("k")
-			peer := func(i int) announce.Peer {
-				i %= n
-				return announce.Peer{Endpoint: netip.AddrPortFrom(netip.AddrFrom4([4]byte{11, byte(i >> 16), byte(i >> 8), byte(i)}), 6881)}
-			}
-			dst := make([]announce.Peer, 0, 50)
-			for i := range n {
-				_, _, _ = m.Announce(b.Context(), key, peer(i), time.Hour, 0, dst)
-			}
-			b.ReportAllocs()
-			i := 0
-			for b.Loop() {
-				_, _, _ = m.Announce(b.Context(), key, peer(i), time.Hour, 50, dst)
-				i += 7919
-			}
-		})
-	}
-}

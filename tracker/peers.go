@@ -152,12 +152,14 @@ func (t *table) find(r record) (i int, found bool) {
 		return 0, false
 	}
 	i = t.home(r)
+	last := t.width - 1
+	low := r[last-1] // of the address, where it differs most
 	for range t.cap {
-		at := t.at(i)
-		if at.empty() {
+		at := t.words[i*t.width : (i+1)*t.width]
+		if at[last] == 0 {
 			return i, false
 		}
-		if at.same(r) {
+		if at[last-1] == low && record(at).same(r) {
 			return i, true
 		}
 		if i++; i == t.cap {
@@ -206,5 +208,5 @@ func room(cap int) int {
 	if cap <= 8 {
 		return cap
 	}
-	return cap - cap/8
+	return cap - cap/9
 }

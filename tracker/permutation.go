@@ -16,6 +16,7 @@ type permutation struct {
 	n, i uint64
 
 	shuffled [small]uint8
+	random   uint64 // what is left of the last 64 bits drawn
 
 	mask  uint64
 	shift int
@@ -42,7 +43,12 @@ func (p *permutation) init(n int) {
 // next must not be called more than n times.
 func (p *permutation) next() int {
 	if p.n <= small {
-		j := p.i + rand.Uint64N(p.n-p.i)
+		if p.i&1 == 0 {
+			p.random = rand.Uint64()
+		}
+		// 32 bits are plenty to choose among 256.
+		j := p.i + p.random>>32*(p.n-p.i)>>32
+		p.random <<= 32
 		x := p.shuffled[j]
 		p.shuffled[j] = p.shuffled[p.i]
 		p.i++

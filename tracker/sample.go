@@ -31,6 +31,9 @@ func shares(want, n4, n6 int) [2]int {
 type draw struct {
 	table
 	order permutation
+	// next is the slot to go on from where everybody is wanted and the order does not matter: -1
+	// to follow the permutation.
+	next  int
 	left  int // steps
 	asker announce.Scope
 	all   bool   // asker sees every peer
@@ -44,24 +47,51 @@ func maxSteps(want int) int { return 4096 + 100*want }
 
 // take appends at most k peers, and fewer only at the end of the table or of the patience for it.
 func (d *draw) take(dst []announce.Peer, k int) []announce.Peer {
-	for ; k > 0 && d.left > 0; d.left-- {
-		i := d.order.next()
-		r := d.at(i)
-		if r.empty() || r.stamp().lapsed(d.now) || len(d.self) == len(r) && r.same(d.self) {
-			continue
+	const batch = 16
+	var slots [batch]int
+	var ends [batch]uint32
+	for k > 0 && d.left > 0 {
+		// In a large table each slot is a cache miss: reading several, before the first is looked
+		// at, waits for them together.
+		n := min(k, d.left, batch)
+		d.left -= n
+		for j := range n {
+			slots[j] = d.step()
+			ends[j] = d.words[slots[j]*d.width+d.width-1]
 		}
-		a := r.addr()
-		if !d.all && !d.asker.Sees(announce.ScopeOf(a)) {
-			continue
+		for j, i := range slots[:n] {
+			if ends[j] == 0 || stamp(ends[j]).lapsed(d.now) {
+				continue
+			}
+			r := d.at(i)
+			if len(d.self) == len(r) && r.same(d.self) {
+				continue
+			}
+			a := r.addr()
+			if !d.all && !d.asker.Sees(announce.ScopeOf(a)) {
+				continue
+			}
+			dst = append(dst, announce.Peer{})
+			p := &dst[len(dst)-1]
+			p.Endpoint = netip.AddrPortFrom(a, r.port())
+			if d.labels != nil {
+				p.ID = d.labels[i]
+			}
+			k--
 		}
-		p := announce.Peer{Endpoint: netip.AddrPortFrom(a, r.port())}
-		if d.labels != nil {
-			p.ID = d.labels[i]
-		}
-		dst = append(dst, p)
-		k--
 	}
 	return dst
+}
+
+func (d *draw) step() int {
+	if d.next < 0 {
+		return d.order.next()
+	}
+	i := d.next
+	if d.next++; d.next == d.cap {
+		d.next = 0
+	}
+	return i
 }
 
 // sample appends at most want peers of t that asker sees, self excepted, which may be nil.
@@ -72,21 +102,32 @@ func (s *shard) sample(dst []announce.Peer, t *track, want int, asker announce.S
 	var draws [2]draw
 	var n [2]int
 	for i := range draws {
-		d := &draws[i]
-		d.table = s.table(t, i)
-		if d.cap == 0 {
+		v := s.table(t, i)
+		if v.cap == 0 {
 			continue
 		}
-		d.asker, d.self, d.now = asker, self, now
-		n[i] = d.visible(asker)
-		d.all = n[i] == d.len()
-		if len(self) == d.width {
+		n[i] = v.visible(asker)
+		draws[i].all = n[i] == v.len()
+		if len(self) == v.width {
 			n[i]-- // it sees itself
 		}
-		d.order.init(d.cap)
-		d.left = min(d.cap, maxSteps(want))
+		draws[i].table = v
 	}
 	take, had := shares(want, n[0], n[1]), len(dst)
+	for i := range draws {
+		d := &draws[i]
+		if d.left = min(d.cap, maxSteps(want)); d.left == 0 {
+			continue
+		}
+		d.asker, d.now = asker, now
+		if take[i] == n[i] {
+			d.next = rand.IntN(d.cap)
+		} else {
+			d.next = -1
+			d.order.init(d.cap)
+		}
+	}
+	draws[0].self, draws[1].self = self, self
 	dst = draws[0].take(dst, take[0])
 	dst = draws[1].take(dst, take[1]+take[0]-(len(dst)-had))
 	// Where n counted peers that have lapsed, the other family fills the gap.

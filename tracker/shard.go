@@ -43,10 +43,10 @@ const few = 1000
 func (s *shard) init(m *Memory) {
 	s.m, s.buckets, s.count = m, nil, 0
 	s.tracks = slab[track]{room: 64}
-	s.keys = slab[byte]{room: 2048}
+	s.keys = slab[byte]{room: 1024}
 	s.families = slab[family]{room: 64}
-	s.words = slab[uint32]{room: 2048}
-	s.ids = slab[announce.ID]{room: 512}
+	s.words = slab[uint32]{room: 1024}
+	s.ids = slab[announce.ID]{room: 256}
 }
 
 // The shard takes the top bits of a key's hash, the tag the next, the bucket the low ones.

@@ -10,8 +10,8 @@ type slab[T any] struct {
 	pages []page[T] // by number; the first is nobody's, so that handle 0 is none
 	open  []uint32  // by size class: the first page with room, 0 if none
 	// spare is a page without blocks, 0 if none. One is kept, so that a track that comes and
-	// goes allocates nothing; the others are given back.
-	spare uint32
+	// goes allocates nothing; the others are given back, and their numbers chained from gone.
+	spare, gone uint32
 }
 
 // A page has up to 64 blocks of one size.
@@ -19,7 +19,8 @@ type page[T any] struct {
 	items []T    // nil when given back
 	used  uint64 // bit i: block i is taken
 	size  uint32 // of a block
-	next  uint32 // the next page with room in this class
+	// next and prev are the others with room in this class, while it has room itself.
+	next, prev uint32
 }
 
 // A handle is a page's number and, in the low 6 bits, the block's.
@@ -40,6 +41,8 @@ func (s *slab[T]) perPage(size uint32) int {
 	return max(1, min(64, s.room/int(size)))
 }
 
+func (p *page[T]) full(per int) bool { return bits.OnesCount64(p.used) == per }
+
 // alloc returns a zeroed block of at least n Ts.
 func (s *slab[T]) alloc(n int) handle {
 	c, size := class(n)
@@ -48,26 +51,57 @@ func (s *slab[T]) alloc(n int) handle {
 	}
 	i := s.open[c]
 	if i == 0 {
-		i = uint32(max(1, len(s.pages)))
-		for len(s.pages) <= int(i) {
-			s.pages = append(s.pages, page[T]{size: uint32(size)})
-		}
-		s.open[c] = i
+		i = s.fresh(size)
+		s.push(i, c)
 	}
 	if i == s.spare {
 		s.spare = 0
 	}
 	p := &s.pages[i]
-	per := s.perPage(p.size)
-	if p.items == nil {
-		p.items = make([]T, size*per)
-	}
 	block := bits.TrailingZeros64(^p.used)
 	p.used |= 1 << block
-	if bits.OnesCount64(p.used) == per {
-		s.open[c] = p.next
+	if p.full(s.perPage(p.size)) {
+		s.pull(i, c)
 	}
 	return handle(i<<6 | uint32(block))
+}
+
+// fresh returns the number of a new page for blocks of this size.
+func (s *slab[T]) fresh(size int) uint32 {
+	i := s.gone
+	if i == 0 {
+		i = uint32(max(1, len(s.pages)))
+		s.pages = append(s.pages, make([]page[T], int(i)+1-len(s.pages))...)
+	}
+	p := &s.pages[i]
+	s.gone = p.next
+	*p = page[T]{items: make([]T, size*s.perPage(uint32(size))), size: uint32(size)}
+	return i
+}
+
+// push and pull put a page on, and take it from, the list of those with room.
+func (s *slab[T]) push(i uint32, class int) {
+	p, first := &s.pages[i], s.open[class]
+	p.next, p.prev = first, 0
+	s.pages[first].prev = i // page 0 may say what it likes
+	s.open[class] = i
+}
+
+func (s *slab[T]) pull(i uint32, class int) {
+	p := &s.pages[i]
+	if s.open[class] == i {
+		s.open[class] = p.next
+	} else {
+		s.pages[p.prev].next = p.next
+	}
+	s.pages[p.next].prev = p.prev
+}
+
+func (s *slab[T]) giveBack(i uint32) {
+	c, _ := class(int(s.pages[i].size))
+	s.pull(i, c)
+	s.pages[i] = page[T]{next: s.gone}
+	s.gone = i
 }
 
 // at is the block of a handle. It stays where it is until it is freed.
@@ -88,18 +122,18 @@ func (s *slab[T]) free(h handle) {
 	i := uint32(h >> 6)
 	p := &s.pages[i]
 	per := s.perPage(p.size)
-	if bits.OnesCount64(p.used) == per {
+	if p.full(per) {
 		c, _ := class(int(p.size))
-		p.next, s.open[c] = s.open[c], i
+		s.push(i, c)
 	}
 	p.used &^= 1 << (h & 63)
-	switch {
-	case p.used == 0 && per == 1: // large, and growth comes here only now and then
-		p.items = nil
-		return
-	case p.used == 0:
+	if p.used == 0 {
+		if per == 1 { // large, and on the way to another size
+			s.giveBack(i)
+			return
+		}
 		if s.spare != 0 {
-			s.pages[s.spare].items = nil
+			s.giveBack(s.spare)
 		}
 		s.spare = i
 	}

@@ -1,0 +1,144 @@
+//go:build linux
+
+package tracker_test
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"ntrack/announce"
+	"ntrack/tracker"
+)
+
+// go test ./tracker -run '^$' -bench Memory
+
+// cpu is the time this process has had: unlike time on the wall, it is the same on a busy machine.
+func cpu(b *testing.B) time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// resident is the memory of this process, after a collection that gives back what it can.
+func resident(b *testing.B) (rss, heap float64) {
+	debug.FreeOSMemory()
+	var s runtime.MemStats
+	runtime.ReadMemStats(&s)
+	text, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		b.Fatal(err)
+	}
+	pages := 0
+	if _, err := fmt.Sscan(strings.Fields(string(text))[1], &pages); err != nil {
+		b.Fatal(err)
+	}
+	return float64(pages * os.Getpagesize()), float64(s.HeapInuse)
+}
+
+func publicPeer(i int) announce.Peer {
+	return announce.Peer{Endpoint: netip.AddrPortFrom(netip.AddrFrom4([4]byte{11, byte(i >> 16), byte(i >> 8), byte(i)}), 6881)}
+}
+
+// fill announces peers under each of keys, of 20 bytes, one round of all keys after the other.
+func fill(b *testing.B, m *tracker.Memory, keys, peers int, change func(*announce.Peer)) {
+	var key [20]byte
+	for p := range peers {
+		for k := range keys {
+			binary.BigEndian.PutUint64(key[:], uint64(k)*0x9e3779b97f4a7c15)
+			peer := publicPeer(k*peers + p)
+			if change != nil {
+				change(&peer)
+			}
+			if _, _, err := m.Announce(b.Context(), key[:], peer, time.Hour, 0, nil); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+}
+
+func BenchmarkMemoryAnnounce(b *testing.B) {
+	for _, n := range []int{50, 1_000, 100_000, 1_000_000} {
+		var m *tracker.Memory
+		var key [20]byte
+		dst := make([]announce.Peer, 0, 50)
+		at := 0
+		run := func(name string, op func(i int)) {
+			b.Run(fmt.Sprintf("%s/peers=%d", name, n), func(b *testing.B) {
+				if m == nil {
+					m = tracker.NewMemory()
+					fill(b, m, 1, n, nil)
+				}
+				b.ReportAllocs()
+				start := cpu(b)
+				for b.Loop() {
+					at = (at + 7919) % n // not the one that is in the cache
+					op(at)
+				}
+				b.ReportMetric(float64(cpu(b)-start)/float64(b.N), "cpu-ns/op")
+			})
+		}
+		run("give50", func(i int) { _, _, _ = m.Announce(b.Context(), key[:], publicPeer(i), time.Hour, 50, dst) })
+		run("renew", func(i int) { _, _, _ = m.Announce(b.Context(), key[:], publicPeer(i), time.Hour, 0, dst) })
+		run("leave+join", func(i int) {
+			_ = m.Leave(b.Context(), key[:], publicPeer(i).Endpoint)
+			_, _, _ = m.Announce(b.Context(), key[:], publicPeer(i), time.Hour, 0, dst)
+		})
+	}
+}
+
+func withID(p *announce.Peer) {
+	a := p.Endpoint.Addr().As4()
+	copy(p.ID[:], "-NT0100-")
+	copy(p.ID[8:], a[:])
+}
+
+func inIPv6(p *announce.Peer) {
+	a := p.Endpoint.Addr().As4()
+	wide := [16]byte{0x20, 0x01, 0x0d, 0xb8}
+	copy(wide[4:], a[:])
+	p.Endpoint = netip.AddrPortFrom(netip.AddrFrom16(wide), 6881)
+}
+
+// What a peer costs, over an empty store, and how long a full collection takes.
+func BenchmarkMemorySize(b *testing.B) {
+	for _, c := range []struct {
+		name        string
+		keys, peers int
+		change      func(*announce.Peer)
+	}{
+		{"20000x50", 20_000, 50, nil},
+		{"20000x50+id", 20_000, 50, withID},
+		{"20000x50-IPv6", 20_000, 50, inIPv6},
+		{"20000x80", 20_000, 80, nil},
+		{"1000000x1", 1_000_000, 1, nil},
+		{"1x1000000", 1, 1_000_000, nil},
+		{"200000x50", 200_000, 50, nil},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			for range b.N {
+				m := tracker.NewMemory()
+				rss, heap := resident(b)
+				fill(b, m, c.keys, c.peers, c.change)
+				rss2, heap2 := resident(b)
+				start := time.Now()
+				runtime.GC()
+				gc := time.Since(start)
+				n := float64(c.keys * c.peers)
+				b.ReportMetric((rss2-rss)/n, "rss-B/peer")
+				b.ReportMetric((heap2-heap)/n, "heap-B/peer")
+				b.ReportMetric(float64(gc)/1e6, "gc-ms")
+				runtime.KeepAlive(m)
+			}
+		})
+	}
+}
