@@ -13,3 +13,6 @@ func (m *Memory) Tracks() int {
 	}
 	return n
 }
+
+// Sweep does now what a timer does every few seconds.
+func (m *Memory) Sweep() { m.sweep() }

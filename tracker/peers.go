@@ -188,10 +188,7 @@ func (t *table) remove(i int) {
 		}
 		gap = j
 	}
-	clear(t.at(gap))
-	if t.labels != nil {
-		t.labels[gap] = announce.ID{}
-	}
+	clear(t.at(gap)) // but for the ID: a peer that joins brings its own, or none
 }
 
 // steps is how far a search goes from one slot to another.

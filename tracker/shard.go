@@ -276,6 +276,18 @@ func (s *shard) lapse(t *track, v *table, i, n int, now stamp) (next, left int) 
 	return i, n
 }
 
+func (s *shard) trim() {
+	if s.count == 0 {
+		s.init(s.m)
+		return
+	}
+	s.tracks.trim()
+	s.keys.trim()
+	s.families.trim()
+	s.words.trim()
+	s.ids.trim()
+}
+
 // A cursor is where a sweep has got to.
 type cursor struct {
 	track handle
@@ -290,9 +302,7 @@ func (s *shard) sweep(c *cursor, now stamp) (more bool) {
 	for budget := few; budget > 0; {
 		h := s.tracks.from(c.track)
 		if h == 0 {
-			if s.count == 0 {
-				s.init(s.m) // nothing is left behind, not a spare page
-			}
+			s.trim()
 			return false
 		}
 		if h != c.track {

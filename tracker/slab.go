@@ -9,9 +9,10 @@ type slab[T any] struct {
 	room  int       // how many Ts a page holds, unless a single block is larger
 	pages []page[T] // by number; the first is nobody's, so that handle 0 is none
 	open  []uint32  // by size class: the first page with room, 0 if none
-	// spare is a page without blocks, 0 if none. One is kept, so that a track that comes and
-	// goes allocates nothing; the others are given back, and their numbers chained from gone.
-	spare, gone uint32
+	// idle counts the pages without blocks. Some are kept for a while, so that tracks that come
+	// and go allocate nothing: see trim.
+	idle int
+	gone uint32 // the first number of a page given back, chained by next
 }
 
 // A page has up to 64 blocks of one size.
@@ -54,10 +55,10 @@ func (s *slab[T]) alloc(n int) handle {
 		i = s.fresh(size)
 		s.push(i, c)
 	}
-	if i == s.spare {
-		s.spare = 0
-	}
 	p := &s.pages[i]
+	if p.used == 0 {
+		s.idle--
+	}
 	block := bits.TrailingZeros64(^p.used)
 	p.used |= 1 << block
 	if p.full(s.perPage(p.size)) {
@@ -76,6 +77,7 @@ func (s *slab[T]) fresh(size int) uint32 {
 	p := &s.pages[i]
 	s.gone = p.next
 	*p = page[T]{items: make([]T, size*s.perPage(uint32(size))), size: uint32(size)}
+	s.idle++
 	return i
 }
 
@@ -97,11 +99,21 @@ func (s *slab[T]) pull(i uint32, class int) {
 	s.pages[p.next].prev = p.prev
 }
 
+// trim gives back the pages that are idle.
+func (s *slab[T]) trim() {
+	for i := 1; s.idle > 0; i++ {
+		if p := &s.pages[i]; p.used == 0 && p.items != nil {
+			s.giveBack(uint32(i))
+		}
+	}
+}
+
 func (s *slab[T]) giveBack(i uint32) {
 	c, _ := class(int(s.pages[i].size))
 	s.pull(i, c)
 	s.pages[i] = page[T]{next: s.gone}
 	s.gone = i
+	s.idle--
 }
 
 // at is the block of a handle. It stays where it is until it is freed.
@@ -127,17 +139,19 @@ func (s *slab[T]) free(h handle) {
 		s.push(i, c)
 	}
 	p.used &^= 1 << (h & 63)
-	if p.used == 0 {
-		if per == 1 { // large, and on the way to another size
-			s.giveBack(i)
-			return
-		}
-		if s.spare != 0 {
-			s.giveBack(s.spare)
-		}
-		s.spare = i
+	if p.used != 0 {
+		clear(s.at(h))
+		return
 	}
-	clear(s.at(h))
+	s.idle++
+	switch {
+	case per == 1: // large, and on the way to another size
+		s.giveBack(i)
+	case s.idle > 8+len(s.pages)/8:
+		s.trim()
+	default:
+		clear(s.at(h))
+	}
 }
 
 // from is the first handle in use that is not below h, 0 at the end.

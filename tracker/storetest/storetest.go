@@ -43,6 +43,10 @@ func Run(t *testing.T, make func(*testing.T) tracker.Store) {
 		{"keys are opaque and not kept by reference", keys},
 		{"results are appended", appended},
 		{"nobody misses his own write", concurrency},
+		{"a large track with many lapsed peers", large},
+		{"a large track with one family lapsed", oneFamily},
+		{"days and weeks", forDays},
+		{"anything in any order", churn},
 	} {
 		t.Run(strings.ReplaceAll(c.name, " ", "-"), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { c.test(t, &store{t, make(t)}) })
@@ -319,6 +323,17 @@ func ids(t *testing.T, s *store) {
 		s.announceFor(ttl, "k", announce.Peer{Endpoint: e, ID: id}, 0)
 		if peers, _ := s.look("k", "192.0.2.9", 1); len(peers) != 1 || peers[0].ID != id {
 			t.Errorf("announced with id %q, given %v", id, peers)
+		}
+	}
+	// It goes with the peer: whoever has the endpoint next does not inherit it.
+	named := announce.Peer{Endpoint: e, ID: announce.ID([]byte("cccccccccccccccccccc"))}
+	s.announce("k", "192.0.2.2:1", 0)
+	for _, gone := range []func(){func() { s.leave("k", "192.0.2.1:1") }, func() { time.Sleep(ttl + time.Second) }} {
+		s.announceFor(ttl, "k", named, 0)
+		gone()
+		s.announce("k", "192.0.2.1:1", 0)
+		if peers, _ := s.announce("k", "192.0.2.2:1", 1); len(peers) != 1 || peers[0].ID != (announce.ID{}) {
+			t.Errorf("inherited: %v", peers)
 		}
 	}
 }

@@ -1,0 +1,92 @@
+package storetest
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"ntrack/announce"
+	"ntrack/tracker"
+)
+
+// RunLimits holds the stores that make returns to [tracker.Limits]. It is for stores that have
+// them.
+func RunLimits(t *testing.T, make func(*testing.T, tracker.Limits) tracker.Store) {
+	for _, c := range []struct {
+		name   string
+		limits tracker.Limits
+		fits   []string // announces: key, space, endpoint
+		over   string
+		inform string
+		leave  string // makes room for over
+		beside string // still fits when over does not
+	}{
+		{"keys", tracker.Limits{MaxKeys: 2}, []string{"a 192.0.2.1:1", "b 192.0.2.1:1"}, "c 192.0.2.1:1", "too many keys: at most 2", "a 192.0.2.1:1", "b 192.0.2.2:1"},
+		{"peers", tracker.Limits{MaxPeers: 2}, []string{"a 192.0.2.1:1", "b [2001:db8::1]:1"}, "a 192.0.2.2:1", "too many peers: at most 2", "b [2001:db8::1]:1", ""},
+		{"peers per key", tracker.Limits{MaxPeersPerKey: 2}, []string{"a 192.0.2.1:1", "a [2001:db8::1]:1"}, "a 192.0.2.2:1", "too many peers of this key: at most 2", "a 192.0.2.1:1", "b 192.0.2.2:1"},
+		{"per IPv4 address", tracker.Limits{MaxPerAddr: 2}, []string{"a 192.0.2.1:1", "b 192.0.2.1:1"}, "a 192.0.2.1:2", "too many registrations of this address: at most 2", "b 192.0.2.1:1", "a 192.0.2.2:1"},
+		{"per IPv6 network", tracker.Limits{MaxPerAddr: 2}, []string{"a [2001:db8::1]:1", "b [2001:db8::2]:1"}, "a [2001:db8::3]:2", "too many registrations of this address: at most 2", "b [2001:db8::2]:1", "a [2001:db8:0:1::1]:1"},
+	} {
+		t.Run(strings.ReplaceAll(c.name, " ", "-"), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := &store{t, make(t, c.limits)}
+				join := func(what string) error {
+					key, endpoint, _ := strings.Cut(what, " ")
+					_, _, err := s.Announce(t.Context(), []byte(key), announce.Peer{Endpoint: netip.MustParseAddrPort(endpoint)}, ttl, 0, nil)
+					return err
+				}
+				refused := func() {
+					t.Helper()
+					before := s.index("127.0.0.1")
+					var full *tracker.FullError
+					if err := join(c.over); !errors.As(err, &full) || err.Error() != c.inform {
+						t.Errorf("%s: %v, want %s", c.over, err, c.inform)
+					}
+					s.expect("after a refusal", s.index("127.0.0.1"), before)
+				}
+				accepted := func(what string) {
+					t.Helper()
+					if err := join(what); err != nil {
+						t.Errorf("%s: %v", what, err)
+					}
+				}
+				for range 2 { // the second time they renew
+					for _, f := range c.fits {
+						accepted(f)
+					}
+				}
+				refused()
+				if c.beside != "" {
+					accepted(c.beside)
+				}
+				refused()
+				key, endpoint, _ := strings.Cut(c.leave, " ")
+				s.leave(key, endpoint)
+				if c.name == "keys" {
+					s.expect("one key has gone", s.index("127.0.0.1"), `"b":2`)
+				}
+				accepted(c.over)
+				// What has lapsed counts no more, once the store has had the time to see it.
+				time.Sleep(ttl + 30*time.Second)
+				for _, f := range c.fits {
+					accepted(f)
+				}
+				refused()
+			})
+		})
+	}
+	t.Run("none", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := &store{t, make(t, tracker.Limits{})}
+			for i := range 500 {
+				s.announce(fmt.Sprint("k", i), "192.0.2.1:1", 0)
+				s.announce("k", fmt.Sprintf("192.0.2.1:%d", i+1), 0)
+			}
+			s.expect("k", s.index("127.0.0.1", "k"), `"k":500`)
+		})
+	})
+}
