@@ -40,29 +40,33 @@ func (p *permutation) init(n int) {
 	}
 }
 
-// next must not be called more than n times.
-func (p *permutation) next() int {
+// fill writes the next values into out. It must not be called for more than n in all.
+func (p *permutation) fill(out []int) {
 	if p.n <= small {
-		if p.i&1 == 0 {
-			p.random = rand.Uint64()
+		for k := range out {
+			if p.i&1 == 0 {
+				p.random = rand.Uint64()
+			}
+			// 32 bits are plenty to choose among 256.
+			j := p.i + p.random>>32*(p.n-p.i)>>32
+			p.random <<= 32
+			out[k] = int(p.shuffled[j])
+			p.shuffled[j] = p.shuffled[p.i]
+			p.i++
 		}
-		// 32 bits are plenty to choose among 256.
-		j := p.i + p.random>>32*(p.n-p.i)>>32
-		p.random <<= 32
-		x := p.shuffled[j]
-		p.shuffled[j] = p.shuffled[p.i]
-		p.i++
-		return int(x)
+		return
 	}
-	for {
-		x := p.i & p.mask
-		p.i++
-		for r := range p.key { // each step is a bijection of m bits
-			x = (x ^ p.key[r].xor) * p.key[r].mul & p.mask
-			x ^= x >> p.shift
+	i, key, mask, shift := p.i, p.key, p.mask, p.shift&63
+	for k := 0; k < len(out); i++ {
+		x := i
+		for r := range key { // each step is a bijection of m bits
+			x = (x ^ key[r].xor) * key[r].mul & mask
+			x ^= x >> shift
 		}
-		if x < p.n {
-			return int(x)
+		out[k] = int(x)
+		if x < p.n { // no branch in machine code: it would be mispredicted every other time
+			k++
 		}
 	}
+	p.i = i
 }

@@ -55,9 +55,9 @@ func (d *draw) take(dst []announce.Peer, k int) []announce.Peer {
 		// at, waits for them together.
 		n := min(k, d.left, batch)
 		d.left -= n
-		for j := range n {
-			slots[j] = d.step()
-			ends[j] = d.words[slots[j]*d.width+d.width-1]
+		d.fill(slots[:n])
+		for j, i := range slots[:n] {
+			ends[j] = d.words[i*d.width+d.width-1]
 		}
 		for j, i := range slots[:n] {
 			if ends[j] == 0 || stamp(ends[j]).lapsed(d.now) {
@@ -83,15 +83,17 @@ func (d *draw) take(dst []announce.Peer, k int) []announce.Peer {
 	return dst
 }
 
-func (d *draw) step() int {
+func (d *draw) fill(slots []int) {
 	if d.next < 0 {
-		return d.order.next()
+		d.order.fill(slots)
+		return
 	}
-	i := d.next
-	if d.next++; d.next == d.cap {
-		d.next = 0
+	for j := range slots {
+		slots[j] = d.next
+		if d.next++; d.next == d.cap {
+			d.next = 0
+		}
 	}
-	return i
 }
 
 // sample appends at most want peers of t that asker sees, self excepted, which may be nil.

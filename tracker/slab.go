@@ -147,7 +147,7 @@ func (s *slab[T]) free(h handle) {
 	switch {
 	case per == 1: // large, and on the way to another size
 		s.giveBack(i)
-	case s.idle > 8+len(s.pages)/8:
+	case s.idle > 4+len(s.pages)/32:
 		s.trim()
 	default:
 		clear(s.at(h))

@@ -8,7 +8,7 @@ import (
 	"ntrack/announce"
 )
 
-// settle is how long the count of a large track may be behind.
+// settle is how long the count of a track above 1,000 peers may be behind.
 const settle = 10 * time.Second
 
 func numbered(i int) announce.Peer {
