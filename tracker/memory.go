@@ -34,7 +34,7 @@ type Memory struct {
 }
 
 const (
-	shardBits = 6
+	shardBits = 5
 	// sweepEvery is how long a lapsed peer, which nobody is shown any more, may still take memory
 	// and, in a large track, be counted.
 	sweepEvery = 5 * time.Second

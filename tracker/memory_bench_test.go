@@ -5,6 +5,7 @@ package tracker_test
 import (
 	"encoding/binary"
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"os"
 	"runtime"
@@ -49,12 +50,16 @@ func publicPeer(i int) announce.Peer {
 	return announce.Peer{Endpoint: netip.AddrPortFrom(netip.AddrFrom4([4]byte{11, byte(i >> 16), byte(i >> 8), byte(i)}), 6881)}
 }
 
+func nthKey(key *[20]byte, n int) {
+	binary.BigEndian.PutUint64(key[:], uint64(n)*0x9e3779b97f4a7c15)
+}
+
 // fill announces peers under each of keys, of 20 bytes, one round of all keys after the other.
 func fill(b *testing.B, m *tracker.Memory, keys, peers int, change func(*announce.Peer)) {
 	var key [20]byte
 	for p := range peers {
 		for k := range keys {
-			binary.BigEndian.PutUint64(key[:], uint64(k)*0x9e3779b97f4a7c15)
+			nthKey(&key, k)
 			peer := publicPeer(k*peers + p)
 			if change != nil {
 				change(&peer)
@@ -96,6 +101,27 @@ func BenchmarkMemoryAnnounce(b *testing.B) {
 	}
 }
 
+// The daily work: renewals all over 10,000 tracks of 80, from as many goroutines as there are CPUs
+// (-cpu 1,2).
+func BenchmarkMemoryTracks(b *testing.B) {
+	const keys, peers = 10_000, 80
+	m := tracker.NewMemory()
+	fill(b, m, keys, peers, nil)
+	b.ReportAllocs()
+	b.ResetTimer()
+	start := cpu(b)
+	b.RunParallel(func(pb *testing.PB) {
+		var key [20]byte
+		dst := make([]announce.Peer, 0, 50)
+		for pb.Next() {
+			i := rand.IntN(keys * peers)
+			nthKey(&key, i/peers)
+			_, _, _ = m.Announce(b.Context(), key[:], publicPeer(i), time.Hour, 50, dst)
+		}
+	})
+	b.ReportMetric(float64(cpu(b)-start)/float64(b.N), "cpu-ns/op")
+}
+
 func withID(p *announce.Peer) {
 	a := p.Endpoint.Addr().As4()
 	copy(p.ID[:], "-NT0100-")
@@ -127,6 +153,7 @@ func BenchmarkMemorySize(b *testing.B) {
 		{"1000000x1", 1_000_000, 1, nil},
 		{"1x1000000", 1, 1_000_000, nil},
 		{"200000x50", 200_000, 50, nil},
+		{"10000000x1", 10_000_000, 1, nil},
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			for range b.N {
@@ -135,13 +162,14 @@ func BenchmarkMemorySize(b *testing.B) {
 				fill(b, m, c.keys, c.peers, c.change)
 				m.Sweep()
 				rss2, heap2 := resident(b)
-				start := time.Now()
+				start, had := time.Now(), cpu(b)
 				runtime.GC()
-				gc := time.Since(start)
+				gc, used := time.Since(start), cpu(b)-had
 				n := float64(c.keys * c.peers)
 				b.ReportMetric((rss2-rss)/n, "rss-B/peer")
 				b.ReportMetric((heap2-heap)/n, "heap-B/peer")
 				b.ReportMetric(float64(gc)/1e6, "gc-ms")
+				b.ReportMetric(float64(used)/1e6, "gc-cpu-ms")
 				runtime.KeepAlive(m)
 			}
 		})

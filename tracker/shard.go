@@ -40,13 +40,17 @@ type track struct {
 // have lapsed. A larger track is left to the sweep.
 const few = 1000
 
+// pageBytes is small, because every shard has a page in part empty for each size it uses, and just
+// what Go's heap has for a span, so that one page given back leaves no hole among others.
+const pageBytes = 8192
+
 func (s *shard) init(m *Memory) {
 	s.m, s.buckets, s.count = m, nil, 0
-	s.tracks = slab[track]{room: 64}
-	s.keys = slab[byte]{room: 1024}
-	s.families = slab[family]{room: 64}
-	s.words = slab[uint32]{room: 1024}
-	s.ids = slab[announce.ID]{room: 256}
+	s.tracks = slab[track]{room: pageBytes / 20} // 20 and 24 bytes long
+	s.families = slab[family]{room: pageBytes / 24}
+	s.keys = slab[byte]{room: pageBytes}
+	s.words = slab[uint32]{room: pageBytes / 4}
+	s.ids = slab[announce.ID]{room: pageBytes / len(announce.ID{})}
 }
 
 // The shard takes the top bits of a key's hash, the tag the next, the bucket the low ones.

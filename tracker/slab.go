@@ -1,6 +1,9 @@
 package tracker
 
-import "math/bits"
+import (
+	"math"
+	"math/bits"
+)
 
 // A slab hands out blocks of Ts from a few larger pages and names them by handles, not pointers:
 // a million small tracks are some tens of thousands of objects to the garbage collector, none of
@@ -15,16 +18,18 @@ type slab[T any] struct {
 	gone uint32 // the first number of a page given back, chained by next
 }
 
-// A page has up to 64 blocks of one size.
+// A page has up to 256 blocks of one size.
 type page[T any] struct {
-	items []T    // nil when given back
-	used  uint64 // bit i: block i is taken
-	size  uint32 // of a block
+	items []T       // nil when given back
+	used  [4]uint64 // bit i: block i is taken
+	live  uint16    // how many are
+	per   uint16    // how many there are
+	size  uint32    // of a block
 	// next and prev are the others with room in this class, while it has room itself.
 	next, prev uint32
 }
 
-// A handle is a page's number and, in the low 6 bits, the block's.
+// A handle is a page's number and, in the low 8 bits, the block's.
 type handle uint32
 
 // class rounds a size up, and numbers it: exact up to 8, then four sizes to a doubling, so that a
@@ -38,12 +43,6 @@ func class(n int) (c, size int) {
 	return 4*shift + q + 1, (q + 1) << shift
 }
 
-func (s *slab[T]) perPage(size uint32) int {
-	return max(1, min(64, s.room/int(size)))
-}
-
-func (p *page[T]) full(per int) bool { return bits.OnesCount64(p.used) == per }
-
 // alloc returns a zeroed block of at least n Ts.
 func (s *slab[T]) alloc(n int) handle {
 	c, size := class(n)
@@ -56,15 +55,19 @@ func (s *slab[T]) alloc(n int) handle {
 		s.push(i, c)
 	}
 	p := &s.pages[i]
-	if p.used == 0 {
+	if p.live == 0 {
 		s.idle--
 	}
-	block := bits.TrailingZeros64(^p.used)
-	p.used |= 1 << block
-	if p.full(s.perPage(p.size)) {
+	if p.live++; p.live == p.per {
 		s.pull(i, c)
 	}
-	return handle(i<<6 | uint32(block))
+	w := 0
+	for p.used[w] == math.MaxUint64 {
+		w++
+	}
+	block := bits.TrailingZeros64(^p.used[w])
+	p.used[w] |= 1 << block
+	return handle(i<<8 | uint32(64*w+block))
 }
 
 // fresh returns the number of a new page for blocks of this size.
@@ -76,7 +79,14 @@ func (s *slab[T]) fresh(size int) uint32 {
 	}
 	p := &s.pages[i]
 	s.gone = p.next
-	*p = page[T]{items: make([]T, size*s.perPage(uint32(size))), size: uint32(size)}
+	// A slab has a page in part empty for each size: small ones while it is small itself, and
+	// then larger ones, which are fewer objects.
+	most := 64
+	if len(s.pages) > 32 {
+		most = 256
+	}
+	per := max(1, min(s.room/size, most))
+	*p = page[T]{items: make([]T, size*per), size: uint32(size), per: uint16(per)}
 	s.idle++
 	return i
 }
@@ -102,7 +112,7 @@ func (s *slab[T]) pull(i uint32, class int) {
 // trim gives back the pages that are idle.
 func (s *slab[T]) trim() {
 	for i := 1; s.idle > 0; i++ {
-		if p := &s.pages[i]; p.used == 0 && p.items != nil {
+		if p := &s.pages[i]; p.live == 0 && p.items != nil {
 			s.giveBack(uint32(i))
 		}
 	}
@@ -118,34 +128,33 @@ func (s *slab[T]) giveBack(i uint32) {
 
 // at is the block of a handle. It stays where it is until it is freed.
 func (s *slab[T]) at(h handle) []T {
-	p := &s.pages[h>>6]
-	from, to := uint32(h&63)*p.size, uint32(h&63)*p.size+p.size
+	p := &s.pages[h>>8]
+	from, to := uint32(h&255)*p.size, uint32(h&255)*p.size+p.size
 	return p.items[from:to:to]
 }
 
 // one is the block of a handle where blocks are single Ts.
-func (s *slab[T]) one(h handle) *T { return &s.pages[h>>6].items[h&63] }
+func (s *slab[T]) one(h handle) *T { return &s.pages[h>>8].items[h&255] }
 
 // free takes a block back. Handle 0 is nothing to do.
 func (s *slab[T]) free(h handle) {
 	if h == 0 {
 		return
 	}
-	i := uint32(h >> 6)
+	i := uint32(h >> 8)
 	p := &s.pages[i]
-	per := s.perPage(p.size)
-	if p.full(per) {
+	if p.live == p.per {
 		c, _ := class(int(p.size))
 		s.push(i, c)
 	}
-	p.used &^= 1 << (h & 63)
-	if p.used != 0 {
+	p.used[h&255>>6] &^= 1 << (h & 63)
+	if p.live--; p.live > 0 {
 		clear(s.at(h))
 		return
 	}
 	s.idle++
 	switch {
-	case per == 1: // large, and on the way to another size
+	case p.per == 1: // large, and on the way to another size
 		s.giveBack(i)
 	case s.idle > 4+len(s.pages)/32:
 		s.trim()
@@ -156,11 +165,13 @@ func (s *slab[T]) free(h handle) {
 
 // from is the first handle in use that is not below h, 0 at the end.
 func (s *slab[T]) from(h handle) handle {
-	for i := h >> 6; int(i) < len(s.pages); i++ {
-		if used := s.pages[i].used >> (h & 63); used != 0 {
-			return i<<6 | h&63 + handle(bits.TrailingZeros64(used))
+	for i := h >> 8; int(i) < len(s.pages); i++ {
+		for w := h & 255 >> 6; w < 4; w++ {
+			if used := s.pages[i].used[w] >> (h & 63); used != 0 {
+				return i<<8 | w<<6 | h&63 + handle(bits.TrailingZeros64(used))
+			}
+			h = 0
 		}
-		h = 0
 	}
 	return 0
 }
