@@ -1,9 +1,13 @@
 package tracker
 
-import "net/netip"
+import (
+	"net/netip"
+	"sync/atomic"
+)
 
 // Limits are what a store holds at most; 0 is no limit. Whoever would go over one is refused with
-// a [*FullError]. Nobody is turned out to make room, and a renewal is never refused.
+// a [*FullError]. Nobody is turned out to make room, and a renewal is never refused. Peers who have
+// lapsed may count for the few seconds until the store has seen it.
 type Limits struct {
 	MaxKeys        int // tracks
 	MaxPeers       int // peers, in all tracks together
@@ -14,24 +18,38 @@ type Limits struct {
 }
 
 // admit counts a peer that is about to join the track, which is 0 for a new one, or says why it
-// cannot.
+// cannot and has counted nothing.
 func (s *shard) admit(h handle, a netip.Addr) error {
 	m, l := s.m, &s.m.Limits
-	if h == 0 && l.MaxKeys > 0 && m.keys.Load() >= int64(l.MaxKeys) {
-		return &FullError{"keys", l.MaxKeys}
-	}
 	if h != 0 && l.MaxPeersPerKey > 0 && s.len(s.tracks.one(h)) >= l.MaxPeersPerKey {
 		return &FullError{"peers of this key", l.MaxPeersPerKey}
 	}
-	if n := m.peers.Add(1); l.MaxPeers > 0 && n > int64(l.MaxPeers) {
-		m.peers.Add(-1)
-		return &FullError{"peers", l.MaxPeers}
+	if h == 0 && !reserve(&m.keys, l.MaxKeys) {
+		return &FullError{"keys", l.MaxKeys}
 	}
-	if l.MaxPerAddr > 0 && !m.register(a) {
+	var full *FullError
+	switch {
+	case !reserve(&m.peers, l.MaxPeers):
+		full = &FullError{"peers", l.MaxPeers}
+	case l.MaxPerAddr > 0 && !m.register(a):
 		m.peers.Add(-1)
-		return &FullError{"registrations of this address", l.MaxPerAddr}
+		full = &FullError{"registrations of this address", l.MaxPerAddr}
+	default:
+		return nil
 	}
-	return nil
+	if h == 0 {
+		m.keys.Add(-1)
+	}
+	return full
+}
+
+// reserve counts one more, unless that is too many.
+func reserve(count *atomic.Int64, most int) bool {
+	if n := count.Add(1); most > 0 && n > int64(most) {
+		count.Add(-1)
+		return false
+	}
+	return true
 }
 
 // allowance is what registrations are counted by. ff00::/8 is nobody's address, so that those of

@@ -73,7 +73,7 @@ func TestMemoryAllocatesNothing(t *testing.T) {
 // What peers took is given back when they go: a track that was large is small again, and of many
 // tracks no more than the pages of the few that stay.
 func TestMemoryGivesBack(t *testing.T) {
-	const n = 200_000
+	const n = 60_000
 	peer := func(i int) announce.Peer {
 		return announce.Peer{Endpoint: netip.AddrPortFrom(netip.AddrFrom4([4]byte{11, byte(i >> 16), byte(i >> 8), byte(i)}), 1), ID: announce.ID{1}}
 	}

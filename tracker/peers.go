@@ -199,11 +199,11 @@ func (t *table) steps(from, to int) int {
 	return to - from
 }
 
-// room is how many peers cap slots may hold. Probing takes longer the fuller a table is; a table
-// of 8 is a few cache lines either way.
-func room(cap int) int {
-	if cap <= 8 {
-		return cap
+// room is how many peers so many slots may hold. Probing takes longer the fuller a table is; 8
+// slots are read in one go either way.
+func room(slots int) int {
+	if slots <= 8 {
+		return slots
 	}
-	return cap - cap/9
+	return slots - slots/9
 }

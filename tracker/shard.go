@@ -88,6 +88,7 @@ func (s *shard) live(key []byte, hash uint64, now stamp) handle {
 	return s.expire(h, now)
 }
 
+// add makes a track, which admit has counted. A peer has to follow.
 func (s *shard) add(key []byte, hash uint64, now stamp) handle {
 	if s.count == len(s.buckets) {
 		s.rehash(max(1, 2*len(s.buckets)))
@@ -101,7 +102,6 @@ func (s *shard) add(key []byte, hash uint64, now stamp) handle {
 	copy(block[1:], key)
 	s.link(h, hash)
 	s.count++
-	s.m.keys.Add(1)
 	return h
 }
 
@@ -183,8 +183,8 @@ func (s *shard) insert(t *track, r record, fam int, scope announce.Scope) (table
 	return v, i
 }
 
-// resize moves a table into at least n slots. It moves every peer at once: 5 ms for a million,
-// each time their number has grown by a quarter.
+// resize moves a table into at least n slots. It moves every peer at once, 10 to 20 ns each: a
+// track of a million keeps its shard waiting that long when it has grown by a quarter.
 func (s *shard) resize(t *track, fam, n int) table {
 	old := s.table(t, fam)
 	oldSlots, oldIDs := old.slots, old.ids

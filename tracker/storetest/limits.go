@@ -79,6 +79,28 @@ func RunLimits(t *testing.T, make func(*testing.T, tracker.Limits) tracker.Store
 			})
 		})
 	}
+	t.Run("together", func(t *testing.T) {
+		// Whichever limit refuses, the others must not have counted.
+		synctest.Test(t, func(t *testing.T) {
+			s := &store{t, make(t, tracker.Limits{MaxKeys: 3, MaxPeers: 3, MaxPerAddr: 2})}
+			join := func(key string, host, port byte) error {
+				p := announce.Peer{Endpoint: netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, host}), uint16(port))}
+				_, _, err := s.Announce(t.Context(), []byte(key), p, ttl, 0, nil)
+				return err
+			}
+			for i := range 10 {
+				full := []error{join("a", 1, 1), join("b", 1, 2), join("c", 1, 3), join("c", 2, 1), join("d", 2, 2), join("a", 2, 2)}
+				for j, err := range full {
+					if ok := j != 2 && j < 4; ok != (err == nil) {
+						t.Fatalf("round %d, announce %d: %v", i, j, err)
+					}
+				}
+				s.leave("a", "192.0.2.1:1")
+				s.leave("b", "192.0.2.1:2")
+				s.leave("c", "192.0.2.2:1")
+			}
+		})
+	})
 	t.Run("none", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			s := &store{t, make(t, tracker.Limits{})}
