@@ -282,7 +282,9 @@ func (s *shard) lapse(t *track, v *table, i, n int, now stamp) (next, left int) 
 
 func (s *shard) trim() {
 	if s.count == 0 {
-		s.init(s.m)
+		if s.buckets != nil {
+			s.init(s.m)
+		}
 		return
 	}
 	s.tracks.trim()
