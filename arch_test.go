@@ -17,10 +17,11 @@ import (
 // says why. A package that is not here does not belong into the house before it is.
 var arrows = map[string][]string{
 	"ntrack":                   {"ntrack/commands"},
-	"ntrack/commands":          {"ntrack/announce", "ntrack/output", "ntrack/tracker"},
+	"ntrack/commands":          {"ntrack/announce", "ntrack/output", "ntrack/tracker", "ntrack/tracker/door"},
 	"ntrack/output":            {"ntrack/announce"},
 	"ntrack/announce":          {},
 	"ntrack/tracker":           {"ntrack/announce"},
+	"ntrack/tracker/door":      {"ntrack/announce", "ntrack/tracker"},
 	"ntrack/tracker/doortest":  {"ntrack/tracker"},
 	"ntrack/tracker/storetest": {"ntrack/announce", "ntrack/tracker"},
 }

@@ -68,12 +68,12 @@ func (e *UnreachableError) Error() string {
 	var op *net.OpError
 	var call *os.SyscallError
 	var dns *net.DNSError
-	switch { // without the address, which is in front already
+	switch { // without addresses: the one that matters is in front already
 	case errors.As(err, &dns):
 		return fmt.Sprintf("tracker %s is unreachable: %s", e.Tracker.HostPort(), dns.Err)
-	case errors.As(err, &call) && call.Syscall == "connect":
+	case errors.As(err, &call):
 		err = call.Err
-	case errors.As(err, &op) && op.Op == "dial":
+	case errors.As(err, &op):
 		err = op.Err
 	}
 	return fmt.Sprintf("tracker %s is unreachable: %s", e.Tracker.HostPort(), Clean(err.Error()))

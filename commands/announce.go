@@ -106,7 +106,7 @@ func (o *announceOptions) run(c *cli.Context, s Streams) error {
 		switch {
 		case err != nil:
 			if !away {
-				s.note("%s; trying again until it is back", explain(err))
+				s.note("%s; trying again until it is back", brief(err))
 			}
 			away = true
 			if o.serve {

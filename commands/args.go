@@ -14,6 +14,12 @@ func arrange(app *cli.App, args []string) ([]string, error) {
 	if len(args) < 2 || args[len(args)-1] == "--generate-bash-completion" {
 		return args, nil
 	}
+	switch first := args[1]; { // what people type all the same
+	case first == "version" && len(args) == 2, first == "help" && len(args) == 2:
+		return []string{args[0], "--" + first}, nil
+	case first == "help" && len(args) == 3:
+		return []string{args[0], args[2], "--help"}, nil
+	}
 	cmd := app.Command(args[1])
 	if cmd == nil {
 		return args, nil
@@ -26,12 +32,13 @@ func arrange(app *cli.App, args []string) ([]string, error) {
 		}
 	}
 	var options, arguments []string
+	keyInFile := false
 	rest := args[2:]
 	for len(rest) > 0 {
 		a := rest[0]
 		rest = rest[1:]
 		switch {
-		case a == "--" && len(arguments) > 0:
+		case a == "--" && (len(arguments) > 0 || keyInFile):
 			return nil, &usageError{cmd.Name, "`--` after KEY is reserved for a command to run, which this version does not do"}
 		case a == "--":
 			arguments, rest = append(arguments, rest...), nil
@@ -39,6 +46,8 @@ func arrange(app *cli.App, args []string) ([]string, error) {
 			return []string{args[0], args[1], a}, nil
 		case len(a) > 1 && a[0] == '-':
 			options = append(options, a)
+			name, _, _ := strings.Cut(strings.TrimLeft(a, "-"), "=")
+			keyInFile = keyInFile || name == "key-file"
 			if takesValue[strings.TrimLeft(a, "-")] {
 				if len(rest) == 0 {
 					return nil, &usageError{cmd.Name, a + " needs a value"}

@@ -115,15 +115,21 @@ func Main(ctx context.Context, args []string, s Streams) int {
 	panic("unreachable: the table ends with a row for every error")
 }
 
+// brief is the error without what to do next.
+func brief(err error) string {
+	if is[*announce.Failure](err) {
+		return "the tracker refused: " + err.Error()
+	}
+	return err.Error()
+}
+
 // explain is the error and, where one is known, what to do next.
 func explain(err error) string {
-	text := err.Error()
-	hint := ""
+	text, hint := brief(err), ""
 	u, unreachable := errors.AsType[*announce.UnreachableError](err)
 	f, refused := errors.AsType[*announce.Failure](err)
 	switch {
 	case refused:
-		text = "the tracker refused: " + text
 		switch {
 		case f.Status == 401:
 			hint = "name the file with its token by --token-file"
@@ -228,7 +234,9 @@ func onUsageError(c *cli.Context, err error, _ bool) error {
 		return usage(c, "there is no option %q", "--"+strings.TrimPrefix(name, "-"))
 	}
 	var value, name string
-	if _, err := fmt.Sscanf(text, "invalid value %q for flag -%s", &value, &name); err == nil {
+	_, err1 := fmt.Sscanf(text, "invalid value %q for flag -%s", &value, &name)
+	_, err2 := fmt.Sscanf(text, "invalid boolean value %q for -%s", &value, &name)
+	if err1 == nil || err2 == nil {
 		name = strings.TrimSuffix(name, ":")
 		return usage(c, "--%s %q: %s is wanted", name, announce.Clean(value), wanted(c.Command, name))
 	}

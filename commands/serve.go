@@ -33,7 +33,11 @@ func serveCommand(s Streams) *cli.Command {
 			&cli.DurationFlag{Name: "interval", Value: tracker.DefaultInterval, DefaultText: "1m", Usage: "ask peers to announce every `D`, whole seconds from 1s to 1h; they lapse after 2.5 times that"},
 			&cli.BoolFlag{Name: "index", Usage: "show everybody every key, at /ntrk/ and by full scrape"},
 			&cli.StringFlag{Name: "token-file", Usage: "serve only who sends the access token in `FILE`"},
-			&cli.IntFlag{Name: "max-conns", Usage: "take at most `N` connections at a time; 0 for no limit", Value: 100_000},
+			&cli.IntFlag{Name: "max-keys", Usage: "keep at most `N` keys; 0 for no limit, here and below", Value: 1_000_000},
+			&cli.IntFlag{Name: "max-peers", Usage: "keep at most `N` peers", Value: 10_000_000},
+			&cli.IntFlag{Name: "max-peers-per-key", Usage: "keep at most `N` peers of one key", Value: 1_000_000},
+			&cli.IntFlag{Name: "max-per-addr", Usage: "keep at most `N` registrations of one IPv4 address or IPv6 /64", Value: 10_000},
+			&cli.IntFlag{Name: "max-conns", Usage: "take at most `N` connections at a time", Value: 100_000},
 			&cli.DurationFlag{Name: "request-timeout", Value: door.DefaultTimeout, Usage: "cut a client whose request takes longer than `D`"},
 			&cli.DurationFlag{Name: "idle-timeout", Value: door.DefaultIdle, DefaultText: "2m", Usage: "close a connection that has had no request for `D`"},
 			&cli.StringSliceFlag{Name: "proxy", Usage: "believe X-Forwarded-For from reverse proxies in the network `CIDR`; may be repeated"},
@@ -70,9 +74,17 @@ func (o *serveOptions) build(c *cli.Context, s Streams) error {
 		return usage(c, "--interval %v: whole seconds from 1s to 1h", d)
 	}
 	o.tracker.Index = c.Bool("index")
-	if o.server.MaxConns = c.Int("max-conns"); o.server.MaxConns < 0 {
-		return usage(c, "--max-conns %d: 0 or more", o.server.MaxConns)
+	store := tracker.NewMemory()
+	for name, limit := range map[string]*int{
+		"max-keys": &store.Limits.MaxKeys, "max-peers": &store.Limits.MaxPeers,
+		"max-peers-per-key": &store.Limits.MaxPeersPerKey, "max-per-addr": &store.Limits.MaxPerAddr,
+		"max-conns": &o.server.MaxConns,
+	} {
+		if *limit = c.Int(name); *limit < 0 {
+			return usage(c, "--%s %d: 0 or more", name, *limit)
+		}
 	}
+	o.tracker.Store = store
 	for _, name := range []string{"request-timeout", "idle-timeout"} {
 		if err := atLeast(c, name, time.Second); err != nil {
 			return err

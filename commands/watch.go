@@ -75,7 +75,7 @@ func (o *watchOptions) run(c *cli.Context, s Streams) error {
 			return err
 		case err != nil:
 			if !away {
-				s.note("%s; trying again until it is back", explain(err))
+				s.note("%s; trying again until it is back", brief(err))
 			}
 			away = true
 			if o.serve {
