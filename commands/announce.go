@@ -92,38 +92,29 @@ func (o *announceOptions) run(c *cli.Context, s Streams) error {
 		}
 		return o.print(s, reply)
 	}
-	var local localTracker
-	defer local.stop()
-	if o.serve {
-		if err := local.start(ctx, c, o.tracker, s); err != nil {
-			return err
-		}
+	there := presence{s: s, tracker: o.tracker, serve: o.serve}
+	defer there.end()
+	if err := there.begin(c); err != nil {
+		return err
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	you, away := "", false
+	you := ""
 	err := o.Stay(ctx, o.tracker, o.request, func(reply *announce.Reply, err error) {
-		switch {
-		case err != nil:
-			if !away {
-				s.note("%s; trying again until it is back", brief(err))
-			}
-			away = true
-			if o.serve {
-				_ = local.start(ctx, c, o.tracker, s) // whoever served it may be gone
-			}
+		if err != nil {
+			there.failed(ctx, err)
 			return
-		case you == "":
+		}
+		there.answered()
+		seen := reply.You.String()
+		if you == "" {
 			if err := o.print(s, reply); err != nil {
 				cancel(err)
 			}
-		case away:
-			s.note("the tracker is back")
-		}
-		if seen := reply.You.String(); you != "" && seen != you {
+		} else if seen != you {
 			s.note("the tracker sees you as %s now", seen)
 		}
-		you, away = reply.You.String(), false
+		you = seen
 	})
 	switch {
 	case ctx.Err() != nil && err != nil && you != "":

@@ -33,10 +33,6 @@ func clientFlags() []cli.Flag {
 	}
 }
 
-func serveFlag() cli.Flag {
-	return &cli.BoolFlag{Name: "serve", Usage: "if no tracker listens at TRACKER, which is on this machine, run one inside this command"}
-}
-
 // client is what those options come to.
 type client struct {
 	announce.Client

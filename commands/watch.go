@@ -61,31 +61,20 @@ func (o *watchOptions) run(c *cli.Context, s Streams) error {
 			cancel(errReaderGone)
 		}
 	}()
-	var local localTracker
-	defer local.stop()
-	if o.serve {
-		if err := local.start(ctx, c, o.tracker, s); err != nil {
-			return err
-		}
+	there := presence{s: s, tracker: o.tracker, serve: o.serve}
+	defer there.end()
+	if err := there.begin(c); err != nil {
+		return err
 	}
-	started, away := false, false
+	started := false
 	for ev, err := range o.Watch(ctx, o.tracker, o.key, o.every) {
 		switch {
 		case err != nil && !started:
 			return err
 		case err != nil:
-			if !away {
-				s.note("%s; trying again until it is back", brief(err))
-			}
-			away = true
-			if o.serve {
-				_ = local.start(ctx, c, o.tracker, s) // whoever served it may be gone
-			}
-			continue
+			there.failed(ctx, err)
 		case ev.Type == announce.EventPeers && started:
-			s.note("the tracker is back")
-			away = false
-			continue
+			there.answered()
 		case ev.Type == announce.EventPeers:
 			started = true
 			if o.once {
