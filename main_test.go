@@ -46,7 +46,7 @@ func TestMain(m *testing.M) {
 //
 //	exits CODE COMMAND...      run it; it has to end with this exit code, and to keep to standard error
 //	start NAME COMMAND...      run it beside the script; its results go to NAME.out, the rest to NAME.err
-//	signal NAME INT|TERM|KILL  send it a signal
+//	signal NAME HUP|INT|TERM|KILL  send it a signal
 //	ends NAME CODE             wait until it ends, with this exit code (-1: by a signal)
 //	waitfile FILE VAR          wait for a file, and put what is in it into a variable
 //	waitline FILE REGEXP       wait until a line of a file matches
@@ -216,8 +216,8 @@ func environ(ts *testscript.TestScript) []string {
 }
 
 func cmdSignal(ts *testscript.TestScript, neg bool, args []string) {
-	signals := map[string]syscall.Signal{"INT": syscall.SIGINT, "TERM": syscall.SIGTERM, "KILL": syscall.SIGKILL}
-	usage(ts, !neg && len(args) == 2 && signals[args[1]] != 0, "signal NAME INT|TERM|KILL")
+	signals := map[string]syscall.Signal{"HUP": syscall.SIGHUP, "INT": syscall.SIGINT, "TERM": syscall.SIGTERM, "KILL": syscall.SIGKILL}
+	usage(ts, !neg && len(args) == 2 && signals[args[1]] != 0, "signal NAME HUP|INT|TERM|KILL")
 	ts.Check(jobOf(ts, args[0]).cmd.Process.Signal(signals[args[1]]))
 }
 

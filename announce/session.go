@@ -62,9 +62,8 @@ func (c *Client) Stay(ctx context.Context, t Tracker, r Request, news func(*Repl
 			}
 		}
 	}
-	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(d.timeout(), 5*time.Second))
-	defer cancel()
-	return d.Leave(last, t, r)
+	d.Timeout = min(d.timeout(), 5*time.Second)
+	return d.Leave(context.WithoutCancel(ctx), t, r)
 }
 
 // backoff is how long to wait after so many failures in a row.

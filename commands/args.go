@@ -11,8 +11,13 @@ import (
 // write `ntrack announce host KEY --port 4000`. A "--" before the arguments ends the options. One
 // after them is reserved for a command to run.
 func arrange(app *cli.App, args []string) ([]string, error) {
-	if len(args) < 2 || args[len(args)-1] == "--generate-bash-completion" {
+	if len(args) < 2 {
 		return args, nil
+	}
+	if args[len(args)-1] == "--generate-bash-completion" {
+		// With a "--" in front of the cursor cli would take this for an argument, and a Tab would
+		// run the command.
+		return slices.DeleteFunc(slices.Clone(args), func(a string) bool { return a == "--" }), nil
 	}
 	switch first := args[1]; { // what people type all the same
 	case first == "version" && len(args) == 2, first == "help" && len(args) == 2:

@@ -64,6 +64,7 @@ var exitCodes = []exitCode{
 	{3, "the tracker is unreachable", is[*announce.UnreachableError]},
 	{4, "the tracker refused", is[*announce.Failure]},
 	{5, "the condition was not met in time", func(error) bool { return false }}, // reserved: nothing waits for one yet
+	{129, "interrupted by SIGHUP", interruptedBy(syscall.SIGHUP)},
 	{130, "interrupted by SIGINT", interruptedBy(syscall.SIGINT)},
 	{143, "interrupted by SIGTERM", interruptedBy(syscall.SIGTERM)},
 	{1, "failed in any other way", func(error) bool { return true }},
@@ -147,12 +148,14 @@ func explain(err error) string {
 	case errors.Is(err, syscall.EADDRNOTAVAIL) && unreachable:
 		hint = "--from has to name an address of this machine, and only one connection at a time leads from there to the tracker"
 	case !unreachable:
+	case is[*net.AddrError](err):
+		hint = "--from is of another address family than the tracker"
 	case isCertificate(err):
 		hint = "for a private tracker name its authority's certificate by --ca FILE"
 	case isTimeout(err):
 		hint = "check its name and port, or give it longer by --timeout"
 	case isNoHost(err):
-		hint = "check the name"
+		hint = "check the name (of two arguments the first is the TRACKER)"
 	default:
 		host, port, _ := net.SplitHostPort(u.Tracker.HostPort())
 		switch {

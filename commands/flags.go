@@ -52,7 +52,7 @@ func (o *client) build(c *cli.Context, s Streams) error {
 		wanted = "[TRACKER], with the KEY in --key-file"
 		key, err := readLine(c.Context, c.String("key-file"), s.In)
 		if err != nil {
-			return fmt.Errorf("key-file: %w", err)
+			return fmt.Errorf("--key-file: %w", err)
 		}
 		args = append(args, key)
 	}
@@ -84,6 +84,9 @@ func (o *client) build(c *cli.Context, s Streams) error {
 		return usage(c, "--output %q: table, json or text", announce.Clean(string(o.format)))
 	}
 	if c.Bool("quiet") {
+		if c.IsSet("output") && o.format != output.Text {
+			return usage(c, "--quiet and --output %s exclude each other", o.format)
+		}
 		o.format = output.Text
 	}
 	if o.Timeout = c.Duration("timeout"); o.Timeout <= 0 {
@@ -91,17 +94,17 @@ func (o *client) build(c *cli.Context, s Streams) error {
 	}
 	if file := c.String("token-file"); file != "" {
 		if o.Token, err = readToken(c.Context, file, s.In); err != nil {
-			return fmt.Errorf("token-file: %w", err)
+			return fmt.Errorf("--token-file: %w", err)
 		}
 	}
 	if file := c.String("ca"); file != "" {
 		pem, err := os.ReadFile(file)
 		if err != nil {
-			return fmt.Errorf("ca: %w", err)
+			return fmt.Errorf("--ca: %w", err)
 		}
 		pool := x509.NewCertPool()
 		if !pool.AppendCertsFromPEM(pem) {
-			return fmt.Errorf("ca: %s holds no certificate in PEM form", file)
+			return fmt.Errorf("--ca: %s holds no certificate in PEM form", file)
 		}
 		o.TLS = &tls.Config{RootCAs: pool}
 	}

@@ -58,7 +58,7 @@ func describe(f cli.Flag) string {
 	if env := df.GetEnvVars(); len(env) > 0 {
 		usage += " [$" + strings.Join(env, ", $") + "]"
 	}
-	if d := df.GetDefaultText(); df.TakesValue() && d != "" && d != "0" {
+	if d := df.GetDefaultText(); df.TakesValue() && d != "" && d != "0" && d != "0s" {
 		usage += " (default " + strings.Trim(d, `"`) + ")"
 	}
 	return "  " + strings.Join(names, ", ") + "\n" + wrap(usage, 72, "        ")

@@ -1,6 +1,8 @@
 package commands
 
 import (
+	"strings"
+
 	"github.com/urfave/cli/v2"
 
 	"ntrack/announce"
@@ -40,12 +42,22 @@ func (o *listOptions) run(c *cli.Context, s Streams) error {
 	}
 	if len(reply.Peers) == 0 && o.format == output.Table {
 		s.note("no peers under %s", o.key)
+		if c.NArg() == 1 && looksLikeTracker(o.key.String()) {
+			s.note("one argument is the KEY; for the index of a tracker: ntrack list -t %s", o.key)
+		}
 	}
 	if err := output.WriteReply(s.Out, o.format, o.tracker, reply); err != nil {
 		return err
 	}
 	sampleNote(s, reply)
 	return nil
+}
+
+// looksLikeTracker says that a key was perhaps meant as a tracker's name.
+func looksLikeTracker(key string) bool {
+	t, err := announce.ParseTracker(key)
+	_, _, hasPort := strings.Cut(key, ":")
+	return err == nil && (hasPort || t.Loopback())
 }
 
 // A hiddenIndexError says that the tracker shows no index, which is the usual way.

@@ -57,6 +57,8 @@ type serveOptions struct {
 	server   door.Server
 	listen   []string
 	addrFile string
+	// tokenFile is only for the greeting.
+	tokenFile string
 }
 
 func (o *serveOptions) build(c *cli.Context, s Streams) error {
@@ -104,9 +106,9 @@ func (o *serveOptions) build(c *cli.Context, s Streams) error {
 	if file := c.String("token-file"); file != "" {
 		token, err := readToken(c.Context, file, s.In)
 		if err != nil {
-			return fmt.Errorf("token-file: %w", err)
+			return fmt.Errorf("--token-file: %w", err)
 		}
-		o.tracker.Token = token
+		o.tracker.Token, o.tokenFile = token, file
 	}
 	return nil
 }
@@ -129,7 +131,7 @@ func (o *serveOptions) run(ctx context.Context, s Streams) error {
 	}
 	if o.addrFile != "" {
 		if err := writeFile(o.addrFile, strings.Join(bound, "\n")+"\n"); err != nil {
-			return fmt.Errorf("addr-file: %w", err)
+			return fmt.Errorf("--addr-file: %w", err)
 		}
 	}
 	o.greet(s, bound)
@@ -150,6 +152,10 @@ func (o *serveOptions) run(ctx context.Context, s Streams) error {
 // greet says where the tracker is and what to type next.
 func (o *serveOptions) greet(s Streams, bound []string) {
 	for _, addr := range bound {
+		if ap, err := netip.ParseAddrPort(addr); err == nil && ap.Addr().IsUnspecified() {
+			s.note("tracker at port %d of every address of this machine, in memory; Ctrl-C ends it", ap.Port())
+			continue
+		}
 		s.note("tracker at http://%s/ntrk/, in memory; Ctrl-C ends it", addr)
 	}
 	at := "" // the address that the commands need to be told
@@ -158,6 +164,9 @@ func (o *serveOptions) greet(s Streams, bound []string) {
 		if !ap.Addr().IsLoopback() && !ap.Addr().IsUnspecified() {
 			at = ap.String() + " "
 		}
+	}
+	if o.tokenFile != "" {
+		at += "--token-file " + o.tokenFile + " "
 	}
 	s.note("try: ntrack announce %slobby --port 4000", at)
 	s.note("     ntrack list %slobby", at)
@@ -186,19 +195,34 @@ func shutdown(srv *door.Server) {
 	_ = srv.Shutdown(ctx)
 }
 
-// writeFile puts a whole file in place at once: a script that waits for it never reads half.
+// writeFile puts a whole file in place at once: a script that waits for it never reads half. What
+// is there and no plain file, such as a pipe or a device, is written to and not replaced.
 func writeFile(name, text string) error {
-	f, err := os.CreateTemp(filepath.Dir(name), ".ntrack-*")
+	target := name
+	if link, err := os.Readlink(name); err == nil {
+		if target = link; !filepath.IsAbs(link) {
+			target = filepath.Join(filepath.Dir(name), link)
+		}
+	}
+	if info, err := os.Stat(target); err == nil && !info.Mode().IsRegular() {
+		f, err := os.OpenFile(target, os.O_WRONLY, 0)
+		if err != nil {
+			return err
+		}
+		_, err = f.WriteString(text)
+		return errors.Join(err, f.Close())
+	}
+	temp := fmt.Sprintf("%s.%d", target, os.Getpid())
+	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
 	if err != nil {
 		return err
 	}
 	_, err = f.WriteString(text)
-	err = errors.Join(err, f.Chmod(0o644), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), name)
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(temp, target)
 	}
 	if err != nil {
-		_ = os.Remove(f.Name())
+		_ = os.Remove(temp)
 	}
 	return err
 }

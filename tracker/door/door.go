@@ -243,6 +243,9 @@ func (c *conn) readHead(buf *buffers) (int, error) {
 			buf.in = buf.in[:copy(buf.in, bytes.TrimLeft(buf.in, "\r\n"))]
 			c.posted = len(buf.in) == 0
 		}
+		if len(buf.in) > 0 && !isToken(buf.in[:1]) && buf.in[0] != '\r' && buf.in[0] != '\n' {
+			return 0, refusal("no HTTP request") // a TLS client, mostly: tell it before it waits
+		}
 		if n := headEnd(buf.in, searched); n > 0 {
 			if n > maxHead {
 				return 0, refusal("request line and headers: at most " + strconv.Itoa(maxHead) + " bytes")
