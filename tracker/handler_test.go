@@ -66,33 +66,16 @@ func TestHandlerMounted(t *testing.T) {
 	}
 }
 
-// The way of every request allocates nothing: parse, decide, store, write.
-func TestAnswerAllocatesNothing(t *testing.T) {
-	tr := &tracker.Tracker{}
-	call := tracker.Call{Method: "GET", Remote: netip.MustParseAddrPort("192.0.2.1:1"), Accept: []byte("application/json, text/plain;q=0.5")}
-	target, dst := make([]byte, 0, 512), make([]byte, 0, 8192)
-	for i := range 60 {
-		call.Target = fmt.Appendf(target, "/ntrk/k?port=%d", 1000+i)
-		tr.Answer(t.Context(), &call, dst)
-	}
-	for _, tt := range []struct{ method, target string }{
-		{"GET", "/ntrk/k?port=4000"},
-		{"GET", "/ntrk/k?port=4000&format=text"},
-		{"GET", "/ntrk/k?port=4000&compact=1&format=bencode"},
-		{"GET", "/announce?info_hash=k&port=4000&compact=1&peer_id=-TR2940-k8hj0wgej6ch"},
-		{"GET", "/announce?info_hash=k&port=4000"},
-		{"GET", "/ntrk/k?port=0"},
-		{"DELETE", "/ntrk/k?port=4001"},
-		{"GET", "/scrape?info_hash=k"},
-	} {
-		n := testing.AllocsPerRun(200, func() {
-			call.Method, call.Target = tt.method, append(target, tt.target...)
-			if resp, _ := tr.Answer(t.Context(), &call, dst); resp.Status/100 != 2 {
-				t.Error(resp.Status)
-			}
-		})
-		if n > 0 && !raceEnabled {
-			t.Errorf("%v allocations for %s %s", n, tt.method, tt.target)
+// Who is refused is not told until when he is listed.
+func TestRefusedHasNoExpires(t *testing.T) {
+	store := tracker.NewMemory()
+	store.Limits.MaxPeers = 1
+	tr := &tracker.Tracker{Store: store}
+	for i, target := range []string{"/ntrk/k?port=1", "/ntrk/k?port=2", "/announce?info_hash=k&port=3"} {
+		call := tracker.Call{Method: "GET", Target: []byte(target), Remote: netip.MustParseAddrPort("192.0.2.1:1")}
+		resp, body := tr.Answer(t.Context(), &call, nil)
+		if (resp.TTL == 0) != (i > 0) {
+			t.Errorf("%s: %d, ttl %v, %q", target, resp.Status, resp.TTL, body)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package tracker
 
 import (
+	"math"
 	"net/netip"
 	"sync/atomic"
 )
@@ -13,7 +14,8 @@ type Limits struct {
 	MaxPeers       int // peers, in all tracks together
 	MaxPeersPerKey int
 	// MaxPerAddr is for the registrations, in all tracks together, of one IPv4 address or of one
-	// IPv6 /64, which is what one subscriber gets.
+	// IPv6 /64, which is what one subscriber gets. 65535 is the most. It costs 8 MB, whatever
+	// the number of addresses.
 	MaxPerAddr int
 }
 
@@ -52,34 +54,37 @@ func reserve(count *atomic.Int64, most int) bool {
 	return true
 }
 
-// allowance is what registrations are counted by. ff00::/8 is nobody's address, so that those of
-// the two families never meet.
-func allowance(a netip.Addr) uint64 {
+// counters is how many counters a shard has for addresses.
+const counters = 1 << 17
+
+// counter is the shard that counts an address, and its counter there. Addresses have their own by
+// a seeded hash, and two that meet share an allowance: with a million addresses one in four does,
+// which matters only to a limit of a few. A count for each would take more memory than the peers.
+func (m *Memory) counter(a netip.Addr) (*shard, int) {
 	var buf [5]uint32
 	r := pack(&buf, netip.AddrPortFrom(a, 0))
-	if len(r) == 2 {
-		return 0xff<<56 | uint64(r[0])
+	network := uint64(r[0])
+	if len(r) > 2 {
+		network = network<<32 | uint64(r[1]) // the /64
+	} else {
+		network |= 0xff << 56 // which begins no IPv6 address that a peer has
 	}
-	return uint64(r[0])<<32 | uint64(r[1])
-}
-
-// counter is the shard that counts an address. Its addrMu is the last lock anybody takes.
-func (m *Memory) counter(by uint64) *shard {
-	return &m.shards[(by^m.mix[0])*m.mix[1]>>(64-shardBits)]
+	h := fold(fold(network^m.mix[0], m.mix[1]), m.mix[0]|1)
+	return &m.shards[h>>(64-shardBits)], int(h % counters)
 }
 
 func (m *Memory) register(a netip.Addr) bool {
-	by := allowance(a)
-	c := m.counter(by)
-	c.addrMu.Lock()
-	defer c.addrMu.Unlock()
-	if c.addrs[by] >= m.Limits.MaxPerAddr {
+	s, i := m.counter(a)
+	s.addrMu.Lock() // the last lock anybody takes
+	defer s.addrMu.Unlock()
+	if s.addrs == nil {
+		s.addrs = make([]uint16, counters)
+	}
+	if int(s.addrs[i]) >= min(m.Limits.MaxPerAddr, math.MaxUint16) {
 		return false
 	}
-	if c.addrs == nil {
-		c.addrs = make(map[uint64]int)
-	}
-	c.addrs[by]++
+	s.addrs[i]++
+	s.registered++
 	return true
 }
 
@@ -89,14 +94,11 @@ func (m *Memory) release(a netip.Addr) {
 	if m.Limits.MaxPerAddr <= 0 {
 		return
 	}
-	by := allowance(a)
-	c := m.counter(by)
-	c.addrMu.Lock()
-	defer c.addrMu.Unlock()
-	if c.addrs[by]--; c.addrs[by] == 0 {
-		delete(c.addrs, by)
-	}
-	if len(c.addrs) == 0 {
-		c.addrs = nil // a map does not shrink
+	s, i := m.counter(a)
+	s.addrMu.Lock()
+	defer s.addrMu.Unlock()
+	s.addrs[i]--
+	if s.registered--; s.registered == 0 {
+		s.addrs = nil
 	}
 }

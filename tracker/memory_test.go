@@ -25,51 +25,6 @@ func TestMemoryLimits(t *testing.T) {
 	})
 }
 
-// A store in use allocates nothing: neither for peers who come and go, nor for keys that do.
-func TestMemoryAllocatesNothing(t *testing.T) {
-	if raceEnabled {
-		t.Skip("not under the race detector")
-	}
-	m := tracker.NewMemory()
-	dst := make([]announce.Peer, 0, 100)
-	peer := func(i int) announce.Peer {
-		p := announce.Peer{Endpoint: netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), 1)}
-		if i%2 == 0 {
-			p.Endpoint = netip.AddrPortFrom(netip.AddrFrom16([16]byte{0x20, 1, 15: byte(i)}), 1)
-			p.ID[0] = byte(i)
-		}
-		return p
-	}
-	keys := make([][]byte, 50)
-	for k := range keys {
-		keys[k] = fmt.Appendf(nil, "key %d", k)
-	}
-	round := 0
-	visit := func() {
-		round++
-		for k, key := range keys {
-			p := peer(k + round)
-			for range 2 {
-				if _, _, err := m.Announce(t.Context(), key, p, time.Hour, 50, dst); err != nil {
-					t.Fatal(err)
-				}
-				_, _, _ = m.Announce(t.Context(), []byte("everybody"), p, time.Hour, 50, dst)
-			}
-			_, _, _ = m.Look(t.Context(), key, p.Endpoint.Addr(), 50, dst)
-			_ = m.Leave(t.Context(), key, p.Endpoint)
-			if k%3 == 0 {
-				_ = m.Leave(t.Context(), []byte("everybody"), p.Endpoint)
-			}
-		}
-	}
-	for range 1000 { // until every table and slab is as large as it gets
-		visit()
-	}
-	if n := testing.AllocsPerRun(200, visit); n > 0 {
-		t.Errorf("%v allocations for some 200 calls", n)
-	}
-}
-
 // What peers took is given back when they go: a track that was large is small again, and of many
 // tracks no more than the pages of the few that stay.
 func TestMemoryGivesBack(t *testing.T) {

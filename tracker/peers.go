@@ -133,16 +133,24 @@ func (t *table) at(i int) record {
 // home is the slot where the search for a peer begins. The seed keeps those who choose their
 // addresses from choosing where they collide.
 func (t *table) home(r record) int {
-	h, port := t.seed[0], len(r)-1
-	for i, w := range r {
-		if i == port {
-			w >>= 16
+	port := len(r) - 1
+	h := t.seed[0] ^ uint64(r[port]>>16)
+	for i, w := range r[:port] {
+		if i > 0 {
+			h = fold(h, t.seed[1])
 		}
-		hi, lo := bits.Mul64(h^uint64(w), t.seed[1])
-		h = hi ^ lo
+		h ^= uint64(w) << 16
 	}
+	// Twice: after once the ports of one address are an arithmetic progression, and one seed in a
+	// hundred puts them close together.
+	h = fold(fold(h, t.seed[1]), t.seed[0]|1)
 	slot, _ := bits.Mul64(h, uint64(t.cap))
 	return int(slot)
+}
+
+func fold(a, b uint64) uint64 {
+	hi, lo := bits.Mul64(a, b)
+	return hi ^ lo
 }
 
 // find returns the slot of a peer, or else the empty one where it would go, which is out of range

@@ -43,7 +43,7 @@ type draw struct {
 
 // maxSteps bounds the search where few of very many peers can be given, for these are not worth
 // holding everybody else up: 50 wanted are found where one slot in a hundred has one.
-func maxSteps(want int) int { return 4096 + 100*want }
+const maxSteps = 8192
 
 // take appends at most k peers, and fewer only at the end of the table or of the patience for it.
 func (d *draw) take(dst []announce.Peer, k int) []announce.Peer {
@@ -118,7 +118,7 @@ func (s *shard) sample(dst []announce.Peer, t *track, want int, asker announce.S
 	take, had := shares(want, n[0], n[1]), len(dst)
 	for i := range draws {
 		d := &draws[i]
-		if d.left = min(d.cap, maxSteps(want)); d.left == 0 {
+		if d.left = min(d.cap, maxSteps); d.left == 0 {
 			continue
 		}
 		d.asker, d.now = asker, now

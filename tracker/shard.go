@@ -23,7 +23,9 @@ type shard struct {
 
 	// registrations per address, of addresses in this shard's care: see [Limits.MaxPerAddr].
 	addrMu sync.Mutex
-	addrs  map[uint64]int
+	addrs  []uint16 // registrations by counter
+	// registered is the sum of addrs.
+	registered int
 }
 
 // A track has the peers of a key. It is there as long as it has one.

@@ -156,8 +156,9 @@ func (t *Tracker) answer(ctx context.Context, c *Call, s *scratch, resp *Respons
 	case announce.Announce:
 		var res Result
 		reply.Peers, res, err = t.store.Announce(ctx, req.Key.Bytes(), peer, reply.TTL, t.want(req), s.peers[:0])
-		reply.Count = res.Count
-		resp.TTL = reply.TTL
+		if reply.Count = res.Count; err == nil {
+			resp.TTL = reply.TTL
+		}
 	case announce.Look:
 		reply.You = netip.AddrPortFrom(origin.Addr(), 0)
 		reply.Peers, reply.Count, err = t.store.Look(ctx, req.Key.Bytes(), origin.Addr(), t.want(req), s.peers[:0])
@@ -212,7 +213,9 @@ func (t *Tracker) scrape(ctx context.Context, c *Call, s *scratch, asker netip.A
 	if err != nil {
 		return nil, err
 	}
-	s.tracks = tracks[:0]
+	if cap(tracks) <= 4096 { // an index may be large, and is rare
+		s.tracks = tracks[:0]
+	}
 	form := formOf(&s.req, c.Accept)
 	resp.Type = contentType(&s.req, form)
 	dst = announce.AppendTracks(dst, form, tracks)

@@ -54,7 +54,8 @@ type Server struct {
 	Logf func(format string, args ...any)
 
 	once    sync.Once
-	buffers sync.Pool // of *buffers
+	inputs  sync.Pool // of *[]byte
+	outputs sync.Pool // of *output
 	ending  atomic.Bool
 	date    atomic.Pointer[stamp]
 	mu      sync.Mutex
@@ -63,17 +64,19 @@ type Server struct {
 	active  sync.WaitGroup
 }
 
-// buffers are what a request needs and the next of any connection can use again.
-type buffers struct {
-	in, out, body []byte
-	call          tracker.Call
+// output is what an answer needs, and only for that long: a connection that idles holds none, or
+// ten thousand of them would hold the largest replies they ever got.
+type output struct {
+	out, body []byte
+	call      tracker.Call
 }
 
 // ErrClosed is what Serve returns after Shutdown.
 var ErrClosed = errors.New("door: server closed")
 
 func (s *Server) init() {
-	s.buffers.New = func() any { return &buffers{in: make([]byte, 0, firstRead)} }
+	s.inputs.New = func() any { b := make([]byte, 0, firstRead); return &b }
+	s.outputs.New = func() any { return new(output) }
 	s.open, s.listens = make(map[*conn]struct{}), make(map[net.Listener]struct{})
 	if s.Timeout <= 0 {
 		s.Timeout = DefaultTimeout
@@ -86,10 +89,19 @@ func (s *Server) init() {
 // Serve accepts connections from l until that fails or Shutdown, and closes l.
 func (s *Server) Serve(l net.Listener) error {
 	s.once.Do(s.init)
+	defer l.Close()
 	s.mu.Lock()
+	if s.ending.Load() {
+		s.mu.Unlock()
+		return ErrClosed
+	}
 	s.listens[l] = struct{}{}
 	s.mu.Unlock()
-	defer l.Close()
+	defer func() {
+		s.mu.Lock()
+		delete(s.listens, l)
+		s.mu.Unlock()
+	}()
 	for pause := time.Duration(0); ; {
 		nc, err := l.Accept()
 		switch {
@@ -118,11 +130,17 @@ func isTemporary(err error) bool {
 
 func (s *Server) start(nc net.Conn) {
 	c := &conn{s: s, nc: nc}
-	c.remote, _ = netip.ParseAddrPort(nc.RemoteAddr().String())
 	if a, ok := nc.RemoteAddr().(*net.TCPAddr); ok {
 		c.remote = a.AddrPort()
+	} else if nc.RemoteAddr() != nil {
+		c.remote, _ = netip.ParseAddrPort(nc.RemoteAddr().String())
 	}
 	s.mu.Lock()
+	if s.ending.Load() { // nobody may join those Shutdown waits for
+		s.mu.Unlock()
+		_ = nc.Close()
+		return
+	}
 	full := s.MaxConns > 0 && len(s.open) >= s.MaxConns
 	if !full {
 		s.open[c] = struct{}{}
@@ -130,6 +148,10 @@ func (s *Server) start(nc net.Conn) {
 	}
 	s.mu.Unlock()
 	if full {
+		if _, plain := nc.(*net.TCPConn); !plain { // TLS would first wait for the client
+			_ = nc.Close()
+			return
+		}
 		_ = nc.SetWriteDeadline(time.Now().Add(time.Second))
 		_, _ = io.WriteString(nc, "HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\n"+
 			"Content-Length: 21\r\nRetry-After: 60\r\nConnection: close\r\n\r\ntoo many connections\n")
@@ -143,8 +165,8 @@ func (s *Server) start(nc net.Conn) {
 // waits for them until ctx ends; then it closes what is left.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.once.Do(s.init)
-	s.ending.Store(true)
 	s.mu.Lock()
+	s.ending.Store(true)
 	for l := range s.listens {
 		_ = l.Close()
 	}
@@ -181,51 +203,54 @@ type conn struct {
 	// until is the deadline set last. It is moved only once a good part of it is used up: to set
 	// one costs as much as to parse a request.
 	until  time.Time
+	begun  bool // the deadline is that of a request
 	posted bool // the last request was a POST, which old clients end with one CRLF too many
+	in     []byte
 }
 
 func (c *conn) serve() {
-	buf := c.s.buffers.Get().(*buffers)
-	buf.in = buf.in[:0]
+	in := c.s.inputs.Get().(*[]byte)
+	c.in = (*in)[:0]
 	defer func() {
-		if cap(buf.body) > 1<<20 { // an index; no need to keep that much for what comes next
-			buf.body, buf.out = nil, nil
-		}
-		if p := recover(); p != nil && c.s.Logf != nil {
+		if p := recover(); p == nil {
+			*in = c.in
+			c.s.inputs.Put(in)
+		} else if c.s.Logf != nil {
 			c.s.Logf("panic while serving %s: %v\n%s", c.remote, p, debug.Stack())
 		}
 		_ = c.nc.Close()
-		c.s.buffers.Put(buf)
 		c.s.mu.Lock()
 		delete(c.s.open, c)
 		c.s.mu.Unlock()
 		c.s.active.Done()
 	}()
+	c.deadline(true) // whoever connects has something to ask
 	var h head
 	for {
-		n, err := c.readHead(buf)
+		n, err := c.readHead()
 		if err != nil {
 			if refused, ok := err.(refusal); ok {
-				c.refuse(buf, refused)
+				c.refuse(refused)
 			}
 			return
 		}
-		if err := h.parse(buf.in[:n]); err != nil {
-			c.refuse(buf, refusal(err.Error()))
+		if err := h.parse(c.in[:n]); err != nil {
+			c.refuse(refusal(err.Error()))
 			return
 		}
-		used, left, err := c.drain(buf, &h, n)
+		used, left, err := c.drain(&h, n)
 		if err != nil {
 			return
 		}
-		if !c.answer(buf, &h, !h.keepAlive || left > 0) {
+		if !c.answer(&h, !h.keepAlive || left > 0) {
 			if left > 0 {
 				c.linger()
 			}
 			return
 		}
 		c.posted = h.method == "POST"
-		buf.in = buf.in[:copy(buf.in, buf.in[used:])]
+		c.in = c.in[:copy(c.in, c.in[used:])]
+		c.begun = false
 	}
 }
 
@@ -234,41 +259,38 @@ type refusal string
 
 func (r refusal) Error() string { return string(r) }
 
-// readHead reads until buf.in begins with a whole head and returns how long that is.
-func (c *conn) readHead(buf *buffers) (int, error) {
-	started := len(buf.in) > 0 // pipelined
-	c.deadline(started)
+// readHead reads until c.in begins with a whole head and returns how long that is.
+func (c *conn) readHead() (int, error) {
+	c.deadline(len(c.in) > 0) // what is here already was pipelined
 	for searched := 0; ; {
 		if c.posted {
-			buf.in = buf.in[:copy(buf.in, bytes.TrimLeft(buf.in, "\r\n"))]
-			c.posted = len(buf.in) == 0
+			c.in = c.in[:copy(c.in, bytes.TrimLeft(c.in, "\r\n"))]
+			c.posted = len(c.in) == 0
 		}
-		if len(buf.in) > 0 && !isToken(buf.in[:1]) && buf.in[0] != '\r' && buf.in[0] != '\n' {
+		if len(c.in) > 0 && !isToken(c.in[:1]) && c.in[0] != '\r' && c.in[0] != '\n' {
 			return 0, refusal("no HTTP request") // a TLS client, mostly: tell it before it waits
 		}
-		if n := headEnd(buf.in, searched); n > 0 {
+		if n := headEnd(c.in, searched); n > 0 {
 			if n > maxHead {
 				return 0, refusal("request line and headers: at most " + strconv.Itoa(maxHead) + " bytes")
 			}
 			return n, nil
 		}
-		searched = len(buf.in)
+		searched = len(c.in)
 		if searched > maxHead {
 			return 0, refusal("request line and headers: at most " + strconv.Itoa(maxHead) + " bytes")
 		}
-		if searched > 0 && !started {
-			started = true
+		if searched > 0 {
 			c.deadline(true)
-		}
-		if !started {
+		} else {
 			c.idle.Store(true)
 			if c.s.ending.Load() {
 				return 0, ErrClosed
 			}
 		}
-		err := c.read(buf)
+		err := c.read()
 		c.idle.Store(false)
-		if err == io.EOF && len(buf.in) > 0 {
+		if err == io.EOF && len(c.in) > 0 {
 			err = refusal("request cut short")
 		}
 		if err != nil {
@@ -277,38 +299,41 @@ func (c *conn) readHead(buf *buffers) (int, error) {
 	}
 }
 
-// read reads what there is, behind what buf.in has.
-func (c *conn) read(buf *buffers) error {
-	if len(buf.in) == cap(buf.in) {
-		buf.in = append(buf.in, make([]byte, max(cap(buf.in), firstRead))...)[:len(buf.in)]
+// read reads what there is, behind what c.in has.
+func (c *conn) read() error {
+	if len(c.in) == cap(c.in) {
+		c.in = append(c.in, make([]byte, max(cap(c.in), firstRead))...)[:len(c.in)]
 	}
-	n, err := c.nc.Read(buf.in[len(buf.in):cap(buf.in)])
-	buf.in = buf.in[:len(buf.in)+n]
+	n, err := c.nc.Read(c.in[len(c.in):cap(c.in)])
+	c.in = c.in[:len(c.in)+n]
 	if n > 0 {
 		return nil
 	}
 	return err
 }
 
-// deadline gives a request that has begun its time, or an idle connection its own.
+// deadline gives a request that has begun its time, once, or an idle connection its own.
 func (c *conn) deadline(begun bool) {
+	if c.begun {
+		return
+	}
 	now := time.Now()
-	if begun {
+	if c.begun = begun; begun {
 		c.until = now.Add(c.s.Timeout)
 	} else {
-		left := c.until.Sub(now)
-		if left > c.s.Idle*7/8 {
+		// A little more than Idle, so that it need not be moved for every request.
+		if left := c.until.Sub(now); c.s.Idle <= left && left <= c.s.Idle*9/8 {
 			return
 		}
-		c.until = now.Add(c.s.Idle)
+		c.until = now.Add(c.s.Idle * 9 / 8)
 	}
 	_ = c.nc.SetDeadline(c.until)
 }
 
 // drain reads what follows a head of n bytes and belongs to the request, and ignores it. It returns
-// how much of buf.in is used up, and how much of the body is left because it is too much.
-func (c *conn) drain(buf *buffers, h *head, n int) (used int, left int64, err error) {
-	here := min(h.length, int64(len(buf.in)-n))
+// how much of c.in is used up, and how much of the body is left because it is too much.
+func (c *conn) drain(h *head, n int) (used int, left int64, err error) {
+	here := min(h.length, int64(len(c.in)-n))
 	used, left = n+int(here), h.length-here
 	if left == 0 {
 		return used, 0, nil
@@ -324,40 +349,39 @@ func (c *conn) drain(buf *buffers, h *head, n int) (used int, left int64, err er
 }
 
 // answer asks the tracker and sends what it says. It reports whether the connection goes on.
-func (c *conn) answer(buf *buffers, h *head, close bool) bool {
-	call := &buf.call
-	*call = tracker.Call{
+func (c *conn) answer(h *head, close bool) bool {
+	o := c.s.outputs.Get().(*output)
+	o.call = tracker.Call{
 		Method: h.method, Target: h.target, Remote: c.remote,
 		Accept: h.accept, Authorization: h.authorization, ForwardedFor: h.forwardedFor, FetchMode: h.fetchMode,
 		Origin: h.origin, Page: h.page,
 	}
 	var resp tracker.Response
-	resp, buf.body = c.s.Tracker.Answer(context.Background(), call, buf.body[:0])
+	resp, o.body = c.s.Tracker.Answer(context.Background(), &o.call, o.body[:0])
 	close = close || resp.Close || c.s.ending.Load()
-	c.send(buf, &resp, h, close)
-	return c.flush(buf) && !close
+	return c.send(o, &resp, h, close) && !close
 }
 
 // refuse answers what is no request that a tracker could see.
-func (c *conn) refuse(buf *buffers, why refusal) {
+func (c *conn) refuse(why refusal) {
+	o := c.s.outputs.Get().(*output)
 	resp := tracker.Response{Status: 400, Type: "text/plain; charset=utf-8"}
-	buf.body = append(append(buf.body[:0], why...), '\n')
-	c.send(buf, &resp, &head{minor: 1}, true)
-	if c.flush(buf) {
+	o.body = append(append(o.body[:0], why...), '\n')
+	if c.send(o, &resp, &head{minor: 1}, true) {
 		c.linger()
 	}
 }
 
-// send appends a reply to buf.out.
-func (c *conn) send(buf *buffers, resp *tracker.Response, h *head, close bool) {
+// send writes a reply whose body is in o, and gives o back.
+func (c *conn) send(o *output, resp *tracker.Response, h *head, close bool) bool {
 	now := time.Now()
-	out := append(buf.out, "HTTP/1.1 "...)
+	out := append(o.out[:0], "HTTP/1.1 "...)
 	out = append(out, status(resp.Status)...)
 	out = c.s.appendDate(append(out, "\r\nDate: "...), now)
 	out = resp.AppendHeader(append(out, "\r\n"...), now)
 	if resp.Status != 204 {
 		out = append(out, "Content-Length: "...)
-		out = append(strconv.AppendInt(out, int64(len(buf.body)), 10), "\r\n"...)
+		out = append(strconv.AppendInt(out, int64(len(o.body)), 10), "\r\n"...)
 	}
 	switch {
 	case close:
@@ -367,15 +391,16 @@ func (c *conn) send(buf *buffers, resp *tracker.Response, h *head, close bool) {
 	}
 	out = append(out, "\r\n"...)
 	if h.method != "HEAD" {
-		out = append(out, buf.body...)
+		out = append(out, o.body...)
 	}
-	buf.out = out
-}
-
-// flush writes buf.out.
-func (c *conn) flush(buf *buffers) bool {
-	_, err := c.nc.Write(buf.out)
-	buf.out = buf.out[:0]
+	if c.until.Sub(now) < c.s.Timeout { // the request used it up; the reply has its own time
+		_ = c.nc.SetWriteDeadline(now.Add(c.s.Timeout))
+	}
+	_, err := c.nc.Write(out)
+	if o.out = out; cap(out) <= maxBody {
+		o.call = tracker.Call{}
+		c.s.outputs.Put(o)
+	}
 	return err == nil
 }
 

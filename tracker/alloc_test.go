@@ -1,0 +1,87 @@
+//go:build !race
+
+package tracker_test
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+
+	"ntrack/announce"
+	"ntrack/tracker"
+)
+
+// The way of every request allocates nothing: parse, decide, store, write. (Not under
+// the race detector, which makes pools allocate.)
+func TestAnswerAllocatesNothing(t *testing.T) {
+	tr := &tracker.Tracker{}
+	call := tracker.Call{Method: "GET", Remote: netip.MustParseAddrPort("192.0.2.1:1"), Accept: []byte("application/json, text/plain;q=0.5")}
+	target, dst := make([]byte, 0, 512), make([]byte, 0, 8192)
+	for i := range 60 {
+		call.Target = fmt.Appendf(target, "/ntrk/k?port=%d", 1000+i)
+		tr.Answer(t.Context(), &call, dst)
+	}
+	for _, tt := range []struct{ method, target string }{
+		{"GET", "/ntrk/k?port=4000"},
+		{"GET", "/ntrk/k?port=4000&format=text"},
+		{"GET", "/ntrk/k?port=4000&compact=1&format=bencode"},
+		{"GET", "/announce?info_hash=k&port=4000&compact=1&peer_id=-TR2940-k8hj0wgej6ch"},
+		{"GET", "/announce?info_hash=k&port=4000"},
+		{"GET", "/ntrk/k?port=0"},
+		{"DELETE", "/ntrk/k?port=4001"},
+		{"GET", "/scrape?info_hash=k"},
+	} {
+		n := testing.AllocsPerRun(200, func() {
+			call.Method, call.Target = tt.method, append(target, tt.target...)
+			if resp, _ := tr.Answer(t.Context(), &call, dst); resp.Status/100 != 2 {
+				t.Error(resp.Status)
+			}
+		})
+		if n > 0 {
+			t.Errorf("%v allocations for %s %s", n, tt.method, tt.target)
+		}
+	}
+}
+
+// A store in use allocates nothing: neither for peers who come and go, nor for keys that do.
+func TestMemoryAllocatesNothing(t *testing.T) {
+	m := tracker.NewMemory()
+	dst := make([]announce.Peer, 0, 100)
+	peer := func(i int) announce.Peer {
+		p := announce.Peer{Endpoint: netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), 1)}
+		if i%2 == 0 {
+			p.Endpoint = netip.AddrPortFrom(netip.AddrFrom16([16]byte{0x20, 1, 15: byte(i)}), 1)
+			p.ID[0] = byte(i)
+		}
+		return p
+	}
+	keys := make([][]byte, 50)
+	for k := range keys {
+		keys[k] = fmt.Appendf(nil, "key %d", k)
+	}
+	round := 0
+	visit := func() {
+		round++
+		for k, key := range keys {
+			p := peer(k + round)
+			for range 2 {
+				if _, _, err := m.Announce(t.Context(), key, p, time.Hour, 50, dst); err != nil {
+					t.Fatal(err)
+				}
+				_, _, _ = m.Announce(t.Context(), []byte("everybody"), p, time.Hour, 50, dst)
+			}
+			_, _, _ = m.Look(t.Context(), key, p.Endpoint.Addr(), 50, dst)
+			_ = m.Leave(t.Context(), key, p.Endpoint)
+			if k%3 == 0 {
+				_ = m.Leave(t.Context(), []byte("everybody"), p.Endpoint)
+			}
+		}
+	}
+	for range 1000 { // until every table and slab is as large as it gets
+		visit()
+	}
+	if n := testing.AllocsPerRun(200, visit); n > 0 {
+		t.Errorf("%v allocations for some 200 calls", n)
+	}
+}

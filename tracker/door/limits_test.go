@@ -1,0 +1,77 @@
+package door_test
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"ntrack/tracker"
+	"ntrack/tracker/door"
+)
+
+// A TLS client too many that says nothing does not keep others from being accepted.
+func TestMaxConnsTLS(t *testing.T) {
+	std := httptest.NewTLSServer(nil) // for its certificate
+	defer std.Close()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &door.Server{Tracker: &tracker.Tracker{}, MaxConns: 1, Logf: t.Errorf}
+	go s.Serve(tls.NewListener(l, &tls.Config{Certificates: std.TLS.Certificates}))
+	defer s.Shutdown(t.Context())
+	secure := std.Client().Transport.(*http.Transport).TLSClientConfig
+	first, err := tls.Dial("tcp", l.Addr().String(), secure)
+	if err != nil {
+		t.Fatal(err)
+	}
+	get(t, first, bufio.NewReader(first), "/ntrk/k?port=1")
+	mute := dial(t, l.Addr().String())
+	if n, _ := mute.Read(make([]byte, 1)); n != 0 {
+		t.Error("the one too many got an answer")
+	}
+	first.Close()
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		c, err := tls.Dial("tcp", l.Addr().String(), secure)
+		if err == nil {
+			get(t, c, bufio.NewReader(c), "/ntrk/k?port=1")
+			c.Close()
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
+}
+
+// Connections that come while the server is shut down neither panic nor outlive it.
+func TestShutdownRace(t *testing.T) {
+	for range 100 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := &door.Server{Tracker: &tracker.Tracker{}}
+		ended := make(chan error)
+		go func() { ended <- s.Serve(l) }()
+		for range 3 {
+			go func() {
+				if c, err := net.Dial("tcp", l.Addr().String()); err == nil {
+					_, _ = c.Read(make([]byte, 1))
+					c.Close()
+				}
+			}()
+		}
+		if err := s.Shutdown(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-ended; err != door.ErrClosed {
+			t.Fatal(err)
+		}
+	}
+}
