@@ -1,0 +1,276 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"math/bits"
+	"syscall"
+	"time"
+	"unsafe"
+)
+
+// A load is clients in a closed loop: each announces again as soon as it has its reply. It is one
+// thread that never sleeps, so that the server pays for no wake-up of its clients, as it would
+// not if they were on another machine; nor does it go through Go's scheduler or poller.
+type load struct {
+	*population
+	port      int
+	clients   int
+	keepAlive bool
+	listsSelf bool // see population.check
+	anyKey    bool // the replies are those to key 0
+	yield     bool // the server has no CPU of its own
+
+	// next is who announces next; more is false at the end.
+	next func() (key, peer int, more bool)
+
+	ep     int
+	conns  []client
+	active int
+	done   int
+	times  histogram
+}
+
+type client struct {
+	fd        int
+	key, peer int
+	sent      bool
+	began     time.Duration
+	n         int
+	buf       [2048]byte
+}
+
+const (
+	epollET    = 1 << 31
+	epollInET  = epollET | syscall.EPOLLIN | syscall.EPOLLRDHUP
+	epollEndET = epollET | syscall.EPOLLRDHUP // there is something to read, and nothing after it
+	stuck      = 10 * time.Second
+)
+
+// run puts the server under load. After warm it calls begin, and end when d more have passed; what
+// next says may end it before.
+func (l *load) run(warm, d time.Duration, begin, end func()) error {
+	var err error
+	if l.ep, err = syscall.EpollCreate1(syscall.EPOLL_CLOEXEC); err != nil {
+		return err
+	}
+	defer syscall.Close(l.ep)
+	l.conns = make([]client, l.clients)
+	defer func() {
+		for i := range l.conns {
+			if c := &l.conns[i]; c.fd > 0 {
+				_ = syscall.Close(c.fd)
+			}
+		}
+	}()
+	base := time.Now()
+	last := time.Duration(0)
+	for i := range l.conns {
+		if err := l.start(i, 0); err != nil {
+			return err
+		}
+	}
+	var events [64]syscall.EpollEvent
+	phase := 0 // warming up, measuring, over
+	for l.active > 0 {
+		timeout := uintptr(0)
+		if l.yield {
+			timeout = 1
+		}
+		n, _, errno := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, uintptr(l.ep), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), timeout, 0, 0)
+		if errno != 0 && errno != syscall.EINTR {
+			return errno
+		}
+		now := time.Since(base)
+		switch {
+		case errno != 0 || n == 0:
+			n = 0
+			if now-last > stuck {
+				return fmt.Errorf("no reply for %v", stuck)
+			}
+		default:
+			last = now
+		}
+		if phase == 0 && now >= warm {
+			begin()
+			l.done, l.times = 0, histogram{}
+			phase, base = 1, time.Now()
+			for i := range l.conns {
+				l.conns[i].began -= now
+			}
+			now, last = 0, 0
+		}
+		if phase == 1 && now >= d {
+			end()
+			phase = 2
+		}
+		for _, e := range events[:n] {
+			if err := l.event(int(e.Fd), e.Events, now, phase < 2); err != nil {
+				return err
+			}
+		}
+	}
+	if phase < 2 {
+		end()
+	}
+	return nil
+}
+
+// start lets client i announce.
+func (l *load) start(i int, now time.Duration) error {
+	c := &l.conns[i]
+	key, peer, more := l.next()
+	if !more {
+		return nil
+	}
+	l.active++
+	c.key, c.peer, c.began, c.n, c.sent = key, peer, now, 0, false
+	if c.fd == 0 {
+		if err := l.connect(i); err != nil {
+			return err
+		}
+	}
+	return l.send(c)
+}
+
+func (l *load) connect(i int) error {
+	fd, _, errno := syscall.RawSyscall(syscall.SYS_SOCKET, syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC, 0)
+	if errno != 0 {
+		return errno
+	}
+	c := &l.conns[i]
+	c.fd = int(fd)
+	to := syscall.RawSockaddrInet4{Family: syscall.AF_INET, Addr: [4]byte{127, 0, 0, 1}}
+	*(*[2]byte)(unsafe.Pointer(&to.Port)) = [2]byte{byte(l.port >> 8), byte(l.port)}
+	_, _, errno = syscall.RawSyscall(syscall.SYS_CONNECT, fd, uintptr(unsafe.Pointer(&to)), unsafe.Sizeof(to))
+	if errno != 0 && errno != syscall.EINPROGRESS {
+		return fmt.Errorf("connect: %w", errno)
+	}
+	events := uint32(epollInET)
+	if !l.keepAlive {
+		events = epollEndET
+	}
+	return l.control(syscall.EPOLL_CTL_ADD, i, events)
+}
+
+func (l *load) control(op uintptr, i int, events uint32) error {
+	e := syscall.EpollEvent{Events: events, Fd: int32(i)}
+	if _, _, errno := syscall.RawSyscall6(syscall.SYS_EPOLL_CTL, uintptr(l.ep), op, uintptr(l.conns[i].fd), uintptr(unsafe.Pointer(&e)), 0, 0); errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// send writes the request. On the loopback device a connection is there when connect returns, even
+// where that does not wait; one that is not is written to later.
+func (l *load) send(c *client) error {
+	r := l.request(c.key, c.peer)
+	n, _, errno := syscall.RawSyscall(syscall.SYS_WRITE, uintptr(c.fd), uintptr(unsafe.Pointer(&r[0])), uintptr(len(r)))
+	switch {
+	case errno == syscall.EAGAIN:
+		return l.control(syscall.EPOLL_CTL_MOD, c.index(l), epollInET|syscall.EPOLLOUT)
+	case errno != 0:
+		return fmt.Errorf("send: %w", errno)
+	case int(n) != len(r):
+		return errors.New("send: cut short")
+	}
+	c.sent = true
+	return nil
+}
+
+func (c *client) index(l *load) int {
+	return int((uintptr(unsafe.Pointer(c)) - uintptr(unsafe.Pointer(&l.conns[0]))) / unsafe.Sizeof(*c))
+}
+
+// event takes what has come for client i.
+func (l *load) event(i int, events uint32, now time.Duration, again bool) error {
+	c := &l.conns[i]
+	if !c.sent {
+		return l.send(c)
+	}
+	b := c.buf[c.n:]
+	n, _, errno := syscall.RawSyscall(syscall.SYS_READ, uintptr(c.fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)))
+	if errno == syscall.EAGAIN {
+		return nil
+	}
+	if errno != 0 {
+		return fmt.Errorf("receive: %w", errno)
+	}
+	c.n += int(n)
+	whole, err := replyLen(c.buf[:c.n])
+	if err != nil {
+		return err
+	}
+	ended := events&(syscall.EPOLLRDHUP|syscall.EPOLLHUP) != 0
+	switch {
+	case whole > 0 && c.n > whole, ended && c.n != whole:
+		return fmt.Errorf("%d bytes, of which a reply of %d: %q", c.n, whole, c.buf[:c.n])
+	case c.n != whole, !l.keepAlive && !ended:
+		return nil // to be continued
+	case l.keepAlive && ended:
+		return errors.New("the server ended a connection that was to be kept")
+	}
+	key := c.key
+	if l.anyKey {
+		key = 0
+	}
+	if err := l.check(c.buf[:c.n], key, c.peer, l.listsSelf); err != nil {
+		return err
+	}
+	l.times.add(now - c.began)
+	l.done++
+	l.active--
+	if !l.keepAlive {
+		syscall.RawSyscall(syscall.SYS_CLOSE, uintptr(c.fd), 0, 0)
+		c.fd = 0
+	}
+	if !again {
+		return nil
+	}
+	return l.start(i, now)
+}
+
+// random makes every announce come from any peer of any key.
+func (l *load) random(seed uint64) {
+	x := seed | 1
+	l.next = func() (int, int, bool) {
+		x ^= x << 13 // xorshift64
+		x ^= x >> 7
+		x ^= x << 17
+		return int(x >> 33 % uint64(l.keys)), int(x & 0xffffffff % uint64(l.peers)), true
+	}
+}
+
+// everyone makes every peer announce once.
+func (l *load) everyone() {
+	n := 0
+	l.next = func() (int, int, bool) {
+		i := n
+		n++
+		return i % l.keys, i / l.keys % l.peers, i < l.keys*l.peers
+	}
+}
+
+// A histogram counts durations, to 3 %.
+type histogram [64 * 32]uint32
+
+func (h *histogram) add(d time.Duration) {
+	v := uint64(max(d, 0)) + 32
+	e := bits.Len64(v) - 6
+	h[e<<5+int(v>>e)-32]++
+}
+
+// percentile is the duration that a share of all are not longer than.
+func (h *histogram) percentile(share float64) time.Duration {
+	total := 0
+	for _, n := range h {
+		total += int(n)
+	}
+	left := int(share * float64(total))
+	for i, n := range h {
+		if left -= int(n); left < 0 {
+			return time.Duration(uint64(i&31+32)<<(i>>5)) - 32
+		}
+	}
+	return 0
+}

@@ -1,0 +1,387 @@
+//go:build linux
+
+// Command bench compares trackers in one run: this module's two doors, opentracker where it is
+// installed, and a floor, which is the least that any server can do. docs/performance.md says what
+// is measured, how, and what came out.
+//
+//	go run ./bench
+//	go run ./bench -quick -only close,door,floor
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log"
+	"os"
+	"os/exec"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+)
+
+func main() {
+	log.SetFlags(0)
+	if len(os.Args) > 2 && os.Args[1] == "role" {
+		if err := runRole(os.Args[2:]); err != nil {
+			log.Fatal(strings.Join(os.Args[1:3], " "), ": ", err)
+		}
+		return
+	}
+	if err := run(os.Args[1:], os.Stdout, os.Stderr); err != nil && !errors.Is(err, flag.ErrHelp) {
+		log.Fatal("bench: ", err)
+	}
+}
+
+// The sections of a run, and the servers in it.
+const (
+	keepAlive = "keep-alive" // requests follow each other on 64 connections
+	oneEach   = "close"      // each request has a connection of its own
+	memory    = "memory"     // resident memory for each peer
+	growth    = "growth"     // what more peers do to memory and time
+)
+
+// bench is one run.
+type bench struct {
+	rounds  int
+	time    time.Duration // of a round
+	warm    time.Duration // before a round
+	rest    time.Duration
+	only    []string
+	keys    int
+	million int // peers of the memory section
+	clients int
+	profile string
+
+	cpus               []int
+	serverCPU, loadCPU int
+	servers            []*server
+	log                io.Writer
+	report             report
+}
+
+func run(args []string, stdout, stderr io.Writer) error {
+	b := &bench{log: stderr}
+	f := flag.NewFlagSet("bench", flag.ContinueOnError)
+	f.SetOutput(stderr)
+	f.IntVar(&b.rounds, "rounds", 9, "measure each server `N` times in each mode")
+	f.DurationVar(&b.time, "time", time.Second, "measure for `D` in each round")
+	only := f.String("only", "", "a comma-separated `LIST` of sections (keep-alive, close, memory, growth) and servers (floor, door, nethttp, opentracker, door-2); all where it names none")
+	quick := f.Bool("quick", false, "a smaller run, to see that it works")
+	jsonFile := f.String("json", "", "write everything measured to `FILE`")
+	mdFile := f.String("md", "", "put the tables into `FILE`, between two markers")
+	f.StringVar(&b.profile, "cpuprofile", "", "write a profile of the door's CPU time under load to `FILE`")
+	if err := f.Parse(args); err != nil {
+		return err
+	}
+	if f.NArg() > 0 {
+		return fmt.Errorf("surplus argument %q", f.Arg(0))
+	}
+	b.warm, b.rest, b.keys, b.million, b.clients = 250*time.Millisecond, 5*time.Second, 10_000, 1_000_000, 64
+	if *quick {
+		b.rounds, b.time, b.rest, b.keys, b.million = min(b.rounds, 3), min(b.time, 300*time.Millisecond), time.Second, 1000, 200_000
+	}
+	if *only != "" {
+		b.only = strings.Split(*only, ",")
+	}
+	return b.run(stdout, *jsonFile, *mdFile)
+}
+
+var sections = []string{keepAlive, oneEach, memory, growth}
+var names = []string{"floor", "door", "nethttp", "opentracker", "door-2"}
+
+// wants says whether a section or server is to be in the run: -only names it, or none of its kind.
+func (b *bench) wants(kind []string, name string) bool {
+	return slices.Contains(b.only, name) || !slices.ContainsFunc(b.only, func(o string) bool { return slices.Contains(kind, o) })
+}
+
+func (b *bench) run(stdout io.Writer, jsonFile, mdFile string) error {
+	for _, o := range b.only {
+		if !slices.Contains(sections, o) && !slices.Contains(names, o) {
+			return fmt.Errorf("-only %s: no such section or server", o)
+		}
+	}
+	if b.rounds < 1 {
+		return errors.New("-rounds: at least 1")
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var err error
+	if b.cpus, err = allowedCPUs(); err != nil {
+		return err
+	}
+	b.loadCPU, b.serverCPU = b.cpus[0], b.cpus[len(b.cpus)-1]
+	defer func() { _ = pinProcess(os.Getpid(), setOf(b.cpus...)) }()
+	if err := pinProcess(os.Getpid(), setOf(b.loadCPU)); err != nil {
+		return err
+	}
+	b.report = report{Machine: machine(len(b.cpus)), Rounds: b.rounds, Seconds: b.time.Seconds(), Keys: b.keys, Peers: maxPeers}
+	if b.loadCPU == b.serverCPU {
+		b.note("one CPU only: server and load share it, and the numbers mean little")
+	}
+	for _, section := range []string{memory, growth} {
+		if !b.wants(sections, section) {
+			continue
+		}
+		for _, p := range memoryPlans(b.million, section == growth) {
+			r, err := b.measureMemory(p)
+			if err != nil {
+				return fmt.Errorf("%s, %d keys of %d: %w", section, p.Keys, p.Peers, err)
+			}
+			if section == memory {
+				b.report.Memory = append(b.report.Memory, r)
+			} else {
+				b.report.Growth = append(b.report.Growth, r)
+			}
+		}
+	}
+	if b.wants(sections, keepAlive) || b.wants(sections, oneEach) {
+		err := b.compare()
+		for _, s := range b.servers {
+			s.stop()
+		}
+		if err != nil {
+			return err
+		}
+	}
+	b.report.print(stdout)
+	if jsonFile != "" {
+		text, err := json.MarshalIndent(b.report, "", "\t")
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(jsonFile, append(text, '\n'), 0o644); err != nil {
+			return err
+		}
+	}
+	if mdFile != "" {
+		return b.report.into(mdFile)
+	}
+	return nil
+}
+
+func (b *bench) note(format string, args ...any) { fmt.Fprintf(b.log, "bench: "+format+"\n", args...) }
+
+// startServers starts and fills them.
+func (b *bench) startServers() error {
+	var doorServer *server
+	for _, name := range names {
+		if !b.wants(names, name) {
+			continue
+		}
+		var s *server
+		var err error
+		switch name {
+		case "opentracker":
+			if _, missing := exec.LookPath(name); missing != nil {
+				b.note("opentracker is not installed, and left out")
+				continue
+			}
+			s, err = spawnOpentracker(b.serverCPU, b.loadCPU, b.keys)
+		case "door-2": // the same process as the door, with GOMAXPROCS=2 while it is measured
+			if len(b.cpus) < 2 || doorServer == nil {
+				continue
+			}
+			twice := *doorServer
+			s = &twice
+			s.name, s.procs, s.borrowed = name, 2, true
+		case "door":
+			args := []string{"door"}
+			if b.profile != "" {
+				args = append(args, "-cpuprofile="+b.profile)
+			}
+			s, err = spawnRole(name, b.serverCPU, b.loadCPU, args...)
+			doorServer = s
+		default:
+			s, err = spawnRole(name, b.serverCPU, b.loadCPU, name)
+		}
+		if err != nil {
+			return err
+		}
+		b.servers = append(b.servers, s)
+		if s.borrowed {
+			continue
+		}
+		s.floor, s.keepAlive = name == "floor", name != "opentracker"
+		if err := b.populate(s); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		if name == "door" && b.profile != "" {
+			if _, err := s.tell("profile"); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// populate has every peer announce once.
+func (b *bench) populate(s *server) error {
+	r := populated{Name: s.name}
+	if !s.floor {
+		before, err := rssOf(s.pid)
+		if err != nil {
+			return err
+		}
+		l := b.load(s, newPopulation(b.keys, maxPeers, 0, s.keepAlive))
+		l.everyone()
+		if err := l.run(0, time.Hour, func() {}, func() {}); err != nil {
+			return err
+		}
+		if l.done != b.keys*maxPeers {
+			return fmt.Errorf("%d of %d announced", l.done, b.keys*maxPeers)
+		}
+		after, err := rssOf(s.pid)
+		if err != nil {
+			return err
+		}
+		r.Baseline, r.Running = before, float64(after-before)/float64(b.keys*maxPeers)
+		b.report.Populated = append(b.report.Populated, r)
+	}
+	return s.pause()
+}
+
+func (b *bench) load(s *server, p *population) *load {
+	return &load{population: p, port: s.port, clients: b.clients, keepAlive: s.keepAlive, listsSelf: s.listsSelf || s.floor, anyKey: s.floor, yield: b.loadCPU == b.serverCPU}
+}
+
+// compare measures every server in every mode, in turns.
+func (b *bench) compare() error {
+	began := time.Now()
+	if err := b.startServers(); err != nil {
+		return err
+	}
+	// Threads that Go started meanwhile may have the servers' CPU.
+	if err := pinProcess(os.Getpid(), setOf(b.loadCPU)); err != nil {
+		return err
+	}
+	if err := b.atRest(); err != nil {
+		return err
+	}
+	b.note("servers started and filled in %.0f s", time.Since(began).Seconds())
+	for _, mode := range []string{keepAlive, oneEach} {
+		if !b.wants(sections, mode) {
+			continue
+		}
+		m := modeReport{Mode: mode}
+		p := newPopulation(b.keys, maxPeers, 50, mode == keepAlive)
+		for _, s := range b.servers {
+			if s.keepAlive || mode == oneEach {
+				m.Servers = append(m.Servers, &serverReport{Name: s.name})
+			}
+		}
+		for r := range b.rounds {
+			for _, s := range b.servers {
+				i := slices.IndexFunc(m.Servers, func(sr *serverReport) bool { return sr.Name == s.name })
+				if i < 0 {
+					continue
+				}
+				l := b.load(s, p)
+				l.keepAlive = mode == keepAlive
+				l.random(mix(uint64(r)))
+				round, err := b.round(s, l)
+				if err != nil {
+					return fmt.Errorf("%s, %s: %w", s.name, mode, err)
+				}
+				m.Servers[i].All = append(m.Servers[i].All, round)
+			}
+		}
+		m.finish()
+		b.report.Modes = append(b.report.Modes, m)
+	}
+	return nil
+}
+
+// atRest sees what CPU time the filled servers take when nobody announces.
+func (b *bench) atRest() error {
+	use := make([]usage, len(b.servers))
+	for i, s := range b.servers {
+		if err := s.resume(); err != nil {
+			return err
+		}
+		use[i], _ = usageOf(s.pid)
+	}
+	time.Sleep(b.rest)
+	for i, s := range b.servers {
+		now, err := usageOf(s.pid)
+		if err != nil {
+			return err
+		}
+		for j := range b.report.Populated {
+			if p := &b.report.Populated[j]; p.Name == s.name {
+				p.AtRest = float64(now.cpu-use[i].cpu) / float64(b.rest)
+			}
+		}
+	}
+	for _, s := range b.servers {
+		if err := s.pause(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// round measures a server once; all others sleep.
+func (b *bench) round(s *server, l *load) (round, error) {
+	var r round
+	if err := s.resume(); err != nil {
+		return r, err
+	}
+	if s.procs > 1 {
+		if err := s.spread(s.procs, b.cpus[0], b.serverCPU); err != nil {
+			return r, err
+		}
+	}
+	var before, after, selfBefore, selfAfter usage
+	var stolenBefore, stolenAfter time.Duration
+	var began, ended time.Time
+	var errs [4]error
+	done := 0
+	err := l.run(b.warm, b.time, func() {
+		stolenBefore = stolen(b.cpus[0], b.serverCPU)
+		selfBefore, errs[0] = usageOf(os.Getpid())
+		before, errs[1] = usageOf(s.pid)
+		began = time.Now()
+	}, func() {
+		ended, done = time.Now(), l.done
+		after, errs[2] = usageOf(s.pid)
+		selfAfter, errs[3] = usageOf(os.Getpid())
+		stolenAfter = stolen(b.cpus[0], b.serverCPU)
+	})
+	if err := errors.Join(append(errs[:], err)...); err != nil {
+		return r, err
+	}
+	if done == 0 {
+		return r, errors.New("nobody was answered")
+	}
+	if s.procs > 1 {
+		if err := s.spread(1, b.serverCPU); err != nil {
+			return r, err
+		}
+	}
+	took := ended.Sub(began)
+	r = round{
+		CPU:       float64(after.cpu-before.cpu) / 1e3 / float64(done),
+		PerSecond: float64(done) / took.Seconds(),
+		P50:       float64(l.times.percentile(0.5)) / 1e3,
+		P99:       float64(l.times.percentile(0.99)) / 1e3,
+		Busy:      float64(after.cpu-before.cpu) / float64(took),
+		Noise:     float64(stolenAfter-stolenBefore) / float64(took),
+	}
+	if s.procs <= 1 { // else server and load share a CPU, and wait for each other
+		r.Noise += float64(after.waited-before.waited+selfAfter.waited-selfBefore.waited) / float64(took)
+	}
+	return r, s.pause()
+}
+
+// spread gives a child CPUs, and as many Go threads at a time.
+func (s *server) spread(procs int, cpus ...int) error {
+	if err := pinProcess(s.pid, setOf(cpus...)); err != nil {
+		return err
+	}
+	_, err := s.tell(fmt.Sprint("procs ", procs))
+	return err
+}

@@ -1,0 +1,247 @@
+//go:build linux
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// report is what a run found out.
+type report struct {
+	Date      string         `json:"date"`
+	Machine   string         `json:"machine"`
+	Rounds    int            `json:"rounds"`
+	Seconds   float64        `json:"seconds_per_round"`
+	Keys      int            `json:"keys"`
+	Peers     int            `json:"peers_per_key"`
+	Modes     []modeReport   `json:"modes"`
+	Populated []populated    `json:"populated"`
+	Memory    []memoryResult `json:"memory"`
+	Growth    []memoryResult `json:"growth"`
+}
+
+type modeReport struct {
+	Mode    string          `json:"mode"`
+	Servers []*serverReport `json:"servers"`
+}
+
+// serverReport has the middle, the least and the most of those rounds that count.
+type serverReport struct {
+	Name      string  `json:"name"`
+	CPU       spread  `json:"cpu_us_per_announce"`
+	PerSecond spread  `json:"announces_per_second"`
+	P50       spread  `json:"p50_us"`
+	P99       spread  `json:"p99_us"`
+	Busy      spread  `json:"busy"`
+	Kept      int     `json:"rounds_kept"`
+	ToFloor   float64 `json:"cpu_to_floor,omitempty"`
+	ToOpen    float64 `json:"cpu_to_opentracker,omitempty"`
+	ToOne     float64 `json:"cpu_to_gomaxprocs_1,omitempty"`
+	All       []round `json:"rounds"`
+}
+
+// round is one measurement.
+type round struct {
+	CPU       float64 `json:"cpu_us_per_announce"` // of the server process, with what the kernel does for it
+	PerSecond float64 `json:"announces_per_second"`
+	P50       float64 `json:"p50_us"` // between a client's first byte and the last it gets
+	P99       float64 `json:"p99_us"`
+	Busy      float64 `json:"busy"`  // the share of the time in which the server ran
+	Noise     float64 `json:"noise"` // the share of the time in which it or the load had to wait for others
+	Dropped   string  `json:"dropped,omitempty"`
+}
+
+// populated is a server after the population announced for the first time.
+type populated struct {
+	Name     string  `json:"name"`
+	Baseline int64   `json:"baseline_bytes"`
+	Running  float64 `json:"running_bytes_per_peer"`
+	AtRest   float64 `json:"busy_at_rest"`
+}
+
+type spread struct {
+	Median float64 `json:"median"`
+	Min    float64 `json:"min"`
+	Max    float64 `json:"max"`
+}
+
+const (
+	noisy     = 0.10 // share of a round's time lost to others
+	saturated = 0.90 // share of its CPU that a server has to use, to be what is slow
+)
+
+// finish drops rounds that others disturbed, and those far from the rest: more than 3 median
+// deviations from the median, and more than 10 %. Where fewer than 3 would be left, all count.
+func (m *modeReport) finish() {
+	for _, s := range m.Servers {
+		for i := range s.All {
+			if r := &s.All[i]; r.Noise > noisy {
+				r.Dropped = "others ran"
+			}
+		}
+		middle := s.of(func(r round) float64 { return r.CPU }).Median
+		deviation := s.of(func(r round) float64 { return math.Abs(r.CPU - middle) }).Median
+		for i := range s.All {
+			if r := &s.All[i]; r.Dropped == "" && math.Abs(r.CPU-middle) > max(3*deviation, middle/10) {
+				r.Dropped = "outlier"
+			}
+		}
+		for _, r := range s.All {
+			if r.Dropped == "" {
+				s.Kept++
+			}
+		}
+		if s.Kept < min(3, len(s.All)) {
+			s.Kept = 0
+			for i := range s.All {
+				s.All[i].Dropped = ""
+			}
+		}
+		s.CPU = s.of(func(r round) float64 { return r.CPU })
+		s.PerSecond = s.of(func(r round) float64 { return r.PerSecond })
+		s.P50 = s.of(func(r round) float64 { return r.P50 })
+		s.P99 = s.of(func(r round) float64 { return r.P99 })
+		s.Busy = s.of(func(r round) float64 { return r.Busy })
+	}
+	for _, s := range m.Servers {
+		s.ToFloor, s.ToOpen = s.ratio(m.named("floor")), s.ratio(m.named("opentracker"))
+		if s.Name == "door-2" {
+			s.ToOne = s.ratio(m.named("door"))
+		}
+	}
+}
+
+func (m *modeReport) named(name string) *serverReport {
+	for _, s := range m.Servers {
+		if s.Name == name {
+			return s
+		}
+	}
+	return nil
+}
+
+// of is a number's spread over the rounds that count.
+func (s *serverReport) of(number func(round) float64) spread {
+	var all []float64
+	for _, r := range s.All {
+		if r.Dropped == "" {
+			all = append(all, number(r))
+		}
+	}
+	return spreadOf(all)
+}
+
+func spreadOf(all []float64) spread {
+	if len(all) == 0 {
+		return spread{}
+	}
+	slices.Sort(all)
+	n := len(all)
+	return spread{(all[(n-1)/2] + all[n/2]) / 2, all[0], all[n-1]}
+}
+
+// ratio is how much more CPU time s takes than another: the median over the rounds in which both
+// count, so that what slows down the whole machine for a while does no harm. 0 is unknown.
+func (s *serverReport) ratio(to *serverReport) float64 {
+	var all []float64
+	for i := range s.All {
+		if to != nil && s.All[i].Dropped == "" && to.All[i].Dropped == "" {
+			all = append(all, s.All[i].CPU/to.All[i].CPU)
+		}
+	}
+	if to != nil && len(all) == 0 && to.CPU.Median > 0 {
+		return s.CPU.Median / to.CPU.Median
+	}
+	return spreadOf(all).Median
+}
+
+// print writes the tables.
+func (r *report) print(w io.Writer) {
+	fmt.Fprintf(w, "%s\n", r.Machine)
+	if len(r.Modes) > 0 {
+		fmt.Fprintf(w, "%d keys of %d peers, 50 in a reply; %d rounds of %g s in turns; median (least-most)\n", r.Keys, r.Peers, r.Rounds, r.Seconds)
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, m := range r.Modes {
+		fmt.Fprintf(t, "\n%s\tCPU µs/announce\tx floor\tx opentracker\tannounces/s\tp50 µs\tp99 µs\tserver busy\trounds\n", m.Mode)
+		for _, s := range m.Servers {
+			busy := fmt.Sprintf("%.0f %%", 100*s.Busy.Median)
+			if s.Busy.Median < saturated && s.Name != "door-2" {
+				busy += " (the load is the limit)"
+			}
+			rounds := fmt.Sprintf("%d of %d", s.Kept, len(s.All))
+			if s.Kept == 0 {
+				rounds = fmt.Sprintf("all %d noisy", len(s.All))
+			}
+			fmt.Fprintf(t, "%s\t%.1f (%.1f-%.1f)\t%s\t%s\t%.0f\t%.0f\t%.0f\t%s\t%s\n", s.Name, s.CPU.Median, s.CPU.Min, s.CPU.Max,
+				times(s.ToFloor), times(s.ToOpen), s.PerSecond.Median, s.P50.Median, s.P99.Median, busy, rounds)
+		}
+	}
+	for _, m := range r.Modes {
+		if s := m.named("door-2"); s != nil && m.named("door") != nil {
+			fmt.Fprintf(t, "\n%s: CPU time with GOMAXPROCS=2, on both CPUs, is %s of that with 1\n", m.Mode, times(s.ToOne))
+		}
+	}
+	if len(r.Populated) > 0 {
+		fmt.Fprintf(t, "\nwith %d peers\tRSS bytes/peer, running\tempty MB\tCPU at rest\n", r.Keys*r.Peers)
+		for _, p := range r.Populated {
+			fmt.Fprintf(t, "%s\t%.1f\t%.1f\t%.1f %%\n", p.Name, p.Running, float64(p.Baseline)/1e6, 100*p.AtRest)
+		}
+	}
+	printMemory(t, "memory", r.Memory)
+	printMemory(t, "growth", r.Growth)
+	_ = t.Flush()
+}
+
+func printMemory(w io.Writer, title string, all []memoryResult) {
+	if len(all) == 0 {
+		return
+	}
+	fmt.Fprintf(w, "\n%s\tpeer ids\tRSS bytes/peer after GC\trunning\tempty MB\tjoin ns\trenew ns, 50 peers\tfull GC ms\n", title)
+	for _, m := range all {
+		ids := "none"
+		if m.IDs {
+			ids = "all"
+		}
+		fmt.Fprintf(w, "%d x %d\t%s\t%.1f\t%.1f\t%.1f\t%d\t%d\t%.1f\n", m.Keys, m.Peers, ids, m.AfterGC, m.Running,
+			float64(m.Baseline)/1e6, m.Join.Nanoseconds(), m.Renew.Nanoseconds(), m.GC.Seconds()*1e3)
+	}
+}
+
+func times(x float64) string {
+	if x == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.2f", x)
+}
+
+// The tables in a document are between these lines.
+const (
+	beginMark = "<!-- bench: begin -->\n"
+	endMark   = "<!-- bench: end -->\n"
+)
+
+// into replaces the tables in a document.
+func (r *report) into(file string) error {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	before, rest, ok1 := strings.Cut(string(b), beginMark)
+	_, after, ok2 := strings.Cut(rest, endMark)
+	if !ok1 || !ok2 {
+		return errors.New(file + ": no lines " + strings.TrimSpace(beginMark) + " and " + strings.TrimSpace(endMark))
+	}
+	var tables strings.Builder
+	r.print(&tables)
+	text := before + beginMark + "```\n" + time.Now().UTC().Format(time.DateOnly) + ", " + tables.String() + "```\n" + endMark + after
+	return os.WriteFile(file, []byte(text), 0o644)
+}

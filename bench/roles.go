@@ -1,0 +1,101 @@
+//go:build linux
+
+package main
+
+import (
+	"bufio"
+	"errors"
+	"flag"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"runtime/pprof"
+	"strconv"
+	"strings"
+	"time"
+
+	"ntrack/tracker"
+	"ntrack/tracker/door"
+)
+
+// runRole is the life of a child: it prints its port, if it has one, and obeys what comes on
+// standard input until that ends.
+func runRole(args []string) error {
+	f := flag.NewFlagSet("role", flag.ContinueOnError)
+	profile := f.String("cpuprofile", "", "write a CPU profile, from the command `profile` on")
+	var p memoryPlan
+	f.IntVar(&p.Keys, "keys", 0, "keys to fill in")
+	f.IntVar(&p.Peers, "peers", 0, "peers of each key")
+	f.BoolVar(&p.IDs, "ids", false, "peers have ids")
+	if err := f.Parse(args[1:]); err != nil {
+		return err
+	}
+	c := commands{"gc": collect, "procs": func(arg string) error {
+		n, err := strconv.Atoi(arg)
+		runtime.GOMAXPROCS(n)
+		return err
+	}}
+	if *profile != "" {
+		file, err := os.Create(*profile)
+		if err != nil {
+			return err
+		}
+		c["profile"] = func(string) error { return pprof.StartCPUProfile(file) }
+		defer pprof.StopCPUProfile()
+	}
+	switch args[0] {
+	case "floor":
+		return runFloor()
+	case "memory":
+		c.fill(p)
+		return c.obey()
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	failed := make(chan error, 2)
+	t := &tracker.Tracker{}
+	switch args[0] {
+	case "door":
+		s := &door.Server{Tracker: t}
+		go func() { failed <- s.Serve(l) }()
+	case "nethttp":
+		s := &http.Server{Handler: tracker.Handler(t), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10}
+		go func() { failed <- s.Serve(l) }()
+	default:
+		return errors.New("no such role: " + args[0])
+	}
+	fmt.Println(l.Addr().(*net.TCPAddr).Port)
+	go func() { failed <- c.obey() }()
+	return <-failed
+}
+
+// commands are what a child is told to do, one a line. Each is answered with a line that says how
+// many nanoseconds it took.
+type commands map[string]func(arg string) error
+
+func (c commands) obey() error {
+	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
+		name, arg, _ := strings.Cut(in.Text(), " ")
+		do := c[name]
+		if do == nil {
+			return errors.New("no such command: " + name)
+		}
+		began := time.Now()
+		if err := do(arg); err != nil {
+			return err
+		}
+		fmt.Println(time.Since(began).Nanoseconds())
+	}
+	return nil
+}
+
+// collect gives back what it can.
+func collect(string) error {
+	debug.FreeOSMemory()
+	return nil
+}

@@ -1,0 +1,177 @@
+//go:build linux
+
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// A server is a process to measure, or one way to run it.
+type server struct {
+	name      string
+	pid       int
+	port      int
+	procs     int  // GOMAXPROCS; 0 where that means nothing
+	keepAlive bool // it can keep connections
+	listsSelf bool // see population.check
+	floor     bool
+	cmd       *exec.Cmd
+	in        io.WriteCloser
+	out       *bufio.Reader
+	borrowed  bool // the process belongs to another server
+}
+
+// nobody is who runs opentracker where root would: as root it changes its root directory, and no
+// longer finds its files.
+const nobody = 65534
+
+// spawn starts a program on a CPU. It must be called from a locked thread: the child has that
+// thread's CPUs, and ends with it.
+func spawn(name string, cpu, home int, cmd *exec.Cmd) (*server, error) {
+	s := &server{name: name, cmd: cmd}
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	if cmd.Stderr == nil {
+		cmd.Stderr = os.Stderr
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if s.in, err = cmd.StdinPipe(); err != nil {
+		return nil, err
+	}
+	s.out = bufio.NewReader(out)
+	if err := pinThread(0, setOf(cpu)); err != nil {
+		return nil, err
+	}
+	err = cmd.Start()
+	if err := errors.Join(err, pinThread(0, setOf(home))); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	s.pid = cmd.Process.Pid
+	return s, nil
+}
+
+// spawnRole starts this program again, in another role.
+func spawnRole(name string, cpu, home int, args ...string) (*server, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.Command(self, append([]string{"role"}, args...)...)
+	cmd.Env = append(os.Environ(), "GOMAXPROCS=1")
+	if name == "floor" {
+		cmd.Env = append(cmd.Env, "GODEBUG=asyncpreemptoff=1") // no signals
+	}
+	s, err := spawn(name, cpu, home, cmd)
+	if err != nil {
+		return nil, err
+	}
+	if name != "memory" {
+		if s.port, err = s.number(); err != nil {
+			s.stop()
+		}
+	}
+	return s, err
+}
+
+// number reads the next line of the child.
+func (s *server) number() (int, error) {
+	line, err := s.out.ReadString('\n')
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", s.name, err)
+	}
+	return strconv.Atoi(strings.TrimSpace(line))
+}
+
+// tell has a child do something and returns how long that took it.
+func (s *server) tell(command string) (time.Duration, error) {
+	if _, err := io.WriteString(s.in, command+"\n"); err != nil {
+		return 0, fmt.Errorf("%s: %w", s.name, err)
+	}
+	n, err := s.number()
+	return time.Duration(n), err
+}
+
+// spawnOpentracker starts Debian's build, which serves only the keys that a file lists.
+func spawnOpentracker(cpu, home int, keys int) (*server, error) {
+	file, err := os.CreateTemp("", "ntrack-bench-*")
+	if err != nil {
+		return nil, err
+	}
+	defer os.Remove(file.Name())
+	defer file.Close()
+	var list strings.Builder
+	for k := range keys {
+		fmt.Fprintf(&list, "%x\n", infoHash(k))
+	}
+	if _, err := file.WriteString(list.String()); err != nil {
+		return nil, err
+	}
+	if err := file.Chmod(0o644); err != nil {
+		return nil, err
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	port := l.Addr().(*net.TCPAddr).Port
+	if err := l.Close(); err != nil {
+		return nil, err
+	}
+	// As an inherited file, the list is readable without any right to where it lies.
+	cmd := exec.Command("opentracker", "-i", "127.0.0.1", "-p", strconv.Itoa(port), "-w", "/dev/fd/3")
+	cmd.Dir = "/"
+	cmd.ExtraFiles = []*os.File{file}
+	cmd.Stderr = io.Discard
+	if os.Getuid() == 0 {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	}
+	s, err := spawn("opentracker", cpu, home, cmd)
+	if err != nil {
+		return nil, err
+	}
+	s.port, s.listsSelf = port, true
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		c, err := net.Dial("tcp", "127.0.0.1:"+strconv.Itoa(port))
+		if err == nil {
+			return s, c.Close()
+		}
+		if time.Now().After(deadline) {
+			s.stop()
+			return nil, err
+		}
+	}
+}
+
+// pause and resume keep a server that is not being measured from taking part.
+func (s *server) pause() error  { return syscall.Kill(s.pid, syscall.SIGSTOP) }
+func (s *server) resume() error { return syscall.Kill(s.pid, syscall.SIGCONT) }
+
+// stop ends the process, one of ours by closing its standard input.
+func (s *server) stop() {
+	if s.borrowed {
+		return
+	}
+	_ = s.in.Close()
+	_ = s.resume()
+	if s.name == "opentracker" || s.floor {
+		_ = s.cmd.Process.Kill()
+	}
+	ended := time.AfterFunc(10*time.Second, func() { _ = s.cmd.Process.Kill() })
+	_ = s.cmd.Wait()
+	ended.Stop()
+}
