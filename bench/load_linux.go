@@ -20,6 +20,11 @@ type load struct {
 	listsSelf bool // see population.check
 	anyKey    bool // the replies are those to key 0
 	yield     bool // the server has no CPU of its own
+	// gate, where there is one, makes the clients come as a crowd: it is shut while they all send,
+	// and opened for the server to answer. To connect costs the load more than the server, so
+	// that without it the load is what is slow, and the server is measured falling asleep.
+	gate func(open bool) error
+	open time.Duration // how long the gate was open
 
 	// next is who announces next; more is false at the end.
 	next func() (key, peer int, more bool)
@@ -65,13 +70,29 @@ func (l *load) run(warm, d time.Duration, begin, end func()) error {
 	}()
 	base := time.Now()
 	last := time.Duration(0)
-	for i := range l.conns {
-		if err := l.start(i, 0); err != nil {
-			return err
-		}
+	opened, err := l.crowd(base)
+	if err != nil {
+		return err
 	}
 	var events [64]syscall.EpollEvent
 	phase := 0 // warming up, measuring, over
+	// step begins the next phase when it is time, and returns what time it is then.
+	step := func(now time.Duration) time.Duration {
+		if phase == 0 && now >= warm {
+			begin()
+			l.done, l.times, l.open = 0, histogram{}, 0
+			phase, base = 1, time.Now()
+			for i := range l.conns {
+				l.conns[i].began -= now
+			}
+			now, last = 0, 0
+		}
+		if phase == 1 && now >= d {
+			end()
+			phase = 2
+		}
+		return now
+	}
 	for l.active > 0 {
 		timeout := uintptr(0)
 		if l.yield {
@@ -91,21 +112,20 @@ func (l *load) run(warm, d time.Duration, begin, end func()) error {
 		default:
 			last = now
 		}
-		if phase == 0 && now >= warm {
-			begin()
-			l.done, l.times = 0, histogram{}
-			phase, base = 1, time.Now()
-			for i := range l.conns {
-				l.conns[i].began -= now
-			}
-			now, last = 0, 0
-		}
-		if phase == 1 && now >= d {
-			end()
-			phase = 2
+		if l.gate == nil {
+			now = step(now)
 		}
 		for _, e := range events[:n] {
-			if err := l.event(int(e.Fd), e.Events, now, phase < 2); err != nil {
+			if err := l.event(int(e.Fd), e.Events, now, phase < 2 && l.gate == nil); err != nil {
+				return err
+			}
+		}
+		if l.gate != nil && l.active == 0 {
+			l.open += time.Since(base) - opened
+			if last = step(time.Since(base)); phase == 2 {
+				return nil
+			}
+			if opened, err = l.crowd(base); err != nil {
 				return err
 			}
 		}
@@ -114,6 +134,28 @@ func (l *load) run(warm, d time.Duration, begin, end func()) error {
 		end()
 	}
 	return nil
+}
+
+// crowd lets every client announce, and opens the gate.
+func (l *load) crowd(base time.Time) (opened time.Duration, err error) {
+	if l.gate != nil {
+		if err := l.gate(false); err != nil {
+			return 0, err
+		}
+	}
+	for i := range l.conns {
+		if err := l.start(i, 0); err != nil {
+			return 0, err
+		}
+	}
+	opened = time.Since(base)
+	if l.gate == nil {
+		return opened, nil
+	}
+	for i := range l.conns {
+		l.conns[i].began = opened // what went before was not the server's time
+	}
+	return opened, l.gate(true)
 }
 
 // start lets client i announce.

@@ -78,6 +78,22 @@ const (
 	saturated = 0.90 // share of its CPU that a server has to use, to be what is slow
 )
 
+// enough says whether every server has had n rounds in which nobody disturbed it.
+func (m *modeReport) enough(n int) bool {
+	for _, s := range m.Servers {
+		quiet := 0
+		for _, r := range s.All {
+			if r.Noise <= noisy {
+				quiet++
+			}
+		}
+		if quiet < n {
+			return false
+		}
+	}
+	return true
+}
+
 // finish drops rounds that others disturbed, and those far from the rest: more than 3 median
 // deviations from the median, and more than 10 %. Where fewer than 3 would be left, all count.
 func (m *modeReport) finish() {
