@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 // again; what they are is of no interest here.
 func TestRun(t *testing.T) {
 	b := &bench{rounds: 3, retries: 1, time: 30 * time.Millisecond, warm: 10 * time.Millisecond, rest: 10 * time.Millisecond,
-		keys: 20, million: 5000, clients: 8, log: io.Discard}
+		keys: 20, million: 5000, clients: 8, crowd: true, log: io.Discard}
 	dir := t.TempDir()
 	jsonFile, mdFile := filepath.Join(dir, "json"), filepath.Join(dir, "md")
 	if err := os.WriteFile(mdFile, []byte("above\n"+beginMark+"old\n"+endMark+"below\n"), 0o644); err != nil {

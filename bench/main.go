@@ -55,6 +55,7 @@ type bench struct {
 	keys    int
 	million int // peers of the memory section
 	clients int
+	crowd   bool // see load.gate
 	profile string
 
 	cpus               []int
@@ -68,12 +69,13 @@ func run(args []string, stdout, stderr io.Writer) error {
 	b := &bench{log: stderr}
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.SetOutput(stderr)
-	f.IntVar(&b.rounds, "rounds", 9, "measure each server `N` times in each mode, and again what others disturbed")
-	f.DurationVar(&b.time, "time", time.Second, "measure for `D` in each round")
+	f.IntVar(&b.rounds, "rounds", 7, "measure each server `N` times in each mode, and again what others disturbed")
+	f.DurationVar(&b.time, "time", 800*time.Millisecond, "measure for `D` in each round")
 	only := f.String("only", "", "a comma-separated `LIST` of sections (keep-alive, close, memory, growth) and servers (floor, door, nethttp, opentracker, door-2); all where it names none")
 	quick := f.Bool("quick", false, "a smaller run, to see that it works")
 	jsonFile := f.String("json", "", "write everything measured to `FILE`")
 	mdFile := f.String("md", "", "put the tables into `FILE`, between two markers")
+	f.BoolVar(&b.crowd, "crowd", true, "where each announce has a connection, let the clients connect while the server is stopped")
 	f.StringVar(&b.profile, "cpuprofile", "", "write a profile of the door's CPU time under load to `FILE`")
 	if err := f.Parse(args); err != nil {
 		return err
@@ -279,8 +281,7 @@ func (b *bench) compare() error {
 				l := b.load(s, p)
 				l.keepAlive = mode == keepAlive
 				l.random(mix(uint64(r)))
-				if mode == oneEach && !l.yield {
-					l.clients *= 4
+				if mode == oneEach && b.crowd && !l.yield {
 					l.gate = func(open bool) error {
 						if open {
 							return s.resume()
@@ -350,7 +351,8 @@ func (b *bench) round(s *server, l *load) (round, error) {
 	}
 	var before, after, selfBefore, selfAfter usage
 	var stolenBefore, stolenAfter time.Duration
-	var began, ended time.Time
+	var began time.Time
+	var wall, took time.Duration
 	var errs [4]error
 	done := 0
 	err := l.run(b.warm, b.time, func() {
@@ -359,9 +361,9 @@ func (b *bench) round(s *server, l *load) (round, error) {
 		before, errs[1] = usageOf(s.pid)
 		began = time.Now()
 	}, func() {
-		ended, done = time.Now(), l.done
-		if l.gate != nil {
-			ended = began.Add(l.open)
+		done, wall = l.done, time.Since(began)
+		if took = wall; l.gate != nil {
+			took = l.open
 		}
 		after, errs[2] = usageOf(s.pid)
 		selfAfter, errs[3] = usageOf(os.Getpid())
@@ -378,17 +380,16 @@ func (b *bench) round(s *server, l *load) (round, error) {
 			return r, err
 		}
 	}
-	took := ended.Sub(began)
 	r = round{
 		CPU:       float64(after.cpu-before.cpu) / 1e3 / float64(done),
 		PerSecond: float64(done) / took.Seconds(),
 		P50:       float64(l.times.percentile(0.5)) / 1e3,
 		P99:       float64(l.times.percentile(0.99)) / 1e3,
 		Busy:      float64(after.cpu-before.cpu) / float64(took),
-		Noise:     float64(stolenAfter-stolenBefore) / float64(took),
+		Noise:     float64(stolenAfter-stolenBefore) / float64(wall),
 	}
 	if s.procs <= 1 { // else server and load share a CPU, and wait for each other
-		r.Noise += float64(after.waited-before.waited+selfAfter.waited-selfBefore.waited) / float64(took)
+		r.Noise += after.waiting(before) + selfAfter.waiting(selfBefore)
 	}
 	return r, s.pause()
 }

@@ -71,6 +71,13 @@ type usage struct {
 	waited time.Duration // ready to run while another ran
 }
 
+// waiting is the share of the time since before, in which the process had something to do, that it
+// spent waiting for a CPU.
+func (u usage) waiting(before usage) float64 {
+	waited := float64(u.waited - before.waited)
+	return waited / (waited + float64(u.cpu-before.cpu))
+}
+
 // usageOf sums up over the threads; those that have ended are lost, and no server here ends any.
 // Files of /proc are read into a buffer, with as little work as can be: this happens under load.
 func usageOf(pid int) (usage, error) {

@@ -55,7 +55,7 @@ type round struct {
 	P50       float64 `json:"p50_us"` // between a client's first byte and the last it gets
 	P99       float64 `json:"p99_us"`
 	Busy      float64 `json:"busy"`  // the share of the time in which the server ran
-	Noise     float64 `json:"noise"` // the share of the time in which it or the load had to wait for others
+	Noise     float64 `json:"noise"` // the share of the time that it and the load had to wait for others
 	Dropped   string  `json:"dropped,omitempty"`
 }
 
