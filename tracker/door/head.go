@@ -85,7 +85,7 @@ func (h *head) parse(b []byte) error {
 			h.page = true
 		case fieldHost:
 			if hosts++; hosts > 1 || !validHost(value) {
-				return errors.New("Host: one, and a host's name")
+				return errors.New("header Host: one, and a host's name")
 			}
 		case fieldConnection:
 			for v := value; len(v) > 0; {
@@ -98,20 +98,20 @@ func (h *head) parse(b []byte) error {
 		case fieldLength:
 			n, ok := length(value)
 			if lengths++; !ok || lengths > 1 && n != h.length {
-				return errors.New("Content-Length: one number")
+				return errors.New("header Content-Length: one number")
 			}
 			h.length = n
 		case fieldTransferEncoding:
-			return errors.New("Transfer-Encoding: not taken; send the body, if any, with a Content-Length")
+			return errors.New("header Transfer-Encoding: not taken; send the body, if any, with a Content-Length")
 		case fieldExpect:
 			if !equalFold(value, "100-continue") {
-				return errors.New("Expect: 100-continue or nothing")
+				return errors.New("header Expect: 100-continue or nothing")
 			}
 			h.expect = h.minor > 0
 		}
 	}
 	if hosts == 0 && h.minor > 0 {
-		return errors.New("Host is missing, which HTTP/1.1 demands")
+		return errors.New("header Host is missing, which HTTP/1.1 demands")
 	}
 	h.keepAlive = h.keepAlive && !closing
 	return nil
