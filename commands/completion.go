@@ -3,6 +3,7 @@ package commands
 import (
 	_ "embed"
 	"fmt"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 )
@@ -33,7 +34,7 @@ func completionCommand(s Streams) *cli.Command {
 				if err != nil {
 					return err
 				}
-				script = fish
+				script = strings.ReplaceAll(fish, "`", "") // which mark the names of values in help
 			default:
 				return usage(c, "shell %q: bash, zsh or fish", shell)
 			}
@@ -52,6 +53,9 @@ func manCommand(s Streams) *cli.Command {
 		Action: func(c *cli.Context) error {
 			if c.Args().Present() {
 				return usage(c, "man takes no arguments")
+			}
+			for _, cmd := range c.App.Commands { // descriptions have no place in cli's page
+				cmd.UsageText += "\n\n" + cmd.Description
 			}
 			page, err := c.App.ToManWithSection(1)
 			if err != nil {
