@@ -4,6 +4,7 @@ package commands
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -150,6 +151,8 @@ func explain(err error) string {
 	case !unreachable:
 	case is[*net.AddrError](err):
 		hint = "--from is of another address family than the tracker"
+	case is[tls.RecordHeaderError](err):
+		hint = "it does not speak TLS there: name it by http:// or without a scheme"
 	case isCertificate(err):
 		hint = "for a private tracker name its authority's certificate by --ca FILE"
 	case isTimeout(err):

@@ -70,6 +70,9 @@ func (o *client) build(c *cli.Context, s Streams) error {
 	}
 	var err error
 	if o.tracker, err = announce.ParseTracker(name); err != nil {
+		if name == os.Getenv("NTRACK_TRACKER") {
+			return usage(c, "$NTRACK_TRACKER: %v", err)
+		}
 		return usage(c, "%v", err)
 	}
 	if len(args) == 1 {

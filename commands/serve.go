@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -85,6 +86,9 @@ func (o *serveOptions) build(c *cli.Context, s Streams) error {
 		if *limit = c.Int(name); *limit < 0 {
 			return usage(c, "--%s %d: 0 or more", name, *limit)
 		}
+	}
+	if n := store.Limits.MaxPerAddr; n > math.MaxUint16 {
+		return usage(c, "--max-per-addr %d: 65535 at most, or 0 for no limit", n)
 	}
 	o.tracker.Store = store
 	for _, name := range []string{"request-timeout", "idle-timeout"} {
