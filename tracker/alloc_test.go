@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"testing"
-	"time"
 
 	"ntrack/announce"
 	"ntrack/tracker"
@@ -66,10 +65,10 @@ func TestMemoryAllocatesNothing(t *testing.T) {
 		for k, key := range keys {
 			p := peer(k + round)
 			for range 2 {
-				if _, _, err := m.Announce(t.Context(), key, p, time.Hour, 50, dst); err != nil {
+				if _, _, err := m.Announce(t.Context(), key, p, anHour, 50, dst); err != nil {
 					t.Fatal(err)
 				}
-				_, _, _ = m.Announce(t.Context(), []byte("everybody"), p, time.Hour, 50, dst)
+				_, _, _ = m.Announce(t.Context(), []byte("everybody"), p, anHour, 50, dst)
 			}
 			_, _, _ = m.Look(t.Context(), key, p.Endpoint.Addr(), 50, dst)
 			_ = m.Leave(t.Context(), key, p.Endpoint)

@@ -58,7 +58,7 @@ func (m *Memory) find(key []byte) (s *shard, hash uint64) {
 }
 
 // Announce implements [Store].
-func (m *Memory) Announce(_ context.Context, key []byte, peer announce.Peer, ttl time.Duration, want int, dst []announce.Peer) ([]announce.Peer, Result, error) {
+func (m *Memory) Announce(_ context.Context, key []byte, peer announce.Peer, ttl func(Size) time.Duration, want int, dst []announce.Peer) ([]announce.Peer, Result, error) {
 	addr := peer.Endpoint.Addr()
 	fam, scope := familyOf(addr), announce.ScopeOf(addr)
 	var buf [5]uint32
@@ -69,8 +69,6 @@ func (m *Memory) Announce(_ context.Context, key []byte, peer announce.Peer, ttl
 	defer s.mu.Unlock()
 	since := time.Since(m.base)
 	now := stampOf(int64(since / time.Second))
-	// Whoever comes at half past a second stays until after the second his ttl ends in.
-	expiry := stampOf(int64((since + min(ttl, maxTTL) + time.Second - 1) / time.Second))
 
 	var v table
 	var i int
@@ -86,37 +84,43 @@ func (m *Memory) Announce(_ context.Context, key []byte, peer announce.Peer, ttl
 			return dst, Result{}, err
 		}
 		if h == 0 {
-			h = s.add(key, hash, now)
+			h = s.add(key, hash, since)
 		}
 		v, i = s.insert(s.tracks.one(h), self, fam, scope)
-		v.at(i).setStamp(expiry)
 		m.wake()
+	}
+	t := s.tracks.one(h)
+	size := s.size(t, since)
+	// Whoever comes at half past a second stays until after the second his ttl ends in.
+	expiry := stampOf(int64((since + min(ttl(size), maxTTL) + time.Second - 1) / time.Second))
+	if !found {
+		v.at(i).setStamp(expiry)
 	} else if old := v.at(i).stamp(); old != held {
 		joined = old.lapsed(now) // one whom the sweep has not met yet
 		if joined || expiry.until(now) > old.until(now) {
 			v.at(i).setStamp(expiry)
 		}
 	}
-	t := s.tracks.one(h)
 	if expiry.until(now) < t.soon.until(now) {
 		t.soon = expiry
 	}
 	s.label(&v, i, peer.ID)
-	return s.sample(dst, t, want, scope, self, now), Result{Joined: joined, Count: s.visible(t, scope)}, nil
+	return s.sample(dst, t, want, scope, self, now), Result{Joined: joined, Count: s.visible(t, scope), Size: size}, nil
 }
 
 // Look implements [Store].
-func (m *Memory) Look(_ context.Context, key []byte, asker netip.Addr, want int, dst []announce.Peer) ([]announce.Peer, int, error) {
+func (m *Memory) Look(_ context.Context, key []byte, asker netip.Addr, want int, dst []announce.Peer) ([]announce.Peer, Result, error) {
 	s, hash := m.find(key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := m.now()
+	since := time.Since(m.base)
+	now := stampOf(int64(since / time.Second))
 	h := s.live(key, hash, now)
 	if h == 0 {
-		return dst, 0, nil
+		return dst, Result{Size: Size{Total: int(m.peers.Load())}}, nil
 	}
 	t, scope := s.tracks.one(h), announce.ScopeOf(asker)
-	return s.sample(dst, t, want, scope, nil, now), s.visible(t, scope), nil
+	return s.sample(dst, t, want, scope, nil, now), Result{Count: s.visible(t, scope), Size: s.size(t, since)}, nil
 }
 
 // Leave implements [Store].
@@ -142,8 +146,8 @@ func (m *Memory) Leave(_ context.Context, key []byte, endpoint netip.AddrPort) e
 func (m *Memory) Scrape(_ context.Context, keys []announce.Key, asker netip.Addr, dst []announce.Track) ([]announce.Track, error) {
 	scope := announce.ScopeOf(asker)
 	for _, k := range keys {
-		_, n, _ := m.Look(context.Background(), k.Bytes(), asker, 0, nil)
-		dst = append(dst, announce.Track{Key: k, Count: n})
+		_, res, _ := m.Look(context.Background(), k.Bytes(), asker, 0, nil)
+		dst = append(dst, announce.Track{Key: k, Count: res.Count})
 	}
 	if len(keys) > 0 {
 		return dst, nil

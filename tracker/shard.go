@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"hash/maphash"
 	"sync"
+	"time"
 
 	"ntrack/announce"
 )
@@ -36,6 +37,7 @@ type track struct {
 	// soon is not later than when the first peer lapses: nothing has to be looked at before.
 	soon stamp
 	tag  uint16 // of the key's hash, to pass by other keys without reading them
+	born uint32 // the second when it was made, since the store was
 }
 
 // few is how many peers are looked at in one go, and under one hold of the lock, for whether they
@@ -48,7 +50,7 @@ const pageBytes = 8192
 
 func (s *shard) init(m *Memory) {
 	s.m, s.buckets, s.count = m, nil, 0
-	s.tracks = slab[track]{room: pageBytes / 20} // 20 and 24 bytes long
+	s.tracks = slab[track]{room: pageBytes / 24} // 24 bytes long, as the next
 	s.families = slab[family]{room: pageBytes / 24}
 	s.keys = slab[byte]{room: pageBytes}
 	s.words = slab[uint32]{room: pageBytes / 4}
@@ -91,13 +93,14 @@ func (s *shard) live(key []byte, hash uint64, now stamp) handle {
 }
 
 // add makes a track, which admit has counted. A peer has to follow.
-func (s *shard) add(key []byte, hash uint64, now stamp) handle {
+func (s *shard) add(key []byte, hash uint64, since time.Duration) handle {
 	if s.count == len(s.buckets) {
 		s.rehash(max(1, 2*len(s.buckets)))
 	}
 	h := s.tracks.alloc(1)
 	t := s.tracks.one(h)
-	t.tag, t.soon = tagOf(hash), now+horizon
+	t.tag, t.born = tagOf(hash), uint32(since/time.Second)
+	t.soon = stampOf(int64(t.born)) + horizon
 	t.key = s.keys.alloc(1 + len(key))
 	block := s.keys.at(t.key)
 	block[0] = byte(len(key))
@@ -157,6 +160,11 @@ func (s *shard) len(t *track) (n int) {
 		}
 	}
 	return n
+}
+
+func (s *shard) size(t *track, since time.Duration) Size {
+	age := since.Truncate(time.Second) - time.Duration(t.born)*time.Second
+	return Size{Peers: s.len(t), Total: int(s.m.peers.Load()), Age: age}
 }
 
 func (s *shard) visible(t *track, asker announce.Scope) (n int) {

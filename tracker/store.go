@@ -32,10 +32,14 @@ type Store interface {
 	// sample, another each time, without repetition. Where the track has peers of both families,
 	// each gets at least a quarter of want as far as it has so many. Recording and sampling are one
 	// atomic step. An ID replaces the one the peer gave before; a zero ID takes it away.
-	Announce(ctx context.Context, key []byte, peer announce.Peer, ttl time.Duration, want int, dst []announce.Peer) ([]announce.Peer, Result, error)
+	//
+	// ttl, which is above 0, may depend on the size of the track with the peer in it, which the
+	// Result tells, too. It is called once, or not at all where there is an error. It is quick and
+	// calls no store, so that it can be called with a lock held.
+	Announce(ctx context.Context, key []byte, peer announce.Peer, ttl func(Size) time.Duration, want int, dst []announce.Peer) ([]announce.Peer, Result, error)
 
 	// Look does what Announce does for an asker at this address who does not join.
-	Look(ctx context.Context, key []byte, asker netip.Addr, want int, dst []announce.Peer) (peers []announce.Peer, count int, err error)
+	Look(ctx context.Context, key []byte, asker netip.Addr, want int, dst []announce.Peer) ([]announce.Peer, Result, error)
 
 	// Leave takes the peer out of the track at once. That it was not there is no error. A track
 	// without peers leaves nothing behind.
@@ -47,12 +51,24 @@ type Store interface {
 	Scrape(ctx context.Context, keys []announce.Key, asker netip.Addr, dst []announce.Track) ([]announce.Track, error)
 }
 
-// A Result is what an announce did.
+// A Result is what an announce did, or a look found.
 type Result struct {
-	// Joined is false when the peer was there already.
+	// Joined is false when the peer was there already, and after a look.
 	Joined bool
-	// Count is how many peers of the track the announcer sees, itself included.
+	// Count is how many peers of the track the asker sees, itself included.
 	Count int
+	// Size is that of the track.
+	Size Size
+}
+
+// A Size is what the load on a tracker can be told from. Its counts are of all peers, whoever sees
+// them, and may be up to 10 seconds late to leave out who has lapsed.
+type Size struct {
+	Peers int // of the track
+	Total int // of all tracks of the store
+	// Age is for how long the track has had peers without a break, in whole seconds; 0 where there
+	// is no track.
+	Age time.Duration
 }
 
 // A FullError says which limit of a store an announce would have gone over.

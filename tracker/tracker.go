@@ -71,7 +71,11 @@ type scratch struct {
 	req    announce.Request
 	peers  []announce.Peer
 	tracks []announce.Track
+	ttl    time.Duration
+	sized  func(Size) time.Duration // the method, made once
 }
+
+func (s *scratch) ttlOf(Size) time.Duration { return s.ttl }
 
 func (t *Tracker) init() {
 	t.store = t.Store
@@ -83,7 +87,11 @@ func (t *Tracker) init() {
 			t.Proxies[i] = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
 		}
 	}
-	t.scratch.New = func() any { return new(scratch) }
+	t.scratch.New = func() any {
+		s := new(scratch)
+		s.sized = s.ttlOf
+		return s
+	}
 }
 
 func (t *Tracker) interval() time.Duration {
@@ -152,25 +160,27 @@ func (t *Tracker) answer(ctx context.Context, c *Call, s *scratch, resp *Respons
 		return t.scrape(ctx, c, s, origin.Addr(), resp, dst)
 	}
 	reply := announce.Reply{Key: req.Key, You: peer.Endpoint, Interval: t.interval(), TTL: t.ttl(req.Classic)}
+	var res Result
 	switch req.Verb {
 	case announce.Announce:
-		var res Result
-		reply.Peers, res, err = t.store.Announce(ctx, req.Key.Bytes(), peer, reply.TTL, t.want(req), s.peers[:0])
-		if reply.Count = res.Count; err == nil {
+		s.ttl = reply.TTL
+		reply.Peers, res, err = t.store.Announce(ctx, req.Key.Bytes(), peer, s.sized, t.want(req), s.peers[:0])
+		if err == nil {
 			resp.TTL = reply.TTL
 		}
 	case announce.Look:
 		reply.You = netip.AddrPortFrom(origin.Addr(), 0)
-		reply.Peers, reply.Count, err = t.store.Look(ctx, req.Key.Bytes(), origin.Addr(), t.want(req), s.peers[:0])
+		reply.Peers, res, err = t.store.Look(ctx, req.Key.Bytes(), origin.Addr(), t.want(req), s.peers[:0])
 	case announce.Leave:
 		err = t.store.Leave(ctx, req.Key.Bytes(), peer.Endpoint)
 		if err == nil && req.Classic {
-			_, reply.Count, err = t.store.Look(ctx, req.Key.Bytes(), origin.Addr(), 0, nil)
+			_, res, err = t.store.Look(ctx, req.Key.Bytes(), origin.Addr(), 0, nil)
 		}
 	}
 	if err != nil {
 		return nil, err
 	}
+	reply.Count = res.Count
 	if reply.Peers != nil {
 		s.peers = reply.Peers[:0]
 	}

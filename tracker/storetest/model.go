@@ -14,40 +14,72 @@ import (
 
 // model is a store so plain that it is right: it looks at everything, each time. It is asked what
 // a store may answer; it does not draw samples.
-type model map[string]map[netip.AddrPort]listed
+type model map[string]*modelTrack
+
+type modelTrack struct {
+	peers map[netip.AddrPort]listed
+	began time.Time
+}
 
 type listed struct {
 	id     announce.ID
 	expiry time.Time
 }
 
-func (m model) track(key string) map[netip.AddrPort]listed {
-	for e, l := range m[key] {
+// track is nil where there is none.
+func (m model) track(key string) *modelTrack {
+	t := m[key]
+	if t == nil {
+		return nil
+	}
+	for e, l := range t.peers {
 		if !time.Now().Before(l.expiry) {
-			delete(m[key], e)
+			delete(t.peers, e)
 		}
 	}
-	return m[key]
+	if len(t.peers) == 0 {
+		delete(m, key)
+		return nil
+	}
+	return t
 }
 
 func (m model) announce(key string, p announce.Peer, ttl time.Duration) tracker.Result {
-	peers := m.track(key)
-	if peers == nil {
-		peers = map[netip.AddrPort]listed{}
-		m[key] = peers
+	track := m.track(key)
+	if track == nil {
+		track = &modelTrack{map[netip.AddrPort]listed{}, time.Now()}
+		m[key] = track
 	}
-	old, there := peers[p.Endpoint]
+	old, there := track.peers[p.Endpoint]
 	expiry := time.Now().Add(ttl)
 	if old.expiry.After(expiry) {
 		expiry = old.expiry
 	}
-	peers[p.Endpoint] = listed{p.ID, expiry}
-	return tracker.Result{Joined: !there, Count: len(m.visible(key, p.Endpoint.Addr()))}
+	track.peers[p.Endpoint] = listed{p.ID, expiry}
+	return tracker.Result{Joined: !there, Count: len(m.visible(key, p.Endpoint.Addr())), Size: m.size(key)}
+}
+
+func (m model) size(key string) (s tracker.Size) {
+	for k := range m {
+		t := m.track(k)
+		if t == nil {
+			continue
+		}
+		s.Total += len(t.peers)
+		if k == key {
+			s.Peers, s.Age = len(t.peers), time.Since(t.began)
+		}
+	}
+	return s
 }
 
 func (m model) visible(key string, asker netip.Addr) map[netip.AddrPort]announce.ID {
 	seen := map[netip.AddrPort]announce.ID{}
-	for e, l := range m.track(key) {
+	t := m.track(key)
+	if t == nil {
+		return seen
+	}
+	for e, l := range t.peers {
 		if announce.ScopeOf(asker).Sees(announce.ScopeOf(e.Addr())) {
 			seen[e] = l.id
 		}
@@ -141,6 +173,9 @@ func churn(t *testing.T, s *store) {
 				}
 				expected := m.announce(key, p, ttl)
 				peers, res := s.announceFor(ttl, key, p, want)
+				if res.Size.Total >= expected.Size.Total { // and not too soon without those who lapsed
+					expected.Size.Total = res.Size.Total
+				}
 				if res != expected {
 					t.Fatalf("step %d of seed %d: %+v, want %+v", step, seed, res, expected)
 				}
@@ -153,7 +188,10 @@ func churn(t *testing.T, s *store) {
 				m.check(t, key, e.Addr(), netip.AddrPort{}, want, peers)
 			case what < 92:
 				s.leave(key, e.String())
-				delete(m[key], e)
+				if track := m[key]; track != nil {
+					delete(track.peers, e)
+					m.track(key)
+				}
 			case what < 94:
 				m.compareIndex(t, s, e.Addr())
 			default:

@@ -42,6 +42,7 @@ func Run(t *testing.T, make func(*testing.T) tracker.Store) {
 		{"scrape counts what is asked for, or everything", scrape},
 		{"keys are opaque and not kept by reference", keys},
 		{"results are appended", appended},
+		{"the ttl can follow the size", sizes},
 		{"nobody misses his own write", concurrency},
 		{"a large track with many lapsed peers", large},
 		{"a large track with one family lapsed", oneFamily},
@@ -69,11 +70,23 @@ func (s *store) announce(key, endpoint string, want int) ([]announce.Peer, track
 
 func (s *store) announceFor(ttl time.Duration, key string, p announce.Peer, want int) ([]announce.Peer, tracker.Result) {
 	s.t.Helper()
-	peers, res, err := s.Announce(context.Background(), []byte(key), p, ttl, want, nil)
+	var told []tracker.Size
+	peers, res, err := s.Announce(context.Background(), []byte(key), p, func(size tracker.Size) time.Duration {
+		told = append(told, size)
+		return ttl
+	}, want, nil)
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	if len(told) != 1 || told[0] != res.Size {
+		s.t.Fatalf("ttl was told the size %+v, the caller %+v", told, res.Size)
+	}
 	return peers, res
+}
+
+// lasting is a ttl that follows nothing.
+func lasting(ttl time.Duration) func(tracker.Size) time.Duration {
+	return func(tracker.Size) time.Duration { return ttl }
 }
 
 func (s *store) leave(key, endpoint string) {
@@ -85,11 +98,14 @@ func (s *store) leave(key, endpoint string) {
 
 func (s *store) look(key, asker string, want int) ([]announce.Peer, int) {
 	s.t.Helper()
-	peers, n, err := s.Look(context.Background(), []byte(key), netip.MustParseAddr(asker), want, nil)
+	peers, res, err := s.Look(context.Background(), []byte(key), netip.MustParseAddr(asker), want, nil)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	return peers, n
+	if res.Joined {
+		s.t.Error("a look has joined")
+	}
+	return peers, res.Count
 }
 
 func (s *store) index(asker string, keys ...string) string {
@@ -136,16 +152,16 @@ func (s *store) expectLook(what, key, asker, want string) {
 }
 
 func renewal(t *testing.T, s *store) {
-	if _, r := s.announce("k", "192.0.2.1:1", 50); r != (tracker.Result{Joined: true, Count: 1}) {
+	if _, r := s.announce("k", "192.0.2.1:1", 50); !r.Joined || r.Count != 1 {
 		t.Errorf("first announce: %+v", r)
 	}
-	if _, r := s.announce("k", "192.0.2.1:1", 50); r != (tracker.Result{Joined: false, Count: 1}) {
+	if _, r := s.announce("k", "192.0.2.1:1", 50); r.Joined || r.Count != 1 {
 		t.Errorf("again: %+v", r)
 	}
-	if peers, r := s.announce("k", "192.0.2.1:2", 50); r != (tracker.Result{Joined: true, Count: 2}) || show(peers) != "192.0.2.1:1" {
+	if peers, r := s.announce("k", "192.0.2.1:2", 50); !r.Joined || r.Count != 2 || show(peers) != "192.0.2.1:1" {
 		t.Errorf("another port is another peer: %v, %+v", peers, r)
 	}
-	if peers, r := s.announce("k", "[2001:db8::1]:1", 50); r != (tracker.Result{Joined: true, Count: 3}) || show(peers) != "192.0.2.1:1 192.0.2.1:2" {
+	if peers, r := s.announce("k", "[2001:db8::1]:1", 50); !r.Joined || r.Count != 3 || show(peers) != "192.0.2.1:1 192.0.2.1:2" {
 		t.Errorf("another family: %v, %+v", peers, r)
 	}
 }
@@ -349,7 +365,7 @@ func scrape(t *testing.T, s *store) {
 func keys(t *testing.T, s *store) {
 	key := []byte("abc")
 	p := announce.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.1:1")}
-	if _, _, err := s.Announce(t.Context(), key, p, ttl, 0, nil); err != nil {
+	if _, _, err := s.Announce(t.Context(), key, p, lasting(ttl), 0, nil); err != nil {
 		t.Fatal(err)
 	}
 	copy(key, "xyz")
@@ -369,10 +385,75 @@ func appended(t *testing.T, s *store) {
 	if err != nil || show(looked) != "192.0.2.1:1 203.0.113.1:1" || looked[0] != before[0] {
 		t.Errorf("look: %v, %v", looked, err)
 	}
-	announced, _, err := s.Announce(t.Context(), []byte("k"), announce.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.2:1")}, ttl, 5, before)
+	announced, _, err := s.Announce(t.Context(), []byte("k"), announce.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.2:1")}, lasting(ttl), 5, before)
 	if err != nil || show(announced) != "192.0.2.1:1 203.0.113.1:1" || announced[0] != before[0] {
 		t.Errorf("announce: %v, %v", announced, err)
 	}
+}
+
+// sizes has tracks grow, age, lapse and begin anew.
+func sizes(t *testing.T, s *store) {
+	began := time.Now()
+	expect := func(what string, r tracker.Result, want tracker.Size) {
+		t.Helper()
+		if r.Size != want {
+			t.Errorf("%s: size %+v, want %+v", what, r.Size, want)
+		}
+	}
+	look := func(what, key string, want tracker.Size) {
+		t.Helper()
+		_, r, err := s.Look(t.Context(), []byte(key), netip.MustParseAddr("192.0.2.9"), 0, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		expect(what, r, want)
+	}
+	look("nobody yet", "k", tracker.Size{})
+	_, r := s.announce("k", "192.0.2.1:1", 0)
+	expect("the first", r, tracker.Size{Peers: 1, Total: 1})
+	time.Sleep(90 * time.Second)
+	_, r = s.announce("k", "10.0.0.1:1", 0)
+	expect("one whom not everybody sees", r, tracker.Size{Peers: 2, Total: 2, Age: 90 * time.Second})
+	_, r = s.announce("k", "[2001:db8::1]:1", 0)
+	expect("and of the other family", r, tracker.Size{Peers: 3, Total: 3, Age: 90 * time.Second})
+	_, r = s.announce("k", "192.0.2.1:1", 0)
+	expect("a renewal", r, tracker.Size{Peers: 3, Total: 3, Age: 90 * time.Second})
+	_, r = s.announce("l", "192.0.2.1:1", 0)
+	expect("another track", r, tracker.Size{Peers: 1, Total: 4})
+	look("a look", "k", tracker.Size{Peers: 3, Total: 4, Age: 90 * time.Second})
+	look("a look at nothing", "m", tracker.Size{Total: 4})
+	s.leave("k", "10.0.0.1:1")
+	look("one has left", "k", tracker.Size{Peers: 2, Total: 3, Age: 90 * time.Second})
+	time.Sleep(ttl + settle)
+	look("all have lapsed", "k", tracker.Size{})
+	_, r = s.announce("k", "192.0.2.1:1", 0)
+	expect("a track that begins anew", r, tracker.Size{Peers: 1, Total: 1})
+
+	// An age grows for as long as a track is there, in whole seconds.
+	for time.Since(began) < 60*time.Hour {
+		time.Sleep(ttl - 500*time.Millisecond)
+		_, r = s.announce("k", "192.0.2.1:1", 0)
+		last := time.Since(began) - 90*time.Second - ttl - settle
+		expect("an old track", r, tracker.Size{Peers: 1, Total: 1, Age: last.Truncate(time.Second)})
+		if t.Failed() {
+			t.FailNow()
+		}
+	}
+
+	// A ttl that follows the size: a peer is promised more the more there are.
+	for i := range 5 {
+		p := announce.Peer{Endpoint: netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), uint16(1+i))}
+		_, _, err := s.Announce(t.Context(), []byte("n"), p, func(size tracker.Size) time.Duration { return time.Duration(10*size.Peers+5) * time.Second }, 0, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	time.Sleep(10 * time.Second)
+	for i := range 5 {
+		s.expect("in the course of time", s.index("192.0.2.9", "n"), fmt.Sprintf(`"n":%d`, 5-i))
+		time.Sleep(10 * time.Second)
+	}
+	s.expect("in the end", s.index("192.0.2.9", "n"), `"n":0`)
 }
 
 func concurrency(t *testing.T, s *store) {
