@@ -72,7 +72,7 @@ func TestClient(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if first.You.String() != "127.0.0.1:4000" || len(first.Peers) != 0 || first.Count != 1 || first.Interval != time.Minute {
+		if first.You.String() != "127.0.0.1:4000" || len(first.Peers) != 0 || first.Count != 1 || first.Interval != 15*time.Second {
 			t.Errorf("classic %v: first announce: %+v", classic, first)
 		}
 		second, err := c.Announce(ctx, at, announce.Request{Key: k, Port: 4001})

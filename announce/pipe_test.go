@@ -8,6 +8,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"ntrack/announce"
 	"ntrack/tracker"
@@ -92,7 +93,7 @@ func (l pipeListener) Addr() net.Addr { return &net.TCPAddr{} }
 
 func newPipes(t *testing.T) *pipes {
 	p := new(pipes)
-	p.start(tracker.Handler(&tracker.Tracker{}))
+	p.start(tracker.Handler(&tracker.Tracker{Interval: time.Minute}))
 	t.Cleanup(p.stop)
 	return p
 }

@@ -95,7 +95,7 @@ func TestStayThroughRestart(t *testing.T) {
 		if n := errs.Load(); n < 5 || n > 30 {
 			t.Errorf("%d attempts in ten minutes, want backing off", n)
 		}
-		p.start(tracker.Handler(&tracker.Tracker{}))
+		p.start(tracker.Handler(&tracker.Tracker{Interval: time.Minute}))
 		time.Sleep(61 * time.Second)
 		if got := who(t, p, k); got != "192.0.2.1:4000" {
 			t.Errorf("a minute after the restart the tracker lists %q", got)
@@ -180,7 +180,7 @@ func TestWatch(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		expect("join 192.0.2.1:4000 of [192.0.2.1:4000 192.0.2.2:4000]")
 		p.stop()
-		p.start(tracker.Handler(&tracker.Tracker{}))
+		p.start(tracker.Handler(&tracker.Tracker{Interval: time.Minute}))
 		join(a)
 		time.Sleep(time.Minute)
 		expect("")
@@ -194,7 +194,7 @@ func TestWatch(t *testing.T) {
 		if got := next(); !strings.HasPrefix(got, "error") || strings.Contains(got, "leave") {
 			t.Errorf("told %q while the tracker is away", got)
 		}
-		p.start(tracker.Handler(&tracker.Tracker{}))
+		p.start(tracker.Handler(&tracker.Tracker{Interval: time.Minute}))
 		join(a)
 		time.Sleep(100 * time.Second)
 		join(a)
@@ -216,7 +216,7 @@ func TestWatch(t *testing.T) {
 func TestWatchSample(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, k := new(pipes), key(t, "k")
-		p.start(tracker.Handler(&tracker.Tracker{MaxWant: 20}))
+		p.start(tracker.Handler(&tracker.Tracker{Interval: time.Minute, MaxWant: 20}))
 		defer p.stop()
 		stay := func(i int) (leave func()) {
 			ctx, cancel := context.WithCancel(t.Context())

@@ -31,7 +31,8 @@ func serveCommand(s Streams) *cli.Command {
 		Flags: []cli.Flag{
 			&cli.StringSliceFlag{Name: "listen", Usage: "listen on `ADDR`, such as :6969 for everybody or 127.0.0.1:0 for any free port; may be repeated", Value: cli.NewStringSlice("127.0.0.1:6969")},
 			&cli.StringFlag{Name: "addr-file", Usage: "write the addresses listened on to `FILE`, one per line"},
-			&cli.DurationFlag{Name: "interval", Value: tracker.DefaultInterval, DefaultText: "1m", Usage: "ask peers to announce every `D`, whole seconds from 1s to 1h; they lapse after 2.5 times that"},
+			&cli.IntFlag{Name: "max-rate", Value: tracker.DefaultMaxRate, Usage: "stay within `N` announces per second: the more peers there are, the less often they are asked to announce, every 15 s to 30 min; 0 for no limit"},
+			&cli.DurationFlag{Name: "interval", DefaultText: "as --max-rate has it", Usage: "instead ask peers to announce every `D`, whole seconds from 1s to 1h; they lapse after 2.5 times that"},
 			&cli.BoolFlag{Name: "index", Usage: "show everybody every key, at /ntrk/ and by full scrape"},
 			&cli.StringFlag{Name: "token-file", Usage: "serve only who sends the access token in `FILE`"},
 			&cli.IntFlag{Name: "max-keys", Usage: "keep at most `N` keys; 0 for no limit, here and below", Value: 1_000_000},
@@ -72,9 +73,22 @@ func (o *serveOptions) build(c *cli.Context, s Streams) error {
 			return usage(c, "--listen %q: [HOST]:PORT, such as :6969 or 127.0.0.1:0", announce.Clean(addr))
 		}
 	}
-	o.tracker.Interval = c.Duration("interval")
-	if d := o.tracker.Interval; d < time.Second || d > announce.MaxInterval || d%time.Second != 0 {
-		return usage(c, "--interval %v: whole seconds from 1s to 1h", d)
+	if c.IsSet("interval") {
+		o.tracker.Interval = c.Duration("interval")
+		if d := o.tracker.Interval; d < time.Second || d > announce.MaxInterval || d%time.Second != 0 {
+			return usage(c, "--interval %v: whole seconds from 1s to 1h", d)
+		}
+		if c.IsSet("max-rate") {
+			return usage(c, "--interval and --max-rate exclude each other")
+		}
+	}
+	switch n := c.Int("max-rate"); {
+	case n < 0:
+		return usage(c, "--max-rate %d: 0 or more", n)
+	case n == 0:
+		o.tracker.MaxRate = -1
+	default:
+		o.tracker.MaxRate = n
 	}
 	o.tracker.Index = c.Bool("index")
 	store := tracker.NewMemory()

@@ -22,8 +22,10 @@ import (
 
 // Defaults of a Tracker.
 const (
-	DefaultInterval = time.Minute
-	DefaultMaxWant  = 1000
+	DefaultMaxRate = 1000
+	DefaultMaxWant = 1000
+	// refusedInterval is what those who were refused are told where no interval was chosen.
+	refusedInterval = time.Minute
 	// classicTTL is the shortest ttl on the classic interface, whose clients come every 5 minutes
 	// at the earliest, whatever they are told, and half an hour is not unusual.
 	classicTTL = 15 * time.Minute
@@ -34,9 +36,13 @@ const (
 type Tracker struct {
 	// Store keeps the peers; nil is a [Memory] of the Tracker's own.
 	Store Store
-	// Interval is how often peers are asked to announce, in whole seconds; 0 is DefaultInterval.
-	// A peer that announced natively lapses after 2.5 intervals.
+	// Interval is how often peers are asked to announce, in whole seconds; 0 lets it follow the
+	// load, from 15 seconds to 30 minutes. A peer that announced natively lapses after 2.5
+	// intervals.
 	Interval time.Duration
+	// MaxRate is how many announces per second the load is kept within by the interval, where that
+	// follows it: 0 is DefaultMaxRate, less than 0 no limit.
+	MaxRate int
 	// MaxWant is how many peers one reply has at most, whatever is asked for; 0 is DefaultMaxWant.
 	MaxWant int
 	// Index shows everybody every key. Without it a key that cannot be guessed is private.
@@ -50,6 +56,7 @@ type Tracker struct {
 	once    sync.Once
 	store   Store
 	scratch sync.Pool // of *scratch
+	meter   meter
 }
 
 // A Call is one request, as far as a tracker looks at it.
@@ -71,13 +78,35 @@ type scratch struct {
 	req    announce.Request
 	peers  []announce.Peer
 	tracks []announce.Track
-	ttl    time.Duration
-	sized  func(Size) time.Duration // the method, made once
+
+	tracker *Tracker
+	// interval and ttl are what the asker is told, once decide has had the size of the track.
+	interval, ttl time.Duration
+	decided       func(Size) time.Duration // decide, as a value that is made once
 }
 
-func (s *scratch) ttlOf(Size) time.Duration { return s.ttl }
+// decide sets how soon the asker is to come again, and returns how long he stays if he does not.
+func (s *scratch) decide(size Size) time.Duration {
+	t := s.tracker
+	if s.interval = t.Interval; t.Interval > 0 {
+		s.ttl = t.Interval * 5 / 2
+	} else {
+		most := t.MaxRate
+		if most == 0 {
+			most = DefaultMaxRate
+		}
+		p := pace(size, t.meter.rate(), most)
+		s.interval = time.Duration(spread(p)) * time.Second
+		s.ttl = time.Duration(p*5+1) / 2 * time.Second
+	}
+	if s.req.Classic {
+		s.ttl = max(s.ttl, classicTTL)
+	}
+	return s.ttl
+}
 
 func (t *Tracker) init() {
+	t.meter.start = time.Now()
 	t.store = t.Store
 	if t.store == nil {
 		t.store = NewMemory()
@@ -88,25 +117,18 @@ func (t *Tracker) init() {
 		}
 	}
 	t.scratch.New = func() any {
-		s := new(scratch)
-		s.sized = s.ttlOf
+		s := &scratch{tracker: t}
+		s.decided = s.decide
 		return s
 	}
 }
 
-func (t *Tracker) interval() time.Duration {
-	if t.Interval <= 0 {
-		return DefaultInterval
+// refused is when to come again for those who were refused: no store has told the load.
+func (t *Tracker) refused() time.Duration {
+	if t.Interval > 0 {
+		return t.Interval
 	}
-	return t.Interval
-}
-
-func (t *Tracker) ttl(classic bool) time.Duration {
-	ttl := t.interval() * 5 / 2
-	if classic {
-		ttl = max(ttl, classicTTL)
-	}
-	return ttl
+	return refusedInterval
 }
 
 // Answer decides one call and appends the body of the reply to dst.
@@ -159,34 +181,37 @@ func (t *Tracker) answer(ctx context.Context, c *Call, s *scratch, resp *Respons
 	if req.Verb == announce.Scrape {
 		return t.scrape(ctx, c, s, origin.Addr(), resp, dst)
 	}
-	reply := announce.Reply{Key: req.Key, You: peer.Endpoint, Interval: t.interval(), TTL: t.ttl(req.Classic)}
+	reply := announce.Reply{Key: req.Key, You: peer.Endpoint}
 	var res Result
 	switch req.Verb {
 	case announce.Announce:
-		s.ttl = reply.TTL
-		reply.Peers, res, err = t.store.Announce(ctx, req.Key.Bytes(), peer, s.sized, t.want(req), s.peers[:0])
+		t.meter.announce()
+		reply.Peers, res, err = t.store.Announce(ctx, req.Key.Bytes(), peer, s.decided, t.want(req), s.peers[:0])
 		if err == nil {
-			resp.TTL = reply.TTL
+			resp.TTL = s.ttl
 		}
 	case announce.Look:
 		reply.You = netip.AddrPortFrom(origin.Addr(), 0)
 		reply.Peers, res, err = t.store.Look(ctx, req.Key.Bytes(), origin.Addr(), t.want(req), s.peers[:0])
 	case announce.Leave:
 		err = t.store.Leave(ctx, req.Key.Bytes(), peer.Endpoint)
-		if err == nil && req.Classic {
+		if err == nil && !req.Classic {
+			resp.Status = 204
+			return dst, nil
+		}
+		if err == nil {
 			_, res, err = t.store.Look(ctx, req.Key.Bytes(), origin.Addr(), 0, nil)
 		}
 	}
 	if err != nil {
 		return nil, err
 	}
-	reply.Count = res.Count
+	if req.Verb != announce.Announce { // for that the store has had it decided
+		s.decide(res.Size)
+	}
+	reply.Count, reply.Interval, reply.TTL = res.Count, s.interval, s.ttl
 	if reply.Peers != nil {
 		s.peers = reply.Peers[:0]
-	}
-	if req.Verb == announce.Leave && !req.Classic {
-		resp.Status = 204
-		return dst, nil
 	}
 	form := formOf(req, c.Accept)
 	resp.Type = contentType(req, form)
@@ -240,9 +265,9 @@ func (t *Tracker) refuse(c *Call, req *announce.Request, err error, resp Respons
 	switch {
 	case errors.As(err, &f):
 	case errors.As(err, &full):
-		f = &announce.Failure{Status: 503, Reason: full.Error(), Retry: t.interval()}
+		f = &announce.Failure{Status: 503, Reason: full.Error(), Retry: t.refused()}
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		f = &announce.Failure{Status: 503, Reason: "the store did not answer in time", Retry: t.interval()}
+		f = &announce.Failure{Status: 503, Reason: "the store did not answer in time", Retry: t.refused()}
 	default:
 		// Not err's text: what a store says of itself is the operator's business.
 		f = &announce.Failure{Status: 500, Reason: "the tracker has an error of its own"}
@@ -263,5 +288,5 @@ func (t *Tracker) refuse(c *Call, req *announce.Request, err error, resp Respons
 	if req.Classic {
 		resp.Status, resp.Retry = 200, 0
 	}
-	return resp, f.Append(dst, form, t.interval())
+	return resp, f.Append(dst, form, t.refused())
 }

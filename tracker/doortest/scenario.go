@@ -22,7 +22,8 @@ type scenario struct {
 
 // settings are what the operator of the scenario's tracker chose. Zero is the default of each.
 type settings struct {
-	Interval int            `json:"interval"` // seconds
+	Interval int            `json:"interval"` // seconds, 60 if MaxRate does not set it
+	MaxRate  int            `json:"max_rate"` // announces per second; the interval follows the load
 	Index    bool           `json:"index"`
 	Token    string         `json:"token"`
 	Proxies  []netip.Prefix `json:"proxies"`
@@ -30,8 +31,12 @@ type settings struct {
 }
 
 func (s settings) tracker() *tracker.Tracker {
+	if s.Interval == 0 && s.MaxRate == 0 {
+		s.Interval = 60
+	}
 	return &tracker.Tracker{
 		Interval: time.Duration(s.Interval) * time.Second,
+		MaxRate:  s.MaxRate,
 		MaxWant:  s.MaxWant,
 		Index:    s.Index,
 		Token:    s.Token,

@@ -1,0 +1,74 @@
+package tracker
+
+import (
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+)
+
+// How often peers are to announce where that follows the load. docs/PROTOCOL.md section 7 has the
+// formula and its reasons.
+const (
+	minPace = 15      // seconds
+	maxPace = 30 * 60 // seconds
+	// smallTrack is up to how many peers a track has an interval of its own while it is young.
+	smallTrack = 50
+)
+
+// pace is the interval for the peers of a track, in seconds, on a tracker where rate announces
+// arrive per second and that wants no more than most; 0 is any number.
+func pace(size Size, rate, most int) int {
+	if most <= 0 || most >= size.Total {
+		return minPace
+	}
+	// What three quarters of that leave each peer, the same for everybody. The last quarter is for
+	// those who come early, as they are told to, and for tracks that are young.
+	load := (4*size.Total-1)/(3*most) + 1
+	// For more peers than even the longest interval can keep within most, what they need is most.
+	most = max(most, 4*size.Total/(3*maxPace))
+	if size.Peers <= smallTrack && rate < most {
+		youth := max(minPace, int((size.Age+4*time.Second-1)/(4*time.Second)))
+		if spare := 2 * (most - rate); spare < most {
+			youth = (youth*most-1)/spare + 1
+		}
+		load = min(load, youth)
+	}
+	return max(minPace, min(load, maxPace))
+}
+
+// spread draws what a peer is told of an interval of t seconds: up to a tenth less, so that those
+// who came together do not stay together.
+func spread(t int) int {
+	least := max(minPace, t-t/10)
+	if least >= t {
+		return t
+	}
+	return least + rand.IntN(t-least+1)
+}
+
+// A meter measures how many announces arrive. It is for any number of goroutines.
+type meter struct {
+	_     [64]byte // a cache line of its own: everybody writes here
+	count atomic.Int64
+	// began is when the present stretch began, on the monotonic clock since start, before what
+	// count; last is that of the one before, per second.
+	began, before atomic.Int64
+	last          atomic.Int64
+	start         time.Time
+}
+
+// announce counts one. To read the clock takes longer than everything else here, so it is read for
+// one in 16.
+func (m *meter) announce() {
+	n := m.count.Add(1)
+	if n%16 > 0 {
+		return
+	}
+	now := int64(time.Since(m.start))
+	if began := m.began.Load(); now-began >= int64(time.Second) && m.began.CompareAndSwap(began, now) {
+		m.last.Store((n - m.before.Swap(n)) * int64(time.Second) / (now - began))
+	}
+}
+
+// rate is of announces per second.
+func (m *meter) rate() int { return int(m.last.Load()) }

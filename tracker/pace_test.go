@@ -1,0 +1,129 @@
+package tracker
+
+import (
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestPace(t *testing.T) {
+	for _, c := range []struct {
+		about      string
+		size       Size
+		rate, most int
+		want       int
+	}{
+		{"a first announce", Size{1, 1, 0}, 0, 1000, 15},
+		{"nobody there", Size{0, 0, 0}, 0, 1000, 15},
+		{"few peers, however old", Size{11_250, 11_250, 100 * time.Hour}, 750, 1000, 15},
+		{"the first for whom 15 s are too few", Size{100, 11_251, 0}, 750, 1000, 16},
+		{"3/4 of the budget", Size{100, 900_000, 0}, 0, 1000, 1200},
+		{"rounded up", Size{100, 900_001, 0}, 0, 1000, 1201},
+		{"a tenth of the budget, ten times the interval", Size{100, 90_000, 0}, 0, 100, 1200},
+		{"the longest", Size{100, 1_350_000, 0}, 0, 1000, 1800},
+		{"and no longer", Size{100, 10_000_000, 0}, 9000, 1000, 1800},
+		{"no budget", Size{100, 10_000_000, 0}, 9000, 0, 15},
+		{"no budget", Size{100, 10_000_000, 0}, 9000, -1, 15},
+		{"more budget than peers", Size{100, 1000, 0}, 0, 1 << 62, 15},
+
+		{"young and small", Size{2, 900_000, 0}, 0, 1000, 15},
+		{"still", Size{50, 900_000, time.Minute}, 0, 1000, 15},
+		{"small and not so young", Size{2, 900_000, 61 * time.Second}, 0, 1000, 16},
+		{"a quarter of its age", Size{2, 900_000, time.Hour}, 0, 1000, 900},
+		{"small and old", Size{2, 900_000, 5000 * time.Second}, 0, 1000, 1200},
+		{"young and not small", Size{51, 900_000, 0}, 0, 1000, 1200},
+		{"half the budget is used", Size{2, 900_000, 0}, 500, 1000, 15},
+		{"more than half", Size{2, 900_000, 0}, 501, 1000, 16},
+		{"nine tenths", Size{2, 900_000, 0}, 900, 1000, 75},
+		{"nine tenths, older", Size{2, 900_000, 2 * time.Minute}, 900, 1000, 150},
+		{"nearly all", Size{2, 900_000, 0}, 999, 1000, 1200},
+		{"all", Size{2, 900_000, 0}, 1000, 1000, 1200},
+		{"more than all", Size{2, 900_000, 0}, 5000, 1000, 1200},
+		{"a budget that cannot be kept", Size{2, 10_000_000, 0}, 3703, 1000, 15},
+		{"such a one, nearly used up", Size{2, 10_000_000, 0}, 6666, 1000, 75},
+		{"such a one, used up", Size{2, 10_000_000, 0}, 7407, 1000, 1800},
+	} {
+		if got := pace(c.size, c.rate, c.most); got != c.want {
+			t.Errorf("%s: %+v at %d/s of %d/s: %d s, want %d s", c.about, c.size, c.rate, c.most, got, c.want)
+		}
+	}
+}
+
+// More of anything but budget never makes an interval shorter, and what everybody is told together
+// stays within three quarters of the budget where it can.
+func TestPaceFollows(t *testing.T) {
+	up := func() int { return int(rand.Float64() * float64(int(1)<<rand.IntN(25))) }
+	for range 200_000 {
+		size := Size{Peers: up(), Total: 1 + up(), Age: time.Duration(up()) * time.Second}
+		rate, most := up(), 1+up()
+		p := pace(size, rate, most)
+		if p < minPace || p > maxPace {
+			t.Fatalf("%+v at %d/s of %d/s: %d s", size, rate, most, p)
+		}
+		more := size
+		more.Peers += up()
+		if longer := pace(more, rate, most); longer < p {
+			t.Fatalf("%+v at %d/s of %d/s: %d s, but %d s for %d peers", size, rate, most, p, longer, more.Peers)
+		}
+		more = size
+		more.Age += time.Duration(up()) * time.Second
+		if longer := pace(more, rate, most); longer < p {
+			t.Fatalf("%+v at %d/s of %d/s: %d s, but %d s when %v old", size, rate, most, p, longer, more.Age)
+		}
+		busier := rate + up()
+		if longer := pace(size, busier, most); longer < p {
+			t.Fatalf("%+v at %d/s of %d/s: %d s, but %d s at %d/s", size, rate, most, p, longer, busier)
+		}
+		more = size
+		more.Peers, more.Total = smallTrack+1, size.Total+up()
+		crowd := pace(Size{Peers: smallTrack + 1, Total: size.Total}, rate, most)
+		if longer := pace(more, rate, most); longer < crowd || p > crowd {
+			t.Fatalf("%+v at %d/s of %d/s: %d s, and %d s when large, but %d s among %d", size, rate, most, p, crowd, longer, more.Total)
+		}
+		if crowd < maxPace && float64(size.Total)/float64(crowd) > 0.75*float64(most) {
+			t.Fatalf("%d peers come every %d s, that is more than 3/4 of %d/s", size.Total, crowd, most)
+		}
+	}
+}
+
+func TestSpread(t *testing.T) {
+	for _, c := range []struct{ pace, least int }{{15, 15}, {16, 15}, {17, 16}, {20, 18}, {100, 90}, {1800, 1620}} {
+		told := map[int]int{}
+		const rounds = 20_000
+		for range rounds {
+			told[spread(c.pace)]++
+		}
+		for s := range told {
+			if s < c.least || s > c.pace {
+				t.Errorf("told %d s of %d s", s, c.pace)
+			}
+		}
+		if n := c.pace - c.least + 1; len(told) != n || told[c.least] < rounds/n/4 {
+			t.Errorf("of %d s: %v, want each from %d s on", c.pace, told, c.least)
+		}
+	}
+}
+
+func TestMeter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := meter{start: time.Now()}
+		// Several at a time, for some seconds, at rates that rise and fall.
+		for _, rate := range []int{1000, 5000, 100, 2} {
+			for range 40 {
+				for range rate / 2 {
+					var wg sync.WaitGroup
+					for range 2 {
+						wg.Go(m.announce)
+					}
+					wg.Wait()
+				}
+				time.Sleep(time.Second)
+			}
+			if got := m.rate(); got < rate*9/10-1 || got > rate*11/10+1 {
+				t.Errorf("at %d/s: %d/s", rate, got)
+			}
+		}
+	})
+}
