@@ -33,7 +33,7 @@ var guests = map[string][]string{
 	"github.com/urfave/cli/v2":          {"ntrack/commands"},
 	"github.com/olekukonko/tablewriter": {"ntrack/output"},
 	"github.com/jackpal/bencode-go":     {"ntrack/announce"},
-	"golang.org/x/sys":                  {"ntrack/announce", "ntrack/bench", "ntrack/commands"},
+	"golang.org/x/sys":                  {"ntrack/announce", "ntrack/bench", "ntrack/commands", "ntrack/tracker/door"},
 }
 
 func TestArrows(t *testing.T) {

@@ -13,6 +13,9 @@ import (
 // maxPostBody is how much of a POST's body is read before it is ignored.
 const maxPostBody = 64 << 10
 
+// takeTimeout is how long a client may take to take what a stream sends.
+const takeTimeout = 10 * time.Second
+
 // Handler is the net/http door of t. Mount it at /ntrk/, /announce, /tracker and /scrape, or make
 // it a server's only handler. It reads the request target as it was sent, so http.StripPrefix
 // changes nothing. Mounted on an http.ServeMux it serves every key without empty or dot segments:
@@ -40,6 +43,9 @@ func Handler(t *Tracker) http.Handler {
 		}
 		resp, body := t.Answer(r.Context(), &call, buf[1][:0])
 		buf[0], buf[1] = target, body
+		if resp.Stream != nil {
+			defer resp.Stream.Close()
+		}
 		date := time.Now()
 		set := w.Header().Set
 		set("Date", date.UTC().Format(http.TimeFormat))
@@ -47,8 +53,12 @@ func Handler(t *Tracker) http.Handler {
 			name, value, _ := strings.Cut(strings.TrimSuffix(line, "\r\n"), ": ")
 			set(name, value)
 		}
-		if resp.Close {
+		if resp.Close || resp.Stream != nil && r.ProtoMajor == 1 {
 			set("Connection", "close")
+		}
+		if resp.Stream != nil {
+			pump(w, r, resp.Stream, body)
+			return
 		}
 		if resp.Status != http.StatusNoContent {
 			set("Content-Length", strconv.Itoa(len(body)))
@@ -56,6 +66,36 @@ func Handler(t *Tracker) http.Handler {
 		w.WriteHeader(resp.Status)
 		_, _ = w.Write(body) // net/http drops the body of HEAD and 204
 	})
+}
+
+// pump sends an event stream until it ends or the client is gone, which net/http sees at once,
+// unless the client has sent something after its request: then it is seen at the next heartbeat.
+func pump(w http.ResponseWriter, r *http.Request, s *Stream, out []byte) {
+	if r.ProtoMajor == 1 {
+		w.Header().Set("Transfer-Encoding", "identity") // in words of net/http: no chunks
+	}
+	conn := http.NewResponseController(w)
+	_ = conn.SetReadDeadline(time.Time{}) // a server's ReadTimeout is for requests
+	woken := make(chan struct{}, 1)
+	wake := func() { woken <- struct{}{} }
+	for live := true; ; {
+		if len(out) > 0 {
+			_ = conn.SetWriteDeadline(time.Now().Add(takeTimeout))
+			if _, err := w.Write(out); err != nil || conn.Flush() != nil || !live {
+				return
+			}
+		} else if live {
+			select {
+			case <-woken:
+			case <-r.Context().Done():
+				return
+			}
+		}
+		if !live {
+			return
+		}
+		out, live = s.Next(out[:0], wake)
+	}
 }
 
 func joined(h http.Header, name string) []byte {

@@ -28,6 +28,9 @@ type Response struct {
 	CORS bool
 	// Close says that the connection is to end after this reply.
 	Close bool
+	// Stream, where it is not nil, goes on where the body ends: there is no Content-Length, and the
+	// connection ends with it. The door must call its Close.
+	Stream *Stream
 
 	preflight bool
 }
@@ -39,6 +42,9 @@ func (r *Response) AppendHeader(dst []byte, date time.Time) []byte {
 		dst = append(append(append(dst, "Content-Type: "...), r.Type...), "\r\n"...)
 	}
 	dst = append(dst, "Cache-Control: no-store\r\n"...)
+	if r.Stream != nil {
+		dst = append(dst, "X-Accel-Buffering: no\r\n"...) // or nginx would gather events
+	}
 	if r.TTL > 0 {
 		dst = date.Add(r.TTL).UTC().AppendFormat(append(dst, "Expires: "...), http.TimeFormat)
 		dst = append(dst, "\r\n"...)
@@ -91,20 +97,38 @@ func formOf(r *announce.Request, accept []byte) announce.Format {
 func formAccepted(accept []byte) announce.Format {
 	best, bestQ := announce.Unnamed, 0
 	for media, q := range mediaRanges(accept) {
-		f := announce.Unnamed
-		switch {
-		case asciiEqual(media, "text/plain"):
-			f = announce.Text
-		case asciiEqual(media, "application/json"):
-			f = announce.JSON
-		case asciiEqual(media, "application/x-bencode"):
-			f = announce.Bencode
-		}
-		if f != announce.Unnamed && q > bestQ {
+		if f := formNamed(media); f != announce.Unnamed && q > bestQ {
 			best, bestQ = f, q
 		}
 	}
 	return best
+}
+
+func formNamed(media []byte) announce.Format {
+	switch {
+	case asciiEqual(media, "text/plain"):
+		return announce.Text
+	case asciiEqual(media, "application/json"):
+		return announce.JSON
+	case asciiEqual(media, "application/x-bencode"):
+		return announce.Bencode
+	}
+	return announce.Unnamed
+}
+
+// streamed says whether a native request is for an event stream: nothing in it names another form,
+// and no type of one comes before in Accept.
+func streamed(r *announce.Request, accept []byte) bool {
+	if r.Classic || r.Format != announce.Unnamed {
+		return false
+	}
+	stream, bestQ := false, 0
+	for media, q := range mediaRanges(accept) {
+		if is := asciiEqual(media, "text/event-stream"); q > bestQ && (is || formNamed(media) != announce.Unnamed) {
+			stream, bestQ = is, q
+		}
+	}
+	return stream
 }
 
 // mediaRanges iterates over the media ranges of an Accept field, with weights in thousandths. A

@@ -31,6 +31,9 @@ type Memory struct {
 	// sweeping says that a timer will call sweep: it does as long as there is a track, so that
 	// an empty store costs nothing and an abandoned one is garbage after its last peer lapsed.
 	sweeping atomic.Bool
+
+	topics   atomic.Int64
+	watching atomic.Bool // the same for lapse, while there are topics
 }
 
 const (
@@ -50,7 +53,9 @@ func NewMemory() *Memory {
 }
 
 // now is the second that has begun.
-func (m *Memory) now() stamp { return stampOf(int64(time.Since(m.base) / time.Second)) }
+func (m *Memory) now() stamp { return stampOf(m.second()) }
+
+func (m *Memory) second() int64 { return int64(time.Since(m.base) / time.Second) }
 
 func (m *Memory) find(key []byte) (s *shard, hash uint64) {
 	hash = maphash.Bytes(m.seed, key)
@@ -92,10 +97,13 @@ func (m *Memory) Announce(_ context.Context, key []byte, peer announce.Peer, ttl
 	t := s.tracks.one(h)
 	size := s.size(t, since)
 	// Whoever comes at half past a second stays until after the second his ttl ends in.
-	expiry := stampOf(int64((since + min(ttl(size), maxTTL) + time.Second - 1) / time.Second))
+	until := int64((since + min(ttl(size), maxTTL) + time.Second - 1) / time.Second)
+	expiry := stampOf(until)
 	if !found {
 		v.at(i).setStamp(expiry)
-	} else if old := v.at(i).stamp(); old != held {
+	} else if old := v.at(i).stamp(); old == held {
+		s.topics[string(key)].keep(peer.Endpoint, until)
+	} else {
 		joined = old.lapsed(now) // one whom the sweep has not met yet
 		if joined || expiry.until(now) > old.until(now) {
 			v.at(i).setStamp(expiry)
@@ -134,9 +142,13 @@ func (m *Memory) Leave(_ context.Context, key []byte, endpoint netip.AddrPort) e
 	if h == 0 {
 		return nil
 	}
-	v := s.table(s.tracks.one(h), familyOf(endpoint.Addr()))
+	t := s.tracks.one(h)
+	v := s.table(t, familyOf(endpoint.Addr()))
 	if i, found := v.find(self); found {
-		s.remove(&v, i)
+		if v.at(i).stamp() == held {
+			s.topics[string(key)].release(endpoint)
+		}
+		s.remove(t, &v, i)
 		s.tidy(h)
 	}
 	return nil

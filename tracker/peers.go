@@ -71,6 +71,8 @@ func (r record) addr() netip.Addr {
 	return netip.AddrFrom16(a)
 }
 
+func (r record) endpoint() netip.AddrPort { return netip.AddrPortFrom(r.addr(), r.port()) }
+
 func (r record) port() uint16     { return uint16(r[len(r)-1] >> 16) }
 func (r record) stamp() stamp     { return stamp(r[len(r)-1]) }
 func (r record) setStamp(s stamp) { r[len(r)-1] = r[len(r)-1]&^0xffff | uint32(s) }

@@ -22,6 +22,10 @@ type shard struct {
 	words    slab[uint32]
 	ids      slab[announce.ID]
 
+	// topics are the keys that somebody subscribes to, and watched the same in a list.
+	topics  map[string]*topic
+	watched []*topic
+
 	// registrations per address, of addresses in this shard's care: see [Limits.MaxPerAddr].
 	addrMu sync.Mutex
 	addrs  []uint16 // registrations by counter
@@ -190,6 +194,7 @@ func (s *shard) insert(t *track, r record, fam int, scope announce.Scope) (table
 	i, _ := v.find(r)
 	copy(v.at(i), r)
 	v.scopes[scope]++
+	s.changed(t, r, true)
 	return v, i
 }
 
@@ -229,7 +234,8 @@ func (s *shard) label(v *table, i int, id announce.ID) {
 }
 
 // remove takes out the peer in slot i. The table stays as large as it is: see tidy.
-func (s *shard) remove(v *table, i int) {
+func (s *shard) remove(t *track, v *table, i int) {
+	s.changed(t, v.at(i), false)
 	addr := v.at(i).addr()
 	v.scopes[announce.ScopeOf(addr)]--
 	v.remove(i)
@@ -279,7 +285,7 @@ func (s *shard) lapse(t *track, v *table, i, n int, now stamp) (next, left int) 
 		case e.empty() || e.stamp() == held:
 			i++
 		case e.stamp().lapsed(now):
-			s.remove(v, i) // and look at the slot again: another peer may have moved there
+			s.remove(t, v, i) // and look at the slot again: another peer may have moved there
 		default:
 			if e.stamp().until(now) < t.soon.until(now) {
 				t.soon = e.stamp()

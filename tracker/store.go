@@ -49,6 +49,37 @@ type Store interface {
 	// order; when keys is empty, of every track with a peer for the asker. It may show tracks as
 	// they were at different moments of the call.
 	Scrape(ctx context.Context, keys []announce.Key, asker netip.Addr, dst []announce.Track) ([]announce.Track, error)
+
+	// Subscribe appends to dst every peer of the track but the subscriber himself, and has him
+	// told from then on, without a gap, who joins and who leaves. A peer whose endpoint has a port
+	// is listed, and does not lapse, for as long as one such subscription lasts; after the last he
+	// is listed until his last announce lapses, if it has not already. One without a port only
+	// looks. Leave takes a peer out whatever holds him, and ends his subscriptions.
+	//
+	// wake is called when Next has something to give, and again each time after Next was called.
+	// It must not block, and may come from any goroutine, also before Subscribe returns and after
+	// Close. A track above 10,000 peers is refused with a [*FullError].
+	Subscribe(ctx context.Context, key []byte, peer announce.Peer, wake func(), dst []announce.Peer) ([]announce.Peer, Subscription, error)
+}
+
+// A Subscription tells of the changes of a track. It takes any time its subscriber takes, but does
+// not remember more than a bounded number of changes for one who takes too long: it ends then.
+type Subscription interface {
+	// Next appends to dst what has changed since it was called last, in order, as far as the
+	// subscriber sees it: never himself. Changes of one peer that undo each other may be left out.
+	// A change is told within a second, a lapse like any other leave. live is false when the
+	// subscription has ended: because the peer left, because nobody called Next for too long, or
+	// for a reason of the store's own.
+	Next(dst []Change) (changes []Change, live bool)
+	// Close ends the subscription and what it holds. It must be called, also after an end, and may
+	// be called again.
+	Close()
+}
+
+// A Change is a peer who joined or left.
+type Change struct {
+	Endpoint netip.AddrPort
+	Joined   bool
 }
 
 // A Result is what an announce did, or a look found.

@@ -13,7 +13,9 @@ package tracker
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"net/netip"
+	"strconv"
 	"sync"
 	"time"
 
@@ -57,6 +59,11 @@ type Tracker struct {
 	store   Store
 	scratch sync.Pool // of *scratch
 	meter   meter
+	epoch   string
+
+	mu      sync.Mutex
+	streams map[*Stream]struct{}
+	ended   bool
 }
 
 // A Call is one request, as far as a tracker looks at it.
@@ -107,6 +114,7 @@ func (s *scratch) decide(size Size) time.Duration {
 
 func (t *Tracker) init() {
 	t.meter.start = time.Now()
+	t.epoch = strconv.FormatUint(rand.Uint64(), 36)
 	t.store = t.Store
 	if t.store == nil {
 		t.store = NewMemory()
@@ -177,6 +185,12 @@ func (t *Tracker) answer(ctx context.Context, c *Call, s *scratch, resp *Respons
 			return nil, &announce.Failure{Status: 400, Reason: "port is missing: behind a proxy the port of origin is not known; 1 to 65535"}
 		}
 		peer.Endpoint = origin
+	}
+	if c.Method == "GET" && req.Verb != announce.Scrape && streamed(req, c.Accept) {
+		if req.Verb == announce.Look {
+			peer = announce.Peer{Endpoint: netip.AddrPortFrom(origin.Addr(), 0)}
+		}
+		return t.stream(ctx, req.Key.Bytes(), peer, s, resp, dst)
 	}
 	if req.Verb == announce.Scrape {
 		return t.scrape(ctx, c, s, origin.Addr(), resp, dst)

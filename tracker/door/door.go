@@ -161,8 +161,8 @@ func (s *Server) start(nc net.Conn) {
 	go c.serve()
 }
 
-// Shutdown stops accepting, closes idle connections at once and the others after their reply, and
-// waits for them until ctx ends; then it closes what is left.
+// Shutdown stops accepting, closes idle connections at once and the others after their reply, ends
+// the tracker's event streams, and waits for them until ctx ends; then it closes what is left.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.once.Do(s.init)
 	s.mu.Lock()
@@ -176,6 +176,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		}
 	}
 	s.mu.Unlock()
+	s.Tracker.EndStreams()
 	done := make(chan struct{})
 	go func() {
 		s.active.Wait()
@@ -206,17 +207,21 @@ type conn struct {
 	begun  bool // the deadline is that of a request
 	posted bool // the last request was a POST, which old clients end with one CRLF too many
 	in     []byte
+	stream *tracker.Stream // the last reply, if it is one
 }
 
 func (c *conn) serve() {
 	in := c.s.inputs.Get().(*[]byte)
 	c.in = (*in)[:0]
 	defer func() {
-		if p := recover(); p == nil {
+		if p := recover(); p != nil {
+			c.panicked(p)
+		} else if in != nil {
 			*in = c.in
 			c.s.inputs.Put(in)
-		} else if c.s.Logf != nil {
-			c.s.Logf("panic while serving %s: %v\n%s", c.remote, p, debug.Stack())
+		}
+		if c.stream != nil {
+			c.stream.Close()
 		}
 		_ = c.nc.Close()
 		c.s.mu.Lock()
@@ -243,7 +248,12 @@ func (c *conn) serve() {
 			return
 		}
 		if !c.answer(&h, !h.keepAlive || left > 0) {
-			if left > 0 {
+			if c.stream != nil {
+				*in = c.in
+				c.s.inputs.Put(in)
+				in, c.in = nil, nil
+				c.pump()
+			} else if left > 0 {
 				c.linger()
 			}
 			return
@@ -251,6 +261,12 @@ func (c *conn) serve() {
 		c.posted = h.method == "POST"
 		c.in = c.in[:copy(c.in, c.in[used:])]
 		c.begun = false
+	}
+}
+
+func (c *conn) panicked(p any) {
+	if c.s.Logf != nil {
+		c.s.Logf("panic while serving %s: %v\n%s", c.remote, p, debug.Stack())
 	}
 }
 
@@ -358,7 +374,8 @@ func (c *conn) answer(h *head, close bool) bool {
 	}
 	var resp tracker.Response
 	resp, o.body = c.s.Tracker.Answer(context.Background(), &o.call, o.body[:0])
-	close = close || resp.Close || c.s.ending.Load()
+	c.stream = resp.Stream
+	close = close || resp.Close || c.s.ending.Load() || c.stream != nil
 	return c.send(o, &resp, h, close) && !close
 }
 
@@ -379,7 +396,7 @@ func (c *conn) send(o *output, resp *tracker.Response, h *head, close bool) bool
 	out = append(out, status(resp.Status)...)
 	out = c.s.appendDate(append(out, "\r\nDate: "...), now)
 	out = resp.AppendHeader(append(out, "\r\n"...), now)
-	if resp.Status != 204 {
+	if resp.Status != 204 && resp.Stream == nil {
 		out = append(out, "Content-Length: "...)
 		out = append(strconv.AppendInt(out, int64(len(o.body)), 10), "\r\n"...)
 	}

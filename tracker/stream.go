@@ -1,0 +1,171 @@
+package tracker
+
+import (
+	"context"
+	"math/rand/v2"
+	"net/netip"
+	"strconv"
+	"sync"
+	"time"
+
+	"ntrack/announce"
+)
+
+const (
+	// heartbeat is how often a stream says that it is there.
+	heartbeat = 15 * time.Second
+	// comeBack is how soon a client whose stream broke may come back. When the tracker ends them,
+	// each is told to come at a moment of its own within that for every thousand peers.
+	comeBack = 2 * time.Second
+)
+
+// A Stream is an event stream that has been opened. The body of its [Response] is what it begins
+// with. The door sends that and then what Next gives, until Next says that it has ended or the
+// client is gone; then it calls Close and ends the connection, for only that ends the reply.
+// The client is a peer until Close.
+type Stream struct {
+	t     *Tracker
+	sub   Subscription
+	beats *time.Timer
+
+	mu      sync.Mutex
+	wake    func() // nil while the door knows that there is something
+	seq     int64
+	peers   int // in the track, as far as the stream has told
+	changes []Change
+	beat    bool // due
+	ending  bool // the tracker ends it
+	closed  bool
+}
+
+// stream answers with an event stream.
+func (t *Tracker) stream(ctx context.Context, key []byte, peer announce.Peer, s *scratch, resp *Response, dst []byte) ([]byte, error) {
+	st := &Stream{t: t}
+	peers, sub, err := t.store.Subscribe(ctx, key, peer, st.wakeUp, s.peers[:0])
+	if err != nil {
+		return nil, err
+	}
+	if cap(peers) <= 4096 { // few tracks are as large
+		s.peers = peers[:0]
+	}
+	st.sub, st.peers = sub, len(peers)
+	st.beats = time.AfterFunc(heartbeat, st.heartbeat)
+	t.mu.Lock()
+	if st.ending = t.ended; !t.ended {
+		if t.streams == nil {
+			t.streams = make(map[*Stream]struct{})
+		}
+		t.streams[st] = struct{}{}
+	}
+	t.mu.Unlock()
+	resp.Stream, resp.Type = st, "text/event-stream"
+
+	dst = st.event(dst, "you")
+	dst = append(dst, "retry: "...)
+	dst = strconv.AppendInt(dst, comeBack.Milliseconds(), 10)
+	dst = append(dst, "\ndata: "...)
+	if peer.Endpoint.Port() != 0 {
+		dst = peer.Endpoint.AppendTo(dst)
+	}
+	dst = st.event(append(dst, "\n\n"...), "peers")
+	for i := range peers {
+		dst = appendData(dst, peers[i].Endpoint)
+	}
+	if len(peers) == 0 {
+		dst = append(dst, "data: \n"...) // an event without data is not delivered
+	}
+	return append(dst, '\n'), nil
+}
+
+func appendData(dst []byte, e netip.AddrPort) []byte {
+	return append(e.AppendTo(append(dst, "data: "...)), '\n')
+}
+
+// event appends the name of the next event and its id.
+func (s *Stream) event(dst []byte, name string) []byte {
+	dst = append(append(dst, "event: "...), name...)
+	dst = append(append(dst, "\nid: "...), s.t.epoch...)
+	dst = strconv.AppendInt(append(dst, '-'), s.seq, 10)
+	s.seq++
+	return append(dst, '\n')
+}
+
+// Next appends to dst what there is to send. When live is false that is the end. When it appends
+// nothing it will call wake, once, as soon as there is something, unless Close comes first: wake
+// must not block, nor call the stream.
+func (s *Stream) Next(dst []byte, wake func()) (_ []byte, live bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.wake = nil
+	changes, live := s.sub.Next(s.changes[:0])
+	for _, c := range changes {
+		name := "leave"
+		if s.peers--; c.Joined {
+			name, s.peers = "join", s.peers+2
+		}
+		dst = append(appendData(s.event(dst, name), c.Endpoint), '\n')
+	}
+	if s.changes = changes; cap(changes) > 16 {
+		s.changes = nil
+	}
+	if s.beat {
+		s.beat = false
+		dst = append(dst, ":\n\n"...)
+	}
+	if s.ending {
+		ms := rand.Int64N(comeBack.Milliseconds() * int64(1+s.peers/1000))
+		dst = append(strconv.AppendInt(append(dst, "retry: "...), ms, 10), "\n\n"...)
+		live = false
+	}
+	if live && len(changes) == 0 && !s.beat {
+		s.wake = wake
+	}
+	return dst, live
+}
+
+// wakeUp is called when there is something to send.
+func (s *Stream) wakeUp() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if wake := s.wake; wake != nil {
+		s.wake = nil
+		wake()
+	}
+}
+
+func (s *Stream) heartbeat() {
+	s.mu.Lock()
+	s.beat = true
+	if !s.closed {
+		s.beats.Reset(heartbeat)
+	}
+	s.mu.Unlock()
+	s.wakeUp()
+}
+
+// Close ends the stream: the peer is gone unless something else holds it. It may be called again.
+func (s *Stream) Close() {
+	s.mu.Lock()
+	s.closed, s.wake = true, nil
+	s.beats.Stop()
+	s.mu.Unlock()
+	s.t.mu.Lock()
+	delete(s.t.streams, s)
+	s.t.mu.Unlock()
+	s.sub.Close()
+}
+
+// EndStreams ends every event stream, those to come included, and tells each client a moment of
+// its own to come back, so that not all of them do at once. For a server that shuts down: a
+// net/http.Server does not wait for streams unless this is among its RegisterOnShutdown.
+func (t *Tracker) EndStreams() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.ended = true
+	for s := range t.streams {
+		s.mu.Lock()
+		s.ending = true
+		s.mu.Unlock()
+		s.wakeUp()
+	}
+}
