@@ -10,13 +10,15 @@ import (
 type body []part
 
 // part is one of: literal bytes; Pick different elements of Of in any order, with Sep between
-// them; or Any, one or more bytes none of which is a control character.
+// them; Any, one or more bytes none of which is a control character; or As, which is Any where it
+// comes first in a scenario, and the same bytes wherever it comes again.
 type part struct {
 	Literal latin1   `json:"-"`
 	Pick    int      `json:"pick"`
 	Of      []latin1 `json:"of"`
 	Sep     latin1   `json:"sep"`
 	Any     bool     `json:"any"`
+	As      string   `json:"as"`
 }
 
 // UnmarshalJSON reads a string (one literal) or a list of strings and objects.
@@ -45,18 +47,20 @@ func (p *part) UnmarshalJSON(data []byte) error {
 	if err := strict(data, (*fields)(p)); err != nil {
 		return err
 	}
+	wild := p.Any || p.As != ""
 	switch {
-	case p.Any && (p.Pick != 0 || p.Of != nil || p.Sep != ""):
-		return errors.New(`"any" stands alone`)
-	case !p.Any && (p.Pick < 1 || p.Pick > len(p.Of)):
+	case wild && (p.Any && p.As != "" || p.Pick != 0 || p.Of != nil || p.Sep != ""):
+		return errors.New(`"any" or "as" stands alone`)
+	case !wild && (p.Pick < 1 || p.Pick > len(p.Of)):
 		return fmt.Errorf("cannot pick %d of %d", p.Pick, len(p.Of))
 	}
 	return nil
 }
 
-// match reports whether got is what b says, and how many bytes of it at least are right.
-func (b body) match(got string) (ok bool, agree int) {
-	m := matcher{got: got}
+// match reports whether got is what b says, and how many bytes of it at least are right. texts has
+// what each As stands for, and is told of new ones.
+func (b body) match(got string, texts map[string]string) (ok bool, agree int) {
+	m := matcher{got: got, texts: texts}
 	ok = m.parts(b, 0)
 	return ok, m.furthest
 }
@@ -65,6 +69,7 @@ func (b body) match(got string) (ok bool, agree int) {
 // expression would; bodies are small.
 type matcher struct {
 	got      string
+	texts    map[string]string
 	furthest int
 }
 
@@ -74,13 +79,20 @@ func (m *matcher) parts(parts []part, at int) bool {
 		return at == len(m.got)
 	}
 	p, rest := parts[0], parts[1:]
+	text, known := m.texts[p.As]
 	switch {
-	case p.Any:
+	case known:
+		return m.literal(text, at) && m.parts(rest, at+len(text))
+	case p.Any || p.As != "":
 		for end := at; end < len(m.got) && m.got[end] >= ' ' && m.got[end] != 0x7f; end++ {
+			if p.As != "" {
+				m.texts[p.As] = m.got[at : end+1]
+			}
 			if m.parts(rest, end+1) {
 				return true
 			}
 		}
+		delete(m.texts, p.As)
 		return false
 	case p.Pick > 0:
 		return m.pick(p, make([]bool, len(p.Of)), p.Pick, rest, at)
@@ -128,6 +140,8 @@ func (b body) String() string {
 		switch {
 		case p.Any:
 			s = append(s, "(any text)")
+		case p.As != "":
+			s = append(s, "("+p.As+")")
 		case p.Pick > 0:
 			s = append(s, fmt.Sprintf("(%d of %q, separated by %q)", p.Pick, p.Of, p.Sep))
 		default:

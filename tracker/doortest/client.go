@@ -32,8 +32,8 @@ func (c *client) close() {
 	}
 }
 
-// do sends what st says and checks everything that st says about the reply.
-func (c *client) do(st *step) error {
+// send sends what st says and reads the head of the reply.
+func (c *client) send(st *step) (*http.Response, error) {
 	if c.wrote != nil {
 		<-c.wrote
 	}
@@ -49,7 +49,16 @@ func (c *client) do(st *step) error {
 	method, _, _ := strings.Cut(string(st.Send), " ")
 	resp, err := http.ReadResponse(c.r, &http.Request{Method: method})
 	if err != nil {
-		return fmt.Errorf("no reply: %w", err)
+		return nil, fmt.Errorf("no reply: %w", err)
+	}
+	return resp, nil
+}
+
+// do sends what st says and checks everything that st says about the reply.
+func (c *client) do(st *step) error {
+	resp, err := c.send(st)
+	if err != nil {
+		return err
 	}
 	got, err := io.ReadAll(resp.Body)
 	if err != nil {
@@ -61,13 +70,11 @@ func (c *client) do(st *step) error {
 	if err := framing(resp); err != nil {
 		return err
 	}
-	for name, want := range st.Headers {
-		if err := header(resp.Header, name, want); err != nil {
-			return fmt.Errorf("%w\n    body %q", err, got)
-		}
+	if err := headers(resp.Header, st); err != nil {
+		return fmt.Errorf("%w\n    body %q", err, got)
 	}
 	if st.Body != nil {
-		if ok, agree := st.Body.match(string(got)); !ok {
+		if ok, agree := st.Body.match(string(got), st.texts); !ok {
 			return fmt.Errorf("body\n     got %q\nexpected %v\nthey agree for %d bytes", got, *st.Body, agree)
 		}
 	}
@@ -78,6 +85,15 @@ func (c *client) do(st *step) error {
 	if st.Closed {
 		if b, err := c.r.ReadByte(); err != io.EOF {
 			return fmt.Errorf("the connection is still open (read %q, %v)", b, err)
+		}
+	}
+	return nil
+}
+
+func headers(h http.Header, st *step) error {
+	for name, want := range st.Headers {
+		if err := header(h, name, want); err != nil {
+			return err
 		}
 	}
 	return nil

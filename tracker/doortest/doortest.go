@@ -65,9 +65,21 @@ func (s *scenario) play(serve func(net.Listener, *tracker.Tracker)) error {
 		<-served
 	}()
 
+	streams := make(map[string]*stream)
+	defer func() {
+		for _, open := range streams {
+			open.close()
+		}
+	}()
 	var c *client
 	for i, st := range s.Steps {
 		time.Sleep(time.Until(start.Add(st.at)))
+		if st.Stream != "" {
+			if err := follow(streams, &st, l); err != nil {
+				return fmt.Errorf("step %d, stream %q: %w", i+1, st.Stream, err)
+			}
+			continue
+		}
 		if c == nil {
 			conn, err := l.dial(st.From)
 			if err != nil {
@@ -88,6 +100,27 @@ func (s *scenario) play(serve func(net.Listener, *tracker.Tracker)) error {
 		}
 	}
 	return nil
+}
+
+// follow opens a stream, or looks what has come on it.
+func follow(streams map[string]*stream, st *step, l *listener) (err error) {
+	s := streams[st.Stream]
+	if len(st.Send) > 0 {
+		conn, err := l.dial(st.From)
+		if err != nil {
+			return err
+		}
+		if s, err = openStream(conn, st); s != nil {
+			streams[st.Stream] = s
+		}
+		return err
+	}
+	if err = s.check(st); err != nil || st.HangUp || st.Closed {
+		s.close()
+		delete(streams, st.Stream)
+		synctest.Wait()
+	}
+	return err
 }
 
 func firstLine(send latin1) string {

@@ -2,6 +2,7 @@ package doortest
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"ntrack/tracker"
 )
@@ -39,13 +41,16 @@ func TestMatch(t *testing.T) {
 		{`["port ", {"any": true}, "\n"]`, "port 7: no\n", true},
 		{`["port ", {"any": true}, "\n"]`, "port \n", false},
 		{`["port ", {"any": true}, "\n"]`, "port 7\nport 8\n", false},
+		{`["id ", {"as": "e"}, "-0\nid ", {"as": "e"}, "-1\n"]`, "id a-b-0\nid a-b-1\n", true},
+		{`["id ", {"as": "e"}, "-0\nid ", {"as": "e"}, "-1\n"]`, "id a-0\nid b-1\n", false},
+		{`[{"as": "e"}, "-", {"as": "e"}]`, "a-b-a-b", true}, // not the first that it could be
 	} {
 		var b body
 		if err := b.UnmarshalJSON([]byte(c.body)); err != nil {
 			t.Errorf("%s: %v", c.body, err)
 			continue
 		}
-		if ok, _ := b.match(c.got); ok != c.ok {
+		if ok, _ := b.match(c.got, make(map[string]string)); ok != c.ok {
 			t.Errorf("%s matches %q: got %v", c.body, c.got, ok)
 		}
 	}
@@ -68,6 +73,15 @@ func TestParseIsStrict(t *testing.T) {
 		{`{"about": "x", "steps": [{"from": "192.0.2.1:1", "send": "x"}]}`, "status"},
 		{`{"about": "x", "steps": [{"from": "192.0.2.1", "send": "x", "status": 200}]}`, "port"},
 		{`{"about": "x", "steps": [` + step + `}]} {}`, "follows"},
+		{`{"about": "x", "steps": [` + step + `, "body": [{"as": "a", "any": true}]}]}`, "stands alone"},
+		{`{"about": "x", "steps": [` + step + `, "body": "", "stream": "a"}, {"stream": "a", "body": ""}]}`, ""},
+		{`{"about": "x", "steps": [` + step + `, "stream": "a"}]}`, "body"},
+		{`{"about": "x", "steps": [` + step + `, "body": "", "stream": "a"}, {"stream": "a"}]}`, "body"},
+		{`{"about": "x", "steps": [` + step + `, "body": "", "stream": "a"}, {"stream": "b", "body": ""}]}`, "no stream"},
+		{`{"about": "x", "steps": [` + step + `, "body": "", "stream": "a"}, {"stream": "a", "hang_up": true}, {"stream": "a", "body": ""}]}`, "no stream"},
+		{`{"about": "x", "steps": [` + step + `, "body": "", "stream": "a"}, {"stream": "a", "status": 200, "body": ""}]}`, "too much"},
+		{`{"about": "x", "steps": [` + step + `, "body": "", "stream": "a"}, ` + step + `, "body": "", "stream": "a"}]}`, "of its own"},
+		{`{"about": "x", "steps": [` + step + `, "hang_up": true}]}`, "hang_up"},
 	} {
 		_, err := parse([]byte(c.scenario))
 		switch {
@@ -90,6 +104,27 @@ func TestPlay(t *testing.T) {
 		w.(http.Flusher).Flush()
 		io.WriteString(w, "x")
 	})
+	stream := func(chunks bool) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			if !chunks {
+				w.Header().Set("Transfer-Encoding", "identity")
+			}
+			for i := 0; ; i++ {
+				fmt.Fprintf(w, "e-%d ", i)
+				w.(http.Flusher).Flush()
+				select {
+				case <-r.Context().Done():
+					return
+				case <-time.After(10 * time.Second):
+				}
+				if i == 3 {
+					return
+				}
+			}
+		}
+	}
+	mux.HandleFunc("/stream", stream(false))
+	mux.HandleFunc("/chunks", stream(true))
 	mux.HandleFunc("/hang", func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	serve := func(l net.Listener, _ *tracker.Tracker) { (&http.Server{Handler: mux}).Serve(l) }
 
@@ -109,6 +144,19 @@ func TestPlay(t *testing.T) {
 		{get("/chunked", ""), "chunks"},
 		{get("/hang", ""), "no reply"},
 		{get("/who", `, "closed": true`), "still open"},
+		{get("/stream", `, "stream": "a", "body": "e-0 "`), ""},
+		{get("/stream", `, "stream": "a", "body": "e-1 "`), "agree for 2 bytes"},
+		{get("/stream", `, "stream": "a", "body": "e-0 ", "headers": {"Expires": ""}`), "header Expires"},
+		{get("/stream", `, "stream": "a", "body": "e-0 ", "closed": true`), "expected true"},
+		{get("/who", `, "stream": "a", "body": "192.0.2.1:7"`), "ends with its connection"},
+		{get("/chunks", `, "stream": "a", "body": "e-0 "`), "ends with its connection"},
+		{get("/nowhere", `, "stream": "a", "body": ""`), "got 404"},
+		{get("/stream", `, "stream": "a", "body": [{"as": "x"}, "-0 "]`) + `,{"at": 11, "stream": "a", "body": [{"as": "x"}, "-1 "]}`, ""},
+		{get("/stream", `, "stream": "a", "body": [{"as": "x"}, "-0 "]`) + `,{"at": 11, "stream": "a", "body": ["-", {"as": "x"}]}`, `step 2, stream "a"`},
+		{get("/stream", `, "stream": "a", "body": "e-0 "`) + `,{"at": 21, "stream": "a", "body": "e-1 e-2 "},{"at": 41, "stream": "a", "body": "e-3 ", "closed": true}`, ""},
+		{get("/stream", `, "stream": "a", "body": "e-0 "`) + `,{"at": 41, "stream": "a", "body": "e-1 e-2 e-3 "}`, "expected false"},
+		{get("/stream", `, "stream": "a", "body": "e-0 "`) + `,{"at": 11, "stream": "a", "body": ""}`, "got"},
+		{get("/stream", `, "stream": "a", "body": "e-0 "`) + `,{"at": 11, "stream": "a", "hang_up": true},` + get("/stream", `, "stream": "a", "body": "e-0 "`), ""},
 		{`{"from": "192.0.2.1:7", "send": "GET /who HTTP/1.0\r\n\r\n", "status": 200, "closed": true}`, ""},
 		{`{"from": "192.0.2.1:7", "send": "GET /who HTTP/1.0\r\n\r\n", "status": 200},` + get("/who", `, "reuse": true`), "no reply"},
 	} {

@@ -44,7 +44,8 @@ func (s settings) tracker() *tracker.Tracker {
 	}
 }
 
-// step is one request and the reply it must get.
+// step is one request and the reply it must get, or what has come on a stream that an earlier one
+// opened.
 type step struct {
 	At      int                `json:"at"` // seconds since the scenario began; 0: as the step before
 	From    netip.AddrPort     `json:"from"`
@@ -53,9 +54,12 @@ type step struct {
 	Status  int                `json:"status"`
 	Headers map[string]*string `json:"headers"`
 	Body    *body              `json:"body"`
-	Closed  bool               `json:"closed"` // the tracker must close after the reply
+	Closed  bool               `json:"closed"`  // the tracker must close after the reply
+	Stream  string             `json:"stream"`  // the reply goes on; without Send: how
+	HangUp  bool               `json:"hang_up"` // close the stream
 
-	at time.Duration // At, with the default filled in
+	at    time.Duration     // At, with the default filled in
+	texts map[string]string // of the scenario: what each "as" stands for
 }
 
 func load(file string) (*scenario, error) {
@@ -89,16 +93,28 @@ func (s *scenario) check() error {
 	if len(s.Steps) == 0 {
 		return errors.New("no steps")
 	}
-	now := 0
+	now, texts := 0, make(map[string]string)
+	open := make(map[string]bool) // by name of a stream
 	for i := range s.Steps {
 		st := &s.Steps[i]
 		switch {
 		case st.At != 0 && st.At < now:
 			return fmt.Errorf("step %d: at %d is before the step before it, at %d", i+1, st.At, now)
+		case len(st.Send) == 0 && st.Stream == "":
+			return fmt.Errorf(`step %d: no "send"`, i+1)
+		case len(st.Send) == 0 && (st.From.IsValid() || st.Status != 0 || st.Headers != nil || st.Reuse):
+			return fmt.Errorf(`step %d: "send" is missing, or all but "at", "stream", "body", "closed" and "hang_up" is too much`, i+1)
+		case len(st.Send) == 0 && !open[st.Stream]:
+			return fmt.Errorf("step %d: no stream %q is open", i+1, st.Stream)
+		case st.Stream != "" && st.Body == nil && !st.HangUp:
+			return fmt.Errorf(`step %d: no "body" for the stream`, i+1)
+		case len(st.Send) == 0: // all is well
+		case st.HangUp:
+			return fmt.Errorf(`step %d: "hang_up" is for streams that are open`, i+1)
+		case st.Stream != "" && (open[st.Stream] || st.Reuse):
+			return fmt.Errorf("step %d: stream %q needs a name and a connection of its own", i+1, st.Stream)
 		case !st.From.IsValid():
 			return fmt.Errorf(`step %d: no "from"`, i+1)
-		case len(st.Send) == 0:
-			return fmt.Errorf(`step %d: no "send"`, i+1)
 		case st.Status == 0:
 			return fmt.Errorf(`step %d: no "status"`, i+1)
 		case st.Reuse && i == 0:
@@ -106,6 +122,10 @@ func (s *scenario) check() error {
 		case st.Reuse && s.Steps[i-1].From != st.From:
 			return fmt.Errorf("step %d: a reused connection cannot change its address", i+1)
 		}
+		if st.Stream != "" {
+			open[st.Stream] = !st.HangUp && !st.Closed
+		}
+		st.texts = texts
 		now = max(now, st.At)
 		st.at = time.Duration(now) * time.Second
 	}
