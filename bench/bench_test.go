@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 // again; what they are is of no interest here.
 func TestRun(t *testing.T) {
 	b := &bench{rounds: 3, retries: 1, time: 30 * time.Millisecond, warm: 10 * time.Millisecond, rest: 10 * time.Millisecond,
-		keys: 20, million: 5000, clients: 8, crowd: true, log: io.Discard}
+		keys: 20, million: 5000, streams: 30, joins: 2, clients: 8, crowd: true, log: io.Discard}
 	dir := t.TempDir()
 	jsonFile, mdFile := filepath.Join(dir, "json"), filepath.Join(dir, "md")
 	if err := os.WriteFile(mdFile, []byte("above\n"+beginMark+"old\n"+endMark+"below\n"), 0o644); err != nil {
@@ -60,6 +60,9 @@ func TestRun(t *testing.T) {
 				t.Errorf("%s, %s: %+v", m.Mode, name, s)
 			}
 		}
+	}
+	if s := r.Streams; s == nil || s.Members <= 0 || s.Lookers <= 0 || s.P99.Median < s.P50.Median || s.P50.Min < 50 || s.CPU <= 0 || s.Announce <= 0 {
+		t.Errorf("streams: %+v", s)
 	}
 	for _, m := range append(r.Memory, r.Growth...) {
 		if m.Baseline <= 0 || m.Join <= 0 || m.Renew <= 0 || m.GC <= 0 {

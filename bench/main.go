@@ -42,6 +42,7 @@ const (
 	oneEach   = "close"      // each request has a connection of its own
 	memory    = "memory"     // resident memory for each peer
 	growth    = "growth"     // what more peers do to memory and time
+	streams   = "streams"    // event streams
 )
 
 // bench is one run.
@@ -54,6 +55,8 @@ type bench struct {
 	only    []string
 	keys    int
 	million int // peers of the memory section
+	streams int // at a time, in the section of that name
+	joins   int // that they tell of
 	clients int
 	crowd   bool // see load.gate
 	profile string
@@ -71,7 +74,7 @@ func run(args []string, stdout, stderr io.Writer) error {
 	f.SetOutput(stderr)
 	f.IntVar(&b.rounds, "rounds", 7, "measure each server `N` times in each mode, and again what others disturbed")
 	f.DurationVar(&b.time, "time", 800*time.Millisecond, "measure for `D` in each round")
-	only := f.String("only", "", "a comma-separated `LIST` of sections (keep-alive, close, memory, growth) and servers (floor, door, nethttp, opentracker, door-2); all where it names none")
+	only := f.String("only", "", "a comma-separated `LIST` of sections (keep-alive, close, memory, growth, streams) and servers (floor, door, nethttp, opentracker, door-2); all where it names none")
 	quick := f.Bool("quick", false, "a smaller run, to see that it works")
 	jsonFile := f.String("json", "", "write everything measured to `FILE`")
 	mdFile := f.String("md", "", "put the tables into `FILE`, between two markers")
@@ -85,8 +88,10 @@ func run(args []string, stdout, stderr io.Writer) error {
 	}
 	b.retries = 3
 	b.warm, b.rest, b.keys, b.million, b.clients = 250*time.Millisecond, 5*time.Second, 10_000, 1_000_000, 64
+	b.streams, b.joins = 10_000, 20
 	if *quick {
 		b.rounds, b.time, b.rest, b.keys, b.million = min(b.rounds, 3), min(b.time, 300*time.Millisecond), time.Second, 1000, 200_000
+		b.streams, b.joins = 1000, 3
 	}
 	if *only != "" {
 		b.only = strings.Split(*only, ",")
@@ -94,7 +99,7 @@ func run(args []string, stdout, stderr io.Writer) error {
 	return b.run(stdout, *jsonFile, *mdFile)
 }
 
-var sections = []string{keepAlive, oneEach, memory, growth}
+var sections = []string{keepAlive, oneEach, memory, growth, streams}
 var names = []string{"floor", "door", "nethttp", "opentracker", "door-2"}
 
 // wants says whether a section or server is to be in the run: -only names it, or none of its kind.
@@ -141,6 +146,13 @@ func (b *bench) run(stdout io.Writer, jsonFile, mdFile string) error {
 				b.report.Growth = append(b.report.Growth, r)
 			}
 		}
+	}
+	if b.wants(sections, streams) {
+		r, err := b.measureStreams(b.streams, b.joins)
+		if err != nil {
+			return fmt.Errorf("%s: %w", streams, err)
+		}
+		b.report.Streams = &r
 	}
 	if b.wants(sections, keepAlive) || b.wants(sections, oneEach) {
 		err := b.compare()
@@ -225,13 +237,8 @@ func (b *bench) populate(s *server) error {
 		if err != nil {
 			return err
 		}
-		l := b.load(s, newPopulation(b.keys, maxPeers, 0, s.keepAlive))
-		l.everyone()
-		if err := l.run(0, time.Hour, func() {}, func() {}); err != nil {
+		if err := b.fill(s); err != nil {
 			return err
-		}
-		if l.done != b.keys*maxPeers {
-			return fmt.Errorf("%d of %d announced", l.done, b.keys*maxPeers)
 		}
 		after, err := rssOf(s.pid)
 		if err != nil {
@@ -241,6 +248,17 @@ func (b *bench) populate(s *server) error {
 		b.report.Populated = append(b.report.Populated, r)
 	}
 	return s.pause()
+}
+
+// fill is populate without a look at what it takes.
+func (b *bench) fill(s *server) error {
+	l := b.load(s, newPopulation(b.keys, maxPeers, 0, s.keepAlive))
+	l.everyone()
+	err := l.run(0, time.Hour, func() {}, func() {})
+	if err == nil && l.done != b.keys*maxPeers {
+		err = fmt.Errorf("%d of %d announced", l.done, b.keys*maxPeers)
+	}
+	return err
 }
 
 func (b *bench) load(s *server, p *population) *load {

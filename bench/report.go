@@ -26,6 +26,7 @@ type report struct {
 	Populated []populated    `json:"populated"`
 	Memory    []memoryResult `json:"memory"`
 	Growth    []memoryResult `json:"growth"`
+	Streams   *streamsResult `json:"streams,omitempty"`
 }
 
 type modeReport struct {
@@ -214,6 +215,11 @@ func (r *report) print(w io.Writer) {
 	}
 	printMemory(t, "memory", r.Memory)
 	printMemory(t, "growth", r.Growth)
+	if s := r.Streams; s != nil {
+		fmt.Fprintf(t, "\n%d streams\tRSS bytes/member\tbytes/looker\tCPU at rest\tjoin told: p50 ms\tp99 ms\tCPU µs/event\tannounce x without\trounds\n", s.Streams)
+		fmt.Fprintf(t, "door\t%.0f\t%.0f\t%.1f %%\t%.0f (%.0f-%.0f)\t%.0f (%.0f-%.0f)\t%.1f\t%s\t%d of %d\n", s.Members, s.Lookers, 100*s.AtRest,
+			s.P50.Median, s.P50.Min, s.P50.Max, s.P99.Median, s.P99.Min, s.P99.Max, s.CPU, times(s.Announce), s.Rounds.Kept, len(s.Rounds.All))
+	}
 	_ = t.Flush()
 }
 
