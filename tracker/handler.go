@@ -22,13 +22,14 @@ const takeTimeout = 10 * time.Second
 // the mux redirects /ntrk/a//b before a handler sees it. As a server's only handler it serves
 // every key.
 //
-// Connection limits and timeouts are the server's: set ReadHeaderTimeout and MaxHeaderBytes.
+// Connection limits and timeouts are the server's: set ReadHeaderTimeout and MaxHeaderBytes. Its
+// Shutdown waits for event streams, and they do not end by themselves: have it call
+// [Tracker.EndStreams], by RegisterOnShutdown.
 func Handler(t *Tracker) http.Handler {
 	buffers := &sync.Pool{New: func() any { return new([2][]byte) }}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		remote, _ := netip.ParseAddrPort(r.RemoteAddr)
 		buf := buffers.Get().(*[2][]byte)
-		defer buffers.Put(buf)
 		target := append(buf[0][:0], r.RequestURI...)
 		h := r.Header
 		call := Call{
@@ -43,9 +44,6 @@ func Handler(t *Tracker) http.Handler {
 		}
 		resp, body := t.Answer(r.Context(), &call, buf[1][:0])
 		buf[0], buf[1] = target, body
-		if resp.Stream != nil {
-			defer resp.Stream.Close()
-		}
 		date := time.Now()
 		set := w.Header().Set
 		set("Date", date.UTC().Format(http.TimeFormat))
@@ -57,7 +55,8 @@ func Handler(t *Tracker) http.Handler {
 			set("Connection", "close")
 		}
 		if resp.Stream != nil {
-			pump(w, r, resp.Stream, body)
+			defer resp.Stream.Close()
+			pump(w, r, resp.Stream, body) // and buf is garbage: it may be large, and streams last
 			return
 		}
 		if resp.Status != http.StatusNoContent {
@@ -65,6 +64,7 @@ func Handler(t *Tracker) http.Handler {
 		}
 		w.WriteHeader(resp.Status)
 		_, _ = w.Write(body) // net/http drops the body of HEAD and 204
+		buffers.Put(buf)
 	})
 }
 
@@ -79,22 +79,19 @@ func pump(w http.ResponseWriter, r *http.Request, s *Stream, out []byte) {
 	woken := make(chan struct{}, 1)
 	wake := func() { woken <- struct{}{} }
 	for live := true; ; {
-		if len(out) > 0 {
-			_ = conn.SetWriteDeadline(time.Now().Add(takeTimeout))
-			if _, err := w.Write(out); err != nil || conn.Flush() != nil || !live {
-				return
-			}
-		} else if live {
+		if len(out) == 0 && live {
 			select {
 			case <-woken:
 			case <-r.Context().Done():
 				return
 			}
+		} else {
+			_ = conn.SetWriteDeadline(time.Now().Add(takeTimeout))
+			if _, err := w.Write(out); err != nil || conn.Flush() != nil || !live {
+				return
+			}
 		}
-		if !live {
-			return
-		}
-		out, live = s.Next(out[:0], wake)
+		out, live = s.Next(nil, wake)
 	}
 }
 

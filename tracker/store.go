@@ -50,29 +50,30 @@ type Store interface {
 	// they were at different moments of the call.
 	Scrape(ctx context.Context, keys []announce.Key, asker netip.Addr, dst []announce.Track) ([]announce.Track, error)
 
-	// Subscribe appends to dst every peer of the track but the subscriber himself, and has him
-	// told from then on, without a gap, who joins and who leaves. A peer whose endpoint has a port
-	// is listed, and does not lapse, for as long as one such subscription lasts; after the last he
-	// is listed until his last announce lapses, if it has not already. One without a port only
-	// looks. Leave takes a peer out whatever holds him, and ends his subscriptions.
+	// Subscribe appends to dst every other peer of the track and has the subscriber told, from that
+	// moment on, who joins and who leaves. A peer whose endpoint has a port is listed, as by an
+	// announce, and does not lapse as long as one of its subscriptions lasts; after the last it is
+	// listed until its last announce lapses, if that has not happened yet. One whose port is 0 only
+	// looks. Leave takes a peer out whatever holds it, and ends its subscriptions. A track above
+	// 10,000 peers, whoever sees them, is refused with a [*FullError]: it is not for telling.
 	//
-	// wake is called when Next has something to give, and again each time after Next was called.
-	// It must not block, and may come from any goroutine, also before Subscribe returns and after
-	// Close. A track above 10,000 peers is refused with a [*FullError].
+	// wake is called whenever Next may have something new to give, from any goroutine, perhaps
+	// before Subscribe returns or once more after Close. It must not block, nor call the store.
 	Subscribe(ctx context.Context, key []byte, peer announce.Peer, wake func(), dst []announce.Peer) ([]announce.Peer, Subscription, error)
 }
 
-// A Subscription tells of the changes of a track. It takes any time its subscriber takes, but does
-// not remember more than a bounded number of changes for one who takes too long: it ends then.
+// A Subscription tells of the changes of a track. It never waits for its subscriber: who lets more
+// than some thousand changes wait has it ended. Its methods may be called from any goroutine, Next
+// from one at a time.
 type Subscription interface {
 	// Next appends to dst what has changed since it was called last, in order, as far as the
-	// subscriber sees it: never himself. Changes of one peer that undo each other may be left out.
-	// A change is told within a second, a lapse like any other leave. live is false when the
-	// subscription has ended: because the peer left, because nobody called Next for too long, or
-	// for a reason of the store's own.
+	// subscriber sees it, but never the subscriber itself. Each change is there within a second; a
+	// lapse is a leave; a renewal is none. Changes of one peer that undo each other within 50
+	// milliseconds are left out. live is false when the subscription has ended: Leave took the
+	// peer out, too many changes waited, or the store has a reason of its own.
 	Next(dst []Change) (changes []Change, live bool)
-	// Close ends the subscription and what it holds. It must be called, also after an end, and may
-	// be called again.
+	// Close ends the subscription and its hold on the peer. It must be called, also after it has
+	// ended, and may be called again.
 	Close()
 }
 

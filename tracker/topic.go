@@ -2,7 +2,9 @@ package tracker
 
 import (
 	"context"
+	"math"
 	"net/netip"
+	"runtime"
 	"sync"
 	"time"
 
@@ -193,6 +195,13 @@ func (t *topic) note(e netip.AddrPort, joined bool) {
 	t.arm()
 }
 
+// track is 0 where there is none.
+func (t *topic) track() handle {
+	key := []byte(t.key)
+	_, hash := t.s.m.find(key)
+	return t.s.lookup(key, hash)
+}
+
 func (t *topic) arm() {
 	if !t.armed {
 		t.armed = true
@@ -297,23 +306,21 @@ func (t *topic) unhold(sub *subscription) {
 		return
 	}
 	delete(t.holds, sub.self)
-	s, m := t.s, t.s.m
-	key := []byte(t.key)
-	_, hash := m.find(key)
-	track := s.lookup(key, hash)
-	var buf [5]uint32
-	tr := s.tracks.one(track)
+	s, handle := t.s, t.track()
+	tr := s.tracks.one(handle)
 	v := s.table(tr, familyOf(sub.self.Addr()))
+	var buf [5]uint32
 	i, _ := v.find(pack(&buf, sub.self))
-	if now := m.second(); h.until > now {
-		v.at(i).setStamp(stampOf(h.until))
-		if stampOf(h.until).until(stampOf(now)) < tr.soon.until(stampOf(now)) {
-			tr.soon = stampOf(h.until)
-		}
+	now, until := s.m.second(), stampOf(h.until)
+	if h.until <= now {
+		s.remove(tr, &v, i)
+		s.tidy(handle)
 		return
 	}
-	s.remove(tr, &v, i)
-	s.tidy(track)
+	v.at(i).setStamp(until)
+	if until.until(stampOf(now)) < tr.soon.until(stampOf(now)) {
+		tr.soon = until
+	}
 }
 
 // push never waits for the subscriber.
@@ -375,61 +382,52 @@ func (m *Memory) watch() {
 func (m *Memory) lapse() {
 	now := m.now()
 	for i := range m.shards {
-		m.shards[i].lapseWatched(now)
+		at := topicCursor{left: math.MaxInt}
+		for m.shards[i].lapseWatched(&at, now) {
+			runtime.Gosched()
+		}
 	}
 	m.watching.Store(false)
 	m.watch()
 }
 
-// lapseWatched goes through the topics from the last to the first, because one that is dropped
-// leaves its place to the last.
-func (s *shard) lapseWatched(now stamp) {
+// A topicCursor is where lapse has got to: it goes from the last topic to the first, for one that is
+// dropped meanwhile leaves its place to the last.
+type topicCursor struct {
+	left      int // topics to go
+	fam, slot int // in the track of the last of these
+}
+
+// lapseWatched drops what has lapsed among the next peers, at most few, and says whether there is
+// more. What moves meanwhile in a large track is met a second later.
+func (s *shard) lapseWatched(c *topicCursor, now stamp) (more bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	budget := few
-	breathe := func() {
-		if budget <= 0 {
-			budget = few
-			s.mu.Unlock()
-			s.mu.Lock()
+	for budget := few; budget > 0; budget-- {
+		if c.left = min(c.left, len(s.watched)); c.left == 0 {
+			return false
 		}
-	}
-	for p := len(s.watched) - 1; p >= 0; p-- {
-		if p >= len(s.watched) {
-			continue
-		}
-		budget--
-		breathe()
-		if p >= len(s.watched) {
-			continue
-		}
-		t := s.watched[p]
-		key := []byte(t.key)
-		_, hash := s.m.find(key)
-		h := s.lookup(key, hash)
-		if h == 0 || s.tracks.one(h).soon.until(now) > 0 {
-			continue
-		}
-		if n := s.len(s.tracks.one(h)); n <= few {
-			budget -= n
+		h := s.watched[c.left-1].track()
+		switch {
+		case h == 0 || s.tracks.one(h).soon.until(now) > 0:
+			c.left--
+		case s.len(s.tracks.one(h)) <= few:
+			budget -= s.len(s.tracks.one(h))
 			s.expire(h, now)
+			c.left--
+		default:
+			t := s.tracks.one(h)
+			v := s.table(t, c.fam)
+			if c.slot, budget = s.lapse(t, &v, c.slot, budget, now); c.slot < v.cap {
+				return true
+			}
+			if c.fam, c.slot = c.fam+1, 0; c.fam == len(t.fam) {
+				s.tidy(h)
+				*c = topicCursor{left: c.left - 1}
+			}
 			continue
 		}
-		// Piece by piece. What moves meanwhile is met a second later.
-		for fam, slot := 0, 0; fam < 2; {
-			breathe()
-			if h = s.lookup(key, hash); h == 0 {
-				break
-			}
-			tr := s.tracks.one(h)
-			v := s.table(tr, fam)
-			slot, budget = s.lapse(tr, &v, slot, budget, now)
-			if slot >= v.cap {
-				fam, slot = fam+1, 0
-			}
-		}
-		if h != 0 {
-			s.tidy(h)
-		}
+		c.fam, c.slot = 0, 0
 	}
+	return true
 }
