@@ -59,6 +59,13 @@ func TestMemoryAllocatesNothing(t *testing.T) {
 	for k := range keys {
 		keys[k] = fmt.Appendf(nil, "key %d", k)
 	}
+	for k := range 500 { // in every shard somebody wants to know of other keys
+		_, sub, err := m.Subscribe(t.Context(), fmt.Appendf(nil, "watched %d", k), announce.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.1:0")}, func() {}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer sub.Close()
+	}
 	round := 0
 	visit := func() {
 		round++

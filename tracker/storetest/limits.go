@@ -50,7 +50,17 @@ func RunLimits(t *testing.T, make func(*testing.T, tracker.Limits) tracker.Store
 					if err := join(c.over); !errors.As(err, &full) || err.Error() != c.inform {
 						t.Errorf("%s: %v, want %s", c.over, err, c.inform)
 					}
+					key, endpoint, _ := strings.Cut(c.over, " ")
+					_, _, err := s.Subscribe(t.Context(), []byte(key), announce.Peer{Endpoint: netip.MustParseAddrPort(endpoint)}, func() {}, nil)
+					if !errors.As(err, &full) || err.Error() != c.inform {
+						t.Errorf("%s subscribes: %v, want %s", c.over, err, c.inform)
+					}
 					s.expect("after a refusal", s.index("127.0.0.1"), before)
+					_, sub, err := s.Subscribe(t.Context(), []byte(key), announce.Peer{Endpoint: netip.AddrPortFrom(netip.MustParseAddrPort(endpoint).Addr(), 0)}, func() {}, nil)
+					if err != nil {
+						t.Fatal("a looker: ", err)
+					}
+					sub.Close()
 				}
 				accepted := func(what string) {
 					t.Helper()

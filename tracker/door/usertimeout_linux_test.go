@@ -1,0 +1,56 @@
+package door_test
+
+import (
+	"net"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"ntrack/tracker"
+	"ntrack/tracker/door"
+)
+
+// keeping is a listener that remembers what it accepted.
+type keeping struct {
+	net.Listener
+	conns chan *net.TCPConn
+}
+
+func (l keeping) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err == nil {
+		l.conns <- c.(*net.TCPConn)
+	}
+	return c, err
+}
+
+// The system gives up a stream whose client acknowledges nothing for 45 seconds.
+func TestStreamUserTimeout(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := keeping{l, make(chan *net.TCPConn, 1)}
+	s := &door.Server{Tracker: &tracker.Tracker{}}
+	ended := make(chan error)
+	go func() { ended <- s.Serve(k) }()
+	c := dial(t, l.Addr().String())
+	r := openStream(t, c, "/ntrk/k?port=4000")
+	raw, err := (<-k.conns).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// It is set before the first heartbeat or event; here, before the one that follows.
+	join(t, s.Tracker, "k", 5000)
+	expectEvent(t, r, "join 192.0.2.7:5000;")
+	var ms int
+	if err := raw.Control(func(fd uintptr) { ms, err = unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT) }); err != nil {
+		t.Fatal(err)
+	}
+	if err != nil || ms != 45_000 {
+		t.Errorf("TCP_USER_TIMEOUT is %d ms, %v", ms, err)
+	}
+	if err := s.Shutdown(t.Context()); err != nil || <-ended != door.ErrClosed {
+		t.Error(err)
+	}
+}

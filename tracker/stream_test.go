@@ -1,0 +1,158 @@
+package tracker_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"ntrack/tracker"
+)
+
+// pipes is a listener in memory.
+type pipes chan net.Conn
+
+func (p pipes) Accept() (net.Conn, error) {
+	if c, ok := <-p; ok {
+		return c, nil
+	}
+	return nil, net.ErrClosed
+}
+func (p pipes) Close() error   { close(p); return nil }
+func (p pipes) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(192, 0, 2, 80), Port: 80} }
+
+type fromSomewhere struct{ net.Conn }
+
+func (fromSomewhere) RemoteAddr() net.Addr {
+	return &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 1001}
+}
+
+func (p pipes) dial() net.Conn {
+	near, far := net.Pipe()
+	p <- fromSomewhere{far}
+	return near
+}
+
+func count(t *testing.T, tr *tracker.Tracker) string {
+	t.Helper()
+	call := tracker.Call{Method: "GET", Target: []byte("/ntrk/k?port=0&format=text"), Remote: netip.MustParseAddrPort("127.0.0.1:1")}
+	_, body := tr.Answer(t.Context(), &call, nil)
+	return string(body)
+}
+
+// Under net/http a stream outlasts the server's timeouts, which are for requests, and its peer
+// leaves with the connection. Shutdown ends it.
+func TestHandlerStream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := &tracker.Tracker{}
+		server := &http.Server{Handler: tracker.Handler(tr), ReadTimeout: time.Second, WriteTimeout: time.Second, IdleTimeout: time.Second}
+		server.RegisterOnShutdown(tr.EndStreams)
+		l := make(pipes)
+		ended := make(chan error)
+		go func() { ended <- server.Serve(l) }()
+		open := func() (net.Conn, *bufio.Reader) {
+			c := l.dial()
+			if _, err := io.WriteString(c, "GET /ntrk/k?port=4000 HTTP/1.1\r\nHost: t\r\nAccept: text/event-stream\r\n\r\n"); err != nil {
+				t.Fatal(err)
+			}
+			return c, bufio.NewReader(c)
+		}
+		a, r := open()
+		beats := make(chan int)
+		go func() {
+			all, _ := io.ReadAll(r)
+			beats <- strings.Count(string(all), "\n:\n")
+		}()
+		time.Sleep(time.Hour)
+		if l := count(t, tr); l != "192.0.2.1:4000\n" {
+			t.Errorf("there are %q", l)
+		}
+		a.Close()
+		if n := <-beats; n != 239 && n != 240 {
+			t.Errorf("%d heartbeats in an hour", n)
+		}
+		synctest.Wait()
+		if l := count(t, tr); l != "" {
+			t.Errorf("there are %q", l)
+		}
+
+		_, r = open()
+		began := time.Now()
+		over := make(chan error)
+		go func() {
+			synctest.Wait()
+			over <- server.Shutdown(context.Background())
+		}()
+		all, err := io.ReadAll(r)
+		if err != nil || !strings.Contains(string(all), "\n\nretry: ") || !strings.HasSuffix(string(all), "\n\n") {
+			t.Errorf("%q, %v", all, err)
+		}
+		// net/http looks for connections that have become idle now and then.
+		if err := <-over; err != nil || time.Since(began) > 2*time.Second {
+			t.Errorf("shutdown: %v after %v", err, time.Since(began))
+		}
+		<-ended
+		// A stream that was on its way ends at once.
+		call := tracker.Call{Method: "GET", Target: []byte("/ntrk/k?port=4000"), Remote: netip.MustParseAddrPort("192.0.2.1:1"), Accept: []byte("text/event-stream")}
+		resp, _ := tr.Answer(t.Context(), &call, nil)
+		if out, live := resp.Stream.Next(nil, nil); live || !strings.HasPrefix(string(out), "retry: ") {
+			t.Errorf("after the end: %q, %v", out, live)
+		}
+		resp.Stream.Close()
+	})
+}
+
+// HTTP/2 has no connection to end, and needs none.
+func TestHandlerStreamHTTP2(t *testing.T) {
+	tr := &tracker.Tracker{}
+	srv := httptest.NewUnstartedServer(tracker.Handler(tr))
+	srv.EnableHTTP2 = true
+	srv.StartTLS()
+	defer srv.Close()
+	req, err := http.NewRequestWithContext(t.Context(), "GET", srv.URL+"/ntrk/k?port=4000", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Accept", "text/event-stream")
+	resp, err := srv.Client().Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	r := bufio.NewReader(resp.Body)
+	if line, err := r.ReadString('\n'); err != nil || line != "event: you\n" || resp.ProtoMajor != 2 {
+		t.Errorf("%s: %q, %v", resp.Proto, line, err)
+	}
+	if l := count(t, tr); l != "127.0.0.1:4000\n" {
+		t.Errorf("there are %q", l)
+	}
+	resp.Body.Close()
+	for deadline := time.Now().Add(10 * time.Second); count(t, tr) != ""; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the client has gone and is still there")
+		}
+	}
+}
+
+// A track that is too large refuses streams, and says when to come back; and a Tracker that ended
+// its streams has none left to keep.
+func TestStreamRefused(t *testing.T) {
+	tr := &tracker.Tracker{}
+	for i := range 10_001 {
+		call := tracker.Call{Method: "GET", Target: fmt.Appendf(nil, "/ntrk/k?port=%d", 1+i), Remote: netip.MustParseAddrPort("192.0.2.1:1")}
+		tr.Answer(t.Context(), &call, nil)
+	}
+	call := tracker.Call{Method: "GET", Target: []byte("/ntrk/k?port=0"), Remote: netip.MustParseAddrPort("192.0.2.1:1"), Accept: []byte("text/event-stream")}
+	resp, body := tr.Answer(t.Context(), &call, nil)
+	if resp.Status != 503 || resp.Retry != time.Minute || resp.Stream != nil || string(body) != "too many peers of this key for an event stream: at most 10000\n" {
+		t.Errorf("%+v, %s", resp, body)
+	}
+}
