@@ -16,3 +16,10 @@ func (m *Memory) Tracks() int {
 
 // Sweep does now what a timer does every few seconds.
 func (m *Memory) Sweep() { m.sweep() }
+
+// Streams is how many event streams the tracker knows of.
+func (t *Tracker) Streams() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.streams)
+}

@@ -68,14 +68,13 @@ func Handler(t *Tracker) http.Handler {
 	})
 }
 
-// pump sends an event stream until it ends or the client is gone, which net/http sees at once,
+// pump sends an event stream until it ends or the client is gone. net/http sees that at once,
 // unless the client has sent something after its request: then it is seen at the next heartbeat.
 func pump(w http.ResponseWriter, r *http.Request, s *Stream, out []byte) {
 	if r.ProtoMajor == 1 {
 		w.Header().Set("Transfer-Encoding", "identity") // in words of net/http: no chunks
 	}
 	conn := http.NewResponseController(w)
-	_ = conn.SetReadDeadline(time.Time{}) // a server's ReadTimeout is for requests
 	woken := make(chan struct{}, 1)
 	wake := func() { woken <- struct{}{} }
 	for live := true; ; {
@@ -85,7 +84,7 @@ func pump(w http.ResponseWriter, r *http.Request, s *Stream, out []byte) {
 			case <-r.Context().Done():
 				return
 			}
-		} else {
+		} else { // a server's ReadTimeout does not matter here, and its WriteTimeout is for a reply
 			_ = conn.SetWriteDeadline(time.Now().Add(takeTimeout))
 			if _, err := w.Write(out); err != nil || conn.Flush() != nil || !live {
 				return

@@ -80,8 +80,8 @@ func TestHandlerStream(t *testing.T) {
 			t.Errorf("%d heartbeats in an hour", n)
 		}
 		synctest.Wait()
-		if l := count(t, tr); l != "" {
-			t.Errorf("there are %q", l)
+		if l := count(t, tr); l != "" || tr.Streams() != 0 {
+			t.Errorf("there are %q, and %d streams", l, tr.Streams())
 		}
 
 		_, r = open()
@@ -142,8 +142,7 @@ func TestHandlerStreamHTTP2(t *testing.T) {
 	}
 }
 
-// A track that is too large refuses streams, and says when to come back; and a Tracker that ended
-// its streams has none left to keep.
+// A track that is too large refuses streams, and says when to come back.
 func TestStreamRefused(t *testing.T) {
 	tr := &tracker.Tracker{}
 	for i := range 10_001 {

@@ -341,10 +341,11 @@ func (sub *subscription) push(b *batch) {
 	}
 }
 
-// sees says whether the change at i is news to the subscriber.
+// sees says whether the change at i is news to the subscriber. It is never his own: as long as his
+// subscription lasts, he neither joins nor leaves.
 func (sub *subscription) sees(b *batch, i int) bool {
 	c := &b.changes[i]
-	return c.last && sub.scope.Sees(c.scope) && c.endpoint != sub.self && b.net(i, sub.from)
+	return c.last && sub.scope.Sees(c.scope) && b.net(i, sub.from)
 }
 
 func (sub *subscription) end() {

@@ -127,6 +127,15 @@ func subscribe(t *testing.T, s *store) {
 	s.expect("nothing is left", s.index("127.0.0.1"), `"other":1`)
 
 	// A key without a track is one to subscribe to, and a member makes a track.
+	id := announce.ID{1}
+	_, sub, err := s.Subscribe(t.Context(), []byte("id"), announce.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.2:2"), ID: id}, func() {}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if peers, _ := s.look("id", "192.0.2.9", 1); len(peers) != 1 || peers[0].ID != id {
+		t.Errorf("a member with an id: %v", peers)
+	}
+	sub.Close()
 	w, given = s.subscribe("new", "192.0.2.9:0")
 	s.expect("given of nothing", given, "")
 	s.expect("a looker makes no track", s.index("127.0.0.1", "new"), `"new":0`)
@@ -164,7 +173,9 @@ func subscribeLapse(t *testing.T, s *store) {
 			s.announceFor(time.Hour, key, numbered(i), 0)
 		}
 		s.announceFor(20*time.Second, key, announce.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.1:1")}, 0)
-		s.announceFor(40*time.Second, key, announce.Peer{Endpoint: netip.MustParseAddrPort("[2001:db8::1]:1")}, 0)
+		for i := range 8 { // whatever a store does every few seconds
+			s.announceFor(time.Duration(40+i)*time.Second, key, announce.Peer{Endpoint: netip.AddrPortFrom(netip.MustParseAddr("2001:db8::1"), uint16(1+i))}, 0)
+		}
 		w, _ := s.subscribe(key, "192.0.2.9:0")
 		time.Sleep(19 * time.Second)
 		s.expect("before", w.next(), "")
@@ -172,7 +183,9 @@ func subscribeLapse(t *testing.T, s *store) {
 		w.expect("a lapse", "-192.0.2.1:1")
 		time.Sleep(17 * time.Second)
 		w.expect("another", "")
-		w.expect("another", "-[2001:db8::1]:1")
+		for i := range 8 {
+			w.expect("another", fmt.Sprintf("-[2001:db8::1]:%d", 1+i))
+		}
 		w.sub.Close()
 		// Who is not told of the joins is not told of the leaves.
 		s.announceFor(10*time.Second, key, announce.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.1:1")}, 0)
