@@ -3,6 +3,7 @@
 package main_test
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -64,4 +65,27 @@ func curl(t *testing.T, bin string) {
 	port := freePort(t)
 	ask(base+"?format=text", "--local-port", port)
 	expect(t, endpoints("4000", "4002", "4003", port), bin, "list", addr, "lobby/1", "-q")
+
+	// With a stream it is a member until it ends, however it does, and is told of others.
+	stream := func(port string) *program {
+		return start(t, t.TempDir(), "curl", "-sSN", "-H", "Accept: text/event-stream", "http://"+addr+"/ntrk/stream?port="+port)
+	}
+	tells := func(p *program, what string) {
+		t.Helper()
+		eventually(t, func() error {
+			if got := p.output(t, "stdout"); !strings.Contains(got, what) {
+				return fmt.Errorf("no %q in\n%s", what, got)
+			}
+			return nil
+		}, p)
+	}
+	watcher := stream("4000")
+	tells(watcher, "event: peers\n")
+	member := stream("4001")
+	tells(watcher, "data: 127.0.0.1:4001\n")
+	tells(member, "data: 127.0.0.1:4000\n")
+	expect(t, endpoints("4000", "4001"), bin, "list", addr, "stream", "-q")
+	must(t, member.cmd.Process.Kill())
+	tells(watcher, "event: leave\n")
+	expect(t, endpoints("4000"), bin, "list", addr, "stream", "-q")
 }

@@ -25,6 +25,9 @@
 // A peer is given to askers of its own scope or a narrower one: nobody on the internet is told
 // 127.0.0.1 or 10.0.0.7 (scope-public-asker). What a browser sends only looks (browser-origin).
 //
+// Or the request goes on, as a stream of events: the sender is a peer for as long as its connection
+// lives, and is told who joins and leaves (stream, stream-overlap).
+//
 // Replies come as bencode, JSON or text (format-over-accept, accept). The same tracks are at /announce and
 // /scrape as BitTorrent has them (classic-compact, scrape).
 //

@@ -53,6 +53,8 @@ type Server struct {
 	// Logf is told of panics; nil drops them. A panic ends its connection and no other.
 	Logf func(format string, args ...any)
 
+	userTimeout time.Duration // of streams; not 45 seconds only in a test
+
 	once    sync.Once
 	inputs  sync.Pool // of *[]byte
 	outputs sync.Pool // of *output
@@ -83,6 +85,9 @@ func (s *Server) init() {
 	}
 	if s.Idle <= 0 {
 		s.Idle = DefaultIdle
+	}
+	if s.userTimeout == 0 {
+		s.userTimeout = userTimeout
 	}
 }
 

@@ -17,7 +17,7 @@ func (c *conn) pump() {
 		raw = t.NetConn()
 	}
 	if tc, ok := raw.(*net.TCPConn); ok {
-		setUserTimeout(tc, userTimeout)
+		setUserTimeout(tc, c.s.userTimeout)
 	}
 	_ = c.nc.SetReadDeadline(time.Time{})
 	c.write()

@@ -3,6 +3,7 @@ package door_test
 import (
 	"net"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -53,4 +54,29 @@ func TestStreamUserTimeout(t *testing.T) {
 	if err := s.Shutdown(t.Context()); err != nil || <-ended != door.ErrClosed {
 		t.Error(err)
 	}
+}
+
+// A member whose packets are dropped, both ways, has gone, though nobody closed its connection. Its
+// socket has a filter that drops all that comes, so that it acknowledges nothing.
+func TestStreamPacketsDropped(t *testing.T) {
+	s := &door.Server{Tracker: &tracker.Tracker{}}
+	s.SetUserTimeout(time.Second)
+	addr := serve(t, s)
+	r := openStream(t, dial(t, addr), "/ntrk/k?port=0")
+	lost := dial(t, addr)
+	openStream(t, lost, "/ntrk/k?port=4000")
+	expectEvent(t, r, "join 127.0.0.1:4000;")
+	raw, err := lost.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	drop := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K} // 0 bytes of each packet
+	if ctlErr := raw.Control(func(fd uintptr) {
+		err = unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &drop})
+	}); ctlErr != nil || err != nil {
+		t.Fatal(ctlErr, err)
+	}
+	join(t, s.Tracker, "k", 5000) // something to be acknowledged
+	expectEvent(t, r, "join 192.0.2.7:5000;")
+	expectEvent(t, r, "leave 127.0.0.1:4000;")
 }
