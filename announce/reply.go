@@ -94,8 +94,8 @@ func (r *Reply) appendCompact(dst []byte) []byte {
 	dst = append(dst, ':')
 	for i := range r.Peers {
 		if e := r.Peers[i].Endpoint; e.Addr().Is4() {
-			a := e.Addr().As4()
-			dst = binary.BigEndian.AppendUint16(append(dst, a[:]...), e.Port())
+			a, port := e.Addr().As4(), e.Port()
+			dst = append(dst, a[0], a[1], a[2], a[3], byte(port>>8), byte(port))
 		}
 	}
 	n6 := len(r.Peers) - n4

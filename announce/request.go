@@ -258,9 +258,14 @@ func readParams(query []byte) (p [numParams]param) {
 }
 
 func cutParam(query []byte) (name, value, rest []byte) {
-	field, rest, _ := bytes.Cut(query, []byte("&"))
-	name, value, _ = bytes.Cut(field, []byte("="))
-	return name, value, rest
+	field := query
+	if i := bytes.IndexByte(query, '&'); i >= 0 {
+		field, rest = query[:i], query[i+1:]
+	}
+	if i := bytes.IndexByte(field, '='); i >= 0 {
+		return field[:i], field[i+1:], rest
+	}
+	return field, nil, rest
 }
 
 func setKey(k *Key, name string, escaped []byte) error {

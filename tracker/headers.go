@@ -6,7 +6,6 @@ import (
 	"crypto/subtle"
 	"encoding/base64"
 	"fmt"
-	"net/http"
 	"net/netip"
 	"strconv"
 	"time"
@@ -46,7 +45,7 @@ func (r *Response) AppendHeader(dst []byte, date time.Time) []byte {
 		dst = append(dst, "X-Accel-Buffering: no\r\n"...) // or nginx would gather events
 	}
 	if r.TTL > 0 {
-		dst = date.Add(r.TTL).UTC().AppendFormat(append(dst, "Expires: "...), http.TimeFormat)
+		dst = appendTime(append(dst, "Expires: "...), date.Add(r.TTL).UTC())
 		dst = append(dst, "\r\n"...)
 	}
 	if r.Retry > 0 {
@@ -63,6 +62,24 @@ func (r *Response) AppendHeader(dst []byte, date time.Time) []byte {
 		dst = append(dst, "Access-Control-Allow-Methods: GET\r\nAccess-Control-Allow-Headers: Authorization\r\nAccess-Control-Max-Age: 86400\r\n"...)
 	}
 	return dst
+}
+
+// appendTime appends t, which is in UTC, in http.TimeFormat. To follow a layout takes longer than
+// all the rest of a header.
+func appendTime(dst []byte, t time.Time) []byte {
+	const days, months = "SunMonTueWedThuFriSat", "JanFebMarAprMayJunJulAugSepOctNovDec"
+	two := func(n int) (tens, ones byte) { return '0' + byte(n/10), '0' + byte(n%10) }
+	year, month, day := t.Date()
+	hour, minute, second := t.Clock()
+	w, m := 3*t.Weekday(), 3*month-3
+	d1, d2 := two(day)
+	c1, c2 := two(year / 100)
+	y1, y2 := two(year % 100)
+	h1, h2 := two(hour)
+	m1, m2 := two(minute)
+	s1, s2 := two(second)
+	return append(dst, days[w], days[w+1], days[w+2], ',', ' ', d1, d2, ' ', months[m], months[m+1], months[m+2], ' ',
+		c1, c2, y1, y2, ' ', h1, h2, ':', m1, m2, ':', s1, s2, ' ', 'G', 'M', 'T')
 }
 
 func contentType(r *announce.Request, f announce.Format) string {

@@ -3,6 +3,7 @@ package tracker
 import (
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 
 	"ntrack/announce"
 )
@@ -38,6 +39,7 @@ type draw struct {
 	asker announce.Scope
 	all   bool   // asker sees every peer
 	self  record // not to be given
+	port  uint32 // of self
 	now   stamp
 }
 
@@ -48,6 +50,7 @@ const maxSteps = 8192
 // take appends at most k peers, and fewer only at the end of the table or of the patience for it.
 func (d *draw) take(dst []announce.Peer, k int) []announce.Peer {
 	const batch = 16
+	dst = slices.Grow(dst, min(k, d.left))
 	var slots [batch]int
 	var ends [batch]uint32
 	for k > 0 && d.left > 0 {
@@ -64,16 +67,16 @@ func (d *draw) take(dst []announce.Peer, k int) []announce.Peer {
 				continue
 			}
 			r := d.at(i)
-			if len(d.self) == len(r) && r.same(d.self) {
+			if ends[j]>>16 == d.port && len(d.self) == len(r) && r.same(d.self) {
 				continue
 			}
 			a := r.addr()
 			if !d.all && !d.asker.Sees(announce.ScopeOf(a)) {
 				continue
 			}
-			dst = append(dst, announce.Peer{})
+			dst = dst[:len(dst)+1]
 			p := &dst[len(dst)-1]
-			p.Endpoint = netip.AddrPortFrom(a, r.port())
+			p.Endpoint, p.ID = netip.AddrPortFrom(a, uint16(ends[j]>>16)), announce.ID{}
 			if d.labels != nil {
 				p.ID = d.labels[i]
 			}
@@ -129,7 +132,11 @@ func (s *shard) sample(dst []announce.Peer, t *track, want int, asker announce.S
 			d.order.init(d.cap)
 		}
 	}
-	draws[0].self, draws[1].self = self, self
+	if self != nil {
+		draws[0].self, draws[1].self = self, self
+		draws[0].port = self[len(self)-1] >> 16
+		draws[1].port = draws[0].port
+	}
 	dst = draws[0].take(dst, take[0])
 	dst = draws[1].take(dst, take[1]+take[0]-(len(dst)-had))
 	// Where n counted peers that have lapsed, the other family fills the gap.
