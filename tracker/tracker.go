@@ -11,6 +11,7 @@
 package tracker
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"math/rand/v2"
@@ -137,6 +138,26 @@ func (t *Tracker) refused() time.Duration {
 		return t.Interval
 	}
 	return refusedInterval
+}
+
+// Prompt says whether Answer decides c without waiting for anything but a lock, in about the time
+// of an announce, and with all of the reply, so that one goroutine may answer many connections in
+// turn. It is cautious: a store other than a [Memory] may wait, a whole index takes as long as it
+// is, and an event stream goes on.
+func (t *Tracker) Prompt(c *Call) bool {
+	if _, memory := t.Store.(*Memory); !memory && t.Store != nil {
+		return false
+	}
+	for media := range mediaRanges(c.Accept) {
+		if asciiEqual(media, "text/event-stream") {
+			return false
+		}
+	}
+	if !t.Index {
+		return true
+	}
+	path, _, _ := bytes.Cut(c.Target, []byte("?"))
+	return !bytes.HasSuffix(path, []byte("/ntrk/")) && !bytes.HasSuffix(path, []byte("/scrape"))
 }
 
 // Answer decides one call and appends the body of the reply to dst.

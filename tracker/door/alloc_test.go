@@ -11,7 +11,9 @@ import (
 
 // The door adds no allocation to what the tracker does without. (Not under the race detector, which
 // makes pools allocate.)
-func TestAllocatesNothing(t *testing.T) {
+func TestAllocatesNothing(t *testing.T) { bothWays(t, testAllocatesNothing) }
+
+func testAllocatesNothing(t *testing.T, serve serveFunc) {
 	s := &door.Server{Tracker: &tracker.Tracker{}}
 	c := dial(t, serve(t, s))
 	request := []byte("GET /announce?info_hash=%00%ff%80%25%26%2b%3d%3f%0a%0d%20%7f%c3%28%fe%41%2f%23%01%9c&port=51413&compact=1 HTTP/1.1\r\nHost: t\r\nUser-Agent: Transmission/3.00\r\nAccept: */*\r\n\r\n")

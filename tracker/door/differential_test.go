@@ -102,10 +102,12 @@ var corpus = []string{
 	"GET",
 }
 
-// TestDoorsAgree plays the corpus to both doors, whole and split at every byte.
+// TestDoorsAgree plays the corpus to both doors, and to this one both ways, whole and split at
+// every byte.
 func TestDoorsAgree(t *testing.T) {
 	for _, in := range corpus {
 		compare(t, []byte(in))
+		compareLoop(t, []byte(in), len(in) <= 1000)
 		if len(in) > 1000 {
 			continue
 		}
@@ -125,6 +127,7 @@ func FuzzDoorsAgree(f *testing.F) {
 	f.Fuzz(func(t *testing.T, in []byte) {
 		if !bytes.Contains(in, []byte("HEAD ")) { // its replies cannot be told apart here
 			compare(t, in)
+			compareLoop(t, in, false)
 		}
 	})
 }
@@ -186,23 +189,27 @@ func (r reply) equal(s reply) bool {
 func same(a, b []reply) bool { return slices.EqualFunc(a, b, reply.equal) }
 
 func viaDoor(t *testing.T, chunks ...[]byte) []reply {
-	return via(t, chunks, func(l net.Listener) {
+	return viaDoorFrom(t, somewhere, chunks...)
+}
+
+func viaDoorFrom(t *testing.T, from net.Addr, chunks ...[]byte) []reply {
+	return via(t, from, chunks, func(l net.Listener) {
 		s := &door.Server{Tracker: &tracker.Tracker{}, Logf: t.Errorf}
 		_ = s.Serve(l)
 	})
 }
 
 func viaNetHTTP(t *testing.T, chunks ...[]byte) []reply {
-	return via(t, chunks, func(l net.Listener) {
+	return via(t, somewhere, chunks, func(l net.Listener) {
 		s := &http.Server{Handler: tracker.Handler(&tracker.Tracker{}), DisableGeneralOptionsHandler: true, MaxHeaderBytes: 16 << 10}
 		_ = s.Serve(l)
 	})
 }
 
 // via plays chunks to a door as one connection and reads the replies until the door closes it.
-func via(t *testing.T, chunks [][]byte, serve func(net.Listener)) []reply {
+func via(t *testing.T, from net.Addr, chunks [][]byte, serve func(net.Listener)) []reply {
 	t.Helper()
-	c := &playedConn{chunks: slices.Clone(chunks), closed: make(chan struct{})}
+	c := &playedConn{from: from, chunks: slices.Clone(chunks), closed: make(chan struct{})}
 	l := &oneListener{conn: c, done: make(chan struct{})}
 	ended := make(chan struct{})
 	go func() {
@@ -218,9 +225,14 @@ func via(t *testing.T, chunks [][]byte, serve func(net.Listener)) []reply {
 	<-ended
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var replies []reply
-	methods := methodsOf(bytes.Join(chunks, nil))
-	for r := bufio.NewReader(bytes.NewReader(c.out.Bytes())); ; {
+	return readReplies(t, bytes.Join(chunks, nil), c.out.Bytes())
+}
+
+// readReplies reads what came back for in.
+func readReplies(t *testing.T, in, out []byte) (replies []reply) {
+	t.Helper()
+	methods := methodsOf(in)
+	for r := bufio.NewReader(bytes.NewReader(out)); ; {
 		if _, err := r.Peek(1); err != nil {
 			return replies
 		}
@@ -230,7 +242,7 @@ func via(t *testing.T, chunks [][]byte, serve func(net.Listener)) []reply {
 		}
 		resp, err := http.ReadResponse(r, &http.Request{Method: method})
 		if err != nil {
-			t.Fatalf("%q: no HTTP: %v in %q", chunks, err, c.out.Bytes())
+			t.Fatalf("%q: no HTTP: %v in %q", in, err, out)
 		}
 		body, _ := io.ReadAll(resp.Body)
 		if resp.StatusCode == 100 {
@@ -251,8 +263,11 @@ func methodsOf(in []byte) []string {
 	return m
 }
 
+var somewhere = &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 1001}
+
 // playedConn gives its chunks to whoever reads, then the end, and keeps what is written.
 type playedConn struct {
+	from   net.Addr
 	mu     sync.Mutex
 	chunks [][]byte
 	out    bytes.Buffer
@@ -285,10 +300,8 @@ func (c *playedConn) Close() error {
 	return nil
 }
 
-func (c *playedConn) LocalAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(192, 0, 2, 9), Port: 80} }
-func (c *playedConn) RemoteAddr() net.Addr {
-	return &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 1001}
-}
+func (c *playedConn) LocalAddr() net.Addr              { return &net.TCPAddr{IP: net.IPv4(192, 0, 2, 9), Port: 80} }
+func (c *playedConn) RemoteAddr() net.Addr             { return c.from }
 func (c *playedConn) SetDeadline(time.Time) error      { return nil }
 func (c *playedConn) SetReadDeadline(time.Time) error  { return nil }
 func (c *playedConn) SetWriteDeadline(time.Time) error { return nil }

@@ -190,7 +190,9 @@ func TestPanic(t *testing.T) {
 	}
 }
 
-func TestMaxConns(t *testing.T) {
+func TestMaxConns(t *testing.T) { bothWays(t, testMaxConns) }
+
+func testMaxConns(t *testing.T, serve serveFunc) {
 	s := &door.Server{Tracker: &tracker.Tracker{}, MaxConns: 1}
 	addr := serve(t, s)
 	first := dial(t, addr)
@@ -226,12 +228,32 @@ func TestTLS(t *testing.T) {
 	}
 }
 
-func serve(t *testing.T, s *door.Server) string {
+type serveFunc func(*testing.T, *door.Server) (addr string)
+
+// bothWays plays a test over the loops, where there are any, and over the portable way.
+func bothWays(t *testing.T, test func(*testing.T, serveFunc)) {
+	t.Run("loop", func(t *testing.T) { test(t, serve) })
+	t.Run("portable", func(t *testing.T) { test(t, servePortable) })
+}
+
+func serve(t *testing.T, s *door.Server) string { return serveOn(t, s, listen(t)) }
+
+func servePortable(t *testing.T, s *door.Server) string { return serveOn(t, s, notTCP{listen(t)}) }
+
+// notTCP keeps the door from seeing what listener it has.
+type notTCP struct{ net.Listener }
+
+func listen(t *testing.T) net.Listener {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
+	return l
+}
+
+func serveOn(t *testing.T, s *door.Server, l net.Listener) string {
+	t.Helper()
 	ended := make(chan error)
 	go func() { ended <- s.Serve(l) }()
 	t.Cleanup(func() {

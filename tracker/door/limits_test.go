@@ -51,10 +51,10 @@ func TestMaxConnsTLS(t *testing.T) {
 
 // Connections that come while the server is shut down neither panic nor outlive it.
 func TestShutdownRace(t *testing.T) {
-	for range 100 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
+	for i := range 200 {
+		l := listen(t)
+		if i%2 > 0 {
+			l = notTCP{l}
 		}
 		s := &door.Server{Tracker: &tracker.Tracker{}}
 		ended := make(chan error)

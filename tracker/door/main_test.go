@@ -6,4 +6,7 @@ import (
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// A store that was left with peers sweeps until they have lapsed.
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("ntrack/tracker.(*Memory).sweep"), goleak.IgnoreAnyFunction("ntrack/tracker.(*Memory).sweep-fm"))
+}
