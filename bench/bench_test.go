@@ -78,7 +78,7 @@ func TestWrongReplies(t *testing.T) {
 	for name, reply := range map[string]string{
 		"another key's": strings.ReplaceAll(good, "\x7f\x00\x00\x01\x27\x10", "\x7f\x00\x00\x01\x27\x11"),
 		"twice the same": strings.ReplaceAll(good, "\x7f\x00\x00\x01\x27\x10",
-			string([]byte{127, 0, 0, 1, byte(p.port(0, 1) >> 8), byte(p.port(0, 1))})),
+			string([]byte{127, 0, 0, 2, byte(p.port(0, 1) >> 8), byte(p.port(0, 1))})),
 		"another address": strings.Replace(good, "300:\x7f\x00\x00\x01", "300:\x7f\x00\x00\x02", 1),
 		"one less":        strings.Replace(good, "300:\x7f\x00\x00\x01\x27\x10", "294:", 1),
 		"a wrong count":   strings.Replace(good, "incompletei80e", "incompletei81e", 1),

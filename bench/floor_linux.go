@@ -98,7 +98,8 @@ func floorReply(field string) []byte {
 	p := population{keys: 1, peers: maxPeers}
 	body := []byte("d8:completei0e11:external ip4:\x7f\x00\x00\x0110:incompletei80e8:intervali60e12:min intervali60e5:peers300:")
 	for i := range 50 {
-		body = binary.BigEndian.AppendUint16(append(body, 127, 0, 0, 1), uint16(p.port(0, i)))
+		a := address(i)
+		body = binary.BigEndian.AppendUint16(append(body, a[:]...), uint16(p.port(0, i)))
 	}
 	body = append(body, 'e')
 	head := fmt.Sprintf("HTTP/1.1 200 OK\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\nContent-Type: text/plain\r\nCache-Control: no-store\r\n"+

@@ -26,8 +26,8 @@ type load struct {
 	gate func(open bool) error
 	open time.Duration // how long the gate was open
 
-	// next is who announces next; more is false at the end.
-	next func() (key, peer int, more bool)
+	// next is who announces next as client i; more is false at the end.
+	next func(i int) (key, peer int, more bool)
 
 	ep     int
 	conns  []client
@@ -161,7 +161,7 @@ func (l *load) crowd(base time.Time) (opened time.Duration, err error) {
 // start lets client i announce.
 func (l *load) start(i int, now time.Duration) error {
 	c := &l.conns[i]
-	key, peer, more := l.next()
+	key, peer, more := l.next(i)
 	if !more {
 		return nil
 	}
@@ -182,6 +182,14 @@ func (l *load) connect(i int) error {
 	}
 	c := &l.conns[i]
 	c.fd = int(fd)
+	// The port is chosen when the other end is known: else there would not be enough of them.
+	const bindAddressNoPort = 24
+	one := uint32(1)
+	syscall.RawSyscall6(syscall.SYS_SETSOCKOPT, fd, syscall.IPPROTO_IP, bindAddressNoPort, uintptr(unsafe.Pointer(&one)), 4, 0)
+	from := syscall.RawSockaddrInet4{Family: syscall.AF_INET, Addr: address(c.peer)}
+	if _, _, errno = syscall.RawSyscall(syscall.SYS_BIND, fd, uintptr(unsafe.Pointer(&from)), unsafe.Sizeof(from)); errno != 0 {
+		return fmt.Errorf("bind: %w", errno)
+	}
 	to := syscall.RawSockaddrInet4{Family: syscall.AF_INET, Addr: [4]byte{127, 0, 0, 1}}
 	*(*[2]byte)(unsafe.Pointer(&to.Port)) = [2]byte{byte(l.port >> 8), byte(l.port)}
 	_, _, errno = syscall.RawSyscall(syscall.SYS_CONNECT, fd, uintptr(unsafe.Pointer(&to)), unsafe.Sizeof(to))
@@ -272,24 +280,30 @@ func (l *load) event(i int, events uint32, now time.Duration, again bool) error 
 	return l.start(i, now)
 }
 
-// random makes every announce come from any peer of any key.
+// random makes every announce come from any peer of any key; a connection that is kept has the
+// address of one peer, and is that of any key.
 func (l *load) random(seed uint64) {
 	x := seed | 1
-	l.next = func() (int, int, bool) {
+	l.next = func(i int) (int, int, bool) {
 		x ^= x << 13 // xorshift64
 		x ^= x >> 7
 		x ^= x << 17
-		return int(x >> 33 % uint64(l.keys)), int(x & 0xffffffff % uint64(l.peers)), true
+		peer := i % l.peers
+		if !l.keepAlive {
+			peer = int(x & 0xffffffff % uint64(l.peers))
+		}
+		return int(x >> 33 % uint64(l.keys)), peer, true
 	}
 }
 
 // everyone makes every peer announce once.
 func (l *load) everyone() {
-	n := 0
-	l.next = func() (int, int, bool) {
-		i := n
-		n++
-		return i % l.keys, i / l.keys % l.peers, i < l.keys*l.peers
+	l.clients = l.peers
+	announced := make([]int, l.clients) // by client
+	l.next = func(i int) (int, int, bool) {
+		key := announced[i]
+		announced[i]++
+		return key, i, key < l.keys
 	}
 }
 

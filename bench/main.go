@@ -1,7 +1,7 @@
 //go:build linux
 
-// Command bench compares trackers in one run: this module's two doors, opentracker where it is
-// installed, and a floor, which is the least that any server can do. docs/performance.md says what
+// Command bench compares trackers in one run: this module's two doors, one of them both ways,
+// opentracker where it is installed, and a floor, which is the least that any server can do. docs/performance.md says what
 // is measured, how, and what came out.
 //
 //	go run ./bench
@@ -74,7 +74,7 @@ func run(args []string, stdout, stderr io.Writer) error {
 	f.SetOutput(stderr)
 	f.IntVar(&b.rounds, "rounds", 7, "measure each server `N` times in each mode, and again what others disturbed")
 	f.DurationVar(&b.time, "time", 800*time.Millisecond, "measure for `D` in each round")
-	only := f.String("only", "", "a comma-separated `LIST` of sections (keep-alive, close, memory, growth, streams) and servers (floor, door, nethttp, opentracker, door-2); all where it names none")
+	only := f.String("only", "", "a comma-separated `LIST` of sections (keep-alive, close, memory, growth, streams) and servers (floor, door, portable, nethttp, opentracker, door-2); all where it names none")
 	quick := f.Bool("quick", false, "a smaller run, to see that it works")
 	jsonFile := f.String("json", "", "write everything measured to `FILE`")
 	mdFile := f.String("md", "", "put the tables into `FILE`, between two markers")
@@ -100,7 +100,7 @@ func run(args []string, stdout, stderr io.Writer) error {
 }
 
 var sections = []string{keepAlive, oneEach, memory, growth, streams}
-var names = []string{"floor", "door", "nethttp", "opentracker", "door-2"}
+var names = []string{"floor", "door", "portable", "nethttp", "opentracker", "door-2"}
 
 // wants says whether a section or server is to be in the run: -only names it, or none of its kind.
 func (b *bench) wants(kind []string, name string) bool {
@@ -183,7 +183,6 @@ func (b *bench) note(format string, args ...any) { fmt.Fprintf(b.log, "bench: "+
 
 // startServers starts and fills them.
 func (b *bench) startServers() error {
-	var doorServer *server
 	for _, name := range names {
 		if !b.wants(names, name) {
 			continue
@@ -197,20 +196,17 @@ func (b *bench) startServers() error {
 				continue
 			}
 			s, err = spawnOpentracker(b.serverCPU, b.loadCPU, b.keys)
-		case "door-2": // the same process as the door, with GOMAXPROCS=2 while it is measured
-			if len(b.cpus) < 2 || doorServer == nil {
+		case "door-2":
+			if len(b.cpus) < 2 {
 				continue
 			}
-			twice := *doorServer
-			s = &twice
-			s.name, s.procs, s.borrowed = name, 2, true
+			s, err = spawnRole(name, b.serverCPU, b.loadCPU, name)
 		case "door":
 			args := []string{"door"}
 			if b.profile != "" {
 				args = append(args, "-cpuprofile="+b.profile)
 			}
 			s, err = spawnRole(name, b.serverCPU, b.loadCPU, args...)
-			doorServer = s
 		default:
 			s, err = spawnRole(name, b.serverCPU, b.loadCPU, name)
 		}
@@ -218,9 +214,6 @@ func (b *bench) startServers() error {
 			return err
 		}
 		b.servers = append(b.servers, s)
-		if s.borrowed {
-			continue
-		}
 		s.floor, s.keepAlive = name == "floor", name != "opentracker"
 		if err := b.populate(s); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
@@ -363,7 +356,7 @@ func (b *bench) round(s *server, l *load) (round, error) {
 		return r, err
 	}
 	if s.procs > 1 {
-		if err := s.spread(s.procs, b.cpus[0], b.serverCPU); err != nil {
+		if err := pinProcess(s.pid, setOf(b.cpus[0], b.serverCPU)); err != nil {
 			return r, err
 		}
 	}
@@ -394,7 +387,7 @@ func (b *bench) round(s *server, l *load) (round, error) {
 		return r, errors.New("nobody was answered")
 	}
 	if s.procs > 1 {
-		if err := s.spread(1, b.serverCPU); err != nil {
+		if err := pinProcess(s.pid, setOf(b.serverCPU)); err != nil {
 			return r, err
 		}
 	}

@@ -14,7 +14,7 @@ import (
 )
 
 // A population is the keys and peers that every tracker holds while it is measured, and the
-// requests they send. All peers are at 127.0.0.1, where the load comes from, and differ by port.
+// requests they send. Peer i of every key is at 127.0.0.1+i, from where it announces.
 type population struct {
 	keys, peers int // peers of each key
 	want        int // peers in a reply
@@ -59,6 +59,9 @@ func newPopulation(keys, peers, want int, keepAlive bool) *population {
 func infoHash(k int) [20]byte {
 	return sha1.Sum(strconv.AppendInt([]byte("ntrack bench "), int64(k), 10))
 }
+
+// address is where a peer is, in network order.
+func address(peer int) [4]byte { return [4]byte{127, 0, 0, 1 + byte(peer)} }
 
 func (p *population) port(key, peer int) int { return firstPort + peer*residues + key%residues }
 
@@ -127,10 +130,10 @@ func (p *population) check(reply []byte, key, peer int, listsSelf bool) error {
 	}
 	for list = list[len(length):]; len(list) > 1; list = list[6:] {
 		n := int(binary.BigEndian.Uint16(list[4:])) - firstPort
-		if binary.BigEndian.Uint32(list) != 127<<24+1 || n < 0 || n%residues != residue || n/residues >= p.peers {
+		i := n / residues
+		if n < 0 || n%residues != residue || i >= p.peers || [4]byte(list) != address(i) {
 			return fmt.Errorf("%v:%d is no peer of key %d", list[:4], n+firstPort, key)
 		}
-		i := n / residues
 		seen[i/64] |= 1 << (i % 64)
 	}
 	distinct := bits.OnesCount64(seen[0]) + bits.OnesCount64(seen[1])

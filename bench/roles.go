@@ -60,9 +60,12 @@ func runRole(args []string) error {
 	failed := make(chan error, 2)
 	t := &tracker.Tracker{}
 	switch args[0] {
-	case "door":
+	case "door", "door-2":
 		s := &door.Server{Tracker: t}
 		go func() { failed <- s.Serve(l) }()
+	case "portable": // the door takes what it does not know to be TCP the portable way
+		s := &door.Server{Tracker: t}
+		go func() { failed <- s.Serve(struct{ net.Listener }{l}) }()
 	case "nethttp":
 		s := &http.Server{Handler: tracker.Handler(t), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10}
 		go func() { failed <- s.Serve(l) }()

@@ -28,7 +28,6 @@ type server struct {
 	cmd       *exec.Cmd
 	in        io.WriteCloser
 	out       *bufio.Reader
-	borrowed  bool // the process belongs to another server
 }
 
 // nobody is who runs opentracker where root would: as root it changes its root directory, and no
@@ -72,7 +71,11 @@ func spawnRole(name string, cpu, home int, args ...string) (*server, error) {
 		return nil, err
 	}
 	cmd := exec.Command(self, append([]string{"role"}, args...)...)
-	cmd.Env = append(os.Environ(), "GOMAXPROCS=1")
+	procs := 1
+	if name == "door-2" {
+		procs = 2
+	}
+	cmd.Env = append(os.Environ(), fmt.Sprint("GOMAXPROCS=", procs))
 	if name == "floor" {
 		cmd.Env = append(cmd.Env, "GODEBUG=asyncpreemptoff=1") // no signals
 	}
@@ -80,6 +83,7 @@ func spawnRole(name string, cpu, home int, args ...string) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.procs = procs
 	if name != "memory" {
 		if s.port, err = s.number(); err != nil {
 			s.stop()
@@ -163,9 +167,6 @@ func (s *server) resume() error { return syscall.Kill(s.pid, syscall.SIGCONT) }
 
 // stop ends the process, one of ours by closing its standard input.
 func (s *server) stop() {
-	if s.borrowed {
-		return
-	}
 	_ = s.in.Close()
 	_ = s.resume()
 	if s.name == "opentracker" || s.floor {
