@@ -188,6 +188,10 @@ func (c *Client) Leave(ctx context.Context, t Tracker, r Request) error {
 	if err := r.Key.check(); err != nil {
 		return err
 	}
+	return c.leave(ctx, t, r)
+}
+
+func (c *Client) leave(ctx context.Context, t Tracker, r Request) error {
 	if r.Verb = Leave; !t.classic {
 		res, err := c.do(ctx, t, http.MethodDelete, t.target(r.appendNative(nil, "/ntrk/"), nil), maxReply)
 		if err == nil && res.status != http.StatusNoContent {
@@ -296,6 +300,9 @@ func (r *Reply) finish(req *Request, cn conn) {
 	given := r.given
 	if r.You.Addr().IsValid() && r.You.Port() == 0 && req.Verb == Announce {
 		r.You = netip.AddrPortFrom(r.You.Addr(), req.Port)
+	}
+	if r.You.Port() != 0 {
+		r.Endpoints = []netip.AddrPort{r.You}
 	}
 	self := netip.AddrPortFrom(cn.local.Addr(), req.Port)
 	before := len(r.Peers)

@@ -6,7 +6,7 @@
 //	reply, err := c.Announce(ctx, announce.Tracker{}, announce.Request{Key: key, Port: 4000})
 //	for _, p := range reply.Peers { dial(p.Endpoint) }
 //
-// [Client.Announce] joins once, [Client.Stay] stays until its context ends, [Client.Watch] tells
+// [Client.Announce] joins once, [Client.Join] stays until its context ends, [Client.Watch] tells
 // who comes and goes, [Client.List] looks without joining. All of them speak to any tracker that
 // [ParseTracker] can name: a native one, or a BitTorrent tracker over HTTP(S).
 //

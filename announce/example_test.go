@@ -43,7 +43,7 @@ func Example() {
 }
 
 // A service stays announced for as long as it runs, while somebody watches.
-func ExampleClient_Stay() {
+func ExampleClient_Join() {
 	srv := httptest.NewServer(tracker.Handler(&tracker.Tracker{}))
 	defer srv.Close()
 	t, err := announce.ParseTracker(srv.URL)
@@ -56,17 +56,18 @@ func ExampleClient_Stay() {
 	}
 
 	var client announce.Client
+	trackers := []announce.Tracker{t} // any number of them
 	staying, leave := context.WithCancel(context.Background())
 	left := make(chan error)
 	go func() {
-		left <- client.Stay(staying, t, announce.Request{Key: key, Port: 4000}, func(reply *announce.Reply, err error) {
+		left <- client.Join(staying, trackers, announce.Request{Key: key, Port: 4000}, func(_ announce.Event, err error) {
 			if err != nil {
 				log.Print(err) // and the stay goes on
 			}
 		})
 	}()
 
-	for event, err := range client.Watch(context.Background(), t, key, 50*time.Millisecond) {
+	for event, err := range client.Watch(context.Background(), trackers, announce.Request{Key: key}, 50*time.Millisecond) {
 		if err != nil {
 			log.Print(err) // and the watch goes on
 			continue

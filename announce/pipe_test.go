@@ -97,3 +97,12 @@ func newPipes(t *testing.T) *pipes {
 	t.Cleanup(p.stop)
 	return p
 }
+
+// polled is a tracker without event streams.
+func polled(t *tracker.Tracker) http.Handler {
+	h := tracker.Handler(t)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.Header.Set("Accept", "application/json")
+		h.ServeHTTP(w, r)
+	})
+}

@@ -18,6 +18,10 @@ type Reply struct {
 	// You is the endpoint the tracker has listed. Port 0: none is listed, the address is the one
 	// the tracker saw. Invalid where a tracker tells neither.
 	You netip.AddrPort
+	// Endpoints are all that are listed for you, You first: several where a tracker is reached over
+	// both families, or where replies of several trackers are merged. A client works it out; empty
+	// where none is listed.
+	Endpoints []netip.AddrPort
 	// Interval is how long to wait before the next announce.
 	Interval time.Duration
 	// TTL is how long the announce holds unless renewed; 0 where a tracker does not tell.
@@ -33,6 +37,52 @@ type Reply struct {
 	Warning string
 
 	given int // peers in the reply, also those that decoding dropped
+}
+
+// Merge adds what another tracker replied about the same track, or the same one over the other
+// family: who is there by either, up to want (as [Request.Want]). What is told once for all is
+// taken from r, where it is told; the interval and the ttl are the shorter ones.
+func (r *Reply) Merge(o *Reply, want int) {
+	if !r.You.IsValid() {
+		r.You = o.You
+	}
+	for _, e := range o.Endpoints {
+		if !slices.Contains(r.Endpoints, e) {
+			r.Endpoints = append(r.Endpoints, e)
+		}
+	}
+	there := make(map[netip.AddrPort]bool)
+	r.Peers = slices.DeleteFunc(append(r.Peers, o.Peers...), func(p Peer) bool {
+		again := there[p.Endpoint]
+		there[p.Endpoint] = true
+		return again || slices.Contains(r.Endpoints, p.Endpoint)
+	})
+	r.Sample = r.Sample && o.Sample
+	if r.Count < 0 || o.Count < 0 {
+		r.Count = -1
+	} else {
+		r.Count = max(r.Count, o.Count, len(r.Peers)+len(r.Endpoints))
+		r.Sample = r.Count > len(r.Peers)+len(r.Endpoints)
+	}
+	if want == 0 {
+		want = DefaultWant
+	}
+	if len(r.Peers) > max(want, 0) {
+		r.Peers, r.Sample = r.Peers[:max(want, 0)], true
+	}
+	r.Interval = shorter(r.Interval, o.Interval)
+	r.TTL = shorter(r.TTL, o.TTL)
+	if r.Warning == "" {
+		r.Warning = o.Warning
+	}
+}
+
+// shorter is the shorter of two durations that are told; 0 is one that is not.
+func shorter(a, b time.Duration) time.Duration {
+	if a == 0 || b != 0 && b < a {
+		return b
+	}
+	return a
 }
 
 // A Track is a key and how many peers it has, in a scrape or the index.

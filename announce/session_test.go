@@ -29,39 +29,51 @@ func who(t *testing.T, p *pipes, k announce.Key) string {
 	return endpoints(r)
 }
 
-func TestStay(t *testing.T) {
+// one is the tracker of a test that has but one.
+var one = []announce.Tracker{{}}
+
+func TestJoin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p, k := newPipes(t), key(t, "k")
+		p, k := new(pipes), key(t, "k")
+		var mu sync.Mutex
+		var renewed []time.Time
+		h := polled(&tracker.Tracker{})
+		p.start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Method == "GET" && r.FormValue("port") != "0" {
+				mu.Lock()
+				renewed = append(renewed, time.Now())
+				mu.Unlock()
+			}
+			h.ServeHTTP(w, r)
+		}))
+		defer p.stop()
 		ctx, cancel := context.WithCancel(t.Context())
-		var renewed []time.Duration
-		began, left := time.Now(), make(chan error)
-		var you string
+		left := make(chan error)
+		you := ""
 		go func() {
-			left <- p.client("192.0.2.1").Stay(ctx, announce.Tracker{}, announce.Request{Key: k}, func(r *announce.Reply, err error) {
-				if err != nil {
-					t.Error(err)
+			left <- p.client("192.0.2.1").Join(ctx, one, announce.Request{Key: k}, func(ev announce.Event, err error) {
+				if err != nil || ev.Type != announce.EventPeers || len(ev.You) != 1 || you != "" {
+					t.Errorf("told %+v, %v", ev, err)
 					return
 				}
-				if you != "" && r.You.String() != you {
-					t.Errorf("a renewal as %v of %s", r.You, you)
-				}
-				you = r.You.String()
-				renewed = append(renewed, time.Since(began))
+				you = ev.You[0].String()
 			})
 		}()
 		time.Sleep(time.Hour)
 		synctest.Wait()
 		// No ghost: the port of the first connection is kept, although others came later.
-		if got := who(t, p, k); got != you {
+		if got := who(t, p, k); got != you || you == "" {
 			t.Errorf("after an hour the tracker lists %q, want %q", got, you)
 		}
+		mu.Lock()
 		if n := len(renewed); n < 60 || n > 76 {
 			t.Errorf("%d announces in an hour at an interval of a minute", n)
 		}
 		var gaps []time.Duration
 		for i := 1; i < len(renewed); i++ {
-			gaps = append(gaps, renewed[i]-renewed[i-1])
+			gaps = append(gaps, renewed[i].Sub(renewed[i-1]))
 		}
+		mu.Unlock()
 		if slices.Min(gaps) < 48*time.Second || slices.Max(gaps) > time.Minute || slices.Max(gaps)-slices.Min(gaps) < time.Second {
 			t.Errorf("renewals every %v to %v, want 48s to 60s and spread", slices.Min(gaps), slices.Max(gaps))
 		}
@@ -76,14 +88,14 @@ func TestStay(t *testing.T) {
 }
 
 // A tracker that is away for ten minutes and has forgotten everything finds its peers again.
-func TestStayThroughRestart(t *testing.T) {
+func TestJoinThroughRestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, k := newPipes(t), key(t, "k")
 		ctx, cancel := context.WithCancel(t.Context())
 		var errs atomic.Int32
 		left := make(chan error)
 		go func() {
-			left <- p.client("192.0.2.1").Stay(ctx, announce.Tracker{}, announce.Request{Key: k, Port: 4000}, func(_ *announce.Reply, err error) {
+			left <- p.client("192.0.2.1").Join(ctx, one, announce.Request{Key: k, Port: 4000}, func(_ announce.Event, err error) {
 				if err != nil {
 					errs.Add(1)
 				}
@@ -110,15 +122,33 @@ func TestStayThroughRestart(t *testing.T) {
 	})
 }
 
-func TestStayFirstFails(t *testing.T) {
+// A tracker that is not there at first is news, and no end either.
+func TestJoinFirstFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newPipes(t)
+		p, k := newPipes(t), key(t, "k")
 		p.stop()
-		err := p.client("192.0.2.1").Stay(t.Context(), announce.Tracker{}, announce.Request{Key: key(t, "k"), Port: 4000}, nil)
-		if _, ok := errors.AsType[*announce.UnreachableError](err); !ok {
-			t.Errorf("first announce to nobody: %v", err)
+		ctx, cancel := context.WithCancel(t.Context())
+		var told []string
+		left := make(chan error)
+		go func() {
+			left <- p.client("192.0.2.1").Join(ctx, one, announce.Request{Key: k, Port: 4000}, func(ev announce.Event, err error) {
+				if _, ok := errors.AsType[*announce.UnreachableError](err); ok && ev.Tracker == one[0] {
+					told = append(told, "unreachable")
+				} else {
+					told = append(told, fmt.Sprint(ev.Type, ev.Peers, ev.You, err))
+				}
+			})
+		}()
+		time.Sleep(1100 * time.Millisecond)
+		p.start(tracker.Handler(&tracker.Tracker{}))
+		time.Sleep(5 * time.Second)
+		if got := strings.Join(slices.Compact(told), ", "); got != "unreachable, peers[] [192.0.2.1:4000] <nil>" {
+			t.Errorf("told %s", got)
 		}
-		p.start(http.NotFoundHandler())
+		cancel()
+		if err := <-left; err != nil {
+			t.Error(err)
+		}
 	})
 }
 
@@ -154,7 +184,7 @@ func TestWatch(t *testing.T) {
 		done := make(chan bool)
 		go func() {
 			defer close(done)
-			for ev, err := range p.client("192.0.2.3").Watch(ctx, announce.Tracker{}, k, 10*time.Second) {
+			for ev, err := range p.client("192.0.2.3").Watch(ctx, one, announce.Request{Key: k}, 10*time.Second) {
 				mu.Lock()
 				if err != nil {
 					told = append(told, "error")
@@ -216,11 +246,11 @@ func TestWatch(t *testing.T) {
 func TestWatchSample(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, k := new(pipes), key(t, "k")
-		p.start(tracker.Handler(&tracker.Tracker{Interval: time.Minute, MaxWant: 20}))
+		p.start(polled(&tracker.Tracker{Interval: time.Minute, MaxWant: 20}))
 		defer p.stop()
 		stay := func(i int) (leave func()) {
 			ctx, cancel := context.WithCancel(t.Context())
-			go p.client("192.0.2.1").Stay(ctx, announce.Tracker{}, announce.Request{Key: k, Port: uint16(4000 + i)}, nil)
+			go p.client("192.0.2.1").Join(ctx, one, announce.Request{Key: k, Port: uint16(4000 + i)}, nil)
 			return cancel
 		}
 		for i := range 40 {
@@ -233,7 +263,7 @@ func TestWatchSample(t *testing.T) {
 		watch, stop := context.WithCancel(t.Context())
 		go func() {
 			defer close(done)
-			for ev, err := range p.client("192.0.2.3").Watch(watch, announce.Tracker{}, k, 10*time.Second) {
+			for ev, err := range p.client("192.0.2.3").Watch(watch, one, announce.Request{Key: k}, 10*time.Second) {
 				switch {
 				case err != nil:
 					t.Error(err)

@@ -2,6 +2,10 @@ package commands
 
 import (
 	"context"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -83,52 +87,86 @@ func (o *announceOptions) build(c *cli.Context, s Streams) error {
 func (o *announceOptions) run(c *cli.Context, s Streams) error {
 	ctx := c.Context
 	if o.leave {
-		return o.Leave(ctx, o.tracker, o.request)
+		_, _, err := askAll(ctx, &o.client, s, func(ctx context.Context, t announce.Tracker) (struct{}, error) {
+			return struct{}{}, o.Leave(ctx, t, o.request)
+		})
+		return err
 	}
 	if !o.stay {
-		reply, err := o.Announce(ctx, o.tracker, o.request)
+		trackers, reply, err := o.mergeAll(ctx, s, o.request.Want, func(ctx context.Context, t announce.Tracker) (*announce.Reply, error) {
+			return o.Announce(ctx, t, o.request)
+		})
 		if err != nil {
 			return err
 		}
-		return o.print(s, reply)
+		return o.print(s, trackers, reply)
 	}
-	there := presence{s: s, tracker: o.tracker, serve: o.serve}
+	there := presence{s: s, client: &o.client, serve: o.serve}
 	defer there.end()
 	if err := there.begin(c); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	you := ""
-	err := o.Stay(ctx, o.tracker, o.request, func(reply *announce.Reply, err error) {
-		if err != nil {
-			there.failed(ctx, err)
-			return
-		}
-		there.answered()
-		seen := reply.You.String()
-		if you == "" {
-			if err := o.print(s, reply); err != nil {
+	var you []netip.AddrPort
+	started := false
+	err := o.Join(ctx, o.trackers, o.request, func(ev announce.Event, err error) {
+		switch {
+		case err != nil:
+			if err := there.failed(ctx, ev.Tracker, err); err != nil {
 				cancel(err)
 			}
-		} else if seen != you {
-			s.note("the tracker sees you as %s now", seen)
+			return
+		case ev.Type != announce.EventPeers:
+			return
 		}
-		you = seen
+		there.answered(ev.Tracker)
+		if !started {
+			if err := o.print(s, o.trackers, o.replied(ev)); err != nil {
+				cancel(err)
+			}
+		} else if !slices.Equal(you, ev.You) {
+			s.note("the tracker sees you as %s now", join(ev.You))
+		}
+		you, started = ev.You, true
 	})
-	switch {
-	case ctx.Err() != nil && err != nil && you != "":
+	if err != nil {
 		s.note("could not leave, the tracker forgets you after the ttl: %v", err)
-		return context.Cause(ctx)
-	case ctx.Err() != nil:
-		return context.Cause(ctx)
 	}
-	return err
+	return context.Cause(ctx)
+}
+
+// replied is a reply that says what the first event of a stay does.
+func (o *announceOptions) replied(ev announce.Event) *announce.Reply {
+	r := announce.Reply{Count: len(ev.Peers) + len(ev.You)}
+	if ev.Reply != nil {
+		r = *ev.Reply
+		r.Peers = nil
+	}
+	r.Key, r.Endpoints = o.key, ev.You
+	if len(ev.You) > 0 {
+		r.You = ev.You[0]
+	}
+	told := announce.Reply{Count: r.Count, Sample: r.Sample}
+	for _, e := range ev.Peers {
+		told.Peers = append(told.Peers, announce.Peer{Endpoint: e})
+	}
+	rand.Shuffle(len(told.Peers), func(i, j int) { told.Peers[i], told.Peers[j] = told.Peers[j], told.Peers[i] })
+	r.Merge(&told, o.request.Want)
+	return &r
+}
+
+func join(endpoints []netip.AddrPort) string {
+	var s []string
+	for _, e := range endpoints {
+		s = append(s, e.String())
+	}
+	return strings.Join(s, ", ")
 }
 
 // print shows the reply to the first announce, with the notes that go with it.
-func (o *announceOptions) print(s Streams, reply *announce.Reply) error {
-	if err := output.WriteReply(s.Out, o.format, o.tracker, reply); err != nil {
+func (o *announceOptions) print(s Streams, trackers []announce.Tracker, reply *announce.Reply) error {
+	if err := output.WriteReply(s.Out, o.format, trackers, reply); err != nil {
 		return err
 	}
 	if o.request.Want != announce.NoPeers {

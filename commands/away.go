@@ -19,57 +19,89 @@ func serveFlag() cli.Flag {
 	return &cli.BoolFlag{Name: "serve", Usage: "if no tracker listens at TRACKER, which is on this machine, run one inside this command"}
 }
 
-// presence is what a command that lasts knows of whether its tracker is there: it tells when that
+// presence is what a command that lasts knows of whether its trackers are there: it tells when that
 // changes, and with --serve stands in for one that is not.
 type presence struct {
 	s       Streams
-	tracker announce.Tracker
+	client  *client
 	serve   bool
 	server  *door.Server // the stand-in, once there is one
-	away    bool
+	answers bool         // one tracker has answered
+	away    map[announce.Tracker]error
 }
 
 // begin stands in from the start where --serve says so and nobody is there.
 func (p *presence) begin(c *cli.Context) error {
-	host, _, _ := net.SplitHostPort(p.tracker.HostPort())
 	if !p.serve {
 		return nil
 	}
+	if len(p.client.trackers) > 1 {
+		return usage(c, "--serve: it runs one tracker, and %d are given", len(p.client.trackers))
+	}
+	t := p.client.trackers[0]
+	host, _, _ := net.SplitHostPort(t.HostPort())
 	_, ok, err := localAddress(c.Context, host)
 	switch {
 	case c.Context.Err() != nil:
 		return context.Cause(c.Context)
 	case err != nil:
-		return &announce.UnreachableError{Tracker: p.tracker, Err: err}
-	case !ok || p.tracker.TLS() || p.tracker.Classic():
-		return usage(c, "--serve: tracker %s is not a plain one on this machine", p.tracker)
+		return &announce.UnreachableError{Tracker: t, Err: err}
+	case !ok || t.TLS() || t.Classic():
+		return usage(c, "--serve: tracker %s is not a plain one on this machine", t)
 	}
 	return p.standIn(c.Context)
 }
 
 // failed takes note of a request that has, tells the first one, and stands in if it can: whoever
-// served may be gone.
-func (p *presence) failed(ctx context.Context, err error) {
-	if !p.away {
-		p.s.note("%s; trying again until it is back", brief(err))
+// served may be gone. While no tracker has answered it tells nothing; once all have failed, it
+// returns why the first of them has.
+func (p *presence) failed(ctx context.Context, t announce.Tracker, err error) error {
+	if p.away == nil {
+		p.away = make(map[announce.Tracker]error)
 	}
-	p.away = true
+	known := p.away[t] != nil
+	p.away[t] = p.client.named(t, err)
+	switch trackers := p.client.trackers; {
+	case !p.answers && len(p.away) == len(trackers):
+		for _, t := range trackers[1:] {
+			p.s.note("%s", brief(p.away[t]))
+		}
+		return p.away[trackers[0]]
+	case p.answers && !known:
+		p.missing(t)
+	}
 	if p.serve {
 		_ = p.standIn(ctx)
 	}
+	return nil
+}
+
+func (p *presence) missing(t announce.Tracker) {
+	p.s.note("%s; trying again until it is back", brief(p.away[t]))
 }
 
 // answered takes note of one that has not.
-func (p *presence) answered() {
-	if p.away {
+func (p *presence) answered(t announce.Tracker) {
+	away := p.away[t] != nil
+	delete(p.away, t)
+	switch {
+	case !p.answers:
+		p.answers = true
+		for _, t := range p.client.trackers {
+			if p.away[t] != nil {
+				p.missing(t)
+			}
+		}
+	case away && len(p.client.trackers) > 1:
+		p.s.note("tracker %s is back", t.HostPort())
+	case away:
 		p.s.note("the tracker is back")
 	}
-	p.away = false
 }
 
 // standIn serves the tracker from here, unless it is served already.
 func (p *presence) standIn(ctx context.Context) error {
-	host, port, _ := net.SplitHostPort(p.tracker.HostPort())
+	host, port, _ := net.SplitHostPort(p.client.trackers[0].HostPort())
 	ip, _, err := localAddress(ctx, host)
 	if p.server != nil || err != nil {
 		return err
@@ -83,7 +115,7 @@ func (p *presence) standIn(ctx context.Context) error {
 	}
 	p.server = &door.Server{Tracker: &tracker.Tracker{}, Logf: p.s.note}
 	go func() { _ = p.server.Serve(l) }()
-	p.s.note("no tracker at %s: serving one from here until this command ends", p.tracker.HostPort())
+	p.s.note("no tracker at %s: serving one from here until this command ends", p.client.trackers[0].HostPort())
 	return nil
 }
 

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -23,7 +24,7 @@ import (
 // The options of every command that speaks to a tracker.
 func clientFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "tracker", Aliases: []string{"t"}, Usage: "the `TRACKER`, where it is no argument [$NTRACK_TRACKER]"},
+		&cli.StringSliceFlag{Name: "tracker", Aliases: []string{"t"}, Usage: "the `TRACKER`, where it is no argument; repeat it, or use commas, to ask several at once [$NTRACK_TRACKER]"},
 		&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Value: string(output.Table), Usage: "results as `FORM`: table, json or text"},
 		&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "the same as -o text"},
 		&cli.StringFlag{Name: "key-file", Usage: "read the KEY from `FILE` (- for standard input), so that it shows on no command line"},
@@ -36,17 +37,17 @@ func clientFlags() []cli.Flag {
 // client is what those options come to.
 type client struct {
 	announce.Client
-	tracker announce.Tracker
-	key     announce.Key // empty where the command may go without
-	format  output.Format
+	trackers []announce.Tracker // one at least
+	key      announce.Key       // empty where the command may go without
+	format   output.Format
 }
 
 // build reads the options and the arguments [TRACKER] [KEY].
 func (o *client) build(c *cli.Context, s Streams) error {
 	args := c.Args().Slice()
-	name, wanted := c.String("tracker"), "[TRACKER] KEY"
+	names, from, wanted := c.StringSlice("tracker"), "", "[TRACKER] KEY"
 	if !c.IsSet("tracker") {
-		name = os.Getenv("NTRACK_TRACKER")
+		names, from = strings.Split(os.Getenv("NTRACK_TRACKER"), ","), "$NTRACK_TRACKER: "
 	}
 	if c.IsSet("key-file") {
 		wanted = "[TRACKER], with the KEY in --key-file"
@@ -66,15 +67,24 @@ func (o *client) build(c *cli.Context, s Streams) error {
 		if c.IsSet("tracker") {
 			return usage(c, "the tracker is given twice, as argument %q and by --tracker", announce.Clean(args[0]))
 		}
-		name, args = args[0], args[1:]
+		names, from, args = strings.Split(args[0], ","), "", args[1:]
+	}
+	for _, name := range names {
+		if name = strings.TrimSpace(name); name == "" && len(names) > 1 {
+			continue // after a last comma
+		}
+		t, err := announce.ParseTracker(name)
+		if err != nil {
+			return usage(c, "%s%v", from, err)
+		}
+		if !slices.ContainsFunc(o.trackers, func(o announce.Tracker) bool { return o.String() == t.String() }) {
+			o.trackers = append(o.trackers, t)
+		}
+	}
+	if len(o.trackers) == 0 {
+		o.trackers = []announce.Tracker{{}}
 	}
 	var err error
-	if o.tracker, err = announce.ParseTracker(name); err != nil {
-		if name == os.Getenv("NTRACK_TRACKER") {
-			return usage(c, "$NTRACK_TRACKER: %v", err)
-		}
-		return usage(c, "%v", err)
-	}
 	if len(args) == 1 {
 		if o.key, err = announce.ParseKey(args[0]); err != nil {
 			return usage(c, "%v", err)

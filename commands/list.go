@@ -1,6 +1,10 @@
 package commands
 
 import (
+	"bytes"
+	"cmp"
+	"context"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -36,7 +40,9 @@ func (o *listOptions) run(c *cli.Context, s Streams) error {
 	if len(o.key.Bytes()) == 0 {
 		return o.index(c, s)
 	}
-	reply, err := o.List(c.Context, o.tracker, o.key, maxList)
+	trackers, reply, err := o.mergeAll(c.Context, s, maxList, func(ctx context.Context, t announce.Tracker) (*announce.Reply, error) {
+		return o.List(ctx, t, o.key, maxList)
+	})
 	if err != nil {
 		return err
 	}
@@ -46,7 +52,7 @@ func (o *listOptions) run(c *cli.Context, s Streams) error {
 			s.note("one argument is the KEY; for the index of a tracker: ntrack list -t %s", o.key)
 		}
 	}
-	if err := output.WriteReply(s.Out, o.format, o.tracker, reply); err != nil {
+	if err := output.WriteReply(s.Out, o.format, trackers, reply); err != nil {
 		return err
 	}
 	sampleNote(s, reply)
@@ -66,15 +72,29 @@ type hiddenIndexError struct{ *announce.Failure }
 func (e *hiddenIndexError) Unwrap() error { return e.Failure }
 
 func (o *listOptions) index(c *cli.Context, s Streams) error {
-	tracks, err := o.Index(c.Context, o.tracker)
-	if f, ok := err.(*announce.Failure); ok && f.Status == 404 {
-		return &hiddenIndexError{f}
-	}
+	trackers, indexes, err := askAll(c.Context, &o.client, s, func(ctx context.Context, t announce.Tracker) ([]announce.Track, error) {
+		tracks, err := o.Index(ctx, t)
+		if f, ok := err.(*announce.Failure); ok && f.Status == 404 {
+			err = &hiddenIndexError{f}
+		}
+		return tracks, err
+	})
 	if err != nil {
 		return err
 	}
+	tracks := mergeTracks(indexes)
 	if len(tracks) == 0 && o.format == output.Table {
 		s.note("the tracker has no keys")
 	}
-	return output.WriteIndex(s.Out, o.format, o.tracker, tracks)
+	return output.WriteIndex(s.Out, o.format, trackers, tracks)
+}
+
+// mergeTracks is one index of several. A peer may be in each: a track has as many as the tracker
+// says that has the most.
+func mergeTracks(indexes [][]announce.Track) []announce.Track {
+	tracks := slices.Concat(indexes...)
+	slices.SortFunc(tracks, func(a, b announce.Track) int {
+		return cmp.Or(bytes.Compare(a.Key.Bytes(), b.Key.Bytes()), b.Count-a.Count)
+	})
+	return slices.CompactFunc(tracks, func(a, b announce.Track) bool { return bytes.Equal(a.Key.Bytes(), b.Key.Bytes()) })
 }

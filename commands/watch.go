@@ -2,6 +2,7 @@ package commands
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -47,7 +48,7 @@ func (o *watchOptions) build(c *cli.Context, s Streams) error {
 		return err
 	}
 	o.once, o.serve, o.every = c.Bool("once"), c.Bool("serve"), c.Duration("every")
-	if o.every == 0 && !o.tracker.Classic() && o.tracker.Loopback() {
+	if o.every == 0 && !slices.ContainsFunc(o.trackers, func(t announce.Tracker) bool { return t.Classic() || !t.Loopback() }) {
 		o.every = time.Second // it costs nothing, and somebody may be trying this out
 	}
 	return atLeast(c, "every", 100*time.Millisecond)
@@ -61,21 +62,22 @@ func (o *watchOptions) run(c *cli.Context, s Streams) error {
 			cancel(errReaderGone)
 		}
 	}()
-	there := presence{s: s, tracker: o.tracker, serve: o.serve}
+	there := presence{s: s, client: &o.client, serve: o.serve}
 	defer there.end()
 	if err := there.begin(c); err != nil {
 		return err
 	}
 	started := false
-	for ev, err := range o.Watch(ctx, o.tracker, o.key, o.every) {
+	for ev, err := range o.Watch(ctx, o.trackers, announce.Request{Key: o.key}, o.every) {
 		switch {
-		case err != nil && !started:
-			return err
 		case err != nil:
-			there.failed(ctx, err)
+			if err := there.failed(ctx, ev.Tracker, err); err != nil {
+				return err
+			}
 		case ev.Type == announce.EventPeers && started:
-			there.answered()
+			there.answered(ev.Tracker)
 		case ev.Type == announce.EventPeers:
+			there.answered(ev.Tracker)
 			started = true
 			if o.once {
 				continue
@@ -86,7 +88,7 @@ func (o *watchOptions) run(c *cli.Context, s Streams) error {
 				}
 			}
 		case o.once:
-			return output.WritePeers(s.Out, o.format, o.tracker, o.key, ev.Peers)
+			return output.WritePeers(s.Out, o.format, o.trackers, o.key, ev.Peers)
 		default:
 			if err := output.WriteEvent(s.Out, o.format, ev.Type, ev.Peer); err != nil {
 				return err

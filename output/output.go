@@ -34,8 +34,12 @@ const (
 type Track struct {
 	Key     string `json:"key"`
 	Tracker string `json:"tracker"`
+	// Trackers are those that answered, where several have; Tracker is the first of them.
+	Trackers []string `json:"trackers,omitempty"`
 	// You is the endpoint the tracker has listed; null when none is or the tracker does not tell.
 	You *string `json:"you"`
+	// Endpoints are all that are listed for you, You first, where there is more than one.
+	Endpoints []string `json:"endpoints,omitempty"`
 	// Interval and TTL are in seconds, null where the tracker does not tell.
 	Interval *int `json:"interval"`
 	TTL      *int `json:"ttl"`
@@ -47,8 +51,9 @@ type Track struct {
 
 // Index is the result of list without a KEY.
 type Index struct {
-	Tracker string       `json:"tracker"`
-	Tracks  []IndexTrack `json:"tracks"`
+	Tracker  string       `json:"tracker"`
+	Trackers []string     `json:"trackers,omitempty"` // as in Track
+	Tracks   []IndexTrack `json:"tracks"`
 }
 
 // IndexTrack is one track of an Index.
@@ -63,28 +68,29 @@ type Event struct {
 	Peer  string `json:"peer"`
 }
 
-// WriteReply writes the peers of a track, and where a table has room for it also yourself.
-func WriteReply(w io.Writer, f Format, t announce.Tracker, r *announce.Reply) error {
+// WriteReply writes the peers of a track, as the trackers (one at least) told them, and where a
+// table has room for it also yourself.
+func WriteReply(w io.Writer, f Format, trackers []announce.Tracker, r *announce.Reply) error {
 	peers := make([]netip.AddrPort, 0, len(r.Peers))
 	for _, p := range r.Peers {
 		peers = append(peers, p.Endpoint)
 	}
 	slices.SortFunc(peers, netip.AddrPort.Compare)
-	return writePeers(w, f, t, r, peers)
+	return writePeers(w, f, trackers, r, peers)
 }
 
 // WritePeers writes the peers a watch has come to see under key.
-func WritePeers(w io.Writer, f Format, t announce.Tracker, key announce.Key, peers []netip.AddrPort) error {
-	return writePeers(w, f, t, &announce.Reply{Key: key, Count: len(peers)}, peers)
+func WritePeers(w io.Writer, f Format, trackers []announce.Tracker, key announce.Key, peers []netip.AddrPort) error {
+	return writePeers(w, f, trackers, &announce.Reply{Key: key, Count: len(peers)}, peers)
 }
 
-func writePeers(w io.Writer, f Format, t announce.Tracker, r *announce.Reply, peers []netip.AddrPort) error {
-	listed := r.You.Port() != 0
+func writePeers(w io.Writer, f Format, trackers []announce.Tracker, r *announce.Reply, peers []netip.AddrPort) error {
 	switch f {
 	case JSON:
-		out := Track{Key: r.Key.String(), Tracker: t.String(), Interval: seconds(r.Interval), TTL: seconds(r.TTL), Peers: lines(peers)}
-		if listed {
-			you := r.You.String()
+		out := Track{Key: r.Key.String(), Tracker: trackers[0].String(), Trackers: several(names(trackers)),
+			Endpoints: several(lines(r.Endpoints)), Interval: seconds(r.Interval), TTL: seconds(r.TTL), Peers: lines(peers)}
+		if len(r.Endpoints) > 0 {
+			you := r.Endpoints[0].String()
 			out.You = &you
 		}
 		if r.Count >= 0 {
@@ -95,13 +101,13 @@ func writePeers(w io.Writer, f Format, t announce.Tracker, r *announce.Reply, pe
 		return writeLines(w, lines(peers))
 	}
 	var rows [][]string
-	if listed {
-		rows = append(rows, []string{r.You.String(), announce.ScopeOf(r.You.Addr()).String(), "you"})
+	for _, e := range r.Endpoints {
+		rows = append(rows, []string{e.String(), announce.ScopeOf(e.Addr()).String(), "you"})
 	}
 	for _, p := range peers {
 		rows = append(rows, []string{p.String(), announce.ScopeOf(p.Addr()).String(), ""})
 	}
-	if listed {
+	if len(r.Endpoints) > 0 {
 		return writeTable(w, []string{"PEER", "SCOPE", "NOTE"}, rows)
 	}
 	for i := range rows {
@@ -110,9 +116,9 @@ func writePeers(w io.Writer, f Format, t announce.Tracker, r *announce.Reply, pe
 	return writeTable(w, []string{"PEER", "SCOPE"}, rows)
 }
 
-// WriteIndex writes the tracks of a tracker.
-func WriteIndex(w io.Writer, f Format, t announce.Tracker, tracks []announce.Track) error {
-	out := Index{Tracker: t.String(), Tracks: []IndexTrack{}}
+// WriteIndex writes the tracks of trackers.
+func WriteIndex(w io.Writer, f Format, trackers []announce.Tracker, tracks []announce.Track) error {
+	out := Index{Tracker: trackers[0].String(), Trackers: several(names(trackers)), Tracks: []IndexTrack{}}
 	var keys []string
 	var rows [][]string
 	for _, tr := range tracks {
@@ -145,6 +151,22 @@ func lines(peers []netip.AddrPort) []string {
 		out = append(out, p.String())
 	}
 	return out
+}
+
+func names(trackers []announce.Tracker) []string {
+	var out []string
+	for _, t := range trackers {
+		out = append(out, t.String())
+	}
+	return out
+}
+
+// several is the list where it says more than its first element does.
+func several(list []string) []string {
+	if len(list) < 2 {
+		return nil
+	}
+	return list
 }
 
 func seconds(d time.Duration) *int {
