@@ -50,7 +50,11 @@ type Client struct {
 	// one takes credentials in its URL.
 	Token string
 
-	network   string // "tcp", or the one family a session has to keep to
+	mu        sync.Mutex
+	byFamily  map[string]*Client         // see over
+	dialsBoth bool                       // Dial has to be asked for each family
+	network   string                     // "tcp", or the one family to keep to
+	connected func(local netip.AddrPort) // is told of connections before they are used; may be nil
 	once      sync.Once
 	transport *http.Transport
 	id        ID     // labels this client on classic trackers
@@ -118,15 +122,20 @@ func newID() ID {
 func (c *Client) Close() {
 	c.once.Do(c.init)
 	c.transport.CloseIdleConnections()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, d := range c.byFamily {
+		d.Close()
+	}
 }
 
 // derive is a client with the same settings and connections of its own.
 func (c *Client) derive() *Client {
 	c.once.Do(c.init)
 	if c.From.Port() != 0 {
-		c.Close() // only one connection at a time leads from there to a tracker
+		c.transport.CloseIdleConnections() // only one connection at a time leads from there to a tracker
 	}
-	d := &Client{Timeout: c.Timeout, From: c.From, Dial: c.Dial, TLS: c.TLS, Token: c.Token, network: c.network}
+	d := &Client{Timeout: c.Timeout, From: c.From, Dial: c.Dial, TLS: c.TLS, Token: c.Token, network: c.network, dialsBoth: c.dialsBoth}
 	d.once.Do(d.init)
 	d.id, d.secret = c.id, c.secret
 	return d
@@ -140,30 +149,39 @@ func (c *Client) timeout() time.Duration {
 }
 
 // Announce joins the track of r.Key, or renews, and returns other peers. r.Verb is not looked at.
+//
+// Where the tracker's name has addresses of both families it announces over each, so that peers of
+// either kind can dial you: [Reply.Endpoints] tells which are listed. One that succeeds is enough.
 func (c *Client) Announce(ctx context.Context, t Tracker, r Request) (*Reply, error) {
-	reply, _, err := c.announce(ctx, t, r, "started")
-	return reply, err
-}
-
-func (c *Client) announce(ctx context.Context, t Tracker, r Request, event string) (*Reply, conn, error) {
 	if err := r.Key.check(); err != nil {
-		return nil, conn{}, err
+		return nil, err
 	}
-	r.Verb = Announce
 	if t.classic && r.Port == 0 {
-		if c.Dial != nil {
-			return nil, conn{}, errors.New("a classic tracker does not look at the port of origin, and Dial hides it: give a port")
-		}
 		// A classic tracker does not look at the port of origin: choose it first.
 		d, port, err := c.fromSomePort()
 		if err != nil {
-			return nil, conn{}, err
+			return nil, err
 		}
 		if d != c {
 			defer d.Close()
 		}
 		c, r.Port = d, port
 	}
+	replies, err := overEach(ctx, c, t, func(ctx context.Context, c *Client) (*Reply, error) {
+		reply, _, err := c.announce(ctx, t, r, "started")
+		return reply, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, o := range replies[1:] {
+		replies[0].Merge(o, r.Want)
+	}
+	return replies[0], nil
+}
+
+func (c *Client) announce(ctx context.Context, t Tracker, r Request, event string) (*Reply, conn, error) {
+	r.Verb = Announce
 	return c.ask(ctx, t, r, event)
 }
 
@@ -171,6 +189,9 @@ func (c *Client) announce(ctx context.Context, t Tracker, r Request, event strin
 func (c *Client) fromSomePort() (*Client, uint16, error) {
 	if c.From.Port() != 0 {
 		return c, c.From.Port(), nil
+	}
+	if c.Dial != nil {
+		return nil, 0, errors.New("a classic tracker does not look at the port of origin, and Dial hides it: give a port")
 	}
 	l, err := net.Listen("tcp", ":0")
 	if err != nil {
@@ -183,12 +204,16 @@ func (c *Client) fromSomePort() (*Client, uint16, error) {
 	return d, port, nil
 }
 
-// Leave takes the peer with r.Port, or the port of origin, out of the track of r.Key.
+// Leave takes the peer with r.Port, or the port of origin, out of the track of r.Key: over each
+// family, as [Client.Announce] has listed it.
 func (c *Client) Leave(ctx context.Context, t Tracker, r Request) error {
 	if err := r.Key.check(); err != nil {
 		return err
 	}
-	return c.leave(ctx, t, r)
+	_, err := overEach(ctx, c, t, func(ctx context.Context, c *Client) (struct{}, error) {
+		return struct{}{}, c.leave(ctx, t, r)
+	})
+	return err
 }
 
 func (c *Client) leave(ctx context.Context, t Tracker, r Request) error {
@@ -207,10 +232,22 @@ func (c *Client) leave(ctx context.Context, t Tracker, r Request) error {
 	return err
 }
 
-// List returns up to want peers of the track (as [Request.Want]) without joining it.
+// List returns up to want peers of the track (as [Request.Want]) without joining it. Where a
+// tracker gives fewer though there are more, they come from the beginning of its event stream, if
+// it has one.
 func (c *Client) List(ctx context.Context, t Tracker, key Key, want int) (*Reply, error) {
 	reply, _, err := c.look(ctx, t, key, want)
-	return reply, err
+	if err != nil || t.classic || !reply.Sample || len(reply.Peers) >= want {
+		return reply, err
+	}
+	if peers, ok := c.everyone(ctx, t, key); ok {
+		reply.Count, reply.Sample = len(peers), len(peers) > want
+		reply.Peers = nil
+		for _, e := range peers[:min(len(peers), want)] {
+			reply.Peers = append(reply.Peers, Peer{Endpoint: e})
+		}
+	}
+	return reply, nil
 }
 
 func (c *Client) look(ctx context.Context, t Tracker, key Key, want int) (*Reply, conn, error) {
@@ -228,7 +265,8 @@ func (c *Client) look(ctx context.Context, t Tracker, key Key, want int) (*Reply
 	if err != nil || len(stopped.Peers) > 0 || stopped.Count == 0 {
 		return stopped, cn, err
 	}
-	reply, cn, err := c.ask(ctx, t, r, "started")
+	reply, last, err := c.ask(ctx, t, r, "started")
+	cn.kept = last.kept // whether the look found its connection alive is for the first to say
 	after, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(c.timeout(), 2*time.Second))
 	defer cancel()
 	r.Want = NoPeers
@@ -286,11 +324,16 @@ func (c *Client) ask(ctx context.Context, t Tracker, r Request, event string) (*
 	if err != nil {
 		return nil, conn{}, err
 	}
+	return res.reply(t, &r)
+}
+
+// reply decodes the reply to r.
+func (res *result) reply(t Tracker, r *Request) (*Reply, conn, error) {
 	reply, err := DecodeReply(res.body)
 	if err != nil {
 		return nil, res.conn, t.senseless(err)
 	}
-	reply.finish(&r, res.conn)
+	reply.finish(r, res.conn)
 	return reply, res.conn, nil
 }
 

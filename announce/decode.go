@@ -52,9 +52,14 @@ func DecodeReply(body []byte) (*Reply, error) {
 
 func (r *Reply) add(e netip.AddrPort, id ID, leastPort uint16) {
 	r.given++
-	if e = Canonical(e); e.Port() >= leastPort && e.Addr().IsValid() && !e.Addr().IsUnspecified() && !e.Addr().IsMulticast() {
+	if e = Canonical(e); usable(e, leastPort) {
 		r.Peers = append(r.Peers, Peer{Endpoint: e, ID: id})
 	}
+}
+
+// usable says that somebody could dial e.
+func usable(e netip.AddrPort, leastPort uint16) bool {
+	return e.Port() >= leastPort && e.Addr().IsValid() && !e.Addr().IsUnspecified() && !e.Addr().IsMulticast()
 }
 
 func (r *Reply) decodeText(body []byte) error {

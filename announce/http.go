@@ -57,7 +57,11 @@ func (c *Client) do(ctx context.Context, t Tracker, method, target string, limit
 	if err != nil {
 		return nil, fmt.Errorf("tracker %s: %w", t, err)
 	}
-	res, err := c.follow(limited, t, method, first, limit)
+	x, err := c.follow(limited, t, method, first, "application/json")
+	var res *result
+	if err == nil {
+		res, err = x.read(t, limit)
+	}
 	switch {
 	case err == nil:
 		return res, nil
@@ -69,17 +73,17 @@ func (c *Client) do(ctx context.Context, t Tracker, method, target string, limit
 	return nil, err
 }
 
-func (c *Client) follow(ctx context.Context, t Tracker, method string, first *url.URL, limit int64) (*result, error) {
+// follow sends a request, also to where it is redirected, and returns the reply with its body open.
+func (c *Client) follow(ctx context.Context, t Tracker, method string, first *url.URL, accept string) (*exchange, error) {
 	u := first
 	for hops := 0; ; hops++ {
-		res, err := c.roundTrip(ctx, t, method, u, u.Scheme == first.Scheme && u.Host == first.Host)
+		res, err := c.roundTrip(ctx, t, method, u, u.Scheme == first.Scheme && u.Host == first.Host, accept)
 		if err != nil {
 			return nil, err
 		}
 		location := res.resp.Header.Get("Location")
 		if res.resp.StatusCode/100 != 3 || location == "" {
-			defer res.resp.Body.Close()
-			return res.read(t, limit)
+			return res, nil
 		}
 		_ = res.resp.Body.Close()
 		next, err := u.Parse(location)
@@ -99,13 +103,18 @@ func (c *Client) follow(ctx context.Context, t Tracker, method string, first *ur
 
 type exchange struct {
 	conn
+	over net.Conn
 	resp *http.Response
 }
 
-func (c *Client) roundTrip(ctx context.Context, t Tracker, method string, u *url.URL, named bool) (*exchange, error) {
+func (c *Client) roundTrip(ctx context.Context, t Tracker, method string, u *url.URL, named bool, accept string) (*exchange, error) {
 	x := new(exchange)
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) {
+		x.over = i.Conn
 		x.local, x.remote, x.reused = endpointOf(i.Conn.LocalAddr()), endpointOf(i.Conn.RemoteAddr()), i.Reused
+		if c.connected != nil {
+			c.connected(x.local)
+		}
 	}})
 	req, err := http.NewRequestWithContext(ctx, method, u.String(), nil)
 	if err != nil {
@@ -113,7 +122,7 @@ func (c *Client) roundTrip(ctx context.Context, t Tracker, method string, u *url
 	}
 	req.Header.Set("User-Agent", "ntrack")
 	if !t.classic {
-		req.Header.Set("Accept", "application/json")
+		req.Header.Set("Accept", accept)
 	}
 	switch user := t.url.User; {
 	case !named:
@@ -140,6 +149,7 @@ func endpointOf(a net.Addr) netip.AddrPort {
 
 // read reads the body, or the refusal that the status and the body make.
 func (x *exchange) read(t Tracker, limit int64) (*result, error) {
+	defer x.resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(x.resp.Body, limit+1))
 	if err != nil {
 		return nil, &UnreachableError{t, fmt.Errorf("the reply broke off: %w", err)}

@@ -1,7 +1,7 @@
 package announce
 
 import (
-	"cmp"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -38,7 +38,7 @@ type site struct {
 	routes  []*route
 	source  *route // whose word counts
 	view    view
-	reply   *Reply // the last one; nil of a stream
+	epoch   string // of the run of the tracker that told last, "" where it does not name it
 	err     error  // to be told
 	failed  bool   // told, or to be
 	back    bool   // answers again, which is to be told
@@ -48,9 +48,13 @@ type site struct {
 type route struct {
 	site       *site
 	state      routeState
-	since      time.Time      // of that state
-	err        error          // why it is away
-	you, local netip.AddrPort // own endpoints: as the tracker sees it, and as the system does
+	since      time.Time                   // of that state
+	err        error                       // why it is away
+	reply      *Reply                      // the last one; nil on a stream
+	restarted  bool                        // the tracker may have been, and its site has not been told
+	epoch      string                      // of the stream
+	now        map[netip.AddrPort]struct{} // told by the stream, where another route may ask for it
+	you, local netip.AddrPort              // own endpoints: as the tracker sees it, and as the system does
 }
 
 type routeState uint8
@@ -140,27 +144,99 @@ func (r *route) connected(local netip.AddrPort) {
 // replied takes in a reply; restarted says that the tracker may have been since the last one.
 func (r *route) replied(reply *Reply, restarted bool) {
 	r.site.m.change(func(now time.Time) {
-		s := r.site
+		r.reply, r.now = reply, nil
+		r.restarted = r.restarted || restarted
 		r.is(up, now)
 		if reply.You.Port() != 0 {
 			r.sees(reply.You)
 		}
-		if s.source != r {
-			return
+		if r.site.source == r {
+			r.site.replied(now)
 		}
-		s.reply = reply
-		if s.view.ttl = reply.TTL; reply.TTL == 0 {
-			s.view.ttl = reply.Interval * 5 / 2
-		}
-		if restarted {
-			s.view.restarted()
-		}
-		peers := make([]netip.AddrPort, len(reply.Peers))
-		for i, p := range reply.Peers {
-			peers[i] = p.Endpoint
-		}
-		s.view.update(peers, reply.share(), now)
 	})
+}
+
+// replied takes in what its source has been told last.
+func (s *site) replied(now time.Time) {
+	r := s.source
+	reply := r.reply
+	if s.view.ttl = reply.TTL; reply.TTL == 0 {
+		s.view.ttl = reply.Interval * 5 / 2
+	}
+	if r.restarted || s.epoch != "" {
+		s.view.restarted()
+	}
+	r.restarted, s.epoch = false, ""
+	peers := make([]netip.AddrPort, len(reply.Peers))
+	for i, p := range reply.Peers {
+		peers[i] = p.Endpoint
+	}
+	s.view.update(peers, reply.share(), now)
+}
+
+// listed takes in who is there as a stream begins.
+func (r *route) listed(epoch string, you netip.AddrPort, peers []netip.AddrPort) {
+	r.site.m.change(func(now time.Time) {
+		r.reply, r.epoch, r.now = nil, epoch, make(map[netip.AddrPort]struct{})
+		for _, e := range peers {
+			r.know(e, true)
+		}
+		r.is(up, now)
+		if you.Port() != 0 {
+			r.sees(you)
+		}
+		if r.site.source == r {
+			r.site.listed(peers, now)
+		}
+	})
+}
+
+// listed takes in all that its source has been told.
+func (s *site) listed(peers []netip.AddrPort, now time.Time) {
+	if r := s.source; r.epoch == "" || r.epoch != s.epoch {
+		s.view.restarted()
+		s.epoch = r.epoch
+	}
+	s.view.update(peers, 1, now)
+}
+
+// changed takes in that a peer has joined, or left.
+func (r *route) changed(peers []netip.AddrPort, joined bool) {
+	r.site.m.change(func(time.Time) {
+		for _, e := range peers {
+			r.know(e, joined)
+			switch {
+			case r.site.source != r:
+			case joined:
+				r.site.view.see(e)
+			default:
+				r.site.view.drop(e)
+			}
+		}
+	})
+}
+
+// know keeps what a stream has told for the case that it becomes the source.
+func (r *route) know(e netip.AddrPort, there bool) {
+	switch {
+	case len(r.site.routes) == 1:
+	case !there:
+		delete(r.now, e)
+	case len(r.now) < maxWatched:
+		r.now[e] = struct{}{}
+	}
+}
+
+// spare says that another route leads to the tracker.
+func (r *route) spare() bool {
+	r.site.m.mu.Lock()
+	defer r.site.m.mu.Unlock()
+	return slices.ContainsFunc(r.site.routes, func(o *route) bool { return o != r && o.state == up })
+}
+
+// lost takes in that a stream has ended, which is no news by itself.
+func (r *route) lost() {
+	r.site.m.change(func(now time.Time) { r.is(away, now) })
 }
 
 // failed takes in that a request has. That is news once no route leads to the tracker.
@@ -181,21 +257,19 @@ func (r *route) failed(err error) {
 	})
 }
 
-// telling ranks errors of routes to one tracker by how much they say about it.
-func telling(err error) int {
-	return 0
-}
-
 // is changes the state of a route, and with it whose word counts.
 func (r *route) is(state routeState, now time.Time) {
 	if r.state != state {
 		r.state, r.since = state, now
 	}
 	s, m := r.site, r.site.m
-	if state != up {
+	if state == away {
+		if s.source == r {
+			s.hand(now)
+		}
 		return
 	}
-	if s.source == nil || s.source.state != up {
+	if s.source == nil || s.source.state == away {
 		s.source = r
 	}
 	if m.gather.IsZero() {
@@ -203,6 +277,21 @@ func (r *route) is(state routeState, now time.Time) {
 	}
 	s.back = s.back || s.failed
 	s.failed = false
+}
+
+// hand makes another route the source, where one is up.
+func (s *site) hand(now time.Time) {
+	for _, r := range s.routes {
+		if r.state != up {
+			continue
+		}
+		if s.source = r; r.reply != nil {
+			s.replied(now)
+		} else {
+			s.listed(slices.Collect(maps.Keys(r.now)), now)
+		}
+		return
+	}
 }
 
 func (r *route) sees(you netip.AddrPort) {
@@ -227,27 +316,20 @@ func (m *merged) take(now time.Time) (told []news, next time.Time) {
 		}
 	}
 	next = m.expire(now)
-	var changes []Event
+	var left, joined []netip.AddrPort
 	for e := range m.dirty {
 		if m.there(e) {
 			m.told[e] = struct{}{}
-			changes = append(changes, Event{Type: EventJoin, Peer: e})
+			joined = append(joined, e)
 		} else {
 			delete(m.told, e)
-			changes = append(changes, Event{Type: EventLeave, Peer: e})
+			left = append(left, e)
 		}
 	}
-	if len(m.dirty) > 0 {
-		clear(m.dirty)
-		m.list = make([]netip.AddrPort, 0, len(m.told))
-		for e := range m.told {
-			m.list = append(m.list, e)
-		}
-		slices.SortFunc(m.list, netip.AddrPort.Compare)
-	}
-	slices.SortFunc(changes, func(a, b Event) int {
-		return cmp.Or(-cmp.Compare(a.Type, b.Type), a.Peer.Compare(b.Peer)) // leaves first
-	})
+	clear(m.dirty)
+	slices.SortFunc(left, netip.AddrPort.Compare)
+	slices.SortFunc(joined, netip.AddrPort.Compare)
+	m.list = merge(m.list, left, joined)
 	var events []Event
 	if you := m.endpoints(); m.moved && !slices.Equal(you, m.you) || !m.began {
 		m.you = you
@@ -261,7 +343,12 @@ func (m *merged) take(now time.Time) (told []news, next time.Time) {
 		s.back = false
 	}
 	if m.began {
-		events = append(events, changes...)
+		for _, e := range left {
+			events = append(events, Event{Type: EventLeave, Peer: e})
+		}
+		for _, e := range joined {
+			events = append(events, Event{Type: EventJoin, Peer: e})
+		}
 	}
 	m.began = true
 	for _, ev := range events {
@@ -271,7 +358,29 @@ func (m *merged) take(now time.Time) (told []news, next time.Time) {
 	return told, next
 }
 
-func (s *site) event() Event { return Event{Type: EventPeers, Tracker: s.tracker, Reply: s.reply} }
+// merge is list without those who have left and with those who have joined; all are sorted. Events
+// share list: where something has changed it is a new one.
+func merge(list, left, joined []netip.AddrPort) []netip.AddrPort {
+	if len(left)+len(joined) == 0 {
+		return list
+	}
+	merged := make([]netip.AddrPort, 0, len(list)+len(joined))
+	for _, e := range list {
+		if len(left) > 0 && left[0] == e {
+			left = left[1:]
+			continue
+		}
+		for len(joined) > 0 && joined[0].Compare(e) < 0 {
+			merged, joined = append(merged, joined[0]), joined[1:]
+		}
+		merged = append(merged, e)
+	}
+	return append(merged, joined...)
+}
+
+func (s *site) event() Event {
+	return Event{Type: EventPeers, Tracker: s.tracker, Reply: s.source.reply}
+}
 
 // gathered returns until when the first event still waits; zero if for nothing.
 func (m *merged) gathered(now time.Time) time.Time {
@@ -289,7 +398,11 @@ func (m *merged) gathered(now time.Time) time.Time {
 func (m *merged) expire(now time.Time) (next time.Time) {
 	for _, s := range m.sites {
 		due := s.due()
-		if !due.IsZero() && !due.After(now) {
+		switch r := s.source; {
+		case r != nil && r.state == up && r.reply == nil: // a stream tells every return
+			s.view.expire(now)
+			due = s.view.due
+		case !due.IsZero() && !due.After(now):
 			s.view.forget()
 			for _, r := range s.routes {
 				m.mine(&r.you, netip.AddrPort{})

@@ -21,6 +21,9 @@ type pipes struct {
 	accept chan net.Conn // nil while the tracker is away
 	server *http.Server
 	port   uint16 // the last port of origin given
+	dialed int
+	conns  map[*pipeConn]netip.Addr // the tracker's ends, and where they come from
+	lossy  map[netip.Addr]bool      // nothing gets through from there, nor back
 }
 
 // start begins a run of the tracker, which knows nobody.
@@ -40,34 +43,118 @@ func (p *pipes) stop() {
 	p.server.Close()
 }
 
+// cut ends every connection from an address, and nothing else.
+func (p *pipes) cut(from string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for c, a := range p.conns {
+		if a == netip.MustParseAddr(from) {
+			_ = c.Close()
+			delete(p.conns, c)
+		}
+	}
+}
+
+// lose makes packets from an address disappear, or no more.
+func (p *pipes) lose(from string, lossy bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.lossy == nil {
+		p.lossy = make(map[netip.Addr]bool)
+	}
+	p.lossy[netip.MustParseAddr(from)] = lossy
+}
+
+// dials is how often somebody has connected.
+func (p *pipes) dials() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.dialed
+}
+
+func (p *pipes) dial(ctx context.Context, addr netip.Addr) (net.Conn, error) {
+	p.mu.Lock()
+	accept, lossy := p.accept, p.lossy[addr]
+	p.port++
+	p.dialed++
+	from := netip.AddrPortFrom(addr, 10000+p.port)
+	near, far := duplex(from)
+	if p.conns == nil {
+		p.conns = make(map[*pipeConn]netip.Addr)
+	}
+	p.conns[far] = addr
+	p.mu.Unlock()
+	switch {
+	case lossy:
+		<-ctx.Done()
+		return nil, ctx.Err()
+	case accept == nil:
+		return nil, syscall.ECONNREFUSED
+	}
+	select {
+	case accept <- far:
+		return near, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
 // client is one whose connections come from addr.
 func (p *pipes) client(addr string) *announce.Client {
 	return &announce.Client{Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		p.mu.Lock()
-		accept := p.accept
-		p.port++
-		from := netip.AddrPortFrom(netip.MustParseAddr(addr), 10000+p.port)
-		p.mu.Unlock()
-		if accept == nil {
-			return nil, syscall.ECONNREFUSED
-		}
-		near, far := net.Pipe()
-		select {
-		case accept <- pipeConn{far, from}:
-			return pipeConn{near, from}, nil
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
+		return p.dial(ctx, netip.MustParseAddr(addr))
 	}}
 }
 
-type pipeConn struct {
-	net.Conn
-	from netip.AddrPort
+// both is one with an address of each family. Without one of them it has no route that way.
+func (p *pipes) both(addr4, addr6 string) *announce.Client {
+	return announce.DialBoth(&announce.Client{Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		addr := map[string]string{"tcp4": addr4, "tcp6": addr6}[network]
+		if addr == "" {
+			return nil, syscall.ENETUNREACH
+		}
+		return p.dial(ctx, netip.MustParseAddr(addr))
+	}})
 }
 
-func (c pipeConn) LocalAddr() net.Addr  { return net.TCPAddrFromAddrPort(c.from) }
-func (c pipeConn) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(c.from) }
+// internet is several trackers by the names of their hosts.
+type internet map[string]*pipes
+
+func (i internet) client(addr string) *announce.Client {
+	return &announce.Client{Dial: func(ctx context.Context, _, at string) (net.Conn, error) {
+		host, _, _ := net.SplitHostPort(at)
+		return i[host].dial(ctx, netip.MustParseAddr(addr))
+	}}
+}
+
+// pipeConn is one end of a connection whose directions end one by one, as TCP's do.
+type pipeConn struct {
+	net.Conn // to read from
+	out      net.Conn
+	from     netip.AddrPort
+}
+
+func duplex(from netip.AddrPort) (near, far *pipeConn) {
+	r1, w1 := net.Pipe()
+	r2, w2 := net.Pipe()
+	return &pipeConn{r1, w2, from}, &pipeConn{r2, w1, from}
+}
+
+func (c *pipeConn) Write(b []byte) (int, error)        { return c.out.Write(b) }
+func (c *pipeConn) CloseWrite() error                  { return c.out.Close() }
+func (c *pipeConn) SetWriteDeadline(t time.Time) error { return c.out.SetWriteDeadline(t) }
+func (c *pipeConn) LocalAddr() net.Addr                { return net.TCPAddrFromAddrPort(c.from) }
+func (c *pipeConn) RemoteAddr() net.Addr               { return net.TCPAddrFromAddrPort(c.from) }
+
+func (c *pipeConn) Close() error {
+	_ = c.out.Close()
+	return c.Conn.Close()
+}
+
+func (c *pipeConn) SetDeadline(t time.Time) error {
+	_ = c.out.SetDeadline(t)
+	return c.Conn.SetDeadline(t)
+}
 
 type pipeListener struct {
 	conns  chan net.Conn
@@ -106,3 +193,6 @@ func polled(t *tracker.Tracker) http.Handler {
 		h.ServeHTTP(w, r)
 	})
 }
+
+// doors are the ways in which a tracker may tell a watch: at once, or when asked.
+var doors = map[string]func(*tracker.Tracker) http.Handler{"stream": tracker.Handler, "poll": polled}

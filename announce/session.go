@@ -1,17 +1,33 @@
 package announce
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math/rand/v2"
+	"net/netip"
 	"time"
 )
 
 // maxWant is how many peers a watch asks for: what trackers give at most unless told otherwise.
 const maxWant = 1000
 
-// session is a watch's dealings with one tracker over one route: it announces, or looks, until its
-// context ends, and then leaves.
+// Waits of sessions.
+const (
+	silence    = 35 * time.Second // without a byte, heartbeats included: a stream is dead
+	maxBackoff = 30 * time.Second // where no interval is known
+	// plainFor is how long a tracker is asked plainly after a stream of it was of no use: its track
+	// is too large for one, or something on the way gathers what it sends.
+	plainFor = 10 * time.Minute
+	// comeBack is the time over which every thousand peers spread their return to a tracker that
+	// has ended its streams.
+	comeBack = 2 * time.Second
+	// leaving bounds how long leaving takes.
+	leaving = 5 * time.Second
+)
+
+// session is a watch's dealings with one tracker over one route: it follows the tracker's event
+// stream, or announces or looks time and again, until its context ends, and then leaves.
 //
 // Renewals come at the tracker's interval or up to a fifth before it, so that peers that joined
 // together spread. It keeps to the port that the first reply told: a renewal that came from another
@@ -26,56 +42,103 @@ type session struct {
 
 	interval time.Duration // of the last reply; 0 before
 	failures int           // in a row
-	listed   bool          // by an announce, which a leave has to end
+	plain    time.Time     // until when not to ask for a stream
+	held     time.Time     // until when the last announce, which only DELETE ends, holds
 	// lasting says that the next request should find this connection alive: the tracker has not
 	// said that it closes it, and has kept the one before, if there was one.
 	lasting bool
+	reached bool  // the last stream asked for had a connection
+	left    error // why the tracker may not know that it has left
 }
-
-// errNoOrigin ends a session: each of its renewals would be another peer.
-var errNoOrigin = errors.New("the tracker does not tell the port of origin: give a port to stay")
 
 func (s *session) run(ctx context.Context) error {
 	defer func() { s.c.Close() }()
-	if s.member && s.tracker.classic && s.request.Port == 0 {
-		c, port, err := s.c.fromSomePort()
-		if err != nil {
-			s.route.failed(err)
-			return nil
+	if s.member {
+		if s.tracker.classic && s.request.Port == 0 {
+			c, port, err := s.c.fromSomePort()
+			if err != nil {
+				s.route.failed(err)
+				return nil
+			}
+			s.c, s.request.Port = c, port
 		}
-		s.c, s.request.Port = c, port
+	}
+	s.c.connected = func(local netip.AddrPort) {
+		s.reached = true
+		if s.member {
+			s.route.connected(netip.AddrPortFrom(local.Addr(), cmp.Or(s.request.Port, local.Port())))
+		}
 	}
 	for {
-		err := s.poll(ctx)
+		pause, err := s.turn(ctx)
 		if ctx.Err() != nil {
 			break
 		}
 		if err != nil {
-			s.failures++
 			s.route.failed(err)
 		}
 		if err == errNoOrigin {
 			return nil
 		}
-		if !wait(ctx, s.pause(err)) {
+		if !wait(ctx, pause) {
 			break
 		}
 	}
-	if !s.listed {
-		return nil
+	if time.Now().After(s.held) {
+		return s.left
 	}
-	s.c.Timeout = min(s.c.timeout(), 5*time.Second)
+	s.c.Timeout = min(s.c.timeout(), leaving)
 	return s.c.leave(context.WithoutCancel(ctx), s.tracker, s.request)
 }
 
-// poll asks once.
+// turn asks once, follows a stream to its end if that is the answer, and returns how long to wait
+// before the next turn.
+func (s *session) turn(ctx context.Context) (time.Duration, error) {
+	var err error
+	if s.tracker.classic || time.Now().Before(s.plain) {
+		err = s.poll(ctx)
+	} else {
+		began := time.Now()
+		streamed, pause, failed := s.stream(ctx)
+		if streamed && failed == nil {
+			if time.Since(began) >= silence {
+				s.failures = 0
+			} else {
+				s.failures++
+				pause = max(pause, backoff(s.failures, maxBackoff, nil))
+			}
+			return pause, nil
+		}
+		err = failed
+	}
+	if err != nil {
+		s.failures++
+		most := cmp.Or(s.interval, maxBackoff)
+		if s.route.spare() {
+			most = plainFor // there may be no such way, or not for long
+		} else if s.every > 0 {
+			most = max(s.every, MinInterval)
+		}
+		return backoff(s.failures, most, err), err
+	}
+	pause := jitter(s.interval, 0.2)
+	if s.every > 0 && (!s.member || s.every < pause) {
+		pause = s.every
+	}
+	return pause, nil
+}
+
+// errNoOrigin ends a session: each of its renewals would be another peer.
+var errNoOrigin = errors.New("the tracker does not tell the port of origin: give a port to stay")
+
+// poll announces, or looks, once.
 func (s *session) poll(ctx context.Context) error {
 	var reply *Reply
 	var cn conn
 	var err error
 	if s.member {
 		event := ""
-		if !s.listed {
+		if s.held.IsZero() {
 			event = "started"
 		}
 		reply, cn, err = s.c.announce(ctx, s.tracker, s.request, event)
@@ -85,12 +148,14 @@ func (s *session) poll(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	return s.replied(reply, cn)
+}
+
+func (s *session) replied(reply *Reply, cn conn) error {
 	if s.member {
-		s.listed = true
-		if s.request.Port == 0 {
-			if s.request.Port = reply.You.Port(); s.request.Port == 0 {
-				return errNoOrigin
-			}
+		s.held = time.Now().Add(max(reply.TTL, reply.Interval*5/2, defaultInterval))
+		if err := s.keepPort(reply.You); err != nil {
+			return err
 		}
 	}
 	s.route.replied(reply, s.failures > 0 || s.lasting && !cn.reused)
@@ -99,23 +164,15 @@ func (s *session) poll(ctx context.Context) error {
 	return nil
 }
 
-// pause is how long to wait after a request that has ended so.
-func (s *session) pause(err error) time.Duration {
-	interval := s.interval
-	if interval == 0 {
-		interval = MinInterval
+// keepPort makes the port of origin that was listed the port.
+func (s *session) keepPort(you netip.AddrPort) error {
+	if s.request.Port == 0 {
+		s.request.Port = you.Port()
 	}
-	if err != nil {
-		if s.every > 0 {
-			interval = max(s.every, MinInterval)
-		}
-		return backoff(s.failures, interval, err)
+	if s.request.Port == 0 {
+		return errNoOrigin
 	}
-	pause := jitter(interval, 0.2)
-	if s.every > 0 && (!s.member || s.every < pause) {
-		pause = s.every
-	}
-	return pause
+	return nil
 }
 
 // backoff is how long to wait after so many failures in a row.

@@ -22,7 +22,7 @@ func who(t *testing.T, p *pipes, k announce.Key) string {
 	t.Helper()
 	c := p.client("192.0.2.250")
 	defer c.Close()
-	r, err := c.List(t.Context(), announce.Tracker{}, k, 0)
+	r, err := c.List(t.Context(), announce.Tracker{}, k, 1000)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,37 +89,42 @@ func TestJoin(t *testing.T) {
 
 // A tracker that is away for ten minutes and has forgotten everything finds its peers again.
 func TestJoinThroughRestart(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		p, k := newPipes(t), key(t, "k")
-		ctx, cancel := context.WithCancel(t.Context())
-		var errs atomic.Int32
-		left := make(chan error)
-		go func() {
-			left <- p.client("192.0.2.1").Join(ctx, one, announce.Request{Key: k, Port: 4000}, func(_ announce.Event, err error) {
-				if err != nil {
-					errs.Add(1)
-				}
-			})
-		}()
-		time.Sleep(90 * time.Second)
-		p.stop()
-		time.Sleep(10 * time.Minute)
-		if n := errs.Load(); n < 5 || n > 30 {
-			t.Errorf("%d attempts in ten minutes, want backing off", n)
-		}
-		p.start(tracker.Handler(&tracker.Tracker{Interval: time.Minute}))
-		time.Sleep(61 * time.Second)
-		if got := who(t, p, k); got != "192.0.2.1:4000" {
-			t.Errorf("a minute after the restart the tracker lists %q", got)
-		}
-		p.stop()
-		time.Sleep(time.Minute)
-		cancel()
-		if err := <-left; err == nil {
-			t.Error("left a tracker that is away, without a word")
-		}
-		p.start(http.NotFoundHandler())
-	})
+	for name, serve := range doors {
+		t.Run(name, func(t *testing.T) { synctest.Test(t, func(t *testing.T) { joinThroughRestart(t, serve) }) })
+	}
+}
+
+func joinThroughRestart(t *testing.T, serve func(*tracker.Tracker) http.Handler) {
+	p, k := new(pipes), key(t, "k")
+	p.start(serve(&tracker.Tracker{}))
+	ctx, cancel := context.WithCancel(t.Context())
+	var errs atomic.Int32
+	left := make(chan error)
+	go func() {
+		left <- p.client("192.0.2.1").Join(ctx, one, announce.Request{Key: k, Port: 4000}, func(_ announce.Event, err error) {
+			if err != nil {
+				errs.Add(1)
+			}
+		})
+	}()
+	time.Sleep(90 * time.Second)
+	p.stop()
+	time.Sleep(10 * time.Minute)
+	if n := errs.Load(); n < 5 || n > 40 {
+		t.Errorf("%d attempts in ten minutes, want backing off", n)
+	}
+	p.start(serve(&tracker.Tracker{}))
+	time.Sleep(61 * time.Second)
+	if got := who(t, p, k); got != "192.0.2.1:4000" {
+		t.Errorf("a minute after the restart the tracker lists %q", got)
+	}
+	p.stop()
+	time.Sleep(time.Minute)
+	cancel()
+	// A stream that has ended holds nothing any more, an announce does.
+	if err := <-left; (err == nil) != (t.Name() == "TestJoinThroughRestart/stream") {
+		t.Errorf("left a tracker that is away: %v", err)
+	}
 }
 
 // A tracker that is not there at first is news, and no end either.
@@ -142,6 +147,7 @@ func TestJoinFirstFails(t *testing.T) {
 		time.Sleep(1100 * time.Millisecond)
 		p.start(tracker.Handler(&tracker.Tracker{}))
 		time.Sleep(5 * time.Second)
+		synctest.Wait()
 		if got := strings.Join(slices.Compact(told), ", "); got != "unreachable, peers[] [192.0.2.1:4000] <nil>" {
 			t.Errorf("told %s", got)
 		}

@@ -109,6 +109,8 @@ func (v *clientVector) play(t *testing.T) {
 		reply, err = c.List(t.Context(), at, k, v.Want)
 	case "leave":
 		err = c.Leave(t.Context(), at, request)
+	case "watch":
+		reply, err = beginWatch(t, &c, at, request)
 	default:
 		t.Fatalf("do %q", v.Do)
 	}
@@ -140,6 +142,27 @@ func (v *clientVector) play(t *testing.T) {
 	if d := cmp.Diff(v.Result, got); d != "" {
 		t.Errorf("expected (-), got (+):\n%s", d)
 	}
+}
+
+// beginWatch is a watch that ends with its first event.
+func beginWatch(t *testing.T, c *announce.Client, at announce.Tracker, request announce.Request) (*announce.Reply, error) {
+	for ev, err := range c.Watch(t.Context(), []announce.Tracker{at}, request, 0) {
+		if err != nil {
+			return nil, err
+		}
+		reply := &announce.Reply{Count: len(ev.Peers) + len(ev.You)}
+		if ev.Reply != nil {
+			reply.Interval, reply.TTL, reply.Count = ev.Reply.Interval, ev.Reply.TTL, ev.Reply.Count
+		}
+		for _, e := range ev.Peers {
+			reply.Peers = append(reply.Peers, announce.Peer{Endpoint: e})
+		}
+		if len(ev.You) > 0 {
+			reply.You = ev.You[0]
+		}
+		return reply, nil
+	}
+	return nil, errors.New("a watch without an event")
 }
 
 // slashless lets * match anything: path.Match stops at slashes.

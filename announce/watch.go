@@ -93,8 +93,14 @@ func (c *Client) watch(ctx context.Context, trackers []Tracker, r Request, every
 	var sessions []*session
 	for _, t := range trackers {
 		s := m.add(t)
-		for range 1 {
-			sessions = append(sessions, &session{c: c.derive(), tracker: t, request: r, every: every, member: member, route: s.add()})
+		families := []string{c.network} // to look, any will do: a tracker tells of both
+		if member {
+			families = c.families(t)
+		}
+		for _, network := range families {
+			d := c.derive()
+			d.network = network
+			sessions = append(sessions, &session{c: d, tracker: t, request: r, every: every, member: member, route: s.add()})
 		}
 	}
 	left := make([]error, len(sessions))

@@ -33,8 +33,8 @@ func listCommand(s Streams) *cli.Command {
 
 type listOptions struct{ client }
 
-// maxList is how many peers list asks for: a tracker's usual most.
-const maxList = 1000
+// maxList is how many peers list asks for: as many as an event stream tells at most.
+const maxList = 10_000
 
 func (o *listOptions) run(c *cli.Context, s Streams) error {
 	if len(o.key.Bytes()) == 0 {

@@ -2,7 +2,6 @@ package commands
 
 import (
 	"context"
-	"slices"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -21,7 +20,7 @@ func watchCommand(s Streams) *cli.Command {
 			"end it, nor make it print leaves.",
 		Flags: append([]cli.Flag{
 			&cli.BoolFlag{Name: "once", Usage: "wait for the first change, print the peers there are then, and end"},
-			&cli.DurationFlag{Name: "every", Usage: "look every `D`, at least 100ms; otherwise at the tracker's interval, or every second where a native tracker is on this machine"},
+			&cli.DurationFlag{Name: "every", Usage: "where the tracker has no event stream, look every `D`, at least 100ms, instead of at its interval"},
 			serveFlag(),
 		}, clientFlags()...),
 		Action: func(c *cli.Context) error {
@@ -48,9 +47,6 @@ func (o *watchOptions) build(c *cli.Context, s Streams) error {
 		return err
 	}
 	o.once, o.serve, o.every = c.Bool("once"), c.Bool("serve"), c.Duration("every")
-	if o.every == 0 && !slices.ContainsFunc(o.trackers, func(t announce.Tracker) bool { return t.Classic() || !t.Loopback() }) {
-		o.every = time.Second // it costs nothing, and somebody may be trying this out
-	}
 	return atLeast(c, "every", 100*time.Millisecond)
 }
 

@@ -1,0 +1,119 @@
+package announce
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"io"
+	"net/netip"
+	"strconv"
+	"time"
+)
+
+// Bounds of an event stream. A tracker serves tracks of at most 10,000 peers as streams.
+const (
+	maxLine  = 4 << 10
+	maxEvent = 10_000 * 64 // bytes of its lines; "data: " and an endpoint have 54 at most
+	maxEpoch = 64
+	maxRetry = time.Minute
+)
+
+// eventReader reads server-sent events (the WHATWG HTML standard, 9.2.5 and 9.2.6) as a tracker
+// sends them: each data line of an event is one endpoint.
+type eventReader struct {
+	r     *bufio.Reader
+	begun bool
+	cr    bool // the last line ended in CR: an LF belongs to it
+	buf   []byte
+	// epoch is that of the last id, "" without one.
+	epoch string
+	// retry is how long to wait after the end, as the tracker last said; -1 if it has not.
+	retry time.Duration
+}
+
+func newEventReader(r io.Reader) *eventReader {
+	return &eventReader{r: bufio.NewReader(r), retry: -1}
+}
+
+// streamEvent is one event. Peers that nobody could dial are not in it.
+type streamEvent struct {
+	name  string
+	peers []netip.AddrPort
+}
+
+var (
+	errLongLine  = errors.New("event stream: line longer than " + strconv.Itoa(maxLine) + " bytes")
+	errLongEvent = errors.New("event stream: event longer than " + strconv.Itoa(maxEvent) + " bytes")
+)
+
+// next returns the next event that has data. An event that the end cuts off is none.
+func (e *eventReader) next() (streamEvent, error) {
+	var ev streamEvent
+	size, data := 0, false
+	for {
+		line, err := e.line()
+		if err != nil {
+			return ev, err
+		}
+		if len(line) == 0 {
+			if data {
+				return ev, nil
+			}
+			ev, size = streamEvent{}, 0
+			continue
+		}
+		if line[0] == ':' {
+			continue
+		}
+		if size += len(line) + 1; size > maxEvent {
+			return ev, errLongEvent
+		}
+		field, value, _ := bytes.Cut(line, []byte(":"))
+		value = bytes.TrimPrefix(value, []byte(" "))
+		switch string(field) {
+		case "event":
+			ev.name = string(value)
+		case "data":
+			data = true
+			if p, err := netip.ParseAddrPort(string(value)); err == nil && usable(Canonical(p), 1) {
+				ev.peers = append(ev.peers, Canonical(p))
+			}
+		case "id":
+			if epoch, _, ok := bytes.Cut(value, []byte("-")); ok && len(epoch) <= maxEpoch && bytes.IndexByte(value, 0) < 0 {
+				e.epoch = string(epoch)
+			}
+		case "retry":
+			if ms, err := strconv.ParseUint(string(value), 10, 32); err == nil {
+				e.retry = min(time.Duration(ms)*time.Millisecond, maxRetry)
+			}
+		}
+	}
+}
+
+// line returns the next line without its end: CR LF, LF or CR.
+func (e *eventReader) line() ([]byte, error) {
+	if !e.begun {
+		e.begun = true
+		if bom, err := e.r.Peek(3); err == nil && string(bom) == "\ufeff" {
+			_, _ = e.r.Discard(3)
+		}
+	}
+	e.buf = e.buf[:0]
+	for {
+		b, err := e.r.ReadByte()
+		if err != nil {
+			return nil, err
+		}
+		after := e.cr
+		e.cr = b == '\r'
+		switch {
+		case b == '\n' && after:
+		case b == '\n' || b == '\r':
+			return e.buf, nil
+		case len(e.buf) == maxLine:
+			return nil, errLongLine
+		default:
+			e.buf = append(e.buf, b)
+		}
+	}
+}

@@ -1,0 +1,116 @@
+package announce
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+	"testing/iotest"
+	"time"
+)
+
+// read is all events of a stream as text, and why it ended.
+func read(r io.Reader) (string, *eventReader, error) {
+	e := newEventReader(r)
+	var s []string
+	for {
+		ev, err := e.next()
+		if err != nil {
+			return strings.Join(s, ", "), e, err
+		}
+		s = append(s, fmt.Sprint(ev.name, ev.peers))
+	}
+}
+
+var longPeers = "event: peers\n" + strings.Repeat("data: [2001:db8:1111:2222:3333:4444:5555:6666]:65535\n", 10_000) + "\n"
+
+var streams = []struct{ about, bytes, want string }{
+	{"the events of a tracker", "event: you\nid: e-0\ndata: 192.0.2.1:1\n\nevent: peers\ndata: 192.0.2.2:2\ndata: [2001:db8::1]:3\n\n:\n\nevent: leave\ndata: 192.0.2.2:2\n\n",
+		"you[192.0.2.1:1], peers[192.0.2.2:2 [2001:db8::1]:3], leave[192.0.2.2:2]"},
+	{"nobody there", "event: peers\ndata: \n\nevent: peers\ndata\n\n", "peers[], peers[]"},
+	{"CR LF, and CR alone", "event: join\r\ndata: 192.0.2.1:1\r\n\r\nevent: join\rdata: 192.0.2.2:2\r\r", "join[192.0.2.1:1], join[192.0.2.2:2]"},
+	{"a byte order mark", "\ufeffevent: join\ndata: 192.0.2.1:1\n\n", "join[192.0.2.1:1]"},
+	{"a byte order mark that is none", "\n\n\ufeffevent: join\ndata: 192.0.2.1:1\n\n", "[192.0.2.1:1]"},
+	{"no space, and two", "event:join\ndata:192.0.2.1:1\ndata:  192.0.2.2:2\n\n", "join[192.0.2.1:1]"},
+	{"comments and unknown fields", ": x\nevent: join\n:y\nfoo: bar\nbaz\ndata: 192.0.2.1:1\n\n", "join[192.0.2.1:1]"},
+	{"an event without data is none", "event: join\n\ndata: 192.0.2.1:1\n\n", "[192.0.2.1:1]"},
+	{"the last event of two names", "event: join\nevent: leave\ndata: 192.0.2.1:1\n\n", "leave[192.0.2.1:1]"},
+	{"an event that is cut off", "event: join\ndata: 192.0.2.1:1\n\nevent: leave\ndata: 192.0.2.1:1\n", "join[192.0.2.1:1]"},
+	{"no endpoints", "event: join\ndata: 192.0.2.1\ndata: localhost:1\ndata: 192.0.2.1:65536\ndata: 192.0.2.1:0\ndata: 0.0.0.0:1\ndata: [::]:1\ndata: 224.0.0.1:1\ndata: [ff02::1]:1\ndata: \x1b[31m\n\n", "join[]"},
+	{"an address that is mapped, and a zone", "event: join\ndata: [::ffff:192.0.2.1]:1\ndata: [fe80::1%eth0]:2\n\n", "join[192.0.2.1:1 [fe80::1]:2]"},
+	{"nothing", "", ""},
+}
+
+func TestEvents(t *testing.T) {
+	for _, s := range streams {
+		for how, r := range map[string]io.Reader{"at once": strings.NewReader(s.bytes), "byte by byte": iotest.OneByteReader(strings.NewReader(s.bytes))} {
+			if got, _, err := read(r); got != s.want || err != io.EOF {
+				t.Errorf("%s, %s: %s, %v\nwant %s", s.about, how, got, err, s.want)
+			}
+		}
+	}
+	if got, _, err := read(strings.NewReader(longPeers)); strings.Count(got, "2001:db8") != 10_000 || err != io.EOF {
+		t.Errorf("10,000 of the longest peers: %d of them, %v", strings.Count(got, "2001:db8"), err)
+	}
+	for about, s := range map[string]struct {
+		r    io.Reader
+		want error
+	}{
+		"a line without end":    {forever("x"), errLongLine},
+		"a comment without end": {io.MultiReader(strings.NewReader(":"), forever("x")), errLongLine},
+		"an event without end":  {forever("data: 192.0.2.1:1\n"), errLongEvent},
+	} {
+		if _, _, err := read(s.r); !errors.Is(err, s.want) {
+			t.Errorf("%s: %v, want %v", about, err, s.want)
+		}
+	}
+}
+
+// forever repeats itself.
+type forever string
+
+func (f forever) Read(b []byte) (int, error) {
+	n := 0
+	for n < len(b) {
+		n += copy(b[n:], f)
+	}
+	return n, nil
+}
+
+func TestEventIDs(t *testing.T) {
+	for bytes, want := range map[string]string{
+		"id: 5f3a9c-0\ndata\n\n":                          "5f3a9c",
+		"id: a-1\ndata\n\nid: b-2\ndata\n\n":              "b",
+		"id: a-1\ndata\n\ndata\n\n":                       "a", // an id lasts
+		"id: a-1\ndata\n\nid: none\ndata\n\n":             "a",
+		"id: a-1\ndata\n\nid: b\x00-2\ndata\n\n":          "a",
+		"id: " + strings.Repeat("e", 65) + "-1\ndata\n\n": "",
+		"data\n\n": "",
+	} {
+		if _, e, _ := read(strings.NewReader(bytes)); e.epoch != want {
+			t.Errorf("%q: epoch %q, want %q", bytes, e.epoch, want)
+		}
+	}
+	for retry, want := range map[string]time.Duration{"2000": 2 * time.Second, "0": 0, "99999999": time.Minute, "99999999999999999999": -1, "-1": -1, "1s": -1, "": -1} {
+		if _, e, _ := read(strings.NewReader("retry: " + retry + "\n\n")); e.retry != want {
+			t.Errorf("retry %q: %v, want %v", retry, e.retry, want)
+		}
+	}
+}
+
+func FuzzEvents(f *testing.F) {
+	for _, s := range streams {
+		f.Add(s.bytes)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		whole, e1, err1 := read(strings.NewReader(s))
+		bytes, e2, err2 := read(iotest.OneByteReader(strings.NewReader(s)))
+		if whole != bytes || err1 != err2 || e1.epoch != e2.epoch || e1.retry != e2.retry {
+			t.Errorf("%q at once: %s, %v; byte by byte: %s, %v", s, whole, err1, bytes, err2)
+		}
+		if strings.Count(whole, ":") > 8*len(s) || len(e1.epoch) > maxEpoch || e1.retry > maxRetry {
+			t.Errorf("%q: more than was sent, or allowed", s)
+		}
+	})
+}

@@ -1,0 +1,206 @@
+package announce_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"ntrack/announce"
+	"ntrack/tracker"
+)
+
+// Where a stream is of no use, a watch polls, a member announces, and both come back to streams
+// once there are any.
+func TestFallback(t *testing.T) {
+	type handler = func(w http.ResponseWriter, r *http.Request, next http.Handler)
+	for name, asked := range map[string]handler{
+		"a tracker without streams": func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+			r.Header.Set("Accept", "application/json")
+			next.ServeHTTP(w, r)
+		},
+		"a track that is too large": func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+			w.Header().Set("Retry-After", "60")
+			w.WriteHeader(503)
+		},
+		"something that gathers": func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+			w.Header().Set("Content-Type", "text/event-stream")
+			w.WriteHeader(200)
+			_ = http.NewResponseController(w).Flush()
+			<-r.Context().Done()
+		},
+		"something that gathers headers, too": func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+			<-r.Context().Done()
+		},
+		"something that minds what is accepted": func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+			w.WriteHeader(406)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p, k := new(pipes), key(t, "k")
+				var mu sync.Mutex
+				mended, streams, deletes := false, 0, 0
+				h := tracker.Handler(&tracker.Tracker{})
+				p.start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					mu.Lock()
+					bad := !mended && strings.HasPrefix(r.Header.Get("Accept"), "text/event-stream")
+					if bad {
+						streams++
+					}
+					if r.Method == "DELETE" {
+						deletes++
+					}
+					mu.Unlock()
+					if bad {
+						asked(w, r, h)
+					} else {
+						h.ServeHTTP(w, r)
+					}
+				}))
+				defer p.stop()
+				w := watch(t, p.client("192.0.2.9"), one, announce.Request{Key: k}, 0)
+				leave := join(t, p.client("192.0.2.1"), one, k, 4000)
+				time.Sleep(2 * time.Minute)
+				if got := w.next(); got != "peers [], join 192.0.2.1:4000" && got != "peers [192.0.2.1:4000]" {
+					t.Errorf("told %q", got)
+				}
+				time.Sleep(time.Hour)
+				w.expect(t, "")
+				if got := who(t, p, k); got != "192.0.2.1:4000" {
+					t.Errorf("after an hour the tracker lists %q", got)
+				}
+				mu.Lock()
+				if most := 2 * 13; streams > most && !strings.Contains(name, "without") {
+					t.Errorf("asked for streams %d times in an hour, want %d at most", streams, most)
+				}
+				mu.Unlock()
+				if err := leave(); err != nil {
+					t.Error(err)
+				}
+				if got := who(t, p, k); got != "" || deletes != 1 {
+					t.Errorf("after leaving by %d DELETEs the tracker lists %q", deletes, got)
+				}
+				mu.Lock()
+				mended = true
+				mu.Unlock()
+				time.Sleep(11 * time.Minute)
+				w.expect(t, "leave 192.0.2.1:4000")
+				dials := p.dials()
+				join(t, p.client("192.0.2.2"), one, k, 4000)
+				time.Sleep(burst)
+				w.expect(t, "join 192.0.2.2:4000") // at once
+				time.Sleep(time.Hour)
+				if n := p.dials() - dials; n != 1 {
+					t.Errorf("%d connections in an hour of streams", n)
+				}
+			})
+		})
+	}
+}
+
+// A member that has announced and then has a stream is held by both, and leaves both.
+func TestLeaveBoth(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, k := new(pipes), key(t, "k")
+		var mu sync.Mutex
+		n := 0
+		h := tracker.Handler(&tracker.Tracker{})
+		p.start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			mu.Lock()
+			if n++; n == 1 {
+				r.Header.Set("Accept", "application/json")
+			}
+			mu.Unlock()
+			h.ServeHTTP(w, r)
+		}))
+		defer p.stop()
+		leave := join(t, p.client("192.0.2.1"), one, k, 4000)
+		time.Sleep(61 * time.Second)
+		if err := leave(); err != nil {
+			t.Error(err)
+		}
+		if got := who(t, p, k); got != "" {
+			t.Errorf("after leaving the tracker lists %q", got)
+		}
+	})
+}
+
+// A tracker that does not close its side at the end may not know of it: that is told, and soon.
+func TestLeaveUnnoticed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, k := new(pipes), key(t, "k")
+		end := make(chan struct{})
+		p.start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "text/event-stream")
+			_, _ = io.WriteString(w, "event: you\ndata: 192.0.2.1:4000\n\nevent: peers\ndata:\n\n")
+			_ = http.NewResponseController(w).Flush()
+			<-end
+		}))
+		defer p.stop()
+		defer close(end)
+		leave := join(t, p.client("192.0.2.1"), one, k, 4000)
+		time.Sleep(time.Second)
+		began := time.Now()
+		if err := leave(); err == nil || time.Since(began) > 6*time.Second {
+			t.Errorf("left after %v: %v", time.Since(began), err)
+		}
+	})
+}
+
+// What a stream may hold does no harm, and what cannot be one is told.
+func TestHostileStreams(t *testing.T) {
+	const begin = "event: you\ndata: 192.0.2.1:4000\n\nevent: peers\nid: e-1\ndata: 192.0.2.7:7\n\n"
+	for _, s := range []struct{ about, stream, want string }{
+		{"events before the peers", "event: join\ndata: 192.0.2.8:8\n\nevent: leave\ndata: 192.0.2.8:8\n\n" + begin, "[192.0.2.7:7]"},
+		{"a peer that joins twice", begin + strings.Repeat("event: join\ndata: 192.0.2.8:8\n\n", 2), "[192.0.2.7:7 192.0.2.8:8]"},
+		{"one that joins twice and leaves", begin + strings.Repeat("event: join\ndata: 192.0.2.8:8\n\n", 2) + "event: leave\ndata: 192.0.2.8:8\n\n", "[192.0.2.7:7]"},
+		{"one who is not there leaves", begin + "event: leave\ndata: 192.0.2.8:8\n\n", "[192.0.2.7:7]"},
+		{"events unknown", begin + "event: ping\ndata: 192.0.2.8:8\n\ndata: 192.0.2.8:8\n\n", "[192.0.2.7:7]"},
+		{"nobody that could be dialled", begin + "event: join\ndata: 0.0.0.0:8\ndata: 224.0.0.1:8\ndata: x\n\n", "[192.0.2.7:7]"},
+		{"yourself among the peers", "event: you\ndata: 192.0.2.1:4000\n\nevent: peers\ndata: 192.0.2.1:4000\ndata: 192.0.2.7:7\n\n", "[192.0.2.7:7]"},
+		{"an endless line", begin + "data: " + strings.Repeat("x", 1<<20), "error"},
+		{"an endless event", begin + strings.Repeat("data: 192.0.2.8:8\n", 1<<16), "error"},
+		{"peers once more", begin + "event: peers\nid: e-2\ndata: 192.0.2.8:8\n\n", "[192.0.2.8:8]"},
+		{"no beginning", "event: you\ndata: 192.0.2.1:4000\n\n", "error"},
+	} {
+		t.Run(s.about, func(t *testing.T) {
+			const last = "203.0.113.9:9"
+			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.Header.Get("Accept") == "application/json" {
+					w.WriteHeader(404)
+					return
+				}
+				w.Header().Set("Content-Type", "text/event-stream; charset=utf-8")
+				_, _ = io.WriteString(w, s.stream)
+				if s.want != "error" {
+					_, _ = io.WriteString(w, "event: join\ndata: "+last+"\n\n")
+					_ = http.NewResponseController(w).Flush()
+					<-r.Context().Done()
+				}
+			}))
+			defer srv.Close()
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			defer cancel()
+			var c announce.Client
+			got := "nothing"
+			for ev, err := range c.Watch(ctx, []announce.Tracker{named(t, srv.URL)}, announce.Request{Key: key(t, "k"), Port: 4000}, 0) {
+				if got = strings.Replace(fmt.Sprint(ev.Peers), " "+last, "", 1); err != nil {
+					got = "error"
+				}
+				if err != nil || strings.Contains(fmt.Sprint(ev.Peers), last) {
+					break
+				}
+			}
+			if got != s.want {
+				t.Errorf("in the end %s, want %s", got, s.want)
+			}
+		})
+	}
+}

@@ -1,0 +1,228 @@
+package announce_test
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"ntrack/announce"
+	"ntrack/tracker"
+)
+
+// Several trackers are one track: joined when the first has it, left when the last that had it
+// says so, and none that is away makes anybody leave.
+func TestSeveralTrackers(t *testing.T) {
+	for name, serve := range doors {
+		t.Run(name, func(t *testing.T) { synctest.Test(t, func(t *testing.T) { severalTrackers(t, serve) }) })
+	}
+}
+
+func severalTrackers(t *testing.T, serve func(*tracker.Tracker) http.Handler) {
+	a, b, k := new(pipes), new(pipes), key(t, "k")
+	a.start(serve(&tracker.Tracker{}))
+	b.start(serve(&tracker.Tracker{}))
+	defer a.stop()
+	net := internet{"a.example": a, "b.example": b}
+	both := []announce.Tracker{named(t, "a.example"), named(t, "b.example")}
+	onlyA, onlyB := both[:1], both[1:]
+	const every = time.Second
+	settle := func() { time.Sleep(2 * every); synctest.Wait() }
+
+	w := watch(t, net.client("192.0.2.9"), both, announce.Request{Key: k, Port: 4000}, every)
+	w.expect(t, "peers []")
+	if got := who(t, a, k) + " " + who(t, b, k) + fmt.Sprint(w.you); got != "192.0.2.9:4000 192.0.2.9:4000[192.0.2.9:4000]" {
+		t.Errorf("a member of both: %s", got)
+	}
+	p := join(t, net.client("192.0.2.1"), both, k, 4000)
+	settle()
+	w.expect(t, "join 192.0.2.1:4000")
+	q := join(t, net.client("192.0.2.2"), onlyA, k, 4000)
+	settle()
+	w.expect(t, "join 192.0.2.2:4000")
+	q2 := join(t, net.client("192.0.2.2"), onlyB, k, 4000)
+	settle()
+	_ = q()
+	settle()
+	w.expect(t, "")
+	_ = q2()
+	settle()
+	w.expect(t, "leave 192.0.2.2:4000")
+
+	// One restarts: nobody has left.
+	a.stop()
+	a.start(serve(&tracker.Tracker{}))
+	time.Sleep(5 * time.Minute)
+	if got := w.next(); got != "" && got != "error, peers [192.0.2.1:4000]" {
+		t.Errorf("one has restarted: told %q", got)
+	}
+
+	// It goes away for good. Who was known to it alone has left after a ttl, and not before.
+	onA := join(t, net.client("192.0.2.3"), onlyA, k, 4000)
+	settle()
+	w.expect(t, "join 192.0.2.3:4000")
+	a.stop()
+	time.Sleep(140 * time.Second)
+	w.expect(t, "error")
+	time.Sleep(20 * time.Second)
+	if got := w.next(); strings.Trim(strings.ReplaceAll(got, "error", ""), ", ") != "leave 192.0.2.3:4000" {
+		t.Errorf("a ttl after one is away for good: told %q", got)
+	}
+
+	// The other one goes, too: nobody is there to say that somebody has left.
+	b.stop()
+	time.Sleep(time.Hour)
+	if got := w.next(); strings.Contains(got, "leave") {
+		t.Errorf("nobody to ask, and told %q", got)
+	}
+	a.start(serve(&tracker.Tracker{}))
+	b.start(serve(&tracker.Tracker{}))
+	defer b.stop()
+	time.Sleep(5 * time.Minute)
+	if got := w.next(); strings.Contains(got, "leave") || fmt.Sprint(w.list) != "[192.0.2.1:4000 192.0.2.3:4000]" {
+		t.Errorf("both are back: told %q, and there are %v", got, w.list)
+	}
+	_ = onA()
+	_ = p()
+	w.end()
+	if got := who(t, a, k) + who(t, b, k); got != "" {
+		t.Errorf("all have left, and the trackers list %q", got)
+	}
+}
+
+// One tracker that does not answer holds the first event up for a moment only, and is told.
+func TestSeveralTrackersFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b, k := newPipes(t), newPipes(t), key(t, "k")
+		net := internet{"a.example": a, "b.example": b}
+		b.lose("192.0.2.9", true)
+		began := time.Now()
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		for ev, err := range net.client("192.0.2.9").Watch(ctx, []announce.Tracker{named(t, "b.example"), named(t, "a.example")}, announce.Request{Key: k}, 0) {
+			if err != nil {
+				if d := time.Since(began); d < 10*time.Second || ev.Tracker != named(t, "b.example") || !strings.Contains(err.Error(), "b.example") {
+					t.Errorf("after %v: %v of %v", d, err, ev.Tracker)
+				}
+				break
+			}
+			if d := time.Since(began); d != 300*time.Millisecond || ev.Type != announce.EventPeers || ev.Tracker != named(t, "a.example") {
+				t.Errorf("after %v: %+v", d, ev)
+			}
+		}
+	})
+}
+
+// A member is listed over both families, by its own endpoint each, and is no peer of itself.
+func TestBothFamilies(t *testing.T) {
+	for name, serve := range doors {
+		t.Run(name, func(t *testing.T) { synctest.Test(t, func(t *testing.T) { bothFamilies(t, serve) }) })
+	}
+}
+
+func bothFamilies(t *testing.T, serve func(*tracker.Tracker) http.Handler) {
+	p, k := new(pipes), key(t, "k")
+	p.start(serve(&tracker.Tracker{}))
+	w := watch(t, p.both("192.0.2.1", "2001:db8::1"), one, announce.Request{Key: k, Port: 4000}, time.Second)
+	w.expect(t, "peers []")
+	const you = "192.0.2.1:4000 [2001:db8::1]:4000"
+	if got := who(t, p, k); got != you || fmt.Sprint(w.you) != "["+you+"]" {
+		t.Errorf("listed %q, told %v", got, w.you)
+	}
+	x := watch(t, p.client("192.0.2.9"), one, announce.Request{Key: k}, time.Second)
+	x.expect(t, "peers ["+you+"]")
+	leave := join(t, p.both("192.0.2.2", ""), one, k, 4000)
+	time.Sleep(2 * time.Second)
+	w.expect(t, "join 192.0.2.2:4000")
+	x.expect(t, "join 192.0.2.2:4000")
+	time.Sleep(10 * time.Minute)
+	w.expect(t, "")
+	x.expect(t, "") // nobody has flapped
+
+	// One family breaks: the other one tells, and nobody hears of it.
+	p.lose("192.0.2.1", true)
+	p.cut("192.0.2.1")
+	_ = leave()
+	time.Sleep(12 * time.Second) // a request by the broken one gives up after ten
+	w.expect(t, "leave 192.0.2.2:4000")
+	p.lose("192.0.2.1", false)
+	time.Sleep(10 * time.Minute)
+	w.expect(t, "")
+	if got := who(t, p, k); got != you {
+		t.Errorf("back over both families, listed %q", got)
+	}
+	x.next()
+
+	// A restart is no leave over two families either.
+	leave = join(t, p.both("192.0.2.2", "2001:db8::2"), one, k, 4000)
+	time.Sleep(2 * time.Second)
+	w.next()
+	p.stop()
+	time.Sleep(10 * time.Second)
+	p.start(serve(&tracker.Tracker{}))
+	defer p.stop()
+	time.Sleep(10 * time.Minute)
+	if got := w.next(); strings.Contains(got, "leave") || strings.Contains(got, "join") || !strings.HasSuffix(got, "peers [192.0.2.2:4000 [2001:db8::2]:4000]") {
+		t.Errorf("after a restart told %q", got)
+	}
+	_ = leave()
+	w.end()
+	if got := who(t, p, k); got != "" {
+		t.Errorf("all have left, and the tracker lists %q", got)
+	}
+}
+
+// One announce lists both endpoints; a family that does not work costs a moment at most, and no
+// error. One leave takes both away.
+func TestAnnounceBothFamilies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, k := newPipes(t), key(t, "k")
+		r := announce.Request{Key: k, Port: 4000}
+		leave := join(t, p.client("192.0.2.7"), one, k, 7)
+		defer func() { _ = leave() }()
+		expect := func(what string, c *announce.Client, within time.Duration, want string) {
+			t.Helper()
+			began := time.Now()
+			reply, err := c.Announce(t.Context(), one[0], r)
+			if err != nil {
+				t.Fatalf("%s: %v", what, err)
+			}
+			if got := fmt.Sprintf("%v %v %v %d %v", reply.Endpoints, reply.You, endpoints(reply), reply.Count, reply.Sample); got != want || time.Since(began) > within {
+				t.Errorf("%s: after %v: %s\nwant %s", what, time.Since(began), got, want)
+			}
+			c.Close()
+		}
+		c := p.both("192.0.2.1", "2001:db8::1")
+		for range 2 {
+			expect("both", c, 0, "[192.0.2.1:4000 [2001:db8::1]:4000] 192.0.2.1:4000 192.0.2.7:7 3 false")
+		}
+		if err := c.Leave(t.Context(), one[0], r); err != nil {
+			t.Error(err)
+		}
+		c.Close()
+		if got := who(t, p, k); got != "192.0.2.7:7" {
+			t.Errorf("after leaving the tracker lists %q", got)
+		}
+		only6 := "[[2001:db8::1]:4000] [2001:db8::1]:4000 192.0.2.7:7 2 false"
+		expect("no route by IPv4", p.both("", "2001:db8::1"), 0, only6)
+		p.lose("192.0.2.1", true)
+		expect("nothing gets through by IPv4", p.both("192.0.2.1", "2001:db8::1"), 300*time.Millisecond, only6)
+		_, err := p.both("", "").Announce(t.Context(), one[0], r)
+		if err == nil || !strings.Contains(err.Error(), "network is unreachable") {
+			t.Errorf("no route at all: %v", err)
+		}
+		p.stop()
+		_, err = p.both("", "2001:db8::1").Announce(t.Context(), one[0], r)
+		if err == nil || !strings.Contains(err.Error(), "connection refused") {
+			t.Errorf("no route, and nobody there: %v", err)
+		}
+		p.start(tracker.Handler(&tracker.Tracker{Token: "t"}))
+		_, err = p.both("", "2001:db8::1").Announce(t.Context(), one[0], r)
+		if f, ok := err.(*announce.Failure); !ok || f.Status != 401 {
+			t.Errorf("no route, and a refusal: %v", err)
+		}
+	})
+}

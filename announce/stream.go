@@ -1,0 +1,233 @@
+package announce
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"mime"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"sync/atomic"
+	"time"
+)
+
+// acceptStream asks for an event stream. A tracker without streams answers as to any announce.
+const acceptStream = "text/event-stream, application/json;q=0.5"
+
+// What ends a stream from this side.
+var (
+	errSilent   = errors.New("no answer")
+	errEnded    = errors.New("the end of the session")
+	errNoNotice = fmt.Errorf("no sign within %v that it knows of the leaving", leaving)
+)
+
+// An openReply is a reply with its body open, which may be an event stream.
+type openReply struct {
+	*exchange
+	quiet  *time.Timer // ends it after silence
+	cancel context.CancelCauseFunc
+	ctx    context.Context
+	live   bool // a stream that has begun: each byte is a sign of life
+}
+
+// open sends an announce or a look that asks for an event stream. A reply has to come, and a
+// stream to begin, within the timeout of a request. The caller must call close.
+func (c *Client) open(ctx context.Context, t Tracker, r *Request) (*openReply, error) {
+	c.once.Do(c.init)
+	u, err := url.Parse(t.target(r.appendNative(nil, "/ntrk/"), nil))
+	if err != nil {
+		return nil, fmt.Errorf("tracker %s: %w", t, err)
+	}
+	o := new(openReply)
+	o.ctx, o.cancel = context.WithCancelCause(ctx)
+	o.quiet = time.AfterFunc(c.timeout(), func() { o.cancel(errSilent) })
+	if o.exchange, err = c.follow(o.ctx, t, http.MethodGet, u, acceptStream); err != nil {
+		o.close()
+		return nil, o.why(c, t, err)
+	}
+	return o, nil
+}
+
+// why is the reason of an error, which may be at this end.
+func (o *openReply) why(c *Client, t Tracker, err error) error {
+	switch cause := context.Cause(o.ctx); {
+	case cause == errSilent:
+		return &UnreachableError{t, fmt.Errorf("%w within %v", errSilent, c.timeout())}
+	case cause != nil && cause != context.Canceled:
+		return cause
+	}
+	return err
+}
+
+func (o *openReply) close() {
+	o.quiet.Stop()
+	if o.exchange != nil {
+		if o.live {
+			_ = o.over.Close() // now, and not a little later: the next connection may come from the same port
+		}
+		_ = o.resp.Body.Close()
+	}
+	o.cancel(context.Canceled)
+}
+
+// streams says that the reply is an event stream.
+func (o *openReply) streams() bool {
+	media, _, _ := mime.ParseMediaType(o.resp.Header.Get("Content-Type"))
+	return o.resp.StatusCode == http.StatusOK && media == "text/event-stream"
+}
+
+// Read reads the body of a stream, and lets it be silent for no longer than it may.
+func (o *openReply) Read(b []byte) (int, error) {
+	n, err := o.resp.Body.Read(b)
+	if n > 0 && o.live {
+		o.quiet.Reset(silence)
+	}
+	return n, err
+}
+
+// everyone is who is there as an event stream begins; ok is false where there is none.
+func (c *Client) everyone(ctx context.Context, t Tracker, key Key) (peers []netip.AddrPort, ok bool) {
+	o, err := c.open(ctx, t, &Request{Verb: Look, Key: key, Want: NoPeers})
+	if err != nil {
+		return nil, false
+	}
+	defer o.close()
+	events := newEventReader(o)
+	for o.streams() {
+		ev, err := events.next()
+		if err != nil {
+			break
+		}
+		if ev.name == "peers" {
+			return ev.peers, true
+		}
+	}
+	return nil, false
+}
+
+// stream asks for an event stream, and follows the one it gets until that ends: then streamed is
+// true, and pause how long to wait before the next one. Any other answer it takes as that to an
+// announce or a look.
+//
+// At the end of ctx a member half-closes the connection and waits for the tracker to close its
+// side: that is how it knows that the tracker has let go of it. A DELETE would also end what
+// another member with the same endpoint holds.
+func (s *session) stream(ctx context.Context) (streamed bool, pause time.Duration, err error) {
+	r := s.request
+	if !s.member {
+		r.Verb, r.Port = Look, 0
+	}
+	free, end := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer end(context.Canceled)
+	var halfClose atomic.Pointer[func() error]
+	defer context.AfterFunc(ctx, func() {
+		if half := halfClose.Load(); half != nil && (*half)() == nil {
+			time.AfterFunc(leaving, func() { end(errNoNotice) })
+		} else {
+			end(errEnded)
+		}
+	})()
+	s.reached = false
+	o, err := s.c.open(free, s.tracker, &r)
+	if err == nil {
+		defer o.close()
+		if !o.streams() {
+			err = s.take(o, &r)
+		}
+	}
+	f, refused := errors.AsType[*Failure](err)
+	switch {
+	case s.reached && errors.Is(err, errSilent), refused && (f.Status >= 500 || f.Status == http.StatusNotAcceptable):
+		return false, 0, s.pollInstead(ctx)
+	case err != nil || !o.streams():
+		return false, 0, err
+	}
+	s.lasting = false
+	events := newEventReader(o)
+	var you netip.AddrPort
+	peers, begun := 0, false
+	for err == nil {
+		var ev streamEvent
+		if ev, err = events.next(); err != nil {
+			break
+		}
+		if !o.live {
+			o.live = true
+			o.quiet.Reset(silence)
+		}
+		switch {
+		case ev.name == "you" && len(ev.peers) == 1 && s.member:
+			you = ev.peers[0]
+			if err := s.keepPort(you); err != nil {
+				return false, 0, err
+			}
+			if half, ok := o.over.(interface{ CloseWrite() error }); ok && s.c.From.Port() == 0 {
+				closeWrite := half.CloseWrite
+				halfClose.Store(&closeWrite)
+			}
+		case ev.name == "peers":
+			begun, peers = true, len(ev.peers)
+			s.route.listed(events.epoch, you, ev.peers)
+		case ev.name == "join" && begun:
+			peers += len(ev.peers)
+			s.route.changed(ev.peers, true)
+		case ev.name == "leave" && begun:
+			peers = max(peers-len(ev.peers), 0)
+			s.route.changed(ev.peers, false)
+		}
+	}
+	cause := context.Cause(o.ctx)
+	switch {
+	case ctx.Err() != nil:
+		if cause == errNoNotice {
+			s.left = &UnreachableError{s.tracker, errNoNotice}
+		} else if cause == errEnded && you.IsValid() {
+			s.held = time.Now().Add(leaving) // this connection gives no sign: DELETE does
+		}
+		return true, 0, nil
+	case !begun && cause == errSilent:
+		return false, 0, s.pollInstead(ctx)
+	case !begun:
+		return false, 0, &UnreachableError{s.tracker, fmt.Errorf("the event stream broke off: %w", err)}
+	}
+	s.route.lost()
+	if err == errLongLine || err == errLongEvent {
+		s.plain = time.Now().Add(plainFor)
+		return true, 0, &ReplyError{s.tracker, err}
+	}
+	pause = time.Second
+	if events.retry >= 0 {
+		pause = events.retry
+	}
+	pause = jitter(pause, 0.5)
+	if err == io.EOF {
+		spread := comeBack * time.Duration(peers+1) / 1000
+		pause = max(pause, rand.N(min(spread, maxRetry)))
+	}
+	return true, pause, nil
+}
+
+// take takes in a reply that is no stream.
+func (s *session) take(o *openReply, r *Request) error {
+	res, err := o.read(s.tracker, maxReply)
+	if err != nil {
+		return o.why(s.c, s.tracker, err)
+	}
+	reply, cn, err := res.reply(s.tracker, r)
+	if err != nil {
+		return err
+	}
+	return s.replied(reply, cn)
+}
+
+// pollInstead polls where a stream is of no use, and goes on so for a while if that is better.
+func (s *session) pollInstead(ctx context.Context) error {
+	err := s.poll(ctx)
+	if err == nil {
+		s.plain = time.Now().Add(jitter(plainFor, 0.5))
+	}
+	return err
+}

@@ -1,0 +1,373 @@
+package announce_test
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"ntrack/announce"
+	"ntrack/tracker"
+)
+
+// watched is a watch that runs, and what it has told since last asked.
+type watched struct {
+	mu   sync.Mutex
+	told []string
+	you  []netip.AddrPort
+	list []netip.AddrPort
+	stop context.CancelFunc
+	done chan struct{}
+}
+
+func watch(t *testing.T, c *announce.Client, trackers []announce.Tracker, r announce.Request, every time.Duration) *watched {
+	ctx, cancel := context.WithCancel(t.Context())
+	w := &watched{stop: cancel, done: make(chan struct{})}
+	go func() {
+		defer close(w.done)
+		for ev, err := range c.Watch(ctx, trackers, r, every) {
+			w.mu.Lock()
+			switch {
+			case err != nil:
+				w.told = append(w.told, "error")
+			case ev.Type == announce.EventPeers:
+				w.told, w.list, w.you = append(w.told, fmt.Sprint("peers ", ev.Peers)), ev.Peers, ev.You
+			default:
+				w.told, w.list, w.you = append(w.told, fmt.Sprintf("%s %v", ev.Type, ev.Peer)), ev.Peers, ev.You
+			}
+			w.mu.Unlock()
+		}
+	}()
+	t.Cleanup(w.end)
+	return w
+}
+
+func (w *watched) end() {
+	w.stop()
+	<-w.done
+}
+
+// next is what was told since last asked, errors in a row as one.
+func (w *watched) next() string {
+	synctest.Wait()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	s := strings.Join(slices.CompactFunc(w.told, func(a, b string) bool { return a == "error" && b == "error" }), ", ")
+	w.told = nil
+	return s
+}
+
+func (w *watched) expect(t *testing.T, want string) {
+	t.Helper()
+	if got := w.next(); got != want {
+		t.Errorf("told %q, want %q", got, want)
+	}
+}
+
+// join joins by a client of its own, until the function it returns is called and has returned.
+func join(t *testing.T, c *announce.Client, trackers []announce.Tracker, k announce.Key, port uint16) (leave func() error) {
+	ctx, cancel := context.WithCancel(t.Context())
+	left := make(chan error, 1)
+	go func() { left <- c.Join(ctx, trackers, announce.Request{Key: k, Port: port}, nil) }()
+	synctest.Wait()
+	return sync.OnceValue(func() error {
+		cancel()
+		return <-left
+	})
+}
+
+const burst = 100 * time.Millisecond // more than a tracker may hold an event back
+
+// A stream tells at once who joins and leaves, needs no renewing, and the end of the stream is the
+// leave: once Join returns the tracker knows.
+func TestStream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, k := new(pipes), key(t, "k")
+		var mu sync.Mutex
+		var asked []string
+		h := tracker.Handler(&tracker.Tracker{})
+		p.start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			mu.Lock()
+			asked = append(asked, r.Method+" "+r.RequestURI+" "+r.Header.Get("Accept"))
+			mu.Unlock()
+			h.ServeHTTP(w, r)
+		}))
+		defer p.stop()
+		w := watch(t, p.client("192.0.2.9"), one, announce.Request{Key: k}, time.Second)
+		w.expect(t, "peers []")
+		leaveA := join(t, p.client("192.0.2.1"), one, k, 4000)
+		time.Sleep(burst)
+		w.expect(t, "join 192.0.2.1:4000")
+		leaveB := join(t, p.client("192.0.2.2"), one, k, 0)
+		time.Sleep(burst)
+		b := w.next()
+		if !strings.HasPrefix(b, "join 192.0.2.2:1") {
+			t.Errorf("told %q of one with the port of origin", b)
+		}
+		time.Sleep(time.Hour)
+		w.expect(t, "")
+		if n := p.dials(); n != 3 {
+			t.Errorf("%d connections in an hour, want 3: nobody has to renew or to look again", n)
+		}
+		if err := leaveA(); err != nil {
+			t.Error(err)
+		}
+		if got := "join " + who(t, p, k); got != b {
+			t.Errorf("as Join has returned the tracker lists %q, want %q", got, b)
+		}
+		time.Sleep(burst)
+		w.expect(t, "leave 192.0.2.1:4000")
+		if err := leaveB(); err != nil {
+			t.Error(err)
+		}
+		w.end()
+		mu.Lock()
+		defer mu.Unlock()
+		const accept = " text/event-stream, application/json;q=0.5"
+		want := []string{"GET /ntrk/k?port=0&numwant=1000" + accept, "GET /ntrk/k?port=4000&numwant=1000" + accept,
+			"GET /ntrk/k?numwant=1000" + accept, "GET /ntrk/k?port=0&numwant=1000 application/json"}
+		if !slices.Equal(asked, want) {
+			t.Errorf("asked\n%s\nwant\n%s", strings.Join(asked, "\n"), strings.Join(want, "\n"))
+		}
+	})
+}
+
+// Two members may be one endpoint. The end of one is not the end of the other.
+func TestStreamSharedEndpoint(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, k := newPipes(t), key(t, "k")
+		first := join(t, p.client("192.0.2.1"), one, k, 4000)
+		second := join(t, p.client("192.0.2.1"), one, k, 4000)
+		if err := first(); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(time.Minute)
+		if got := who(t, p, k); got != "192.0.2.1:4000" {
+			t.Errorf("after one of two has left the tracker lists %q", got)
+		}
+		if err := second(); err != nil {
+			t.Error(err)
+		}
+		if got := who(t, p, k); got != "" {
+			t.Errorf("after both have left the tracker lists %q", got)
+		}
+	})
+}
+
+// What a loop does does not hold up what keeps its member listed, and it is told the sum in the end.
+func TestSlowLoop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, k := newPipes(t), key(t, "k")
+		turns := 0
+		for ev, err := range p.client("192.0.2.9").Watch(t.Context(), one, announce.Request{Key: k, Port: 4000}, 0) {
+			if turns++; turns == 1 {
+				time.Sleep(time.Minute)
+				leave := join(t, p.client("192.0.2.1"), one, k, 4000)
+				join(t, p.client("192.0.2.2"), one, k, 4000)
+				for range 200 { // more than fits into any buffer
+					time.Sleep(time.Minute)
+					if err := join(t, p.client("192.0.2.3"), one, k, 4000)(); err != nil {
+						t.Error(err)
+					}
+				}
+				_ = leave()
+				time.Sleep(time.Minute)
+				if got := who(t, p, k); got != "192.0.2.2:4000 192.0.2.9:4000" {
+					t.Errorf("hours into a turn of its loop the tracker lists %q", got)
+				}
+				continue
+			}
+			if got := fmt.Sprint(ev.Type, ev.Peer, ev.Peers, err); got != "join192.0.2.2:4000 [192.0.2.2:4000] <nil>" {
+				t.Errorf("told %s", got)
+			}
+			break
+		}
+		if got := who(t, p, k); got != "192.0.2.2:4000" {
+			t.Errorf("after the loop the tracker lists %q", got)
+		}
+		if p.dials() > 210 {
+			t.Errorf("%d connections", p.dials())
+		}
+	})
+}
+
+// A connection that breaks is made again, and what has changed meanwhile is told: the tracker is
+// the same one.
+func TestStreamBreaks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, k := newPipes(t), key(t, "k")
+		w := watch(t, p.client("192.0.2.9"), one, announce.Request{Key: k}, 0)
+		leave := join(t, p.client("192.0.2.1"), one, k, 4000)
+		join(t, p.client("192.0.2.2"), one, k, 4000)
+		time.Sleep(time.Minute)
+		w.next()
+		p.lose("192.0.2.9", true)
+		p.cut("192.0.2.9")
+		if err := leave(); err != nil {
+			t.Error(err)
+		}
+		join(t, p.client("192.0.2.3"), one, k, 4000)
+		time.Sleep(3 * time.Second)
+		w.expect(t, "")
+		p.lose("192.0.2.9", false)
+		time.Sleep(time.Minute)
+		w.expect(t, "error, peers [192.0.2.2:4000 192.0.2.3:4000], leave 192.0.2.1:4000, join 192.0.2.3:4000")
+
+		// Without an error in between, the differences are all that is told.
+		p.cut("192.0.2.9")
+		join(t, p.client("192.0.2.4"), one, k, 4000)
+		time.Sleep(3 * time.Second)
+		w.expect(t, "join 192.0.2.4:4000")
+	})
+}
+
+// silent is a tracker that says nothing more on a stream after its beginning.
+type silent struct{ http.ResponseWriter }
+
+func (s silent) Unwrap() http.ResponseWriter { return s.ResponseWriter }
+
+func (s silent) Write(b []byte) (int, error) {
+	if strings.Contains(string(b), "event: peers") {
+		return s.ResponseWriter.Write(b)
+	}
+	return len(b), nil
+}
+
+// After 35 s without a byte a stream counts as dead.
+func TestStreamSilence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, k := new(pipes), key(t, "k")
+		h := tracker.Handler(&tracker.Tracker{})
+		p.start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.ServeHTTP(silent{w}, r) }))
+		defer p.stop()
+		w := watch(t, p.client("192.0.2.9"), one, announce.Request{Key: k}, 0)
+		time.Sleep(34900 * time.Millisecond)
+		if n := p.dials(); n != 1 {
+			t.Errorf("%d connections within 35 s", n)
+		}
+		join(t, p.client("192.0.2.1"), one, k, 4000) // 2
+		time.Sleep(3 * time.Second)
+		if n := p.dials(); n != 3 {
+			t.Errorf("%d connections after 35 s of silence, want 3", n)
+		}
+		w.expect(t, "peers [], join 192.0.2.1:4000")
+	})
+}
+
+// A restarted tracker knows nobody: that makes nobody leave. Who does not come back within a ttl
+// has left, and then everything is as before.
+func TestStreamRestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, k := newPipes(t), key(t, "k")
+		w := watch(t, p.client("192.0.2.9"), one, announce.Request{Key: k}, 0)
+		w.expect(t, "peers []")
+		c := p.client("192.0.2.1")
+		if _, err := c.Announce(t.Context(), announce.Tracker{}, announce.Request{Key: k, Port: 4000}); err != nil {
+			t.Fatal(err)
+		}
+		c.Close()
+		leave := join(t, p.client("192.0.2.2"), one, k, 4000)
+		time.Sleep(time.Minute)
+		w.expect(t, "join 192.0.2.1:4000, join 192.0.2.2:4000")
+		p.stop()
+		p.start(tracker.Handler(&tracker.Tracker{}))
+		time.Sleep(140 * time.Second)
+		w.expect(t, "")
+		time.Sleep(20 * time.Second)
+		w.expect(t, "leave 192.0.2.1:4000")
+		_ = leave()
+		time.Sleep(burst)
+		w.expect(t, "leave 192.0.2.2:4000")
+	})
+}
+
+// A tracker is restarted under 100 members and 10 watchers, at once and then after a while: nobody
+// is told to have left, and all are back.
+func TestStreamRestartUnderMany(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const members, watchers = 100, 10
+		p, k := newPipes(t), key(t, "k")
+		for i := range members {
+			leave := join(t, p.client(fmt.Sprintf("192.0.2.%d", i)), one, k, 4000)
+			defer func() { _ = leave() }()
+		}
+		var watches []*watched
+		for i := range watchers {
+			watches = append(watches, watch(t, p.client(fmt.Sprintf("198.51.100.%d", i)), one, announce.Request{Key: k}, 0))
+		}
+		check := func(what string) {
+			t.Helper()
+			if n := len(strings.Fields(who(t, p, k))); n != members {
+				t.Errorf("%s: %d members, want %d", what, n, members)
+			}
+			for i, w := range watches {
+				if got := w.next(); strings.Contains(got, "leave") || strings.Contains(got, "join") || len(w.list) != members {
+					t.Errorf("%s: watcher %d has %d, and was told %.200q", what, i, len(w.list), got)
+				}
+			}
+		}
+		time.Sleep(time.Minute)
+		check("before")
+		p.stop()
+		p.start(tracker.Handler(&tracker.Tracker{}))
+		time.Sleep(10 * time.Second)
+		check("ten seconds after a restart")
+		time.Sleep(10 * time.Minute)
+		check("ten minutes after a restart")
+		p.stop()
+		time.Sleep(5 * time.Minute)
+		p.start(tracker.Handler(&tracker.Tracker{}))
+		time.Sleep(30 * time.Second)
+		check("half a minute after it was away for five")
+		time.Sleep(10 * time.Minute)
+		check("ten minutes after it was away for five")
+	})
+}
+
+// A tracker that shuts down has its clients back one by one: each thousand within two seconds.
+func TestStreamSpread(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const members = 200
+		p, k := new(pipes), key(t, "k")
+		var mu sync.Mutex
+		var back []time.Duration
+		var ended time.Time
+		first, second := &tracker.Tracker{}, &tracker.Tracker{}
+		h1, h2 := tracker.Handler(first), tracker.Handler(second)
+		p.start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			mu.Lock()
+			h := h1
+			if !ended.IsZero() {
+				h, back = h2, append(back, time.Since(ended))
+			}
+			mu.Unlock()
+			h.ServeHTTP(w, r)
+		}))
+		defer p.stop()
+		for i := range members {
+			leave := join(t, p.client("192.0.2.1"), one, k, uint16(1000+i))
+			defer func() { _ = leave() }()
+		}
+		time.Sleep(time.Minute)
+		mu.Lock()
+		ended = time.Now()
+		mu.Unlock()
+		first.EndStreams()
+		time.Sleep(10 * time.Second)
+		mu.Lock()
+		defer mu.Unlock()
+		slices.Sort(back)
+		if len(back) != members {
+			t.Fatalf("%d requests, want %d", len(back), members)
+		}
+		if first, middle, last := back[0], back[members/2], back[members-1]; last > 3*time.Second || middle-first < 100*time.Millisecond || last-middle < 100*time.Millisecond {
+			t.Errorf("back after %v to %v, half of them by %v", first, last, middle)
+		}
+	})
+}
