@@ -72,10 +72,16 @@ func (w *watched) expect(t *testing.T, want string) {
 
 // join joins by a client of its own, until the function it returns is called and has returned.
 func join(t *testing.T, c *announce.Client, trackers []announce.Tracker, k announce.Key, port uint16) (leave func() error) {
+	leave = start(t, c, trackers, k, port)
+	synctest.Wait()
+	return leave
+}
+
+// start does not wait until it has joined.
+func start(t *testing.T, c *announce.Client, trackers []announce.Tracker, k announce.Key, port uint16) (leave func() error) {
 	ctx, cancel := context.WithCancel(t.Context())
 	left := make(chan error, 1)
 	go func() { left <- c.Join(ctx, trackers, announce.Request{Key: k, Port: port}, nil) }()
-	synctest.Wait()
 	return sync.OnceValue(func() error {
 		cancel()
 		return <-left
@@ -115,6 +121,12 @@ func TestStream(t *testing.T) {
 		if n := p.dials(); n != 3 {
 			t.Errorf("%d connections in an hour, want 3: nobody has to renew or to look again", n)
 		}
+		// It comes back as the same endpoint where its connection breaks, though from another port.
+		p.cut("192.0.2.2")
+		time.Sleep(time.Minute)
+		if got := w.next(); got != strings.Replace(b, "join", "leave", 1)+", "+b || p.dials() != 4 {
+			t.Errorf("told %q of one whose connection broke", got)
+		}
 		if err := leaveA(); err != nil {
 			t.Error(err)
 		}
@@ -131,7 +143,7 @@ func TestStream(t *testing.T) {
 		defer mu.Unlock()
 		const accept = " text/event-stream, application/json;q=0.5"
 		want := []string{"GET /ntrk/k?port=0&numwant=1000" + accept, "GET /ntrk/k?port=4000&numwant=1000" + accept,
-			"GET /ntrk/k?numwant=1000" + accept, "GET /ntrk/k?port=0&numwant=1000 application/json"}
+			"GET /ntrk/k?numwant=1000" + accept, "GET /ntrk/k?port=" + b[strings.LastIndex(b, ":")+1:] + "&numwant=1000" + accept, "GET /ntrk/k?port=0&numwant=1000 application/json"}
 		if !slices.Equal(asked, want) {
 			t.Errorf("asked\n%s\nwant\n%s", strings.Join(asked, "\n"), strings.Join(want, "\n"))
 		}
@@ -330,44 +342,54 @@ func TestStreamRestartUnderMany(t *testing.T) {
 	})
 }
 
-// A tracker that shuts down has its clients back one by one: each thousand within two seconds.
+// A tracker that goes down has its clients back one by one: each thousand within two seconds, also
+// where it says that they may come at once.
 func TestStreamSpread(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const members = 200
+		const clients, peers = 40, 10_000
 		p, k := new(pipes), key(t, "k")
 		var mu sync.Mutex
+		asked := 0
 		var back []time.Duration
-		var ended time.Time
-		first, second := &tracker.Tracker{}, &tracker.Tracker{}
-		h1, h2 := tracker.Handler(first), tracker.Handler(second)
+		began := time.Now()
+		list := new(strings.Builder)
+		for i := range peers {
+			fmt.Fprintf(list, "data: 192.0.2.%d:%d\n", i/1000, 1000+i%1000)
+		}
 		p.start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "text/event-stream")
 			mu.Lock()
-			h := h1
-			if !ended.IsZero() {
-				h, back = h2, append(back, time.Since(ended))
+			asked++
+			first := asked <= clients
+			if !first {
+				back = append(back, time.Since(began)-time.Minute)
 			}
 			mu.Unlock()
-			h.ServeHTTP(w, r)
+			_, _ = fmt.Fprintf(w, "retry: 0\nevent: peers\nid: e-1\n%s\n", list)
+			if !first {
+				_ = http.NewResponseController(w).Flush()
+				<-r.Context().Done()
+				return
+			}
+			for range 6 {
+				_ = http.NewResponseController(w).Flush()
+				time.Sleep(10 * time.Second)
+				_, _ = fmt.Fprint(w, ":\n")
+			}
 		}))
 		defer p.stop()
-		for i := range members {
-			leave := join(t, p.client("192.0.2.1"), one, k, uint16(1000+i))
-			defer func() { _ = leave() }()
+		for range clients {
+			watch(t, p.client("192.0.2.1"), one, announce.Request{Key: k}, 0)
 		}
-		time.Sleep(time.Minute)
-		mu.Lock()
-		ended = time.Now()
-		mu.Unlock()
-		first.EndStreams()
-		time.Sleep(10 * time.Second)
+		time.Sleep(85 * time.Second)
 		mu.Lock()
 		defer mu.Unlock()
 		slices.Sort(back)
-		if len(back) != members {
-			t.Fatalf("%d requests, want %d", len(back), members)
+		if len(back) != clients {
+			t.Fatalf("%d are back, want %d", len(back), clients)
 		}
-		if first, middle, last := back[0], back[members/2], back[members-1]; last > 3*time.Second || middle-first < 100*time.Millisecond || last-middle < 100*time.Millisecond {
-			t.Errorf("back after %v to %v, half of them by %v", first, last, middle)
+		if first, middle, last := back[0], back[clients/2], back[clients-1]; last > 21*time.Second || middle < 3*time.Second || middle > 17*time.Second || last < 10*time.Second {
+			t.Errorf("back after %v to %v, half of them by %v; want to see 20 s", first, last, middle)
 		}
 	})
 }

@@ -1,0 +1,95 @@
+package announce_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"ntrack/announce"
+	"ntrack/tracker"
+)
+
+// 200 members join and leave at random for 20 s, and connections break: in the end everybody's view is the tracker's.
+func TestChurn(t *testing.T) {
+	for name, serve := range doors {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const members, watchers, lasting = 200, 10, 20 * time.Second
+				p, k := new(pipes), key(t, "k")
+				p.start(serve(&tracker.Tracker{}))
+				defer func() { p.stop() }()
+				var watches []*watched
+				for i := range watchers {
+					watches = append(watches, watch(t, p.client(fmt.Sprintf("198.51.100.%d", i)), one, announce.Request{Key: k}, time.Second))
+				}
+				over := time.Now().Add(lasting)
+				stay := make(chan struct{})
+				var churning, all sync.WaitGroup
+				for i := range members {
+					churning.Add(1)
+					all.Go(func() {
+						rest := func() { time.Sleep(rand.N(4 * time.Second)) }
+						var leave func() error
+						for rest(); time.Now().Before(over); rest() {
+							if leave == nil {
+								leave = start(t, p.client(fmt.Sprintf("192.0.2.%d", i)), one, k, 4000)
+							} else {
+								if err := leave(); err != nil {
+									t.Error(err)
+								}
+								leave = nil
+							}
+							if rand.IntN(20) == 0 {
+								p.cut(fmt.Sprintf("192.0.2.%d", rand.IntN(members)))
+							}
+							if rand.IntN(20) == 0 {
+								p.cut(fmt.Sprintf("198.51.100.%d", rand.IntN(watchers)))
+							}
+						}
+						churning.Done()
+						<-stay
+						if leave != nil {
+							_ = leave()
+						}
+					})
+				}
+				churning.Wait()
+				time.Sleep(4 * time.Minute) // what a broken connection put in doubt is settled
+				truth := strings.Fields(who(t, p, k))
+				if len(truth) < members/4 || len(truth) > members*3/4 {
+					t.Errorf("%d of %d are there in the end", len(truth), members)
+				}
+				for i, w := range watches {
+					w.next()
+					if got := sorted(texts(w.list)...); got != strings.Join(truth, " ") {
+						t.Errorf("watcher %d has %d peers, the tracker %d", i, len(w.list), len(truth))
+					}
+				}
+				close(stay)
+				all.Wait()
+				time.Sleep(4 * time.Minute)
+				if got := who(t, p, k); got != "" {
+					t.Errorf("all have left, and the tracker lists %q", got)
+				}
+				for i, w := range watches {
+					if w.next(); len(w.list) != 0 {
+						t.Errorf("all have left, and watcher %d has %v", i, w.list)
+					}
+				}
+			})
+		})
+	}
+}
+
+func texts(list []netip.AddrPort) []string {
+	var s []string
+	for _, e := range list {
+		s = append(s, e.String())
+	}
+	return s
+}
