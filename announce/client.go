@@ -42,7 +42,7 @@ type Client struct {
 	// starts later. TCP only lets one connection at a time lead from there to a tracker.
 	From netip.AddrPort
 	// Dial connects instead of From, for those who need another way to the tracker, such as SOCKS;
-	// nil is a plain connection.
+	// nil is a plain connection. Over Dial a tracker is announced to once, not over each family.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 	// TLS is for https; nil means the system's roots.
 	TLS *tls.Config

@@ -118,6 +118,31 @@ func TestClient(t *testing.T) {
 	}
 }
 
+// A list of a track that is larger than a reply comes from the event stream, up to what is wanted.
+func TestListLarge(t *testing.T) {
+	tr := &tracker.Tracker{}
+	native, _ := local(t, tr)
+	var c announce.Client
+	t.Cleanup(c.Close)
+	k := key(t, "k")
+	for port := range uint16(1200) {
+		if _, err := c.Announce(t.Context(), native, announce.Request{Key: k, Port: 2000 + port, Want: announce.NoPeers}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for want, n := range map[int]int{10: 10, 1000: 1000, 1100: 1100, 10_000: 1200} {
+		r, err := c.List(t.Context(), native, k, want)
+		if err != nil || len(r.Peers) != n || r.Count != 1200 || r.Sample != (n < 1200) || r.Interval == 0 {
+			t.Errorf("list of %d: %d peers, count %d, sample %v, %v", want, len(r.Peers), r.Count, r.Sample, err)
+		}
+	}
+	without := httptest.NewServer(polled(tr))
+	t.Cleanup(without.Close)
+	if r, err := c.List(t.Context(), named(t, without.URL), k, 10_000); err != nil || len(r.Peers) != 1000 || r.Count != 1200 || !r.Sample {
+		t.Errorf("without streams: %d peers, %v", len(r.Peers), err)
+	}
+}
+
 func TestClientErrors(t *testing.T) {
 	native, _ := local(t, &tracker.Tracker{Token: "secret"})
 	var c announce.Client

@@ -1,6 +1,7 @@
 package announce
 
 import (
+	"errors"
 	"maps"
 	"net/netip"
 	"slices"
@@ -50,6 +51,7 @@ type route struct {
 	state      routeState
 	since      time.Time                   // of that state
 	err        error                       // why it is away
+	unsure     error                       // why the tracker may still list it after the end
 	reply      *Reply                      // the last one; nil on a stream
 	restarted  bool                        // the tracker may have been, and its site has not been told
 	epoch      string                      // of the stream
@@ -443,6 +445,20 @@ func (s *site) due() time.Time {
 		alone = with
 	}
 	return alone.Add(s.view.grace())
+}
+
+// unsure is why trackers may still list who has left, one error for each.
+func (m *merged) unsure() error {
+	var errs []error
+	for _, s := range m.sites {
+		for _, r := range s.routes {
+			if r.unsure != nil {
+				errs = append(errs, r.unsure)
+				break
+			}
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // endpoints are the own ones.

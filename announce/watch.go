@@ -2,7 +2,6 @@ package announce
 
 import (
 	"context"
-	"errors"
 	"iter"
 	"net/netip"
 	"sync"
@@ -42,20 +41,24 @@ type Event struct {
 
 // Watch iterates over the changes of the track of r.Key: first [EventPeers], then joins and
 // leaves, until ctx ends or the loop is left. With r.Port 0 it only looks. Otherwise it is a
-// member, listed for as long as the loop runs, and leaves at its end.
+// member, listed for as long as the loop runs, and leaves at its end: over each family that the
+// tracker has, as [Client.Announce].
 //
-// It asks each tracker at the tracker's interval, or every so often if every is above 0 (a member
-// at least as often as the tracker wants).
+// Each tracker is followed by its event stream, which tells at once. Where there is none, it is
+// asked at its interval, or every so often if every is above 0 (by a member at least as often as the
+// tracker wants), and the differences are reported.
 //
 // An error is news and not the end: the loop may go on, and the watch tries again, less and less
-// often. A tracker that was away may have been restarted and know nobody, so peers known before get
-// one ttl to come back; no leave is reported for them before. In a track that is larger than what
-// the tracker gives, a peer missing from a sample has not left: its leave is reported when chance
-// alone would have hidden it so often only once in a million.
+// often. A leave is reported when it is known:
 //
-// With several trackers, a peer has joined when the first of them has it, and left when the last
-// one that had it says so. A tracker that is away keeps what it knew; once another one has been
-// there for a ttl without it, what it alone knew has left.
+//   - A tracker that was away, or was restarted, may know nobody: peers known before get one ttl to
+//     come back (150 s where only streams are known), and have left if they do not.
+//   - In a track that is larger than what a tracker gives, as classic trackers do, a peer missing
+//     from one sample has not left: its leave is reported when chance alone would have hidden it so
+//     often only once in a million.
+//   - With several trackers, a peer has joined when the first of them has it, and left when the last
+//     one that had it says so. A tracker that is away keeps what it knew; once another one has been
+//     there for a ttl without it, what it alone knew has left.
 //
 // A loop that is slow is told the sum of what has changed meanwhile: who came and went between two
 // turns is not told. What keeps a member listed does not wait for the loop.
@@ -70,7 +73,7 @@ func (c *Client) Watch(ctx context.Context, trackers []Tracker, r Request, every
 // bounds the peers in replies that are asked for time and again; NoPeers just joins.
 //
 // news, which may be nil, is told every event and every error, one at a time. Errors never end it.
-// It returns nil once it has left, or why it could not leave.
+// It returns nil once it has left, or why it could not leave: of several trackers the errors joined.
 func (c *Client) Join(ctx context.Context, trackers []Tracker, r Request, news func(Event, error)) error {
 	return c.watch(ctx, trackers, r, 0, true, func(ev Event, err error) bool {
 		if news != nil {
@@ -92,7 +95,7 @@ func (c *Client) watch(ctx context.Context, trackers []Tracker, r Request, every
 	m := newMerged()
 	var sessions []*session
 	for _, t := range trackers {
-		s := m.add(t)
+		site := m.add(t)
 		families := []string{c.network} // to look, any will do: a tracker tells of both
 		if member {
 			families = c.families(t)
@@ -100,18 +103,17 @@ func (c *Client) watch(ctx context.Context, trackers []Tracker, r Request, every
 		for _, network := range families {
 			d := c.derive()
 			d.network = network
-			sessions = append(sessions, &session{c: d, tracker: t, request: r, every: every, member: member, route: s.add()})
+			sessions = append(sessions, &session{c: d, tracker: t, request: r, every: every, member: member, route: site.add()})
 		}
 	}
-	left := make([]error, len(sessions))
 	var wg sync.WaitGroup
 	defer func() {
 		cancel()
 		wg.Wait()
-		err = errors.Join(left...)
+		err = m.unsure()
 	}()
-	for i, s := range sessions {
-		wg.Go(func() { left[i] = s.run(ctx) })
+	for _, s := range sessions {
+		wg.Go(func() { s.route.unsure = s.run(ctx) })
 	}
 	for {
 		told, next := m.take(time.Now())

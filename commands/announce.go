@@ -130,8 +130,10 @@ func (o *announceOptions) run(c *cli.Context, s Streams) error {
 		}
 		you, started = ev.You, true
 	})
-	if err != nil {
-		s.note("could not leave, the tracker forgets you after the ttl: %v", err)
+	if several, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, err := range several.Unwrap() {
+			s.note("could not leave, the tracker forgets you after the ttl: %v", err)
+		}
 	}
 	return context.Cause(ctx)
 }
