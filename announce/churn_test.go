@@ -21,7 +21,7 @@ func TestChurn(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				const members, watchers, lasting = 200, 10, 20 * time.Second
 				p, k := new(pipes), key(t, "k")
-				p.start(serve(&tracker.Tracker{}))
+				p.start(serve(&tracker.Tracker{Interval: time.Minute}))
 				defer func() { p.stop() }()
 				var watches []*watched
 				for i := range watchers {

@@ -47,7 +47,7 @@ func TestFallback(t *testing.T) {
 				p, k := new(pipes), key(t, "k")
 				var mu sync.Mutex
 				mended, streams, deletes := false, 0, 0
-				h := tracker.Handler(&tracker.Tracker{})
+				h := tracker.Handler(&tracker.Tracker{Interval: time.Minute})
 				p.start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 					mu.Lock()
 					bad := !mended && strings.HasPrefix(r.Header.Get("Accept"), "text/event-stream")
@@ -111,7 +111,7 @@ func TestLeaveBoth(t *testing.T) {
 		p, k := new(pipes), key(t, "k")
 		var mu sync.Mutex
 		n := 0
-		h := tracker.Handler(&tracker.Tracker{})
+		h := tracker.Handler(&tracker.Tracker{Interval: time.Minute})
 		p.start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			mu.Lock()
 			if n++; n == 1 {

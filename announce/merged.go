@@ -1,6 +1,7 @@
 package announce
 
 import (
+	"cmp"
 	"errors"
 	"maps"
 	"net/netip"
@@ -162,12 +163,10 @@ func (r *route) replied(reply *Reply, restarted bool) {
 func (s *site) replied(now time.Time) {
 	r := s.source
 	reply := r.reply
-	if s.view.ttl = reply.TTL; reply.TTL == 0 {
-		s.view.ttl = reply.Interval * 5 / 2
-	}
 	if r.restarted || s.epoch != "" {
 		s.view.restarted()
 	}
+	s.view.ttl = cmp.Or(reply.TTL, reply.Interval*5/2)
 	r.restarted, s.epoch = false, ""
 	peers := make([]netip.AddrPort, len(reply.Peers))
 	for i, p := range reply.Peers {

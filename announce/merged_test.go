@@ -23,8 +23,8 @@ func TestSeveralTrackers(t *testing.T) {
 
 func severalTrackers(t *testing.T, serve func(*tracker.Tracker) http.Handler) {
 	a, b, k := new(pipes), new(pipes), key(t, "k")
-	a.start(serve(&tracker.Tracker{}))
-	b.start(serve(&tracker.Tracker{}))
+	a.start(serve(&tracker.Tracker{Interval: time.Minute}))
+	b.start(serve(&tracker.Tracker{Interval: time.Minute}))
 	defer a.stop()
 	net := internet{"a.example": a, "b.example": b}
 	both := []announce.Tracker{named(t, "a.example"), named(t, "b.example")}
@@ -54,7 +54,7 @@ func severalTrackers(t *testing.T, serve func(*tracker.Tracker) http.Handler) {
 
 	// One restarts: nobody has left.
 	a.stop()
-	a.start(serve(&tracker.Tracker{}))
+	a.start(serve(&tracker.Tracker{Interval: time.Minute}))
 	time.Sleep(5 * time.Minute)
 	if got := w.next(); got != "" && got != "error, peers [192.0.2.1:4000]" {
 		t.Errorf("one has restarted: told %q", got)
@@ -78,8 +78,8 @@ func severalTrackers(t *testing.T, serve func(*tracker.Tracker) http.Handler) {
 	if got := w.next(); strings.Contains(got, "leave") {
 		t.Errorf("nobody to ask, and told %q", got)
 	}
-	a.start(serve(&tracker.Tracker{}))
-	b.start(serve(&tracker.Tracker{}))
+	a.start(serve(&tracker.Tracker{Interval: time.Minute}))
+	b.start(serve(&tracker.Tracker{Interval: time.Minute}))
 	defer b.stop()
 	time.Sleep(5 * time.Minute)
 	if got := w.next(); strings.Contains(got, "leave") || fmt.Sprint(w.list) != "[192.0.2.1:4000 192.0.2.3:4000]" {
@@ -125,7 +125,7 @@ func TestBothFamilies(t *testing.T) {
 
 func bothFamilies(t *testing.T, serve func(*tracker.Tracker) http.Handler) {
 	p, k := new(pipes), key(t, "k")
-	p.start(serve(&tracker.Tracker{}))
+	p.start(serve(&tracker.Tracker{Interval: time.Minute}))
 	w := watch(t, p.both("192.0.2.1", "2001:db8::1"), one, announce.Request{Key: k, Port: 4000}, time.Second)
 	w.expect(t, "peers []")
 	const you = "192.0.2.1:4000 [2001:db8::1]:4000"
@@ -162,7 +162,7 @@ func bothFamilies(t *testing.T, serve func(*tracker.Tracker) http.Handler) {
 	w.next()
 	p.stop()
 	time.Sleep(10 * time.Second)
-	p.start(serve(&tracker.Tracker{}))
+	p.start(serve(&tracker.Tracker{Interval: time.Minute}))
 	defer p.stop()
 	time.Sleep(10 * time.Minute)
 	if got := w.next(); strings.Contains(got, "leave") || strings.Contains(got, "join") || !strings.HasSuffix(got, "peers [192.0.2.2:4000 [2001:db8::2]:4000]") {
@@ -219,7 +219,7 @@ func TestAnnounceBothFamilies(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "connection refused") {
 			t.Errorf("no route, and nobody there: %v", err)
 		}
-		p.start(tracker.Handler(&tracker.Tracker{Token: "t"}))
+		p.start(tracker.Handler(&tracker.Tracker{Interval: time.Minute, Token: "t"}))
 		_, err = p.both("", "2001:db8::1").Announce(t.Context(), one[0], r)
 		if f, ok := err.(*announce.Failure); !ok || f.Status != 401 {
 			t.Errorf("no route, and a refusal: %v", err)

@@ -37,7 +37,7 @@ func TestJoin(t *testing.T) {
 		p, k := new(pipes), key(t, "k")
 		var mu sync.Mutex
 		var renewed []time.Time
-		h := polled(&tracker.Tracker{})
+		h := polled(&tracker.Tracker{Interval: time.Minute})
 		p.start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.Method == "GET" && r.FormValue("port") != "0" {
 				mu.Lock()
@@ -96,7 +96,7 @@ func TestJoinThroughRestart(t *testing.T) {
 
 func joinThroughRestart(t *testing.T, serve func(*tracker.Tracker) http.Handler) {
 	p, k := new(pipes), key(t, "k")
-	p.start(serve(&tracker.Tracker{}))
+	p.start(serve(&tracker.Tracker{Interval: time.Minute}))
 	ctx, cancel := context.WithCancel(t.Context())
 	var errs atomic.Int32
 	left := make(chan error)
@@ -113,7 +113,7 @@ func joinThroughRestart(t *testing.T, serve func(*tracker.Tracker) http.Handler)
 	if n := errs.Load(); n < 5 || n > 40 {
 		t.Errorf("%d attempts in ten minutes, want backing off", n)
 	}
-	p.start(serve(&tracker.Tracker{}))
+	p.start(serve(&tracker.Tracker{Interval: time.Minute}))
 	time.Sleep(61 * time.Second)
 	if got := who(t, p, k); got != "192.0.2.1:4000" {
 		t.Errorf("a minute after the restart the tracker lists %q", got)
@@ -145,7 +145,7 @@ func TestJoinFirstFails(t *testing.T) {
 			})
 		}()
 		time.Sleep(1100 * time.Millisecond)
-		p.start(tracker.Handler(&tracker.Tracker{}))
+		p.start(tracker.Handler(&tracker.Tracker{Interval: time.Minute}))
 		time.Sleep(5 * time.Second)
 		synctest.Wait()
 		if got := strings.Join(slices.Compact(told), ", "); got != "unreachable, peers[] [192.0.2.1:4000] <nil>" {
@@ -245,6 +245,26 @@ func TestWatch(t *testing.T) {
 		expect("leave 192.0.2.1:4000 of []")
 		cancel()
 		<-done
+	})
+}
+
+// A tracker that begins anew may tell a short ttl. Who renews as the run before wanted has not left.
+func TestWatchLongTTL(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, k := new(pipes), key(t, "k")
+		p.start(polled(&tracker.Tracker{Interval: 10 * time.Minute}))
+		join(t, p.client("192.0.2.1"), one, k, 4000)
+		w := watch(t, p.client("192.0.2.3"), one, announce.Request{Key: k}, time.Second)
+		time.Sleep(time.Second)
+		w.expect(t, "peers [192.0.2.1:4000]")
+		p.stop()
+		p.start(polled(&tracker.Tracker{Interval: time.Second}))
+		defer p.stop()
+		time.Sleep(11 * time.Minute)
+		w.expect(t, "")
+		if got := who(t, p, k); got != "192.0.2.1:4000" {
+			t.Errorf("the tracker lists %q", got)
+		}
 	})
 }
 

@@ -97,7 +97,7 @@ func TestStream(t *testing.T) {
 		p, k := new(pipes), key(t, "k")
 		var mu sync.Mutex
 		var asked []string
-		h := tracker.Handler(&tracker.Tracker{})
+		h := tracker.Handler(&tracker.Tracker{Interval: time.Minute})
 		p.start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			mu.Lock()
 			asked = append(asked, r.Method+" "+r.RequestURI+" "+r.Header.Get("Accept"))
@@ -255,7 +255,7 @@ func (s silent) Write(b []byte) (int, error) {
 func TestStreamSilence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, k := new(pipes), key(t, "k")
-		h := tracker.Handler(&tracker.Tracker{})
+		h := tracker.Handler(&tracker.Tracker{Interval: time.Minute})
 		p.start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.ServeHTTP(silent{w}, r) }))
 		defer p.stop()
 		w := watch(t, p.client("192.0.2.9"), one, announce.Request{Key: k}, 0)
@@ -288,7 +288,7 @@ func TestStreamRestart(t *testing.T) {
 		time.Sleep(time.Minute)
 		w.expect(t, "join 192.0.2.1:4000, join 192.0.2.2:4000")
 		p.stop()
-		p.start(tracker.Handler(&tracker.Tracker{}))
+		p.start(tracker.Handler(&tracker.Tracker{Interval: time.Minute}))
 		time.Sleep(140 * time.Second)
 		w.expect(t, "")
 		time.Sleep(20 * time.Second)
@@ -327,14 +327,14 @@ func TestStreamRestartUnderMany(t *testing.T) {
 		time.Sleep(time.Minute)
 		check("before")
 		p.stop()
-		p.start(tracker.Handler(&tracker.Tracker{}))
+		p.start(tracker.Handler(&tracker.Tracker{Interval: time.Minute}))
 		time.Sleep(10 * time.Second)
 		check("ten seconds after a restart")
 		time.Sleep(10 * time.Minute)
 		check("ten minutes after a restart")
 		p.stop()
 		time.Sleep(5 * time.Minute)
-		p.start(tracker.Handler(&tracker.Tracker{}))
+		p.start(tracker.Handler(&tracker.Tracker{Interval: time.Minute}))
 		time.Sleep(30 * time.Second)
 		check("half a minute after it was away for five")
 		time.Sleep(10 * time.Minute)

@@ -1,6 +1,7 @@
 package announce
 
 import (
+	"cmp"
 	"net/netip"
 	"time"
 )
@@ -12,7 +13,8 @@ const maxWatched = 1 << 17
 type view struct {
 	peers map[netip.AddrPort]*sight
 	round int           // of updates
-	ttl   time.Duration // the grace after a restart
+	ttl   time.Duration // as told last
+	past  time.Duration // the longest ttl that was told before a restart
 	due   time.Time     // when the first grace ends; zero: nobody waits for that
 	// change is told of every peer that has come or gone.
 	change func(e netip.AddrPort, there bool)
@@ -39,6 +41,7 @@ func (v *view) restarted() {
 	for _, s := range v.peers {
 		*s = sight{round: s.round, old: true}
 	}
+	v.past = max(v.past, v.ttl)
 	v.due = time.Time{}
 }
 
@@ -126,11 +129,10 @@ func (v *view) forget() {
 	}
 }
 
+// grace is how long who is known may be unlisted. A tracker that has just begun may tell a shorter
+// ttl than the one by which peers renew that it had before.
 func (v *view) grace() time.Duration {
-	if v.ttl == 0 {
-		return defaultTTL
-	}
-	return v.ttl
+	return cmp.Or(max(v.ttl, v.past), defaultTTL)
 }
 
 // share is how much of the track a reply has told; 1 is all of it.
