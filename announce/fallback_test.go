@@ -132,6 +132,48 @@ func TestLeaveBoth(t *testing.T) {
 	})
 }
 
+// A member is not kept by looking less often than it has to renew.
+func TestMemberRenews(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, k := new(pipes), key(t, "k")
+		p.start(polled(&tracker.Tracker{Interval: time.Minute}))
+		defer p.stop()
+		w := watch(t, p.client("192.0.2.1"), one, announce.Request{Key: k, Port: 4000}, time.Hour)
+		time.Sleep(50 * time.Minute)
+		if got := who(t, p, k); got != "192.0.2.1:4000" {
+			t.Errorf("the tracker lists %q", got)
+		}
+		w.end()
+	})
+}
+
+// What goes on for a moment only, or leads nowhere, is not tried again and again.
+func TestBackingOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, k := new(pipes), key(t, "k")
+		p.start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "text/event-stream")
+			_, _ = io.WriteString(w, "retry: 0\n\nevent: peers\nid: e-0\ndata:\n\n")
+		}))
+		w := watch(t, p.client("192.0.2.9"), one, announce.Request{Key: k}, 0)
+		time.Sleep(10 * time.Minute)
+		if n := p.dials(); n < 20 || n > 50 {
+			t.Errorf("%d streams in ten minutes that each ended at once", n)
+		}
+		w.expect(t, "peers []")
+		w.end()
+		p.stop()
+
+		p = newPipes(t)
+		w = watch(t, p.both("192.0.2.1", ""), one, announce.Request{Key: k, Port: 4000}, 0)
+		time.Sleep(2 * time.Hour)
+		if n := p.dials(); n < 5 || n > 40 {
+			t.Errorf("%d connections in two hours over a family that is not there", n)
+		}
+		w.expect(t, "peers []")
+	})
+}
+
 // A tracker that does not close its side at the end may not know of it: that is told, and soon.
 func TestLeaveUnnoticed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -111,6 +111,9 @@ func (p *pipes) both(addr4, addr6 string) *announce.Client {
 	return announce.DialBoth(&announce.Client{Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
 		addr := map[string]string{"tcp4": addr4, "tcp6": addr6}[network]
 		if addr == "" {
+			p.mu.Lock()
+			p.dialed++
+			p.mu.Unlock()
 			return nil, syscall.ENETUNREACH
 		}
 		return p.dial(ctx, netip.MustParseAddr(addr))
