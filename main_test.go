@@ -18,6 +18,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -35,9 +36,37 @@ import (
 )
 
 // TestMain makes `ntrack` in a script the real program: this test binary, run again under that
-// name.
+// name. `listener` is a program for ntrack to run.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"ntrack": main})
+	testscript.Main(m, map[string]func(){"ntrack": main, "listener": listener})
+}
+
+// listener listens at ADDR as a program does that knows nothing of ntrack, prints its process id and
+// each signal it gets, and ends at SIGTERM with exit code 3, or with -stubborn at none.
+//
+//	listener [-stubborn] tcp|udp ADDR
+func listener() {
+	stubborn := flag.Bool("stubborn", false, "")
+	flag.Parse()
+	signals := make(chan os.Signal, 64)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGURG)
+	var err error
+	if flag.Arg(0) == "udp" {
+		_, err = net.ListenPacket("udp", flag.Arg(1))
+	} else {
+		_, err = net.Listen("tcp", flag.Arg(1))
+	}
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("listener", os.Getpid())
+	time.AfterFunc(2*patience, func() { log.Fatal("forgotten") })
+	for s := range signals {
+		fmt.Println(s)
+		if s == syscall.SIGTERM && !*stubborn {
+			os.Exit(3)
+		}
+	}
 }
 
 // TestScripts plays testdata/script/*.txtar: what a user types, and what he sees. Each is a
@@ -46,7 +75,7 @@ func TestMain(m *testing.M) {
 //
 //	exits CODE COMMAND...      run it; it has to end with this exit code, and to keep to standard error
 //	start NAME COMMAND...      run it beside the script; its results go to NAME.out, the rest to NAME.err
-//	signal NAME HUP|INT|TERM|KILL  send it a signal
+//	signal NAME HUP|INT|TERM|KILL|STOP  send it a signal
 //	ends NAME CODE             wait until it ends, with this exit code (-1: by a signal)
 //	waitfile FILE VAR          wait for a file, and put what is in it into a variable
 //	waitline FILE REGEXP       wait until a line of a file matches
@@ -216,8 +245,8 @@ func environ(ts *testscript.TestScript) []string {
 }
 
 func cmdSignal(ts *testscript.TestScript, neg bool, args []string) {
-	signals := map[string]syscall.Signal{"HUP": syscall.SIGHUP, "INT": syscall.SIGINT, "TERM": syscall.SIGTERM, "KILL": syscall.SIGKILL}
-	usage(ts, !neg && len(args) == 2 && signals[args[1]] != 0, "signal NAME HUP|INT|TERM|KILL")
+	signals := map[string]syscall.Signal{"HUP": syscall.SIGHUP, "INT": syscall.SIGINT, "TERM": syscall.SIGTERM, "KILL": syscall.SIGKILL, "STOP": syscall.SIGSTOP}
+	usage(ts, !neg && len(args) == 2 && signals[args[1]] != 0, "signal NAME HUP|INT|TERM|KILL|STOP")
 	ts.Check(jobOf(ts, args[0]).cmd.Process.Signal(signals[args[1]]))
 }
 
@@ -274,23 +303,39 @@ func cmdUntil(ts *testscript.TestScript, neg bool, args []string) {
 	})
 }
 
-func listenLocal(ts *testscript.TestScript, variable string) net.Listener {
+func cmdFreeport(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) == 1, "freeport VAR")
+	port, err := freePort()
+	ts.Check(err)
+	ts.Setenv(args[0], port)
+}
+
+// freePort finds a port of 127.0.0.1 where nothing listens, each time another.
+func freePort() (string, error) {
+	for {
+		l, err := net.Listen("tcp4", "127.0.0.1:0")
+		if err != nil {
+			return "", err
+		}
+		_, port, _ := net.SplitHostPort(l.Addr().String())
+		if err := l.Close(); err != nil {
+			return "", err
+		}
+		if _, taken := freePorts.LoadOrStore(port, true); !taken {
+			return port, nil
+		}
+	}
+}
+
+var freePorts sync.Map // that have been given away
+
+func cmdListen(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) == 1, "listen VAR")
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	ts.Check(err)
 	_, port, err := net.SplitHostPort(l.Addr().String())
 	ts.Check(err)
-	ts.Setenv(variable, port)
-	return l
-}
-
-func cmdFreeport(ts *testscript.TestScript, neg bool, args []string) {
-	usage(ts, !neg && len(args) == 1, "freeport VAR")
-	ts.Check(listenLocal(ts, args[0]).Close())
-}
-
-func cmdListen(ts *testscript.TestScript, neg bool, args []string) {
-	usage(ts, !neg && len(args) == 1, "listen VAR")
-	l := listenLocal(ts, args[0])
+	ts.Setenv(args[0], port)
 	ts.Defer(func() { _ = l.Close() })
 }
 

@@ -17,17 +17,24 @@ func announceCommand(s Streams) *cli.Command {
 	return &cli.Command{
 		Name:      "announce",
 		Usage:     "join a KEY, and print your endpoint and the other peers",
-		UsageText: "ntrack announce [OPTIONS] [TRACKER] KEY",
+		UsageText: "ntrack announce [OPTIONS] [TRACKER] KEY [-- COMMAND ARGS...]",
 		Description: "Lists you under KEY with the address the tracker sees, and prints who else is\n" +
-			"there. The tracker forgets you after the ttl unless you announce again.",
-		Flags: append([]cli.Flag{
+			"there. The tracker forgets you after the ttl unless you announce again.\n\n" +
+			"With a COMMAND it runs that and prints nothing. It joins once COMMAND can be\n" +
+			"reached at the port, leaves when it ends, and ends with its exit code. A tracker\n" +
+			"that is away does not disturb COMMAND, which finds $NTRACK_TRACKER, $NTRACK_KEY\n" +
+			"and, once it has joined, its own IP:PORT in the file $NTRACK_SELF_FILE. Signals\n" +
+			"reach it: Ctrl-C and the like from the terminal; TERM, HUP, INT, QUIT, USR1 and\n" +
+			"USR2 where there is none are passed on to its process group. On Linux COMMAND,\n" +
+			"though not what it has started in turn, is killed when ntrack is.",
+		Flags: slices.Concat([]cli.Flag{
 			&cli.IntFlag{Name: "port", Usage: "the `PORT` where your service is reached; without it the port of origin of this connection is listed"},
 			&cli.StringFlag{Name: "from", Usage: "connect from `[IP:]PORT`, so that the port of origin is your service's"},
 			&cli.IntFlag{Name: "numwant", Usage: "at most `N` peers; 0 just joins", Value: announce.DefaultWant},
 			&cli.BoolFlag{Name: "stay", Usage: "keep announced until interrupted, then leave"},
 			&cli.BoolFlag{Name: "leave", Usage: "leave the KEY instead; needs --port or --from"},
 			serveFlag(),
-		}, clientFlags()...),
+		}, childFlags(), clientFlags()),
 		Action: func(c *cli.Context) error {
 			var o announceOptions
 			if err := o.build(c, s); err != nil {
@@ -40,6 +47,7 @@ func announceCommand(s Streams) *cli.Command {
 
 type announceOptions struct {
 	client
+	childOptions
 	request            announce.Request
 	stay, leave, serve bool
 }
@@ -73,19 +81,25 @@ func (o *announceOptions) build(c *cli.Context, s Streams) error {
 	case o.request.Want == 0:
 		o.request.Want = announce.NoPeers
 	}
+	if err := o.buildChild(c); err != nil {
+		return err
+	}
 	switch {
 	case o.stay && o.leave:
 		return usage(c, "--stay and --leave exclude each other")
 	case o.leave && o.request.Port == 0 && o.From.Port() == 0:
 		return usage(c, "--leave needs --port or --from, to say which peer leaves")
-	case o.serve && !o.stay:
-		return usage(c, "--serve needs --stay: the tracker lives only as long as this command")
+	case o.serve && !o.stay && o.command == nil:
+		return usage(c, "--serve needs --stay or a COMMAND: the tracker lives only as long as this command")
 	}
 	return nil
 }
 
 func (o *announceOptions) run(c *cli.Context, s Streams) error {
 	ctx := c.Context
+	if o.command != nil {
+		return o.runChild(c, s)
+	}
 	if o.leave {
 		_, _, err := askAll(ctx, &o.client, s, func(ctx context.Context, t announce.Tracker) (struct{}, error) {
 			return struct{}{}, o.Leave(ctx, t, o.request)

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"runtime/debug"
 	"slices"
 	"strconv"
@@ -25,6 +26,9 @@ import (
 type Streams struct {
 	In       io.Reader
 	Out, Err io.Writer
+	// Signals, which may be nil, hands the wanted signals of this process over to the command, which
+	// may ask once. They come on the channel then, and none ends the context any more.
+	Signals func(wanted ...os.Signal) <-chan os.Signal
 }
 
 func (s Streams) note(format string, args ...any) {
@@ -65,6 +69,8 @@ var exitCodes = []exitCode{
 	{3, "the tracker is unreachable", is[*announce.UnreachableError]},
 	{4, "the tracker refused", is[*announce.Failure]},
 	{5, "the condition was not met in time", func(error) bool { return false }}, // reserved: nothing waits for one yet
+	{127, "the COMMAND of announce is not found", func(err error) bool { e, ok := errors.AsType[*cannotRun](err); return ok && e.notFound() }},
+	{126, "the COMMAND of announce cannot be run", is[*cannotRun]},
 	{129, "interrupted by SIGHUP", interruptedBy(syscall.SIGHUP)},
 	{130, "interrupted by SIGINT", interruptedBy(syscall.SIGINT)},
 	{143, "interrupted by SIGTERM", interruptedBy(syscall.SIGTERM)},
@@ -95,15 +101,22 @@ func usage(c *cli.Context, format string, args ...any) error {
 	return &usageError{name, fmt.Sprintf(format, args...)}
 }
 
+// runs is the key of [cli.App.Metadata] under which the COMMAND after `--` is, if there is one.
+const runs = "command"
+
 // Main runs the command that args (with the program's name in front) ask for, until it is done or
 // ctx ends, and returns the exit code. Only one Main at a time may run in a process.
 func Main(ctx context.Context, args []string, s Streams) int {
 	s.Out = results{s.Out}
 	cli.HelpPrinter = printHelp
 	app := newApp(s)
-	args, err := arrange(app, args)
+	args, command, err := arrange(app, args)
 	if err == nil {
+		app.Metadata = map[string]any{runs: command}
 		err = app.RunContext(ctx, args)
+	}
+	if end, ok := errors.AsType[commandEnded](err); ok {
+		return end.code
 	}
 	for _, e := range exitCodes {
 		if !e.is(err) {
@@ -231,7 +244,9 @@ func description() string {
 	for _, e := range rows {
 		fmt.Fprintf(&b, "  %3d  %s\n", e.code, e.meaning)
 	}
-	return strings.TrimRight(b.String(), "\n")
+	b.WriteString("announce that runs a COMMAND ends with its exit code, 128+n where signal n has\n" +
+		"ended it.")
+	return b.String()
 }
 
 func onUsageError(c *cli.Context, err error, _ bool) error {

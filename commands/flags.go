@@ -39,7 +39,9 @@ type client struct {
 	announce.Client
 	trackers []announce.Tracker // one at least
 	key      announce.Key       // empty where the command may go without
-	format   output.Format
+	// names are the trackers' and the key's as they were given.
+	names  struct{ trackers, key string }
+	format output.Format
 }
 
 // build reads the options and the arguments [TRACKER] [KEY].
@@ -89,7 +91,9 @@ func (o *client) build(c *cli.Context, s Streams) error {
 		if o.key, err = announce.ParseKey(args[0]); err != nil {
 			return usage(c, "%v", err)
 		}
+		o.names.key = args[0]
 	}
+	o.names.trackers = strings.Join(names, ",")
 	o.format = output.Format(c.String("output"))
 	switch o.format {
 	case output.Table, output.JSON, output.Text:

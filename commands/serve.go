@@ -148,7 +148,7 @@ func (o *serveOptions) run(ctx context.Context, s Streams) error {
 		bound = append(bound, l.Addr().String())
 	}
 	if o.addrFile != "" {
-		if err := writeFile(o.addrFile, strings.Join(bound, "\n")+"\n"); err != nil {
+		if err := writeFile(o.addrFile, strings.Join(bound, "\n")+"\n", 0o666); err != nil {
 			return fmt.Errorf("--addr-file: %w", err)
 		}
 	}
@@ -214,8 +214,9 @@ func shutdown(srv *door.Server) {
 }
 
 // writeFile puts a whole file in place at once: a script that waits for it never reads half. What
-// is there and no plain file, such as a pipe or a device, is written to and not replaced.
-func writeFile(name, text string) error {
+// is there and no plain file, such as a pipe or a device, is written to and not replaced. perm is
+// what a new file may be used for.
+func writeFile(name, text string, perm os.FileMode) error {
 	target := name
 	if link, err := os.Readlink(name); err == nil {
 		if target = link; !filepath.IsAbs(link) {
@@ -231,7 +232,7 @@ func writeFile(name, text string) error {
 		return errors.Join(err, f.Close())
 	}
 	temp := fmt.Sprintf("%s.%d", target, os.Getpid())
-	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
 	if err != nil {
 		return err
 	}

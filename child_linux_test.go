@@ -1,0 +1,350 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"ntrack/announce"
+	"ntrack/tracker"
+)
+
+// What scripts cannot do about a command under `ntrack announce`: terminals, signals of every kind,
+// and what is left when ntrack is killed.
+
+// commandTest is a tracker, and a port for a service.
+type commandTest struct {
+	*testing.T
+	tracker announce.Tracker
+	port    string
+}
+
+func newCommandTest(t *testing.T) commandTest {
+	srv := httptest.NewServer(tracker.Handler(new(tracker.Tracker)))
+	t.Cleanup(srv.Close)
+	at, err := announce.ParseTracker(srv.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	port, err := freePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return commandTest{t, at, port}
+}
+
+// args is the command line that runs the command.
+func (t commandTest) args(command ...string) []string {
+	return append([]string{"announce", t.tracker.HostPort(), "lobby", "--port", t.port, "--"}, command...)
+}
+
+func (t commandTest) listener() []string { return []string{"listener", "tcp", "127.0.0.1:" + t.port} }
+
+// start runs a program until the test ends. Neither it nor the service may get signals that are not
+// sent: Go's runtime does not preempt.
+func (t commandTest) start(cmd *exec.Cmd) {
+	t.Helper()
+	cmd.Env = append(os.Environ(), "GODEBUG=asyncpreemptoff=1", "GORACE=atexit_sleep_ms=0", "LC_ALL=C")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+}
+
+// ends waits until it ends.
+func (t commandTest) ends(cmd *exec.Cmd, code int) {
+	t.Helper()
+	timer := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
+	defer timer.Stop()
+	if err := cmd.Wait(); exitCode(err) != code {
+		t.Fatalf("ended with %v, want exit code %d", err, code)
+	}
+}
+
+// listed waits until the tracker lists so many peers.
+func (t commandTest) listed(n int) {
+	t.Helper()
+	key, err := announce.ParseKey("lobby")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var c announce.Client
+	defer c.Close()
+	t.until(fmt.Sprint(n, " peers are listed"), func() bool {
+		reply, err := c.List(t.Context(), t.tracker, key, 0)
+		return err == nil && len(reply.Peers) == n
+	})
+}
+
+func (t commandTest) until(what string, done func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !done(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: not within %v", what, patience)
+		}
+	}
+}
+
+// line is the next line that is read.
+func (t commandTest) line(r *bufio.Reader, want string) {
+	t.Helper()
+	line, err := r.ReadString('\n')
+	if got := strings.TrimSpace(line); err != nil || !regexp.MustCompile("^"+want+"$").MatchString(got) {
+		t.Fatalf("read %q, %v; want %s", got, err, want)
+	}
+}
+
+// Without a terminal each signal comes on, to all of the command's process group, once. SIGURG does
+// not.
+func TestCommandSignals(t *testing.T) {
+	ct := newCommandTest(t)
+	// The shell of this command ignores what it is sent; the service next to it does not.
+	cmd := exec.Command("ntrack", ct.args("sh", "-c", `trap "" HUP INT QUIT USR1 USR2; "$@"; exit 5`, "sh", "listener", "tcp", "127.0.0.1:"+ct.port)...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ct.start(cmd)
+	lines := bufio.NewReader(out)
+	ct.line(lines, `listener \d+`)
+	ct.listed(1)
+	for _, s := range []syscall.Signal{
+		syscall.SIGINT, syscall.SIGURG, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGINT, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGUSR2,
+	} {
+		if err := cmd.Process.Signal(s); err != nil {
+			t.Fatal(err)
+		}
+		if s != syscall.SIGURG {
+			ct.line(lines, s.String())
+		}
+	}
+	ct.listed(1)
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	ct.line(lines, "terminated")
+	ct.ends(cmd, 143) // the shell, which does not ignore that
+	ct.listed(0)
+}
+
+// A signal that is there before the command runs keeps it from running.
+func TestCommandSignalBefore(t *testing.T) {
+	ct := newCommandTest(t)
+	fifo := filepath.Join(t.TempDir(), "key")
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("ntrack", "announce", "--key-file", fifo, "--port", ct.port, "--", "echo", "ran")
+	var out bytes.Buffer
+	cmd.Stdout = &out
+	ct.start(cmd)
+	key, err := os.OpenFile(fifo, os.O_WRONLY, 0) // once ntrack reads, where it waits for a key
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer key.Close()
+	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	ct.ends(cmd, 130)
+	if out.Len() > 0 {
+		t.Errorf("the command has run: %q", &out)
+	}
+}
+
+// When ntrack is killed the command dies, whatever signals it ignores.
+func TestCommandNoOrphan(t *testing.T) {
+	ct := newCommandTest(t)
+	cmd := exec.Command("ntrack", ct.args("listener", "-stubborn", "tcp", "127.0.0.1:"+ct.port)...)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	cmd.Stdout = w
+	ct.start(cmd)
+	_ = w.Close()
+	_ = r.SetReadDeadline(time.Now().Add(patience))
+	lines := bufio.NewReader(r)
+	ct.line(lines, `listener \d+`)
+	ct.listed(1)
+	_ = cmd.Process.Kill()
+	if rest, err := io.ReadAll(lines); err != nil || len(rest) > 0 {
+		t.Fatalf("the command still holds its output: %q, %v", rest, err)
+	}
+}
+
+// A terminal is a pseudo-terminal, and all that has been read from it.
+type terminal struct {
+	commandTest
+	keys, tty *os.File
+	mu        sync.Mutex
+	text      bytes.Buffer
+}
+
+func newTerminal(t *testing.T) *terminal {
+	keys, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var n int
+	rc, err := keys.SyscallConn() // Fd would make it block, and Close wait for a Read
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctlErr := rc.Control(func(fd uintptr) {
+		if err = unix.IoctlSetPointerInt(int(fd), unix.TIOCSPTLCK, 0); err == nil {
+			n, err = unix.IoctlGetInt(int(fd), unix.TIOCGPTN)
+		}
+	})
+	if err != nil || ctlErr != nil {
+		t.Fatal(err, ctlErr)
+	}
+	tty, err := os.OpenFile(fmt.Sprint("/dev/pts/", n), os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	term := &terminal{commandTest: newCommandTest(t), keys: keys, tty: tty}
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		b := make([]byte, 4096)
+		for {
+			n, err := keys.Read(b)
+			term.mu.Lock()
+			term.text.Write(b[:n])
+			term.mu.Unlock()
+			if err != nil {
+				return
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		_ = keys.Close()
+		_ = tty.Close()
+		<-read
+	})
+	return term
+}
+
+// run starts a program that the terminal controls.
+func (t *terminal) run(program string, args ...string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command(program, args...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = t.tty, t.tty, t.tty
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	t.start(cmd)
+	return cmd
+}
+
+func (t *terminal) press(keys string) {
+	t.Helper()
+	if _, err := t.keys.WriteString(keys); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// shows waits until what is on the terminal matches, and returns the last submatch.
+func (t *terminal) shows(pattern string) string {
+	t.Helper()
+	re := regexp.MustCompile("(?m)" + pattern)
+	var m []string
+	t.until("the terminal shows "+pattern, func() bool {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		m = re.FindStringSubmatch(t.text.String())
+		return m != nil
+	})
+	return m[len(m)-1]
+}
+
+// On a terminal its keys reach the command once, by the terminal itself, and ntrack lives on.
+func TestCommandTerminalKeys(t *testing.T) {
+	term := newTerminal(t)
+	cmd := term.run("ntrack", term.args(term.listener()...)...)
+	term.shows(`^listener \d+`)
+	term.listed(1)
+	term.press("\x03")
+	term.shows(`interrupt\r`)
+	term.press("\x1c")
+	term.shows(`quit\r`)
+	// What the terminal does not send comes on.
+	for _, s := range []syscall.Signal{syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGTERM} {
+		if err := cmd.Process.Signal(s); err != nil {
+			t.Fatal(err)
+		}
+		term.shows("^" + s.String())
+	}
+	term.ends(cmd, 3)
+	term.listed(0)
+	for _, s := range []string{"interrupt", "quit"} {
+		if n := strings.Count(term.text.String(), s); n != 1 {
+			t.Errorf("the command got %q %d times\n%s", s, n, &term.text)
+		}
+	}
+	if strings.Contains(term.text.String(), "ntrack: ") {
+		t.Errorf("ntrack had something to say\n%s", &term.text)
+	}
+}
+
+// Ctrl-Z stops and fg resumes both.
+func TestCommandTerminalStop(t *testing.T) {
+	term := newTerminal(t)
+	script := `set -m; ntrack "$@"; echo "stopped $?"; read x; fg; echo "ended $?"`
+	cmd := term.run("bash", append([]string{"-c", script, "bash"}, term.args(term.listener()...)...)...)
+	pid := term.shows(`^listener (\d+)`)
+	state := func(want string) {
+		t.Helper()
+		term.until("the command is in state "+want, func() bool {
+			stat, err := os.ReadFile("/proc/" + pid + "/stat")
+			_, rest, _ := strings.Cut(string(stat), ") ")
+			return err == nil && strings.HasPrefix(rest, want)
+		})
+	}
+	term.listed(1)
+	term.press("\x1a")
+	term.shows(`^stopped 148`)
+	state("T")
+	term.press("\n")
+	state("S")
+	term.press("\x03")
+	term.shows(`interrupt\r`)
+	n, err := strconv.Atoi(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(n, syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	term.shows(`^ended 3`)
+	term.ends(cmd, 0)
+	term.listed(0)
+}
+
+// A terminal that is closed tells only the leader of its session, which ntrack may be.
+func TestCommandTerminalClosed(t *testing.T) {
+	term := newTerminal(t)
+	cmd := term.run("ntrack", append([]string{"announce", "--ready", "none"}, term.args("tail", "-f", "/dev/null")[1:]...)...)
+	term.listed(1)
+	_ = term.keys.Close()
+	term.ends(cmd, 129)
+	term.listed(0)
+}

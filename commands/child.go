@@ -1,0 +1,339 @@
+package commands
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"ntrack/announce"
+)
+
+// This is `ntrack announce KEY --port N -- COMMAND ARGS...`: the COMMAND is a member for as long as
+// it runs and can be reached. ntrack lives as long as it does, never kills it unless --on-lost says
+// so, and ends with its exit code.
+
+// What the end of a command may take.
+const (
+	leaveTime = 2 * time.Second  // to leave after it; a tracker that is away must not hold its exit code back
+	killTime  = 10 * time.Second // between asking it to end and killing it
+)
+
+func childFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "ready", Value: "30s", Usage: "join once COMMAND accepts connections at the port, with a note if it does not within `D`; or udp: once the port is bound, or none: at once"},
+		&cli.StringFlag{Name: "on-lost", Value: "keep", Usage: "`WHAT` to do with COMMAND when the tracker has been away for a whole ttl: keep or kill it"},
+	}
+}
+
+// childOptions are what announce with a COMMAND has more than without.
+type childOptions struct {
+	command    []string // nil without
+	ready      readiness
+	killOnLost bool
+}
+
+func (o *announceOptions) buildChild(c *cli.Context) (err error) {
+	o.command, _ = c.App.Metadata[runs].([]string)
+	if o.command == nil {
+		for _, name := range []string{"ready", "on-lost"} {
+			if c.IsSet(name) {
+				return usage(c, "--%s is about a COMMAND, and there is none after `--`", name)
+			}
+		}
+		return nil
+	}
+	for _, name := range []string{"leave", "numwant", "output", "quiet"} {
+		if c.IsSet(name) {
+			return usage(c, "--%s and a COMMAND exclude each other: standard output is the COMMAND's alone", name)
+		}
+	}
+	port := o.request.Port
+	if port == 0 {
+		port = o.From.Port()
+	}
+	if port == 0 {
+		return usage(c, "a COMMAND needs --port N, to say where it is reached")
+	}
+	if o.ready, err = parseReadiness(c.String("ready"), port); err != nil {
+		return usage(c, "%v", err)
+	}
+	switch what := c.String("on-lost"); what {
+	case "kill", "keep":
+		o.killOnLost = what == "kill"
+	default:
+		return usage(c, "--on-lost %q: kill or keep", announce.Clean(what))
+	}
+	o.request.Want = announce.NoPeers
+	return nil
+}
+
+func (o *announceOptions) runChild(c *cli.Context, s Streams) error {
+	// It runs on whether a tracker answers or not: as if all had, each that does not is told.
+	there := presence{s: s, client: &o.client, serve: o.serve, answers: true}
+	defer there.end()
+	if err := there.begin(c); err != nil {
+		return err
+	}
+	self, err := newSelfFile()
+	if err != nil {
+		s.note("no NTRACK_SELF_FILE: %v", err)
+	}
+	defer self.remove()
+	var signals <-chan os.Signal
+	if s.Signals != nil {
+		signals = s.Signals(childSignals...)
+	}
+	if c.Context.Err() != nil {
+		return context.Cause(c.Context)
+	}
+	ch, err := startChild(o.command, o.environ(self), s)
+	if err != nil {
+		return err
+	}
+
+	ctx, leave := context.WithCancel(context.WithoutCancel(c.Context))
+	defer leave()
+	left, lost := make(chan error, 1), make(chan struct{}, 1)
+	go func() { left <- o.beMember(ctx, s, &there, self, lost) }()
+	told := c.Context.Done() // by a caller that hands no signals over
+	var kill <-chan time.Time
+	for {
+		select {
+		case sig := <-signals:
+			ch.pass(sig)
+		case <-told:
+			told, kill = nil, time.After(killTime)
+			ch.send(syscall.SIGTERM)
+		case <-lost:
+			if kill == nil {
+				s.note("the tracker has been away for a whole ttl: ending %s, as --on-lost kill says", ch.name())
+				kill = time.After(killTime)
+				ch.send(syscall.SIGTERM)
+			}
+		case <-kill:
+			ch.send(syscall.SIGKILL)
+		case err := <-ch.ended:
+			leave()
+			o.awaitLeft(s, left)
+			return ch.result(err)
+		}
+	}
+}
+
+// awaitLeft waits until the peer has left, but not for long.
+func (o *announceOptions) awaitLeft(s Streams, left <-chan error) {
+	select {
+	case err := <-left:
+		if err != nil {
+			s.note("could not leave, the tracker forgets you after the ttl: %v", err)
+		}
+	case <-time.After(leaveTime):
+		s.note("could not leave within %v, the tracker forgets you after the ttl", leaveTime)
+	}
+}
+
+// beMember joins once the child is ready, until ctx ends. With --on-lost kill it tells when the
+// tracker has been away for too long.
+func (o *announceOptions) beMember(ctx context.Context, s Streams, there *presence, self *selfFile, lost chan<- struct{}) error {
+	if !o.ready.wait(ctx, s.note) {
+		return nil
+	}
+	// What is lost has been there before. A tracker that restarts is away for a moment, and watchers
+	// give its peers a ttl to come back: so does this.
+	var away *time.Timer
+	var ttl time.Duration // 0 before it has joined
+	return o.Join(ctx, o.trackers, o.request, func(ev announce.Event, err error) {
+		switch {
+		case err != nil:
+			_ = there.failed(ctx, ev.Tracker, err)
+			if o.killOnLost && ttl > 0 && away == nil && len(there.away) == len(o.trackers) {
+				away = time.AfterFunc(ttl, func() {
+					select {
+					case lost <- struct{}{}:
+					default: // told already
+					}
+				})
+			}
+			return
+		case ev.Type != announce.EventPeers:
+			return
+		}
+		there.answered(ev.Tracker)
+		if away != nil {
+			away.Stop()
+			away = nil
+		}
+		if o.killOnLost {
+			ttl = o.ttl(ctx, ev)
+		}
+		if err := self.write(ev.You); err != nil {
+			s.note("NTRACK_SELF_FILE: %v", err)
+		}
+	})
+}
+
+// ttl is how long the tracker that has told of this event keeps a peer. A stream does not say.
+func (o *announceOptions) ttl(ctx context.Context, ev announce.Event) time.Duration {
+	reply := ev.Reply
+	if reply == nil {
+		var err error
+		if reply, err = o.List(ctx, ev.Tracker, o.key, announce.NoPeers); err != nil {
+			return 150 * time.Second // docs/PROTOCOL.md 12.7
+		}
+	}
+	return max(reply.TTL, reply.Interval*5/2)
+}
+
+// environ is what the child gets to see.
+func (o *announceOptions) environ(self *selfFile) []string {
+	trackers := o.names.trackers
+	if trackers == "" {
+		trackers = o.trackers[0].HostPort()
+	}
+	return append(os.Environ(), "NTRACK_TRACKER="+trackers, "NTRACK_KEY="+o.names.key, "NTRACK_SELF_FILE="+self.path())
+}
+
+// A child is a COMMAND that runs.
+type child struct {
+	cmd *exec.Cmd
+	// ownGroup says that it leads a process group of its own. On a terminal it is in ntrack's, as
+	// what a shell starts in one line is: the terminal sends its signals to all of them, stops and
+	// resumes them together, and lets them read.
+	ownGroup bool
+	ended    chan error
+}
+
+// startChild runs the command with the streams as they are.
+func startChild(command, environ []string, s Streams) (*child, error) {
+	ch := &child{cmd: exec.Command(command[0], command[1:]...), ownGroup: !onTerminal(), ended: make(chan error, 1)}
+	ch.cmd.Env = environ
+	ch.cmd.Stdin, ch.cmd.Stdout, ch.cmd.Stderr = s.In, s.Out, s.Err
+	if r, ok := s.Out.(results); ok {
+		ch.cmd.Stdout = r.Writer
+	}
+	ch.cmd.WaitDelay = time.Second // where a stream is no file, and what the child has started still holds it
+	ch.cmd.SysProcAttr = new(syscall.SysProcAttr)
+	if ch.ownGroup {
+		leadGroup(ch.cmd.SysProcAttr)
+	}
+	dieWithParent(ch.cmd.SysProcAttr)
+	started := make(chan error)
+	go func() {
+		// To Linux the parent is the thread, and the child dies with that (go.dev/issue/27505). This
+		// one is kept for as long as the child lives.
+		runtime.LockOSThread()
+		err := ch.cmd.Start()
+		started <- err
+		if err == nil {
+			ch.ended <- ch.cmd.Wait()
+		}
+	}()
+	if err := <-started; err != nil {
+		return nil, &cannotRun{command[0], err}
+	}
+	return ch, nil
+}
+
+func (ch *child) name() string { return announce.Clean(ch.cmd.Args[0]) }
+
+// pass passes on a signal that ntrack has got, unless the terminal has sent it to the child too.
+func (ch *child) pass(sig os.Signal) {
+	if ch.ownGroup || !fromTerminal(sig) {
+		ch.send(sig)
+	}
+}
+
+// send sends a signal to the child and, where it has a group, to that.
+func (ch *child) send(sig os.Signal) {
+	if ch.ownGroup {
+		signalGroup(ch.cmd.Process, sig)
+	} else {
+		signalProcess(ch.cmd.Process, sig)
+	}
+}
+
+// result is the child's exit code as an error, after Wait.
+func (ch *child) result(err error) error {
+	state := ch.cmd.ProcessState
+	if state == nil {
+		return err
+	}
+	if ws, ok := state.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
+		return commandEnded{128 + int(ws.Signal())}
+	}
+	return commandEnded{state.ExitCode()}
+}
+
+// commandEnded says that a COMMAND has run; its exit code is ours.
+type commandEnded struct{ code int }
+
+func (e commandEnded) Error() string { return fmt.Sprintf("exit code %d", e.code) }
+
+// cannotRun says that a COMMAND has not run at all.
+type cannotRun struct {
+	command string
+	err     error
+}
+
+func (e *cannotRun) notFound() bool {
+	return errors.Is(e.err, exec.ErrNotFound) || errors.Is(e.err, fs.ErrNotExist)
+}
+
+func (e *cannotRun) Error() string {
+	cause := e.err
+	if lookup, ok := errors.AsType[*exec.Error](cause); ok {
+		cause = lookup.Err
+	}
+	if path, ok := errors.AsType[*fs.PathError](cause); ok {
+		cause = path.Err
+	}
+	return fmt.Sprintf("cannot run %s: %v", announce.Clean(e.command), cause)
+}
+
+// A selfFile tells the child its own endpoint as the tracker sees it, once that is known. It is in
+// a directory for this user alone. A nil selfFile is none.
+type selfFile struct{ dir, text string }
+
+func newSelfFile() (*selfFile, error) {
+	dir, err := os.MkdirTemp("", "ntrack-")
+	if err != nil {
+		return nil, err
+	}
+	return &selfFile{dir: dir}, nil
+}
+
+func (f *selfFile) path() string {
+	if f == nil {
+		return ""
+	}
+	return filepath.Join(f.dir, "self")
+}
+
+func (f *selfFile) write(you []netip.AddrPort) error {
+	var text strings.Builder
+	for _, a := range you {
+		fmt.Fprintln(&text, a)
+	}
+	if f == nil || text.String() == f.text {
+		return nil
+	}
+	f.text = text.String()
+	return writeFile(f.path(), f.text, 0o600)
+}
+
+func (f *selfFile) remove() {
+	if f != nil {
+		_ = os.RemoveAll(f.dir)
+	}
+}

@@ -1,0 +1,23 @@
+//go:build !unix
+
+package commands
+
+import (
+	"os"
+	"syscall"
+)
+
+// There are no process groups here, and no signals but Ctrl-C, which the console sends to every
+// process it has.
+
+var childSignals = []os.Signal{os.Interrupt, syscall.SIGTERM}
+
+func fromTerminal(sig os.Signal) bool { return sig == os.Interrupt }
+
+func onTerminal() bool { return true }
+
+func leadGroup(*syscall.SysProcAttr) {}
+
+func signalGroup(p *os.Process, sig os.Signal) { signalProcess(p, sig) }
+
+func signalProcess(p *os.Process, _ os.Signal) { _ = p.Kill() }
