@@ -3,12 +3,12 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"net/http/httptest"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ntrack/announce"
+	"ntrack/commands"
 	"ntrack/tracker"
 )
 
@@ -145,28 +146,31 @@ func TestCommandSignals(t *testing.T) {
 	ct.listed(0)
 }
 
-// A signal that is there before the command runs keeps it from running.
-func TestCommandSignalBefore(t *testing.T) {
+// Whoever runs a command without handing signals over ends it by its context, and before it has
+// begun, too.
+func TestCommandContext(t *testing.T) {
 	ct := newCommandTest(t)
-	fifo := filepath.Join(t.TempDir(), "key")
-	if err := unix.Mkfifo(fifo, 0o600); err != nil {
-		t.Fatal(err)
+	run := func(ctx context.Context, out io.Writer) int {
+		args := append([]string{"ntrack"}, ct.args("sh", "-c", "echo ran; exec tail -f /dev/null")...)
+		return commands.Main(ctx, args, commands.Streams{Out: out, Err: io.Discard})
 	}
-	cmd := exec.Command("ntrack", "announce", "--key-file", fifo, "--port", ct.port, "--", "echo", "ran")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	r, w := io.Pipe()
+	ran := make(chan int)
+	go func() { ran <- run(ctx, w) }()
+	ct.line(bufio.NewReader(r), "ran")
+	cancel(commands.Interrupted{Signal: syscall.SIGINT})
+	select {
+	case code := <-ran:
+		if code != 143 {
+			t.Errorf("exit code %d, want that of SIGTERM", code)
+		}
+	case <-time.After(patience):
+		t.Fatalf("the command is not ended within %v", patience)
+	}
 	var out bytes.Buffer
-	cmd.Stdout = &out
-	ct.start(cmd)
-	key, err := os.OpenFile(fifo, os.O_WRONLY, 0) // once ntrack reads, where it waits for a key
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer key.Close()
-	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
-		t.Fatal(err)
-	}
-	ct.ends(cmd, 130)
-	if out.Len() > 0 {
-		t.Errorf("the command has run: %q", &out)
+	if code := run(ctx, &out); code != 130 || out.Len() > 0 {
+		t.Errorf("interrupted before: exit code %d, results %q", code, &out)
 	}
 }
 
@@ -282,10 +286,13 @@ func TestCommandTerminalKeys(t *testing.T) {
 	cmd := term.run("ntrack", term.args(term.listener()...)...)
 	term.shows(`^listener \d+`)
 	term.listed(1)
-	term.press("\x03")
-	term.shows(`interrupt\r`)
-	term.press("\x1c")
-	term.shows(`quit\r`)
+	// The command has acted upon a key before ntrack does: two signals would not be taken for one.
+	for keys, shown := range map[string]string{"\x03": `interrupt\r`, "\x1c": `quit\r`} {
+		_ = cmd.Process.Signal(syscall.SIGSTOP)
+		term.press(keys)
+		term.shows(shown)
+		_ = cmd.Process.Signal(syscall.SIGCONT)
+	}
 	// What the terminal does not send comes on.
 	for _, s := range []syscall.Signal{syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGTERM} {
 		if err := cmd.Process.Signal(s); err != nil {
