@@ -7,8 +7,9 @@
 //	for _, p := range reply.Peers { dial(p.Endpoint) }
 //
 // [Client.Announce] joins once, [Client.Join] stays until its context ends, [Client.Watch] tells
-// who comes and goes, [Client.List] looks without joining. All of them speak to any tracker that
-// [ParseTracker] can name: a native one, or a BitTorrent tracker over HTTP(S).
+// who comes and goes, [Client.Gather] waits until enough are there, [Client.List] looks without
+// joining. All of them speak to any tracker that [ParseTracker] can name: a native one, or a
+// BitTorrent tracker over HTTP(S).
 //
 // # The protocol
 //
