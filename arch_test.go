@@ -33,6 +33,7 @@ var guests = map[string][]string{
 	"github.com/urfave/cli/v2":          {"ntrack/commands"},
 	"github.com/olekukonko/tablewriter": {"ntrack/output"},
 	"github.com/jackpal/bencode-go":     {"ntrack/announce"},
+	"golang.org/x/term":                 {"ntrack/commands"},
 	"golang.org/x/sys":                  {"ntrack/announce", "ntrack/bench", "ntrack/commands", "ntrack/tracker/door"},
 }
 

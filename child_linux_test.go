@@ -196,15 +196,15 @@ func TestCommandNoOrphan(t *testing.T) {
 	}
 }
 
-// A terminal is a pseudo-terminal, and all that has been read from it.
-type terminal struct {
+// A console is a pseudo-terminal, and all that has been read from it.
+type console struct {
 	commandTest
 	keys, tty *os.File
 	mu        sync.Mutex
 	text      bytes.Buffer
 }
 
-func newTerminal(t *testing.T) *terminal {
+func newConsole(t *testing.T) *console {
 	keys, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -226,7 +226,7 @@ func newTerminal(t *testing.T) *terminal {
 	if err != nil {
 		t.Fatal(err)
 	}
-	term := &terminal{commandTest: newCommandTest(t), keys: keys, tty: tty}
+	term := &console{commandTest: newCommandTest(t), keys: keys, tty: tty}
 	read := make(chan struct{})
 	go func() {
 		defer close(read)
@@ -250,7 +250,7 @@ func newTerminal(t *testing.T) *terminal {
 }
 
 // run starts a program that the terminal controls.
-func (t *terminal) run(program string, args ...string) *exec.Cmd {
+func (t *console) run(program string, args ...string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.Command(program, args...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = t.tty, t.tty, t.tty
@@ -259,7 +259,7 @@ func (t *terminal) run(program string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-func (t *terminal) press(keys string) {
+func (t *console) press(keys string) {
 	t.Helper()
 	if _, err := t.keys.WriteString(keys); err != nil {
 		t.Fatal(err)
@@ -267,7 +267,7 @@ func (t *terminal) press(keys string) {
 }
 
 // shows waits until what is on the terminal matches, and returns the last submatch.
-func (t *terminal) shows(pattern string) string {
+func (t *console) shows(pattern string) string {
 	t.Helper()
 	re := regexp.MustCompile("(?m)" + pattern)
 	var m []string
@@ -282,7 +282,7 @@ func (t *terminal) shows(pattern string) string {
 
 // On a terminal its keys reach the command once, by the terminal itself, and ntrack lives on.
 func TestCommandTerminalKeys(t *testing.T) {
-	term := newTerminal(t)
+	term := newConsole(t)
 	cmd := term.run("ntrack", term.args(term.listener()...)...)
 	term.shows(`^listener \d+`)
 	term.listed(1)
@@ -314,7 +314,7 @@ func TestCommandTerminalKeys(t *testing.T) {
 
 // Ctrl-Z stops and fg resumes both.
 func TestCommandTerminalStop(t *testing.T) {
-	term := newTerminal(t)
+	term := newConsole(t)
 	script := `set -m; ntrack "$@"; echo "stopped $?"; read x; fg; echo "ended $?"`
 	cmd := term.run("bash", append([]string{"-c", script, "bash"}, term.args(term.listener()...)...)...)
 	pid := term.shows(`^listener (\d+)`)
@@ -348,7 +348,7 @@ func TestCommandTerminalStop(t *testing.T) {
 
 // A terminal that is closed tells only the leader of its session, which ntrack may be.
 func TestCommandTerminalClosed(t *testing.T) {
-	term := newTerminal(t)
+	term := newConsole(t)
 	cmd := term.run("ntrack", append([]string{"announce", "--ready", "none"}, term.args("tail", "-f", "/dev/null")[1:]...)...)
 	term.listed(1)
 	_ = term.keys.Close()

@@ -97,7 +97,7 @@ func (o *announceOptions) runChild(c *cli.Context, s Streams) error {
 	if c.Context.Err() != nil {
 		return context.Cause(c.Context)
 	}
-	ch, err := startChild(o.command, o.environ(self), s)
+	ch, err := startChild(o.command, append(o.environ(), "NTRACK_SELF_FILE="+self.path()), s)
 	if err != nil {
 		return err
 	}
@@ -193,15 +193,6 @@ func (o *announceOptions) ttl(ctx context.Context, ev announce.Event) time.Durat
 		}
 	}
 	return max(reply.TTL, reply.Interval*5/2)
-}
-
-// environ is what the child gets to see.
-func (o *announceOptions) environ(self *selfFile) []string {
-	trackers := o.names.trackers
-	if trackers == "" {
-		trackers = o.trackers[0].HostPort()
-	}
-	return append(os.Environ(), "NTRACK_TRACKER="+trackers, "NTRACK_KEY="+o.names.key, "NTRACK_SELF_FILE="+self.path())
 }
 
 // A child is a COMMAND that runs.

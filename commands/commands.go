@@ -68,7 +68,7 @@ var exitCodes = []exitCode{
 	{2, "usage: the command line is wrong", is[*usageError]},
 	{3, "the tracker is unreachable", is[*announce.UnreachableError]},
 	{4, "the tracker refused", is[*announce.Failure]},
-	{5, "the condition was not met in time", func(error) bool { return false }}, // reserved: nothing waits for one yet
+	{5, "the condition was not met in time", func(err error) bool { return errors.Is(err, errTimeUp) }},
 	{127, "the COMMAND of announce is not found", func(err error) bool { e, ok := errors.AsType[*cannotRun](err); return ok && e.notFound() }},
 	{126, "the COMMAND of announce cannot be run", is[*cannotRun]},
 	{129, "interrupted by SIGHUP", interruptedBy(syscall.SIGHUP)},

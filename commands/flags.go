@@ -86,6 +86,7 @@ func (o *client) build(c *cli.Context, s Streams) error {
 	if len(o.trackers) == 0 {
 		o.trackers = []announce.Tracker{{}}
 	}
+	o.names.trackers = strings.Join(names, ",")
 	var err error
 	if len(args) == 1 {
 		if o.key, err = announce.ParseKey(args[0]); err != nil {
@@ -93,7 +94,6 @@ func (o *client) build(c *cli.Context, s Streams) error {
 		}
 		o.names.key = args[0]
 	}
-	o.names.trackers = strings.Join(names, ",")
 	o.format = output.Format(c.String("output"))
 	switch o.format {
 	case output.Table, output.JSON, output.Text:
@@ -134,6 +134,15 @@ func (o *client) needKey(c *cli.Context) error {
 		return usage(c, "the KEY is missing: ntrack %s [TRACKER] KEY", c.Command.Name)
 	}
 	return nil
+}
+
+// environ is the environment of a command that is run: ntrack finds the same track in it.
+func (o *client) environ() []string {
+	trackers := o.names.trackers
+	if trackers == "" {
+		trackers = o.trackers[0].HostPort()
+	}
+	return append(os.Environ(), "NTRACK_TRACKER="+trackers, "NTRACK_KEY="+o.names.key)
 }
 
 // readToken reads an access token, which has to fit into a header field.

@@ -5,6 +5,7 @@ package commands
 import (
 	"os"
 	"syscall"
+	"time"
 )
 
 // There are no process groups here, and no signals but Ctrl-C, which the console sends to every
@@ -21,3 +22,5 @@ func leadGroup(*syscall.SysProcAttr) {}
 func signalGroup(p *os.Process, sig os.Signal) { signalProcess(p, sig) }
 
 func signalProcess(p *os.Process, _ os.Signal) { _ = p.Kill() }
+
+func killGroup(*os.Process, time.Duration) {}

@@ -5,6 +5,7 @@ package commands
 import (
 	"os"
 	"syscall"
+	"time"
 )
 
 // childSignals are those that a command under announce gets to see, and ntrack does not act upon.
@@ -33,3 +34,14 @@ func signalGroup(leader *os.Process, sig os.Signal) {
 }
 
 func signalProcess(p *os.Process, sig os.Signal) { _ = p.Signal(sig) }
+
+// killGroup waits until nobody is left in a group whose leader has ended, and kills who still is
+// after so long.
+func killGroup(leader *os.Process, after time.Duration) {
+	for end := time.Now().Add(after); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if syscall.Kill(-leader.Pid, 0) == syscall.ESRCH {
+			return
+		}
+	}
+	signalGroup(leader, syscall.SIGKILL)
+}

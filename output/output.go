@@ -68,6 +68,31 @@ type Event struct {
 	Peer  string `json:"peer"`
 }
 
+// Change is what watch --exec tells its command on standard input.
+type Change struct {
+	// Event is join or leave, of Peer; or peers, with a Peer that is null: the list at the start, or
+	// several changes at once.
+	Event string  `json:"event"`
+	Peer  *string `json:"peer"`
+	Key   string  `json:"key"`
+	// Tracker is the first one asked, Trackers are all where there are several.
+	Tracker  string   `json:"tracker"`
+	Trackers []string `json:"trackers,omitempty"`
+	// Changes are all that came since the last run, leaves first; Peers is the whole list now, sorted.
+	Changes []Event  `json:"changes"`
+	Peers   []string `json:"peers"`
+}
+
+// Gathering is the result of watch --min.
+type Gathering struct {
+	// Rank is the place of your own endpoint in Peers, from 0; null when you only looked.
+	Rank *int `json:"rank"`
+	// Size is how many Peers there are.
+	Size int `json:"size"`
+	// Peers are all, yourself included, sorted the same way for everybody.
+	Peers []string `json:"peers"`
+}
+
 // WriteReply writes the peers of a track, as the trackers (one at least) told them, and where a
 // table has room for it also yourself.
 func WriteReply(w io.Writer, f Format, trackers []announce.Tracker, r *announce.Reply) error {
@@ -79,9 +104,9 @@ func WriteReply(w io.Writer, f Format, trackers []announce.Tracker, r *announce.
 	return writePeers(w, f, trackers, r, peers)
 }
 
-// WritePeers writes the peers a watch has come to see under key.
-func WritePeers(w io.Writer, f Format, trackers []announce.Tracker, key announce.Key, peers []netip.AddrPort) error {
-	return writePeers(w, f, trackers, &announce.Reply{Key: key, Count: len(peers)}, peers)
+// WritePeers writes the peers a watch has come to see under key, besides your own endpoints.
+func WritePeers(w io.Writer, f Format, trackers []announce.Tracker, key announce.Key, you, peers []netip.AddrPort) error {
+	return writePeers(w, f, trackers, &announce.Reply{Key: key, Endpoints: you, Count: len(you) + len(peers)}, peers)
 }
 
 func writePeers(w io.Writer, f Format, trackers []announce.Tracker, r *announce.Reply, peers []netip.AddrPort) error {
@@ -143,6 +168,51 @@ func WriteEvent(w io.Writer, f Format, event announce.EventType, peer netip.Addr
 	}
 	_, err := fmt.Fprintf(w, "%s %s\n", event, peer)
 	return err
+}
+
+// NewChange compares two sorted lists; before is nil at the start.
+func NewChange(trackers []announce.Tracker, key announce.Key, before, now []netip.AddrPort) Change {
+	c := Change{Event: string(announce.EventPeers), Key: key.String(), Tracker: trackers[0].String(),
+		Trackers: several(names(trackers)), Changes: []Event{}, Peers: lines(now)}
+	differ := func(event announce.EventType, list, other []netip.AddrPort) {
+		for _, p := range list {
+			if _, both := slices.BinarySearchFunc(other, p, netip.AddrPort.Compare); !both {
+				c.Changes = append(c.Changes, Event{string(event), p.String()})
+			}
+		}
+	}
+	differ(announce.EventLeave, before, now)
+	differ(announce.EventJoin, now, before)
+	if before != nil && len(c.Changes) == 1 {
+		c.Event, c.Peer = c.Changes[0].Event, &c.Changes[0].Peer
+	}
+	return c
+}
+
+// WriteChange writes it as an object on one line.
+func WriteChange(w io.Writer, c Change) error { return writeJSON(w, c) }
+
+// WriteGathering writes who has met; rank is below 0 for who only looked.
+func WriteGathering(w io.Writer, f Format, rank int, peers []netip.AddrPort) error {
+	switch f {
+	case JSON:
+		out := Gathering{Size: len(peers), Peers: lines(peers)}
+		if rank >= 0 {
+			out.Rank = &rank
+		}
+		return writeJSON(w, out)
+	case Text:
+		return writeLines(w, lines(peers))
+	}
+	var rows [][]string
+	for i, p := range peers {
+		note := ""
+		if i == rank {
+			note = "you"
+		}
+		rows = append(rows, []string{strconv.Itoa(i), p.String(), announce.ScopeOf(p.Addr()).String(), note})
+	}
+	return writeTable(w, []string{"RANK", "PEER", "SCOPE", "NOTE"}, rows)
 }
 
 func lines(peers []netip.AddrPort) []string {

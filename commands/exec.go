@@ -1,0 +1,109 @@
+package commands
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net/netip"
+	"os/exec"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"ntrack/announce"
+	"ntrack/output"
+)
+
+// A runner runs the command of --exec, one run at a time. It remembers two lists, the one that the
+// last run was given and the newest, so that a slow command holds up nothing and costs nothing.
+type runner struct {
+	*watchOptions
+	s      Streams
+	newest chan []netip.AddrPort
+	ended  chan struct{}
+}
+
+func startRunner(ctx context.Context, s Streams, o *watchOptions) *runner {
+	r := &runner{o, s, make(chan []netip.AddrPort, 1), make(chan struct{})}
+	go func() {
+		defer close(r.ended)
+		r.loop(ctx)
+	}()
+	return r
+}
+
+func (r *runner) tell(ev announce.Event) error {
+	select {
+	case <-r.newest:
+	default:
+	}
+	r.newest <- ev.Peers
+	return nil
+}
+
+// end waits for the end of the last run, which the end of the context brings about.
+func (r *runner) end() { <-r.ended }
+
+func (r *runner) loop(ctx context.Context) {
+	var last []netip.AddrPort // nil before the first run
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-r.newest:
+			change := output.NewChange(r.trackers, r.key, last, now)
+			if last != nil && len(change.Changes) == 0 {
+				continue // who came during a run and left again is no change
+			}
+			if err := r.run(ctx, change); err != nil && ctx.Err() == nil {
+				r.s.note("--exec: %v; going on", err)
+			}
+			last = append([]netip.AddrPort{}, now...)
+		}
+	}
+}
+
+const (
+	// killAfter is how long a run that is told to end may take, and how long one that has ended may
+	// leave its standard input open.
+	killAfter = 2 * time.Second
+	// maxVariable bounds NTRACK_PEERS. Linux refuses to run a command with a variable above 128 KiB.
+	maxVariable = 64 << 10
+)
+
+func (r *runner) run(ctx context.Context, change output.Change) error {
+	var stdin bytes.Buffer
+	if err := output.WriteChange(&stdin, change); err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, "sh", "-c", r.exec)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = &stdin, r.s.Out, r.s.Err
+	if f, ok := file(r.s.Out); ok {
+		cmd.Stdout = f
+	}
+	peer := ""
+	if change.Peer != nil {
+		peer = *change.Peer
+	}
+	cmd.Env = append(r.environ(), "NTRACK_EVENT="+change.Event, "NTRACK_PEER="+peer)
+	if peers := "NTRACK_PEERS=" + strings.Join(change.Peers, " "); len(peers) <= maxVariable {
+		cmd.Env = append(cmd.Env, peers)
+	} else { // nor that of a watch around this one
+		cmd.Env = slices.DeleteFunc(cmd.Env, func(v string) bool { return strings.HasPrefix(v, "NTRACK_PEERS=") })
+	}
+	// It leads a process group, so that what it has started ends with it. On a terminal it can
+	// write, but not ask.
+	cmd.SysProcAttr = new(syscall.SysProcAttr)
+	leadGroup(cmd.SysProcAttr)
+	cmd.Cancel = func() error { signalGroup(cmd.Process, syscall.SIGTERM); return nil }
+	cmd.WaitDelay = killAfter
+	err := cmd.Run()
+	if ctx.Err() != nil && cmd.Process != nil {
+		killGroup(cmd.Process, killAfter)
+	}
+	if errors.Is(err, exec.ErrWaitDelay) {
+		return nil // a child of its own still has what it was given to read
+	}
+	return err
+}

@@ -1,0 +1,347 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"ntrack/announce"
+	"ntrack/tracker"
+)
+
+// What the program does on a terminal is tested on one: a real pseudo-terminal, with a program at
+// its other end that shows what a user would see.
+
+// A terminal is the user's end of a pseudo-terminal with a program on it.
+type terminal struct {
+	t    *testing.T
+	file *os.File
+	cmd  *exec.Cmd
+
+	mu       sync.Mutex
+	columns  int
+	lines    [][]byte // what is on the screen
+	row, col int      // where the cursor is
+	escape   []byte   // begun
+	unknown  string   // what it does not understand
+}
+
+// onTerminal runs ntrack on a terminal of that kind and size.
+func onTerminal(t *testing.T, kind string, columns, lines int, args ...string) *terminal {
+	t.Helper()
+	user, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fd := int(user.Fd())
+	if err := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0); err != nil {
+		t.Fatal(err)
+	}
+	n, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	program, err := os.OpenFile(fmt.Sprint("/dev/pts/", n), os.O_RDWR|syscall.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer program.Close()
+	x := &terminal{t: t, file: user, cmd: exec.Command("ntrack", args...)}
+	x.resize(columns, lines)
+	x.cmd.Stdin, x.cmd.Stdout, x.cmd.Stderr = program, program, program
+	x.cmd.Env = append(os.Environ(), "TERM="+kind, "GORACE=atexit_sleep_ms=0")
+	x.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	if err := x.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	shown := make(chan struct{})
+	go func() {
+		defer close(shown)
+		b := make([]byte, 4096)
+		for {
+			n, err := user.Read(b) // EIO once the program has ended
+			x.mu.Lock()
+			x.show(b[:n])
+			x.mu.Unlock()
+			if err != nil {
+				return
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		if x.cmd.ProcessState == nil {
+			_ = x.cmd.Process.Kill()
+			_ = x.cmd.Wait()
+		}
+		<-shown
+		_ = user.Close()
+	})
+	return x
+}
+
+// resize changes the size of the screen. What it held is gone, as on a terminal that is cleared;
+// the cursor stays where it is.
+func (x *terminal) resize(columns, lines int) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	old := x.lines
+	x.columns, x.lines = columns, make([][]byte, lines)
+	if cut := max(0, min(len(old), x.row+1)-lines); len(old) > 0 { // what does not fit goes above
+		copy(x.lines, old[cut:])
+		x.row -= cut
+	}
+	if err := unix.IoctlSetWinsize(int(x.file.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: uint16(lines), Col: uint16(columns)}); err != nil {
+		x.t.Fatal(err)
+	}
+}
+
+// show does what a terminal does with what it is sent.
+func (x *terminal) show(b []byte) {
+	for _, c := range b {
+		switch {
+		case len(x.escape) > 0:
+			if x.escape = append(x.escape, c); c >= '@' && c != '[' {
+				x.control(string(x.escape))
+				x.escape = nil
+			}
+		case c == '\x1b':
+			x.escape = []byte{c}
+		case c == '\r':
+			x.col = 0
+		case c == '\n':
+			x.down()
+		case c < ' ' || c > '~':
+			x.unknown = fmt.Sprintf("%q", c)
+		default:
+			if x.col == x.columns {
+				x.col = 0
+				x.down()
+			}
+			line := x.lines[x.row]
+			for len(line) <= x.col {
+				line = append(line, ' ')
+			}
+			line[x.col] = c
+			x.lines[x.row] = line
+			x.col++
+		}
+	}
+}
+
+func (x *terminal) down() {
+	if x.row++; x.row == len(x.lines) {
+		x.lines = append(x.lines[1:], nil)
+		x.row--
+	}
+}
+
+func (x *terminal) control(escape string) {
+	var n int
+	switch _, err := fmt.Sscanf(escape, "\x1b[%dA", &n); {
+	case err == nil && strings.HasSuffix(escape, "A"):
+		x.row = max(0, x.row-n)
+	case escape == "\x1b[K" || escape == "\x1b[J":
+		x.lines[x.row] = x.lines[x.row][:min(x.col, len(x.lines[x.row]))]
+		for i := x.row + 1; i < len(x.lines) && escape == "\x1b[J"; i++ {
+			x.lines[i] = nil
+		}
+	default:
+		x.unknown = fmt.Sprintf("%q", escape)
+	}
+}
+
+// screen is what is on the screen, down to the cursor, which is shown as a _.
+func (x *terminal) screen() string {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.unknown != "" {
+		x.t.Fatalf("the terminal was sent %s", x.unknown)
+	}
+	text := string(bytes.Join(x.lines[:x.row], []byte("\n"))) + "\n" + string(x.lines[x.row]) + "_"
+	for _, below := range x.lines[x.row+1:] {
+		if len(below) > 0 {
+			text += "\n" + string(below)
+		}
+	}
+	return regexp.MustCompile(`\d\d:\d\d:\d\d`).ReplaceAllString(strings.TrimPrefix(text, "\n"), "12:00:00")
+}
+
+// waitFor waits until the screen is like that.
+func (x *terminal) waitFor(want string) {
+	x.t.Helper()
+	for deadline := time.Now().Add(patience); x.screen() != want; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			x.t.Fatalf("on the screen there is\n%s\nwant\n%s", x.screen(), want)
+		}
+	}
+}
+
+// types types keys.
+func (x *terminal) types(keys string) {
+	if _, err := x.file.WriteString(keys); err != nil {
+		x.t.Fatal(err)
+	}
+}
+
+func (x *terminal) ends(code int) {
+	x.t.Helper()
+	if err := x.cmd.Wait(); exitCode(err) != code {
+		x.t.Errorf("exit code %d (%v), want %d", exitCode(err), err, code)
+	}
+}
+
+// local is a tracker, and who joins and leaves the key lobby there.
+func local(t *testing.T) (srv *httptest.Server, join, leave func(ports ...uint16)) {
+	t.Helper()
+	srv = httptest.NewServer(tracker.Handler(new(tracker.Tracker)))
+	t.Cleanup(func() { stop(srv) })
+	at, err := announce.ParseTracker(srv.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := announce.ParseKey("lobby")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var c announce.Client
+	t.Cleanup(c.Close)
+	join = func(ports ...uint16) {
+		t.Helper()
+		for _, port := range ports {
+			if _, err := c.Announce(t.Context(), at, announce.Request{Key: key, Port: port}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	leave = func(ports ...uint16) {
+		t.Helper()
+		for _, port := range ports {
+			if err := c.Leave(t.Context(), at, announce.Request{Key: key, Port: port}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	return srv, join, leave
+}
+
+// stop ends a tracker, and event streams with it.
+func stop(srv *httptest.Server) {
+	_ = srv.Listener.Close()
+	srv.CloseClientConnections()
+	srv.Close()
+}
+
+// On a terminal watch is a table that changes in place.
+func TestLiveTable(t *testing.T) {
+	srv, join, leave := local(t)
+	x := onTerminal(t, "xterm", 80, 24, "watch", srv.URL, "lobby", "--every", "100ms", "--port", "4000")
+	x.waitFor("" +
+		"PEER             SCOPE      NOTE\n" +
+		"127.0.0.1:4000   loopback   you\n" +
+		"1 peer\n_")
+	join(4001)
+	x.waitFor("" +
+		"PEER             SCOPE      NOTE\n" +
+		"127.0.0.1:4000   loopback   you\n" +
+		"127.0.0.1:4001   loopback   joined 12:00:00\n" +
+		"2 peers; 12:00:00 join 127.0.0.1:4001\n_")
+	leave(4001)
+	x.waitFor("" +
+		"PEER             SCOPE      NOTE\n" +
+		"127.0.0.1:4000   loopback   you\n" +
+		"1 peer; 12:00:00 leave 127.0.0.1:4001\n_")
+
+	// The window gets smaller, and has no room for all of them; then larger again.
+	x.resize(34, 8)
+	join(4001, 4002, 4003, 4004, 4005, 4006)
+	x.waitFor("" +
+		"PEER             SCOPE      NOTE\n" +
+		"127.0.0.1:4000   loopback   you\n" +
+		"127.0.0.1:4001   loopback   joine\n" + // cut short
+		"127.0.0.1:4002   loopback   joine\n" +
+		"127.0.0.1:4003   loopback   joine\n" +
+		"... and 3 more\n" +
+		"7 peers; 12:00:00 join 127.0.0.1:\n_")
+	x.resize(100, 30)
+	table := "PEER             SCOPE      NOTE\n" +
+		"127.0.0.1:4000   loopback   you\n" +
+		"127.0.0.1:4001   loopback   joined 12:00:00\n" +
+		"127.0.0.1:4002   loopback   joined 12:00:00\n" +
+		"127.0.0.1:4003   loopback   joined 12:00:00\n" +
+		"127.0.0.1:4004   loopback   joined 12:00:00\n" +
+		"127.0.0.1:4005   loopback   joined 12:00:00\n" +
+		"127.0.0.1:4006   loopback   joined 12:00:00\n" +
+		"7 peers; 12:00:00 join 127.0.0.1:4006\n_"
+	x.waitFor(table)
+
+	// Notes stand above the table.
+	stop(srv)
+	gone := "ntrack: tracker " + srv.Listener.Addr().String() + " is unreachable: connection refused; trying again until it is back"
+	x.waitFor(gone + "\n" + table)
+
+	// Ctrl-C leaves the last table where it is, without the ^C that the terminal shows, and the
+	// cursor below.
+	x.types("\x03")
+	x.ends(130)
+	x.waitFor(gone + "\n" + table)
+}
+
+// A shell had the terminal in between: the table is drawn again below what it wrote.
+func TestLiveTableContinued(t *testing.T) {
+	srv, join, _ := local(t)
+	join(4000)
+	x := onTerminal(t, "xterm", 80, 24, "watch", srv.URL, "lobby", "--every", "100ms")
+	table := "PEER             SCOPE      NOTE\n127.0.0.1:4000   loopback\n1 peer\n"
+	x.waitFor(table + "_")
+	if err := x.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	x.mu.Lock()
+	x.show([]byte("[1]+  Stopped\r\n$ fg\r\n"))
+	x.mu.Unlock()
+	if err := x.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	x.waitFor(table + "[1]+  Stopped\n$ fg\n" + table + "_")
+	if err := x.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	x.ends(143)
+	x.waitFor(table + "[1]+  Stopped\n$ fg\n" + table + "_")
+}
+
+// A terminal that cannot move its cursor, and -o text, get lines.
+func TestNoLiveTable(t *testing.T) {
+	srv, join, _ := local(t)
+	join(4000)
+	x := onTerminal(t, "dumb", 80, 24, "watch", srv.URL, "lobby")
+	x.waitFor("join 127.0.0.1:4000\n_")
+	x = onTerminal(t, "xterm", 80, 24, "watch", srv.URL, "lobby", "-q")
+	x.waitFor("join 127.0.0.1:4000\n_")
+}
+
+// While a barrier waits, the table shows who is there; what it prints in the end takes its place.
+func TestLiveTableGather(t *testing.T) {
+	srv, join, _ := local(t)
+	x := onTerminal(t, "xterm", 80, 24, "watch", srv.URL, "lobby", "--port", "4001", "--min", "2")
+	x.waitFor("" +
+		"PEER             SCOPE      NOTE\n" +
+		"127.0.0.1:4001   loopback   you\n" +
+		"1 of 2 peers\n_")
+	join(4000)
+	x.ends(0)
+	x.waitFor("" +
+		"RANK   PEER             SCOPE      NOTE\n" +
+		"0      127.0.0.1:4000   loopback\n" +
+		"1      127.0.0.1:4001   loopback   you\n_")
+}
