@@ -132,6 +132,36 @@ func TestLeaveBoth(t *testing.T) {
 	})
 }
 
+// An announce that is under way when its member leaves does not come after the leave.
+func TestLeaveInTheMiddle(t *testing.T) {
+	for name, h := range map[string]http.Handler{
+		"a stream":    tracker.Handler(&tracker.Tracker{Interval: time.Minute}),
+		"an announce": polled(&tracker.Tracker{Interval: time.Minute}),
+	} {
+		for _, slow := range []time.Duration{500 * time.Millisecond, 3 * time.Second} {
+			t.Run(fmt.Sprintf("%s, %v", name, slow), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					p, k := new(pipes), key(t, "k")
+					p.start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+						time.Sleep(slow) // and then does what it was asked, whoever has gone meanwhile
+						h.ServeHTTP(w, r)
+					}))
+					defer p.stop()
+					leave := join(t, p.client("192.0.2.1"), one, k, 4000)
+					time.Sleep(100 * time.Millisecond)
+					if err := leave(); err != nil {
+						t.Error(err)
+					}
+					time.Sleep(10 * time.Second)
+					if got := who(t, p, k); got != "" {
+						t.Errorf("after leaving the tracker lists %q", got)
+					}
+				})
+			})
+		}
+	}
+}
+
 // A member is not kept by looking less often than it has to renew.
 func TestMemberRenews(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -22,8 +22,10 @@ const (
 	// comeBack is the time over which every thousand peers spread their return to a tracker that
 	// has ended its streams.
 	comeBack = 2 * time.Second
-	// leaving bounds how long leaving takes.
-	leaving = 5 * time.Second
+	// leaving bounds how long leaving takes, and crossing how long it waits for the answer to an
+	// announce that is under way: whoever is listed by that has to leave after it.
+	leaving  = 5 * time.Second
+	crossing = time.Second
 )
 
 // session is a watch's dealings with one tracker over one route: it follows the tracker's event
@@ -47,7 +49,7 @@ type session struct {
 	// lasting says that the next request should find this connection alive: the tracker has not
 	// said that it closes it, and has kept the one before, if there was one.
 	lasting bool
-	reached bool  // the last stream asked for had a connection
+	reached bool  // the last request had a connection
 	left    error // why the tracker may not know that it has left
 }
 
@@ -128,6 +130,16 @@ func (s *session) turn(ctx context.Context) (time.Duration, error) {
 	return pause, nil
 }
 
+// outlive is ctx, but ends a moment later.
+func outlive(ctx context.Context) (context.Context, context.CancelFunc) {
+	later, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(crossing, cancel) })
+	return later, func() {
+		stop()
+		cancel()
+	}
+}
+
 // errNoOrigin ends a session: each of its renewals would be another peer.
 var errNoOrigin = errors.New("the tracker does not tell the port of origin: give a port to stay")
 
@@ -141,7 +153,13 @@ func (s *session) poll(ctx context.Context) error {
 		if s.held.IsZero() {
 			event = "started"
 		}
-		reply, cn, err = s.c.announce(ctx, s.tracker, s.request, event)
+		asking, done := outlive(ctx)
+		s.reached = false
+		reply, cn, err = s.c.announce(asking, s.tracker, s.request, event)
+		done()
+		if err != nil && s.reached && ctx.Err() != nil {
+			s.held = time.Now().Add(leaving) // for all we know
+		}
 	} else {
 		reply, cn, err = s.c.look(ctx, s.tracker, s.request.Key, s.request.Want)
 	}

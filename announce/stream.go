@@ -123,15 +123,25 @@ func (s *session) stream(ctx context.Context) (streamed bool, pause time.Duratio
 	free, end := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer end(context.Canceled)
 	var halfClose atomic.Pointer[func() error]
+	var answered atomic.Bool
 	defer context.AfterFunc(ctx, func() {
-		if half := halfClose.Load(); half != nil && (*half)() == nil {
+		switch half := halfClose.Load(); {
+		case half != nil && (*half)() == nil:
 			time.AfterFunc(leaving, func() { end(errNoNotice) })
-		} else {
+		case s.member && !answered.Load():
+			time.AfterFunc(crossing, func() { end(errEnded) })
+		default:
 			end(errEnded)
 		}
 	})()
 	s.reached = false
 	o, err := s.c.open(free, s.tracker, &r)
+	answered.Store(err == nil)
+	if ctx.Err() != nil && err == nil && o.streams() {
+		end(errEnded) // which is the leave
+	} else if ctx.Err() != nil && err != nil && s.member && s.reached {
+		s.held = time.Now().Add(leaving) // for all we know
+	}
 	if err == nil {
 		defer o.close()
 		if !o.streams() {
