@@ -19,6 +19,9 @@ var arrows = map[string][]string{
 	"ntrack":                   {"ntrack/commands"},
 	"ntrack/commands":          {"ntrack/announce", "ntrack/output", "ntrack/tracker", "ntrack/tracker/door"},
 	"ntrack/bench":             {"ntrack/announce", "ntrack/tracker", "ntrack/tracker/door"},
+	"ntrack/examples/chat":     {"ntrack/announce"},
+	"ntrack/examples/job":      {"ntrack/announce"},
+	"ntrack/examples/lobby":    {"ntrack/announce"},
 	"ntrack/output":            {"ntrack/announce"},
 	"ntrack/announce":          {},
 	"ntrack/tracker":           {"ntrack/announce"},
@@ -81,7 +84,7 @@ func mayHost(name, imported string) bool {
 func TestPackageComments(t *testing.T) {
 	for name, files := range parseHouse(t) {
 		begin := "Package " + path.Base(name) + " "
-		if name == "ntrack" || name == "ntrack/bench" {
+		if name == "ntrack" || name == "ntrack/bench" || path.Dir(name) == "ntrack/examples" {
 			begin = "Command " + path.Base(name) + " "
 		}
 		n := 0

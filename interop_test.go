@@ -43,6 +43,7 @@ func TestInterop(t *testing.T) {
 		{"transmission fetches from aria2", []string{"transmission-cli", "aria2c", "mktorrent"}, transmissionFromAria2},
 		{"opentracker", []string{"opentracker"}, opentracker},
 		{"curl", []string{"curl"}, curl},
+		{"a member falls silent", []string{"ip"}, silence},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			for _, program := range tt.needs {

@@ -1,0 +1,61 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"io"
+	"net/http/httptest"
+	"regexp"
+	"testing"
+	"time"
+
+	"ntrack/tracker"
+)
+
+// TestChat has two people talk, and one of them leave.
+func TestChat(t *testing.T) {
+	srv := httptest.NewServer(tracker.Handler(new(tracker.Tracker)))
+	defer srv.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	type person struct {
+		says  *io.PipeWriter
+		reads *bufio.Scanner
+		left  chan error
+	}
+	join := func() person {
+		in, says := io.Pipe()
+		reads, out := io.Pipe()
+		left := make(chan error, 1)
+		go func() {
+			left <- chat(ctx, srv.URL, "lobby", in, out)
+			_ = out.Close()
+		}()
+		return person{says, bufio.NewScanner(reads), left}
+	}
+	sees := func(p person, want string) {
+		t.Helper()
+		if !p.reads.Scan() || !regexp.MustCompile("^"+want+"$").MatchString(p.reads.Text()) {
+			t.Fatalf("sees %q (%v), want %s", p.reads.Text(), p.reads.Err(), want)
+		}
+	}
+	const somebody = `127\.0\.0\.1:\d+`
+
+	ann := join()
+	sees(ann, `\* here: \[\]`)
+	bob := join()
+	sees(bob, `\* here: \[`+somebody+`\]`)
+	sees(ann, `\* `+somebody+` joins`)
+	if _, err := io.WriteString(ann.says, "hello\x1b[2J\n"); err != nil {
+		t.Fatal(err)
+	}
+	sees(bob, somebody+`: hello[^\x1b]*`)
+	_ = bob.says.Close()
+	sees(ann, `\* `+somebody+` leaves`)
+	_ = ann.says.Close()
+	for _, p := range []person{ann, bob} {
+		if err := <-p.left; err != nil {
+			t.Error(err)
+		}
+	}
+}

@@ -1,0 +1,47 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"ntrack/tracker"
+)
+
+// TestJob has four processes agree on their ranks and on the sum.
+func TestJob(t *testing.T) {
+	srv := httptest.NewServer(tracker.Handler(new(tracker.Tracker)))
+	defer srv.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	const size = 4
+	var printed [size]bytes.Buffer
+	var all sync.WaitGroup
+	for i := range size {
+		all.Go(func() {
+			if err := job(ctx, srv.URL, "sum", size, &printed[i]); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	ranks := make(map[string]bool)
+	for i := range size {
+		rank, rest, _ := strings.Cut(printed[i].String(), ":")
+		ranks[rank] = true
+		// The sum of the squares up to n is n(n+1)(2n+1)/6.
+		if want := fmt.Sprintf("the sum %d\n", 1_000_000*1_000_001*2_000_001/6); !strings.HasSuffix(rest, want) {
+			t.Errorf("printed %q, want it to end in %q", &printed[i], want)
+		}
+	}
+	for rank := range size {
+		if name := fmt.Sprintf("rank %d of %d", rank, size); !ranks[name] {
+			t.Errorf("nobody is %s", name)
+		}
+	}
+}

@@ -1,0 +1,69 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"io"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"ntrack/tracker"
+)
+
+// TestLobby has two players want the one seat there is.
+func TestLobby(t *testing.T) {
+	srv := httptest.NewServer(tracker.Handler(new(tracker.Tracker)))
+	defer srv.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	type program struct {
+		lines *bufio.Scanner
+		stop  func()
+	}
+	start := func(run func(*lobby, context.Context) error) program {
+		t.Helper()
+		reads, out := io.Pipe()
+		l := &lobby{out: out}
+		if err := l.find(srv.URL, "duel"); err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithCancel(ctx)
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			if err := run(l, ctx); err != nil && ctx.Err() == nil {
+				t.Error(err)
+			}
+			_ = out.Close()
+		}()
+		return program{bufio.NewScanner(reads), func() {
+			stop()
+			_ = reads.Close()
+			<-ended
+		}}
+	}
+	sees := func(p program, want string) {
+		t.Helper()
+		if !p.lines.Scan() || !strings.HasSuffix(p.lines.Text(), want) {
+			t.Fatalf("printed %q (%v), want one that ends in %q", p.lines.Text(), p.lines.Err(), want)
+		}
+	}
+
+	host := start(func(l *lobby, ctx context.Context) error { return l.host(ctx, 1) })
+	defer host.stop()
+	if !host.lines.Scan() || !strings.HasPrefix(host.lines.Text(), "hosting on port ") {
+		t.Fatalf("printed %q", host.lines.Text())
+	}
+	play := func(l *lobby, ctx context.Context) error { return l.play(ctx) }
+	first := start(play)
+	sees(first, ": welcome, 1 of 1")
+	sees(host, "1 of 1 seats taken")
+	second := start(play) // and the host is not listed
+	defer second.stop()
+	first.stop()
+	sees(host, "0 of 1 seats taken")
+	sees(host, "1 of 1 seats taken")
+	sees(second, ": welcome, 1 of 1")
+}
