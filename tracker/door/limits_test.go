@@ -4,9 +4,12 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"errors"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"sync"
 	"testing"
 	"time"
 
@@ -51,6 +54,8 @@ func TestMaxConnsTLS(t *testing.T) {
 
 // Connections that come while the server is shut down neither panic nor outlive it.
 func TestShutdownRace(t *testing.T) {
+	var clients sync.WaitGroup
+	defer clients.Wait()
 	for i := range 200 {
 		l := listen(t)
 		if i%2 > 0 {
@@ -60,12 +65,15 @@ func TestShutdownRace(t *testing.T) {
 		ended := make(chan error)
 		go func() { ended <- s.Serve(l) }()
 		for range 3 {
-			go func() {
+			clients.Go(func() {
 				if c, err := net.Dial("tcp", l.Addr().String()); err == nil {
-					_, _ = c.Read(make([]byte, 1))
+					_ = c.SetReadDeadline(time.Now().Add(time.Minute))
+					if _, err := c.Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) {
+						t.Error("a connection outlives its server")
+					}
 					c.Close()
 				}
-			}()
+			})
 		}
 		if err := s.Shutdown(context.Background()); err != nil {
 			t.Fatal(err)
