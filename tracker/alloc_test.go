@@ -72,12 +72,12 @@ func TestMemoryAllocatesNothing(t *testing.T) {
 		for k, key := range keys {
 			p := peer(k + round)
 			for range 2 {
-				if _, _, err := m.Announce(t.Context(), key, p, anHour, 50, dst); err != nil {
+				if _, _, err := m.Announce(t.Context(), key, p, anHour, tracker.Want{Peers: 50}, dst); err != nil {
 					t.Fatal(err)
 				}
-				_, _, _ = m.Announce(t.Context(), []byte("everybody"), p, anHour, 50, dst)
+				_, _, _ = m.Announce(t.Context(), []byte("everybody"), p, anHour, tracker.Want{Peers: 50}, dst)
 			}
-			_, _, _ = m.Look(t.Context(), key, p.Endpoint.Addr(), 50, dst)
+			_, _, _ = m.Look(t.Context(), key, p.Endpoint.Addr(), tracker.Want{Peers: 50}, dst)
 			_ = m.Leave(t.Context(), key, p.Endpoint)
 			if k%3 == 0 {
 				_ = m.Leave(t.Context(), []byte("everybody"), p.Endpoint)

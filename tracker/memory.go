@@ -63,7 +63,7 @@ func (m *Memory) find(key []byte) (s *shard, hash uint64) {
 }
 
 // Announce implements [Store].
-func (m *Memory) Announce(_ context.Context, key []byte, peer announce.Peer, ttl func(Size) time.Duration, want int, dst []announce.Peer) ([]announce.Peer, Result, error) {
+func (m *Memory) Announce(_ context.Context, key []byte, peer announce.Peer, ttl func(Size) time.Duration, want Want, dst []announce.Peer) ([]announce.Peer, Result, error) {
 	addr := peer.Endpoint.Addr()
 	fam, scope := familyOf(addr), announce.ScopeOf(addr)
 	var buf [5]uint32
@@ -117,7 +117,7 @@ func (m *Memory) Announce(_ context.Context, key []byte, peer announce.Peer, ttl
 }
 
 // Look implements [Store].
-func (m *Memory) Look(_ context.Context, key []byte, asker netip.Addr, want int, dst []announce.Peer) ([]announce.Peer, Result, error) {
+func (m *Memory) Look(_ context.Context, key []byte, asker netip.Addr, want Want, dst []announce.Peer) ([]announce.Peer, Result, error) {
 	s, hash := m.find(key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -158,7 +158,7 @@ func (m *Memory) Leave(_ context.Context, key []byte, endpoint netip.AddrPort) e
 func (m *Memory) Scrape(_ context.Context, keys []announce.Key, asker netip.Addr, dst []announce.Track) ([]announce.Track, error) {
 	scope := announce.ScopeOf(asker)
 	for _, k := range keys {
-		_, res, _ := m.Look(context.Background(), k.Bytes(), asker, 0, nil)
+		_, res, _ := m.Look(context.Background(), k.Bytes(), asker, Want{}, nil)
 		dst = append(dst, announce.Track{Key: k, Count: res.Count})
 	}
 	if len(keys) > 0 {

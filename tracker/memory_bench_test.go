@@ -64,7 +64,7 @@ func fill(b *testing.B, m *tracker.Memory, keys, peers int, change func(*announc
 			if change != nil {
 				change(&peer)
 			}
-			if _, _, err := m.Announce(b.Context(), key[:], peer, anHour, 0, nil); err != nil {
+			if _, _, err := m.Announce(b.Context(), key[:], peer, anHour, tracker.Want{}, nil); err != nil {
 				b.Fatal(err)
 			}
 		}
@@ -92,11 +92,13 @@ func BenchmarkMemoryAnnounce(b *testing.B) {
 				b.ReportMetric(float64(cpu(b)-start)/float64(b.N), "cpu-ns/op")
 			})
 		}
-		run("give50", func(i int) { _, _, _ = m.Announce(b.Context(), key[:], publicPeer(i), anHour, 50, dst) })
-		run("renew", func(i int) { _, _, _ = m.Announce(b.Context(), key[:], publicPeer(i), anHour, 0, dst) })
+		run("give50", func(i int) {
+			_, _, _ = m.Announce(b.Context(), key[:], publicPeer(i), anHour, tracker.Want{Peers: 50}, dst)
+		})
+		run("renew", func(i int) { _, _, _ = m.Announce(b.Context(), key[:], publicPeer(i), anHour, tracker.Want{}, dst) })
 		run("leave+join", func(i int) {
 			_ = m.Leave(b.Context(), key[:], publicPeer(i).Endpoint)
-			_, _, _ = m.Announce(b.Context(), key[:], publicPeer(i), anHour, 0, dst)
+			_, _, _ = m.Announce(b.Context(), key[:], publicPeer(i), anHour, tracker.Want{}, dst)
 		})
 	}
 }
@@ -116,7 +118,7 @@ func BenchmarkMemoryTracks(b *testing.B) {
 		for pb.Next() {
 			i := rand.IntN(keys * peers)
 			nthKey(&key, i/peers)
-			_, _, _ = m.Announce(b.Context(), key[:], publicPeer(i), anHour, 50, dst)
+			_, _, _ = m.Announce(b.Context(), key[:], publicPeer(i), anHour, tracker.Want{Peers: 50}, dst)
 		}
 	})
 	b.ReportMetric(float64(cpu(b)-start)/float64(b.N), "cpu-ns/op")

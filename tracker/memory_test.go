@@ -48,7 +48,7 @@ func TestMemoryGivesBack(t *testing.T) {
 		}
 		before := inUse()
 		for i := range n {
-			if _, _, err := m.Announce(t.Context(), key(i), peer(i), anHour, 0, nil); err != nil {
+			if _, _, err := m.Announce(t.Context(), key(i), peer(i), anHour, tracker.Want{}, nil); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -70,7 +70,7 @@ func TestMemoryForgets(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := tracker.NewMemory()
 		for i := range 1000 {
-			_, _, err := m.Announce(t.Context(), fmt.Appendf(nil, "k%d", i), announce.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.1:1")}, func(tracker.Size) time.Duration { return 150 * time.Second }, 0, nil)
+			_, _, err := m.Announce(t.Context(), fmt.Appendf(nil, "k%d", i), announce.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.1:1")}, func(tracker.Size) time.Duration { return 150 * time.Second }, tracker.Want{}, nil)
 			if err != nil {
 				t.Fatal(err)
 			}

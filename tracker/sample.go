@@ -100,8 +100,8 @@ func (d *draw) fill(slots []int) {
 }
 
 // sample appends at most want peers of t that asker sees, self excepted, which may be nil.
-func (s *shard) sample(dst []announce.Peer, t *track, want int, asker announce.Scope, self record, now stamp) []announce.Peer {
-	if want <= 0 {
+func (s *shard) sample(dst []announce.Peer, t *track, want Want, asker announce.Scope, self record, now stamp) []announce.Peer {
+	if want.Peers <= 0 {
 		return dst
 	}
 	var draws [2]draw
@@ -116,9 +116,12 @@ func (s *shard) sample(dst []announce.Peer, t *track, want int, asker announce.S
 		if len(self) == v.width {
 			n[i]-- // it sees itself
 		}
+		if !want.IDs {
+			v.labels = nil // each is a cache miss
+		}
 		draws[i].table = v
 	}
-	take, had := shares(want, n[0], n[1]), len(dst)
+	take, had := shares(want.Peers, n[0], n[1]), len(dst)
 	for i := range draws {
 		d := &draws[i]
 		if d.left = min(d.cap, maxSteps); d.left == 0 {

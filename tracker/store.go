@@ -28,18 +28,18 @@ import (
 // store over one of its limits returns a [*FullError] and has then changed nothing.
 type Store interface {
 	// Announce lists peer under key until ttl from now, or as long as it already was if that is
-	// longer, and appends to dst at most want others of the track: all there are, or a random
+	// longer, and appends to dst at most want.Peers others of the track: all there are, or a random
 	// sample, another each time, without repetition. Where the track has peers of both families,
-	// each gets at least a quarter of want as far as it has so many. Recording and sampling are one
+	// each gets at least a quarter of these as far as it has so many. Recording and sampling are one
 	// atomic step. An ID replaces the one the peer gave before; a zero ID takes it away.
 	//
 	// ttl, which is above 0, may depend on the size of the track with the peer in it, which the
 	// Result tells, too. It is called once, or not at all where there is an error. It is quick and
 	// calls no store, so that it can be called with a lock held.
-	Announce(ctx context.Context, key []byte, peer announce.Peer, ttl func(Size) time.Duration, want int, dst []announce.Peer) ([]announce.Peer, Result, error)
+	Announce(ctx context.Context, key []byte, peer announce.Peer, ttl func(Size) time.Duration, want Want, dst []announce.Peer) ([]announce.Peer, Result, error)
 
 	// Look does what Announce does for an asker at this address who does not join.
-	Look(ctx context.Context, key []byte, asker netip.Addr, want int, dst []announce.Peer) ([]announce.Peer, Result, error)
+	Look(ctx context.Context, key []byte, asker netip.Addr, want Want, dst []announce.Peer) ([]announce.Peer, Result, error)
 
 	// Leave takes the peer out of the track at once. That it was not there is no error. A track
 	// without peers leaves nothing behind.
@@ -50,12 +50,13 @@ type Store interface {
 	// they were at different moments of the call.
 	Scrape(ctx context.Context, keys []announce.Key, asker netip.Addr, dst []announce.Track) ([]announce.Track, error)
 
-	// Subscribe appends to dst every other peer of the track and has the subscriber told, from that
-	// moment on, who joins and who leaves. A peer whose endpoint has a port is listed, as by an
-	// announce, and does not lapse as long as one of its subscriptions lasts; after the last it is
-	// listed until its last announce lapses, if that has not happened yet. One whose port is 0 only
-	// looks. Leave takes a peer out whatever holds it, and ends its subscriptions. A track above
-	// 10,000 peers, whoever sees them, is refused with a [*FullError]: it is not for telling.
+	// Subscribe appends to dst every other peer of the track, without IDs, and has the subscriber
+	// told, from that moment on, who joins and who leaves. A peer whose endpoint has a port is
+	// listed, as by an announce, and does not lapse as long as one of its subscriptions lasts; after
+	// the last it is listed until its last announce lapses, if that has not happened yet. One whose
+	// port is 0 only looks. Leave takes a peer out whatever holds it, and ends its subscriptions. A
+	// track above 10,000 peers, whoever sees them, is refused with a [*FullError]: it is not for
+	// telling.
 	//
 	// wake is called whenever Next may have something new to give, from any goroutine, perhaps
 	// before Subscribe returns or once more after Close. It must not block, nor call the store.
@@ -81,6 +82,14 @@ type Subscription interface {
 type Change struct {
 	Endpoint netip.AddrPort
 	Joined   bool
+}
+
+// A Want is what an asker is to be given.
+type Want struct {
+	Peers int // at most
+	// IDs says that the peers are to come with their IDs; otherwise these are zero. To read them
+	// takes time.
+	IDs bool
 }
 
 // A Result is what an announce did, or a look found.

@@ -144,11 +144,7 @@ func (m *Memory) Subscribe(_ context.Context, key []byte, peer announce.Peer, wa
 			if r.empty() || len(r) == len(self) && r.same(self) || !sub.scope.Sees(announce.ScopeOf(r.addr())) {
 				continue
 			}
-			p := announce.Peer{Endpoint: r.endpoint()}
-			if v.labels != nil {
-				p.ID = v.labels[i]
-			}
-			dst = append(dst, p)
+			dst = append(dst, announce.Peer{Endpoint: r.endpoint()})
 		}
 	}
 	return dst, sub, nil

@@ -216,18 +216,20 @@ func (t *Tracker) answer(ctx context.Context, c *Call, s *scratch, resp *Respons
 	if req.Verb == announce.Scrape {
 		return t.scrape(ctx, c, s, origin.Addr(), resp, dst)
 	}
+	form := formOf(req, c.Accept)
+	want := Want{t.want(req), form == announce.Bencode && !req.Compact && !req.NoPeerID}
 	reply := announce.Reply{Key: req.Key, You: peer.Endpoint}
 	var res Result
 	switch req.Verb {
 	case announce.Announce:
 		t.meter.announce()
-		reply.Peers, res, err = t.store.Announce(ctx, req.Key.Bytes(), peer, s.decided, t.want(req), s.peers[:0])
+		reply.Peers, res, err = t.store.Announce(ctx, req.Key.Bytes(), peer, s.decided, want, s.peers[:0])
 		if err == nil {
 			resp.TTL = s.ttl
 		}
 	case announce.Look:
 		reply.You = netip.AddrPortFrom(origin.Addr(), 0)
-		reply.Peers, res, err = t.store.Look(ctx, req.Key.Bytes(), origin.Addr(), t.want(req), s.peers[:0])
+		reply.Peers, res, err = t.store.Look(ctx, req.Key.Bytes(), origin.Addr(), want, s.peers[:0])
 	case announce.Leave:
 		err = t.store.Leave(ctx, req.Key.Bytes(), peer.Endpoint)
 		if err == nil && !req.Classic {
@@ -235,7 +237,7 @@ func (t *Tracker) answer(ctx context.Context, c *Call, s *scratch, resp *Respons
 			return dst, nil
 		}
 		if err == nil {
-			_, res, err = t.store.Look(ctx, req.Key.Bytes(), origin.Addr(), 0, nil)
+			_, res, err = t.store.Look(ctx, req.Key.Bytes(), origin.Addr(), Want{}, nil)
 		}
 	}
 	if err != nil {
@@ -248,7 +250,6 @@ func (t *Tracker) answer(ctx context.Context, c *Call, s *scratch, resp *Respons
 	if reply.Peers != nil {
 		s.peers = reply.Peers[:0]
 	}
-	form := formOf(req, c.Accept)
 	resp.Type = contentType(req, form)
 	switch form {
 	case announce.JSON:

@@ -37,7 +37,7 @@ func RunLimits(t *testing.T, make func(*testing.T, tracker.Limits) tracker.Store
 				join := func(what string) error {
 					key, endpoint, _ := strings.Cut(what, " ")
 					asked := 0
-					_, _, err := s.Announce(t.Context(), []byte(key), announce.Peer{Endpoint: netip.MustParseAddrPort(endpoint)}, func(tracker.Size) time.Duration { asked++; return ttl }, 0, nil)
+					_, _, err := s.Announce(t.Context(), []byte(key), announce.Peer{Endpoint: netip.MustParseAddrPort(endpoint)}, func(tracker.Size) time.Duration { asked++; return ttl }, tracker.Want{}, nil)
 					if asked > 1 || asked == 0 && err == nil {
 						t.Errorf("%s: the ttl was asked for %d times, %v", what, asked, err)
 					}
@@ -99,7 +99,7 @@ func RunLimits(t *testing.T, make func(*testing.T, tracker.Limits) tracker.Store
 			s := &store{t, make(t, tracker.Limits{MaxKeys: 3, MaxPeers: 3, MaxPerAddr: 2})}
 			join := func(key string, host, port byte) error {
 				p := announce.Peer{Endpoint: netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, host}), uint16(port))}
-				_, _, err := s.Announce(t.Context(), []byte(key), p, lasting(ttl), 0, nil)
+				_, _, err := s.Announce(t.Context(), []byte(key), p, lasting(ttl), tracker.Want{}, nil)
 				return err
 			}
 			for i := range 10 {

@@ -83,7 +83,7 @@ func (s *store) announceFor(ttl time.Duration, key string, p announce.Peer, want
 	peers, res, err := s.Announce(context.Background(), []byte(key), p, func(size tracker.Size) time.Duration {
 		told = append(told, size)
 		return ttl
-	}, want, nil)
+	}, tracker.Want{Peers: want, IDs: true}, nil)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -107,7 +107,7 @@ func (s *store) leave(key, endpoint string) {
 
 func (s *store) look(key, asker string, want int) ([]announce.Peer, int) {
 	s.t.Helper()
-	peers, res, err := s.Look(context.Background(), []byte(key), netip.MustParseAddr(asker), want, nil)
+	peers, res, err := s.Look(context.Background(), []byte(key), netip.MustParseAddr(asker), tracker.Want{Peers: want, IDs: true}, nil)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -349,6 +349,9 @@ func ids(t *testing.T, s *store) {
 		if peers, _ := s.look("k", "192.0.2.9", 1); len(peers) != 1 || peers[0].ID != id {
 			t.Errorf("announced with id %q, given %v", id, peers)
 		}
+		if peers, _, err := s.Look(t.Context(), []byte("k"), e.Addr(), tracker.Want{Peers: 1}, nil); err != nil || len(peers) != 1 || peers[0].ID != (announce.ID{}) {
+			t.Errorf("announced with id %q, given %v to one who does not want it, %v", id, peers, err)
+		}
 	}
 	// It goes with the peer: whoever has the endpoint next does not inherit it.
 	named := announce.Peer{Endpoint: e, ID: announce.ID([]byte("cccccccccccccccccccc"))}
@@ -374,7 +377,7 @@ func scrape(t *testing.T, s *store) {
 func keys(t *testing.T, s *store) {
 	key := []byte("abc")
 	p := announce.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.1:1")}
-	if _, _, err := s.Announce(t.Context(), key, p, lasting(ttl), 0, nil); err != nil {
+	if _, _, err := s.Announce(t.Context(), key, p, lasting(ttl), tracker.Want{}, nil); err != nil {
 		t.Fatal(err)
 	}
 	copy(key, "xyz")
@@ -390,11 +393,11 @@ func keys(t *testing.T, s *store) {
 func appended(t *testing.T, s *store) {
 	s.announce("k", "192.0.2.1:1", 0)
 	before := []announce.Peer{{Endpoint: netip.MustParseAddrPort("203.0.113.1:1")}}
-	looked, _, err := s.Look(t.Context(), []byte("k"), netip.MustParseAddr("192.0.2.9"), 5, before)
+	looked, _, err := s.Look(t.Context(), []byte("k"), netip.MustParseAddr("192.0.2.9"), tracker.Want{Peers: 5}, before)
 	if err != nil || show(looked) != "192.0.2.1:1 203.0.113.1:1" || looked[0] != before[0] {
 		t.Errorf("look: %v, %v", looked, err)
 	}
-	announced, _, err := s.Announce(t.Context(), []byte("k"), announce.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.2:1")}, lasting(ttl), 5, before)
+	announced, _, err := s.Announce(t.Context(), []byte("k"), announce.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.2:1")}, lasting(ttl), tracker.Want{Peers: 5}, before)
 	if err != nil || show(announced) != "192.0.2.1:1 203.0.113.1:1" || announced[0] != before[0] {
 		t.Errorf("announce: %v, %v", announced, err)
 	}
@@ -411,7 +414,7 @@ func sizes(t *testing.T, s *store) {
 	}
 	look := func(what, key string, want tracker.Size) {
 		t.Helper()
-		_, r, err := s.Look(t.Context(), []byte(key), netip.MustParseAddr("192.0.2.9"), 0, nil)
+		_, r, err := s.Look(t.Context(), []byte(key), netip.MustParseAddr("192.0.2.9"), tracker.Want{}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -452,7 +455,7 @@ func sizes(t *testing.T, s *store) {
 	// A ttl that follows the size: a peer is promised more the more there are.
 	for i := range 5 {
 		p := announce.Peer{Endpoint: netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), uint16(1+i))}
-		_, _, err := s.Announce(t.Context(), []byte("n"), p, func(size tracker.Size) time.Duration { return time.Duration(10*size.Peers+5) * time.Second }, 0, nil)
+		_, _, err := s.Announce(t.Context(), []byte("n"), p, func(size tracker.Size) time.Duration { return time.Duration(10*size.Peers+5) * time.Second }, tracker.Want{}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
