@@ -10,8 +10,12 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"ntrack/tracker"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // TestJob has four processes agree on their ranks and on the sum.
 func TestJob(t *testing.T) {
