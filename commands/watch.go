@@ -119,7 +119,10 @@ func (o *watchOptions) run(c *cli.Context, s Streams) error {
 	switch {
 	case o.exec != "":
 		r := startRunner(ctx, s, o)
-		defer r.end()
+		defer func() {
+			cancel(nil)
+			r.end()
+		}()
 		show = r.tell
 	case !o.once && o.format == output.Table && isTerminal(s.Out):
 		table = startView(&s, o.min)

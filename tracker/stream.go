@@ -97,6 +97,7 @@ func (s *Stream) Next(dst []byte, wake func()) (_ []byte, live bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.wake = nil
+	given := len(dst)
 	changes, live := s.sub.Next(s.changes[:0])
 	for _, c := range changes {
 		name := "leave"
@@ -117,7 +118,7 @@ func (s *Stream) Next(dst []byte, wake func()) (_ []byte, live bool) {
 		dst = append(strconv.AppendInt(append(dst, "retry: "...), ms, 10), "\n\n"...)
 		live = false
 	}
-	if live && len(changes) == 0 && !s.beat {
+	if live && len(dst) == given {
 		s.wake = wake
 	}
 	return dst, live

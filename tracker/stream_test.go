@@ -155,3 +155,39 @@ func TestStreamRefused(t *testing.T) {
 		t.Errorf("%+v, %s", resp, body)
 	}
 }
+
+// A door that was given something, a heartbeat too, is not woken before it asks again: it may still
+// be writing, and what came next would overtake.
+func TestStreamWakes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := new(tracker.Tracker)
+		resp, _ := tr.Answer(t.Context(), &tracker.Call{Method: "GET", Target: []byte("/ntrk/k?port=0"),
+			Remote: netip.MustParseAddrPort("192.0.2.9:1"), Accept: []byte("text/event-stream")}, nil)
+		defer resp.Stream.Close()
+		woken := 0
+		gives := func(want string) {
+			t.Helper()
+			got, live := resp.Stream.Next(nil, func() { woken++ })
+			if !strings.HasPrefix(string(got), want) || want == "" && len(got) > 0 || !live {
+				t.Fatalf("given %q, live %v; want %q", got, live, want)
+			}
+		}
+		wakes := func(want int) {
+			t.Helper()
+			synctest.Wait()
+			if woken != want {
+				t.Fatalf("woken %d times, want %d", woken, want)
+			}
+		}
+		gives("")
+		time.Sleep(15 * time.Second)
+		wakes(1)
+		gives(":")
+		tr.Answer(t.Context(), &tracker.Call{Method: "GET", Target: []byte("/ntrk/k?port=4000"), Remote: netip.MustParseAddrPort("192.0.2.1:1")}, nil)
+		time.Sleep(time.Second)
+		wakes(1)
+		gives("event: join\n")
+		gives("")
+		wakes(1)
+	})
+}
