@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"sync"
 	"syscall"
 
 	"github.com/urfave/cli/v2"
@@ -25,6 +26,7 @@ type presence struct {
 	s       Streams
 	client  *client
 	serve   bool
+	mu      sync.Mutex
 	server  *door.Server // the stand-in, once there is one
 	answers bool         // one tracker has answered
 	away    map[announce.Tracker]error
@@ -77,7 +79,12 @@ func (p *presence) failed(ctx context.Context, t announce.Tracker, err error) er
 }
 
 func (p *presence) missing(t announce.Tracker) {
-	p.s.note("%s; trying again until it is back", brief(p.away[t]))
+	err := p.away[t]
+	if is[*announce.Failure](err) { // it is there
+		p.s.note("%s; trying again", brief(err))
+		return
+	}
+	p.s.note("%s; trying again until it is back", brief(err))
 }
 
 // answered takes note of one that has not.
@@ -103,6 +110,8 @@ func (p *presence) answered(t announce.Tracker) {
 func (p *presence) standIn(ctx context.Context) error {
 	host, port, _ := net.SplitHostPort(p.client.trackers[0].HostPort())
 	ip, _, err := localAddress(ctx, host)
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if p.server != nil || err != nil {
 		return err
 	}
@@ -115,12 +124,14 @@ func (p *presence) standIn(ctx context.Context) error {
 	}
 	p.server = &door.Server{Tracker: &tracker.Tracker{}, Logf: p.s.note}
 	go func() { _ = p.server.Serve(l) }()
-	p.s.note("no tracker at %s: serving one from here until this command ends", p.client.trackers[0].HostPort())
+	p.s.note("no tracker at %s: serving one until this command ends", p.client.trackers[0].HostPort())
 	return nil
 }
 
 // end ends the stand-in.
 func (p *presence) end() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if p.server != nil {
 		shutdown(p.server)
 	}

@@ -86,6 +86,9 @@ func (o *client) build(c *cli.Context, s Streams) error {
 	if len(o.trackers) == 0 {
 		o.trackers = []announce.Tracker{{}}
 	}
+	if given := strings.Join(names, ""); from == "" && strings.TrimSpace(given) == "" {
+		return usage(c, "the tracker is empty: host, host:port or a URL; leave it out for localhost:%d", announce.LocalPort)
+	}
 	o.names.trackers = strings.Join(names, ",")
 	var err error
 	if len(args) == 1 {

@@ -151,6 +151,7 @@ func (l *lobby) seat(ctx context.Context, player net.Conn, welcome string, left 
 
 // play sits down at the first server that has a seat, and waits for one if it has to.
 func (l *lobby) play(ctx context.Context) error {
+	fmt.Fprintln(l.out, "looking for a free seat")
 	for event, err := range l.client.Watch(ctx, l.trackers, announce.Request{Key: l.key}, 0) {
 		if err != nil {
 			fmt.Fprintln(l.out, err) // and it tries again

@@ -62,10 +62,12 @@ func TestLobby(t *testing.T) {
 	}
 	play := func(l *lobby, ctx context.Context) error { return l.play(ctx) }
 	first := start(play)
+	sees(first, "looking for a free seat")
 	sees(first, ": welcome, 1 of 1")
 	sees(host, "1 of 1 seats taken")
 	second := start(play) // and the host is not listed
 	defer second.stop()
+	sees(second, "looking for a free seat")
 	first.stop()
 	sees(host, "0 of 1 seats taken")
 	sees(host, "1 of 1 seats taken")
