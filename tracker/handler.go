@@ -24,7 +24,9 @@ const takeTimeout = 10 * time.Second
 //
 // Connection limits and timeouts are the server's: set ReadHeaderTimeout and MaxHeaderBytes. Its
 // Shutdown waits for event streams, and they do not end by themselves: have it call
-// [Tracker.EndStreams], by RegisterOnShutdown.
+// [Tracker.EndStreams], by RegisterOnShutdown. A streaming peer whose packets are lost is gone when
+// the system gives its connection up, which takes Linux a quarter of an hour unless the server's
+// ConnContext sets TCP_USER_TIMEOUT; package door does.
 func Handler(t *Tracker) http.Handler {
 	buffers := &sync.Pool{New: func() any { return new([2][]byte) }}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
