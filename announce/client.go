@@ -350,7 +350,7 @@ func (r *Reply) finish(req *Request, cn conn) {
 	self := netip.AddrPortFrom(cn.local.Addr(), req.Port)
 	before := len(r.Peers)
 	r.Peers = slices.DeleteFunc(r.Peers, func(p Peer) bool {
-		return p.Endpoint == r.You || p.Endpoint == self || p.ID != (ID{}) && p.ID == req.ID
+		return p.Endpoint == r.You || p.Endpoint == self && r.You.Port() == 0 || p.ID != (ID{}) && p.ID == req.ID
 	})
 	others := r.Count
 	if req.Verb == Announce && r.Count > 0 && len(r.Peers) == before {

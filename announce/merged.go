@@ -3,7 +3,6 @@ package announce
 import (
 	"cmp"
 	"errors"
-	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -20,7 +19,7 @@ type merged struct {
 	wake  chan struct{} // there may be something to take
 	mu    sync.Mutex
 	sites []*site
-	known map[netip.AddrPort]int // by how many sites
+	known map[netip.AddrPort]int // by how many routes
 	own   map[netip.AddrPort]int // by how many routes
 	you   []netip.AddrPort       // own endpoints as told last
 	moved bool                   // you has changed since
@@ -38,26 +37,25 @@ type site struct {
 	m       *merged
 	tracker Tracker
 	routes  []*route
-	source  *route // whose word counts
-	view    view
-	epoch   string // of the run of the tracker that told last, "" where it does not name it
+	last    *route // who told last who is there
 	err     error  // to be told
 	failed  bool   // told, or to be
 	back    bool   // answers again, which is to be told
 }
 
-// route is one way to it: by one address family.
+// route is one way to it: by one address family. Each has a view of its own, since a tracker tells
+// everybody what his address may be given.
 type route struct {
 	site       *site
+	view       view
 	state      routeState
-	since      time.Time                   // of that state
-	err        error                       // why it is away
-	unsure     error                       // why the tracker may still list it after the end
-	reply      *Reply                      // the last one; nil on a stream
-	restarted  bool                        // the tracker may have been, and its site has not been told
-	epoch      string                      // of the stream
-	now        map[netip.AddrPort]struct{} // told by the stream, where another route may ask for it
-	you, local netip.AddrPort              // own endpoints: as the tracker sees it, and as the system does
+	since      time.Time      // of that state
+	err        error          // why it is away
+	unsure     error          // why the tracker may still list it after the end
+	reply      *Reply         // the last one; nil on a stream
+	epoch      string         // of the run of the tracker that told last, "" where it does not name it
+	from       netip.AddrPort // where the last connection came from
+	you, local netip.AddrPort // own endpoints: as the tracker sees it, and from until it has told that
 }
 
 type routeState uint8
@@ -86,13 +84,13 @@ func newMerged() *merged {
 
 func (m *merged) add(t Tracker) *site {
 	s := &site{m: m, tracker: t}
-	s.view.change = func(e netip.AddrPort, there bool) { m.count(m.known, e, there) }
 	m.sites = append(m.sites, s)
 	return s
 }
 
 func (s *site) add() *route {
 	r := &route{site: s, since: time.Now()}
+	r.view.change = func(e netip.AddrPort, there bool) { s.m.count(s.m.known, e, there) }
 	s.routes = append(s.routes, r)
 	return r
 }
@@ -113,13 +111,20 @@ func (m *merged) count(in map[netip.AddrPort]int, e netip.AddrPort, more bool) {
 
 func (m *merged) there(e netip.AddrPort) bool { return m.known[e] > 0 && m.own[e] == 0 }
 
-// mine replaces an own endpoint.
+// mine replaces an own endpoint. Routes that are away may have known the old one as a peer.
 func (m *merged) mine(at *netip.AddrPort, e netip.AddrPort) {
 	if *at == e {
 		return
 	}
 	if at.Port() != 0 {
 		m.count(m.own, *at, false)
+		for _, s := range m.sites {
+			for _, r := range s.routes {
+				if r.state == away && m.own[*at] == 0 {
+					r.view.drop(*at)
+				}
+			}
+		}
 	}
 	*at = e
 	if at.Port() != 0 {
@@ -139,99 +144,74 @@ func (m *merged) change(f func(now time.Time)) {
 }
 
 // connected takes in where a member's connection comes from, before the tracker can list it. Not
-// every tracker tells what it sees, and another route may be told of this one first.
+// every tracker tells what it sees, and another route may be told of this one first. One that has
+// told what it sees will see the same again from there: behind a NAT, another peer may be there.
 func (r *route) connected(local netip.AddrPort) {
-	r.site.m.change(func(time.Time) { r.site.m.mine(&r.local, local) })
+	r.site.m.change(func(time.Time) {
+		if local != r.from || r.you.Port() == 0 {
+			r.from = local
+			r.site.m.mine(&r.local, local)
+		}
+	})
 }
 
 // replied takes in a reply; restarted says that the tracker may have been since the last one.
 func (r *route) replied(reply *Reply, restarted bool) {
 	r.site.m.change(func(now time.Time) {
-		r.reply, r.now = reply, nil
-		r.restarted = r.restarted || restarted
+		if restarted || r.epoch != "" {
+			r.view.restarted()
+		}
+		r.view.ttl = cmp.Or(reply.TTL, reply.Interval*5/2)
+		r.reply, r.epoch = reply, ""
 		r.is(up, now)
-		if reply.You.Port() != 0 {
-			r.sees(reply.You)
+		r.sees(reply.You)
+		peers := make([]netip.AddrPort, len(reply.Peers))
+		for i, p := range reply.Peers {
+			peers[i] = p.Endpoint
 		}
-		if r.site.source == r {
-			r.site.replied(now)
-		}
+		r.view.update(peers, reply.share(), now)
 	})
-}
-
-// replied takes in what its source has been told last.
-func (s *site) replied(now time.Time) {
-	r := s.source
-	reply := r.reply
-	if r.restarted || s.epoch != "" {
-		s.view.restarted()
-	}
-	s.view.ttl = cmp.Or(reply.TTL, reply.Interval*5/2)
-	r.restarted, s.epoch = false, ""
-	peers := make([]netip.AddrPort, len(reply.Peers))
-	for i, p := range reply.Peers {
-		peers[i] = p.Endpoint
-	}
-	s.view.update(peers, reply.share(), now)
 }
 
 // listed takes in who is there as a stream begins.
 func (r *route) listed(epoch string, you netip.AddrPort, peers []netip.AddrPort) {
 	r.site.m.change(func(now time.Time) {
-		r.reply, r.epoch, r.now = nil, epoch, make(map[netip.AddrPort]struct{})
-		for _, e := range peers {
-			r.know(e, true)
+		if epoch == "" || epoch != r.epoch {
+			r.view.restarted()
 		}
+		r.reply, r.epoch = nil, epoch
 		r.is(up, now)
-		if you.Port() != 0 {
-			r.sees(you)
-		}
-		if r.site.source == r {
-			r.site.listed(peers, now)
-		}
+		r.sees(you)
+		r.view.update(peers, 1, now)
 	})
 }
 
-// listed takes in all that its source has been told.
-func (s *site) listed(peers []netip.AddrPort, now time.Time) {
-	if r := s.source; r.epoch == "" || r.epoch != s.epoch {
-		s.view.restarted()
-		s.epoch = r.epoch
-	}
-	s.view.update(peers, 1, now)
-}
-
-// changed takes in that a peer has joined, or left.
+// changed takes in that a peer has joined, or left: also by the routes that are away, since it is
+// the tracker that says so.
 func (r *route) changed(peers []netip.AddrPort, joined bool) {
 	r.site.m.change(func(time.Time) {
 		for _, e := range peers {
-			r.know(e, joined)
-			switch {
-			case r.site.source != r:
-			case joined:
-				r.site.view.see(e)
-			default:
-				r.site.view.drop(e)
+			if joined {
+				r.view.see(e)
+				continue
+			}
+			for _, o := range r.site.routes {
+				if o == r || o.state == away {
+					o.view.drop(e)
+				}
 			}
 		}
 	})
-}
-
-// know keeps what a stream has told for the case that it becomes the source.
-func (r *route) know(e netip.AddrPort, there bool) {
-	switch {
-	case len(r.site.routes) == 1:
-	case !there:
-		delete(r.now, e)
-	case len(r.now) < maxWatched:
-		r.now[e] = struct{}{}
-	}
 }
 
 // spare says that another route leads to the tracker.
 func (r *route) spare() bool {
 	r.site.m.mu.Lock()
 	defer r.site.m.mu.Unlock()
+	return r.other()
+}
+
+func (r *route) other() bool {
 	return slices.ContainsFunc(r.site.routes, func(o *route) bool { return o != r && o.state == up })
 }
 
@@ -258,21 +238,16 @@ func (r *route) failed(err error) {
 	})
 }
 
-// is changes the state of a route, and with it whose word counts.
+// is changes the state of a route.
 func (r *route) is(state routeState, now time.Time) {
 	if r.state != state {
 		r.state, r.since = state, now
 	}
-	s, m := r.site, r.site.m
 	if state == away {
-		if s.source == r {
-			s.hand(now)
-		}
 		return
 	}
-	if s.source == nil || s.source.state == away {
-		s.source = r
-	}
+	s, m := r.site, r.site.m
+	s.last = r
 	if m.gather.IsZero() {
 		m.first, m.gather = s, now.Add(gathering)
 	}
@@ -280,25 +255,13 @@ func (r *route) is(state routeState, now time.Time) {
 	s.failed = false
 }
 
-// hand makes another route the source, where one is up.
-func (s *site) hand(now time.Time) {
-	for _, r := range s.routes {
-		if r.state != up {
-			continue
-		}
-		if s.source = r; r.reply != nil {
-			s.replied(now)
-		} else {
-			s.listed(slices.Collect(maps.Keys(r.now)), now)
-		}
-		return
-	}
-}
-
+// sees takes in the own endpoint, where the tracker has told it.
 func (r *route) sees(you netip.AddrPort) {
-	m := r.site.m
-	m.mine(&r.you, you)
-	m.moved = true
+	if m := r.site.m; you.Port() != 0 {
+		m.mine(&r.you, you)
+		m.mine(&r.local, netip.AddrPort{})
+		m.moved = true
+	}
 }
 
 // take returns what is to be told, and when there may be more by then.
@@ -380,7 +343,7 @@ func merge(list, left, joined []netip.AddrPort) []netip.AddrPort {
 }
 
 func (s *site) event() Event {
-	return Event{Type: EventPeers, Tracker: s.tracker, Reply: s.source.reply}
+	return Event{Type: EventPeers, Tracker: s.tracker, Reply: s.last.reply}
 }
 
 // gathered returns until when the first event still waits; zero if for nothing.
@@ -398,52 +361,50 @@ func (m *merged) gathered(now time.Time) time.Time {
 // expire drops what is known no more, and returns when to look again.
 func (m *merged) expire(now time.Time) (next time.Time) {
 	for _, s := range m.sites {
-		due := s.due()
-		switch r := s.source; {
-		case r != nil && r.state == up && r.reply == nil: // a stream tells every return
-			s.view.expire(now)
-			due = s.view.due
-		case !due.IsZero() && !due.After(now):
-			s.view.forget()
-			for _, r := range s.routes {
-				m.mine(&r.you, netip.AddrPort{})
-				m.mine(&r.local, netip.AddrPort{})
+		for _, r := range s.routes {
+			due := r.due()
+			switch {
+			case r.state == up && r.reply == nil: // a stream tells every return
+				r.view.expire(now)
+				due = r.view.due
+			case !due.IsZero() && !due.After(now):
+				r.view.forget()
+				if !r.other() { // or the tracker may list it still, and tell the other route
+					m.mine(&r.you, netip.AddrPort{})
+					m.mine(&r.local, netip.AddrPort{})
+					m.moved = true
+				}
+				due = time.Time{}
 			}
-			m.moved, due = true, time.Time{}
-		}
-		if !due.IsZero() && (next.IsZero() || due.Before(next)) {
-			next = due
+			if !due.IsZero() && (next.IsZero() || due.Before(next)) {
+				next = due
+			}
 		}
 	}
 	return next
 }
 
-// due is when a tracker that is away no longer counts: once another has been there for a ttl
-// without it. Zero: it counts for as long as it likes.
-func (s *site) due() time.Time {
-	var alone, with time.Time // since when this one is away, and since when there is another one
-	for _, r := range s.routes {
-		if r.state != away {
-			return time.Time{}
-		}
-		if r.since.After(alone) {
-			alone = r.since
-		}
+// due is when a route that is away no longer counts: once another, to this tracker or any, has been
+// there for a ttl without it. Zero: it counts for as long as it likes.
+func (r *route) due() time.Time {
+	if r.state != away || len(r.view.peers) == 0 && !r.you.IsValid() {
+		return time.Time{}
 	}
-	for _, other := range s.m.sites {
-		for _, r := range other.routes {
-			if r.state == up && (with.IsZero() || r.since.Before(with)) {
-				with = r.since
+	var with time.Time // since when there is another one
+	for _, s := range r.site.m.sites {
+		for _, other := range s.routes {
+			if other.state == up && (with.IsZero() || other.since.Before(with)) {
+				with = other.since
 			}
 		}
 	}
-	if with.IsZero() || len(s.view.peers) == 0 && !slices.ContainsFunc(s.routes, func(r *route) bool { return r.you.IsValid() }) {
-		return time.Time{}
+	if with.IsZero() {
+		return with
 	}
-	if with.After(alone) {
-		alone = with
+	if with.Before(r.since) {
+		with = r.since
 	}
-	return alone.Add(s.view.grace())
+	return with.Add(r.view.grace())
 }
 
 // unsure is why trackers may still list who has left, one error for each.

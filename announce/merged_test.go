@@ -142,11 +142,12 @@ func bothFamilies(t *testing.T, serve func(*tracker.Tracker) http.Handler) {
 	w.expect(t, "")
 	x.expect(t, "") // nobody has flapped
 
-	// One family breaks: the other one tells, and nobody hears of it.
+	// One family breaks: the other one tells, though polls wait a ttl for the broken one, and nobody
+	// hears of it.
 	p.lose("192.0.2.1", true)
 	p.cut("192.0.2.1")
 	_ = leave()
-	time.Sleep(12 * time.Second) // a request by the broken one gives up after ten
+	time.Sleep(12*time.Second + 150*time.Second) // a request by the broken one gives up after ten
 	w.expect(t, "leave 192.0.2.2:4000")
 	p.lose("192.0.2.1", false)
 	time.Sleep(10 * time.Minute)
@@ -173,6 +174,56 @@ func bothFamilies(t *testing.T, serve func(*tracker.Tracker) http.Handler) {
 	if got := who(t, p, k); got != "" {
 		t.Errorf("all have left, and the tracker lists %q", got)
 	}
+}
+
+// A tracker tells everybody what his address may be given: who reaches it by a private address over
+// one family knows of private peers by that one only. Neither order nor breaking makes any of them
+// leave, or stay unknown.
+func TestFamiliesOfTwoScopes(t *testing.T) {
+	for name, serve := range doors {
+		t.Run(name, func(t *testing.T) { synctest.Test(t, func(t *testing.T) { familiesOfTwoScopes(t, serve) }) })
+	}
+}
+
+func familiesOfTwoScopes(t *testing.T, serve func(*tracker.Tracker) http.Handler) {
+	p, k := new(pipes), key(t, "k")
+	p.start(serve(&tracker.Tracker{Interval: time.Minute}))
+	defer p.stop()
+	leave := join(t, p.client("10.0.0.7"), one, k, 4000)
+	defer func() { _ = leave() }()
+	p.lose("10.0.0.5", true)
+	w := watch(t, p.both("10.0.0.5", "2001:db8::5"), one, announce.Request{Key: k, Port: 4000}, time.Second)
+	defer w.end()
+	time.Sleep(time.Second)
+	w.expect(t, "peers []")
+	p.lose("10.0.0.5", false)
+	time.Sleep(20 * time.Second) // the request that was lost gives up after ten
+	w.expect(t, "peers [10.0.0.7:4000], join 10.0.0.7:4000")
+	leave8 := join(t, p.client("10.0.0.8"), one, k, 4000)
+	time.Sleep(2 * time.Second)
+	w.expect(t, "join 10.0.0.8:4000")
+
+	// The family that knows them breaks, and is back before a ttl is over.
+	p.lose("10.0.0.5", true)
+	p.cut("10.0.0.5")
+	time.Sleep(15 * time.Second)
+	w.expect(t, "")
+	_ = leave8()
+	p.lose("10.0.0.5", false)
+	time.Sleep(4 * time.Minute) // to a poll after a failure the tracker may have been restarted
+	w.expect(t, "leave 10.0.0.8:4000")
+
+	// It breaks for good.
+	p.lose("10.0.0.5", true)
+	p.cut("10.0.0.5")
+	time.Sleep(140 * time.Second)
+	w.expect(t, "")
+	time.Sleep(time.Minute)
+	w.expect(t, "leave 10.0.0.7:4000")
+	if got := fmt.Sprint(w.you); got != "[10.0.0.5:4000 [2001:db8::5]:4000]" {
+		t.Errorf("own endpoints: %s", got)
+	}
+	p.lose("10.0.0.5", false)
 }
 
 // One announce lists both endpoints; a family that does not work costs a moment at most, and no

@@ -58,7 +58,8 @@ type Event struct {
 //     often only once in a million.
 //   - With several trackers, a peer has joined when the first of them has it, and left when the last
 //     one that had it says so. A tracker that is away keeps what it knew; once another one has been
-//     there for a ttl without it, what it alone knew has left.
+//     there for a ttl without it, what it alone knew has left. The two families of one tracker, which
+//     need not tell the same, count as two.
 //
 // A loop that is slow is told the sum of what has changed meanwhile: who came and went between two
 // turns is not told. What keeps a member listed does not wait for the loop.
@@ -96,7 +97,7 @@ func (c *Client) watch(ctx context.Context, trackers []Tracker, r Request, every
 	var sessions []*session
 	for _, t := range trackers {
 		site := m.add(t)
-		families := []string{c.network} // to look, any will do: a tracker tells of both
+		families := []string{c.network} // to look, any will do: each is told of peers of both
 		if member {
 			families = c.families(t)
 		}

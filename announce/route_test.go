@@ -1,0 +1,147 @@
+package announce
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+)
+
+const (
+	mine4, mine6 = "192.0.2.5:4000", "[2001:db8::5]:4000"
+	peer, inside = "192.0.2.7:4000", "172.17.0.2:4000"
+)
+
+func endpointsOf(s ...string) (list []netip.AddrPort) {
+	for _, e := range s {
+		list = append(list, netip.MustParseAddrPort(e))
+	}
+	return list
+}
+
+// tells is what m tells after a while.
+func tells(m *merged, after time.Duration) string {
+	var s []string
+	told, _ := m.take(time.Now().Add(after))
+	for _, n := range told {
+		if n.event.Type == EventPeers {
+			s = append(s, fmt.Sprint("peers ", n.event.Peers))
+		} else {
+			s = append(s, fmt.Sprintf("%s %v", n.event.Type, n.event.Peer))
+		}
+	}
+	return strings.Join(s, ", ")
+}
+
+// The streams of two families do not tell at the same moment. One that breaks makes nobody leave
+// whom the other has not been told of yet, and no leave that the other tells is held back by it.
+func TestRoutesLag(t *testing.T) {
+	m := newMerged()
+	s := m.add(Tracker{})
+	v4, v6 := s.add(), s.add()
+	expect := func(what, want string) {
+		t.Helper()
+		if got := tells(m, time.Second); got != want {
+			t.Errorf("%s: told %q, want %q", what, got, want)
+		}
+	}
+	me4, me6, p := endpointsOf(mine4)[0], endpointsOf(mine6)[0], endpointsOf(peer)
+	v4.listed("E", me4, nil)
+	v6.listed("E", me6, nil)
+	expect("both are there", "peers []")
+	v4.changed(p, true)
+	expect("one tells a join", "join "+peer)
+	v4.lost()
+	expect("it breaks", "")
+	v6.lost()
+	expect("the other one breaks, too", "")
+	v6.listed("E", me6, p)
+	expect("that one is back", "")
+	if v6.spare() || !v4.spare() {
+		t.Error("one of two is up, and is a spare for itself or none for the other")
+	}
+	v6.changed(p, false)
+	expect("and tells a leave", "leave "+peer)
+	v6.changed(p, true)
+	v4.listed("E", me4, p)
+	expect("both are back", "join "+peer)
+	v4.changed(p, false)
+	expect("one tells a leave", "")
+	v6.changed(p, false)
+	expect("so does the other one", "leave "+peer)
+}
+
+// A member that comes back by another address is not told of its old one, which the other route
+// knew as that of another peer.
+func TestRoutesMove(t *testing.T) {
+	m := newMerged()
+	s := m.add(Tracker{})
+	v4, v6 := s.add(), s.add()
+	old4, me6, new4 := endpointsOf(mine4)[0], endpointsOf(mine6)[0], endpointsOf("198.51.100.5:4000")[0]
+	v4.listed("E", old4, endpointsOf(mine6, peer))
+	v6.listed("E", me6, endpointsOf(mine4, peer))
+	if got := tells(m, time.Second); got != "peers ["+peer+"]" {
+		t.Errorf("both are there: told %q", got)
+	}
+	v4.lost()
+	v6.lost()
+	v4.connected(new4)
+	v4.listed("E", new4, endpointsOf(mine6, peer))
+	if got := tells(m, time.Second); got != "peers ["+peer+"]" {
+		t.Errorf("one is back from elsewhere: told %q", got)
+	}
+}
+
+// Where a connection comes from is an own endpoint until the tracker has told what it sees. Behind
+// a NAT, a peer of the tracker's own network may have the same.
+func TestOwnBehindNAT(t *testing.T) {
+	m := newMerged()
+	r := m.add(Tracker{}).add()
+	local, you, other, p := endpointsOf(inside)[0], endpointsOf(mine4)[0], endpointsOf("10.0.0.2:4000"), endpointsOf(inside, peer)
+	r.connected(local)
+	r.listed("E", netip.AddrPort{}, p)
+	if got := tells(m, time.Second); got != "peers ["+peer+"]" {
+		t.Errorf("by a tracker that tells no endpoint: told %q", got)
+	}
+	r.listed("E", you, p)
+	if got := tells(m, time.Second); got != "peers ["+inside+" "+peer+"], join "+inside {
+		t.Errorf("once it has told it: told %q", got)
+	}
+	r.lost()
+	r.connected(local)
+	if got := tells(m, time.Second); got != "" {
+		t.Errorf("connected again: told %q", got)
+	}
+	r.lost()
+	r.connected(other[0]) // from another network, by whose endpoint the tracker may list it now
+	r.changed(other, true)
+	if got := tells(m, time.Second); got != "" {
+		t.Errorf("connected from elsewhere: told %q", got)
+	}
+}
+
+// A reply that tells the own endpoint is believed: the local one may be another peer's.
+func TestReplyBehindNAT(t *testing.T) {
+	k, err := ParseKey("k")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for you, want := range map[string]string{"": "[" + peer + "]", mine4: "[" + inside + " " + peer + "]"} {
+		reply := &Reply{Count: 3, given: 2}
+		if you != "" {
+			reply.You = endpointsOf(you)[0]
+		}
+		for _, e := range endpointsOf(inside, peer) {
+			reply.Peers = append(reply.Peers, Peer{Endpoint: e})
+		}
+		reply.finish(&Request{Key: k, Port: 4000}, conn{local: endpointsOf(inside)[0]})
+		var got []netip.AddrPort
+		for _, p := range reply.Peers {
+			got = append(got, p.Endpoint)
+		}
+		if fmt.Sprint(got) != want {
+			t.Errorf("listed as %q: %v, want %v", you, got, want)
+		}
+	}
+}
