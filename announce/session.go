@@ -15,7 +15,7 @@ const maxWant = 1000
 // Waits of sessions.
 const (
 	silence    = 35 * time.Second // without a byte, heartbeats included: a stream is dead
-	maxBackoff = 30 * time.Second // where no interval is known
+	maxBackoff = 15 * time.Second // where no interval is known
 	// plainFor is how long a tracker is asked plainly after a stream of it was of no use: its track
 	// is too large for one, or something on the way gathers what it sends.
 	plainFor = 10 * time.Minute

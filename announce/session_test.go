@@ -110,7 +110,7 @@ func joinThroughRestart(t *testing.T, serve func(*tracker.Tracker) http.Handler)
 	time.Sleep(90 * time.Second)
 	p.stop()
 	time.Sleep(10 * time.Minute)
-	if n := errs.Load(); n < 5 || n > 40 {
+	if n := errs.Load(); n < 5 || n > 80 {
 		t.Errorf("%d attempts in ten minutes, want backing off", n)
 	}
 	p.start(serve(&tracker.Tracker{Interval: time.Minute}))
