@@ -196,21 +196,15 @@ func TestCommandNoOrphan(t *testing.T) {
 	}
 }
 
-// A console is a pseudo-terminal, and all that has been read from it.
-type console struct {
-	commandTest
-	keys, tty *os.File
-	mu        sync.Mutex
-	text      bytes.Buffer
-}
-
-func newConsole(t *testing.T) *console {
-	keys, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+// openPTY makes a pseudo-terminal: the end of who sits before it, and that of the programs.
+func openPTY(t *testing.T) (user, tty *os.File) {
+	t.Helper()
+	user, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var n int
-	rc, err := keys.SyscallConn() // Fd would make it block, and Close wait for a Read
+	rc, err := user.SyscallConn() // Fd would make it block, and Close wait for a Read
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -222,10 +216,22 @@ func newConsole(t *testing.T) *console {
 	if err != nil || ctlErr != nil {
 		t.Fatal(err, ctlErr)
 	}
-	tty, err := os.OpenFile(fmt.Sprint("/dev/pts/", n), os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
+	if tty, err = os.OpenFile(fmt.Sprint("/dev/pts/", n), os.O_RDWR|unix.O_NOCTTY, 0); err != nil {
 		t.Fatal(err)
 	}
+	return user, tty
+}
+
+// A console is a pseudo-terminal, and all that has been read from it.
+type console struct {
+	commandTest
+	keys, tty *os.File
+	mu        sync.Mutex
+	text      bytes.Buffer
+}
+
+func newConsole(t *testing.T) *console {
+	keys, tty := openPTY(t)
 	term := &console{commandTest: newCommandTest(t), keys: keys, tty: tty}
 	read := make(chan struct{})
 	go func() {

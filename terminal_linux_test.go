@@ -39,22 +39,7 @@ type terminal struct {
 // onTerminal runs ntrack on a terminal of that kind and size.
 func onTerminal(t *testing.T, kind string, columns, lines int, args ...string) *terminal {
 	t.Helper()
-	user, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	fd := int(user.Fd())
-	if err := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0); err != nil {
-		t.Fatal(err)
-	}
-	n, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
-	if err != nil {
-		t.Fatal(err)
-	}
-	program, err := os.OpenFile(fmt.Sprint("/dev/pts/", n), os.O_RDWR|syscall.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	user, program := openPTY(t)
 	defer program.Close()
 	x := &terminal{t: t, file: user, cmd: exec.Command("ntrack", args...)}
 	x.resize(columns, lines)
