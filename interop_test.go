@@ -30,6 +30,7 @@ const patience = 90 * time.Second
 //
 // A program that is not installed skips its part, and fails it where NTRACK_INTEROP=1 is set.
 func TestInterop(t *testing.T) {
+	t.Parallel()
 	bin := filepath.Join(t.TempDir(), "ntrack")
 	if out, err := exec.Command("go", "build", "-o", bin, ".").CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)

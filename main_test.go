@@ -38,7 +38,23 @@ import (
 // TestMain makes `ntrack` in a script the real program: this test binary, run again under that
 // name. `listener` is a program for ntrack to run.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"ntrack": main, "listener": listener})
+	testscript.Main(waiting{m}, map[string]func(){"ntrack": main, "listener": listener})
+}
+
+// waiting runs tests that wait far more than they compute. Eight of them run side by side, however
+// few processors there are, unless -parallel says otherwise.
+type waiting struct{ *testing.M }
+
+func (w waiting) Run() int {
+	flag.Parse()
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
+	if !given {
+		if err := flag.Set("test.parallel", "8"); err != nil {
+			log.Fatal(err)
+		}
+	}
+	return w.M.Run()
 }
 
 // listener listens at ADDR as a program does that knows nothing of ntrack, prints its process id and
@@ -94,6 +110,7 @@ func listener() {
 // body is sent so often (-1: without end), with -gzip it is compressed, with -tls CA it all goes
 // over https; with -silent there is no FILE and no answer.
 func TestScripts(t *testing.T) {
+	t.Parallel()
 	if files, err := filepath.Glob("testdata/script/*.txtar"); err != nil || len(files) == 0 {
 		t.Fatalf("found %d scripts, %v", len(files), err)
 	}
