@@ -19,7 +19,7 @@ const maxValues = 1 << 18
 // decodeBencode decodes one bencoded dictionary. bencode-go panics on some hostile inputs and
 // takes much that is no bencode, so it sees only what scan has passed.
 func decodeBencode(b []byte) (map[string]any, error) {
-	b = bytes.TrimRight(b, "\r\n") // some trackers end their reply like a line
+	b = bytes.TrimRight(b, " \t\r\n") // some trackers end their reply like a line
 	s := scanner{b: b}
 	if err := s.value(0); err != nil {
 		return nil, fmt.Errorf("bencode at byte %d: %w", s.i, err)

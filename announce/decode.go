@@ -2,14 +2,20 @@ package announce
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"math"
+	"net"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // defaultInterval is taken where a tracker names no interval.
@@ -25,14 +31,15 @@ const (
 
 // DecodeReply reads a tracker's reply in any of the three formats, told apart by how they begin. A
 // refusal inside it is returned as a [*Failure]. Peers that nobody could dial are dropped: those
-// without an IP address, with port 0, and in bencode with port 1. The interval is clamped to
-// [MinInterval] (in JSON, which only native trackers speak, to a second) and [MaxInterval]. An
-// empty body is an error, although it is how a native tracker says in text that nobody is there.
+// without an IP address, with port 0, and in bencode with port 1. What is no peer among peers is
+// skipped, but a list of nothing else is an error. The interval is clamped to [MinInterval] (in
+// JSON, which only native trackers speak, to a second) and [MaxInterval]. An empty body is an
+// error, although it is how a native tracker says in text that nobody is there.
 func DecodeReply(body []byte) (*Reply, error) {
 	r := &Reply{Interval: defaultInterval, Count: -1}
 	least := MinInterval
 	var err error
-	switch {
+	switch body = trimLeft(body); {
 	case len(body) > 0 && body[0] == 'd':
 		err = r.decodeBencode(body)
 	case len(body) > 0 && body[0] == '{':
@@ -50,6 +57,11 @@ func DecodeReply(body []byte) (*Reply, error) {
 	return r, nil
 }
 
+// trimLeft drops a byte order mark and white space, which scripts send in front of a reply.
+func trimLeft(body []byte) []byte {
+	return bytes.TrimLeft(bytes.TrimPrefix(body, []byte("\ufeff")), " \t\r\n")
+}
+
 func (r *Reply) add(e netip.AddrPort, id ID, leastPort uint16) {
 	r.given++
 	if e = Canonical(e); usable(e, leastPort) {
@@ -62,10 +74,16 @@ func usable(e netip.AddrPort, leastPort uint16) bool {
 	return e.Port() >= leastPort && e.Addr().IsValid() && !e.Addr().IsUnspecified() && !e.Addr().IsMulticast()
 }
 
+// decodeText is strict where the other forms are lenient: text has no other mark of a reply than
+// that each of its lines is an endpoint.
 func (r *Reply) decodeText(body []byte) error {
 	for line := range strings.Lines(string(body)) {
-		e, err := netip.ParseAddrPort(strings.TrimSpace(line))
-		if err != nil {
+		line = strings.TrimSpace(line)
+		if line == "" {
+			continue
+		}
+		e, ok := parsePeer(line)
+		if !ok {
 			return errors.New("not a tracker's reply: " + Clean(quote(line)))
 		}
 		r.add(e, ID{}, 1)
@@ -73,65 +91,108 @@ func (r *Reply) decodeText(body []byte) error {
 	return nil
 }
 
-func (r *Reply) decodeJSON(body []byte) error {
-	var j struct {
-		Error      string   `json:"error"`
-		Key        *string  `json:"key"`
-		KeyEscaped string   `json:"key_escaped"`
-		You        string   `json:"you"`
-		Interval   int64    `json:"interval"`
-		TTL        int64    `json:"ttl"`
-		Count      *int     `json:"count"`
-		Peers      []string `json:"peers"`
+// parsePeer reads IP:PORT. It lets HOST:PORT pass, too, without an endpoint: that is a peer, though
+// none that can be dialled.
+func parsePeer(s string) (netip.AddrPort, bool) {
+	if e, err := netip.ParseAddrPort(s); err == nil {
+		return e, true
 	}
-	if err := unmarshal(body, &j); err != nil {
+	host, port, _ := net.SplitHostPort(s)
+	_, isNumber := number([]byte(port), 1<<16)
+	odd := strings.ContainsFunc(host, func(c rune) bool {
+		return c != '.' && c != '-' && c != '_' && !unicode.IsLetter(c) && !unicode.IsDigit(c)
+	})
+	return netip.AddrPort{}, isNumber && host != "" && !odd
+}
+
+func (r *Reply) decodeJSON(body []byte) error {
+	d, err := decodeJSON(body)
+	if err != nil {
 		return fmt.Errorf("not a tracker's reply: %w", err)
 	}
-	switch {
-	case j.Error != "":
-		return &Failure{Status: 200, Reason: Clean(j.Error)}
-	case j.Peers == nil:
+	if err := errorIn(d); err != nil {
+		return err
+	}
+	peers, given := d["peers"]
+	if !given {
 		return errors.New("not a tracker's reply: no peers in it")
 	}
-	r.Key = jsonKey(j.Key, j.KeyEscaped)
-	if j.You != "" {
-		you, err := netip.ParseAddrPort(j.You)
-		if err != nil {
-			return fmt.Errorf("reply: you: %w", err)
+	r.Key = jsonKey(d)
+	if s, _ := d["you"].(string); s != "" {
+		you, ok := parsePeer(s)
+		if !ok {
+			return fmt.Errorf("reply: you: %s is no endpoint", quote(s))
 		}
-		r.You = Canonical(you)
-	}
-	if j.Interval > 0 {
-		r.Interval = clampSeconds(j.Interval)
-	}
-	r.TTL = clampSeconds(j.TTL)
-	if j.Count != nil {
-		r.Count = max(*j.Count, 0)
-	}
-	for _, p := range j.Peers {
-		e, err := netip.ParseAddrPort(p)
-		if err != nil {
-			return fmt.Errorf("reply: peers: %w", err)
+		if you = Canonical(you); usable(you, 0) {
+			r.You = you
 		}
-		r.add(e, ID{}, 1)
+	}
+	if n, _ := numeric(d["interval"]); n > 0 {
+		r.Interval = secondsOf(n)
+	}
+	ttl, _ := numeric(d["ttl"])
+	r.TTL = secondsOf(ttl)
+	if n, ok := numeric(d["count"]); ok {
+		r.Count = clampCount(n)
+	}
+	return r.addPeers("peers", peers, 1)
+}
+
+// decodeJSON decodes one JSON object. Its numbers stay as they are written: [numeric] reads them.
+func decodeJSON(b []byte) (map[string]any, error) {
+	if jsonValues(b) > maxValues {
+		return nil, fmt.Errorf("more than %d values", maxValues)
+	}
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.UseNumber()
+	var object map[string]any
+	if err := d.Decode(&object); err != nil {
+		return nil, err
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return nil, errors.New("more than one value")
+	}
+	return object, nil
+}
+
+// jsonValues is how many values b has at most: one begins at its start, in each array or object,
+// and after each comma.
+func jsonValues(b []byte) int {
+	n, quoted := 1, false
+	for i := 0; i < len(b); i++ {
+		switch c := b[i]; {
+		case c == '"':
+			quoted = !quoted
+		case quoted && c == '\\':
+			i++
+		case !quoted && (c == ',' || c == '{' || c == '['):
+			n++
+		}
+	}
+	return n
+}
+
+// errorIn is the refusal that a reply in JSON may be.
+func errorIn(d map[string]any) error {
+	if reason, _ := d["error"].(string); reason != "" {
+		return &Failure{Status: 200, Reason: Clean(reason)}
 	}
 	return nil
 }
 
-// unmarshal refuses what would take much more memory than its bytes.
-func unmarshal(body []byte, to any) error {
-	if bytes.Count(body, []byte("{")) > maxValues/4 {
-		return fmt.Errorf("more than %d objects", maxValues/4)
+// jsonKey is the key in a reply or an index; zero where there is none.
+func jsonKey(d map[string]any) Key {
+	raw := []byte(nil)
+	if s, ok := d["key"].(string); ok {
+		raw = []byte(s)
+	} else if s, ok := d["key_escaped"].(string); ok {
+		raw, _ = unescape([]byte(s))
 	}
-	return json.Unmarshal(body, to)
-}
-
-func jsonKey(key *string, escaped string) Key {
-	if key != nil {
-		return KeyOf([]byte(*key))
+	k := KeyOf(raw)
+	if k.check() != nil {
+		return Key{}
 	}
-	raw, _ := unescape([]byte(escaped))
-	return KeyOf(raw)
+	return k
 }
 
 func (r *Reply) decodeBencode(body []byte) error {
@@ -148,26 +209,36 @@ func (r *Reply) decodeBencode(body []byte) error {
 	if d["interval"] == nil && d["peers"] == nil && d["peers6"] == nil {
 		return errors.New("not a tracker's reply: neither interval nor peers in it")
 	}
-	if n, ok := d["interval"].(int64); ok && n > 0 {
-		r.Interval = clampSeconds(n)
+	if n, _ := numeric(d["interval"]); n > 0 {
+		r.Interval = secondsOf(n)
 	}
-	if n, ok := d["min interval"].(int64); ok {
-		r.Interval = max(r.Interval, clampSeconds(n))
-	}
-	complete, ok1 := d["complete"].(int64)
-	incomplete, ok2 := d["incomplete"].(int64)
+	least, _ := numeric(d["min interval"])
+	r.Interval = max(r.Interval, secondsOf(least))
+	complete, ok1 := numeric(d["complete"])
+	incomplete, ok2 := numeric(d["incomplete"])
 	if ok1 || ok2 {
 		r.Count = clampCount(complete) + clampCount(incomplete)
 	}
 	if s, ok := d["external ip"].(string); ok {
-		if a, ok := netip.AddrFromSlice([]byte(s)); ok {
-			r.You = Canonical(netip.AddrPortFrom(a, 0))
+		a, _ := netip.AddrFromSlice([]byte(s))
+		if you := Canonical(netip.AddrPortFrom(a, 0)); usable(you, 0) {
+			r.You = you
 		}
 	}
-	if err := r.addPeers("peers", d["peers"], 4); err != nil {
-		return err
+	for _, p := range []struct {
+		name string
+		size int // of an address
+	}{{"peers", 4}, {"peers6", 16}} {
+		if records, ok := d[p.name].(string); ok {
+			err = r.addRecords(p.name, records, p.size)
+		} else {
+			err = r.addPeers(p.name, d[p.name], 2)
+		}
+		if err != nil {
+			return err
+		}
 	}
-	return r.addPeers("peers6", d["peers6"], 16)
+	return nil
 }
 
 // failureIn is the refusal that a bencoded reply may be.
@@ -176,77 +247,87 @@ func failureIn(d map[string]any) error {
 	if !ok {
 		return nil
 	}
-	f := &Failure{Status: 200, Reason: Clean(reason)}
-	if n, ok := d["retry in"].(int64); ok { // BEP 31; "never" is a string
-		f.Retry = time.Duration(min(max(n, 0), 24*60)) * time.Minute
-	}
+	f := &Failure{Status: 200, Reason: cmp.Or(Clean(reason), "it gives no reason")}
+	minutes, _ := numeric(d["retry in"]) // BEP 31; it may be "never"
+	f.Retry = secondsOf(60 * min(minutes, 24*60))
 	return f
 }
 
-// addPeers takes both forms a tracker may use: records of an address of size bytes and a port, or
-// a list of dictionaries (whose ip may be a host name, by BEP 3: those are dropped).
-func (r *Reply) addPeers(name string, v any, size int) error {
-	switch v := v.(type) {
-	case nil:
-	case string:
-		if len(v)%(size+2) != 0 {
-			return fmt.Errorf("reply: %s of %d bytes: no multiple of %d", name, len(v), size+2)
-		}
-		for b := range slices.Chunk([]byte(v), size+2) {
-			a, _ := netip.AddrFromSlice(b[:size])
-			r.add(netip.AddrPortFrom(a, binary.BigEndian.Uint16(b[size:])), ID{}, 2)
-		}
-	case []any:
-		for _, e := range v {
-			d, ok := e.(map[string]any)
-			if !ok {
-				return fmt.Errorf("reply: %s: an entry is no dictionary", name)
-			}
-			ip, _ := d["ip"].(string)
-			port, _ := d["port"].(int64)
-			a, err := netip.ParseAddr(ip)
-			if err != nil || port < 0 || port > 65535 {
-				r.given++
-				continue
-			}
-			var id ID
-			if s, _ := d["peer id"].(string); len(s) == len(id) {
-				copy(id[:], s)
-			}
-			r.add(netip.AddrPortFrom(a, uint16(port)), id, 2)
-		}
-	default:
-		return fmt.Errorf("reply: %s is neither a string nor a list", name)
+// addRecords takes peers that are records of an address of size bytes and a port (BEP 23, BEP 7).
+func (r *Reply) addRecords(name, records string, size int) error {
+	if len(records)%(size+2) != 0 {
+		return fmt.Errorf("reply: %s of %d bytes: no multiple of %d", name, len(records), size+2)
+	}
+	for b := range slices.Chunk([]byte(records), size+2) {
+		a, _ := netip.AddrFromSlice(b[:size])
+		r.add(netip.AddrPortFrom(a, binary.BigEndian.Uint16(b[size:])), ID{}, 2)
 	}
 	return nil
 }
 
+// addPeers takes a list of peers: as text, or as dictionaries, whose ip may be a host name (BEP 3).
+func (r *Reply) addPeers(name string, v any, leastPort uint16) error {
+	list, ok := listOf(v)
+	if !ok {
+		return fmt.Errorf("reply: %s is neither a string nor a list", name)
+	}
+	sense := len(list) == 0
+	for _, v := range list {
+		switch v := v.(type) {
+		case string:
+			e, ok := parsePeer(v)
+			sense = sense || ok
+			r.add(e, ID{}, leastPort)
+		case map[string]any:
+			sense = true
+			r.addDict(v, leastPort)
+		default:
+			r.add(netip.AddrPort{}, ID{}, leastPort)
+		}
+	}
+	if !sense {
+		return fmt.Errorf("reply: %s: none of %d entries is a peer", name, len(list))
+	}
+	return nil
+}
+
+func (r *Reply) addDict(d map[string]any, leastPort uint16) {
+	ip, _ := d["ip"].(string)
+	a, _ := netip.ParseAddr(ip) // invalid for a host name
+	port, _ := numeric(d["port"])
+	if port < 0 || port > 65535 || port != math.Trunc(port) {
+		port = 0
+	}
+	var id ID
+	if s, _ := d["peer id"].(string); len(s) == len(id) {
+		copy(id[:], s)
+	}
+	r.add(netip.AddrPortFrom(a, uint16(port)), id, leastPort)
+}
+
+// listOf is a list. Some languages know no difference between that and a dictionary of which the
+// names are numbers, and write an empty one as nothing.
+func listOf(v any) (list []any, ok bool) {
+	switch v := v.(type) {
+	case nil:
+		return nil, true
+	case []any:
+		return v, true
+	case map[string]any:
+		for _, e := range v {
+			list = append(list, e)
+		}
+		return list, true
+	}
+	return nil, false
+}
+
 // DecodeTracks reads a scrape or an index, in bencode or JSON. A refusal inside it is returned as
-// a [*Failure].
+// a [*Failure]. What is no track among tracks is skipped.
 func DecodeTracks(body []byte) ([]Track, error) {
+	body = trimLeft(body)
 	if len(body) > 0 && body[0] == '{' {
-		var j struct {
-			Error  string `json:"error"`
-			Tracks []struct {
-				Key        *string `json:"key"`
-				KeyEscaped string  `json:"key_escaped"`
-				Count      int     `json:"count"`
-			} `json:"tracks"`
-		}
-		if err := unmarshal(body, &j); err != nil {
-			return nil, fmt.Errorf("not a tracker's index: %w", err)
-		}
-		switch {
-		case j.Error != "":
-			return nil, &Failure{Status: 200, Reason: Clean(j.Error)}
-		case j.Tracks == nil:
-			return nil, errors.New("not a tracker's index: no tracks in it")
-		}
-		var tracks []Track
-		for _, t := range j.Tracks {
-			tracks = append(tracks, Track{Key: jsonKey(t.Key, t.KeyEscaped), Count: max(t.Count, 0)})
-		}
-		return tracks, nil
+		return decodeIndex(body)
 	}
 	d, err := decodeBencode(body)
 	if err != nil {
@@ -256,23 +337,72 @@ func DecodeTracks(body []byte) ([]Track, error) {
 		return nil, err
 	}
 	files, ok := d["files"].(map[string]any)
-	if !ok {
+	if list, isList := d["files"].([]any); !ok && (!isList || len(list) > 0) {
 		return nil, errors.New("not a scrape: no files in it")
 	}
 	var tracks []Track
 	for key, v := range files {
-		f, _ := v.(map[string]any)
-		complete, _ := f["complete"].(int64)
-		incomplete, _ := f["incomplete"].(int64)
-		tracks = append(tracks, Track{Key: KeyOf([]byte(key)), Count: clampCount(complete) + clampCount(incomplete)})
+		f, ok := v.(map[string]any)
+		k := KeyOf([]byte(key))
+		if !ok || k.check() != nil {
+			continue
+		}
+		complete, _ := numeric(f["complete"])
+		incomplete, _ := numeric(f["incomplete"])
+		tracks = append(tracks, Track{Key: k, Count: clampCount(complete) + clampCount(incomplete)})
 	}
 	slices.SortFunc(tracks, func(a, b Track) int { return bytes.Compare(a.Key.raw, b.Key.raw) })
 	return tracks, nil
 }
 
-// clampSeconds keeps a number from the network from overflowing a duration.
-func clampSeconds(n int64) time.Duration {
-	return time.Duration(min(max(n, 0), 1<<30)) * time.Second
+func decodeIndex(body []byte) ([]Track, error) {
+	d, err := decodeJSON(body)
+	if err != nil {
+		return nil, fmt.Errorf("not a tracker's index: %w", err)
+	}
+	if err := errorIn(d); err != nil {
+		return nil, err
+	}
+	v, given := d["tracks"]
+	list, ok := listOf(v)
+	if !given || !ok {
+		return nil, errors.New("not a tracker's index: no tracks in it")
+	}
+	var tracks []Track
+	for _, v := range list {
+		t, _ := v.(map[string]any)
+		if k := jsonKey(t); k.check() == nil {
+			count, _ := numeric(t["count"])
+			tracks = append(tracks, Track{Key: k, Count: clampCount(count)})
+		}
+	}
+	return tracks, nil
 }
 
-func clampCount(n int64) int { return int(min(max(n, 0), 1<<30)) }
+// numeric reads a number as trackers write it: an integer, in JSON also one with a fraction or an
+// exponent (RFC 8259), or decimal digits in a string.
+func numeric(v any) (float64, bool) {
+	var text string
+	switch v := v.(type) {
+	case int64:
+		return float64(v), true
+	case json.Number:
+		text = v.String()
+	case string:
+		if _, ok := number([]byte(v), 1); !ok {
+			return 0, false
+		}
+		text = v
+	default:
+		return 0, false
+	}
+	n, _ := strconv.ParseFloat(text, 64) // infinite where it is too large
+	return n, true
+}
+
+// clamp bounds a number from the network, so that nothing overflows.
+func clamp(n float64) float64 { return min(max(n, 0), 1<<30) }
+
+func secondsOf(n float64) time.Duration { return time.Duration(clamp(n) * float64(time.Second)) }
+
+func clampCount(n float64) int { return int(clamp(n)) }

@@ -178,7 +178,7 @@ func failureFrom(status int, h http.Header, body []byte) *Failure {
 		f.Reason = fmt.Sprintf("%d %s", status, http.StatusText(status))
 	}
 	if n, err := strconv.Atoi(h.Get("Retry-After")); err == nil && n > 0 {
-		f.Retry = min(clampSeconds(int64(n)), 24*time.Hour)
+		f.Retry = min(secondsOf(float64(n)), 24*time.Hour)
 	}
 	return f
 }

@@ -1,0 +1,281 @@
+package announce
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+)
+
+// told is what a reply comes to, on one line.
+func told(r *Reply) string {
+	var s []string
+	for _, p := range r.Peers {
+		s = append(s, p.Endpoint.String())
+	}
+	you := ""
+	if r.You.IsValid() {
+		you = r.You.String()
+	}
+	return fmt.Sprintf("%v/%v %d of %d %s[%s]", r.Interval, r.TTL, r.given, r.Count, you, strings.Join(s, " "))
+}
+
+// What trackers send, and what those could send that people write after the specification.
+func TestDecodeLenient(t *testing.T) {
+	for body, want := range map[string]string{
+		// Numbers: RFC 8259 knows fractions and exponents.
+		`{"interval":15.0,"ttl":38.0,"count":2.0,"peers":["192.0.2.1:5"]}`: "15s/38s 1 of 2 [192.0.2.1:5]",
+		`{"interval":1e1,"ttl":2.5E1,"count":1e0,"peers":[]}`:              "10s/25s 0 of 1 []",
+		`{"interval":1.5e+1,"ttl":375e-1,"count":10E-1,"peers":[]}`:        "15s/37.5s 0 of 1 []",
+		`{"interval":"15","ttl":"38","count":"2","peers":[]}`:              "15s/38s 0 of 2 []",
+		`{"interval":0.5,"peers":[]}`:                                      "1s/0s 0 of -1 []",
+		`{"interval":0,"ttl":0,"count":0,"peers":[]}`:                      "30m0s/0s 0 of 0 []",
+		`{"interval":-1,"ttl":-1.5,"count":-1e9,"peers":[]}`:               "30m0s/0s 0 of 0 []",
+		`{"interval":1e999,"ttl":1e999,"count":1e999,"peers":[]}`:          "1h0m0s/298261h37m4s 0 of 1073741824 []",
+		`{"interval":-1e999,"ttl":-1e999,"count":-1e999,"peers":[]}`:       "30m0s/0s 0 of 0 []",
+		`{"interval":99999999999999999999,"peers":[]}`:                     "1h0m0s/0s 0 of -1 []",
+		`{"interval":"99999999999999999999","peers":[]}`:                   "1h0m0s/0s 0 of -1 []",
+		`{"interval":null,"ttl":null,"count":null,"you":null,"peers":[]}`:  "30m0s/0s 0 of -1 []",
+		`{"interval":[15],"ttl":{},"count":true,"you":5,"peers":[]}`:       "30m0s/0s 0 of -1 []",
+		`{"interval":"0x15","ttl":"NaN","count":"-5","peers":[]}`:          "30m0s/0s 0 of -1 []",
+		`{"interval":"Inf","ttl":"1e3","count":"","peers":[]}`:             "30m0s/0s 0 of -1 []",
+
+		// Odd peers among others, which count as given, so that nobody takes the reply for a sample.
+		`{"peers":["x","192.0.2.1:5","example.com:5"]}`:                               "30m0s/0s 3 of -1 [192.0.2.1:5]",
+		`{"peers":[5,null,true,[],{},"","192.0.2.1:5"]}`:                              "30m0s/0s 7 of -1 [192.0.2.1:5]",
+		`{"peers":["192.0.2.1","192.0.2.1:65536","192.0.2.1:-1","192.0.2.1:5"]}`:      "30m0s/0s 4 of -1 [192.0.2.1:5]",
+		`{"peers":["2001:db8::1:5","[2001:db8::1]:5","\u001b[2J:5","192.0.2.300:5"]}`: "30m0s/0s 4 of -1 [[2001:db8::1]:5]",
+		`{"peers":["192.0.2.1:0","192.0.2.1:1","0.0.0.0:5","[::]:5","224.0.0.1:5"]}`:  "30m0s/0s 5 of -1 [192.0.2.1:1]",
+		`{"peers":["[::ffff:192.0.2.1]:5","[fe80::1%eth0]:5"]}`:                       "30m0s/0s 2 of -1 [192.0.2.1:5 [fe80::1]:5]",
+		`{"peers":["example.com:5"]}`:                                                 "30m0s/0s 1 of -1 []",
+		`{"peers":[{"ip":"192.0.2.1","port":5},{"ip":"192.0.2.2","port":"6"}]}`:       "30m0s/0s 2 of -1 [192.0.2.1:5 192.0.2.2:6]",
+		`{"peers":[{"ip":"192.0.2.1","port":5.5},{"ip":5,"port":5},{"port":5}]}`:      "30m0s/0s 3 of -1 []",
+
+		// A list that is none: what Go makes of no list, and Lua and PHP of an empty one.
+		`{"peers":null}`:                "30m0s/0s 0 of -1 []",
+		`{"peers":{}}`:                  "30m0s/0s 0 of -1 []",
+		`{"peers":{"1":"192.0.2.1:5"}}`: "30m0s/0s 1 of -1 [192.0.2.1:5]",
+
+		// The own endpoint.
+		`{"you":"192.0.2.1:5","peers":[]}`:          "30m0s/0s 0 of -1 192.0.2.1:5[]",
+		`{"you":"[::ffff:192.0.2.1]:5","peers":[]}`: "30m0s/0s 0 of -1 192.0.2.1:5[]",
+		`{"you":"","peers":[]}`:                     "30m0s/0s 0 of -1 []",
+		`{"you":"example.com:5","peers":[]}`:        "30m0s/0s 0 of -1 []",
+		`{"you":"0.0.0.0:5","peers":[]}`:            "30m0s/0s 0 of -1 []",
+
+		// Anything before, between and after it that JSON allows, and what it is not to mind.
+		"\ufeff {\"peers\" : [ ] }\r\n":                                "30m0s/0s 0 of -1 []",
+		"\r\n\t {\"interval\":15,\"peers\":[]}":                        "15s/0s 0 of -1 []",
+		`{"key":5,"key_escaped":"%zz","error":null,"peers":[]}`:        "30m0s/0s 0 of -1 []",
+		`{"error":"","warning":[{"a":[1,2]}],"peers":["192.0.2.1:5"]}`: "30m0s/0s 1 of -1 [192.0.2.1:5]",
+
+		// Bencode.
+		"d8:interval2:605:peers0:e":                                            "1m0s/0s 0 of -1 []",
+		"d8:intervalle12:min intervalde5:peers0:e":                             "30m0s/0s 0 of -1 []",
+		"d8:completele10:incomplete1:35:peers0:e":                              "30m0s/0s 0 of 3 []",
+		"d8:completei2e5:peers0:e":                                             "30m0s/0s 0 of 2 []",
+		"d8:completei-5e10:incompletei2e5:peers0:e":                            "30m0s/0s 0 of 2 []",
+		"d8:completei9223372036854775807e10:incompletei2e5:peers0:e":           "30m0s/0s 0 of 1073741826 []",
+		"d12:min intervali9223372036854775807e5:peers0:e":                      "1h0m0s/0s 0 of -1 []",
+		"d12:min intervali-1e5:peers0:e":                                       "30m0s/0s 0 of -1 []",
+		"d5:peersde6:peers6lee":                                                "30m0s/0s 0 of -1 []",
+		"d5:peersli5e1:x0:led2:ip9:192.0.2.14:porti5eeee":                      "30m0s/0s 5 of -1 [192.0.2.1:5]",
+		"d5:peersl11:192.0.2.1:5e6:peers6l17:[2001:db8::1]:655ee":              "30m0s/0s 2 of -1 [192.0.2.1:5 [2001:db8::1]:655]",
+		"d5:peersld2:ip9:192.0.2.14:port1:5eee":                                "30m0s/0s 1 of -1 [192.0.2.1:5]",
+		"d5:peersld2:ip9:192.0.2.14:porti-1eed2:ip9:192.0.2.14:porti65536eeee": "30m0s/0s 2 of -1 []",
+		"d5:peersld2:ip9:192.0.2.14:porti1eed2:ip9:192.0.2.14:porti65535eeee":  "30m0s/0s 2 of -1 [192.0.2.1:65535]",
+		"d5:peersld2:ip9:192.0.2.14:porti65541eeee":                            "30m0s/0s 1 of -1 []", // 65536 + 5
+		"d5:peersld2:ip9:192.0.2.1ed4:porti5eed2:ipi5e4:porti5eeee":            "30m0s/0s 3 of -1 []",
+		"d5:peersld2:ip11:example.com4:porti5eeee":                             "30m0s/0s 1 of -1 []",
+		"d5:peersd1:0d2:ip9:192.0.2.14:porti5eeee":                             "30m0s/0s 1 of -1 [192.0.2.1:5]",
+		"d5:peersld2:ip9:192.0.2.17:peer id3:abc4:porti5eeee":                  "30m0s/0s 1 of -1 [192.0.2.1:5]",
+		"d11:external ip4:\x00\x00\x00\x005:peers0:e":                          "30m0s/0s 0 of -1 []",
+		"d11:external ip4:\xe0\x00\x00\x015:peers0:e":                          "30m0s/0s 0 of -1 []",
+		"d11:external ip5:abcde5:peers0:e":                                     "30m0s/0s 0 of -1 []",
+		"d11:external ip4:\xc0\x00\x02\x015:peers0:e":                          "30m0s/0s 0 of -1 192.0.2.1:0[]",
+		"\ufeff\nd8:intervali60ee \t\n":                                        "1m0s/0s 0 of -1 []",
+
+		// Text.
+		"\ufeff192.0.2.1:5\r\n\r\n [2001:db8::1]:5 \nexample.com:5\n\n192.0.2.1:1\n192.0.2.1:0": "30m0s/0s 5 of -1 [192.0.2.1:5 [2001:db8::1]:5 192.0.2.1:1]",
+	} {
+		r, err := DecodeReply([]byte(body))
+		if err != nil {
+			t.Errorf("%s: %v", body, err)
+		} else if got := told(r); got != want {
+			t.Errorf("%s: %s\nwant %s", body, got, want)
+		}
+	}
+}
+
+// What is no reply at all, and what could harm.
+func TestDecodeRefuses(t *testing.T) {
+	for body, want := range map[string]string{
+		"":                                       "it is empty",
+		"\ufeff \r\n":                            "it is empty",
+		"<html>":                                 `"<html>"`,
+		"192.0.2.1:5\n<html>":                    `"<html>"`,
+		"192.0.2.1:5\n<a href=\"x:80\">:80\n":    "not a tracker's reply",
+		"192.0.2.1\n":                            "not a tracker's reply",
+		"Refused by\n192.0.2.1:5\n":              "not a tracker's reply",
+		":80\n":                                  "not a tracker's reply",
+		"host:http\n":                            "not a tracker's reply",
+		"\x1b[2J:80\n":                           "not a tracker's reply",
+		"user@host:80\n":                         "not a tracker's reply",
+		"{":                                      "not a tracker's reply",
+		"{}":                                     "no peers",
+		`{"interval":15}`:                        "no peers",
+		`{"peers":[]} x`:                         "more than one value",
+		`{"peers":[]}{"peers":[]}`:               "more than one value",
+		`{"peers":5}`:                            "neither a string nor a list",
+		`{"peers":"192.0.2.1:5"}`:                "neither a string nor a list",
+		`{"peers":["x"]}`:                        "none of 1 entries",
+		`{"peers":[5,"enode://ab@192.0.2.1:5"]}`: "none of 2 entries",
+		`{"peers":["\u001b[2Jowned:4000"]}`:      "none of 1 entries",
+		`{"you":"\u001b[2Jowned:1","peers":[]}`:  "no endpoint",
+		`{"interval":01,"peers":[]}`:             "not a tracker's reply",
+		`{"interval":NaN,"peers":[]}`:            "not a tracker's reply",
+		"d8:completei1ee":                        "neither interval nor peers",
+		"d5:peersi5ee":                           "neither a string nor a list",
+		"d5:peersli5eee":                         "none of 1 entries",
+		"d5:peers5:abcdee":                       "no multiple of 6",
+		"d5:peers7:1234567e":                     "no multiple of 6",
+		"d5:peers0:6:peers66:abcdefe":            "no multiple of 18",
+		"d5:peers0:6:peers6i5ee":                 "peers6 is neither",
+		`{"peers":[` + strings.Repeat(`[`, 1<<20):              "more than 262144 values",
+		`{"peers":[` + strings.Repeat(`{},`, 1e5) + `0]}`:      "", // 200,000 values, none of them a peer, yet
+		`{"peers":[` + strings.Repeat(`0,`, maxValues) + `0]}`: "more than 262144 values",
+		`{"x":[` + strings.Repeat(`{},`, maxValues) + `0]}`:    "more than 262144 values",
+	} {
+		r, err := DecodeReply([]byte(body))
+		switch {
+		case want == "" && err != nil:
+			t.Errorf("%s: %v", quote(body), err)
+		case want != "" && (err == nil || !strings.Contains(err.Error(), want)):
+			t.Errorf("%s: %+v, %v, want an error with %q", quote(body), r, err, want)
+		}
+	}
+}
+
+// The bound on the values of JSON is exact, but for strings, which may hold anything.
+func TestJSONValues(t *testing.T) {
+	for _, fill := range []string{"0,", `"a,{[\"\\",`, `"\\",`} {
+		most := `{"peers":[` + strings.Repeat(fill, maxValues-3) + `"192.0.2.1:5"]}`
+		r, err := DecodeReply([]byte(most))
+		if err != nil || len(r.Peers) != 1 {
+			t.Errorf("%d values like %s: %v", maxValues, fill, err)
+		}
+		if _, err := DecodeReply([]byte(strings.Replace(most, "[", "[0,", 1))); err == nil {
+			t.Errorf("%d values like %s are accepted", maxValues+1, fill)
+		}
+	}
+}
+
+// A refusal in whatever form, and the wait that it asks for.
+func TestDecodeFailure(t *testing.T) {
+	for body, want := range map[string]string{
+		"d14:failure reason2:no8:retry ini5ee":                    "no 5m0s",
+		"d14:failure reason2:no8:retry in1:5e":                    "no 5m0s",
+		"d14:failure reason2:no8:retry in5:nevere":                "no 0s",
+		"d14:failure reason2:no8:retry ini-5ee":                   "no 0s",
+		"d14:failure reason2:no8:retry ini1440ee":                 "no 24h0m0s",
+		"d14:failure reason2:no8:retry ini1441ee":                 "no 24h0m0s",
+		"d14:failure reason2:no8:retry ini9223372036854775807ee":  "no 24h0m0s",
+		"d14:failure reason2:no8:retry in19:9223372036854775807e": "no 24h0m0s",
+		"d14:failure reason0:e":                                   "it gives no reason 0s",
+		"d14:failure reason1:\x1be":                               "? 0s",
+		"\ufeffd14:failure reason2:noe\n":                         "no 0s",
+		`{"error":"no\u001b"}`:                                    "no? 0s",
+		"\n" + `{"error":"no","peers":[]}`:                        "no 0s",
+	} {
+		for _, decode := range []func() error{
+			func() error { _, err := DecodeReply([]byte(body)); return err },
+			func() error { _, err := DecodeTracks([]byte(body)); return err },
+		} {
+			err := decode()
+			f, ok := errors.AsType[*Failure](err)
+			if !ok || fmt.Sprint(f.Reason, " ", f.Retry) != want {
+				t.Errorf("%q: %v, %+v, want %s", body, err, f, want)
+			}
+		}
+	}
+}
+
+func TestDecodeTracksLenient(t *testing.T) {
+	long := strings.Repeat("k", MaxKey)
+	for body, want := range map[string]string{
+		`{"tracks":[{"key":"a","count":2.0},{"key":"b","count":1e1},{"key":"c","count":"3"}]}`: "[{a 2} {b 10} {c 3}]",
+		`{"tracks":[{"key":"a"},{"key":"b","count":null},{"key":"c","count":-1}]}`:             "[{a 0} {b 0} {c 0}]",
+		`{"tracks":[5,null,"x",[],{},{"key":5},{"key":""},{"key":"a","count":1}]}`:             "[{a 1}]",
+		`{"tracks":[{"key_escaped":"%ff"},{"key_escaped":"%f"},{"key_escaped":5}]}`:            "[{%ff 0}]",
+		`{"tracks":[{"key":"` + long + `"},{"key":"` + long + `k"}]}`:                          "[{" + long + " 0}]",
+		`{"tracks":null}`: "[]",
+		`{"tracks":{}}`:   "[]",
+		"\ufeff\n" + `{"tracks":[],"next":null} `: "[]",
+		`{"tracks":[{"key":"a","count":1e999}]}`:  "[{a 1073741824}]",
+		"d5:filesdee":                             "[]",
+		"d5:filesled5:flagsdeee":                  "error",
+		"d5:fileslee":                             "[]",
+		"d5:filesd1:ade1:bi5e1:cd8:complete1:210:incompletei3eeee":             "[{a 0} {c 5}]",
+		"d5:filesd0:de1:ad8:completei-1e10:incompletei9223372036854775807eeee": "[{a 1073741824}]",
+		"d5:filesd255:" + long + "de256:" + long + "kdeee":                     "[{" + long + " 0}]",
+		"\ufeff\nd5:filesdee\n": "[]",
+		"d5:filesi5ee":          "error",
+		"d5:filesl1:aee":        "error",
+		"de":                    "error",
+		"{}":                    "error",
+		`{"tracks":5}`:          "error",
+		`{"tracks":"a"}`:        "error",
+		`{"tracks":[]} x`:       "error",
+		"":                      "error",
+		"a 1\n":                 "error",
+	} {
+		tracks, err := DecodeTracks([]byte(body))
+		got := fmt.Sprint(tracks)
+		if err != nil {
+			got = "error"
+		}
+		if got != want {
+			t.Errorf("%s: %s, %v\nwant %s", body, got, err, want)
+		}
+	}
+}
+
+// A key in a reply is a key, or none.
+func TestDecodeKey(t *testing.T) {
+	long := strings.Repeat("k", MaxKey)
+	for member, want := range map[string]string{
+		`"key":"a"`: "a", `"key":"` + long + `"`: long, `"key":"` + long + `k"`: "", `"key":""`: "",
+		`"key_escaped":"%ff%00"`: "\xff\x00", `"key_escaped":"%"`: "", `"key":null,"key_escaped":"b"`: "b",
+	} {
+		r, err := DecodeReply([]byte("{" + member + `,"peers":[]}`))
+		if err != nil || string(r.Key.Bytes()) != want {
+			t.Errorf("%s: key %q, %v", member, r.Key.Bytes(), err)
+		}
+	}
+}
+
+// A peer id that has not 20 bytes is none.
+func TestDecodePeerIDs(t *testing.T) {
+	const id = "aaaaaaaaaaaaaaaaaaaa"
+	for given, want := range map[string]ID{"20:" + id: ID([]byte(id)), "19:" + id[1:]: {}, "21:" + id + "a": {}, "i5e": {}} {
+		r, err := DecodeReply([]byte("d5:peersld2:ip9:192.0.2.17:peer id" + given + "4:porti5eeee"))
+		if err != nil || len(r.Peers) != 1 || r.Peers[0] != (Peer{netip.MustParseAddrPort("192.0.2.1:5"), want}) {
+			t.Errorf("peer id %s: %+v, %v", given, r, err)
+		}
+	}
+}
+
+// The shortest and the longest interval of either form.
+func TestDecodeInterval(t *testing.T) {
+	for body, want := range map[string]time.Duration{
+		"d8:intervali9e5:peers0:e": 10 * time.Second, "d8:intervali10e5:peers0:e": 10 * time.Second, "d8:intervali11e5:peers0:e": 11 * time.Second,
+		"d8:intervali3599e5:peers0:e": 3599 * time.Second, "d8:intervali3600e5:peers0:e": time.Hour, "d8:intervali3601e5:peers0:e": time.Hour,
+		`{"interval":1,"peers":[]}`: time.Second, `{"interval":2,"peers":[]}`: 2 * time.Second, `{"interval":3601,"peers":[]}`: time.Hour,
+	} {
+		if r, err := DecodeReply([]byte(body)); err != nil || r.Interval != want {
+			t.Errorf("%s: %+v, %v, want %v", body, r, err, want)
+		}
+	}
+}
