@@ -1,5 +1,10 @@
 package tracker
 
+import (
+	"sync/atomic"
+	"time"
+)
+
 // Tracks is how many tracks take up memory.
 func (m *Memory) Tracks() int {
 	n := 0
@@ -22,4 +27,14 @@ func (t *Tracker) Streams() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return len(t.streams)
+}
+
+// NewStoppable returns an empty store, and a function that has its process not run for a while:
+// for that long no call comes, and no timer fires.
+func NewStoppable() (m *Memory, stop func(time.Duration)) {
+	m = NewMemory()
+	var stopped atomic.Int64
+	machine := m.clock.machine
+	m.clock.machine = func() time.Duration { return machine() + time.Duration(stopped.Load()) }
+	return m, func(d time.Duration) { stopped.Add(int64(d)) }
 }

@@ -7,8 +7,8 @@ import (
 )
 
 // Limits are what a store holds at most; 0 is no limit. Whoever would go over one is refused with
-// a [*FullError]. Nobody is turned out to make room, and a renewal is never refused. Peers who have
-// lapsed may count for the few seconds until the store has seen it.
+// a [*FullError]. Nobody is turned out to make room, and a renewal is never refused. A peer that
+// has lapsed counts for up to a second.
 type Limits struct {
 	MaxKeys        int // tracks
 	MaxPeers       int // peers, in all tracks together

@@ -15,47 +15,46 @@ import (
 // Memory is a Store in this process's memory, and nowhere else. Make one with [NewMemory]. It
 // forgets what has lapsed by itself; there is nothing to close.
 //
+// Only time in which the process runs counts. Peers do not lapse because it was stopped or the
+// machine was suspended: of each such gap at most 1.25 seconds count. A peer whose subscription
+// ended during a gap of 20 seconds or more stays for another 30 seconds, to come back.
+//
 // A peer takes about 11 bytes in IPv4 and 30 in IPv6, and 25 more where peers of the track gave
 // IDs; a track takes about 70 and its key. A ttl is cut to 4 hours.
 type Memory struct {
 	// Limits must not change once the store is used.
 	Limits Limits
 
-	base time.Time // seconds are counted since, on the monotonic clock
-	seed maphash.Seed
-	mix  [2]uint64 // seeds the hash of peers
+	clock clock
+	seed  maphash.Seed
+	mix   [2]uint64 // seeds the hash of peers
 
 	shards [1 << shardBits]shard
 
 	keys, peers atomic.Int64 // in all shards
-	// sweeping says that a timer will call sweep: it does as long as there is a track, so that
+	// awake says that a timer will call housekeep: it does as long as there is a track, so that
 	// an empty store costs nothing and an abandoned one is garbage after its last peer lapsed.
-	sweeping atomic.Bool
-
-	topics   atomic.Int64
-	watching atomic.Bool // the same for lapse, while there are topics
+	awake atomic.Bool
 }
 
 const (
 	shardBits = 5
-	// sweepEvery is how long a lapsed peer, which nobody is shown any more, may still take memory
-	// and, in a large track, be counted.
-	sweepEvery = 5 * time.Second
+	// trimEvery is how many seconds memory that is not used is kept for whoever comes next.
+	trimEvery = 5
 )
 
 // NewMemory returns an empty store.
 func NewMemory() *Memory {
-	m := &Memory{base: time.Now(), seed: maphash.MakeSeed(), mix: [2]uint64{rand.Uint64(), rand.Uint64() | 1}}
+	m := &Memory{seed: maphash.MakeSeed(), mix: [2]uint64{rand.Uint64(), rand.Uint64() | 1}}
+	m.clock.init()
 	for i := range m.shards {
 		m.shards[i].init(m)
 	}
 	return m
 }
 
-// now is the second that has begun.
-func (m *Memory) now() stamp { return stampOf(m.second()) }
-
-func (m *Memory) second() int64 { return int64(time.Since(m.base) / time.Second) }
+// second is the one that has begun.
+func (m *Memory) second() int64 { return int64(m.clock.now() / time.Second) }
 
 func (m *Memory) find(key []byte) (s *shard, hash uint64) {
 	hash = maphash.Bytes(m.seed, key)
@@ -72,7 +71,7 @@ func (m *Memory) Announce(_ context.Context, key []byte, peer announce.Peer, ttl
 	s, hash := m.find(key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	since := time.Since(m.base)
+	since := m.clock.now()
 	now := stampOf(int64(since / time.Second))
 
 	var v table
@@ -109,9 +108,7 @@ func (m *Memory) Announce(_ context.Context, key []byte, peer announce.Peer, ttl
 			v.at(i).setStamp(expiry)
 		}
 	}
-	if expiry.until(now) < t.soon.until(now) {
-		t.soon = expiry
-	}
+	s.lapses(h, expiry, now)
 	s.label(&v, i, peer.ID)
 	return s.sample(dst, t, want, scope, self, now), Result{Joined: joined, Count: s.visible(t, scope), Size: size}, nil
 }
@@ -121,7 +118,7 @@ func (m *Memory) Look(_ context.Context, key []byte, asker netip.Addr, want Want
 	s, hash := m.find(key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	since := time.Since(m.base)
+	since := m.clock.now()
 	now := stampOf(int64(since / time.Second))
 	h := s.live(key, hash, now)
 	if h == 0 {
@@ -166,29 +163,51 @@ func (m *Memory) Scrape(_ context.Context, keys []announce.Key, asker netip.Addr
 	}
 	for i := range m.shards {
 		for h, more := handle(0), true; more; {
-			dst, h, more = m.shards[i].index(dst, h, scope, m.now())
+			dst, h, more = m.shards[i].index(dst, h, scope, stampOf(m.second()))
 		}
 	}
 	return dst, nil
 }
 
-// wake sees to it that sweep will be called.
+// wake sees to it that housekeep will be called as each second begins.
 func (m *Memory) wake() {
-	if !m.sweeping.Load() && m.sweeping.CompareAndSwap(false, true) {
-		time.AfterFunc(sweepEvery, m.sweep)
+	if !m.awake.Load() && m.awake.CompareAndSwap(false, true) {
+		m.clock.start()
+		m.schedule()
 	}
 }
 
-// sweep forgets what nobody has asked for since it lapsed, shard by shard and never for long.
+func (m *Memory) schedule() {
+	now := m.clock.now()
+	time.AfterFunc(now.Truncate(tickEvery)+tickEvery-now, m.housekeep)
+}
+
+func (m *Memory) housekeep() {
+	m.sweep()
+	if m.keys.Load() > 0 {
+		m.schedule()
+		return
+	}
+	m.awake.Store(false)
+	if m.keys.Load() > 0 {
+		m.wake()
+	}
+}
+
+// sweep takes out the peers that have lapsed, shard by shard and never for long, and gives back
+// memory.
 func (m *Memory) sweep() {
 	for i := range m.shards {
+		m.clock.tick()
 		var at cursor
-		for m.shards[i].sweep(&at, m.now()) {
+		for m.shards[i].sweep(&at, stampOf(m.second())) {
 			runtime.Gosched()
 		}
 	}
-	m.sweeping.Store(false)
-	if m.keys.Load() > 0 {
-		m.wake()
+	if m.keys.Load() > 0 && m.second()%trimEvery > 0 {
+		return
+	}
+	for i := range m.shards {
+		m.shards[i].trim()
 	}
 }

@@ -177,3 +177,27 @@ func BenchmarkMemorySize(b *testing.B) {
 		})
 	}
 }
+
+// What housekeeping costs each second while nothing lapses.
+func BenchmarkMemorySweep(b *testing.B) {
+	for _, c := range []struct{ keys, peers int }{{1_000_000, 1}, {20_000, 50}, {100, 10_000}, {1, 1_000_000}} {
+		b.Run(fmt.Sprintf("%dx%d", c.keys, c.peers), func(b *testing.B) {
+			m, stop := tracker.NewStoppable()
+			fill(b, m, c.keys, c.peers, nil)
+			var key [20]byte
+			for k := range c.keys { // one of each track has lapsed
+				nthKey(&key, k)
+				_, _, _ = m.Announce(b.Context(), key[:], publicPeer(c.keys*c.peers+k), func(tracker.Size) time.Duration { return time.Second }, tracker.Want{}, nil)
+			}
+			for range 3 {
+				stop(time.Second)
+				m.Sweep()
+			}
+			start := cpu(b)
+			for b.Loop() {
+				m.Sweep()
+			}
+			b.ReportMetric(float64(cpu(b)-start)/float64(b.N), "cpu-ns/op")
+		})
+	}
+}

@@ -18,7 +18,8 @@ var widths = [2]int{2, 5}
 
 // A stamp is a second of this process's life in 15 bits, compared around the clock: what lies
 // less than horizon ahead is to come, everything else is past. The top bit is set, so that no
-// stamp is 0. It takes a store that is not swept for 4 hours to see a peer that lapsed come back.
+// stamp is 0. The seconds are those of the store's clock, which stands still unless the store is
+// swept: no stamp gets old enough to be ahead again.
 type stamp uint16
 
 const (

@@ -22,9 +22,10 @@ type shard struct {
 	words    slab[uint32]
 	ids      slab[announce.ID]
 
-	// topics are the keys that somebody subscribes to, and watched the same in a list.
-	topics  map[string]*topic
-	watched []*topic
+	// due has, for each page of tracks, a time not later than when the first of them is due.
+	due []stamp
+
+	topics map[string]*topic // the keys that somebody subscribes to
 
 	// registrations per address, of addresses in this shard's care: see [Limits.MaxPerAddr].
 	addrMu sync.Mutex
@@ -53,7 +54,7 @@ const few = 1000
 const pageBytes = 8192
 
 func (s *shard) init(m *Memory) {
-	s.m, s.buckets, s.count = m, nil, 0
+	s.m, s.buckets, s.count, s.due = m, nil, 0, nil
 	s.tracks = slab[track]{room: pageBytes / 24} // 24 bytes long, as the next
 	s.families = slab[family]{room: pageBytes / 24}
 	s.keys = slab[byte]{room: pageBytes}
@@ -105,6 +106,9 @@ func (s *shard) add(key []byte, hash uint64, since time.Duration) handle {
 	t := s.tracks.one(h)
 	t.tag, t.born = tagOf(hash), uint32(since/time.Second)
 	t.soon = stampOf(int64(t.born)) + horizon
+	for len(s.due) <= h.page() {
+		s.due = append(s.due, t.soon)
+	}
 	t.key = s.keys.alloc(1 + len(key))
 	block := s.keys.at(t.key)
 	block[0] = byte(len(key))
@@ -266,6 +270,21 @@ func (s *shard) tidy(h handle) handle {
 	return h
 }
 
+// lapses notes when a peer of a track will.
+func (s *shard) lapses(h handle, at, now stamp) {
+	if t := s.tracks.one(h); at.until(now) < t.soon.until(now) {
+		t.soon = at
+		s.falls(h, at, now)
+	}
+}
+
+// falls notes when a track is due.
+func (s *shard) falls(h handle, due, now stamp) {
+	if page := &s.due[h.page()]; due.until(now) < page.until(now) {
+		*page = due
+	}
+}
+
 // expire drops what has lapsed from a small track. It returns h, or 0 if nothing is left.
 func (s *shard) expire(h handle, now stamp) handle {
 	t := s.tracks.one(h)
@@ -280,23 +299,34 @@ func (s *shard) expire(h handle, now stamp) handle {
 // lapse drops what has lapsed from slot i on, in at most n steps. It returns the slot to go on
 // from and the steps left.
 func (s *shard) lapse(t *track, v *table, i, n int, now stamp) (next, left int) {
-	for ; n > 0 && i < v.cap; n-- {
-		switch e := v.at(i); {
-		case e.empty() || e.stamp() == held:
-			i++
-		case e.stamp().lapsed(now):
-			s.remove(t, v, i) // and look at the slot again: another peer may have moved there
-		default:
-			if e.stamp().until(now) < t.soon.until(now) {
-				t.soon = e.stamp()
-			}
-			i++
+	if v.cap == 0 {
+		return i, n
+	}
+	last := v.width - 1
+	soonest := max(1, t.soon.until(now))
+	for words := v.words[i*v.width:]; n > 0 && i < v.cap; n-- {
+		word := words[last]
+		left := stamp(word).until(now)
+		if word == 0 {
+			left = horizon // no branch in machine code: it would be mispredicted every other time
 		}
+		if left < soonest && stamp(word) != held {
+			if left <= 0 {
+				s.remove(t, v, i) // and look at the slot again: another peer may have moved there
+				continue
+			}
+			soonest, t.soon = left, stamp(word)
+		}
+		words = words[last+1:]
+		i++
 	}
 	return i, n
 }
 
+// trim gives back memory.
 func (s *shard) trim() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.count == 0 {
 		if s.buckets != nil {
 			s.init(s.m)
@@ -312,50 +342,60 @@ func (s *shard) trim() {
 
 // A cursor is where a sweep has got to.
 type cursor struct {
+	page  int // that it has entered
 	track handle
 	fam   int
 	slot  int
 }
 
 // sweep drops what has lapsed among the next peers, at most few, and says whether there is more.
+// What another moves meanwhile in a large track may be met a second later.
 func (s *shard) sweep(c *cursor, now stamp) (more bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for budget := few; budget > 0; {
 		h := s.tracks.from(c.track)
 		if h == 0 {
-			s.trim()
 			return false
 		}
+		budget-- // to pass by costs, too
+		if h.page() != c.page {
+			if s.due[h.page()].until(now) > 0 {
+				c.track = pageOf(h.page() + 1)
+				continue
+			}
+			c.page = h.page()
+			s.due[c.page] = now + horizon
+		}
 		if h != c.track {
-			*c = cursor{track: h}
+			*c = cursor{page: c.page, track: h}
 		}
 		t := s.tracks.one(h)
-		budget-- // to pass by costs, too
-		if t.soon.until(now) > 0 {
-			*c = cursor{track: h + 1}
-			continue
-		}
-		if n := s.len(t); n <= few && c.fam == 0 && c.slot == 0 {
+		switch n := s.len(t); {
+		case t.soon.until(now) > 0:
+		case n <= few && c.fam == 0 && c.slot == 0:
 			if n > budget && budget < few-1 {
 				return true
 			}
 			budget -= n
-			s.expire(h, now)
-			*c = cursor{track: h + 1}
-			continue
+			h = s.expire(h, now)
+		default:
+			// A large track is walked piece by piece, so its soon cannot be known: it is always due.
+			t.soon = now
+			v := s.table(t, c.fam)
+			c.slot, budget = s.lapse(t, &v, c.slot, budget, now)
+			if c.slot < v.cap {
+				return true
+			}
+			if c.fam, c.slot = c.fam+1, 0; c.fam < len(t.fam) {
+				continue
+			}
+			h = s.tidy(h)
 		}
-		// A large track is walked piece by piece, so its soon cannot be known: it is always due.
-		t.soon = now
-		v := s.table(t, c.fam)
-		c.slot, budget = s.lapse(t, &v, c.slot, budget, now)
-		if c.slot < v.cap {
-			return true
+		if h != 0 {
+			s.falls(h, t.soon, now)
 		}
-		if c.fam, c.slot = c.fam+1, 0; c.fam == len(t.fam) {
-			s.tidy(h)
-			*c = cursor{track: h + 1}
-		}
+		*c = cursor{page: c.page, track: c.track + 1}
 	}
 	return true
 }

@@ -32,6 +32,11 @@ type page[T any] struct {
 // A handle is a page's number and, in the low 8 bits, the block's.
 type handle uint32
 
+func (h handle) page() int { return int(h >> 8) }
+
+// pageOf is the first handle of a page.
+func pageOf(page int) handle { return handle(page << 8) }
+
 // class rounds a size up, and numbers it: exact up to 8, then four sizes to a doubling, so that a
 // block is never more than a quarter larger than asked for.
 func class(n int) (c, size int) {

@@ -14,15 +14,12 @@ import (
 //
 // Endpoints and addresses are canonical ([announce.Canonical]), keys have 1 to 255 bytes. A peer
 // is its endpoint; announced again it is renewed, never there twice. What a caller is given and
-// counted are the peers his scope sees ([announce.Scope.Sees]) that have not lapsed, to the second,
-// also when the store has not got around to forgetting the others. A caller never misses his own
-// write; what others did a moment ago may show a step later. Keys and slices passed in are only
-// good during the call: a store copies what it keeps.
+// counted are the peers his scope sees ([announce.Scope.Sees]) that have not lapsed, to the second.
+// A caller never misses his own write; what others did a moment ago may show a step later. Keys and
+// slices passed in are only good during the call: a store copies what it keeps.
 //
-// A track above 1,000 peers must not hold others up, so there two things may be less exact. Its
-// count may be up to 10 seconds late to leave out who has lapsed; a peer who has is not given even
-// then. And where few of its peers can be given, because most have just lapsed or are hidden from
-// the asker, a sample may miss some.
+// A track above 1,000 peers must not hold others up. Where few of its peers can be given, because
+// most have just lapsed or are hidden from the asker, a sample may miss some.
 //
 // A Store is called from any number of goroutines. It may block, and gives up when ctx ends. A
 // store over one of its limits returns a [*FullError] and has then changed nothing.
@@ -103,7 +100,7 @@ type Result struct {
 }
 
 // A Size is what the load on a tracker can be told from. Its counts are of all peers, whoever sees
-// them, and may be up to 10 seconds late to leave out who has lapsed.
+// them.
 type Size struct {
 	Peers int // of the track
 	Total int // of all tracks of the store

@@ -2,9 +2,7 @@ package tracker
 
 import (
 	"context"
-	"math"
 	"net/netip"
-	"runtime"
 	"sync"
 	"time"
 
@@ -21,6 +19,9 @@ const (
 	// of everybody, from which he starts again, is shorter.
 	maxBatches = 256
 	maxBehind  = 2 * maxStreamed
+	// regain is for how many seconds a peer stays whose stream ended because the tracker stood
+	// still: clients try again every 15 seconds at least, and wait 10 for an answer.
+	regain = 30
 )
 
 // A topic is a key that somebody subscribes to, for as long as he does, whether there is a track or
@@ -28,7 +29,6 @@ const (
 type topic struct {
 	s     *shard
 	key   string
-	place int // in shard.watched
 	subs  []*subscription
 	holds map[netip.AddrPort]hold
 
@@ -93,7 +93,8 @@ func (m *Memory) Subscribe(_ context.Context, key []byte, peer announce.Peer, wa
 	s, hash := m.find(key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := m.now()
+	since := m.clock.now()
+	now := stampOf(int64(since / time.Second))
 	h := s.lookup(key, hash)
 	if h != 0 {
 		t := s.tracks.one(h)
@@ -121,7 +122,7 @@ func (m *Memory) Subscribe(_ context.Context, key []byte, peer announce.Peer, wa
 				return dst, nil, err
 			}
 			if h == 0 {
-				h = s.add(key, hash, time.Since(m.base))
+				h = s.add(key, hash, since)
 			}
 			v, i = s.insert(s.tracks.one(h), self, fam, sub.scope)
 			m.wake()
@@ -154,14 +155,11 @@ func (m *Memory) Subscribe(_ context.Context, key []byte, peer announce.Peer, wa
 func (s *shard) topicOf(key []byte) *topic {
 	t := s.topics[string(key)]
 	if t == nil {
-		t = &topic{s: s, key: string(key), place: len(s.watched)}
+		t = &topic{s: s, key: string(key)}
 		if s.topics == nil {
 			s.topics = make(map[string]*topic)
 		}
 		s.topics[t.key] = t
-		s.watched = append(s.watched, t)
-		s.m.topics.Add(1)
-		s.m.watch()
 	}
 	return t
 }
@@ -280,12 +278,6 @@ func (sub *subscription) Close() {
 	}
 	if len(t.subs) == 0 {
 		delete(s.topics, t.key)
-		end := len(s.watched) - 1
-		s.watched[t.place] = s.watched[end]
-		s.watched[t.place].place = t.place
-		s.watched[end] = nil
-		s.watched = s.watched[:end]
-		s.m.topics.Add(-1)
 	}
 }
 
@@ -307,16 +299,18 @@ func (t *topic) unhold(sub *subscription) {
 	v := s.table(tr, familyOf(sub.self.Addr()))
 	var buf [5]uint32
 	i, _ := v.find(pack(&buf, sub.self))
-	now, until := s.m.second(), stampOf(h.until)
+	now := s.m.second()
+	if s.m.clock.settling() {
+		h.until = max(h.until, now+regain)
+	}
+	until := stampOf(h.until)
 	if h.until <= now {
 		s.remove(tr, &v, i)
 		s.tidy(handle)
 		return
 	}
 	v.at(i).setStamp(until)
-	if until.until(stampOf(now)) < tr.soon.until(stampOf(now)) {
-		tr.soon = until
-	}
+	s.lapses(handle, until, stampOf(now))
 }
 
 // push never waits for the subscriber.
@@ -365,66 +359,4 @@ func (sub *subscription) Next(dst []Change) ([]Change, bool) {
 		}
 	}
 	return dst, live
-}
-
-// watch sees to it that the topics will be looked at when the next second has begun.
-func (m *Memory) watch() {
-	if m.topics.Load() > 0 && m.watching.CompareAndSwap(false, true) {
-		since := time.Since(m.base)
-		time.AfterFunc(since.Truncate(time.Second)+time.Second-since, m.lapse)
-	}
-}
-
-// lapse takes out who has lapsed where somebody wants to know: others are left to the sweep.
-func (m *Memory) lapse() {
-	now := m.now()
-	for i := range m.shards {
-		at := topicCursor{left: math.MaxInt}
-		for m.shards[i].lapseWatched(&at, now) {
-			runtime.Gosched()
-		}
-	}
-	m.watching.Store(false)
-	m.watch()
-}
-
-// A topicCursor is where lapse has got to: it goes from the last topic to the first, for one that is
-// dropped meanwhile leaves its place to the last.
-type topicCursor struct {
-	left      int // topics to go
-	fam, slot int // in the track of the last of these
-}
-
-// lapseWatched drops what has lapsed among the next peers, at most few, and says whether there is
-// more. What moves meanwhile in a large track is met a second later.
-func (s *shard) lapseWatched(c *topicCursor, now stamp) (more bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for budget := few; budget > 0; budget-- {
-		if c.left = min(c.left, len(s.watched)); c.left == 0 {
-			return false
-		}
-		h := s.watched[c.left-1].track()
-		switch {
-		case h == 0 || s.tracks.one(h).soon.until(now) > 0:
-			c.left--
-		case s.len(s.tracks.one(h)) <= few:
-			budget -= s.len(s.tracks.one(h))
-			s.expire(h, now)
-			c.left--
-		default:
-			t := s.tracks.one(h)
-			v := s.table(t, c.fam)
-			if c.slot, budget = s.lapse(t, &v, c.slot, budget, now); c.slot < v.cap {
-				return true
-			}
-			if c.fam, c.slot = c.fam+1, 0; c.fam == len(t.fam) {
-				s.tidy(h)
-				*c = topicCursor{left: c.left - 1}
-			}
-			continue
-		}
-		c.fam, c.slot = 0, 0
-	}
-	return true
 }

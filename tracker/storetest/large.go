@@ -1,15 +1,20 @@
 package storetest
 
 import (
+	"fmt"
 	"net/netip"
+	"strconv"
+	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"ntrack/announce"
+	"ntrack/tracker"
 )
 
-// settle is how long the count of a track above 1,000 peers may be behind.
-const settle = 10 * time.Second
+// settle is how long whoever has lapsed may still be given or counted.
+const settle = time.Second
 
 func numbered(i int) announce.Peer {
 	return announce.Peer{Endpoint: netip.AddrPortFrom(netip.AddrFrom4([4]byte{203, byte(i >> 16), byte(i >> 8), byte(i)}), 6881)}
@@ -65,6 +70,65 @@ func large(t *testing.T, s *store) {
 	time.Sleep(time.Hour)
 	s.expectLook("in the end", "k", "192.0.2.9", "")
 	s.expect("in the end", s.index("192.0.2.9"), "")
+}
+
+// counts has large tracks and small ones lapse, all at once or a few at a time, and looks wherever a
+// count is given. Who is left is still counted, and no reply passes for a sample.
+func counts(t *testing.T, s *store) {
+	expect := func(what, key string, peers, total int) {
+		t.Helper()
+		for _, want := range []int{0, 1, 2000} {
+			given, r, err := s.Look(t.Context(), []byte(key), netip.MustParseAddr("192.0.2.9"), tracker.Want{Peers: want}, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(given) != min(want, peers) || r.Count != peers || r.Size.Peers != peers || r.Size.Total != total {
+				t.Errorf("%s: %d of %d wanted, %+v; want %d of %d peers in all", what, len(given), want, r, peers, total)
+			}
+		}
+		s.expect(what, s.index("192.0.2.9", key), fmt.Sprintf("%q:%d", key, peers))
+		list := ""
+		if peers > 0 {
+			list = fmt.Sprintf("%q:%d", key, peers)
+		}
+		if all := s.index("192.0.2.9"); !strings.Contains(all, list) || peers == 0 && strings.Contains(all, strconv.Quote(key)) {
+			t.Errorf("%s: the index is %s, want %s", what, all, list)
+		}
+	}
+	for _, n := range []int{10, 1000, 1001, 1500, 2500} {
+		for _, fraction := range []time.Duration{0, 10 * time.Millisecond, 990 * time.Millisecond} {
+			time.Sleep(fraction)
+			key := fmt.Sprintf("%d at %v", n, fraction)
+			for i := range n {
+				p := numbered(i)
+				if i%3 == 0 {
+					wide := p.Endpoint.Addr().As4()
+					p.Endpoint = netip.AddrPortFrom(netip.AddrFrom16([16]byte{0x20, 1, 12: wide[0], wide[1], wide[2], wide[3]}), 1)
+				}
+				d := 3 * time.Second
+				if i%5 == 0 {
+					d = 20 * time.Second
+				}
+				s.announceFor(d, key, p, 0)
+			}
+			long := (n + 4) / 5
+			time.Sleep(2900 * time.Millisecond)
+			expect("just before", key, n, n)
+			time.Sleep(100*time.Millisecond + settle)
+			synctest.Wait()
+			expect("one second late", key, long, long)
+			p := announce.Peer{Endpoint: netip.MustParseAddrPort("198.51.100.1:1")}
+			if _, r := s.announceFor(2*time.Second, key, p, 0); !r.Joined || r.Count != long+1 || r.Size.Peers != long+1 || r.Size.Total != long+1 {
+				t.Errorf("one joins: %+v, want %d", r, long+1)
+			}
+			time.Sleep(2*time.Second + settle)
+			synctest.Wait()
+			expect("one more has lapsed", key, long, long)
+			time.Sleep(14 * time.Second)
+			synctest.Wait()
+			expect("all have", key, 0, 0)
+		}
+	}
 }
 
 // oneFamily has a track whose peers in one family have lapsed: the other makes up for them.

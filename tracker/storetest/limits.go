@@ -84,8 +84,7 @@ func RunLimits(t *testing.T, make func(*testing.T, tracker.Limits) tracker.Store
 					s.expect("one key has gone", s.index("127.0.0.1"), `"b":2`)
 				}
 				accepted(c.over)
-				// What has lapsed counts no more, once the store has had the time to see it.
-				time.Sleep(ttl + 30*time.Second)
+				time.Sleep(ttl + settle) // what has lapsed counts no more
 				for _, f := range c.fits {
 					accepted(f)
 				}

@@ -53,6 +53,7 @@ func Run(t *testing.T, make func(*testing.T) tracker.Store) {
 		{"nobody waits for a slow subscriber", subscribeSlow},
 		{"a large track is not for telling", subscribeLarge},
 		{"anything in any order, followed", followed},
+		{"counts leave out who has lapsed", counts},
 		{"a large track with many lapsed peers", large},
 		{"a large track with one family lapsed", oneFamily},
 		{"days and weeks", forDays},

@@ -1,0 +1,290 @@
+package tracker_test
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"ntrack/announce"
+	"ntrack/tracker"
+)
+
+// A stoppable tracker can be made to stand still, as by SIGSTOP.
+type stoppable struct {
+	*tracker.Tracker
+	t    *testing.T
+	stop func(time.Duration)
+}
+
+func newStoppable(t *testing.T, interval time.Duration) *stoppable {
+	m, stop := tracker.NewStoppable()
+	return &stoppable{&tracker.Tracker{Store: m, Interval: interval, MaxWant: 2000, Index: true}, t, stop}
+}
+
+// ask sends a request from 192.0.2.N:1 and returns the body of the reply.
+func (s *stoppable) ask(n byte, method, target string) string {
+	s.t.Helper()
+	call := tracker.Call{Method: method, Target: []byte(target), Remote: netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, n}), 1)}
+	resp, body := s.Answer(s.t.Context(), &call, nil)
+	if resp.Status/100 != 2 {
+		s.t.Fatalf("%s %s: %d, %s", method, target, resp.Status, body)
+	}
+	return string(body)
+}
+
+func (s *stoppable) expect(what string, want int) {
+	s.t.Helper()
+	if got := strings.Count(s.ask(9, "GET", "/ntrk/k?port=0&format=text&numwant=2000"), "\n"); got != want {
+		s.t.Errorf("%s: %d peers, want %d", what, got, want)
+	}
+	index := ""
+	if want > 0 {
+		index = fmt.Sprintf("k %d\n", want)
+	}
+	if got := s.ask(9, "GET", "/ntrk/?format=text"); got != index {
+		s.t.Errorf("%s: the index is %q, want %q", what, got, index)
+	}
+}
+
+// watch subscribes, and returns a function that looks how many have joined and left by now.
+func (s *stoppable) watch() (told func(joined, left int)) {
+	s.t.Helper()
+	_, sub, err := s.Store.Subscribe(s.t.Context(), []byte("k"), announce.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.9:0")}, func() {}, nil)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(sub.Close)
+	return func(joined, left int) {
+		s.t.Helper()
+		time.Sleep(100 * time.Millisecond)
+		changes, live := sub.Next(nil)
+		for _, c := range changes {
+			if c.Joined {
+				joined--
+			} else {
+				left--
+			}
+		}
+		if joined != 0 || left != 0 || !live {
+			s.t.Errorf("%d joins and %d leaves are missing; live: %v", joined, left, live)
+		}
+	}
+}
+
+// Time in which a tracker does not run makes nobody lapse, however long and whatever comes first
+// afterwards, and it does not make a peer that is dead stay for longer.
+func TestStopped(t *testing.T) {
+	for _, n := range []int{3, 1500} { // of either kind of track
+		for _, gap := range []time.Duration{
+			1200 * time.Millisecond, 3 * time.Second, time.Minute, time.Hour, 4*time.Hour + 30*time.Minute,
+			4*time.Hour + 36*time.Minute, 7 * time.Hour, 9 * time.Hour, 9*time.Hour + 6*time.Minute, 40 * 24 * time.Hour,
+		} {
+			t.Run(fmt.Sprintf("%d peers for %v", n, gap), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					s := newStoppable(t, time.Second) // a ttl of 2.5 s
+					told := s.watch()
+					renew := func() {
+						for i := range n {
+							s.ask(byte(1+i%2), "GET", fmt.Sprintf("/ntrk/k?numwant=0&port=%d", 1+i))
+						}
+					}
+					for _, first := range []string{"a look", "a second", "the announces"} {
+						renew()
+						time.Sleep(time.Second) // they are about to renew
+						told(n, 0)
+						s.stop(gap)
+						switch first {
+						case "a look":
+							s.expect(first, n)
+						case "a second": // all but
+							time.Sleep(240 * time.Millisecond)
+						}
+						renew()
+						s.expect(first, n)
+						told(0, 0)
+						time.Sleep(4 * time.Second)
+						s.expect("nobody renews", 0)
+						told(0, n)
+					}
+				})
+			})
+		}
+	}
+}
+
+// Someone who has left, or was to lapse, does so after a gap, too.
+func TestStoppedForgets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStoppable(t, time.Minute) // a ttl of 150 s
+		s.ask(1, "GET", "/ntrk/k?port=1")
+		time.Sleep(100 * time.Second)
+		s.ask(1, "GET", "/ntrk/k?port=2")
+		for range 10 { // each counts for a moment
+			s.stop(time.Hour)
+			time.Sleep(time.Second)
+		}
+		s.expect("2.5 s of each gap at most", 2)
+		s.stop(5 * time.Hour)
+		s.ask(1, "DELETE", "/ntrk/k?port=2")
+		s.expect("one has left", 1)
+		time.Sleep(40 * time.Second)
+		s.expect("one lapses when it would have", 0)
+	})
+}
+
+// After a long gap the clients of event streams have given their connections up and come back. The
+// ends that wait to be read take nobody out.
+func TestStoppedStreams(t *testing.T) {
+	for _, c := range []struct {
+		gap  time.Duration
+		late time.Duration // from the gap to the end of the connection
+		left time.Duration // and from there to the leave
+	}{
+		{0, 0, 0},
+		{10 * time.Second, 0, 0}, // no client has given up by then
+		{25 * time.Second, 0, 30 * time.Second},
+		{25 * time.Second, time.Second, 30 * time.Second},
+		{9 * time.Hour, 2 * time.Second, 30 * time.Second},
+		{25 * time.Second, 10 * time.Second, 0}, // that has ended now
+	} {
+		t.Run(fmt.Sprint(c), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newStoppable(t, time.Minute)
+				join := func() tracker.Subscription {
+					_, sub, err := s.Store.Subscribe(t.Context(), []byte("k"), announce.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.1:1")}, func() {}, nil)
+					if err != nil {
+						t.Fatal(err)
+					}
+					return sub
+				}
+				time.Sleep(time.Hour) // nobody needs a clock meanwhile
+				told := s.watch()
+				first := join()
+				told(1, 0)
+				s.stop(c.gap)
+				time.Sleep(c.late)
+				first.Close()
+				if c.left > 0 {
+					told(0, 0)
+					time.Sleep(c.left - 2*time.Second)
+					s.expect("it may come back", 1)
+					second := join()
+					told(0, 0)
+					time.Sleep(time.Minute)
+					s.expect("it has come back", 1)
+					second.Close()
+				}
+				told(0, 1)
+				s.expect("it has left", 0)
+
+				time.Sleep(10 * time.Second)
+				other := join()
+				told(1, 0)
+				s.stop(c.gap)
+				time.Sleep(c.late)
+				other.Close()
+				time.Sleep(c.left + 2*time.Second)
+				told(0, 1) // nobody has come back
+
+				third := join()
+				told(1, 0)
+				s.stop(c.gap)
+				s.ask(1, "DELETE", "/ntrk/k?port=1")
+				third.Close()
+				told(0, 1)
+			})
+		})
+	}
+}
+
+// A peer that has lapsed is not given even before housekeeping has met it, and those who are left
+// are given evenly.
+func TestLapsedIsNotGiven(t *testing.T) {
+	const n, left, want, rounds = 20_000, 500, 20, 2000
+	wide := func(i int) announce.Peer {
+		return announce.Peer{Endpoint: netip.AddrPortFrom(netip.AddrFrom16([16]byte{0x20, 1, 14: byte(i >> 8), 15: byte(i)}), 1)}
+	}
+	synctest.Test(t, func(t *testing.T) {
+		m, stop := tracker.NewStoppable()
+		join := func(key string, p announce.Peer, ttl time.Duration) tracker.Result {
+			t.Helper()
+			_, r, err := m.Announce(t.Context(), []byte(key), p, func(tracker.Size) time.Duration { return ttl }, tracker.Want{}, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return r
+		}
+		look := func(key string, want int) ([]announce.Peer, tracker.Result) {
+			t.Helper()
+			peers, r, err := m.Look(t.Context(), []byte(key), netip.MustParseAddr("192.0.2.9"), tracker.Want{Peers: want}, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return peers, r
+		}
+		for i := range n {
+			ttl := time.Second
+			if i%(n/left) == 0 {
+				ttl = time.Hour
+			}
+			join("k", announce.Peer{Endpoint: somebody(i)}, ttl)
+		}
+		for i := range 2000 { // one family lapses, the other makes up for it
+			join("4", announce.Peer{Endpoint: somebody(i)}, time.Hour)
+			join("4", wide(i), time.Second)
+			join("6", announce.Peer{Endpoint: somebody(i)}, time.Second)
+			join("6", wide(i), time.Hour)
+		}
+		stop(1200 * time.Millisecond)
+		if _, r := look("k", 0); r.Count != n {
+			t.Fatalf("housekeeping has been here, so this tests nothing: %+v", r)
+		}
+		given := map[netip.AddrPort]int{}
+		for range rounds {
+			peers, _ := look("k", want)
+			if len(peers) != want {
+				t.Fatalf("%d peers given", len(peers))
+			}
+			for _, p := range peers {
+				given[p.Endpoint]++
+			}
+		}
+		expected, chi := float64(rounds*want)/left, 0.0
+		for i := 0; i < n; i += n / left {
+			d := float64(given[somebody(i)]) - expected
+			chi += d * d / expected
+			delete(given, somebody(i))
+		}
+		if len(given) > 0 {
+			t.Errorf("%d peers were given that had lapsed", len(given))
+		}
+		if chi > 700 { // 499 degrees of freedom: less than once in a hundred million runs
+			t.Errorf("chi-square %.0f: some peers are given more often than others", chi)
+		}
+		for _, key := range []string{"4", "6"} {
+			for range 20 {
+				if peers, _ := look(key, 50); len(peers) != 50 {
+					t.Errorf("%d peers of IPv%s", len(peers), key)
+				}
+			}
+		}
+		if r := join("k", announce.Peer{Endpoint: somebody(1)}, time.Second); !r.Joined {
+			t.Error("one who has lapsed and comes back has joined")
+		}
+		if r := join("k", announce.Peer{Endpoint: somebody(0)}, time.Second); r.Joined {
+			t.Error("one who is there has joined")
+		}
+		time.Sleep(time.Second) // and now it has
+		synctest.Wait()
+		if _, r := look("k", 0); r.Count != left+1 || r.Size.Total != left+1+2*2000 {
+			t.Errorf("after housekeeping: %+v", r)
+		}
+	})
+}
+
+func somebody(i int) netip.AddrPort {
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{203, byte(i >> 16), byte(i >> 8), byte(i)}), 6881)
+}
