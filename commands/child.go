@@ -44,7 +44,7 @@ type childOptions struct {
 }
 
 func (o *announceOptions) buildChild(c *cli.Context) (err error) {
-	o.command, _ = c.App.Metadata[runs].([]string)
+	o.command = lineOf(c).command
 	if o.command == nil {
 		for _, name := range []string{"ready", "on-lost"} {
 			if c.IsSet(name) {

@@ -101,8 +101,11 @@ func usage(c *cli.Context, format string, args ...any) error {
 	return &usageError{name, fmt.Sprintf(format, args...)}
 }
 
-// runs is the key of [cli.App.Metadata] under which the COMMAND after `--` is, if there is one.
-const runs = "command"
+// typed is the key of [cli.App.Metadata] under which the [line] is.
+const typed = "line"
+
+// lineOf is the command line that c came from.
+func lineOf(c *cli.Context) *line { return c.App.Metadata[typed].(*line) }
 
 // Main runs the command that args (with the program's name in front) ask for, until it is done or
 // ctx ends, and returns the exit code. Only one Main at a time may run in a process.
@@ -110,9 +113,9 @@ func Main(ctx context.Context, args []string, s Streams) int {
 	s.Out = results{s.Out}
 	cli.HelpPrinter = printHelp
 	app := newApp(s)
-	args, command, err := arrange(app, args)
+	args, l, err := arrange(app, args)
 	if err == nil {
-		app.Metadata = map[string]any{runs: command}
+		app.Metadata = map[string]any{typed: l}
 		err = app.RunContext(ctx, args)
 	}
 	if end, ok := errors.AsType[commandEnded](err); ok {
@@ -254,32 +257,7 @@ func onUsageError(c *cli.Context, err error, _ bool) error {
 	if name, ok := strings.CutPrefix(text, "flag provided but not defined: -"); ok {
 		return usage(c, "there is no option %q", "--"+strings.TrimPrefix(name, "-"))
 	}
-	var value, name string
-	_, err1 := fmt.Sscanf(text, "invalid value %q for flag -%s", &value, &name)
-	_, err2 := fmt.Sscanf(text, "invalid boolean value %q for -%s", &value, &name)
-	if err1 == nil || err2 == nil {
-		name = strings.TrimSuffix(name, ":")
-		return usage(c, "--%s %q: %s is wanted", name, announce.Clean(value), wanted(c.Command, name))
-	}
 	return usage(c, "%s", text)
-}
-
-// wanted is the kind of value an option takes.
-func wanted(cmd *cli.Command, name string) string {
-	for _, f := range cmd.Flags {
-		if !slices.Contains(f.Names(), name) {
-			continue
-		}
-		switch f.(type) {
-		case *cli.IntFlag:
-			return "a number"
-		case *cli.DurationFlag:
-			return "a duration such as 10s or 5m"
-		case *cli.BoolFlag:
-			return "no value, or true or false,"
-		}
-	}
-	return "another value"
 }
 
 // version is the module's version and the revision it was built from.

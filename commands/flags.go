@@ -194,10 +194,18 @@ func readLine(ctx context.Context, file string, stdin io.Reader) (string, error)
 	return text, nil
 }
 
+// parsePort reads a port, in decimal, and is -1 for what is none.
+func parsePort(s string) int {
+	n, err := strconv.ParseUint(s, 10, 16)
+	if err != nil {
+		return -1
+	}
+	return int(n)
+}
+
 // parseFrom reads [IP:]PORT.
 func parseFrom(s string) (netip.AddrPort, error) {
-	port := strings.TrimPrefix(s, ":")
-	if n, err := strconv.ParseUint(port, 10, 16); err == nil && n > 0 {
+	if n := parsePort(strings.TrimPrefix(s, ":")); n > 0 {
 		return netip.AddrPortFrom(netip.Addr{}, uint16(n)), nil
 	}
 	from, err := netip.ParseAddrPort(s)

@@ -30,7 +30,7 @@ func parseReadiness(s string, port uint16) (readiness, error) {
 	case "udp":
 		return readiness{port, boundUDP, "is not bound yet", 30 * time.Second}, nil
 	}
-	d, err := time.ParseDuration(s)
+	d, err := parseDuration(s)
 	if err != nil || d <= 0 {
 		return readiness{}, fmt.Errorf("--ready %q: a duration such as 30s, udp or none", announce.Clean(s))
 	}

@@ -69,7 +69,7 @@ func (o *serveOptions) build(c *cli.Context, s Streams) error {
 	}
 	o.listen, o.addrFile = c.StringSlice("listen"), c.String("addr-file")
 	for _, addr := range o.listen {
-		if _, port, err := net.SplitHostPort(addr); err != nil || port == "" {
+		if _, port, err := net.SplitHostPort(addr); err != nil || parsePort(port) < 0 {
 			return usage(c, "--listen %q: [HOST]:PORT, such as :6969 or 127.0.0.1:0", announce.Clean(addr))
 		}
 	}
