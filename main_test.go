@@ -91,7 +91,7 @@ func listener() {
 //
 //	exits CODE COMMAND...      run it; it has to end with this exit code, and to keep to standard error
 //	start NAME COMMAND...      run it beside the script; its results go to NAME.out, the rest to NAME.err
-//	signal NAME HUP|INT|TERM|KILL|STOP  send it a signal
+//	signal NAME HUP|INT|TERM|KILL|STOP|CONT  send it a signal
 //	ends NAME CODE             wait until it ends, with this exit code (-1: by a signal)
 //	waitfile FILE VAR          wait for a file, and put what is in it into a variable
 //	waitline FILE REGEXP       wait until a line of a file matches
@@ -262,8 +262,8 @@ func environ(ts *testscript.TestScript) []string {
 }
 
 func cmdSignal(ts *testscript.TestScript, neg bool, args []string) {
-	signals := map[string]syscall.Signal{"HUP": syscall.SIGHUP, "INT": syscall.SIGINT, "TERM": syscall.SIGTERM, "KILL": syscall.SIGKILL, "STOP": syscall.SIGSTOP}
-	usage(ts, !neg && len(args) == 2 && signals[args[1]] != 0, "signal NAME HUP|INT|TERM|KILL|STOP")
+	signals := map[string]syscall.Signal{"HUP": syscall.SIGHUP, "INT": syscall.SIGINT, "TERM": syscall.SIGTERM, "KILL": syscall.SIGKILL, "STOP": syscall.SIGSTOP, "CONT": syscall.SIGCONT}
+	usage(ts, !neg && len(args) == 2 && signals[args[1]] != 0, "signal NAME HUP|INT|TERM|KILL|STOP|CONT")
 	ts.Check(jobOf(ts, args[0]).cmd.Process.Signal(signals[args[1]]))
 }
 

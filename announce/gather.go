@@ -27,8 +27,16 @@ const (
 	gatherEvery = 800 * time.Millisecond
 )
 
+// late is by how much the end of a gathering's time has to be overdue for the process to count as
+// stopped meanwhile.
+const late = 500 * time.Millisecond
+
 // Gather joins the track of r.Key with r.Port and waits until at least n peers are there, yourself
 // included. You stay a member until [Gathering.Leave]. With r.Port 0 it only looks.
+//
+// The first moment at which n are there counts, as the tracker reports it: also where some have
+// left again before this process, which may have been stopped, came to read of it. Where there is
+// no event stream, a moment that no reply shows is missed.
 //
 // When exactly n come, all of them get the same Peers, and each another Rank. When more come, some
 // may have seen fewer of them than others: len(Peers) > n tells. One process is one peer here: it
@@ -68,53 +76,125 @@ func (c *Client) Gather(ctx context.Context, t Tracker, r Request, n int, news f
 	}
 	var member context.Context
 	member, g.leave = context.WithCancel(context.WithoutCancel(ctx))
-	met := make(chan error, 1)
+	w := &meeting{merged: newMerged(), n: n, member: r.Port != 0, rank: -1, ended: make(chan struct{}), telling: make(chan struct{}, 1), news: news}
+	w.moment = w.judge
 	go func() {
 		defer close(g.left)
 		defer d.Close()
-		waiting, began := true, false
-		for ev, err := range d.Watch(member, []Tracker{t}, r, every) {
-			if !waiting {
-				continue // a member for as long as this loop runs
-			}
-			if err != nil && !began {
-				met <- err
-				return
-			}
-			if news != nil {
-				news(ev, err)
-			}
-			switch {
-			case err != nil:
-				continue
-			case r.Port != 0 && len(ev.You) == 0:
-				met <- fmt.Errorf("tracker %s does not tell which address it has listed: nobody can have a rank there", t.HostPort())
-				return
-			case r.Port != 0:
-				g.Peers = append(slices.Clone(ev.Peers), ev.You[0])
-				slices.SortFunc(g.Peers, netip.AddrPort.Compare)
-				g.Rank, _ = slices.BinarySearchFunc(g.Peers, ev.You[0], netip.AddrPort.Compare)
-			default:
-				g.Peers = ev.Peers
-			}
-			if began = true; len(g.Peers) >= n {
-				waiting = false
-				met <- nil
-			}
-		}
+		ways := func(Tracker) []way { return []way{{d.network, w.member}} }
+		_ = d.watch(member, w.merged, []Tracker{t}, r, every, ways, w.tell)
 	}()
 	select {
-	case err = <-met:
-		if err == nil {
-			g.until = time.Now().Add(stay)
-			return g, nil
-		}
+	case <-w.ended:
 	case <-ctx.Done():
-		err = context.Cause(ctx)
+		if end, ok := ctx.Deadline(); ok && time.Since(end) > late {
+			select {
+			case <-w.ended:
+			case <-time.After(catchUp):
+			}
+		}
 	}
-	g.leave()
-	<-g.left
-	return g, err
+	if w.stop() {
+		g.until = time.Now().Add(stay)
+	} else {
+		g.leave()
+		<-g.left // the moment may still come: the tracker reports it until it has let go of this peer
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	g.Peers, g.Rank = w.peers, w.rank
+	if !w.over {
+		return g, context.Cause(ctx)
+	}
+	return g, w.err
+}
+
+// A meeting is what a gathering waits for.
+type meeting struct {
+	*merged
+	n      int
+	member bool
+	ended  chan struct{} // closed once it is over
+
+	// By mu of merged.
+	over  bool
+	err   error
+	peers []netip.AddrPort
+	rank  int
+
+	telling chan struct{} // holds a token while news is called, and so guards what follows
+	news    func(Event, error)
+	began   bool
+	silent  bool
+}
+
+// judge looks whether enough are there at this moment.
+func (w *meeting) judge() {
+	switch self := w.sites[0].routes[0]; {
+	case w.over || !w.gathered(time.Now()).IsZero():
+	case w.member && self.state != up:
+	case w.member && self.you.Port() == 0:
+		w.end(fmt.Errorf("tracker %s does not tell which address it has listed: nobody can have a rank there", self.site.tracker.HostPort()))
+	case w.members() >= w.n:
+		w.look()
+		w.end(nil)
+	}
+}
+
+// members is how many there are, you included.
+func (w *meeting) members() int {
+	if w.member {
+		return w.present + 1
+	}
+	return w.present
+}
+
+// look takes down who is there.
+func (w *meeting) look() {
+	w.peers, w.rank = w.everyone(), -1
+	if you := w.sites[0].routes[0].you; w.member && you.Port() != 0 {
+		w.rank, _ = slices.BinarySearchFunc(w.peers, you, netip.AddrPort.Compare)
+		w.peers = slices.Insert(w.peers, w.rank, you)
+	}
+}
+
+func (w *meeting) end(err error) {
+	if !w.over {
+		w.over, w.err = true, err
+		close(w.ended)
+	}
+}
+
+// tell passes news on for as long as the gathering waits.
+func (w *meeting) tell(ev Event, err error) bool {
+	w.telling <- struct{}{}
+	defer func() { <-w.telling }()
+	switch {
+	case w.silent:
+	case err != nil && !w.began:
+		w.mu.Lock()
+		w.end(err)
+		w.mu.Unlock()
+	default:
+		w.began = true
+		if w.news != nil {
+			w.news(ev, err)
+		}
+	}
+	return true // a member for as long as the watch runs
+}
+
+// stop ends the news. It reports whether all have met; if not, it takes down who is there.
+func (w *meeting) stop() (met bool) {
+	w.telling <- struct{}{}
+	w.silent = true
+	<-w.telling
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.over {
+		w.look()
+	}
+	return w.over && w.err == nil
 }
 
 // Leave leaves, and returns when that is done: two seconds after everybody was there, so that the

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -30,10 +31,19 @@ func (g gathered) String() string {
 	return fmt.Sprint(g.Rank, " of ", strings.Join(peers, " "), ", ", g.err)
 }
 
+// deadline ends a test that never would: virtual time passes for as long as a stream has heartbeats.
+func deadline(t *testing.T, d time.Duration) {
+	timer := time.AfterFunc(d, func() { panic(fmt.Sprint(t.Name(), " has not ended after ", d)) })
+	t.Cleanup(func() { timer.Stop() })
+}
+
 // Four come one after the other, in no order. Each gets the same list and a rank of its own, and
 // whoever came last is seen by all before the first one leaves.
 func TestGather(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		deadline(t, time.Hour)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
 		p, k := newPipes(t), key(t, "k")
 		began := time.Now()
 		results, gone := make(chan gathered, 4), make(chan time.Duration, 4)
@@ -41,10 +51,10 @@ func TestGather(t *testing.T) {
 			time.Sleep(1700 * time.Millisecond)
 			go func() {
 				c := p.client(fmt.Sprint("192.0.2.", 9-i))
-				g, err := c.Gather(t.Context(), announce.Tracker{}, announce.Request{Key: k, Port: port}, 4, nil)
+				g, err := c.Gather(ctx, announce.Tracker{}, announce.Request{Key: k, Port: port}, 4, nil)
 				results <- gathered{g, err, time.Since(began)}
-				g.Leave(t.Context())
-				g.Leave(t.Context()) // changes nothing
+				g.Leave(ctx)
+				g.Leave(ctx) // changes nothing
 				gone <- time.Since(began)
 			}()
 		}
@@ -80,6 +90,7 @@ func TestGather(t *testing.T) {
 
 func TestGatherTimeUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		deadline(t, 24*time.Hour)
 		p, k := newPipes(t), key(t, "k")
 		if _, err := p.client("192.0.2.9").Announce(t.Context(), announce.Tracker{}, announce.Request{Key: k, Port: 4000}); err != nil {
 			t.Fatal(err)
@@ -111,6 +122,7 @@ func TestGatherTimeUp(t *testing.T) {
 // Who only looks has no rank, does not count, and need not stay for the others.
 func TestGatherLook(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		deadline(t, 24*time.Hour)
 		p, k := newPipes(t), key(t, "k")
 		began := time.Now()
 		g, err := p.client("192.0.2.1").Gather(t.Context(), announce.Tracker{}, announce.Request{Key: k}, 0, nil)
@@ -127,17 +139,27 @@ func TestGatherLook(t *testing.T) {
 // An end of the context does not shorten the stay, but one that Leave is given does.
 func TestGatherLeaveAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		deadline(t, 24*time.Hour)
 		p, k := newPipes(t), key(t, "k")
 		ctx, cancel := context.WithCancel(t.Context())
-		g, err := p.client("192.0.2.1").Gather(ctx, announce.Tracker{}, announce.Request{Key: k, Port: 4000}, 1, nil)
+		waits := true
+		g, err := p.client("192.0.2.1").Gather(ctx, announce.Tracker{}, announce.Request{Key: k, Port: 4000}, 1, func(announce.Event, error) {
+			if !waits {
+				t.Error("told of an event after the waiting")
+			}
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
+		waits = false
 		cancel()
+		time.Sleep(time.Minute)
+		leave := join(t, p.client("192.0.2.2"), one, k, 4000)
 		time.Sleep(time.Hour)
-		if got := who(t, p, k); got != "192.0.2.1:4000" {
+		if got := who(t, p, k); got != "192.0.2.1:4000 192.0.2.2:4000" {
 			t.Errorf("an hour later the tracker lists %q", got)
 		}
+		_ = leave()
 		g.Leave(t.Context())
 
 		began := time.Now()
@@ -155,6 +177,7 @@ func TestGatherLeaveAtOnce(t *testing.T) {
 // A tracker that is not there at first is an error; one that goes away later is waited for.
 func TestGatherTrackerAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		deadline(t, 24*time.Hour)
 		p, k := newPipes(t), key(t, "k")
 		p.stop()
 		g, err := p.client("192.0.2.1").Gather(t.Context(), announce.Tracker{}, announce.Request{Key: k, Port: 4000}, 2, nil)
@@ -192,6 +215,7 @@ func TestGatherTrackerAway(t *testing.T) {
 // family as the others where it can.
 func TestGatherDualStack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		deadline(t, 24*time.Hour)
 		p, k := newPipes(t), key(t, "k")
 		results := make(chan string)
 		for i, c := range []*announce.Client{p.both("192.0.2.1", "2001:db8::1"), p.both("192.0.2.2", "2001:db8::2"), p.both("", "2001:db8::3")} {
@@ -231,4 +255,116 @@ func TestGatherUntold(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	})
+}
+
+// A moment at which all were there counts, however late it is judged: others have left again before
+// this process, which may have been stopped, is back at its loop.
+func TestGatherMoment(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		deadline(t, time.Hour)
+		p, k := newPipes(t), key(t, "k")
+		meet := func(port uint16, d time.Duration, news func(announce.Event, error)) gathered {
+			ctx, cancel := context.WithTimeout(t.Context(), d)
+			defer cancel()
+			g, err := p.client("192.0.2.1").Gather(ctx, announce.Tracker{}, announce.Request{Key: k, Port: port}, 3, news)
+			if got := who(t, p, k); err == nil && !strings.Contains(got, fmt.Sprint(port)) {
+				t.Errorf("%d has met, and the tracker lists %q", port, got)
+			}
+			g.Leave(t.Context())
+			return gathered{g, err, 0}
+		}
+		stopped := make(chan gathered)
+		go func() { // its time is over when it is back
+			stopped <- meet(4000, 5*time.Second, func(announce.Event, error) { time.Sleep(10 * time.Second) })
+		}()
+		synctest.Wait()
+		others := make(chan gathered)
+		for _, port := range []uint16{4001, 4002} {
+			go func() { others <- meet(port, time.Minute, nil) }()
+			time.Sleep(time.Second)
+		}
+		got := sorted((<-others).String(), (<-others).String(), (<-stopped).String())
+		const all = " of 192.0.2.1:4000 192.0.2.1:4001 192.0.2.1:4002, <nil>"
+		if want := "0" + all + " 1" + all + " 2" + all; got != want {
+			t.Errorf("got %s\nwant %s", got, want)
+		}
+	})
+}
+
+// scripted is a tracker that sends one stream: begin, and more when the client ends its side, or
+// after a while.
+func scripted(begin, more string, after time.Duration) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Accept") == "application/json" { // the look in front
+			_, _ = io.WriteString(w, `{"interval":60,"peers":[]}`)
+			return
+		}
+		w.Header().Set("Content-Type", "text/event-stream")
+		_, _ = io.WriteString(w, begin)
+		_ = http.NewResponseController(w).Flush()
+		select {
+		case <-r.Context().Done():
+		case <-time.After(after):
+		}
+		_, _ = io.WriteString(w, more)
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	}
+}
+
+// overdue is a context that ends later than it was to, as that of a process that was stopped.
+type overdue struct {
+	context.Context
+	by time.Duration
+}
+
+func (o overdue) Deadline() (time.Time, bool) {
+	end, ok := o.Context.Deadline()
+	return end.Add(-o.by), ok
+}
+
+// Each event is judged as it comes: those that come together, those that come as the time is up,
+// and those that a stopped process finds when it goes on.
+func TestGatherEachEvent(t *testing.T) {
+	const (
+		you   = "event: you\ndata: 192.0.2.1:1\n\n"
+		peers = "event: peers\nid: e-1\ndata: 192.0.2.2:2\n\n"
+		blink = "event: join\ndata: 192.0.2.3:3\n\nevent: join\ndata: 192.0.2.4:4\n\n" +
+			"event: leave\ndata: 192.0.2.3:3\n\nevent: leave\ndata: 192.0.2.4:4\n\nevent: leave\ndata: 192.0.2.2:2\n\n"
+		met = "0 of 192.0.2.1:1 192.0.2.2:2 192.0.2.3:3, <nil>"
+	)
+	for _, tt := range []struct {
+		about, stream, more string
+		after               time.Duration
+		port                uint16
+		overdue             time.Duration
+		want                string
+	}{
+		{"all in one", you + peers + blink, "", time.Hour, 1, 0, met},
+		{"in the middle", you + peers, blink, time.Second, 1, 0, met},
+		{"as the time is up", you + peers, blink, time.Hour, 1, 0, met},
+		{"too late", you + peers, "", time.Hour, 1, 0, "0 of 192.0.2.1:1 192.0.2.2:2, enough"},
+		{"after a stop", you + peers, blink, 10100 * time.Millisecond, 1, time.Second, met},
+		{"long after a stop", "event: you\ndata:\n\n" + peers, blink, 12 * time.Second, 0, time.Second, "-1 of 192.0.2.2:2, enough"},
+		{"after no stop", "event: you\ndata:\n\n" + peers, blink, 10100 * time.Millisecond, 0, 0, "-1 of 192.0.2.2:2, enough"},
+		{"one that only looks, after a stop", "event: you\ndata:\n\n" + peers, blink, 10100 * time.Millisecond, 0, time.Second,
+			"-1 of 192.0.2.2:2 192.0.2.3:3 192.0.2.4:4, <nil>"},
+	} {
+		t.Run(tt.about, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				deadline(t, time.Hour)
+				p := new(pipes)
+				p.start(scripted(tt.stream, tt.more, tt.after))
+				defer p.stop()
+				ctx, cancel := context.WithTimeoutCause(t.Context(), 10*time.Second, errors.New("enough"))
+				defer cancel()
+				began := time.Now()
+				g, err := p.client("192.0.2.1").Gather(overdue{ctx, tt.overdue}, announce.Tracker{}, announce.Request{Key: key(t, "k"), Port: tt.port}, 3, nil)
+				if got := (gathered{g, err, 0}).String(); got != tt.want || time.Since(began) > 11*time.Second {
+					t.Errorf("got %s after %v\nwant %s", got, time.Since(began), tt.want)
+				}
+				g.Leave(ctx)
+			})
+		})
+	}
 }

@@ -16,13 +16,17 @@ const gathering = 300 * time.Millisecond
 // merged is what a watch has been told by all its trackers. Sessions put in, and the watch takes
 // out the difference to what it has told.
 type merged struct {
-	wake  chan struct{} // there may be something to take
-	mu    sync.Mutex
-	sites []*site
-	known map[netip.AddrPort]int // by how many routes
-	own   map[netip.AddrPort]int // by how many routes
-	you   []netip.AddrPort       // own endpoints as told last
-	moved bool                   // you has changed since
+	wake chan struct{} // there may be something to take
+	mu   sync.Mutex
+	// moment, which may be nil, is called after every single change, with mu held: take only gives
+	// the sum of several. present is how many peers there are then, as everyone lists them.
+	moment  func()
+	present int
+	sites   []*site
+	known   map[netip.AddrPort]int // by how many routes
+	own     map[netip.AddrPort]int // by how many routes
+	you     []netip.AddrPort       // own endpoints as told last
+	moved   bool                   // you has changed since
 
 	began  bool
 	first  *site     // who told first
@@ -97,16 +101,36 @@ func (s *site) add() *route {
 
 // count counts one more, or one less, for e.
 func (m *merged) count(in map[netip.AddrPort]int, e netip.AddrPort, more bool) {
+	before := m.there(e)
 	if more {
 		in[e]++
 	} else if in[e]--; in[e] == 0 {
 		delete(in, e)
 	}
-	if _, told := m.told[e]; told != m.there(e) {
+	there := m.there(e)
+	switch {
+	case there && !before:
+		m.present++
+	case before && !there:
+		m.present--
+	}
+	if _, told := m.told[e]; told != there {
 		m.dirty[e] = struct{}{}
 	} else {
 		delete(m.dirty, e)
 	}
+}
+
+// everyone is who is there at this moment, sorted.
+func (m *merged) everyone() []netip.AddrPort {
+	list := make([]netip.AddrPort, 0, m.present+1)
+	for e := range m.known {
+		if m.there(e) {
+			list = append(list, e)
+		}
+	}
+	slices.SortFunc(list, netip.AddrPort.Compare)
+	return list
 }
 
 func (m *merged) there(e netip.AddrPort) bool { return m.known[e] > 0 && m.own[e] == 0 }
@@ -136,6 +160,9 @@ func (m *merged) mine(at *netip.AddrPort, e netip.AddrPort) {
 func (m *merged) change(f func(now time.Time)) {
 	m.mu.Lock()
 	f(time.Now())
+	if m.moment != nil {
+		m.moment()
+	}
 	m.mu.Unlock()
 	select {
 	case m.wake <- struct{}{}:
@@ -277,6 +304,9 @@ func (m *merged) take(now time.Time) (told []news, next time.Time) {
 	if !m.began {
 		if next = m.gathered(now); !next.IsZero() || m.first == nil {
 			return told, next
+		}
+		if m.moment != nil {
+			m.moment() // which has waited for the other families, too
 		}
 	}
 	next = m.expire(now)

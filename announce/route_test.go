@@ -1,10 +1,15 @@
 package announce
 
 import (
+	"context"
 	"fmt"
+	"io"
+	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -24,6 +29,9 @@ func endpointsOf(s ...string) (list []netip.AddrPort) {
 func tells(m *merged, after time.Duration) string {
 	var s []string
 	told, _ := m.take(time.Now().Add(after))
+	if now := m.everyone(); m.present != len(now) || !slices.Equal(now, m.list) {
+		s = append(s, fmt.Sprintf("BUT there are %d: %v", m.present, now))
+	}
 	for _, n := range told {
 		if n.event.Type == EventPeers {
 			s = append(s, fmt.Sprint("peers ", n.event.Peers))
@@ -144,4 +152,30 @@ func TestReplyBehindNAT(t *testing.T) {
 			t.Errorf("listed as %q: %v, want %v", you, got, want)
 		}
 	}
+}
+
+// A stream counts as dead once nothing has come for too long twice: a process that was stopped
+// learns first that the time is over, and then reads what has come meanwhile.
+func TestSilentAfterStop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := &openReply{exchange: &exchange{resp: &http.Response{Body: io.NopCloser(strings.NewReader("::"))}}, live: true}
+		o.ctx, o.cancel = context.WithCancelCause(t.Context())
+		o.quiet = time.AfterFunc(time.Hour, o.silent)
+		dead := func() bool { return o.ctx.Err() != nil }
+		var b [1]byte
+		for range 2 {
+			o.silent()
+			if _, err := o.Read(b[:]); err != nil || dead() {
+				t.Fatalf("dead, though there is something to read: %v", err)
+			}
+		}
+		time.Sleep(silence - time.Nanosecond)
+		if synctest.Wait(); dead() {
+			t.Error("dead too early")
+		}
+		time.Sleep(time.Nanosecond)
+		if synctest.Wait(); !dead() {
+			t.Error("not dead after all its time")
+		}
+	})
 }

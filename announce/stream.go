@@ -27,10 +27,30 @@ var (
 // An openReply is a reply with its body open, which may be an event stream.
 type openReply struct {
 	*exchange
-	quiet  *time.Timer // ends it after silence
+	quiet  *time.Timer // calls silent
+	last   atomic.Bool // its next call is the last one
 	cancel context.CancelCauseFunc
 	ctx    context.Context
 	live   bool // a stream that has begun: each byte is a sign of life
+}
+
+// catchUp is how long a process that was stopped has to read what has come meanwhile.
+const catchUp = time.Second
+
+// heard takes in a sign of life of a stream.
+func (o *openReply) heard() {
+	o.last.Store(false)
+	o.quiet.Reset(silence - catchUp)
+}
+
+// silent ends a reply that has not come, or a stream that has been silent. To a process that was
+// stopped every stream looks silent at first, also one that has something to read.
+func (o *openReply) silent() {
+	if o.last.Swap(true) {
+		o.cancel(errSilent)
+	} else {
+		o.quiet.Reset(catchUp)
+	}
 }
 
 // open sends an announce or a look that asks for an event stream. A reply has to come, and a
@@ -43,7 +63,8 @@ func (c *Client) open(ctx context.Context, t Tracker, r *Request) (*openReply, e
 	}
 	o := new(openReply)
 	o.ctx, o.cancel = context.WithCancelCause(ctx)
-	o.quiet = time.AfterFunc(c.timeout(), func() { o.cancel(errSilent) })
+	o.last.Store(true)
+	o.quiet = time.AfterFunc(c.timeout(), o.silent)
 	if o.exchange, err = c.follow(o.ctx, t, http.MethodGet, u, acceptStream); err != nil {
 		o.close()
 		return nil, o.why(c, t, err)
@@ -83,7 +104,7 @@ func (o *openReply) streams() bool {
 func (o *openReply) Read(b []byte) (int, error) {
 	n, err := o.resp.Body.Read(b)
 	if n > 0 && o.live {
-		o.quiet.Reset(silence)
+		o.heard()
 	}
 	return n, err
 }
@@ -166,7 +187,7 @@ func (s *session) stream(ctx context.Context) (streamed bool, pause time.Duratio
 		}
 		if !o.live {
 			o.live = true
-			o.quiet.Reset(silence)
+			o.heard()
 		}
 		switch {
 		case ev.name == "you" && len(ev.peers) == 1 && s.member:

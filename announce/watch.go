@@ -65,7 +65,7 @@ type Event struct {
 // turns is not told. What keeps a member listed does not wait for the loop.
 func (c *Client) Watch(ctx context.Context, trackers []Tracker, r Request, every time.Duration) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
-		_ = c.watch(ctx, trackers, r, every, r.Port != 0, yield)
+		_ = c.watch(ctx, newMerged(), trackers, r, every, c.ways(r.Port != 0), yield)
 	}
 }
 
@@ -76,7 +76,7 @@ func (c *Client) Watch(ctx context.Context, trackers []Tracker, r Request, every
 // news, which may be nil, is told every event and every error, one at a time. Errors never end it.
 // It returns nil once it has left, or why it could not leave: of several trackers the errors joined.
 func (c *Client) Join(ctx context.Context, trackers []Tracker, r Request, news func(Event, error)) error {
-	return c.watch(ctx, trackers, r, 0, true, func(ev Event, err error) bool {
+	return c.watch(ctx, newMerged(), trackers, r, 0, c.ways(true), func(ev Event, err error) bool {
 		if news != nil {
 			news(ev, err)
 		}
@@ -84,7 +84,28 @@ func (c *Client) Join(ctx context.Context, trackers []Tracker, r Request, news f
 	})
 }
 
-func (c *Client) watch(ctx context.Context, trackers []Tracker, r Request, every time.Duration, member bool, yield func(Event, error) bool) (err error) {
+// A way is how a watch goes to a tracker: over which network, and whether to be a member there.
+type way struct {
+	network string
+	member  bool
+}
+
+// ways are those of a member, over each family, or of one that only looks: it needs but one, for a
+// tracker gives peers of both.
+func (c *Client) ways(member bool) func(Tracker) []way {
+	return func(t Tracker) []way {
+		if !member {
+			return []way{{c.network, false}}
+		}
+		var ways []way
+		for _, network := range c.families(t) {
+			ways = append(ways, way{network, true})
+		}
+		return ways
+	}
+}
+
+func (c *Client) watch(ctx context.Context, m *merged, trackers []Tracker, r Request, every time.Duration, ways func(Tracker) []way, yield func(Event, error) bool) (err error) {
 	if err := r.Key.check(); err != nil {
 		yield(Event{}, err)
 		return err
@@ -93,18 +114,13 @@ func (c *Client) watch(ctx context.Context, trackers []Tracker, r Request, every
 		r.Want = maxWant
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	m := newMerged()
 	var sessions []*session
 	for _, t := range trackers {
 		site := m.add(t)
-		families := []string{c.network} // to look, any will do: each is told of peers of both
-		if member {
-			families = c.families(t)
-		}
-		for _, network := range families {
+		for _, way := range ways(t) {
 			d := c.derive()
-			d.network = network
-			sessions = append(sessions, &session{c: d, tracker: t, request: r, every: every, member: member, route: site.add()})
+			d.network = way.network
+			sessions = append(sessions, &session{c: d, tracker: t, request: r, every: every, member: way.member, route: site.add()})
 		}
 	}
 	var wg sync.WaitGroup
