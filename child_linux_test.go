@@ -146,6 +146,24 @@ func TestCommandSignals(t *testing.T) {
 	ct.listed(0)
 }
 
+// What runs the tests may ignore signals, as nohup and a shell's & do. The tests do not.
+func TestTestsUnderNohup(t *testing.T) {
+	t.Parallel()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 3*patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "sh", "-c", `trap "" HUP INT QUIT; exec "$@"`, "sh",
+		self, "-test.run", "^(TestCommandSignals|TestCommandTerminalClosed)$", "-test.v")
+	cmd.WaitDelay = time.Second
+	out, err := cmd.CombinedOutput()
+	if n := bytes.Count(out, []byte("--- PASS")); err != nil || n != 2 {
+		t.Errorf("%d tests passed, %v\n%s", n, err, out)
+	}
+}
+
 // Whoever runs a command without handing signals over ends it by its context, and before it has
 // begun, too.
 func TestCommandContext(t *testing.T) {

@@ -42,10 +42,16 @@ func TestMain(m *testing.M) {
 }
 
 // waiting runs tests that wait far more than they compute. Eight of them run side by side, however
-// few processors there are, unless -parallel says otherwise.
+// few processors there are, unless -parallel says otherwise. What the tests run gets its signals,
+// even when they are run by nohup or in the background.
 type waiting struct{ *testing.M }
 
 func (w waiting) Run() int {
+	for s := syscall.Signal(1); s < 65; s++ {
+		if signal.Ignored(s) { // a signal that is caught is no longer ignored after exec
+			signal.Notify(make(chan os.Signal, 1), s)
+		}
+	}
 	flag.Parse()
 	given := false
 	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })

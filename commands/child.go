@@ -5,12 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/netip"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
-	"strings"
 	"syscall"
 	"time"
 
@@ -105,7 +102,10 @@ func (o *announceOptions) runChild(c *cli.Context, s Streams) error {
 	ctx, leave := context.WithCancel(context.WithoutCancel(c.Context))
 	defer leave()
 	left, lost := make(chan error, 1), make(chan struct{}, 1)
-	go func() { left <- o.beMember(ctx, s, &there, self, lost) }()
+	go func() {
+		tidySelfFiles()
+		left <- o.beMember(ctx, s, &there, self, lost)
+	}()
 	told := c.Context.Done() // by a caller that hands no signals over
 	var kill <-chan time.Time
 	for {
@@ -290,41 +290,4 @@ func (e *cannotRun) Error() string {
 		cause = path.Err
 	}
 	return fmt.Sprintf("cannot run %s: %v", announce.Clean(e.command), cause)
-}
-
-// A selfFile tells the child its own endpoint as the tracker sees it, once that is known. It is in
-// a directory for this user alone. A nil selfFile is none.
-type selfFile struct{ dir, text string }
-
-func newSelfFile() (*selfFile, error) {
-	dir, err := os.MkdirTemp("", "ntrack-")
-	if err != nil {
-		return nil, err
-	}
-	return &selfFile{dir: dir}, nil
-}
-
-func (f *selfFile) path() string {
-	if f == nil {
-		return ""
-	}
-	return filepath.Join(f.dir, "self")
-}
-
-func (f *selfFile) write(you []netip.AddrPort) error {
-	var text strings.Builder
-	for _, a := range you {
-		fmt.Fprintln(&text, a)
-	}
-	if f == nil || text.String() == f.text {
-		return nil
-	}
-	f.text = text.String()
-	return writeFile(f.path(), f.text, 0o600)
-}
-
-func (f *selfFile) remove() {
-	if f != nil {
-		_ = os.RemoveAll(f.dir)
-	}
 }

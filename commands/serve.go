@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -231,11 +232,11 @@ func writeFile(name, text string, perm os.FileMode) error {
 		_, err = f.WriteString(text)
 		return errors.Join(err, f.Close())
 	}
-	temp := fmt.Sprintf("%s.%d", target, os.Getpid())
-	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
+	f, err := createTemp(filepath.Dir(target), perm)
 	if err != nil {
 		return err
 	}
+	temp := f.Name()
 	_, err = f.WriteString(text)
 	if err = errors.Join(err, f.Close()); err == nil {
 		err = os.Rename(temp, target)
@@ -245,3 +246,13 @@ func writeFile(name, text string, perm os.FileMode) error {
 	}
 	return err
 }
+
+// createTemp creates a file to write and then to rename. Its name is drawn, as a process that was
+// killed may have left one behind, and process ids come again. It is short, whatever the name of
+// the file in the end. [os.CreateTemp] would not let others read the file.
+func createTemp(dir string, perm os.FileMode) (*os.File, error) {
+	name := filepath.Join(dir, fmt.Sprintf(tempPrefix+"%08x", rand.Uint32()))
+	return os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
+}
+
+const tempPrefix = ".ntrack-"
