@@ -217,7 +217,7 @@ func (r *Reply) decodeBencode(body []byte) error {
 	complete, ok1 := numeric(d["complete"])
 	incomplete, ok2 := numeric(d["incomplete"])
 	if ok1 || ok2 {
-		r.Count = clampCount(complete) + clampCount(incomplete)
+		r.Count = clampCount(clamp(complete) + clamp(incomplete))
 	}
 	if s, ok := d["external ip"].(string); ok {
 		a, _ := netip.AddrFromSlice([]byte(s))
@@ -349,7 +349,7 @@ func DecodeTracks(body []byte) ([]Track, error) {
 		}
 		complete, _ := numeric(f["complete"])
 		incomplete, _ := numeric(f["incomplete"])
-		tracks = append(tracks, Track{Key: k, Count: clampCount(complete) + clampCount(incomplete)})
+		tracks = append(tracks, Track{Key: k, Count: clampCount(clamp(complete) + clamp(incomplete))})
 	}
 	slices.SortFunc(tracks, func(a, b Track) int { return bytes.Compare(a.Key.raw, b.Key.raw) })
 	return tracks, nil

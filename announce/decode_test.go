@@ -77,7 +77,7 @@ func TestDecodeLenient(t *testing.T) {
 		"d8:completele10:incomplete1:35:peers0:e":                              "30m0s/0s 0 of 3 []",
 		"d8:completei2e5:peers0:e":                                             "30m0s/0s 0 of 2 []",
 		"d8:completei-5e10:incompletei2e5:peers0:e":                            "30m0s/0s 0 of 2 []",
-		"d8:completei9223372036854775807e10:incompletei2e5:peers0:e":           "30m0s/0s 0 of 1073741826 []",
+		"d8:completei9223372036854775807e10:incompletei2e5:peers0:e":           "30m0s/0s 0 of 1073741824 []",
 		"d12:min intervali9223372036854775807e5:peers0:e":                      "1h0m0s/0s 0 of -1 []",
 		"d12:min intervali-1e5:peers0:e":                                       "30m0s/0s 0 of -1 []",
 		"d5:peersde6:peers6lee":                                                "30m0s/0s 0 of -1 []",

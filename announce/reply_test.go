@@ -65,6 +65,7 @@ func TestDecodeForeign(t *testing.T) {
 		"interval negative":    {"d8:intervali-5e5:peers0:e", Reply{Interval: 30 * time.Minute, Count: -1}},
 		"min interval counts":  {"d8:intervali60e12:min intervali900e5:peers0:e", Reply{Interval: 15 * time.Minute, Count: -1}},
 		"counts add up":        {"d8:completei2e10:incompletei3e5:peers0:e", Reply{Interval: 30 * time.Minute, Count: 5}},
+		"huge counts, too":     {"d8:completei9999999999e10:incompletei9999999999e5:peers0:e", Reply{Interval: 30 * time.Minute, Count: 1 << 30}},
 		"ports 0 and 1 drop":   {"d5:peers18:\x01\x02\x03\x04\x00\x00\x01\x02\x03\x04\x00\x01\x01\x02\x03\x04\x00\x02e", Reply{Interval: 30 * time.Minute, Count: -1, Peers: []Peer{{Endpoint: netip.MustParseAddrPort("1.2.3.4:2")}}}},
 		"host names drop":      {"d5:peersld2:ip9:localhost4:porti80eed2:ip7:1.2.3.44:porti80eeee", Reply{Interval: 30 * time.Minute, Count: -1, Peers: []Peer{{Endpoint: netip.MustParseAddrPort("1.2.3.4:80")}}}},
 		"unsorted, line's end": {"d5:peers0:8:intervali60ee\r\n", Reply{Interval: time.Minute, Count: -1}},

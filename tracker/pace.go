@@ -21,19 +21,21 @@ func pace(size Size, rate, most int) int {
 	if most <= 0 || most >= size.Total {
 		return minPace
 	}
+	// A track that is a month old makes a product below too large for 32 bits.
+	total, used, budget := int64(size.Total), int64(rate), int64(most)
 	// What three quarters of that leave each peer, the same for everybody. The last quarter is for
 	// those who come early, as they are told to, and for tracks that are young.
-	load := (4*size.Total-1)/(3*most) + 1
+	load := (4*total-1)/(3*budget) + 1
 	// For more peers than even the longest interval can keep within most, what they need is most.
-	most = max(most, 4*size.Total/(3*maxPace))
-	if size.Peers <= smallTrack && rate < most {
-		youth := max(minPace, int((size.Age+4*time.Second-1)/(4*time.Second)))
-		if spare := 2 * (most - rate); spare < most {
-			youth = (youth*most-1)/spare + 1
+	budget = max(budget, 4*total/(3*maxPace))
+	if size.Peers <= smallTrack && used < budget {
+		youth := max(minPace, int64((size.Age+4*time.Second-1)/(4*time.Second)))
+		if spare := 2 * (budget - used); spare < budget {
+			youth = (youth*budget-1)/spare + 1
 		}
 		load = min(load, youth)
 	}
-	return max(minPace, min(load, maxPace))
+	return int(max(minPace, min(load, maxPace)))
 }
 
 // spread draws what a peer is told of an interval of t seconds: up to a tenth less, so that those

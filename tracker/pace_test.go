@@ -1,6 +1,7 @@
 package tracker
 
 import (
+	"math"
 	"math/rand/v2"
 	"sync"
 	"testing"
@@ -26,7 +27,7 @@ func TestPace(t *testing.T) {
 		{"and no longer", Size{100, 10_000_000, 0}, 9000, 1000, 1800},
 		{"no budget", Size{100, 10_000_000, 0}, 9000, 0, 15},
 		{"no budget", Size{100, 10_000_000, 0}, 9000, -1, 15},
-		{"more budget than peers", Size{100, 1000, 0}, 0, 1 << 62, 15},
+		{"more budget than peers", Size{100, 1000, 0}, 0, math.MaxInt, 15},
 
 		{"young and small", Size{2, 900_000, 0}, 0, 1000, 15},
 		{"still", Size{50, 900_000, time.Minute}, 0, 1000, 15},
@@ -38,6 +39,7 @@ func TestPace(t *testing.T) {
 		{"more than half", Size{2, 900_000, 0}, 501, 1000, 16},
 		{"nine tenths", Size{2, 900_000, 0}, 900, 1000, 75},
 		{"nine tenths, older", Size{2, 900_000, 2 * time.Minute}, 900, 1000, 150},
+		{"nine tenths, a year old", Size{2, 900_000, 365 * 24 * time.Hour}, 900, 1000, 1200},
 		{"nearly all", Size{2, 900_000, 0}, 999, 1000, 1200},
 		{"all", Size{2, 900_000, 0}, 1000, 1000, 1200},
 		{"more than all", Size{2, 900_000, 0}, 5000, 1000, 1200},

@@ -67,11 +67,11 @@ func job(ctx context.Context, tracker, name string, size int, out io.Writer) err
 	}
 	rank := all.Rank
 
-	part := 0
-	for n := 1 + rank; n <= 1_000_000; n += size {
+	part := int64(0)
+	for n := int64(1 + rank); n <= 1_000_000; n += int64(size) {
 		part += n * n
 	}
-	total := 0
+	total := int64(0)
 	if rank == 0 {
 		total, err = collect(listener, size-1, part)
 	} else {
@@ -85,7 +85,7 @@ func job(ctx context.Context, tracker, name string, size int, out io.Writer) err
 }
 
 // collect adds the parts of so many others to its own and tells them the sum.
-func collect(listener net.Listener, others, total int) (int, error) {
+func collect(listener net.Listener, others int, total int64) (int64, error) {
 	var told []io.Writer
 	for range others {
 		conn, err := listener.Accept()
@@ -93,7 +93,7 @@ func collect(listener net.Listener, others, total int) (int, error) {
 			return 0, err
 		}
 		defer conn.Close()
-		var part int
+		var part int64
 		if _, err := fmt.Fscanln(conn, &part); err != nil {
 			return 0, err
 		}
@@ -105,7 +105,7 @@ func collect(listener net.Listener, others, total int) (int, error) {
 }
 
 // contribute gives a part to rank 0, and is told the sum.
-func contribute(ctx context.Context, to netip.AddrPort, part int) (total int, err error) {
+func contribute(ctx context.Context, to netip.AddrPort, part int64) (total int64, err error) {
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", to.String())
 	if err != nil {
 		return 0, err

@@ -39,7 +39,7 @@ func TestJob(t *testing.T) {
 		rank, rest, _ := strings.Cut(printed[i].String(), ":")
 		ranks[rank] = true
 		// The sum of the squares up to n is n(n+1)(2n+1)/6.
-		if want := fmt.Sprintf("the sum %d\n", 1_000_000*1_000_001*2_000_001/6); !strings.HasSuffix(rest, want) {
+		if want := fmt.Sprintf("the sum %d\n", int64(1_000_000*1_000_001*2_000_001/6)); !strings.HasSuffix(rest, want) {
 			t.Errorf("printed %q, want it to end in %q", &printed[i], want)
 		}
 	}
