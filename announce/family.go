@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/netip"
 	"sync"
-	"syscall"
 	"time"
 )
 
@@ -94,10 +93,8 @@ func telling(err error) int {
 		return 3
 	case errors.As(err, &senseless):
 		return 2
-	case errors.As(err, &noAddress), errors.As(err, &noHost) && noHost.IsNotFound,
-		errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EHOSTUNREACH),
-		errors.Is(err, syscall.EADDRNOTAVAIL), errors.Is(err, syscall.EAFNOSUPPORT):
-		return 0 // there is no such way
+	case errors.As(err, &noAddress), errors.As(err, &noHost) && noHost.IsNotFound, isNoRoute(err):
+		return 0
 	}
 	return 1
 }

@@ -2,11 +2,11 @@ package announce_test
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/http"
 	"net/netip"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -104,7 +104,7 @@ func (p *pipes) dial(ctx context.Context, addr netip.Addr) (net.Conn, error) {
 		<-ctx.Done()
 		return nil, ctx.Err()
 	case accept == nil:
-		return nil, syscall.ECONNREFUSED
+		return nil, errors.New("connection refused")
 	}
 	select {
 	case accept <- far:
@@ -127,7 +127,7 @@ func (p *pipes) both(addr4, addr6 string) *announce.Client {
 		addr := map[string]string{"tcp4": addr4, "tcp6": addr6}[network]
 		if addr == "" {
 			p.count(ctx)
-			return nil, syscall.ENETUNREACH
+			return nil, &net.AddrError{Err: "network is unreachable"}
 		}
 		return p.dial(ctx, netip.MustParseAddr(addr))
 	}})

@@ -1,4 +1,4 @@
-//go:build linux
+//go:build linux && (amd64 || arm64)
 
 // Command bench compares trackers in one run: this module's two doors, one of them both ways,
 // opentracker where it is installed, and a floor, which is the least that any server can do. docs/performance.md says what
