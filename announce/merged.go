@@ -451,6 +451,22 @@ func (m *merged) unsure() error {
 	return errors.Join(errs...)
 }
 
+// failure is why no tracker is asked any more, one error for each.
+func (m *merged) failure() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var errs []error
+	for _, s := range m.sites {
+		for _, r := range s.routes {
+			if r.err != nil {
+				errs = append(errs, r.err)
+				break
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // endpoints are the own ones.
 func (m *merged) endpoints() []netip.AddrPort {
 	var you []netip.AddrPort

@@ -1,7 +1,9 @@
 package announce
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"iter"
 	"net/netip"
 	"sync"
@@ -42,7 +44,7 @@ type Event struct {
 // Watch iterates over the changes of the track of r.Key: first [EventPeers], then joins and
 // leaves, until ctx ends or the loop is left. With r.Port 0 it only looks. Otherwise it is a
 // member, listed for as long as the loop runs, and leaves at its end: over each family that the
-// tracker has, as [Client.Announce].
+// tracker has, as [Client.Announce]. With no trackers it ends after one error.
 //
 // Each tracker is followed by its event stream, which tells at once. Where there is none, it is
 // asked at its interval, or every so often if every is above 0 (by a member at least as often as the
@@ -73,8 +75,10 @@ func (c *Client) Watch(ctx context.Context, trackers []Tracker, r Request, every
 // with a port, for those who need no loop. r.Port 0 is the port of origin, which is kept. r.Want
 // bounds the peers in replies that are asked for time and again; NoPeers just joins.
 //
-// news, which may be nil, is told every event and every error, one at a time. Errors never end it.
-// It returns nil once it has left, or why it could not leave: of several trackers the errors joined.
+// news, which may be nil, is told every event and every error, one at a time. Errors end it only
+// where it cannot be a member of any tracker: without trackers, or with a tracker that does not tell
+// the port of origin where r.Port is 0. It returns nil once it has left, or why it could not join or
+// leave: of several trackers the errors joined.
 func (c *Client) Join(ctx context.Context, trackers []Tracker, r Request, news func(Event, error)) error {
 	return c.watch(ctx, newMerged(), trackers, r, 0, c.ways(true), func(ev Event, err error) bool {
 		if news != nil {
@@ -106,7 +110,11 @@ func (c *Client) ways(member bool) func(Tracker) []way {
 }
 
 func (c *Client) watch(ctx context.Context, m *merged, trackers []Tracker, r Request, every time.Duration, ways func(Tracker) []way, yield func(Event, error) bool) (err error) {
-	if err := r.Key.check(); err != nil {
+	err = r.Key.check()
+	if err == nil && len(trackers) == 0 {
+		err = errors.New("no tracker to ask: name at least one")
+	}
+	if err != nil {
 		yield(Event{}, err)
 		return err
 	}
@@ -127,17 +135,25 @@ func (c *Client) watch(ctx context.Context, m *merged, trackers []Tracker, r Req
 	defer func() {
 		cancel()
 		wg.Wait()
-		err = m.unsure()
+		err = cmp.Or(err, m.unsure())
 	}()
 	for _, s := range sessions {
 		wg.Go(func() { s.route.unsure = s.run(ctx) })
 	}
-	for {
+	ended := make(chan struct{})
+	go func() {
+		wg.Wait()
+		close(ended)
+	}()
+	for over := false; ; {
 		told, next := m.take(time.Now())
 		for _, n := range told {
 			if ctx.Err() != nil || !yield(n.event, n.err) {
 				return
 			}
+		}
+		if over {
+			return m.failure()
 		}
 		var timer <-chan time.Time
 		if !next.IsZero() {
@@ -148,6 +164,8 @@ func (c *Client) watch(ctx context.Context, m *merged, trackers []Tracker, r Req
 			return
 		case <-m.wake:
 		case <-timer:
+		case <-ended: // none of them can go on
+			over = true
 		}
 	}
 }

@@ -1,0 +1,61 @@
+package announce_test
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"ntrack/announce"
+)
+
+// Without a tracker there is nothing to wait for.
+func TestNoTracker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		var c announce.Client
+		for _, r := range []announce.Request{{Key: key(t, "k")}, {Key: key(t, "k"), Port: 4000}} {
+			errs := 0
+			for ev, err := range c.Watch(ctx, nil, r, 0) {
+				if errs++; err == nil || !strings.Contains(err.Error(), "no tracker") {
+					t.Errorf("port %d: watching told %+v, %v", r.Port, ev, err)
+				}
+			}
+			news := 0
+			err := c.Join(ctx, []announce.Tracker{}, r, func(_ announce.Event, err error) {
+				if news++; err == nil {
+					t.Error("joining told an event")
+				}
+			})
+			if err == nil || !strings.Contains(err.Error(), "no tracker") || errs != 1 || news != 1 || ctx.Err() != nil {
+				t.Errorf("port %d: told %d and %d errors, joined: %v", r.Port, errs, news, err)
+			}
+		}
+	})
+}
+
+// A member that cannot go on with any tracker ends, and says why.
+func TestJoinNowhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := new(pipes)
+		p.start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.WriteString(w, `{"interval":60,"peers":[]}`) // as if it listed nobody
+		}))
+		defer p.stop()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		told := 0
+		err := p.client("192.0.2.1").Join(ctx, one, announce.Request{Key: key(t, "k")}, func(_ announce.Event, err error) {
+			if err != nil {
+				told++
+			}
+		})
+		if err == nil || !strings.Contains(err.Error(), "port of origin") || told != 1 || ctx.Err() != nil {
+			t.Errorf("told %d errors, joined: %v", told, err)
+		}
+	})
+}
