@@ -1,12 +1,10 @@
 package commands
 
 import (
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -46,6 +44,9 @@ type client struct {
 
 // build reads the options and the arguments [TRACKER] [KEY].
 func (o *client) build(c *cli.Context, s Streams) error {
+	if err := readOnce(c); err != nil {
+		return err
+	}
 	args := c.Args().Slice()
 	names, from, wanted := c.StringSlice("tracker"), "", "[TRACKER] KEY"
 	if !c.IsSet("tracker") {
@@ -118,12 +119,12 @@ func (o *client) build(c *cli.Context, s Streams) error {
 		}
 	}
 	if file := c.String("ca"); file != "" {
-		pem, err := os.ReadFile(file)
+		pem, err := readText(c.Context, file, s.In, 16<<20)
 		if err != nil {
 			return fmt.Errorf("--ca: %w", err)
 		}
 		pool := x509.NewCertPool()
-		if !pool.AppendCertsFromPEM(pem) {
+		if !pool.AppendCertsFromPEM([]byte(pem)) {
 			return fmt.Errorf("--ca: %s holds no certificate in PEM form", file)
 		}
 		o.TLS = &tls.Config{RootCAs: pool}
@@ -146,52 +147,6 @@ func (o *client) environ() []string {
 		trackers = o.trackers[0].HostPort()
 	}
 	return append(os.Environ(), "NTRACK_TRACKER="+trackers, "NTRACK_KEY="+o.names.key)
-}
-
-// readToken reads an access token, which has to fit into a header field.
-func readToken(ctx context.Context, file string, stdin io.Reader) (string, error) {
-	token, err := readLine(ctx, file, stdin)
-	if i := strings.IndexFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }); err == nil && i >= 0 {
-		return "", fmt.Errorf("%s: byte %d of the token is %q: visible ASCII without spaces is allowed", file, i, token[i])
-	}
-	return token, err
-}
-
-// readLine reads a file of one line. It gives up when ctx ends: nobody may be at the other end of
-// a pipe.
-func readLine(ctx context.Context, file string, stdin io.Reader) (string, error) {
-	const most = 4096
-	var b []byte
-	var err error
-	read := make(chan struct{})
-	go func() {
-		defer close(read)
-		in := stdin
-		if file != "-" {
-			var f *os.File
-			if f, err = os.Open(file); err != nil {
-				return
-			}
-			defer f.Close()
-			in = f
-		}
-		b, err = io.ReadAll(io.LimitReader(in, most+1))
-	}()
-	select {
-	case <-read:
-	case <-ctx.Done():
-		return "", context.Cause(ctx)
-	}
-	text := strings.TrimSuffix(strings.TrimSuffix(string(b), "\n"), "\r")
-	switch {
-	case err != nil:
-		return "", err
-	case text == "":
-		return "", fmt.Errorf("%s is empty: it has to hold one line", file)
-	case len(b) > most || strings.ContainsAny(text, "\r\n"):
-		return "", fmt.Errorf("%s holds more than one line of at most %d bytes", file, most)
-	}
-	return text, nil
 }
 
 // parsePort reads a port, in decimal, and is -1 for what is none.
