@@ -45,6 +45,8 @@ func TestInterop(t *testing.T) {
 		{"opentracker", []string{"opentracker"}, opentracker},
 		{"curl", []string{"curl"}, curl},
 		{"a member falls silent", []string{"ip"}, silence},
+		{"haproxy", []string{"haproxy"}, haproxy},
+		{"varnish", []string{"varnishd"}, varnish},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			for _, program := range tt.needs {

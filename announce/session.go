@@ -22,10 +22,15 @@ const (
 	// comeBack is the time over which every thousand peers spread their return to a tracker that
 	// has ended its streams.
 	comeBack = 2 * time.Second
-	// leaving bounds how long leaving takes, and crossing how long it waits for the answer to an
-	// announce that is under way: whoever is listed by that has to leave after it.
+	// leaving bounds how long leaving takes. Of that, crossing is for what comes first: the answer to
+	// an announce that is under way, since whoever is listed by that has to leave after it, or the end
+	// of a stream.
 	leaving  = 5 * time.Second
 	crossing = time.Second
+	// noticing is how long a tracker may list a member whose stream broke: it gives up a connection
+	// after 45 s without an acknowledgement, an intermediary at the second heartbeat that it cannot
+	// pass on.
+	noticing = time.Minute
 )
 
 // session is a watch's dealings with one tracker over one route: it follows the tracker's event
@@ -45,12 +50,11 @@ type session struct {
 	interval time.Duration // of the last reply; 0 before
 	failures int           // in a row
 	plain    time.Time     // until when not to ask for a stream
-	held     time.Time     // until when the last announce, which only DELETE ends, holds
+	held     time.Time     // until when the tracker may list it whatever ends: only DELETE helps
 	// lasting says that the next request should find this connection alive: the tracker has not
 	// said that it closes it, and has kept the one before, if there was one.
 	lasting bool
-	reached bool  // the last request had a connection
-	left    error // why the tracker may not know that it has left
+	reached bool // the last request had a connection
 }
 
 func (s *session) run(ctx context.Context) error {
@@ -71,7 +75,7 @@ func (s *session) run(ctx context.Context) error {
 			s.route.connected(netip.AddrPortFrom(local.Addr(), cmp.Or(s.request.Port, local.Port())))
 		}
 	}
-	for {
+	for ctx.Err() == nil {
 		pause, err := s.turn(ctx)
 		if ctx.Err() != nil {
 			break
@@ -82,15 +86,29 @@ func (s *session) run(ctx context.Context) error {
 		if err == errNoOrigin {
 			return nil
 		}
-		if !wait(ctx, pause) {
-			break
-		}
+		wait(ctx, pause)
 	}
-	if time.Now().After(s.held) {
-		return s.left
+	if time.Now().After(s.held) || s.request.Port == 0 && s.c.From.Port() == 0 {
+		return nil // not listed, or by nothing that a DELETE could name
 	}
-	s.c.Timeout = min(s.c.timeout(), leaving)
+	s.c.Timeout = min(s.c.timeout(), leaving-crossing)
 	return s.c.leave(context.WithoutCancel(ctx), s.tracker, s.request)
+}
+
+// hold takes note that the tracker may list this member for as long as d, whatever ends.
+func (s *session) hold(d time.Duration) {
+	if until := time.Now().Add(d); s.member && until.After(s.held) {
+		s.held = until
+	}
+}
+
+// doubt takes note of a request that has failed though it may have listed this member: its answer
+// was lost, or is that of a gateway.
+func (s *session) doubt(err error) {
+	f, refused := errors.AsType[*Failure](err)
+	if err != nil && s.reached && !(refused && f.Status < 500) {
+		s.hold(defaultInterval)
+	}
 }
 
 // turn asks once, follows a stream to its end if that is the answer, and returns how long to wait
@@ -150,16 +168,14 @@ func (s *session) poll(ctx context.Context) error {
 	var err error
 	if s.member {
 		event := ""
-		if s.held.IsZero() {
+		if s.interval == 0 {
 			event = "started"
 		}
 		asking, done := outlive(ctx)
 		s.reached = false
 		reply, cn, err = s.c.announce(asking, s.tracker, s.request, event)
 		done()
-		if err != nil && s.reached && ctx.Err() != nil {
-			s.held = time.Now().Add(leaving) // for all we know
-		}
+		s.doubt(err)
 	} else {
 		reply, cn, err = s.c.look(ctx, s.tracker, s.request.Key, s.request.Want)
 	}
@@ -170,8 +186,8 @@ func (s *session) poll(ctx context.Context) error {
 }
 
 func (s *session) replied(reply *Reply, cn conn) error {
+	s.hold(max(reply.TTL, reply.Interval*5/2, defaultInterval))
 	if s.member {
-		s.held = time.Now().Add(max(reply.TTL, reply.Interval*5/2, defaultInterval))
 		if err := s.keepPort(reply.You); err != nil {
 			return err
 		}

@@ -19,9 +19,8 @@ const acceptStream = "text/event-stream, application/json;q=0.5"
 
 // What ends a stream from this side.
 var (
-	errSilent   = errors.New("no answer")
-	errEnded    = errors.New("the end of the session")
-	errNoNotice = fmt.Errorf("no sign within %v that it knows of the leaving", leaving)
+	errSilent = errors.New("no answer")
+	errEnded  = errors.New("the end of the session")
 )
 
 // An openReply is a reply with its body open, which may be an event stream.
@@ -100,6 +99,12 @@ func (o *openReply) streams() bool {
 	return o.resp.StatusCode == http.StatusOK && media == "text/event-stream"
 }
 
+// relayed says that something stands between this end and the tracker, whose own stream has neither
+// chunks nor a Via: its end says nothing about the tracker's.
+func (o *openReply) relayed() bool {
+	return o.resp.Header.Get("Via") != "" || len(o.resp.TransferEncoding) > 0
+}
+
 // Read reads the body of a stream, and lets it be silent for no longer than it may.
 func (o *openReply) Read(b []byte) (int, error) {
 	n, err := o.resp.Body.Read(b)
@@ -135,7 +140,8 @@ func (c *Client) everyone(ctx context.Context, t Tracker, key Key) (peers []neti
 //
 // At the end of ctx a member half-closes the connection and waits for the tracker to close its
 // side: that is how it knows that the tracker has let go of it. A DELETE would also end what
-// another member with the same endpoint holds.
+// another member with the same endpoint holds, so it is only for where that sign does not come, or
+// means nothing: an intermediary may keep its own connection to the tracker open.
 func (s *session) stream(ctx context.Context) (streamed bool, pause time.Duration, err error) {
 	r := s.request
 	if !s.member {
@@ -147,9 +153,7 @@ func (s *session) stream(ctx context.Context) (streamed bool, pause time.Duratio
 	var answered atomic.Bool
 	defer context.AfterFunc(ctx, func() {
 		switch half := halfClose.Load(); {
-		case half != nil && (*half)() == nil:
-			time.AfterFunc(leaving, func() { end(errNoNotice) })
-		case s.member && !answered.Load():
+		case half != nil && (*half)() == nil, s.member && !answered.Load():
 			time.AfterFunc(crossing, func() { end(errEnded) })
 		default:
 			end(errEnded)
@@ -158,17 +162,15 @@ func (s *session) stream(ctx context.Context) (streamed bool, pause time.Duratio
 	s.reached = false
 	o, err := s.c.open(free, s.tracker, &r)
 	answered.Store(err == nil)
-	if ctx.Err() != nil && err == nil && o.streams() {
-		end(errEnded) // which is the leave
-	} else if ctx.Err() != nil && err != nil && s.member && s.reached {
-		s.held = time.Now().Add(leaving) // for all we know
-	}
 	if err == nil {
 		defer o.close()
 		if !o.streams() {
 			err = s.take(o, &r)
+		} else if ctx.Err() != nil {
+			end(errEnded)
 		}
 	}
+	s.doubt(err)
 	f, refused := errors.AsType[*Failure](err)
 	switch {
 	case s.reached && errors.Is(err, errSilent), refused && (f.Status >= 500 || f.Status == http.StatusNotAcceptable):
@@ -210,16 +212,13 @@ func (s *session) stream(ctx context.Context) (streamed bool, pause time.Duratio
 			s.route.changed(ev.peers, false)
 		}
 	}
-	cause := context.Cause(o.ctx)
+	if err != io.EOF || o.relayed() {
+		s.hold(noticing)
+	}
 	switch {
 	case ctx.Err() != nil:
-		if cause == errNoNotice {
-			s.left = &UnreachableError{s.tracker, errNoNotice}
-		} else if cause == errEnded && you.IsValid() {
-			s.held = time.Now().Add(leaving) // this connection gives no sign: DELETE does
-		}
 		return true, 0, nil
-	case !begun && cause == errSilent:
+	case !begun && context.Cause(o.ctx) == errSilent:
 		return false, 0, s.pollInstead(ctx)
 	case !begun:
 		return false, 0, &UnreachableError{s.tracker, fmt.Errorf("the event stream broke off: %w", err)}

@@ -146,7 +146,7 @@ func (o *announceOptions) run(c *cli.Context, s Streams) error {
 	})
 	if several, ok := err.(interface{ Unwrap() []error }); ok {
 		for _, err := range several.Unwrap() {
-			s.note("could not leave, the tracker forgets you after the ttl: %v", err)
+			s.note("could not leave, the tracker forgets you after the ttl: %s", brief(err))
 		}
 	}
 	return context.Cause(ctx)

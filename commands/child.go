@@ -136,7 +136,7 @@ func (o *announceOptions) awaitLeft(s Streams, left <-chan error) {
 	select {
 	case err := <-left:
 		if err != nil {
-			s.note("could not leave, the tracker forgets you after the ttl: %v", err)
+			s.note("could not leave, the tracker forgets you after the ttl: %s", brief(err))
 		}
 	case <-time.After(leaveTime):
 		s.note("could not leave within %v, the tracker forgets you after the ttl", leaveTime)

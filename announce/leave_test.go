@@ -1,0 +1,280 @@
+package announce_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"ntrack/announce"
+	"ntrack/tracker"
+)
+
+// kept does what was asked as an intermediary does that goes on although its client has gone: the
+// request is served to its end, and the reply is shown to the client for as long as that is there.
+func kept(h http.Handler, w http.ResponseWriter, r *http.Request, show func(b []byte) []byte) {
+	up := &upstream{header: make(http.Header), show: show, down: w}
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		h.ServeHTTP(up, r.Clone(context.WithoutCancel(r.Context())))
+	}()
+	select {
+	case <-served:
+	case <-r.Context().Done():
+	}
+	up.mu.Lock()
+	up.down = nil
+	up.mu.Unlock()
+}
+
+// upstream is the tracker's side of such a one.
+type upstream struct {
+	mu     sync.Mutex
+	header http.Header
+	show   func([]byte) []byte
+	down   http.ResponseWriter // nil once the client is not there
+	begun  bool
+}
+
+func (u *upstream) Header() http.Header { return u.header }
+
+func (u *upstream) WriteHeader(status int) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.down != nil && !u.begun {
+		for name, values := range u.header {
+			u.down.Header()[name] = append(u.down.Header()[name], values...)
+		}
+		u.begun = true
+		u.down.WriteHeader(status)
+		_ = http.NewResponseController(u.down).Flush()
+	}
+}
+
+func (u *upstream) Write(b []byte) (int, error) {
+	u.WriteHeader(200)
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if shown := u.show(b); u.down != nil && len(shown) > 0 {
+		_, _ = u.down.Write(shown)
+		_ = http.NewResponseController(u.down).Flush()
+	}
+	return len(b), nil
+}
+
+func (u *upstream) FlushError() error { return nil }
+
+// Whoever leaves is gone, and soon, whatever stands between it and the tracker and at any moment.
+func TestLeaveThroughIntermediaries(t *testing.T) {
+	type serve = func(h http.Handler, w http.ResponseWriter, r *http.Request)
+	all := func(b []byte) []byte { return b }
+	for name, through := range map[string]serve{
+		"passes no half-close on": func(h http.Handler, w http.ResponseWriter, r *http.Request) {
+			h.ServeHTTP(w, r.WithContext(context.WithoutCancel(r.Context())))
+		},
+		"closes one side only": func(h http.Handler, w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Via", "1.1 cache")
+			kept(h, w, r, all)
+		},
+		"closes one side only, in chunks": func(h http.Handler, w http.ResponseWriter, r *http.Request) {
+			kept(h, chunked{w}, r, all)
+		},
+		"gathers what is sent": func(h http.Handler, w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Via", "1.1 cache")
+			kept(h, w, r, func(b []byte) []byte {
+				if bytes.Contains(b, []byte("event: ")) {
+					return nil
+				}
+				return b
+			})
+		},
+		"gathers headers, too": func(h http.Handler, w http.ResponseWriter, r *http.Request) {
+			if !strings.HasPrefix(r.Header.Get("Accept"), "text/event-stream") {
+				h.ServeHTTP(w, r)
+				return
+			}
+			go h.ServeHTTP(&upstream{header: make(http.Header), show: all}, r.Clone(context.WithoutCancel(r.Context())))
+			<-r.Context().Done()
+		},
+	} {
+		for _, after := range []time.Duration{0, 100 * time.Millisecond, 5 * time.Second, 12 * time.Second, 2 * time.Minute} {
+			t.Run(fmt.Sprintf("%s, after %v", name, after), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					p, k := new(pipes), key(t, "k")
+					tr := &tracker.Tracker{Interval: time.Minute}
+					h := tracker.Handler(tr)
+					p.start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { through(h, w, r) }))
+					defer p.stop()
+					defer tr.EndStreams()
+					leave := start(t, p.client("192.0.2.1"), one, k, 4000)
+					time.Sleep(after)
+					synctest.Wait()
+					began := time.Now()
+					err := leave()
+					if took := time.Since(began); err != nil || took > 1100*time.Millisecond {
+						t.Errorf("left after %v: %v", took, err)
+					}
+					for range 2 {
+						if got := who(t, p, k); got != "" {
+							t.Errorf("after leaving the tracker lists %q", got)
+						}
+						time.Sleep(time.Minute)
+					}
+				})
+			})
+		}
+	}
+}
+
+// chunked makes net/http send chunks, which a tracker's stream has not.
+type chunked struct{ http.ResponseWriter }
+
+func (c chunked) Unwrap() http.ResponseWriter { return c.ResponseWriter }
+
+func (c chunked) WriteHeader(status int) {
+	c.Header().Del("Transfer-Encoding")
+	c.ResponseWriter.WriteHeader(status)
+}
+
+// A request whose answer was lost may have listed its member all the same, and so may a connection
+// that broke: whoever leaves soon after takes that back.
+func TestLeaveAfterDoubt(t *testing.T) {
+	all := func(b []byte) []byte { return b }
+	lose := func(h http.Handler, w http.ResponseWriter, r *http.Request) {
+		go h.ServeHTTP(&upstream{header: make(http.Header), show: all}, r.Clone(context.WithoutCancel(r.Context())))
+		time.Sleep(10 * time.Millisecond)
+	}
+	for name, first := range map[string]func(h http.Handler, w http.ResponseWriter, r *http.Request){
+		"no answer": func(h http.Handler, w http.ResponseWriter, r *http.Request) {
+			lose(h, w, r)
+			panic(http.ErrAbortHandler)
+		},
+		"half an answer": func(h http.Handler, w http.ResponseWriter, r *http.Request) {
+			lose(h, w, r)
+			w.Header().Set("Content-Length", "100")
+			_, _ = w.Write([]byte("{"))
+			_ = http.NewResponseController(w).Flush()
+			panic(http.ErrAbortHandler)
+		},
+		"the answer of a gateway": func(h http.Handler, w http.ResponseWriter, r *http.Request) {
+			lose(h, w, r)
+			w.WriteHeader(504)
+		},
+		"no answer that makes sense": func(h http.Handler, w http.ResponseWriter, r *http.Request) {
+			lose(h, w, r)
+			_, _ = w.Write([]byte("<html>"))
+		},
+		"a stream that falls silent": func(h http.Handler, w http.ResponseWriter, r *http.Request) {
+			kept(h, w, r.WithContext(context.WithoutCancel(r.Context())), func(b []byte) []byte {
+				if bytes.Contains(b, []byte("event: you")) {
+					return b
+				}
+				return nil
+			})
+		},
+		"a stream that is cut": func(h http.Handler, w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Length", "1000000")
+			limited, cancel := context.WithTimeout(r.Context(), time.Second)
+			defer cancel()
+			kept(h, w, r.WithContext(limited), all)
+			panic(http.ErrAbortHandler)
+		},
+	} {
+		for door, serve := range doors {
+			for _, after := range []time.Duration{200 * time.Millisecond, 1400 * time.Millisecond, 35100 * time.Millisecond, 45 * time.Second} {
+				t.Run(fmt.Sprintf("%s by %s, after %v", name, door, after), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						p, k := new(pipes), key(t, "k")
+						tr := &tracker.Tracker{Interval: time.Minute}
+						h := serve(tr)
+						var asked atomic.Int32
+						p.start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+							if asked.Add(1) == 1 {
+								first(h, w, r)
+							} else {
+								h.ServeHTTP(w, r)
+							}
+						}))
+						defer p.stop()
+						defer tr.EndStreams()
+						leave := start(t, p.client("192.0.2.1"), one, k, 4000)
+						time.Sleep(after)
+						if err := leave(); err != nil {
+							t.Error(err)
+						}
+						if got := who(t, p, k); got != "" {
+							t.Errorf("after leaving the tracker lists %q", got)
+						}
+					})
+				})
+			}
+		}
+	}
+}
+
+// A member whose context has ended before it begins is listed at no moment.
+func TestJoinEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPipes(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := p.client("192.0.2.1").Join(ctx, one, announce.Request{Key: key(t, "k"), Port: 4000}, nil); err != nil || p.dials() != 0 {
+			t.Errorf("%d connections, %v", p.dials(), err)
+		}
+	})
+}
+
+// A tracker that is frozen holds nobody up for more than five seconds, however long a request may
+// take, and at whatever it is frozen.
+func TestLeaveFrozen(t *testing.T) {
+	for door, serve := range doors {
+		for _, classic := range []bool{false, true} {
+			for _, begun := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s, classic %v, begun %v", door, classic, begun), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						p, k := new(pipes), key(t, "k")
+						tr := &tracker.Tracker{Interval: time.Minute}
+						h := serve(tr)
+						var frozen atomic.Bool
+						frozen.Store(!begun)
+						thaw := make(chan struct{})
+						p.start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+							if frozen.Load() {
+								<-thaw
+							}
+							h.ServeHTTP(w, r.WithContext(context.WithoutCancel(r.Context())))
+						}))
+						defer p.stop()
+						defer tr.EndStreams()
+						defer close(thaw)
+						at := announce.Tracker{}
+						if classic {
+							at = named(t, "http://localhost/announce")
+						}
+						c := p.client("192.0.2.1")
+						c.Timeout = time.Hour
+						leave := start(t, c, []announce.Tracker{at}, k, 4000)
+						time.Sleep(20 * time.Second)
+						frozen.Store(true)
+						began := time.Now()
+						err := leave()
+						if took := time.Since(began); took > 5*time.Second || took < 2*time.Second {
+							t.Errorf("left after %v", took)
+						}
+						if _, ok := errors.AsType[*announce.UnreachableError](err); !ok {
+							t.Errorf("left a frozen tracker: %v", err)
+						}
+					})
+				})
+			}
+		}
+	}
+}

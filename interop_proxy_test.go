@@ -1,0 +1,88 @@
+//go:build linux
+
+package main_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// haproxy passes no half-close on, and leaves no trace in what it passes on.
+func haproxy(t *testing.T, bin string) {
+	throughProxy(t, bin, func(t *testing.T, port, tracker string) *program {
+		config := filepath.Join(t.TempDir(), "haproxy.cfg")
+		must(t, os.WriteFile(config, fmt.Appendf(nil, `
+defaults
+	mode http
+	option forwardfor
+	timeout connect 10s
+	timeout client 1m
+	timeout server 1m
+listen tracker
+	bind 127.0.0.1:%s
+	server tracker %s
+`, port, tracker), 0o600))
+		return start(t, t.TempDir(), "haproxy", "-db", "-f", config)
+	})
+}
+
+// varnish, as it comes, gathers the beginning of a stream for 15 s, closes its client's side at a
+// half-close, and goes on with the tracker's.
+func varnish(t *testing.T, bin string) {
+	throughProxy(t, bin, func(t *testing.T, port, tracker string) *program {
+		return start(t, t.TempDir(), "varnishd", "-F", "-j", "none", "-n", t.TempDir(), "-s", "malloc,16m",
+			"-a", "127.0.0.1:"+port, "-b", tracker)
+	})
+}
+
+// throughProxy has members join through a proxy and leave in every way: none of them is listed once
+// it has ended.
+func throughProxy(t *testing.T, bin string, run func(t *testing.T, port, tracker string) *program) {
+	tracker, port := serve(t, bin, "--proxy", "127.0.0.1"), freePort(t)
+	through := "127.0.0.1:" + port
+	proxy := run(t, port, tracker)
+	eventually(t, func() error { return prints(t, nil, bin, "list", through, "hk", "-q") }, proxy)
+	stay := []string{"announce", through, "hk", "--port", "4555", "--stay"}
+	for _, way := range []struct {
+		name   string
+		args   []string
+		joined bool // end it once it knows that it has joined, not as soon as it is listed
+		signal syscall.Signal
+		code   int
+	}{
+		{"announce --stay", stay, false, syscall.SIGINT, 130},
+		{"announce --stay, joined", stay, true, syscall.SIGINT, 130},
+		{"announce --stay, TERM", stay, false, syscall.SIGTERM, 143},
+		{"watch --port", []string{"watch", through, "hk", "--port", "4555"}, false, syscall.SIGINT, 130},
+		{"watch --min", []string{"watch", through, "hk", "--port", "4555", "--min", "9"}, false, syscall.SIGINT, 130},
+	} {
+		t.Run(way.name, func(t *testing.T) {
+			p := start(t, t.TempDir(), bin, way.args...)
+			eventually(t, func() error {
+				if way.joined && p.output(t, "stdout") == "" {
+					return errors.New("it has not joined")
+				}
+				return prints(t, endpoints("4555"), bin, "list", tracker, "hk", "-q")
+			}, proxy, p)
+			must(t, p.cmd.Process.Signal(way.signal))
+			select {
+			case <-p.done:
+			case <-time.After(patience):
+				t.Fatalf("has not ended after %v", patience)
+			}
+			if code := p.cmd.ProcessState.ExitCode(); code != way.code {
+				t.Errorf("exit code %d, want %d", code, way.code)
+			}
+			if notes := p.output(t, "stderr"); strings.Contains(notes, "could not") || strings.Contains(notes, "unreachable") {
+				t.Errorf("%s", notes)
+			}
+			expect(t, nil, bin, "list", tracker, "hk", "-q")
+		})
+	}
+}
