@@ -2,10 +2,11 @@ package announce
 
 import (
 	"crypto/sha1"
+	"crypto/sha256"
 	"encoding/base32"
 	"encoding/hex"
 	"fmt"
-	"net/url"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -25,23 +26,16 @@ type Key struct {
 }
 
 // ParseKey reads a key as a person writes it. urn:btih: followed by 40 hex digits or 32 base32
-// digits, and a magnet link with such an xt, name a torrent: its key is the 20 bytes of the
-// info_hash. Everything else is the key itself, byte for byte.
+// digits names a torrent, and so does a magnet link with such an xt: its key is the 20 bytes of the
+// info_hash. urn:btmh: followed by 1220 and 64 hex digits names a torrent of version 2, whose key is
+// the first 20 bytes of the hash (BEP 52). Everything else is the key itself, byte for byte.
 func ParseKey(s string) (Key, error) {
-	switch {
-	case isMagnet(s):
-		q, err := url.ParseQuery(s[8:])
-		if err != nil {
-			return Key{}, fmt.Errorf("key %s: not a magnet link: %w", quote(s), err)
-		}
-		for _, xt := range q["xt"] {
-			if isURN(xt) {
-				return infoHash(xt)
-			}
-		}
-		return Key{}, fmt.Errorf("key %s: a magnet link needs xt=urn:btih: and an info_hash", quote(s))
-	case isURN(s):
-		return infoHash(s)
+	name := strings.TrimSpace(s)
+	switch query, magnet := cutMagnet(name); {
+	case magnet:
+		return parseMagnet(s, query)
+	case isURN(name):
+		return infoHash(name)
 	}
 	k := KeyOf([]byte(s))
 	k.torrent = false
@@ -54,13 +48,72 @@ func KeyOf(raw []byte) Key {
 	return Key{raw: raw, torrent: len(raw) == sha1.Size && !utf8.Valid(raw)}
 }
 
-func isMagnet(s string) bool { return len(s) >= 8 && strings.EqualFold(s[:8], "magnet:?") }
+// cutMagnet returns the query of a magnet link.
+func cutMagnet(s string) (query string, ok bool) {
+	if !hasPrefix(s, "magnet:") {
+		return "", false
+	}
+	return strings.CutPrefix(strings.TrimLeft(s[len("magnet:"):], "/"), "?")
+}
 
-func isURN(s string) bool { return len(s) >= 9 && strings.EqualFold(s[:9], "urn:btih:") }
+// parseMagnet reads the query of a magnet link s (BEP 9). Links in the wild are broken in many ways
+// that BitTorrent clients do not mind, so only the hash has to be right. Parameters may be numbered,
+// as in xt.1, and separated by &amp;. Of several hashes the last counts, as in other clients, but
+// version 1 before version 2: that is where the peers of a hybrid torrent are.
+func parseMagnet(s, query string) (k Key, err error) {
+	v2 := ""
+	for field := range strings.SplitSeq(query, "&") {
+		name, value, _ := strings.Cut(field, "=")
+		name, ordinal, _ := strings.Cut(name[strings.LastIndexByte(name, ';')+1:], ".")
+		if _, isNumber := number([]byte(ordinal), 1); !strings.EqualFold(name, "xt") || ordinal != "" && !isNumber {
+			continue
+		}
+		value, _, _ = strings.Cut(value, "#")
+		value, _, _ = strings.Cut(value, ";")
+		if plain, ok := unescape([]byte(value)); ok {
+			value = string(plain)
+		}
+		switch value = strings.Trim(value, "+ \t\r\n"); {
+		case hasPrefix(value, btih):
+			if k, err = infoHash(value); err != nil {
+				return Key{}, err
+			}
+		case hasPrefix(value, btmh):
+			v2 = value
+		}
+	}
+	switch {
+	case k.raw != nil:
+		return k, nil
+	case v2 != "":
+		return infoHash(v2)
+	}
+	return Key{}, fmt.Errorf("key %s: a magnet link needs xt=%s or xt=%s and an info_hash", quote(s), btih, btmh)
+}
 
+// How the hash of a torrent of version 1 (BEP 9) and 2 (BEP 52) begins.
+const (
+	btih = "urn:btih:"
+	btmh = "urn:btmh:"
+)
+
+func isURN(s string) bool { return hasPrefix(s, btih) || hasPrefix(s, btmh) }
+
+func hasPrefix(s, prefix string) bool {
+	return len(s) >= len(prefix) && strings.EqualFold(s[:len(prefix)], prefix)
+}
+
+// infoHash reads a hash as it is in a magnet link. That of version 2 is a multihash: 12 says SHA-256,
+// and 20 that it has 32 bytes, of which trackers know the first 20.
 func infoHash(urn string) (Key, error) {
-	digits := urn[len("urn:btih:"):]
+	digits := urn[len(btih):]
 	raw, err := hex.DecodeString(digits)
+	if hasPrefix(urn, btmh) {
+		if err != nil || len(raw) != 2+sha256.Size || raw[0] != 0x12 || raw[1] != sha256.Size {
+			return Key{}, fmt.Errorf("key %s: the info_hash of version 2 is 1220 and 64 hex digits", quote(urn))
+		}
+		return Key{raw: slices.Clip(raw[2 : 2+sha1.Size]), torrent: true}, nil
+	}
 	if len(digits) == 32 {
 		raw, err = base32.StdEncoding.DecodeString(strings.ToUpper(digits))
 	}
@@ -96,11 +149,13 @@ func (k Key) InfoHash() [sha1.Size]byte {
 // itself, which has to be printable UTF-8, or urn:btih: and hex, for an info_hash. Every other key
 // comes percent-encoded, which is for reading only.
 func (k Key) String() string {
-	switch text := string(k.raw); {
+	text := strings.TrimSpace(string(k.raw))
+	_, magnet := cutMagnet(text)
+	switch {
 	case k.torrent:
-		return "urn:btih:" + hex.EncodeToString(k.raw)
-	case printable(k.raw) && !isURN(text) && !isMagnet(text):
-		return text
+		return btih + hex.EncodeToString(k.raw)
+	case printable(k.raw) && !isURN(text) && !magnet:
+		return string(k.raw)
 	}
 	return string(AppendEscaped(nil, k.raw))
 }
