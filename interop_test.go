@@ -47,6 +47,7 @@ func TestInterop(t *testing.T) {
 		{"a member falls silent", []string{"ip"}, silence},
 		{"haproxy", []string{"haproxy"}, haproxy},
 		{"varnish", []string{"varnishd"}, varnish},
+		{"too many connections of one address", []string{"ip", "curl"}, connections},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			for _, program := range tt.needs {

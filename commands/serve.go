@@ -40,7 +40,8 @@ func serveCommand(s Streams) *cli.Command {
 			&cli.IntFlag{Name: "max-peers", Usage: "keep at most `N` peers", Value: 10_000_000},
 			&cli.IntFlag{Name: "max-peers-per-key", Usage: "keep at most `N` peers of one key", Value: 1_000_000},
 			&cli.IntFlag{Name: "max-per-addr", Usage: "keep at most `N` registrations of one IPv4 address or IPv6 /64", Value: 10_000},
-			&cli.IntFlag{Name: "max-conns", Usage: "take at most `N` connections at a time", Value: 100_000},
+			&cli.IntFlag{Name: "max-conns", Usage: "take at most `N` connections at a time, or fewer where the limit of open files (ulimit -n) is low", Value: door.DefaultMaxConns},
+			&cli.IntFlag{Name: "max-conns-per-addr", Usage: "take at most `N` connections of one IPv4 address or IPv6 /64, but any number of this machine and of a --proxy", Value: door.DefaultMaxConnsPerAddr, DefaultText: "1000, or a quarter of all if that is less"},
 			&cli.DurationFlag{Name: "request-timeout", Value: door.DefaultTimeout, Usage: "cut a client whose request takes longer than `D`"},
 			&cli.DurationFlag{Name: "idle-timeout", Value: door.DefaultIdle, DefaultText: "2m", Usage: "close a connection that has had no request for `D`"},
 			&cli.StringSliceFlag{Name: "proxy", Usage: "believe X-Forwarded-For from reverse proxies in the network `CIDR`; may be repeated"},
@@ -96,10 +97,18 @@ func (o *serveOptions) build(c *cli.Context, s Streams) error {
 	for name, limit := range map[string]*int{
 		"max-keys": &store.Limits.MaxKeys, "max-peers": &store.Limits.MaxPeers,
 		"max-peers-per-key": &store.Limits.MaxPeersPerKey, "max-per-addr": &store.Limits.MaxPerAddr,
-		"max-conns": &o.server.MaxConns,
+		"max-conns": &o.server.MaxConns, "max-conns-per-addr": &o.server.MaxConnsPerAddr,
 	} {
 		if *limit = c.Int(name); *limit < 0 {
 			return usage(c, "--%s %d: 0 or more", name, *limit)
+		}
+	}
+	for name, limit := range map[string]*int{"max-conns": &o.server.MaxConns, "max-conns-per-addr": &o.server.MaxConnsPerAddr} {
+		switch { // what was not asked for is the door's own business
+		case !c.IsSet(name):
+			*limit = 0
+		case *limit == 0:
+			*limit = -1
 		}
 	}
 	if n := store.Limits.MaxPerAddr; n > math.MaxUint16 {

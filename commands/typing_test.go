@@ -110,6 +110,7 @@ func TestNumbersOfEveryOption(t *testing.T) {
 		"list":     {"timeout"},
 		"watch":    {"port", "min", "for", "every", "timeout"},
 		"serve": {"max-rate", "interval", "max-keys", "max-peers", "max-peers-per-key", "max-per-addr", "max-conns",
+			"max-conns-per-addr",
 			"request-timeout", "idle-timeout"},
 	} {
 		_, help, _ := typed(t, command+" --help")

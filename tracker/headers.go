@@ -264,6 +264,12 @@ func (t *Tracker) origin(c *Call) (origin netip.AddrPort, known bool, err error)
 	return origin, known, nil
 }
 
+// Trusts says whether a is the address of a reverse proxy: in one of Proxies.
+func (t *Tracker) Trusts(a netip.Addr) bool {
+	t.once.Do(t.init)
+	return t.trusts(a.Unmap().WithZone(""))
+}
+
 func (t *Tracker) trusts(a netip.Addr) bool {
 	for _, p := range t.Proxies {
 		if p.Contains(a) {

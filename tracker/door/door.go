@@ -52,9 +52,17 @@ type Server struct {
 	// Idle is how long a connection may stay without a request, or its client not take a reply;
 	// 0 is DefaultIdle.
 	Idle time.Duration
-	// MaxConns is how many connections there may be; one more is answered 503. 0 is no limit.
+	// MaxConns is how many connections there may be; one more is answered 503. 0 is DefaultMaxConns,
+	// less than 0 no limit. On Unix there are never more than about nine tenths of the files that
+	// the process may have open, and half where these are few: one that needs more of them for
+	// something else sets a lower limit.
 	MaxConns int
-	// Logf is told of panics; nil drops them. A panic ends its connection and no other.
+	// MaxConnsPerAddr is how many of these one IPv4 address or IPv6 /64 may have. 0 is
+	// DefaultMaxConnsPerAddr, or a quarter of all if that is less; less than 0 is no limit. There
+	// is none for loopback addresses, Unix sockets and the Tracker's Proxies.
+	MaxConnsPerAddr int
+	// Logf gets panics, each of which ends its connection and no other, and, once a minute at most,
+	// that a connection was refused; nil drops them.
 	Logf func(format string, args ...any)
 
 	userTimeout time.Duration // of streams; not 45 seconds only in a test
@@ -64,7 +72,7 @@ type Server struct {
 	outputs sync.Pool // of *output
 	ending  atomic.Bool
 	date    atomic.Pointer[stamp]
-	conns   atomic.Int64 // how many there are
+	census  census
 	mu      sync.Mutex
 	open    map[*conn]struct{} // those with a goroutine of their own
 	ways    map[way]struct{}
@@ -94,6 +102,7 @@ func (s *Server) init() {
 	if s.userTimeout == 0 {
 		s.userTimeout = userTimeout
 	}
+	s.census.init(s)
 }
 
 // Serve accepts connections from l until that fails or Shutdown, and closes l.
@@ -137,6 +146,7 @@ func (p portable) serve() error {
 			return ErrClosed
 		case isTemporary(err):
 			// Out of file descriptors, mostly: those that have one will give it back.
+			p.s.note(ofFiles, "no connection can be accepted: %v", err)
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
 			time.Sleep(pause)
 		default:
@@ -160,18 +170,25 @@ func (s *Server) start(nc net.Conn) {
 	} else if nc.RemoteAddr() != nil {
 		c.remote, _ = netip.ParseAddrPort(nc.RemoteAddr().String())
 	}
-	if !s.admit() {
-		if _, plain := nc.(*net.TCPConn); plain { // TLS would first wait for the client
-			_ = nc.SetWriteDeadline(time.Now().Add(time.Second))
-			_, _ = io.WriteString(nc, tooMany)
-		}
+	c.admission = s.admit(c.remote)
+	switch _, tls := nc.(interface{ NetConn() net.Conn }); {
+	case c.admission == admitted:
+	case tls: // an answer would take a handshake
+		s.release(c.remote, c.admission)
+		_ = nc.Close()
+		return
+	case c.admission == refused:
+		c.owed, c.last = []byte(tooMany), true
+	case c.admission == rejected:
+		_ = nc.SetWriteDeadline(time.Now().Add(time.Second))
+		_, _ = io.WriteString(nc, tooMany)
 		_ = nc.Close()
 		return
 	}
 	s.mu.Lock()
 	if s.ending.Load() { // nobody may join those Shutdown waits for
 		s.mu.Unlock()
-		s.conns.Add(-1)
+		s.release(c.remote, c.admission)
 		_ = nc.Close()
 		return
 	}
@@ -184,19 +201,6 @@ func (s *Server) start(nc net.Conn) {
 func (s *Server) add(c *conn) {
 	s.open[c] = struct{}{}
 	s.active.Add(1)
-}
-
-// tooMany is what a connection is told for which there is no room.
-const tooMany = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\n" +
-	"Content-Length: 21\r\nRetry-After: 60\r\nConnection: close\r\n\r\ntoo many connections\n"
-
-// admit counts one more connection, if there is room for it.
-func (s *Server) admit() bool {
-	if n := s.conns.Add(1); s.MaxConns > 0 && n > int64(s.MaxConns) {
-		s.conns.Add(-1)
-		return false
-	}
-	return true
 }
 
 // Shutdown stops accepting, closes idle connections at once and the others after their reply, ends
@@ -235,10 +239,11 @@ func (s *Server) Shutdown(ctx context.Context) error {
 
 // conn is one connection with a goroutine of its own.
 type conn struct {
-	s      *Server
-	nc     net.Conn
-	remote netip.AddrPort
-	idle   atomic.Bool // between requests: may be closed
+	s         *Server
+	nc        net.Conn
+	remote    netip.AddrPort
+	admission admission
+	idle      atomic.Bool // between requests: may be closed
 	// until is the deadline set last. It is moved only once a good part of it is used up: to set
 	// one costs as much as to parse a request.
 	until  time.Time
@@ -265,7 +270,7 @@ func (c *conn) serve() {
 			c.stream.Close()
 		}
 		_ = c.nc.Close()
-		c.s.conns.Add(-1)
+		c.s.release(c.remote, c.admission)
 		c.s.mu.Lock()
 		delete(c.s.open, c)
 		c.s.mu.Unlock()
@@ -274,7 +279,11 @@ func (c *conn) serve() {
 	// Whoever connects has something to ask; whom another way has answered may idle.
 	c.deadline(c.owed == nil)
 	if len(c.owed) > 0 {
-		if _, err := c.nc.Write(c.owed); err != nil || c.last {
+		if _, err := c.nc.Write(c.owed); err != nil {
+			return
+		}
+		if c.last {
+			c.linger()
 			return
 		}
 		c.owed = nil

@@ -2,12 +2,22 @@ package door
 
 import (
 	"bytes"
+	"io"
 	"net"
+	"net/netip"
+	"os"
+	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Conns are all connections, and Open those that have a goroutine.
-func (s *Server) Conns() int { return int(s.conns.Load()) }
+func (s *Server) Conns() int {
+	s.census.mu.Lock()
+	defer s.census.mu.Unlock()
+	return s.census.all + s.census.refused
+}
 
 func (s *Server) Open() int {
 	s.mu.Lock()
@@ -24,7 +34,7 @@ func (s *Server) ServeAnswers(l net.Listener) {
 		if err != nil {
 			return
 		}
-		s.admit()
+		s.admit(netip.AddrPort{})
 		go s.serveAnswers(nc)
 	}
 }
@@ -54,5 +64,57 @@ func (s *Server) serveAnswers(nc net.Conn) {
 		}
 	}
 	_ = nc.Close()
-	s.conns.Add(-1)
+	s.release(netip.AddrPort{}, admitted)
+}
+
+// MeetInLoop returns a way to have a loop, which does nothing else, meet a connection from
+// anywhere, of which it gives the other end.
+func (s *Server) MeetInLoop(t *testing.T, l net.Listener) func(remote netip.AddrPort) net.Conn {
+	s.once.Do(s.init)
+	g := s.loops(l).(*loops)
+	t.Cleanup(func() {
+		s.ending.Store(true)
+		for _, l := range g.all {
+			l.run()
+		}
+		_ = l.Close()
+	})
+	return func(remote netip.AddrPort) net.Conn {
+		fds := socketPair(t)
+		g.all[0].meet(fds[0], remote)
+		c := fdConn{os.NewFile(uintptr(fds[1]), "client")}
+		_ = c.SetReadDeadline(time.Now().Add(time.Minute))
+		t.Cleanup(func() { _ = c.Close() })
+		return c
+	}
+}
+
+func socketPair(t *testing.T) [2]int {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fds
+}
+
+// Half of a connection that a loop has handed over can be closed, and the other goes on.
+func TestCloseWrite(t *testing.T) {
+	fds := socketPair(t)
+	a, b := fdConn{os.NewFile(uintptr(fds[0]), "a")}, fdConn{os.NewFile(uintptr(fds[1]), "b")}
+	for _, c := range []fdConn{a, b} {
+		defer c.Close()
+		_ = c.SetReadDeadline(time.Now().Add(time.Minute))
+	}
+	if err := a.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := b.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("%d, %v", n, err)
+	}
+	if _, err := b.Write([]byte("x")); err != nil {
+		t.Error(err)
+	}
+	if n, err := a.Read(make([]byte, 1)); n != 1 || err != nil {
+		t.Errorf("%d, %v", n, err)
+	}
 }

@@ -25,7 +25,7 @@ func TestMaxConnsTLS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &door.Server{Tracker: &tracker.Tracker{}, MaxConns: 1, Logf: t.Errorf}
+	s := &door.Server{Tracker: &tracker.Tracker{}, MaxConns: 1, Logf: t.Logf}
 	go s.Serve(tls.NewListener(l, &tls.Config{Certificates: std.TLS.Certificates}))
 	defer s.Shutdown(t.Context())
 	secure := std.Client().Transport.(*http.Transport).TLSClientConfig

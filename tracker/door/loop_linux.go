@@ -98,10 +98,13 @@ func (s *Server) loops(l net.Listener) way {
 	err = raw.Control(func(listener uintptr) {
 		// Connections inherit this. Go sets it on each.
 		_ = unix.SetsockoptInt(int(listener), unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
-		for err == nil && len(g.all) < min(runtime.GOMAXPROCS(0), maxLoops) {
+		for err == nil && len(g.all) < max(1, min(runtime.GOMAXPROCS(0), maxLoops, s.census.spare/8)) {
 			err = g.add(listener)
 		}
 	})
+	for _, l := range g.all {
+		l.taken = make([]newcomer, 0, max(1, min(maxTake, s.census.spare/4/len(g.all))))
+	}
 	if err != nil || len(g.all) == 0 {
 		for _, l := range g.all {
 			_ = l.ep.Close()
@@ -119,7 +122,7 @@ func (g *loops) add(listener uintptr) error {
 		return err
 	}
 	_ = unix.SetNonblock(fd, true) // so that NewFile gives it to Go's poller
-	l := &loop{loops: g, fd: fd, ep: os.NewFile(uintptr(fd), "epoll"), taken: make([]newcomer, 0, maxTake)}
+	l := &loop{loops: g, fd: fd, ep: os.NewFile(uintptr(fd), "epoll")}
 	l.take = l.accept
 	l.quiet.clear()
 	l.idle.clear()
@@ -248,7 +251,7 @@ func (l *loop) event(e unix.EpollEvent) {
 
 // accept takes connections, and lets the next loop go on.
 func (l *loop) accept(listener uintptr) {
-	for len(l.taken) < maxTake {
+	for len(l.taken) < cap(l.taken) {
 		l.addrLen = uint32(len(l.sockaddr))
 		fd, _, errno := unix.RawSyscall6(unix.SYS_ACCEPT4, listener, uintptr(unsafe.Pointer(&l.sockaddr)), uintptr(unsafe.Pointer(&l.addrLen)),
 			unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
@@ -260,6 +263,7 @@ func (l *loop) accept(listener uintptr) {
 			continue
 		case unix.EAGAIN:
 		default:
+			l.s.note(ofFiles, "no connection can be accepted: %v", errno)
 			l.starved = true
 			return
 		}
@@ -280,7 +284,11 @@ func (l *loop) peer() netip.AddrPort {
 // meet begins with a connection. Its request is mostly there already, and where it is the last,
 // nobody has to wait for another.
 func (l *loop) meet(fd int, remote netip.AddrPort) {
-	if !l.s.admit() {
+	switch l.s.admit(remote) {
+	case refused:
+		l.handOver(fd, &conn{s: l.s, remote: remote, admission: refused, owed: []byte(tooMany), last: true})
+		return
+	case rejected:
 		_, _ = call(unix.SYS_READ, fd, l.in[:]) // or closing would reset the connection
 		_, _ = call(unix.SYS_WRITE, fd, []byte(tooMany))
 		_, _ = call(unix.SYS_CLOSE, fd, nil)
@@ -301,7 +309,7 @@ func (l *loop) meet(fd int, remote netip.AddrPort) {
 	ring.push(c)
 	if l.control(unix.EPOLL_CTL_ADD, fd, int32(fd), watching) != nil {
 		l.forget(c)
-		l.drop(fd)
+		l.drop(fd, remote)
 	}
 }
 
@@ -309,7 +317,7 @@ func (l *loop) meet(fd int, remote netip.AddrPort) {
 func (l *loop) cut(ring *watched, most time.Duration) {
 	for c := ring.next; c != ring && l.now.Sub(c.since) >= most; c = ring.next {
 		l.forget(c)
-		l.drop(c.fd)
+		l.drop(c.fd, c.remote)
 	}
 }
 
@@ -328,9 +336,9 @@ const (
 )
 
 // drop closes a connection.
-func (l *loop) drop(fd int) fate {
+func (l *loop) drop(fd int, remote netip.AddrPort) fate {
 	_, _ = call(unix.SYS_CLOSE, fd, nil)
-	l.s.conns.Add(-1)
+	l.s.release(remote, admitted)
 	return gone
 }
 
@@ -341,7 +349,7 @@ func (l *loop) turn(fd int, remote netip.AddrPort, last bool) fate {
 	case errno == unix.EAGAIN || errno == unix.EINTR:
 		return same
 	case errno != 0 || n == 0:
-		return l.drop(fd)
+		return l.drop(fd, remote)
 	}
 	rest, more := l.answer(l.in[:n], remote)
 	out := l.o.out
@@ -351,14 +359,14 @@ func (l *loop) turn(fd int, remote netip.AddrPort, last bool) fate {
 		case errno == 0:
 			out = out[sent:]
 		case errno != unix.EAGAIN && errno != unix.EINTR:
-			return l.drop(fd)
+			return l.drop(fd, remote)
 		}
 	}
 	switch {
 	case len(out) > 0 || len(rest) > 0 || more && n == len(l.in):
 		return l.handOver(fd, &conn{s: l.s, remote: remote, in: bytes.Clone(rest), owed: bytes.Clone(out), last: !more})
 	case last || !more:
-		return l.drop(fd)
+		return l.drop(fd, remote)
 	}
 	return kept
 }
@@ -392,14 +400,7 @@ func (l *loop) answer(in []byte, remote netip.AddrPort) (rest []byte, more bool)
 func (l *loop) handOver(fd int, c *conn) fate {
 	// The epoll instance watches what fd stands for, which lives on under another number.
 	_ = unix.EpollCtl(l.fd, unix.EPOLL_CTL_DEL, fd, nil)
-	f := os.NewFile(uintptr(fd), "")
-	var err error
-	c.nc, err = net.FileConn(f)
-	_ = f.Close()
-	if err != nil {
-		l.s.conns.Add(-1)
-		return gone
-	}
+	c.nc = fdConn{os.NewFile(uintptr(fd), "connection")}
 	l.s.mu.Lock()
 	l.s.add(c) // Shutdown waits for this loop, so it may still be
 	l.s.mu.Unlock()

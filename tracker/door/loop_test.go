@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"strings"
 	"sync"
@@ -353,7 +354,9 @@ func TestLoopOutOfFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	late, err := net.Dial("tcp", addr)
-	get(t, c, r, "/ntrk/k?port=1") // those that have one go on
+	get(t, c, r, "/ntrk/k?port=1") // those that have one go on, in the loop and out of it
+	_, postErr := io.WriteString(c, "POST /ntrk/k?port=1 HTTP/1.1\r\nHost: t\r\nContent-Length: 1\r\n\r\nx")
+	resp, replyErr := http.ReadResponse(r, nil)
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		t.Fatal(err)
 	}
@@ -361,6 +364,9 @@ func TestLoopOutOfFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer late.Close()
+	if postErr != nil || replyErr != nil || resp.StatusCode != 200 {
+		t.Fatalf("POST: %v, %+v, %v", postErr, resp, replyErr)
+	}
 	get(t, late, bufio.NewReader(late), "/ntrk/k?port=2")
 }
 
@@ -405,4 +411,19 @@ func TestLoopCrowd(t *testing.T) {
 	}
 	crowd.Wait()
 	eventually(t, "connections: 0", func() bool { return s.Conns() == 0 })
+}
+
+// A loop counts the connections of each address, as the portable way does.
+func TestLoopMaxConnsPerAddr(t *testing.T) {
+	s := &door.Server{Tracker: &tracker.Tracker{}, MaxConnsPerAddr: 2, Logf: t.Logf}
+	meet := s.MeetInLoop(t, listen(t))
+	from := func(addr string) net.Conn { return meet(netip.MustParseAddrPort(addr)) }
+	first := from("192.0.2.1:1")
+	_ = from("192.0.2.1:2")
+	if b, err := io.ReadAll(from("192.0.2.1:3")); err != nil || !strings.HasPrefix(string(b), "HTTP/1.1 503 ") {
+		t.Errorf("one too many: %q, %v", b, err)
+	}
+	_ = from("192.0.2.2:1")
+	eventually(t, "connections: 3", func() bool { return s.Conns() == 3 })
+	_ = first
 }

@@ -2,6 +2,7 @@ package door
 
 import (
 	"net"
+	"syscall"
 	"time"
 )
 
@@ -16,8 +17,8 @@ func (c *conn) pump() {
 	if t, ok := raw.(interface{ NetConn() net.Conn }); ok { // TLS
 		raw = t.NetConn()
 	}
-	if tc, ok := raw.(*net.TCPConn); ok {
-		setUserTimeout(tc, c.s.userTimeout)
+	if sc, ok := raw.(syscall.Conn); ok {
+		setUserTimeout(sc, c.s.userTimeout)
 	}
 	_ = c.nc.SetReadDeadline(time.Time{})
 	c.write()

@@ -1,14 +1,14 @@
 package door
 
 import (
-	"net"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// setUserTimeout is TCP_USER_TIMEOUT (RFC 5482).
-func setUserTimeout(c *net.TCPConn, d time.Duration) {
+// setUserTimeout is TCP_USER_TIMEOUT (RFC 5482), where c is TCP.
+func setUserTimeout(c syscall.Conn, d time.Duration) {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return

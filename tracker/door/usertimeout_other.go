@@ -3,9 +3,9 @@
 package door
 
 import (
-	"net"
+	"syscall"
 	"time"
 )
 
 // setUserTimeout has no counterpart here: the system decides how long it tries.
-func setUserTimeout(*net.TCPConn, time.Duration) {}
+func setUserTimeout(syscall.Conn, time.Duration) {}
