@@ -205,15 +205,13 @@ func (c *Client) fromSomePort() (*Client, uint16, error) {
 }
 
 // Leave takes the peer with r.Port, or the port of origin, out of the track of r.Key: over each
-// family, as [Client.Announce] has listed it.
+// family, as [Client.Announce] has listed it. Each has until the timeout of a request. A family over
+// which the tracker is connected to, but gives no answer or refuses, is an error.
 func (c *Client) Leave(ctx context.Context, t Tracker, r Request) error {
 	if err := r.Key.check(); err != nil {
 		return err
 	}
-	_, err := overEach(ctx, c, t, func(ctx context.Context, c *Client) (struct{}, error) {
-		return struct{}{}, c.leave(ctx, t, r)
-	})
-	return err
+	return c.leaveEach(ctx, t, r)
 }
 
 func (c *Client) leave(ctx context.Context, t Tracker, r Request) error {

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/http/httptrace"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 )
@@ -80,6 +82,35 @@ func overEach[T any](ctx context.Context, c *Client, t Tracker, do func(context.
 		return nil, context.Cause(ctx)
 	}
 	return nil, failed
+}
+
+// leaveEach leaves over each family at once. None is given up because another has succeeded: what
+// one of them has listed, no other takes back. Where one has, an error counts only of those that
+// lead to the tracker: nobody is listed over one that does not.
+func (c *Client) leaveEach(ctx context.Context, t Tracker, r Request) error {
+	families := c.families(t)
+	if len(families) == 1 {
+		return c.leave(ctx, t, r)
+	}
+	errs, connected := make([]error, len(families)), make([]bool, len(families))
+	var wg sync.WaitGroup
+	for i, network := range families {
+		wg.Go(func() {
+			errs[i] = c.over(network).leave(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+				GotConn: func(httptrace.GotConnInfo) { connected[i] = true },
+			}), t, r)
+		})
+	}
+	wg.Wait()
+	left := slices.Contains(errs, nil)
+	var failed error
+	for i, err := range errs {
+		counts := connected[i] || !left || ctx.Err() != nil
+		if err != nil && counts && (failed == nil || telling(err) > telling(failed)) {
+			failed = err
+		}
+	}
+	return failed
 }
 
 // telling ranks errors of one tracker by how much they say about it.

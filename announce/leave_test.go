@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -277,4 +278,251 @@ func TestLeaveFrozen(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A leave reaches the tracker over both families, however much later over one of them, and tells
+// where it has not. A family that leads nowhere has listed nobody.
+func TestLeaveBothFamilies(t *testing.T) {
+	const four, six = "192.0.2.1", "2001:db8::1"
+	slow := func(d time.Duration) func(w http.ResponseWriter, r *http.Request, h http.Handler) {
+		return func(w http.ResponseWriter, r *http.Request, h http.Handler) {
+			time.Sleep(d)
+			h.ServeHTTP(w, r)
+		}
+	}
+	for _, c := range []struct {
+		about, addr6 string
+		over6        func(w http.ResponseWriter, r *http.Request, h http.Handler)
+		lost         bool          // what is sent over it gets nowhere
+		ends         time.Duration // of the context, where that matters
+		listed       string
+		err          string // "" is none
+		within       time.Duration
+	}{
+		{about: "half a second later", addr6: six, over6: slow(500 * time.Millisecond), within: 501 * time.Millisecond},
+		{about: "eight seconds later", addr6: six, over6: slow(8 * time.Second), within: 8001 * time.Millisecond},
+		{about: "no answer", addr6: six, over6: slow(20 * time.Second), listed: "[" + six + "]:4000", err: "no answer within 10s", within: 10 * time.Second},
+		{about: "the end of its context", addr6: six, over6: slow(5 * time.Second), ends: time.Second, listed: "[" + six + "]:4000", err: "context deadline exceeded", within: time.Second},
+		{about: "a refusal", addr6: six, over6: func(w http.ResponseWriter, r *http.Request, h http.Handler) {
+			w.Header().Set("Content-Type", "text/plain")
+			w.WriteHeader(503)
+			_, _ = w.Write([]byte("too much\n"))
+		}, listed: "[" + six + "]:4000", err: "too much", within: time.Second},
+		{about: "no route", over6: slow(0), within: time.Second},
+		{about: "nothing gets through", addr6: six, lost: true, listed: "[" + six + "]:4000", within: 10 * time.Second},
+		{about: "nothing gets through, and the end of its context", addr6: six, lost: true, ends: time.Second,
+			listed: "[" + six + "]:4000", err: "context deadline exceeded", within: time.Second},
+	} {
+		for _, classic := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, classic %v", c.about, classic), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					p, at := new(pipes), announce.Tracker{}
+					if classic {
+						at = named(t, "http://localhost/announce")
+					}
+					k := key(t, "urn:btih:c12fe1c06bba254a9dc9f519b335aa7c1367a88a")
+					h := tracker.Handler(&tracker.Tracker{Interval: time.Minute})
+					var leaving atomic.Bool
+					p.start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+						if leaving.Load() && strings.HasPrefix(r.RemoteAddr, "[") {
+							c.over6(w, r, h)
+						} else {
+							h.ServeHTTP(w, r)
+						}
+					}))
+					defer p.stop()
+					client := p.both(four, c.addr6)
+					defer client.Close()
+					r := announce.Request{Key: k, Port: 4000}
+					reply, err := client.Announce(t.Context(), at, r)
+					if err != nil || len(reply.Endpoints) != len(strings.Fields(four+" "+c.addr6)) {
+						t.Fatalf("%+v, %v", reply, err)
+					}
+					leaving.Store(true)
+					if c.lost {
+						client.Close()
+						p.lose(c.addr6, true)
+					}
+					ctx := t.Context()
+					if c.ends > 0 {
+						limited, cancel := context.WithTimeout(ctx, c.ends)
+						defer cancel()
+						ctx = limited
+					}
+					began := time.Now()
+					err = client.Leave(ctx, at, r)
+					if took := time.Since(began); took > c.within {
+						t.Errorf("left after %v", took)
+					}
+					if got := who(t, p, k); got != c.listed {
+						t.Errorf("after leaving the tracker lists %q, want %q", got, c.listed)
+					}
+					if err != nil && (c.err == "" || !strings.Contains(err.Error(), c.err)) || err == nil && c.err != "" {
+						t.Errorf("left: %v, want %q", err, c.err)
+					}
+					time.Sleep(time.Minute) // for the requests that were cut
+				})
+			})
+		}
+	}
+}
+
+// Where no family leads to the tracker, a leave tells so.
+func TestLeaveNowhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPipes(t)
+		p.stop()
+		r := announce.Request{Key: key(t, "k"), Port: 4000}
+		for _, c := range []*announce.Client{p.both("192.0.2.1", "2001:db8::1"), p.both("192.0.2.1", ""), p.both("", "")} {
+			err := c.Leave(t.Context(), announce.Tracker{}, r)
+			if _, ok := errors.AsType[*announce.UnreachableError](err); !ok {
+				t.Errorf("left: %v", err)
+			}
+		}
+	})
+}
+
+// What only looks leaves nothing, and ends at once.
+func TestLookEnds(t *testing.T) {
+	for door, serve := range doors {
+		for _, slow := range []time.Duration{0, time.Minute} {
+			t.Run(fmt.Sprintf("%s, answered after %v", door, slow), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					p, k := new(pipes), key(t, "k")
+					var mu sync.Mutex
+					var asked []string
+					h := serve(&tracker.Tracker{Interval: time.Minute})
+					p.start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+						mu.Lock()
+						asked = append(asked, r.Method)
+						mu.Unlock()
+						select {
+						case <-time.After(slow):
+							h.ServeHTTP(w, r)
+						case <-r.Context().Done():
+						}
+					}))
+					defer p.stop()
+					c := p.client("192.0.2.9")
+					c.From = netip.MustParseAddrPort("192.0.2.9:4000") // whose port a DELETE would take for the peer's
+					w := watch(t, c, one, announce.Request{Key: k}, 0)
+					time.Sleep(5 * time.Second)
+					began := time.Now()
+					if w.end(); time.Since(began) > 0 {
+						t.Errorf("ended after %v", time.Since(began))
+					}
+					mu.Lock()
+					defer mu.Unlock()
+					if got := strings.Join(asked, " "); got != "GET" {
+						t.Errorf("asked %s", got)
+					}
+				})
+			})
+		}
+	}
+}
+
+// A member with a port of origin that nobody has told has nothing that a DELETE could name.
+func TestLeaveUnnamed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := new(pipes)
+		p.start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Method == "DELETE" {
+				t.Errorf("DELETE %s", r.RequestURI)
+			}
+			<-r.Context().Done()
+		}))
+		defer p.stop()
+		leave := start(t, p.client("192.0.2.1"), one, key(t, "k"), 0)
+		time.Sleep(5 * time.Second)
+		if err := leave(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A member that the tracker has refused has nothing to take back.
+func TestLeaveRefused(t *testing.T) {
+	for door, serve := range doors {
+		t.Run(door, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := new(pipes)
+				p.start(serve(&tracker.Tracker{Token: "secret"}))
+				defer p.stop()
+				for _, name := range []string{"localhost", "http://localhost/announce"} {
+					leave := start(t, p.client("192.0.2.1"), []announce.Tracker{named(t, name)}, key(t, "k"), 4000)
+					time.Sleep(100 * time.Millisecond)
+					if err := leave(); err != nil {
+						t.Errorf("%s: %v", name, err)
+					}
+				}
+			})
+		})
+	}
+}
+
+// An announce holds its member until it lapses, whatever happens to streams in between.
+func TestLeaveWhatHoldsLonger(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, k := new(pipes), key(t, "k")
+		tr := &tracker.Tracker{Interval: 10 * time.Minute}
+		h := tracker.Handler(tr)
+		var asked atomic.Int32
+		p.start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			switch asked.Add(1) {
+			case 1:
+				r.Header.Set("Accept", "application/json")
+			case 2:
+				w.Header().Set("Content-Length", "1000000")
+				limited, cancel := context.WithTimeout(r.Context(), time.Second)
+				defer cancel()
+				kept(h, w, r.WithContext(limited), func(b []byte) []byte { return b })
+				panic(http.ErrAbortHandler)
+			}
+			h.ServeHTTP(w, r)
+		}))
+		defer p.stop()
+		defer tr.EndStreams()
+		leave := join(t, p.client("192.0.2.1"), one, k, 4000)
+		time.Sleep(14 * time.Minute)
+		if n := asked.Load(); n != 3 {
+			t.Fatalf("asked %d times", n)
+		}
+		if err := leave(); err != nil {
+			t.Error(err)
+		}
+		if got := who(t, p, k); got != "" {
+			t.Errorf("after leaving the tracker lists %q", got)
+		}
+	})
+}
+
+// A classic tracker that has not answered yet is announced to as at first: it may know no peer that
+// has not started.
+func TestStartedUntilAnswered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := new(pipes)
+		h := tracker.Handler(&tracker.Tracker{Interval: time.Minute})
+		var mu sync.Mutex
+		var events []string
+		p.start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			mu.Lock()
+			events = append(events, r.FormValue("event"))
+			first := len(events) == 1
+			mu.Unlock()
+			if first {
+				panic(http.ErrAbortHandler)
+			}
+			h.ServeHTTP(w, r)
+		}))
+		defer p.stop()
+		leave := start(t, p.client("192.0.2.1"), []announce.Tracker{named(t, "http://localhost/announce")}, key(t, "k"), 4000)
+		time.Sleep(70 * time.Second)
+		if err := leave(); err != nil {
+			t.Error(err)
+		}
+		if got := strings.Join(events, ","); got != "started,started,,stopped" {
+			t.Errorf("events %s", got)
+		}
+	})
 }

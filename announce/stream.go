@@ -166,8 +166,6 @@ func (s *session) stream(ctx context.Context) (streamed bool, pause time.Duratio
 		defer o.close()
 		if !o.streams() {
 			err = s.take(o, &r)
-		} else if ctx.Err() != nil {
-			end(errEnded)
 		}
 	}
 	s.doubt(err)
