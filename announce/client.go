@@ -1,6 +1,7 @@
 package announce
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
@@ -274,8 +275,9 @@ func (c *Client) look(ctx context.Context, t Tracker, key Key, want int) (*Reply
 	if err != nil {
 		return nil, cn, err
 	}
-	reply.Count = stopped.Count // without the one who looked
-	reply.Sample = reply.Count > reply.given || reply.Count < 0 && reply.Sample
+	// Without the one who looked: its port is none to dial.
+	reply.Sample = stopped.Count > reply.given-min(reply.barred, 1) || stopped.Count < 0 && reply.Sample
+	reply.Count = max(stopped.Count-reply.again, min(stopped.Count, len(reply.Peers)))
 	return reply, cn, nil
 }
 
@@ -327,7 +329,7 @@ func (c *Client) ask(ctx context.Context, t Tracker, r Request, event string) (*
 
 // reply decodes the reply to r.
 func (res *result) reply(t Tracker, r *Request) (*Reply, conn, error) {
-	reply, err := DecodeReply(res.body)
+	reply, err := decodeReply(res.body)
 	if err != nil {
 		return nil, res.conn, t.senseless(err)
 	}
@@ -335,29 +337,48 @@ func (res *result) reply(t Tracker, r *Request) (*Reply, conn, error) {
 	return reply, res.conn, nil
 }
 
+// fewestGiven is how many peers every known tracker gives before it chooses among them.
+const fewestGiven = 30
+
 // finish works out what trackers leave to their clients: it takes the asker itself out of the
-// peers, which not every tracker does, and tells whether they are all there are.
+// peers, which not every tracker does, counts each endpoint once, and tells whether the peers are
+// all there are.
 func (r *Reply) finish(req *Request, cn conn) {
-	given := r.given
-	if r.You.Addr().IsValid() && r.You.Port() == 0 && req.Verb == Announce {
+	member := req.Verb == Announce
+	local := netip.AddrPortFrom(cn.local.Addr(), cmp.Or(req.Port, cn.local.Port()))
+	if r.You.Addr().IsValid() && r.You.Port() == 0 && member {
 		r.You = netip.AddrPortFrom(r.You.Addr(), req.Port)
 	}
-	if r.You.Port() != 0 {
+	switch {
+	case r.You.Port() != 0:
 		r.Endpoints = []netip.AddrPort{r.You}
+	case member && local.IsValid():
+		r.self = []netip.AddrPort{local}
 	}
-	self := netip.AddrPortFrom(cn.local.Addr(), req.Port)
-	before := len(r.Peers)
-	r.Peers = slices.DeleteFunc(r.Peers, func(p Peer) bool {
-		return p.Endpoint == r.You || p.Endpoint == self && r.You.Port() == 0 || p.ID != (ID{}) && p.ID == req.ID
-	})
-	others := r.Count
-	if req.Verb == Announce && r.Count > 0 && len(r.Peers) == before {
-		others-- // counted, but not given
+	yours := slices.Concat(r.Endpoints, r.self)
+	for _, p := range r.Peers {
+		if p.ID != (ID{}) && p.ID == req.ID {
+			yours = append(yours, p.Endpoint)
+		}
 	}
+	own, again := r.drop(yours...)
+	r.again = again
 	want := req.Want
 	if want == 0 {
 		want = DefaultWant
 	}
-	r.Sample = r.Count >= 0 && given < others || r.Count < 0 && given >= want
+	switch others := r.Count; {
+	case r.Count < 0:
+		r.Sample = r.given >= want
+	case member && own == 0:
+		r.Sample = r.given < others-1 // the tracker counts the asker, and has not given it
+	case own > 0 && r.given == others-1 && r.given < min(want, fewestGiven):
+		again++ // it has given what else has the asker's endpoint, but not the asker
+	default:
+		r.Sample = r.given < others
+	}
+	if again += max(own-1, 0); again > 0 {
+		r.Count = max(r.Count-again, min(r.Count, len(r.Peers)+r.own()))
+	}
 	r.Key = req.Key // whatever the tracker calls it
 }

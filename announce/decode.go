@@ -31,11 +31,22 @@ const (
 
 // DecodeReply reads a tracker's reply in any of the three formats, told apart by how they begin. A
 // refusal inside it is returned as a [*Failure]. Peers that nobody could dial are dropped: those
-// without an IP address, with port 0, and in bencode with port 1. What is no peer among peers is
+// without an IP address, with port 0, and in bencode with port 1. An endpoint that comes several
+// times is one peer, and is counted once. What is no peer among peers is
 // skipped, but a list of nothing else is an error. The interval is clamped to [MinInterval] (in
 // JSON, which only native trackers speak, to a second) and [MaxInterval]. An empty body is an
 // error, although it is how a native tracker says in text that nobody is there.
 func DecodeReply(body []byte) (*Reply, error) {
+	r, err := decodeReply(body)
+	if err == nil {
+		_, again := r.drop()
+		r.Count = max(r.Count-again, min(r.Count, len(r.Peers)))
+	}
+	return r, err
+}
+
+// decodeReply reads a reply with all its repetitions.
+func decodeReply(body []byte) (*Reply, error) {
 	r := &Reply{Interval: defaultInterval, Count: -1}
 	least := MinInterval
 	var err error
@@ -66,6 +77,8 @@ func (r *Reply) add(e netip.AddrPort, id ID, leastPort uint16) {
 	r.given++
 	if e = Canonical(e); usable(e, leastPort) {
 		r.Peers = append(r.Peers, Peer{Endpoint: e, ID: id})
+	} else {
+		r.barred++
 	}
 }
 

@@ -3,6 +3,7 @@ package announce
 import (
 	"cmp"
 	"errors"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -373,7 +374,13 @@ func merge(list, left, joined []netip.AddrPort) []netip.AddrPort {
 }
 
 func (s *site) event() Event {
-	return Event{Type: EventPeers, Tracker: s.tracker, Reply: s.last.reply}
+	ev := Event{Type: EventPeers, Tracker: s.tracker}
+	if s.last.reply != nil {
+		reply := *s.last.reply
+		reply.self = slices.Collect(maps.Keys(s.m.own)) // of all families, as Endpoints may not be
+		ev.Reply = &reply
+	}
+	return ev
 }
 
 // gathered returns until when the first event still waits; zero if for nothing.

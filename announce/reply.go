@@ -29,14 +29,61 @@ type Reply struct {
 	// Count is how many peers the track has that the asker may see, itself included if it joined;
 	// -1 where a tracker does not tell.
 	Count int
-	// Peers are other peers of the track, in no order.
+	// Peers are other peers of the track, in no order, each once.
 	Peers []Peer
 	// Sample says that the track has more peers than these. A client works it out; see Count.
 	Sample bool
 	// Warning is what a tracker wants a person to read, made fit to print.
 	Warning string
 
-	given int // peers in the reply, also those that decoding dropped
+	given  int // entries of the reply, also those that follow
+	barred int // entries that nobody could dial
+	again  int // entries of an endpoint that another one has
+	// self are own endpoints that the tracker counts and does not name: connections come from there.
+	self []netip.AddrPort
+}
+
+// own is how many of those that the tracker counts are you.
+func (r *Reply) own() int {
+	n := len(r.Endpoints)
+	for _, e := range r.self {
+		if !slices.Contains(r.Endpoints, e) {
+			n++
+		}
+	}
+	return n
+}
+
+// Others is how many peers the track has besides you; -1 where a tracker does not tell. Where that
+// is more than there are Peers, some of them are not in the reply, or cannot be dialled.
+func (r *Reply) Others() int {
+	if r.Count < 0 {
+		return -1
+	}
+	return max(r.Count-r.own(), len(r.Peers))
+}
+
+// drop takes out the peers that are yours, and all but the first of each endpoint. It returns how
+// many entries were which.
+func (r *Reply) drop(yours ...netip.AddrPort) (own, again int) {
+	self := make(map[netip.AddrPort]bool)
+	for _, e := range yours {
+		self[e] = true
+	}
+	there := make(map[netip.AddrPort]bool, len(r.Peers))
+	r.Peers = slices.DeleteFunc(r.Peers, func(p Peer) bool {
+		switch {
+		case self[p.Endpoint]:
+			own++
+		case there[p.Endpoint]:
+			again++
+		default:
+			there[p.Endpoint] = true
+			return false
+		}
+		return true
+	})
+	return own, again
 }
 
 // Merge adds what another tracker replied about the same track, or the same one over the other
@@ -51,18 +98,20 @@ func (r *Reply) Merge(o *Reply, want int) {
 			r.Endpoints = append(r.Endpoints, e)
 		}
 	}
-	there := make(map[netip.AddrPort]bool)
-	r.Peers = slices.DeleteFunc(append(r.Peers, o.Peers...), func(p Peer) bool {
-		again := there[p.Endpoint]
-		there[p.Endpoint] = true
-		return again || slices.Contains(r.Endpoints, p.Endpoint)
-	})
-	r.Sample = r.Sample && o.Sample
+	for _, e := range o.self {
+		if !slices.Contains(r.self, e) {
+			r.self = append(r.self, e)
+		}
+	}
+	r.Peers = append(r.Peers, o.Peers...)
+	r.drop(slices.Concat(r.Endpoints, r.self)...)
+	r.barred = max(r.barred, o.barred)
 	if r.Count < 0 || o.Count < 0 {
-		r.Count = -1
+		r.Count, r.Sample = -1, r.Sample && o.Sample
 	} else {
-		r.Count = max(r.Count, o.Count, len(r.Peers)+len(r.Endpoints))
-		r.Sample = r.Count > len(r.Peers)+len(r.Endpoints)
+		all := len(r.Peers) + r.own()
+		r.Count = max(r.Count, o.Count, all)
+		r.Sample = (r.Sample || o.Sample) && r.Count > all+r.barred
 	}
 	if want == 0 {
 		want = DefaultWant

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -128,7 +129,8 @@ func (c *Client) everyone(ctx context.Context, t Tracker, key Key) (peers []neti
 			break
 		}
 		if ev.name == "peers" {
-			return ev.peers, true
+			slices.SortFunc(ev.peers, netip.AddrPort.Compare)
+			return slices.Compact(ev.peers), true
 		}
 	}
 	return nil, false

@@ -176,7 +176,7 @@ func sampleNote(s Streams, r *announce.Reply) {
 	case r.Warning != "":
 		s.note("the tracker warns: %s", r.Warning)
 	case r.Sample && r.Count >= 0:
-		s.note("%d of %d peers: the tracker gave a sample", len(r.Peers), r.Count)
+		s.note("%d of %d peers: the tracker gave a sample", len(r.Peers), r.Others())
 	case r.Sample:
 		s.note("%d peers: the tracker may have given a sample", len(r.Peers))
 	}

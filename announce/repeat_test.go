@@ -1,0 +1,166 @@
+package announce
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+)
+
+// records are peers as a classic tracker packs them.
+func records(endpoints ...string) string {
+	var v4, v6 []byte
+	for _, e := range endpointsOf(endpoints...) {
+		to := &v6
+		if e.Addr().Is4() {
+			to = &v4
+		}
+		*to = binary.BigEndian.AppendUint16(append(*to, e.Addr().AsSlice()...), e.Port())
+	}
+	return fmt.Sprintf("5:peers%d:%s6:peers6%d:%s", len(v4), v4, len(v6), v6)
+}
+
+// crowd is as many different peers.
+func crowd(n int) []string {
+	var list []string
+	for i := range n {
+		list = append(list, fmt.Sprintf("198.51.100.7:%d", 1000+i))
+	}
+	return list
+}
+
+// An endpoint is one peer, however often a reply has it, and is counted once. The asker itself is
+// none, whether the tracker gives it, counts it, knows it several times, or does not.
+func TestRepeatedEndpoints(t *testing.T) {
+	const other, mapped = "192.0.2.8:4000", "[::ffff:192.0.2.7]:4000"
+	join := func(lists ...[]string) (all []string) {
+		for _, l := range lists {
+			all = append(all, l...)
+		}
+		return all
+	}
+	for _, tt := range []struct {
+		about  string
+		count  int // -1: not told
+		given  []string
+		member bool
+		want   int
+		is     string // peers, count, others, sample
+	}{
+		{"alone", 1, nil, true, 0, "0 of 1, 0, false"},
+		{"alone, and given", 1, []string{mine4}, true, 0, "0 of 1, 0, false"},
+		{"alone, and not counted", 0, nil, true, 0, "0 of 0, 0, false"},
+		{"alone, three times", 3, []string{mine4, mine4, mine4}, true, 0, "0 of 1, 0, false"},
+		{"alone, three times, of which two are given", 3, []string{mine4, mine4}, true, 0, "0 of 1, 0, false"},
+		{"alone, twice, of which one is given", 2, []string{mine4}, true, 0, "0 of 1, 0, false"},
+		{"one of two, by what may be all that was wanted", 2, []string{mine4}, true, 1, "0 of 2, 1, true"},
+		{"a peer twice", 3, []string{peer, peer}, true, 0, "1 of 2, 1, false"},
+		{"a peer twice, and the asker", 3, []string{peer, mine4, peer}, true, 0, "1 of 2, 1, false"},
+		{"a peer by both families", 3, []string{peer, mapped}, true, 0, "1 of 2, 1, false"},
+		{"two peers twice, and the asker three times", 7, []string{peer, mine4, other, mine4, other, mine4, peer}, true, 0, "2 of 3, 2, false"},
+		{"one that nobody can dial", 3, []string{peer, "192.0.2.9:1"}, true, 0, "1 of 3, 2, false"},
+		{"one that a tracker hides", 6, []string{mine4, peer, other}, true, 0, "2 of 6, 5, true"},
+		{"no count", -1, []string{peer, peer, mine4}, true, 0, "1 of -1, -1, false"},
+		{"no count, and as many as are wanted", -1, []string{peer, peer, mine4}, true, 3, "1 of -1, -1, true"},
+		{"fewer counted than given", 1, []string{peer, peer, peer, other}, true, 0, "2 of 1, 2, false"},
+		{"a sample", 100, join(crowd(49), crowd(1)), true, 0, "49 of 99, 98, true"},
+		{"a sample without one", 202, crowd(200), true, 1000, "200 of 202, 201, true"},
+		{"all but the asker", 201, crowd(200), true, 1000, "200 of 201, 200, false"},
+		{"a sample with the asker", 201, join(crowd(199), []string{mine4}), true, 1000, "199 of 201, 200, true"},
+		{"all with the asker", 200, join(crowd(199), []string{mine4}), true, 1000, "199 of 200, 199, false"},
+		{"a look", 3, []string{peer, other, peer}, false, 0, "2 of 2, 2, false"},
+		{"a look that gives less", 4, []string{peer, other, peer}, false, 0, "2 of 3, 3, true"},
+		{"a look from the same address", 1, []string{mine4}, false, 0, "1 of 1, 1, false"},
+	} {
+		for _, told := range []bool{false, true} {
+			you, escaped := "", `null`
+			if told && tt.member {
+				you, escaped = "11:external ip4:"+string(netip.MustParseAddrPort(mine4).Addr().AsSlice()), `"`+mine4+`"`
+			}
+			count, jsonCount := "", ""
+			if tt.count >= 0 {
+				count, jsonCount = fmt.Sprintf("10:incompletei%de", tt.count), fmt.Sprintf(`"count":%d,`, tt.count)
+			}
+			for _, body := range []string{
+				"d" + you + count + "8:intervali1800e" + records(tt.given...) + "e",
+				`{"you":` + escaped + `,` + jsonCount + `"peers":["` + strings.Join(tt.given, `","`) + `"]}`,
+			} {
+				if body[0] == '{' && len(tt.given) == 0 {
+					body = strings.Replace(body, `""`, "", 1)
+				}
+				if body[0] == '{' && strings.Contains(tt.about, "nobody can dial") {
+					body = strings.Replace(body, "192.0.2.9:1", "192.0.2.9:0", 1)
+				}
+				r, err := decodeReply([]byte(body))
+				if err != nil {
+					t.Fatal(err)
+				}
+				req, cn := Request{Verb: Announce, Port: 4000, Want: tt.want}, conn{local: netip.MustParseAddrPort(mine4)}
+				if !tt.member {
+					req = Request{Verb: Look, Port: 1, Want: tt.want}
+				}
+				r.finish(&req, cn)
+				if got := fmt.Sprintf("%d of %d, %d, %v", len(r.Peers), r.Count, r.Others(), r.Sample); got != tt.is {
+					t.Errorf("%s (told %v): %s\nwant %s by %q", tt.about, told, got, tt.is, body)
+				}
+				r.Merge(&Reply{Count: r.Count, Sample: true}, 0)
+				if all := strings.Contains(tt.about, "nobody can dial"); all && r.Sample {
+					t.Errorf("%s: merged it is a sample", tt.about)
+				}
+			}
+		}
+	}
+}
+
+// Who only decodes gets each endpoint once, too.
+func TestDecodeRepeated(t *testing.T) {
+	for body, want := range map[string]string{
+		"d10:incompletei4e" + records(peer, peer, mine6, mine6) + "e":                   "2 of 2",
+		"d10:incompletei1e" + records(peer, peer, mine6, mine6) + "e":                   "2 of 1",
+		"d10:incompletei9e" + records(peer, peer) + "e":                                 "1 of 8",
+		`{"count":3,"peers":["` + peer + `","` + peer + `","[::ffff:192.0.2.7]:4000"]}`: "1 of 1",
+		peer + "\n" + peer + "\n":                                                       "1 of -1",
+	} {
+		r, err := DecodeReply([]byte(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := fmt.Sprintf("%d of %d", len(r.Peers), r.Count); got != want {
+			t.Errorf("%q: %s, want %s", body, got, want)
+		}
+	}
+}
+
+// An asker whose endpoint the tracker does not tell knows itself by its peer id, which only replies
+// with dictionaries have, and by where its connection comes from, also with the port of origin.
+func TestRepeatedSelf(t *testing.T) {
+	id := ID([]byte("-NT0100-abcdefghijkl"))
+	dict := func(ip string, port int, id string) string {
+		return fmt.Sprintf("d2:ip%d:%s7:peer id20:%s4:porti%dee", len(ip), ip, id, port)
+	}
+	const stale = "-NT0100-zzzzzzzzzzzz"
+	for about, tt := range map[string]struct {
+		body string
+		port uint16
+		is   string
+	}{
+		"its id": {"d10:incompletei2e5:peersl" + dict("203.0.113.9", 4000, string(id[:])) + dict("192.0.2.7", 4000, stale) + "ee", 4000, "[192.0.2.7:4000] 2"},
+		"its id, behind another one of its endpoint": {"d10:incompletei3e5:peersl" + dict("203.0.113.9", 4000, stale) +
+			dict("203.0.113.9", 4000, string(id[:])) + dict("192.0.2.7", 4000, stale) + "ee", 4000, "[192.0.2.7:4000] 2"},
+		"its port of origin": {"d10:incompletei2e" + records("192.0.2.5:5000", peer) + "e", 0, "[192.0.2.7:4000] 2"},
+	} {
+		r, err := decodeReply([]byte(tt.body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.finish(&Request{Verb: Announce, Port: tt.port, ID: id}, conn{local: netip.MustParseAddrPort("192.0.2.5:5000")})
+		var peers []netip.AddrPort
+		for _, p := range r.Peers {
+			peers = append(peers, p.Endpoint)
+		}
+		if got := fmt.Sprint(peers, r.Count); got != tt.is || r.Sample {
+			t.Errorf("%s: %s, sample %v; want %s", about, got, r.Sample, tt.is)
+		}
+	}
+}
