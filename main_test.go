@@ -259,7 +259,7 @@ func cmdStart(ts *testscript.TestScript, neg bool, args []string) {
 // environ is what a script's programs get to see of its variables.
 func environ(ts *testscript.TestScript) []string {
 	var env []string
-	for _, name := range []string{"PATH", "HOME", "TMPDIR", "LC_ALL", "GORACE", "GOCOVERDIR", "NTRACK_TRACKER"} {
+	for _, name := range []string{"PATH", "HOME", "XDG_STATE_HOME", "TMPDIR", "LC_ALL", "GORACE", "GOCOVERDIR", "NTRACK_TRACKER"} {
 		if value := ts.Getenv(name); value != "" {
 			env = append(env, name+"="+value)
 		}

@@ -3,7 +3,9 @@ package announce
 import (
 	"cmp"
 	"context"
+	"crypto/hmac"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"encoding/binary"
 	"errors"
@@ -32,9 +34,6 @@ const (
 //
 // Errors are a [*Failure] when the tracker answered and refused, an [*UnreachableError] when it
 // did not answer, a [*ReplyError] when the answer makes no sense, or what ended the context.
-//
-// On classic trackers a Client is one peer id, and some of them know a peer by that: announce two
-// services of one track by two Clients.
 type Client struct {
 	// Timeout bounds each request, redirects included; 0 is DefaultTimeout.
 	Timeout time.Duration
@@ -50,6 +49,11 @@ type Client struct {
 	// Token is sent as a bearer token to a native tracker, never to where it redirects. A classic
 	// one takes credentials in its URL.
 	Token string
+	// Secret makes the peer ids that classic trackers are sent: each is an HMAC over the tracker, the
+	// key and the port. Some of these trackers know a peer by its id alone. With the Secret of an
+	// earlier process, this one can renew, and take out, what that has announced. No two machines may
+	// have the same, and nobody else may learn it. When it is empty, each Client draws its own.
+	Secret []byte
 
 	mu        sync.Mutex
 	byFamily  map[string]*Client         // see over
@@ -58,8 +62,7 @@ type Client struct {
 	connected func(local netip.AddrPort) // is told of connections before they are used; may be nil
 	once      sync.Once
 	transport *http.Transport
-	id        ID     // labels this client on classic trackers
-	secret    uint32 // "key" of the classic interface
+	secret    []byte // Secret, or what was drawn in its place
 }
 
 // An UnreachableError says that a tracker did not answer.
@@ -107,16 +110,36 @@ func (c *Client) init() {
 		IdleConnTimeout:        5 * time.Minute,
 		MaxIdleConnsPerHost:    1,
 	}
-	var secret [4]byte
-	_, _ = rand.Read(secret[:])
-	c.id, c.secret = newID(), binary.BigEndian.Uint32(secret[:])
+	if c.secret = c.Secret; len(c.secret) == 0 {
+		c.secret = make([]byte, sha256.Size)
+		_, _ = rand.Read(c.secret)
+	}
 }
 
-// newID is a peer id in the usual style: who wrote the client, its version, and chance.
+// Peer ids are in the usual style (BEP 20): who wrote the client, its version, and what tells it
+// from others.
+const idPrefix = "-NT0100-"
+
+// newID is a peer id that has never been sent.
 func newID() ID {
-	id := ID([]byte("-NT0100-............"))
-	_, _ = rand.Read(id[8:])
+	var id ID
+	_, _ = rand.Read(id[copy(id[:], idPrefix):])
 	return id
+}
+
+// classicID is the peer id by which r goes to a classic tracker, the one it has or else the one
+// that follows from the secret, and the `key` that belongs to it.
+func (c *Client) classicID(t Tracker, r *Request) (id ID, key uint32) {
+	hash := r.Key.InfoHash()
+	text := append(hash[:], r.ID[:]...)
+	text = binary.BigEndian.AppendUint16(text, r.Port)
+	mac := hmac.New(sha256.New, c.secret)
+	mac.Write(append(text, t.target(nil, nil)...)) // a target has no user and no password
+	sum := mac.Sum(nil)
+	if id = r.ID; id == (ID{}) {
+		copy(id[copy(id[:], idPrefix):], sum)
+	}
+	return id, binary.BigEndian.Uint32(sum[len(id)-len(idPrefix):])
 }
 
 // Close closes idle connections. A Client that is garbage needs no Close.
@@ -136,9 +159,8 @@ func (c *Client) derive() *Client {
 	if c.From.Port() != 0 {
 		c.transport.CloseIdleConnections() // only one connection at a time leads from there to a tracker
 	}
-	d := &Client{Timeout: c.Timeout, From: c.From, Dial: c.Dial, TLS: c.TLS, Token: c.Token, network: c.network, dialsBoth: c.dialsBoth}
+	d := &Client{Timeout: c.Timeout, From: c.From, Dial: c.Dial, TLS: c.TLS, Token: c.Token, Secret: c.secret, network: c.network, dialsBoth: c.dialsBoth}
 	d.once.Do(d.init)
-	d.id, d.secret = c.id, c.secret
 	return d
 }
 
@@ -312,11 +334,10 @@ func (t Tracker) senseless(err error) error {
 func (c *Client) ask(ctx context.Context, t Tracker, r Request, event string) (*Reply, conn, error) {
 	c.once.Do(c.init)
 	var target string
-	if r.ID == (ID{}) && t.classic {
-		r.ID = c.id
-	}
 	if t.classic {
-		target = t.target(nil, r.appendClassic(nil, c.secret, event))
+		var key uint32
+		r.ID, key = c.classicID(t, &r)
+		target = t.target(nil, r.appendClassic(nil, key, event))
 	} else {
 		target = t.target(r.appendNative(nil, "/ntrk/"), nil)
 	}

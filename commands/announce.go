@@ -97,6 +97,7 @@ func (o *announceOptions) build(c *cli.Context, s Streams) error {
 
 func (o *announceOptions) run(c *cli.Context, s Streams) error {
 	ctx := c.Context
+	o.keepSecret(s)
 	if o.command != nil {
 		return o.runChild(c, s)
 	}

@@ -109,6 +109,9 @@ func (o *watchOptions) build(c *cli.Context, s Streams) error {
 func (o *watchOptions) run(c *cli.Context, s Streams) error {
 	ctx, cancel := context.WithCancelCause(c.Context)
 	defer cancel(nil)
+	if o.request.Port != 0 {
+		o.keepSecret(s)
+	}
 	go func() {
 		if waitReaderGone(s.Out) {
 			cancel(errReaderGone)

@@ -1,0 +1,187 @@
+package announce
+
+import (
+	"encoding/hex"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// The peer id follows from the secret, the tracker, the key and the port, and from nothing else.
+func TestClassicID(t *testing.T) {
+	type from struct {
+		secret, tracker, key string
+		port                 uint16
+	}
+	idOf := func(f from) (ID, uint32) {
+		tracker, err := ParseTracker(f.tracker)
+		if err != nil {
+			t.Fatal(err)
+		}
+		k, err := ParseKey(f.key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := &Client{Secret: []byte(f.secret)}
+		defer c.Close()
+		return c.derive().classicID(tracker, &Request{Key: k, Port: f.port, Want: 7})
+	}
+	one := from{"correct horse", "http://tracker.example/announce?passkey=1", "lobby", 4000}
+	id, key := idOf(one)
+	// By another implementation of HMAC-SHA256.
+	if want := hex.EncodeToString([]byte("-NT0100-")) + "acdda07a2403b90b7f8fec7c"; hex.EncodeToString(id[:]) != want || fmt.Sprintf("%08x", key) != "46149a9d" {
+		t.Errorf("peer id %x, key %08x, want %s", id, key, want)
+	}
+	for _, same := range []from{
+		{one.secret, "http://TRACKER.example:80/announce?passkey=1#x", one.key, one.port},
+		{one.secret, "http://user:password@tracker.example/announce?passkey=1", one.key, one.port},
+	} {
+		if got, key2 := idOf(same); got != id || key2 != key {
+			t.Errorf("%v: peer id %x, key %08x", same, got, key2)
+		}
+	}
+	seen := map[ID]from{id: one}
+	for _, other := range []from{
+		{"correct horsf", one.tracker, one.key, one.port},
+		{"", one.tracker, one.key, one.port},
+		{"", one.tracker, one.key, one.port}, // drawn anew
+		{one.secret, "http://tracker.example/announce?passkey=2", one.key, one.port},
+		{one.secret, "http://tracker.example/announce", one.key, one.port},
+		{one.secret, "http://tracker.example/x/announce?passkey=1", one.key, one.port},
+		{one.secret, "http://tracker.example:81/announce?passkey=1", one.key, one.port},
+		{one.secret, "https://tracker.example/announce?passkey=1", one.key, one.port},
+		{one.secret, "http://tracker2.example/announce?passkey=1", one.key, one.port},
+		{one.secret, one.tracker, "lobby2", one.port},
+		{one.secret, one.tracker, "urn:btih:" + hash40, one.port},
+		{one.secret, one.tracker, one.key, 4001},
+		{one.secret, one.tracker, one.key, 4000 + 256},
+	} {
+		got, _ := idOf(other)
+		if twin, ok := seen[got]; ok {
+			t.Errorf("%v has the peer id of %v", other, twin)
+		}
+		if !strings.HasPrefix(string(got[:]), idPrefix) {
+			t.Errorf("%v: peer id %q", other, got)
+		}
+		seen[got] = other
+	}
+	// An id of one's own is kept, and has a key of its own.
+	c := &Client{Secret: []byte(one.secret)}
+	c.once.Do(c.init)
+	tracker, _ := ParseTracker(one.tracker)
+	mine := ID([]byte("aaaaaaaaaaaaaaaaaaaa"))
+	if got, key := c.classicID(tracker, &Request{Key: KeyOf([]byte("lobby")), Port: 4000, ID: mine}); got != mine || fmt.Sprintf("%08x", key) != "03255eb6" {
+		t.Errorf("given %q: %q, key %08x", mine, got, key)
+	}
+}
+
+// byID is a tracker that knows peers by their id alone, as some do.
+type byID struct {
+	mu    sync.Mutex
+	peers map[ID]uint16
+	asked []string // peer_id and event of each request
+}
+
+func (b *byID) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var q Request
+	if err := q.Parse(r.Method, []byte(r.RequestURI)); err != nil || q.Classic != strings.HasPrefix(r.URL.Path, "/announce") {
+		w.WriteHeader(400)
+		return
+	}
+	event := r.URL.Query().Get("event")
+	b.asked = append(b.asked, fmt.Sprintf("%q %s", q.ID, event))
+	switch {
+	case !q.Classic:
+	case event == "stopped":
+		delete(b.peers, q.ID)
+	default:
+		b.peers[q.ID] = q.Port
+	}
+	if q.Verb == Leave && !q.Classic {
+		w.WriteHeader(204)
+		return
+	}
+	_, _ = w.Write([]byte("d8:intervali60e5:peers0:e"))
+}
+
+func (b *byID) ports() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var ports []uint16
+	for _, p := range b.peers {
+		ports = append(ports, p)
+	}
+	slices.Sort(ports)
+	return fmt.Sprint(ports)
+}
+
+// What one process has announced to a tracker that knows peers by their id, another with the same
+// secret renews and takes out, and none without it.
+func TestLeaveInAnotherProcess(t *testing.T) {
+	b := &byID{peers: make(map[ID]uint16)}
+	srv := httptest.NewServer(b)
+	defer srv.Close()
+	tracker, err := ParseTracker(srv.URL + "/announce")
+	if err != nil {
+		t.Fatal(err)
+	}
+	do := func(secret string, leave bool, port uint16, want string) {
+		t.Helper()
+		c := &Client{Secret: []byte(secret)} // each a process
+		defer c.Close()
+		r := Request{Key: KeyOf([]byte("lobby")), Port: port}
+		var err error
+		if leave {
+			err = c.Leave(t.Context(), tracker, r)
+		} else {
+			_, err = c.Announce(t.Context(), tracker, r)
+		}
+		if got := b.ports(); err != nil || got != want {
+			t.Errorf("secret %q, leave %v, port %d: listed %s, %v, want %s", secret, leave, port, got, err, want)
+		}
+	}
+	do("s", false, 4000, "[4000]")
+	do("s", false, 4000, "[4000]")
+	do("s", false, 4001, "[4000 4001]")
+	do("", false, 4000, "[4000 4000 4001]")
+	do("other", true, 4000, "[4000 4000 4001]")
+	do("", true, 4000, "[4000 4000 4001]")
+	do("s", true, 4000, "[4000 4001]")
+	do("s", true, 4001, "[4000]")
+}
+
+// Looks have a new id each time, and the native interface none that nobody gave.
+func TestNoIDElsewhere(t *testing.T) {
+	b := &byID{peers: make(map[ID]uint16)}
+	srv := httptest.NewServer(b)
+	defer srv.Close()
+	native, _ := ParseTracker(srv.URL)
+	classic, _ := ParseTracker(srv.URL + "/announce")
+	c := &Client{Secret: []byte("s")}
+	defer c.Close()
+	k := KeyOf([]byte("lobby"))
+	for range 2 {
+		if _, err := c.List(t.Context(), classic, k, 0); err != nil {
+			t.Error(err)
+		}
+	}
+	if n := len(b.asked); n == 0 || b.asked[0] == b.asked[n-1] || b.asked[0] == b.asked[n/2] {
+		t.Errorf("looks: %v", b.asked)
+	}
+	b.asked = nil
+	if _, err := c.Announce(t.Context(), native, Request{Key: k, Port: 4000}); err != nil {
+		t.Error(err)
+	}
+	if err := c.Leave(t.Context(), native, Request{Key: k, Port: 4000}); err != nil {
+		t.Error(err)
+	}
+	if none := fmt.Sprintf("%q ", ID{}); !slices.Equal(b.asked, []string{none, none}) {
+		t.Errorf("natively: %v", b.asked)
+	}
+}
