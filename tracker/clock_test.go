@@ -288,3 +288,86 @@ func TestLapsedIsNotGiven(t *testing.T) {
 func somebody(i int) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{203, byte(i >> 16), byte(i >> 8), byte(i)}), 6881)
 }
+
+// A small track is right at every moment: whoever asks first takes out who has lapsed.
+func TestSmallTracksAreExact(t *testing.T) {
+	for _, first := range []string{"announce", "look", "scrape", "index", "subscribe"} {
+		t.Run(first, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m, stop := tracker.NewStoppable()
+				join := func(key string, i int, ttl time.Duration) tracker.Result {
+					_, r, err := m.Announce(t.Context(), []byte(key), announce.Peer{Endpoint: somebody(i)}, func(tracker.Size) time.Duration { return ttl }, tracker.Want{}, nil)
+					if err != nil {
+						t.Fatal(err)
+					}
+					return r
+				}
+				for i := range 1000 {
+					join("k", i, time.Second+time.Duration(i%2)*time.Hour)
+				}
+				join("gone", 1, time.Second)
+				stop(time.Second) // to the moment
+				switch first {
+				case "announce":
+					if r := join("k", 1, time.Hour); r.Joined || r.Count != 500 || r.Size.Peers != 500 {
+						t.Errorf("%+v", r)
+					}
+					if r := join("gone", 1, time.Hour); !r.Joined || r.Count != 1 || r.Size.Age != 0 {
+						t.Errorf("%+v", r)
+					}
+				case "look":
+					if _, r, err := m.Look(t.Context(), []byte("k"), somebody(0).Addr(), tracker.Want{}, nil); err != nil || r.Count != 500 || r.Size.Peers != 500 {
+						t.Errorf("%+v, %v", r, err)
+					}
+				case "scrape", "index":
+					var keys []announce.Key
+					if first == "scrape" {
+						keys = []announce.Key{announce.KeyOf([]byte("k"))}
+					}
+					if all, err := m.Scrape(t.Context(), keys, somebody(0).Addr(), nil); err != nil || len(all) != 1 || all[0].Count != 500 {
+						t.Errorf("%v, %v", all, err)
+					}
+				case "subscribe":
+					all, sub, err := m.Subscribe(t.Context(), []byte("k"), announce.Peer{Endpoint: netip.AddrPortFrom(somebody(0).Addr(), 0)}, func() {}, nil)
+					if err != nil || len(all) != 500 {
+						t.Errorf("%d, %v", len(all), err)
+					}
+					sub.Close()
+				}
+			})
+		})
+	}
+}
+
+// Memory of what has lapsed is given back: that of an empty store at once, for nothing will call
+// then, and else after some seconds, in which it serves those who come next.
+func TestMemoryIsGivenBackInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := tracker.NewMemory()
+		join := func(key string, n int, ttl time.Duration) {
+			for i := range n {
+				if _, _, err := m.Announce(t.Context(), []byte(key), announce.Peer{Endpoint: somebody(i)}, func(tracker.Size) time.Duration { return ttl }, tracker.Want{}, nil); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		for range 5 { // at whatever second
+			join("k", 3000, 3*time.Second)
+			time.Sleep(3*time.Second + 200*time.Millisecond)
+			if n := m.Pages(); n != 0 {
+				t.Errorf("an empty store has %d pages", n)
+			}
+			time.Sleep(800 * time.Millisecond)
+		}
+		time.Sleep(5*time.Second - time.Since(time.Now().Truncate(5*time.Second)))
+		join("someone", 1, time.Hour)
+		join("k", 3000, 2*time.Second)
+		few := 3 * m.Pages() / 4
+		time.Sleep(2*time.Second + 200*time.Millisecond)
+		kept := m.Pages()
+		time.Sleep(5 * time.Second)
+		if left := m.Pages(); kept <= left || left > few {
+			t.Errorf("%d pages are kept, and then %d", kept, left)
+		}
+	})
+}

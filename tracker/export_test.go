@@ -22,6 +22,26 @@ func (m *Memory) Tracks() int {
 // Sweep does now what a timer does every few seconds.
 func (m *Memory) Sweep() { m.sweep() }
 
+// Pages is how many pages the store has memory for.
+func (m *Memory) Pages() (n int) {
+	for i := range m.shards {
+		s := &m.shards[i]
+		s.mu.Lock()
+		n += s.tracks.have() + s.keys.have() + s.families.have() + s.words.have() + s.ids.have()
+		s.mu.Unlock()
+	}
+	return n
+}
+
+func (s *slab[T]) have() (n int) {
+	for _, p := range s.pages {
+		if p.items != nil {
+			n++
+		}
+	}
+	return n
+}
+
 // Streams is how many event streams the tracker knows of.
 func (t *Tracker) Streams() int {
 	t.mu.Lock()

@@ -104,7 +104,7 @@ func (m *Memory) Announce(_ context.Context, key []byte, peer announce.Peer, ttl
 		s.topics[string(key)].keep(peer.Endpoint, until)
 	} else {
 		joined = old.lapsed(now) // one whom the sweep has not met yet
-		if joined || expiry.until(now) > old.until(now) {
+		if expiry.until(now) > old.until(now) {
 			v.at(i).setStamp(expiry)
 		}
 	}
@@ -169,25 +169,17 @@ func (m *Memory) Scrape(_ context.Context, keys []announce.Key, asker netip.Addr
 	return dst, nil
 }
 
-// wake sees to it that housekeep will be called as each second begins.
+// wake sees to it that housekeep will be called as the next second begins.
 func (m *Memory) wake() {
 	if !m.awake.Load() && m.awake.CompareAndSwap(false, true) {
 		m.clock.start()
-		m.schedule()
+		now := m.clock.now()
+		time.AfterFunc(now.Truncate(tickEvery)+tickEvery-now, m.housekeep)
 	}
-}
-
-func (m *Memory) schedule() {
-	now := m.clock.now()
-	time.AfterFunc(now.Truncate(tickEvery)+tickEvery-now, m.housekeep)
 }
 
 func (m *Memory) housekeep() {
 	m.sweep()
-	if m.keys.Load() > 0 {
-		m.schedule()
-		return
-	}
 	m.awake.Store(false)
 	if m.keys.Load() > 0 {
 		m.wake()

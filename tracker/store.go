@@ -25,7 +25,7 @@ import (
 // store over one of its limits returns a [*FullError] and has then changed nothing.
 type Store interface {
 	// Announce lists peer under key until ttl from now, or as long as it already was if that is
-	// longer, and appends to dst at most want.Peers others of the track: all there are, or a random
+	// longer (a store may cut a ttl to 4 hours), and appends to dst at most want.Peers others of the track: all there are, or a random
 	// sample, another each time, without repetition. Where the track has peers of both families,
 	// each gets at least a quarter of these as far as it has so many. Recording and sampling are one
 	// atomic step. An ID replaces the one the peer gave before; a zero ID takes it away.

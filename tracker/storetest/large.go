@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -129,6 +130,85 @@ func counts(t *testing.T, s *store) {
 			expect("all have", key, 0, 0)
 		}
 	}
+}
+
+// eachInTime has many tracks, some of them followed, whose peers lapse one after the other and are
+// renewed now and then. Every count is right at every second.
+func eachInTime(t *testing.T, s *store) {
+	const tracks, peers, seconds = 300, 3, 40
+	r := rand.New(rand.NewPCG(1, 2))
+	expiry := map[string][]int{}
+	key := func(k int) string { return fmt.Sprintf("track %d", k) }
+	var followers []*follower
+	for k := range tracks {
+		expiry[key(k)] = make([]int, peers)
+		if k%10 == 0 {
+			f, _ := s.subscribe(key(k), "192.0.2.9:0")
+			followers = append(followers, f)
+		}
+	}
+	time.Sleep(500 * time.Millisecond) // between the seconds, where nothing lapses
+	for second := range seconds {
+		for k := range tracks {
+			for i := range peers {
+				if d := 1 + r.IntN(seconds); second == 0 || r.IntN(20) == 0 {
+					expiry[key(k)][i] = max(expiry[key(k)][i], second+d)
+					s.announceFor(time.Duration(d)*time.Second-500*time.Millisecond, key(k), numbered(i), 0)
+				}
+			}
+		}
+		time.Sleep(500 * time.Millisecond)
+		synctest.Wait()
+		time.Sleep(500 * time.Millisecond)
+		synctest.Wait()
+		left := func(key string) (n int) {
+			for _, e := range expiry[key] {
+				if e > second+1 {
+					n++
+				}
+			}
+			return n
+		}
+		total := 0
+		for key := range expiry {
+			total += left(key)
+		}
+		_, res, err := s.Look(t.Context(), []byte("nothing"), netip.MustParseAddr("192.0.2.9"), tracker.Want{}, nil)
+		if err != nil || res.Size.Total != total {
+			t.Fatalf("after %d s there are %d of %d peers, %v", second+1, res.Size.Total, total, err)
+		}
+		for _, f := range followers {
+			if f.next(); len(f.view) != left(f.key) {
+				t.Fatalf("after %d s %s has %d peers, and a follower sees %d", second+1, f.key, left(f.key), len(f.view))
+			}
+		}
+	}
+	for _, f := range followers {
+		f.sub.Close()
+	}
+}
+
+// longest has a ttl that is longer than any clock of a store: a peer stays for 4 hours at least, and
+// a renewal by a shorter one does not bring the end nearer.
+func longest(t *testing.T, s *store) {
+	const years = 10 * 365 * 24 * time.Hour
+	s.announceFor(years, "k", numbered(1), 0)
+	s.announceFor(time.Minute, "k", numbered(1), 0)
+	w, _ := s.subscribe("k", "192.0.2.9:0")
+	for range 4 {
+		time.Sleep(time.Hour - time.Second)
+		s.expectLook("each hour", "k", "192.0.2.9", show([]announce.Peer{numbered(1)}))
+	}
+	s.announceFor(years, "k", numbered(1), 0)
+	f, _ := s.subscribe("k", numbered(1).Endpoint.String())
+	s.announceFor(years, "k", numbered(1), 0)
+	f.sub.Close()
+	for range 4 {
+		time.Sleep(time.Hour - time.Second)
+		s.expectLook("each hour after a renewal", "k", "192.0.2.9", show([]announce.Peer{numbered(1)}))
+	}
+	s.expect("nobody has left", w.next(), "")
+	w.sub.Close()
 }
 
 // oneFamily has a track whose peers in one family have lapsed: the other makes up for them.

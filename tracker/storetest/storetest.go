@@ -54,6 +54,8 @@ func Run(t *testing.T, make func(*testing.T) tracker.Store) {
 		{"a large track is not for telling", subscribeLarge},
 		{"anything in any order, followed", followed},
 		{"counts leave out who has lapsed", counts},
+		{"each lapses at its own time", eachInTime},
+		{"no ttl is too long", longest},
 		{"a large track with many lapsed peers", large},
 		{"a large track with one family lapsed", oneFamily},
 		{"days and weeks", forDays},
