@@ -48,29 +48,31 @@ func spread(t int) int {
 	return least + rand.IntN(t-least+1)
 }
 
-// A meter measures how many announces arrive. It is for any number of goroutines.
+// A meter measures how many announces arrive per second. It is for any number of goroutines.
 type meter struct {
-	_     [64]byte // a cache line of its own: everybody writes here
-	count atomic.Int64
-	// began is when the present stretch began, on the monotonic clock since start, before what
-	// count; last is that of the one before, per second.
-	began, before atomic.Int64
-	last          atomic.Int64
-	start         time.Time
+	_      [64]byte // a cache line of its own: everybody writes here
+	count  atomic.Int64
+	second atomic.Int64 // that count is of, on the monotonic clock since start
+	before atomic.Int64 // the count of the second before
+	start  time.Time
 }
 
-// announce counts one. To read the clock takes longer than everything else here, so it is read for
-// one in 16.
-func (m *meter) announce() {
-	n := m.count.Add(1)
-	if n%16 > 0 {
-		return
-	}
-	now := int64(time.Since(m.start))
-	if began := m.began.Load(); now-began >= int64(time.Second) && m.began.CompareAndSwap(began, now) {
-		m.last.Store((n - m.before.Swap(n)) * int64(time.Second) / (now - began))
-	}
+// announce counts one and returns the rate.
+func (m *meter) announce() int {
+	rate := m.rate()
+	m.count.Add(1)
+	return rate
 }
 
-// rate is of announces per second.
-func (m *meter) rate() int { return int(m.last.Load()) }
+// rate is how many arrived in the last whole second.
+func (m *meter) rate() int {
+	now := int64(time.Since(m.start) / time.Second)
+	if last := m.second.Load(); now != last && m.second.CompareAndSwap(last, now) {
+		n := m.count.Swap(0)
+		if now != last+1 {
+			n = 0
+		}
+		m.before.Store(n)
+	}
+	return int(m.before.Load())
+}

@@ -1,8 +1,11 @@
 package tracker
 
 import (
+	"fmt"
 	"math"
 	"math/rand/v2"
+	"net/netip"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -108,24 +111,104 @@ func TestSpread(t *testing.T) {
 	}
 }
 
+// The rate is that of the last second or two, whenever it is asked for.
 func TestMeter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := meter{start: time.Now()}
-		// Several at a time, for some seconds, at rates that rise and fall.
-		for _, rate := range []int{1000, 5000, 100, 2} {
-			for range 40 {
-				for range rate / 2 {
+		expect := func(what string, want int) {
+			t.Helper()
+			if got := m.rate(); got != want {
+				t.Errorf("%s: %d/s, want %d/s", what, got, want)
+			}
+		}
+		expect("nothing yet", 0)
+		time.Sleep(250 * time.Millisecond)
+		for _, rate := range []int{1000, 5000, 100, 16, 15, 2, 1} {
+			for second := range 4 {
+				for range rate {
 					var wg sync.WaitGroup
-					for range 2 {
-						wg.Go(m.announce)
-					}
+					wg.Go(func() { m.announce() })
 					wg.Wait()
 				}
 				time.Sleep(time.Second)
+				if second > 0 {
+					expect(fmt.Sprint("second ", second), rate)
+				}
 			}
-			if got := m.rate(); got < rate*9/10-1 || got > rate*11/10+1 {
-				t.Errorf("at %d/s: %d/s", rate, got)
+			expect("asked again", rate)
+			time.Sleep(time.Second)
+			expect("a second of silence", 0)
+		}
+		for range 5000 {
+			m.announce()
+		}
+		time.Sleep(2 * time.Second)
+		expect("two seconds after a flood", 0)
+		for range 5000 {
+			m.announce()
+		}
+		time.Sleep(5 * time.Minute)
+		expect("minutes after a flood", 0)
+		m.announce()
+		time.Sleep(time.Second)
+		expect("one announce after all that", 1)
+
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() {
+				for range 100 {
+					m.announce()
+				}
+			})
+		}
+		wg.Wait()
+		time.Sleep(time.Second)
+		expect("many goroutines", 800)
+	})
+}
+
+// A flood keeps those who come after it away for no longer than it lasts, and those who are refused
+// are no load.
+func TestAfterAFlood(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := NewMemory()
+		store.Limits.MaxPeersPerKey = 5000
+		tr := &Tracker{Store: store, MaxRate: 10}
+		ask := func(port int, key string) (Response, string) {
+			call := Call{Method: "GET", Target: fmt.Appendf(nil, "/ntrk/%s?format=json&numwant=0&port=%d", key, port), Remote: netip.MustParseAddrPort("192.0.2.1:1")}
+			resp, body := tr.Answer(t.Context(), &call, nil)
+			return resp, string(body)
+		}
+		expect := func(what, key string, young bool) {
+			t.Helper()
+			resp, body := ask(1, key)
+			if got := strings.Contains(body, `"interval":15,"ttl":38,`) && resp.TTL == 38*time.Second; got != young {
+				t.Errorf("%s a new key is given %s", what, body)
 			}
 		}
+		for i := range 5000 {
+			ask(1+i, "crowd")
+		}
+		time.Sleep(time.Second)
+		expect("within", "a", false)
+		time.Sleep(time.Second)
+		expect("right after", "b", true)
+		for i := range 5000 {
+			ask(1+i, "crowd")
+		}
+		time.Sleep(5 * time.Minute)
+		expect("long after", "c", true)
+		for i := range 5000 {
+			if resp, _ := ask(10_000+i, "crowd"); resp.Status != 503 {
+				t.Fatalf("not refused: %+v", resp)
+			}
+		}
+		time.Sleep(time.Second)
+		expect("while others are refused", "d", true)
+		for range 5000 {
+			ask(0, "crowd")
+		}
+		time.Sleep(time.Second)
+		expect("while others look", "e", true)
 	})
 }

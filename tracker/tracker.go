@@ -103,7 +103,13 @@ func (s *scratch) decide(size Size) time.Duration {
 		if most == 0 {
 			most = DefaultMaxRate
 		}
-		p := pace(size, t.meter.rate(), most)
+		rate := 0
+		if s.req.Verb == announce.Announce { // which the store has admitted
+			rate = t.meter.announce()
+		} else {
+			rate = t.meter.rate()
+		}
+		p := pace(size, rate, most)
 		s.interval = time.Duration(spread(p)) * time.Second
 		s.ttl = time.Duration(p*5+1) / 2 * time.Second
 	}
@@ -222,7 +228,6 @@ func (t *Tracker) answer(ctx context.Context, c *Call, s *scratch, resp *Respons
 	var res Result
 	switch req.Verb {
 	case announce.Announce:
-		t.meter.announce()
 		reply.Peers, res, err = t.store.Announce(ctx, req.Key.Bytes(), peer, s.decided, want, s.peers[:0])
 		if err == nil {
 			resp.TTL = s.ttl
