@@ -8,10 +8,15 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"ntrack/announce"
 )
 
 // maxPostBody is how much of a POST's body is read before it is ignored.
 const maxPostBody = 64 << 10
+
+// maxBuffer is up to what size a buffer is kept for the next reply.
+const maxBuffer = 64 << 10
 
 // takeTimeout is how long a client may take to take what a stream sends.
 const takeTimeout = 10 * time.Second
@@ -66,7 +71,9 @@ func Handler(t *Tracker) http.Handler {
 		}
 		w.WriteHeader(resp.Status)
 		_, _ = w.Write(body) // net/http drops the body of HEAD and 204
-		buffers.Put(buf)
+		if cap(target) <= announce.MaxTarget && cap(body) <= maxBuffer {
+			buffers.Put(buf)
+		}
 	})
 }
 

@@ -271,7 +271,7 @@ func (t *Tracker) Trusts(a netip.Addr) bool {
 }
 
 func (t *Tracker) trusts(a netip.Addr) bool {
-	for _, p := range t.Proxies {
+	for _, p := range t.proxies {
 		if p.Contains(a) {
 			return true
 		}

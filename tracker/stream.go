@@ -45,9 +45,7 @@ func (t *Tracker) stream(ctx context.Context, key []byte, peer announce.Peer, s 
 	if err != nil {
 		return nil, err
 	}
-	if cap(peers) <= 4096 { // few tracks are as large
-		s.peers = peers[:0]
-	}
+	s.peers = peers[:0]
 	st.sub, st.peers = sub, len(peers)
 	st.beats = time.AfterFunc(heartbeat, st.heartbeat)
 	t.mu.Lock()

@@ -32,6 +32,8 @@ const (
 	// classicTTL is the shortest ttl on the classic interface, whose clients come every 5 minutes
 	// at the earliest, whatever they are told, and half an hour is not unusual.
 	classicTTL = 15 * time.Minute
+	// maxKept is how many peers or tracks a call may need for the next to use the same memory.
+	maxKept = 4096
 )
 
 // A Tracker answers requests. The zero Tracker works. Its fields must not change once it is used,
@@ -39,9 +41,9 @@ const (
 type Tracker struct {
 	// Store keeps the peers; nil is a [Memory] of the Tracker's own.
 	Store Store
-	// Interval is how often peers are asked to announce, in whole seconds; 0 lets it follow the
-	// load, from 15 seconds to 30 minutes. A peer that announced natively lapses after 2.5
-	// intervals.
+	// Interval is how often peers are asked to announce, in whole seconds: 1 second to 1 hour,
+	// and what lies outside counts as the nearer of these. 0 lets it follow the load, from 15
+	// seconds to 30 minutes. A peer that announced natively lapses after 2.5 intervals.
 	Interval time.Duration
 	// MaxRate is how many announces per second the load is kept within by the interval, where that
 	// follows it: 0 is DefaultMaxRate, less than 0 no limit.
@@ -56,11 +58,13 @@ type Tracker struct {
 	// Proxies are the networks of reverse proxies: what they say in X-Forwarded-For is believed.
 	Proxies []netip.Prefix
 
-	once    sync.Once
-	store   Store
-	scratch sync.Pool // of *scratch
-	meter   meter
-	epoch   string
+	once     sync.Once
+	store    Store
+	interval time.Duration  // Interval within its bounds
+	proxies  []netip.Prefix // Proxies, of canonical addresses
+	scratch  sync.Pool      // of *scratch
+	meter    meter
+	epoch    string
 
 	mu      sync.Mutex
 	streams map[*Stream]struct{}
@@ -96,8 +100,8 @@ type scratch struct {
 // decide sets how soon the asker is to come again, and returns how long he stays if he does not.
 func (s *scratch) decide(size Size) time.Duration {
 	t := s.tracker
-	if s.interval = t.Interval; t.Interval > 0 {
-		s.ttl = t.Interval * 5 / 2
+	if s.interval = t.interval; s.interval > 0 {
+		s.ttl = s.interval * 5 / 2
 	} else {
 		most := t.MaxRate
 		if most == 0 {
@@ -126,10 +130,14 @@ func (t *Tracker) init() {
 	if t.store == nil {
 		t.store = NewMemory()
 	}
-	for i, p := range t.Proxies { // addresses are compared in their canonical form
+	if t.Interval > 0 {
+		t.interval = min(max(t.Interval, time.Second), announce.MaxInterval)
+	}
+	for _, p := range t.Proxies {
 		if p.Addr().Is4In6() && p.Bits() >= 96 {
-			t.Proxies[i] = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
+			p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
 		}
+		t.proxies = append(t.proxies, p)
 	}
 	t.scratch.New = func() any {
 		s := &scratch{tracker: t}
@@ -140,8 +148,8 @@ func (t *Tracker) init() {
 
 // refused is when to come again for those who were refused: no store has told the load.
 func (t *Tracker) refused() time.Duration {
-	if t.Interval > 0 {
-		return t.Interval
+	if t.interval > 0 {
+		return t.interval
 	}
 	return refusedInterval
 }
@@ -175,12 +183,23 @@ func (t *Tracker) Answer(ctx context.Context, c *Call, dst []byte) (Response, []
 		return resp, dst
 	}
 	s := t.scratch.Get().(*scratch)
-	defer t.scratch.Put(s)
+	defer t.recycle(s)
 	body, err := t.answer(ctx, c, s, &resp, dst)
 	if err != nil {
 		return t.refuse(c, &s.req, err, resp, dst)
 	}
 	return resp, body
+}
+
+// recycle gives s to the next call, but not what few calls need as large.
+func (t *Tracker) recycle(s *scratch) {
+	if cap(s.peers) > maxKept {
+		s.peers = nil
+	}
+	if cap(s.tracks) > maxKept {
+		s.tracks = nil
+	}
+	t.scratch.Put(s)
 }
 
 // answer is the way of every request: parse, decide, one call to the store, write.
@@ -289,9 +308,7 @@ func (t *Tracker) scrape(ctx context.Context, c *Call, s *scratch, asker netip.A
 	if err != nil {
 		return nil, err
 	}
-	if cap(tracks) <= 4096 { // an index may be large, and is rare
-		s.tracks = tracks[:0]
-	}
+	s.tracks = tracks[:0]
 	form := formOf(&s.req, c.Accept)
 	resp.Type = contentType(&s.req, form)
 	dst = announce.AppendTracks(dst, form, tracks)
