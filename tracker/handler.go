@@ -2,6 +2,7 @@ package tracker
 
 import (
 	"io"
+	"net"
 	"net/http"
 	"net/netip"
 	"strconv"
@@ -35,12 +36,18 @@ const takeTimeout = 10 * time.Second
 func Handler(t *Tracker) http.Handler {
 	buffers := &sync.Pool{New: func() any { return new([2][]byte) }}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		remote, _ := netip.ParseAddrPort(r.RemoteAddr)
+		remote, err := netip.ParseAddrPort(r.RemoteAddr)
+		if err != nil { // what wraps a handler may leave an address there
+			a, _ := netip.ParseAddr(r.RemoteAddr)
+			remote = netip.AddrPortFrom(a, 0)
+		}
+		local, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
 		buf := buffers.Get().(*[2][]byte)
 		target := append(buf[0][:0], r.RequestURI...)
 		h := r.Header
 		call := Call{
 			Method: r.Method, Target: target, Remote: remote,
+			Unix:   !remote.Addr().IsValid() && local != nil && local.Network() == "unix",
 			Accept: joined(h, "Accept"), Authorization: joined(h, "Authorization"), ForwardedFor: joined(h, "X-Forwarded-For"),
 			FetchMode: joined(h, "Sec-Fetch-Mode"),
 			Origin:    h["Origin"] != nil,

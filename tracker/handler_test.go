@@ -1,14 +1,22 @@
 package tracker_test
 
 import (
+	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"ntrack/announce"
 	"ntrack/tracker"
@@ -63,6 +71,189 @@ func TestHandlerMounted(t *testing.T) {
 	}
 	if _, body, err := ask(srv.Listener.Addr().String(), "GET", "/announce?info_hash=a/b&port=1&compact=1"); err != nil || !strings.Contains(body, "5:peers6:\x7f\x00\x00\x01\x0f\xa0") {
 		t.Errorf("%q, %v", body, err)
+	}
+}
+
+// A connection over a Unix socket is a proxy's, which says who asks.
+func TestHandlerUnix(t *testing.T) {
+	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: tracker.Handler(&tracker.Tracker{})}
+	go server.Serve(l)
+	defer server.Close()
+	for _, step := range []struct{ header, status, body string }{
+		{"X-Forwarded-For: 203.0.113.9\r\n", "200 OK", ""},
+		{"X-Forwarded-For: 203.0.113.10\r\n", "200 OK", "203.0.113.9:4000\n"},
+		{"", "400 Bad Request", "X-Forwarded-For is missing: a proxy at a Unix socket has to say who asks\n"},
+	} {
+		c, err := net.Dial("unix", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+		fmt.Fprintf(c, "GET /ntrk/k?port=4000&format=text HTTP/1.0\r\n%s\r\n", step.header)
+		reply, err := io.ReadAll(c)
+		head, body, _ := strings.Cut(string(reply), "\r\n\r\n")
+		if status, _, _ := strings.Cut(head, "\r\n"); err != nil || !strings.HasSuffix(status, step.status) || body != step.body {
+			t.Errorf("%q: %s, %q, %v; want %s, %q", step.header, status, body, err, step.status, step.body)
+		}
+		c.Close()
+	}
+}
+
+// What wraps a Handler may have changed RemoteAddr. An address without a port is one whose port is
+// not known, and nothing makes a proxy of a stranger.
+func TestHandlerRemote(t *testing.T) {
+	h := tracker.Handler(&tracker.Tracker{})
+	tcp, unix := &net.TCPAddr{IP: net.IPv4(192, 0, 2, 80), Port: 80}, &net.UnixAddr{Name: "/s", Net: "unix"}
+	for _, c := range []struct {
+		local          net.Addr
+		remote, target string
+		status         int
+		body           string
+	}{
+		{tcp, "192.0.2.1:1001", "/ntrk/k?format=json", 200, `"you":"192.0.2.1:1001",`},
+		{tcp, "192.0.2.1", "/ntrk/k?format=json&port=4000", 200, `"you":"192.0.2.1:4000",`},
+		{tcp, "2001:db8::1", "/ntrk/k?format=json&port=4000", 200, `"you":"[2001:db8::1]:4000",`},
+		{tcp, "192.0.2.1", "/ntrk/k", 400, "port is missing"},
+		{tcp, "192.0.2.1:0", "/ntrk/k", 400, "port is missing"},
+		{tcp, "", "/ntrk/k?port=4000", 500, "an error of its own"},
+		{tcp, "@", "/ntrk/k?port=4000", 500, "an error of its own"},
+		{tcp, "pipe", "/ntrk/k?port=4000", 500, "an error of its own"},
+		{nil, "@", "/ntrk/k?port=4000", 500, "an error of its own"},
+		{unix, "@", "/ntrk/k?format=json&port=4000", 200, `"you":"203.0.113.9:4000",`},
+		{unix, "", "/ntrk/k?format=json&port=4000", 200, `"you":"203.0.113.9:4000",`},
+		{unix, "192.0.2.1", "/ntrk/k?format=json&port=4000", 200, `"you":"192.0.2.1:4000",`},
+	} {
+		r := httptest.NewRequest("GET", c.target, nil)
+		if c.local != nil {
+			r = r.WithContext(context.WithValue(t.Context(), http.LocalAddrContextKey, c.local))
+		}
+		r.RemoteAddr = c.remote
+		r.Header.Set("X-Forwarded-For", "203.0.113.9")
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		if w.Code != c.status || !strings.Contains(w.Body.String(), c.body) {
+			t.Errorf("%s from %q: %d, %s; want %d, %s", c.target, c.remote, w.Code, w.Body, c.status, c.body)
+		}
+	}
+}
+
+// A body is read within bounds and ignored. A request that is cut short is none.
+func TestHandlerBody(t *testing.T) {
+	tr := &tracker.Tracker{}
+	srv := httptest.NewServer(tracker.Handler(tr))
+	t.Cleanup(srv.Close)
+	open := func(port, length int) *net.TCPConn {
+		c, err := net.Dial("tcp", srv.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+		fmt.Fprintf(c, "POST /ntrk/k?port=%d&format=text HTTP/1.1\r\nHost: t\r\nContent-Length: %d\r\n\r\n", port, length)
+		return c.(*net.TCPConn)
+	}
+	c := open(4000, 1<<40)
+	if _, err := c.Write(make([]byte, 64<<10)); err != nil { // of all that, no more than this is needed
+		t.Fatal(err)
+	}
+	if reply, err := bufio.NewReader(c).ReadString('\n'); err != nil || reply != "HTTP/1.1 200 OK\r\n" {
+		t.Errorf("a large body: %q, %v", reply, err)
+	}
+	c = open(4001, 100)
+	_, _ = io.WriteString(c, "half of it")
+	_ = c.CloseWrite()
+	if reply, err := io.ReadAll(c); err != nil || len(reply) > 0 {
+		t.Errorf("a body cut short: %q, %v", reply, err)
+	}
+	if there := count(t, tr); there != "127.0.0.1:4000\n" {
+		t.Errorf("there are %q", there)
+	}
+}
+
+// gone says when the memory of what it writes is collected.
+type gone struct {
+	http.ResponseWriter
+	collected chan int
+}
+
+func (g gone) Write(b []byte) (int, error) {
+	runtime.AddCleanup(&b[0], func(n int) { g.collected <- n }, len(b))
+	return g.ResponseWriter.Write(b)
+}
+
+// A large reply is garbage afterwards, and not kept for the next.
+func TestHandlerForgetsLargeReplies(t *testing.T) {
+	tr := &tracker.Tracker{Index: true}
+	for i := range 5000 {
+		call := tracker.Call{Method: "GET", Target: fmt.Appendf(nil, "/ntrk/%0100d?port=1", i), Remote: netip.MustParseAddrPort("192.0.2.1:1")}
+		tr.Answer(t.Context(), &call, nil)
+	}
+	h := tracker.Handler(tr)
+	w := gone{httptest.NewRecorder(), make(chan int, 1)}
+	h.ServeHTTP(w, httptest.NewRequest("GET", "/ntrk/?format=text", nil))
+	runtime.GC() // a second one would empty any pool
+	select {
+	case n := <-w.collected:
+		if n < 5000*100 {
+			t.Errorf("the index has %d bytes", n)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("the memory of a large reply is kept")
+	}
+	runtime.KeepAlive(h)
+}
+
+// The options are the caller's: two trackers may share them.
+func TestOptionsStayAsTheyAre(t *testing.T) {
+	given := func() []netip.Prefix {
+		return []netip.Prefix{netip.MustParsePrefix("::ffff:10.0.0.0/104"), netip.MustParsePrefix("::/0"), netip.MustParsePrefix("192.0.2.0/24")}
+	}
+	proxies := given()
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			tr := &tracker.Tracker{Proxies: proxies}
+			call := tracker.Call{Method: "GET", Target: []byte("/ntrk/k?port=4000&format=json"), Remote: netip.MustParseAddrPort("10.1.2.3:1"), ForwardedFor: []byte("198.51.100.1")}
+			if _, body := tr.Answer(t.Context(), &call, nil); !strings.Contains(string(body), `"you":"198.51.100.1:4000"`) {
+				t.Errorf("a proxy is not trusted: %s", body)
+			}
+		})
+	}
+	wg.Wait()
+	if !slices.Equal(proxies, given()) {
+		t.Errorf("the caller's proxies are now %v", proxies)
+	}
+}
+
+// An interval out of bounds is the nearest within them, and the store keeps what Expires promises.
+func TestIntervalBounds(t *testing.T) {
+	for _, c := range []struct{ interval, told time.Duration }{
+		{1, time.Second}, {time.Second, time.Second}, {time.Minute, time.Minute}, {time.Hour, time.Hour}, {100 * time.Hour, time.Hour},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			tr := &tracker.Tracker{Interval: c.interval}
+			call := tracker.Call{Method: "GET", Target: []byte("/ntrk/k?port=4000&format=json"), Remote: netip.MustParseAddrPort("127.0.0.1:1")}
+			resp, body := tr.Answer(t.Context(), &call, nil)
+			if want := fmt.Sprintf(`"interval":%d,`, c.told/time.Second); !strings.Contains(string(body), want) || resp.TTL != c.told*5/2 {
+				t.Errorf("%v: ttl %v, %s; want %s", c.interval, resp.TTL, body, want)
+			}
+			time.Sleep(resp.TTL - time.Millisecond)
+			if there := count(t, tr); there == "" {
+				t.Errorf("%v: lapsed before its ttl of %v", c.interval, resp.TTL)
+			}
+			time.Sleep(time.Millisecond + time.Second)
+			if there := count(t, tr); there != "" {
+				t.Errorf("%v: listed after its ttl of %v", c.interval, resp.TTL)
+			}
+			call.Target = []byte("/ntrk/" + strings.Repeat("k", 256) + "?format=bencode")
+			if _, body := tr.Answer(t.Context(), &call, nil); !strings.Contains(string(body), fmt.Sprintf("8:intervali%de", c.told/time.Second)) {
+				t.Errorf("%v: a refusal is %s", c.interval, body)
+			}
+		})
 	}
 }
 

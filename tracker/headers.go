@@ -235,17 +235,21 @@ func authorized(header []byte, token string) bool {
 // operator trusts, the last address in the chain that is none of them. known says that the port
 // is the peer's own.
 func (t *Tracker) origin(c *Call) (origin netip.AddrPort, known bool, err error) {
-	origin, known = announce.Canonical(c.Remote), true
-	if !origin.Addr().IsValid() {
+	origin, known = announce.Canonical(c.Remote), c.Remote.Port() != 0
+	chain := bytes.TrimSpace(c.ForwardedFor)
+	switch {
+	case c.Unix && len(chain) == 0:
+		return origin, false, &announce.Failure{Status: 400, Reason: "X-Forwarded-For is missing: a proxy at a Unix socket has to say who asks"}
+	case !c.Unix && !origin.Addr().IsValid():
 		return origin, false, fmt.Errorf("connection without an address")
 	}
-	chain := c.ForwardedFor
-	for t.trusts(origin.Addr()) && len(bytes.TrimSpace(chain)) > 0 {
+	more := len(chain) > 0
+	for trusted := c.Unix; more && (trusted || t.trusts(origin.Addr())); trusted = false {
 		i := bytes.LastIndexByte(chain, ',')
 		entry := string(bytes.TrimSpace(chain[i+1:]))
-		chain = chain[:max(i, 0)]
+		chain, more = chain[:max(i, 0)], i >= 0
 		ap, err := netip.ParseAddrPort(entry)
-		known = err == nil && ap.Port() != 0
+		known = ap.Port() != 0
 		if err != nil {
 			if n := len(entry); n > 2 && entry[0] == '[' && entry[n-1] == ']' {
 				entry = entry[1 : n-1]
@@ -257,7 +261,7 @@ func (t *Tracker) origin(c *Call) (origin netip.AddrPort, known bool, err error)
 			ap = netip.AddrPortFrom(a, 0)
 		}
 		origin = announce.Canonical(ap)
-		if a := origin.Addr(); a.IsUnspecified() || a.IsMulticast() {
+		if a := origin.Addr(); a.IsUnspecified() || a.IsMulticast() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
 			return origin, false, &announce.Failure{Status: 400, Reason: fmt.Sprintf("X-Forwarded-For: %s is nobody's address", a)}
 		}
 	}

@@ -76,8 +76,11 @@ type Call struct {
 	Method string
 	// Target is the request target as sent, never a cleaned path. It is overwritten.
 	Target []byte
-	// Remote is the other end of the connection.
+	// Remote is the other end of the connection. Port 0 says that the port is not known.
 	Remote netip.AddrPort
+	// Unix says that the connection came by a Unix socket and has no address: the other end is a
+	// proxy that is trusted, and Remote is not looked at.
+	Unix bool
 	// Accept, Authorization and ForwardedFor (X-Forwarded-For) are the fields' values, several of
 	// a name joined with commas; FetchMode is Sec-Fetch-Mode.
 	Accept, Authorization, ForwardedFor, FetchMode []byte

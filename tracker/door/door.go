@@ -165,10 +165,14 @@ func isTemporary(err error) bool {
 
 func (s *Server) start(nc net.Conn) {
 	c := &conn{s: s, nc: nc}
-	if a, ok := nc.RemoteAddr().(*net.TCPAddr); ok {
+	switch a := nc.RemoteAddr().(type) {
+	case *net.TCPAddr:
 		c.remote = a.AddrPort()
-	} else if nc.RemoteAddr() != nil {
-		c.remote, _ = netip.ParseAddrPort(nc.RemoteAddr().String())
+	case *net.UnixAddr:
+		c.unix = true
+	case nil:
+	default:
+		c.remote, _ = netip.ParseAddrPort(a.String())
 	}
 	c.admission = s.admit(c.remote)
 	switch _, tls := nc.(interface{ NetConn() net.Conn }); {
@@ -242,6 +246,7 @@ type conn struct {
 	s         *Server
 	nc        net.Conn
 	remote    netip.AddrPort
+	unix      bool // there is no remote
 	admission admission
 	idle      atomic.Bool // between requests: may be closed
 	// until is the deadline set last. It is moved only once a good part of it is used up: to set
@@ -429,6 +434,7 @@ func (c *conn) answer(h *head, close bool) bool {
 	o := c.s.outputs.Get().(*output)
 	o.out = o.out[:0]
 	o.ask(h, c.remote)
+	o.call.Unix = c.unix
 	more, stream := c.s.answer(o, h, time.Now(), close)
 	c.stream = stream
 	return c.send(o) && more

@@ -34,6 +34,10 @@ func (s *Server) ServeAnswers(l net.Listener) {
 		if err != nil {
 			return
 		}
+		if _, tcp := nc.RemoteAddr().(*net.TCPAddr); !tcp {
+			s.start(nc) // no loop has such
+			continue
+		}
 		s.admit(netip.AddrPort{})
 		go s.serveAnswers(nc)
 	}

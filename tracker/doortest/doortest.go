@@ -24,7 +24,8 @@ import (
 // Vectors plays every scenario in dir, the files named *.json.
 //
 // serve answers the connections of l with tr and returns once l is closed. It is called once a
-// scenario, in a goroutine inside the bubble. The connections' RemoteAddr is a *net.TCPAddr.
+// scenario, in a goroutine inside the bubble. The connections' RemoteAddr is a *net.TCPAddr, or a
+// *net.UnixAddr.
 func Vectors(t *testing.T, dir string, serve func(l net.Listener, tr *tracker.Tracker)) {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(dir, "*.json"))

@@ -2,7 +2,6 @@ package doortest
 
 import (
 	"net"
-	"net/netip"
 	"sync"
 )
 
@@ -18,11 +17,15 @@ func newListener() *listener {
 	return &listener{conns: make(chan net.Conn), closed: make(chan struct{})}
 }
 
-// dial returns the near end of a new connection whose far end, once accepted, is from the address.
-func (l *listener) dial(from netip.AddrPort) (net.Conn, error) {
+// dial returns the near end of a new connection whose far end, once accepted, is from there.
+func (l *listener) dial(from source) (net.Conn, error) {
 	near, far := net.Pipe()
+	c := conn{far, net.TCPAddrFromAddrPort(from.addr), here}
+	if from.unix {
+		c.from, c.to = &net.UnixAddr{Name: "@", Net: "unix"}, &net.UnixAddr{Name: "/run/ntrack", Net: "unix"}
+	}
 	select {
-	case l.conns <- conn{far, net.TCPAddrFromAddrPort(from)}:
+	case l.conns <- c:
 		return near, nil
 	case <-l.closed:
 		return nil, net.ErrClosed
@@ -50,8 +53,8 @@ var here = &net.TCPAddr{IP: net.IPv4(192, 0, 2, 80), Port: 80}
 
 type conn struct {
 	net.Conn
-	from net.Addr
+	from, to net.Addr
 }
 
 func (c conn) RemoteAddr() net.Addr { return c.from }
-func (c conn) LocalAddr() net.Addr  { return here }
+func (c conn) LocalAddr() net.Addr  { return c.to }

@@ -48,7 +48,7 @@ func (s settings) tracker() *tracker.Tracker {
 // opened.
 type step struct {
 	At      int                `json:"at"` // seconds since the scenario began; 0: as the step before
-	From    netip.AddrPort     `json:"from"`
+	From    source             `json:"from"`
 	Reuse   bool               `json:"reuse"` // send on the connection of the step before
 	Send    latin1             `json:"send"`
 	Status  int                `json:"status"`
@@ -60,6 +60,26 @@ type step struct {
 
 	at    time.Duration     // At, with the default filled in
 	texts map[string]string // of the scenario: what each "as" stands for
+}
+
+// source is where a connection comes from: an address, or a Unix socket, which has none.
+type source struct {
+	addr netip.AddrPort
+	unix bool
+}
+
+func (s *source) UnmarshalText(text []byte) (err error) {
+	if s.unix = string(text) == "unix"; !s.unix {
+		s.addr, err = netip.ParseAddrPort(string(text))
+	}
+	return err
+}
+
+func (s source) String() string {
+	if s.unix {
+		return "a Unix socket"
+	}
+	return s.addr.String()
 }
 
 func load(file string) (*scenario, error) {
@@ -102,7 +122,7 @@ func (s *scenario) check() error {
 			return fmt.Errorf("step %d: at %d is before the step before it, at %d", i+1, st.At, now)
 		case len(st.Send) == 0 && st.Stream == "":
 			return fmt.Errorf(`step %d: no "send"`, i+1)
-		case len(st.Send) == 0 && (st.From.IsValid() || st.Status != 0 || st.Headers != nil || st.Reuse):
+		case len(st.Send) == 0 && (st.From != source{} || st.Status != 0 || st.Headers != nil || st.Reuse):
 			return fmt.Errorf(`step %d: "send" is missing, or all but "at", "stream", "body", "closed" and "hang_up" is too much`, i+1)
 		case len(st.Send) == 0 && !open[st.Stream]:
 			return fmt.Errorf("step %d: no stream %q is open", i+1, st.Stream)
@@ -113,7 +133,7 @@ func (s *scenario) check() error {
 			return fmt.Errorf(`step %d: "hang_up" is for streams that are open`, i+1)
 		case st.Stream != "" && (open[st.Stream] || st.Reuse):
 			return fmt.Errorf("step %d: stream %q needs a name and a connection of its own", i+1, st.Stream)
-		case !st.From.IsValid():
+		case st.From == source{}:
 			return fmt.Errorf(`step %d: no "from"`, i+1)
 		case st.Status == 0:
 			return fmt.Errorf(`step %d: no "status"`, i+1)
