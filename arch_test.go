@@ -34,6 +34,7 @@ var arrows = map[string][]string{
 // knows its ways; only x/sys, the operating system, has more.
 var guests = map[string][]string{
 	"github.com/urfave/cli/v2":          {"ntrack/commands"},
+	"github.com/xrash/smetrics":         {"ntrack/commands"},
 	"github.com/olekukonko/tablewriter": {"ntrack/output"},
 	"github.com/jackpal/bencode-go":     {"ntrack/announce"},
 	"golang.org/x/term":                 {"ntrack/commands"},

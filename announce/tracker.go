@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"path"
 	"strconv"
 	"strings"
 )
@@ -86,6 +87,13 @@ func ParseTracker(s string) (Tracker, error) {
 	default:
 		if strings.HasPrefix(u.Path, "/ntrk/") {
 			return bad("ends after /ntrk/; give the key as an argument of its own")
+		}
+		// As the path of a classic tracker each of these would find nobody.
+		switch last := path.Base(u.Path); {
+		case strings.Contains(u.Path+"/", "/ntrk/") && !strings.HasPrefix(last, "announce"):
+			return bad("a native tracker is named by its host alone: nothing stands before /ntrk/, and no key after it")
+		case strings.HasPrefix(last, "scrape"):
+			return bad("is where a tracker is scraped; name the URL that ends in /announce")
 		}
 		t.classic = true
 	}

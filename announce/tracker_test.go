@@ -22,6 +22,8 @@ func TestParseTracker(t *testing.T) {
 		{"https://localhost/ntrk", "https://localhost:443/ntrk/", "localhost:443", false},
 		{"http://tracker.example:1/ntrk/", "http://tracker.example:1/ntrk/", "tracker.example:1", false},
 		{"http://tracker.example/announce", "http://tracker.example:80/announce", "tracker.example:80", true},
+		{"http://t.example:1/foo/ntrk/announce", "http://t.example:1/foo/ntrk/announce", "t.example:1", true},
+		{"http://t.example:1/foontrk/x", "http://t.example:1/foontrk/x", "t.example:1", true},
 		{"https://u:secret@tracker.example/x/announce.php?passkey=1#f", "https://u:xxxxx@tracker.example:443/x/announce.php?passkey=1", "tracker.example:443", true},
 	} {
 		got, err := ParseTracker(tt.in)
@@ -36,6 +38,8 @@ func TestParseTracker(t *testing.T) {
 	}
 	for in, says := range map[string]string{
 		"udp://tracker.example:80/announce": "UDP", "ws://x": "scheme", "http://": "no host", "host:0": "port", "host:65536": "port",
+		"http://host/foo/ntrk/": "before /ntrk/", "https://host/foo/ntrk": "before /ntrk/", "http://host//ntrk/KEY": "before /ntrk/",
+		"http://host/foo/ntrk/announce/KEY": "before /ntrk/", "http://host/x/scrape.php?a=b": "ends in /announce",
 		"host:": "port", "host:x": "port", "http://host/ntrk/KEY": "argument of its own", "http://host/?a=b": "query", "a b": "host", "%zz": "",
 	} {
 		if got, err := ParseTracker(in); err == nil || !strings.Contains(err.Error(), says) {

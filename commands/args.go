@@ -40,6 +40,9 @@ func (o option) takesValue() bool { _, is := o.flag.(*cli.BoolFlag); return !is 
 // arrange makes of what was typed what cli reads, and the line that it is, which is nil where no
 // command is to run.
 func arrange(app *cli.App, args []string) ([]string, *line, error) {
+	if len(args) > 1 && args[1] == "--" {
+		args = slices.Delete(slices.Clone(args), 1, 2)
+	}
 	if len(args) < 2 {
 		return args, nil, nil
 	}
@@ -50,16 +53,21 @@ func arrange(app *cli.App, args []string) ([]string, *line, error) {
 		return slices.DeleteFunc(slices.Clone(args), func(a string) bool { return a == "--" }), nil, nil
 	}
 	switch { // what people type all the same
-	case len(args) == 2 && (first == "version" || first == "help"):
-		return []string{program, "--" + first}, nil, nil
-	case first == "help":
-		return []string{program, args[2], "--help"}, nil, nil
+	case (first == "help" || isHelp(first)) && len(args) > 2:
+		first, args = args[2], []string{program, args[2], "--help"}
+	case first == "help" || isHelp(first):
+		return []string{program, "--help"}, nil, nil
+	case first == "--version" || first == "-v" || first == "version" && len(args) == 2:
+		return []string{program, "--version"}, nil, nil
 	}
 	cmd := app.Command(first)
 	if cmd == nil {
-		return args, nil, nil
+		return nil, nil, unknownCommand(app, args[1:])
 	}
 	l, err := parse(app, cmd, args[2:])
+	if err == nil && l != nil {
+		err = l.misplaced()
+	}
 	if err != nil || l == nil {
 		return []string{program, first, "--help"}, nil, err
 	}
@@ -97,6 +105,11 @@ func parse(app *cli.App, cmd *cli.Command, args []string) (*line, error) {
 			mistake = cmp.Or(mistake, err)
 			i += n
 		default:
+			if name := strings.TrimLeft(a, "\u2010\u2011\u2012\u2013\u2014\u2015\u2212-"); name != a {
+				if f := findFlag(cmd, "--"+name); f != nil {
+					mistake = cmp.Or(mistake, l.mistake("%q begins with another dash than --%s", announce.Clean(a), name))
+				}
+			}
 			if option && len(l.arguments) > 0 && l.gap == 0 {
 				l.gap = len(l.arguments)
 			}
@@ -113,7 +126,7 @@ func (l *line) addOption(app *cli.App, args []string) (words int, err error) {
 	typed, value, inOne := strings.Cut(args[0], "=")
 	flag := findFlag(l.cmd, typed)
 	if flag == nil {
-		return 0, l.mistake("there is no option %q", announce.Clean(typed))
+		return 0, l.unknownOption(app, args)
 	}
 	o := option{flag, typed, value}
 	switch {
@@ -160,7 +173,7 @@ func (l *line) option(name string) *option {
 func (l *line) given(name string) bool { return l.option(name) != nil }
 
 func (l *line) mistake(format string, args ...any) error {
-	return &usageError{l.cmd.Name, fmt.Sprintf(format, args...)}
+	return &usageError{command: l.cmd.Name, text: fmt.Sprintf(format, args...)}
 }
 
 // words are the command line as cli reads it: options first, each in one word.

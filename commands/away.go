@@ -29,6 +29,7 @@ type presence struct {
 	mu      sync.Mutex
 	server  *door.Server // the stand-in, once there is one
 	answers bool         // one tracker has answered
+	guessed bool         // nothing is to be said any more of what was meant, if that was no tracker
 	away    map[announce.Tracker]error
 }
 
@@ -85,11 +86,16 @@ func (p *presence) missing(t announce.Tracker) {
 		return
 	}
 	p.s.note("%s; trying again until it is back", brief(err))
+	if !p.guessed {
+		p.s.lines(p.client.line.guess())
+	}
+	p.guessed = true
 }
 
 // answered takes note of one that has not.
 func (p *presence) answered(t announce.Tracker) {
 	away := p.away[t] != nil
+	p.guessed = true
 	delete(p.away, t)
 	switch {
 	case !p.answers:

@@ -35,6 +35,13 @@ func (s Streams) note(format string, args ...any) {
 	fmt.Fprintf(s.Err, "ntrack: "+format+"\n", args...)
 }
 
+// lines notes each line of a text.
+func (s Streams) lines(text string) {
+	for line := range strings.Lines(text) {
+		s.note("%s", strings.TrimSuffix(line, "\n"))
+	}
+}
+
 // Interrupted is the cause of a context that a signal has ended.
 type Interrupted struct{ Signal syscall.Signal }
 
@@ -83,13 +90,17 @@ func interruptedBy(s syscall.Signal) func(error) bool {
 	return func(err error) bool { i, ok := errors.AsType[Interrupted](err); return ok && i.Signal == s }
 }
 
-// A usageError is the caller's mistake; Main adds where to read more.
+// A usageError is the caller's mistake. It says where to read more, unless it shows what to type.
 type usageError struct {
 	command string
 	text    string
+	shows   bool
 }
 
 func (e *usageError) Error() string {
+	if e.shows {
+		return e.text
+	}
 	return e.text + "; see `" + strings.Join(strings.Fields("ntrack "+e.command+" --help"), " ") + "`"
 }
 
@@ -98,7 +109,7 @@ func usage(c *cli.Context, format string, args ...any) error {
 	if name == c.App.Name { // the root command
 		name = ""
 	}
-	return &usageError{name, fmt.Sprintf(format, args...)}
+	return &usageError{command: name, text: fmt.Sprintf(format, args...)}
 }
 
 // typed is the key of [cli.App.Metadata] under which the [line] is.
@@ -126,7 +137,7 @@ func Main(ctx context.Context, args []string, s Streams) int {
 			continue
 		}
 		if _, quiet := errors.AsType[Interrupted](err); err != nil && e.code != 0 && !quiet {
-			s.note("%s", explain(err))
+			s.lines(explain(err, l))
 		}
 		return e.code
 	}
@@ -141,11 +152,19 @@ func brief(err error) string {
 	return err.Error()
 }
 
-// explain is the error and, where one is known, what to do next.
-func explain(err error) string {
+// explain is the error and, where one is known, what to do next, in one line or several. It is what
+// has become of l, which is nil where no command has run.
+func explain(err error, l *line) string {
 	text, hint := brief(err), ""
 	u, unreachable := errors.AsType[*announce.UnreachableError](err)
 	f, refused := errors.AsType[*announce.Failure](err)
+	guess := ""
+	if unreachable || is[*announce.ReplyError](err) || refused && f.Status == 404 {
+		guess = l.guess()
+	}
+	if guess != "" && guess != l.guessAlone() { // which is the more likely cause
+		return text + "\n" + guess
+	}
 	switch {
 	case refused:
 		switch {
@@ -189,6 +208,9 @@ func explain(err error) string {
 	if hint != "" {
 		text += "; " + hint
 	}
+	if guess != "" {
+		text += "\n" + guess
+	}
 	return text
 }
 
@@ -205,15 +227,11 @@ func newApp(s Streams) *cli.App {
 		Writer:               s.Out,
 		ErrWriter:            s.Err,
 		ExitErrHandler:       func(*cli.Context, error) {}, // or it would exit by itself
-		OnUsageError:         onUsageError,
 		Commands: []*cli.Command{
 			announceCommand(s), listCommand(s), watchCommand(s), serveCommand(s), completionCommand(s), manCommand(s),
 		},
 	}
 	app.Action = func(c *cli.Context) error {
-		if name := c.Args().First(); name != "" {
-			return usage(c, "there is no command %q: it is one of %s", name, strings.Join(commandNames(app), ", "))
-		}
 		app.Writer = s.Err // nothing was asked for, so this is no result
 		_ = cli.ShowAppHelp(c)
 		return usage(c, "a command is missing")
@@ -221,7 +239,6 @@ func newApp(s Streams) *cli.App {
 	app.CustomAppHelpTemplate = appHelp
 	for _, c := range app.Commands {
 		c.CustomHelpTemplate = commandHelp
-		c.OnUsageError = onUsageError
 		c.HideHelpCommand = true
 	}
 	return app
@@ -240,7 +257,8 @@ func description() string {
 	b.WriteString("A peer announces itself under a KEY to a tracker and gets the other peers\n" +
 		"of that KEY. TRACKER is host, host:port, or the announce URL of a BitTorrent\n" +
 		"tracker; it may be left out: --tracker, else $NTRACK_TRACKER, else\n" +
-		"localhost:6969, where `ntrack serve` listens.\n\n" +
+		"localhost:6969, where `ntrack serve` listens. A KEY alone that looks like a\n" +
+		"tracker or a port needs a -- in front of it.\n\n" +
 		"Exit codes:\n")
 	rows := slices.Clone(exitCodes)
 	slices.SortFunc(rows, func(a, b exitCode) int { return a.code - b.code })
@@ -250,14 +268,6 @@ func description() string {
 	b.WriteString("announce that runs a COMMAND ends with its exit code, 128+n where signal n has\n" +
 		"ended it.")
 	return b.String()
-}
-
-func onUsageError(c *cli.Context, err error, _ bool) error {
-	text := err.Error()
-	if name, ok := strings.CutPrefix(text, "flag provided but not defined: -"); ok {
-		return usage(c, "there is no option %q", "--"+strings.TrimPrefix(name, "-"))
-	}
-	return usage(c, "%s", text)
 }
 
 // version is the module's version and the revision it was built from.

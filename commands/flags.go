@@ -40,6 +40,7 @@ type client struct {
 	// names are the trackers' and the key's as they were given.
 	names  struct{ trackers, key string }
 	format output.Format
+	line   *line
 }
 
 // build reads the options and the arguments [TRACKER] [KEY].
@@ -48,6 +49,7 @@ func (o *client) build(c *cli.Context, s Streams) error {
 		return err
 	}
 	args := c.Args().Slice()
+	o.line = lineOf(c)
 	names, from, wanted := c.StringSlice("tracker"), "", "[TRACKER] KEY"
 	if !c.IsSet("tracker") {
 		names, from = strings.Split(os.Getenv("NTRACK_TRACKER"), ","), "$NTRACK_TRACKER: "
@@ -64,11 +66,11 @@ func (o *client) build(c *cli.Context, s Streams) error {
 		if c.IsSet("key-file") {
 			return usage(c, "too many arguments: they are %s", wanted) // without the secret that was read
 		}
-		return usage(c, "too many arguments at %q: they are %s", announce.Clean(args[2]), wanted)
+		return o.line.tooMany(fmt.Sprintf("too many arguments at %q: they are %s", announce.Clean(args[2]), wanted))
 	}
 	if len(args) == 2 {
 		if c.IsSet("tracker") {
-			return usage(c, "the tracker is given twice, as argument %q and by --tracker", announce.Clean(args[0]))
+			return o.line.tooMany("the tracker is given twice, as argument " + quote(args[0]) + " and by --tracker")
 		}
 		names, from, args = strings.Split(args[0], ","), "", args[1:]
 	}

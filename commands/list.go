@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"context"
 	"slices"
-	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -48,22 +47,13 @@ func (o *listOptions) run(c *cli.Context, s Streams) error {
 	}
 	if len(reply.Peers) == 0 && o.format == output.Table {
 		s.note("no peers under %s", o.key)
-		if c.NArg() == 1 && looksLikeTracker(o.key.String()) {
-			s.note("one argument is the KEY; for the index of a tracker: ntrack list -t %s", o.key)
-		}
+		s.lines(lineOf(c).guessAlone())
 	}
 	if err := output.WriteReply(s.Out, o.format, trackers, reply); err != nil {
 		return err
 	}
 	sampleNote(s, reply)
 	return nil
-}
-
-// looksLikeTracker says that a key was perhaps meant as a tracker's name.
-func looksLikeTracker(key string) bool {
-	t, err := announce.ParseTracker(key)
-	_, _, hasPort := strings.Cut(key, ":")
-	return err == nil && (hasPort || t.Loopback())
 }
 
 // A hiddenIndexError says that the tracker shows no index, which is the usual way.

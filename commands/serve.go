@@ -67,7 +67,14 @@ type serveOptions struct {
 
 func (o *serveOptions) build(c *cli.Context, s Streams) error {
 	if c.Args().Present() {
-		return usage(c, "serve takes no arguments, and %q is one; keys need no setting up", announce.Clean(c.Args().First()))
+		arg := c.Args().First()
+		if i := strings.LastIndexByte(arg, ':'); parsePort(arg[i+1:]) >= 0 && !strings.Contains(arg, "/") {
+			if i < 0 {
+				arg = "127.0.0.1:" + arg
+			}
+			return &usageError{shows: true, text: "serve takes no arguments; did you mean\n  ntrack serve --listen " + quote(arg)}
+		}
+		return usage(c, "serve takes no arguments, and %q is one; keys need no setting up", announce.Clean(arg))
 	}
 	o.listen, o.addrFile = c.StringSlice("listen"), c.String("addr-file")
 	for _, addr := range o.listen {

@@ -13,9 +13,9 @@ import (
 // typed runs a command line, in which · stands for a space inside a word.
 func typed(t *testing.T, line string) (code int, stdout, stderr string) {
 	t.Helper()
-	t.Setenv("NTRACK_TRACKER", "")
+	t.Setenv("NTRACK_TRACKER", "localhost:1") // where nothing listens
 	args := []string{"ntrack"}
-	for _, word := range strings.Fields(line) {
+	for word := range strings.SplitSeq(line, " ") {
 		if word = strings.ReplaceAll(word, "·", " "); word == "''" {
 			word = ""
 		}
@@ -57,27 +57,39 @@ func TestNumbers(t *testing.T) {
 		{"announce k --port --5", `--port "--5": a number is wanted`},
 		{"announce k --port=", `--port "": a number is wanted`},
 		{"announce k --port ''", `--port "": a number is wanted`},
-		{"announce k --port 065536", "--port 65536: 1 to 65535 (to look without joining use `ntrack list`)"},
-		{"announce k --port -010", "--port -10: 1 to 65535 (to look without joining use `ntrack list`)"},
-		{"announce k --port 99999999999999999999", "--port 99999999999999999999: the number is too large"},
+		{"announce k --port 065536",
+			"--port 65536: 1 to 65535 (to look without joining use `ntrack list`)"},
+		{"announce k --port -010",
+			"--port -10: 1 to 65535 (to look without joining use `ntrack list`)"},
+		{"announce k --port 99999999999999999999",
+			"--port 99999999999999999999: the number is too large"},
+
 		{"announce k --port 127.0.0.1:4000", `--port "127.0.0.1:4000": a number is wanted; it is the port alone: --port 4000`},
+
 		{"announce k --port :04000", `--port ":04000": a number is wanted; it is the port alone: --port 4000`},
+
 		{"announce k --port [::1]:4000", `--port "[::1]:4000": a number is wanted; it is the port alone: --port 4000`},
+
 		{"announce k --port 4000/tcp", `--port "4000/tcp": a number is wanted; it is the port alone: --port 4000`},
+
 		{"announce k --port 8000:4000/udp", `--port "8000:4000/udp": a number is wanted; it is the port alone: --port 4000`},
 		{"announce k --numwant 0x10", `--numwant "0x10": a number is wanted`},
 		{"announce k --numwant 0x10:5", `--numwant "0x10:5": a number is wanted`},
 		{"announce k --from 0x10", `--from "0x10": [IP:]PORT, such as :4000 or [2001:db8::1]:4000`},
 		{"announce k --from +16", `--from "+16": [IP:]PORT, such as :4000 or [2001:db8::1]:4000`},
+
 		{"announce k --from 127.0.0.1:1_0", `--from "127.0.0.1:1_0": [IP:]PORT, such as :4000 or [2001:db8::1]:4000`},
 		{"announce k --timeout 10", `--timeout "10": a duration such as 10s is wanted`},
 		{"announce k --timeout 5min", `--timeout "5min": a duration such as 5m is wanted`},
+
 		{"announce k --timeout 90·seconds", `--timeout "90 seconds": a duration such as 90s is wanted`},
 		{"announce k --timeout +5s", `--timeout "+5s": a duration such as 10s or 5m is wanted`},
 		{"announce k --timeout 0x10s", `--timeout "0x10s": a duration such as 10s or 5m is wanted`},
 		{"announce k --timeout 1_0s", `--timeout "1_0s": a duration such as 10s or 5m is wanted`},
 		{"announce k --timeout 1d", `--timeout "1d": a duration such as 10s or 5m is wanted`},
+
 		{"announce k --port 1 --ready 0x1s -- true", `--ready "0x1s": a duration such as 30s, udp or none`},
+
 		{"announce k --port 1 --ready +1s -- true", `--ready "+1s": a duration such as 30s, udp or none`},
 		{"announce k --stay=yes", `--stay "yes": no value is wanted, or true or false`},
 		{"watch k --min 0x2", `--min "0x2": a number is wanted`},
@@ -90,11 +102,13 @@ func TestNumbers(t *testing.T) {
 		{"serve --max-peers-per-key 0b1", `--max-peers-per-key "0b1": a number is wanted`},
 		{"serve --max-per-addr 0200000", "--max-per-addr 200000: 65535 at most, or 0 for no limit"},
 		{"serve --max-conns 0o7", `--max-conns "0o7": a number is wanted`},
+
 		{"serve --listen 127.0.0.1:0x10", `--listen "127.0.0.1:0x10": [HOST]:PORT, such as :6969 or 127.0.0.1:0`},
 		{"serve --listen :+5", `--listen ":+5": [HOST]:PORT, such as :6969 or 127.0.0.1:0`},
 		{"serve --listen :http", `--listen ":http": [HOST]:PORT, such as :6969 or 127.0.0.1:0`},
 		{"serve --listen :70000", `--listen ":70000": [HOST]:PORT, such as :6969 or 127.0.0.1:0`},
 		{"serve --interval 60", `--interval "60": a duration such as 60s is wanted`},
+
 		{"serve --idle-timeout +2m", `--idle-timeout "+2m": a duration such as 10s or 5m is wanted`},
 		{"serve --request-timeout 5", `--request-timeout "5": a duration such as 5s is wanted`},
 	} {
@@ -165,5 +179,233 @@ func TestHelpInSpiteOfMistakes(t *testing.T) {
 		if code, stdout, stderr := typed(t, line); code != 0 || !strings.Contains(stdout, "Usage: ntrack ") || stderr != "" {
 			t.Errorf("ntrack %s: exit code %d\n%s%s", line, code, stdout, stderr)
 		}
+	}
+}
+
+// Where a KEY is alone and looks like something else, the command that was meant is shown.
+func TestForgottenKey(t *testing.T) {
+	for _, tt := range []struct{ line, looks, meant, literal string }{
+		// A tracker.
+		{"announce localhost:6969 --port 4000", "localhost:6969 looks like a tracker",
+			"announce localhost:6969 KEY --port 4000", "announce --port 4000 -- localhost:6969"},
+		{"announce localhost",
+			"localhost looks like a tracker", "announce localhost KEY", "announce -- localhost"},
+		{"announce LocalHost --stay",
+			"LocalHost looks like a tracker", "announce LocalHost KEY --stay", "announce --stay -- LocalHost"},
+		{"announce 127.0.0.1 --port 1",
+			"127.0.0.1 looks like a tracker", "announce 127.0.0.1 KEY --port 1", "announce --port 1 -- 127.0.0.1"},
+		{"watch ::1", "::1 looks like a tracker", "watch ::1 KEY", "watch -- ::1"},
+		{"watch [::1]:6969",
+			"'[::1]:6969' looks like a tracker", "watch '[::1]:6969' KEY", "watch -- '[::1]:6969'"},
+		{"watch tracker.example:80 --min 2", "tracker.example:80 looks like a tracker",
+			"watch tracker.example:80 KEY --min 2", "watch --min 2 -- tracker.example:80"},
+		{"announce tracker:6969",
+			"tracker:6969 looks like a tracker", "announce tracker:6969 KEY", "announce -- tracker:6969"},
+		{"announce lobby:4000 --port 4000", "lobby:4000 looks like a tracker",
+			"announce lobby:4000 KEY --port 4000", "announce --port 4000 -- lobby:4000"},
+		{"announce a:1,b:2 --leave --port 04000", "a:1,b:2 looks like a tracker",
+			"announce a:1,b:2 KEY --leave --port 4000", "announce --leave --port 4000 -- a:1,b:2"},
+		{"list localhost:6969", "localhost:6969 looks like a tracker",
+			"list localhost:6969 KEY, or ntrack list -t localhost:6969", "list -- localhost:6969"},
+		{"list lobby:4000 -q",
+			"lobby:4000 looks like a tracker", "list lobby:4000 KEY -q, or ntrack list -t lobby:4000", "list -q -- lobby:4000"},
+		{"list http://T:8000/announce", "http://T:8000/announce looks like a tracker",
+			"list http://T:8000/announce KEY, or ntrack list -t http://T:8000/announce", "list -- http://T:8000/announce"},
+		{"announce http://T/x/announce.php?passkey=1 --port=1",
+			"'http://T/x/announce.php?passkey=1' looks like a tracker",
+			"announce 'http://T/x/announce.php?passkey=1' KEY --port 1", "announce --port 1 -- 'http://T/x/announce.php?passkey=1'"},
+		{"watch https://T/",
+			"https://T/ looks like a tracker", "watch https://T KEY", "watch -- https://T/"},
+		{"watch http://localhost:6969/ntrk/", "http://localhost:6969/ntrk/ looks like a tracker",
+			"watch localhost:6969 KEY", "watch -- http://localhost:6969/ntrk/"},
+		{"list udp://T:1/announce", "udp://T:1/announce looks like a tracker",
+			"list udp://T:1/announce KEY, or ntrack list -t udp://T:1/announce", "list -- udp://T:1/announce"},
+
+		// A password is not shown again.
+		{"watch http://u:secret@T:8000/announce", "http://...@T:8000/announce looks like a tracker",
+			"watch http://...@T:8000/announce KEY", "watch -- http://...@T:8000/announce"},
+		{"watch u:sec/ret@T:8000",
+			"...@T:8000 looks like a tracker", "watch http://...@T:8000 KEY", "watch -- ...@T:8000"},
+		{"watch http://u:secret@T:8000/ntrk/lobby",
+			"http://...@T:8000/ntrk/lobby looks like the URL of a KEY",
+			"watch http://...@T:8000 lobby", "watch -- http://...@T:8000/ntrk/lobby"},
+
+		// A URL of ours.
+		{"announce http://localhost:6969/ntrk/lobby",
+			"http://localhost:6969/ntrk/lobby looks like the URL of a KEY",
+			"announce localhost:6969 lobby", "announce -- http://localhost:6969/ntrk/lobby"},
+		{"announce localhost:6969/ntrk/lobby --stay",
+			"localhost:6969/ntrk/lobby looks like the URL of a KEY",
+			"announce localhost:6969 lobby --stay", "announce --stay -- localhost:6969/ntrk/lobby"},
+		{"list localhost/lobby",
+			"localhost/lobby looks like the URL of a KEY", "list localhost lobby", "list -- localhost/lobby"},
+		{"list http:/T/ntrk/lobby",
+			"http:/T/ntrk/lobby looks like the URL of a KEY", "list T lobby", "list -- http:/T/ntrk/lobby"},
+		{"list HTTPS://T/foo/ntrk/lobby", "HTTPS://T/foo/ntrk/lobby looks like the URL of a KEY",
+			"list https://T lobby", "list -- HTTPS://T/foo/ntrk/lobby"},
+
+		{"list http://T/ntrk/it's%2Fa%20room", `'http://T/ntrk/it'\''s%2Fa%20room' looks like the URL of a KEY`,
+			`list T 'it'\''s/a room'`, `list -- 'http://T/ntrk/it'\''s%2Fa%20room'`},
+		{"announce http://T:1/ntrk/chat?port=4000&format=json",
+			"'http://T:1/ntrk/chat?port=4000&format=json' looks like the URL of a KEY",
+			"announce T:1 chat --port 4000", "announce -- 'http://T:1/ntrk/chat?port=4000&format=json'"},
+		{"announce http://T:1/ntrk/chat?port=4000 --port 1",
+			"'http://T:1/ntrk/chat?port=4000' looks like the URL of a KEY",
+			"announce T:1 chat --port 1", "announce --port 1 -- 'http://T:1/ntrk/chat?port=4000'"},
+
+		// A port.
+		{"announce 4000", "4000 looks like a port", "announce KEY --port 4000", "announce -- 4000"},
+		{"announce 65535 --stay -q",
+			"65535 looks like a port", "announce KEY --stay -q --port 65535", "announce --stay -q -- 65535"},
+		{"watch 4000", "4000 looks like a port", "watch KEY --port 4000", "watch -- 4000"},
+		{"list 4000", "4000 looks like a port", "list KEY", "list -- 4000"},
+		{"announce lobby:4000",
+			"lobby:4000 looks like a KEY and a port", "announce lobby --port 4000", "announce -- lobby:4000"},
+		{"watch lobby:4000 -o json",
+			"lobby:4000 looks like a KEY and a port", "watch lobby -o json --port 4000", "watch -o json -- lobby:4000"},
+
+		// A command to run is named, and what it is given is not.
+		{"announce localhost:1 --port 4000 -- server --password x",
+			"localhost:1 looks like a tracker",
+			"announce localhost:1 KEY --port 4000 -- server ...", "announce --port 4000 -- localhost:1 -- server ..."},
+		{"announce --port 1 localhost:1 -- my·server", "localhost:1 looks like a tracker",
+			"announce localhost:1 KEY --port 1 -- 'my server'", "announce --port 1 -- localhost:1 -- 'my server'"},
+		{"watch help", "help looks like a question", "watch --help", "watch -- help"},
+	} {
+		refuses(t, tt.line, "one argument is the KEY, and "+tt.looks+"; try", "  ntrack "+tt.meant, "or, if it is the KEY: ntrack "+tt.literal)
+	}
+
+	// These are KEYs. Nothing listens where they lead.
+	for _, line := range []string{
+		"announce -- localhost:1", "announce --port 1 -- 4000", "announce 4000 --port 4000", "announce 4000 --from :4000",
+		"announce -t localhost:1 localhost:6969", "announce localhost:1 4000", "watch -t localhost:1 4000",
+		"watch 65536", "watch 0", "watch lobby:0", "watch a:b", "watch chat/room·1", "watch chat/1:2", "watch com.example:x", "watch lobby.v2",
+		"watch 1.2.3", "watch ntrk/lobby", "watch urn:btih:00112233445566778899aabbccddeeff00112233", "watch mailto:me@home", "watch me@home:1",
+		"watch myapp://room", "watch a,b", "watch 1,2", "watch help -q", "watch ☕:1", "watch 0x10",
+	} {
+		if code, _, stderr := typed(t, line); code != 3 {
+			t.Errorf("ntrack %s: exit code %d, %s", line, code, stderr)
+		}
+	}
+}
+
+// What was probably meant by an option or a command that there is not.
+func TestDidYouMean(t *testing.T) {
+	for _, tt := range []struct{ line, note string }{
+		{"announce k --prot 4000", "announce has no option --prot; did you mean --port?"},
+		{"announce k -p 4000", "announce has no option -p; did you mean --port 4000?"},
+		{"announce k -p", "announce has no option -p; did you mean --port PORT?"},
+		{"announce k -p=4000", "announce has no option -p; did you mean --port 4000?"},
+		{"announce k --PORT 4000", "announce has no option --PORT; did you mean --port?"},
+		{"announce k --port4000", "announce has no option --port4000; did you mean --port 4000?"},
+		{"announce k -port:4000", "announce has no option -port:4000; did you mean --port 4000?"},
+		{"announce k --pot 4000", "announce has no option --pot; did you mean --port?"},
+		{"announce k --token swordfish",
+			"announce has no option --token; did you mean --token-file FILE?"},
+		{"announce k --token=swordfish",
+			"announce has no option --token; did you mean --token-file FILE?"},
+		{"announce --key k", "announce has no option --key; did you mean --key-file FILE?"},
+		{"announce k --keyfile k", "announce has no option --keyfile; did you mean --key-file?"},
+		{"announce k --num 3", "announce has no option --num; did you mean --numwant?"},
+		{"announce k -n 3", "announce has no option -n; did you mean --numwant 3?"},
+		{"announce k --daemon", "announce has no option --daemon; did you mean --stay?"},
+		{"announce k --remove --port 1", "announce has no option --remove; did you mean --leave?"},
+		{"announce k --ip 192.0.2.1",
+			"announce has no option --ip; did you mean --from [IP:]PORT?"},
+		{"announce k --server T", "announce has no option --server; did you mean --tracker T?"},
+		{"announce k --url http://u:secret@T/",
+			"announce has no option --url; did you mean --tracker http://...@T/?"},
+		{"announce k --exec true",
+			"announce has no option --exec; a COMMAND comes after the KEY and `--`"},
+		{"announce k --min 3", "announce has no option --min; watch has it"},
+		{"announce k --listen :1", "announce has no option --listen; serve has it"},
+		{"announce k --insecure", "announce has no option --insecure; did you mean --ca FILE?"},
+		{"list --json", "list has no option --json; did you mean -o json?"},
+		{"list -json", "list has no option -json; did you mean -o json?"},
+		{"list k --format xml", "list has no option --format; did you mean -o xml?"},
+		{"list k --format", "list has no option --format; did you mean -o FORM?"},
+		{"list k --outptu json", "list has no option --outptu; did you mean --output?"},
+		{"list k -ojson", "list has no option -ojson; did you mean -o json?"},
+		{"list k -qo json", "list has no option -qo; did you mean -q -o?"},
+		{"list k -O json", "list has no option -O; did you mean -o?"},
+		{"list k --port 4000",
+			"list has no option --port; it only looks; to join there are announce and watch"},
+		{"list k --numwant 3", "list has no option --numwant; announce has it"},
+		{"list k --serve", "list has no option --serve; announce and watch have it"},
+		{"list k --follow", "list has no option --follow; did you mean ntrack watch?"},
+		{"list --version", "list has no option --version; did you mean ntrack --version?"},
+		{"watch k --exect", "watch has no option --exect; did you mean --exec?"},
+		{"watch k --wait 3", "watch has no option --wait; did you mean --min 3?"},
+		{"watch k --duration 3s --min 1", "watch has no option --duration; did you mean --for 3s?"},
+		{"watch k -c a·b", "watch has no option -c; did you mean --exec 'a b'?"},
+		{"watch k --stay", "watch has no option --stay; announce has it"},
+		{"serve --port 4000", "serve has no option --port; did you mean --listen 127.0.0.1:4000?"},
+		{"serve -p", "serve has no option -p; did you mean --listen 127.0.0.1:PORT?"},
+		{"serve --bind :1", "serve has no option --bind; did you mean --listen :1?"},
+		{"serve --host 0.0.0.0", "serve has no option --host; did you mean --listen 0.0.0.0:6969?"},
+		{"serve --token x", "serve has no option --token; did you mean --token-file FILE?"},
+		{"serve --rate 5", "serve has no option --rate; did you mean --max-rate?"},
+		{"serve --timeout 5s", "serve has no option --timeout; announce, list and watch have it"},
+		{"announce lobby --port 4000 sh -c true",
+			"announce has no option -c; a COMMAND comes after `--`, with its options:\n  ntrack announce lobby --port 4000 -- sh ..."},
+		{"announce T:1 lobby --port 4000 x --token y",
+			"announce has no option --token; a COMMAND comes after `--`, with its options:\n  ntrack announce T:1 lobby --port 4000 -- x ..."},
+
+		{"join lobby --port 4000",
+			"there is no command \"join\"; did you mean\n  ntrack announce lobby --port 4000"},
+		{"join \x1b[31m", "there is no command \"join\"; did you mean\n  ntrack announce '?[31m'"},
+		{"leave T lobby --port 4000",
+			"there is no command \"leave\"; did you mean\n  ntrack announce T lobby --port 4000 --leave"},
+		{"ls", "there is no command \"ls\"; did you mean\n  ntrack list"},
+		{"Announce my·room -t http://u:secret@T/ -- a b c",
+			"there is no command \"Announce\"; did you mean\n  ntrack announce 'my room' -t http://...@T/ -- a ..."},
+		{"annouce --token x k",
+			"there is no command \"annouce\"; did you mean\n  ntrack announce --token ... k"},
+		{"lsit --token=x", "there is no command \"lsit\"; did you mean\n  ntrack list --token=..."},
+		{"wacth k", "there is no command \"wacth\"; did you mean\n  ntrack watch k"},
+		{"server --index", "there is no command \"server\"; did you mean\n  ntrack serve --index"},
+		{"hlep", "there is no command \"hlep\"; did you mean\n  ntrack --help"},
+		{"help hlep", "there is no command \"hlep\"; did you mean\n  ntrack --help"},
+		{"--hepl", "there is no option --hepl; did you mean\n  ntrack --help"},
+		{"-V", "there is no option -V; did you mean\n  ntrack --version"},
+		{"--list", "there is no option --list; did you mean\n  ntrack list"},
+		{"--tracker X list",
+			"options stand after the command; did you mean\n  ntrack list --tracker X"},
+		{"-t X --json list k",
+			"options stand after the command; did you mean\n  ntrack list -t X --json k"},
+		{"--port 4000 lobby",
+			"options stand after a command; did you mean\n  ntrack announce --port 4000 lobby"},
+		{"--listen=:1", "options stand after a command; did you mean\n  ntrack serve --listen=:1"},
+		{"localhost:1 list lobby",
+			"there is no command \"localhost:1\"; did you mean\n  ntrack list localhost:1 lobby"},
+
+		{"serve 4000",
+			"serve takes no arguments; did you mean\n  ntrack serve --listen 127.0.0.1:4000"},
+		{"serve :4000", "serve takes no arguments; did you mean\n  ntrack serve --listen :4000"},
+		{"serve 0.0.0.0:4000 --index",
+			"serve takes no arguments; did you mean\n  ntrack serve --listen 0.0.0.0:4000"},
+
+		// Nothing is near.
+		{"announce k --frobnicate",
+			"announce has no option --frobnicate; see `ntrack announce --help`"},
+		{"announce k --verbose", "announce has no option --verbose; see `ntrack announce --help`"},
+		{"announce -x7Fq",
+			"announce has no option -x7Fq; a KEY that begins with - comes after `--`; see `ntrack announce --help`"},
+		{"announce k —port 4000",
+			"\"—port\" begins with another dash than --port; see `ntrack announce --help`"},
+		{"frobnicate",
+			"there is no command \"frobnicate\": it is one of announce, list, watch, serve, completion, man; see `ntrack --help`"},
+		{"lobby --port 4000",
+			"there is no command \"lobby\": it is one of announce, list, watch, serve, completion, man; see `ntrack --help`"},
+		{"--frobnicate", "there is no option --frobnicate; see `ntrack --help`"},
+		{"announce k --\x1b[31m", "announce has no option --?[31m; see `ntrack announce --help`"},
+		{"\x1b[31m",
+			"there is no command \"?[31m\": it is one of announce, list, watch, serve, completion, man; see `ntrack --help`"},
+		{"announce \ufefflobby",
+			"the KEY begins with a byte order mark; --key-file FILE reads one without; see `ntrack announce --help`"},
+		{"announce lobby\r",
+			"the KEY ends in the end of a line; --key-file FILE reads one without; see `ntrack announce --help`"},
+	} {
+		refuses(t, tt.line, strings.Split(tt.note, "\n")...)
 	}
 }

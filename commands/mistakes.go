@@ -1,0 +1,310 @@
+package commands
+
+import (
+	"fmt"
+	"net/netip"
+	"net/url"
+	"os/exec"
+	"regexp"
+	"slices"
+	"strings"
+	"unicode"
+
+	"ntrack/announce"
+)
+
+// This is for command lines that are well formed and mean, most likely, something else: a KEY that
+// was forgotten, arguments that were swapped. What is certain enough is refused before anything is
+// sent; the rest is said when the tracker cannot be reached.
+
+// takesKey says that the arguments of the command are [TRACKER] KEY.
+func (l *line) takesKey() bool { return l.hasFlag("key-file") }
+
+func (l *line) hasFlag(name string) bool { return findFlag(l.cmd, "--"+name) != nil }
+
+// hasPort says that the line says where the user's program is reached.
+func (l *line) hasPort() bool { return l.given("port") || l.given("from") }
+
+// misplaced refuses an argument that stands where a KEY does and looks like something else.
+func (l *line) misplaced() error {
+	if l.meant || !l.takesKey() || l.given("key-file") || len(l.arguments) == 0 {
+		return nil
+	}
+	key := l.arguments[len(l.arguments)-1]
+	switch {
+	case strings.HasPrefix(key, "\ufeff"):
+		return l.mistake("the KEY begins with a byte order mark; --key-file FILE reads one without")
+	case strings.TrimRight(key, "\r\n") != key && strings.TrimRight(key, "\r\n") != "":
+		return l.mistake("the KEY ends in the end of a line; --key-file FILE reads one without")
+	case len(l.arguments) > 1 || l.given("tracker"):
+		return nil
+	}
+	like := looksLike(key)
+	what, meant := "", ""
+	switch {
+	case key == "help" && len(l.options) == 0 && l.command == nil:
+		what, meant = "a question", "ntrack "+l.cmd.Name+" --help"
+	case like == nil, like.tracker == "" && l.hasPort():
+		return nil
+	case like.tracker == "":
+		what, meant = "a port", l.show([]string{"KEY"}, like.port)
+	case like.vague && l.hasFlag("port") && !l.hasPort():
+		what, meant = "a KEY and a port", l.show([]string{like.key}, like.port)
+	case like.key != "" && !like.vague:
+		what, meant = "the URL of a KEY", l.show([]string{like.tracker, like.key}, like.port)
+	default:
+		what, meant = "a tracker", l.showTracker(like.tracker)
+	}
+	text := fmt.Sprintf("one argument is the KEY, and %s looks like %s; try\n  %s\nor, if it is the KEY: %s",
+		quote(key), what, meant, l.showMeant())
+	return &usageError{text: text, shows: true}
+}
+
+// A likeness is what an argument looks like, other than a KEY: a tracker, a key at a tracker, a
+// port alone.
+type likeness struct {
+	tracker, key, port string
+	vague              bool // tracker is key:port, and may be either
+}
+
+var (
+	urlLike  = regexp.MustCompile(`(?i)^(https?|udp|wss?|tcp):/+(.*)$`)
+	hostLike = regexp.MustCompile(`^([^@/\s]*:[^@\s]*@)?(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+)(?::([0-9]+))?([/?].*)?$`)
+	domain   = regexp.MustCompile(`^([A-Za-z0-9-]+\.)+[A-Za-z]{2,}$`)
+	keyPath  = regexp.MustCompile(`^(?:.*?/)?ntrk(?:/(.*))?$`)
+)
+
+// looksLike is nil for what looks like nothing but a KEY.
+func looksLike(arg string) *likeness {
+	if parsePort(arg) > 0 {
+		return &likeness{port: arg}
+	}
+	if a, err := netip.ParseAddr(arg); err == nil && (a.Is6() || a.Is4()) {
+		return &likeness{tracker: arg}
+	}
+	if names := strings.Split(arg, ","); len(names) > 1 && !slices.ContainsFunc(names, func(n string) bool {
+		like := looksLike(strings.TrimSpace(n))
+		return like == nil || like.tracker == ""
+	}) {
+		return &likeness{tracker: arg}
+	}
+	scheme, rest := "", arg
+	if m := urlLike.FindStringSubmatch(arg); m != nil {
+		scheme, rest = strings.ToLower(m[1]), m[2]
+	}
+	m := hostLike.FindStringSubmatch(rest)
+	switch {
+	case scheme == "" && (m == nil || m[3] == "" && !isLocal(m[2]) || m[3] != "" && parsePort(m[3]) < 1):
+		return nil
+	case m == nil, scheme != "" && !strings.HasPrefix(scheme, "http"):
+		return &likeness{tracker: arg}
+	}
+	at, port, path := strings.TrimSuffix(rest, m[4]), m[3], strings.TrimLeft(m[4], "/")
+	if scheme == "https" || m[1] != "" {
+		at = strings.TrimSuffix(scheme+"://", "://") + "://" + at
+		if scheme == "" {
+			at = "http" + at
+		}
+	}
+	if path == "" {
+		label := scheme == "" && m[1] == "" && !strings.ContainsAny(m[2], ".[") && !isLocal(m[2])
+		if label && port != "6969" {
+			return &likeness{tracker: at, key: m[2], port: port, vague: true}
+		}
+		return &likeness{tracker: at}
+	}
+	path, query, _ := strings.Cut(path, "?")
+	last := path[strings.LastIndexByte(path, '/')+1:]
+	found := keyPath.FindStringSubmatch(path)
+	if found == nil && (path == "" || strings.HasPrefix(last, "announce") || strings.HasPrefix(last, "scrape")) {
+		return &likeness{tracker: arg}
+	}
+	if found != nil {
+		path = found[1]
+	}
+	key, err := url.PathUnescape(path)
+	if err != nil {
+		key = path
+	}
+	like := &likeness{tracker: at, key: key}
+	if q, err := url.ParseQuery(query); err == nil && parsePort(q.Get("port")) > 0 {
+		like.port = q.Get("port")
+	}
+	return like
+}
+
+func isLocal(host string) bool {
+	_, err := netip.ParseAddr(strings.Trim(host, "[]"))
+	return err == nil || strings.EqualFold(host, "localhost")
+}
+
+// guess says, once the tracker could not be reached, what was meant if that was no tracker: two
+// lines, or none.
+func (l *line) guess() string {
+	if l == nil || l.meant || !l.takesKey() {
+		return ""
+	}
+	if alone := l.guessAlone(); alone != "" {
+		return alone
+	}
+	why, show := "of two arguments the first is the TRACKER; did you mean", ""
+	switch args := l.arguments; {
+	case len(args) == 1 && l.given("key-file") && !l.given("tracker"):
+		if looksLike(args[0]) != nil {
+			return ""
+		}
+		why, show = "with --key-file an argument is the TRACKER; did you mean", l.show(nil, "")
+		if l.runs(args[0]) {
+			show = l.showCommand(nil, args)
+		}
+	case len(args) == 2 && looksLike(args[0]) == nil:
+		show = l.regroup(args)
+	}
+	if show == "" {
+		return ""
+	}
+	return why + "\n  " + show
+}
+
+// guessAlone is the guess where a KEY is alone and could be the domain name of a tracker. Keys have
+// such names, too: this is no mistake yet.
+func (l *line) guessAlone() string {
+	if len(l.arguments) != 1 || l.given("key-file") || l.given("tracker") ||
+		!domain.MatchString(l.arguments[0]) {
+		return ""
+	}
+	return "one argument is the KEY; did you mean\n  " + l.showTracker(l.arguments[0])
+}
+
+// tooMany is the error of a line with more arguments than [TRACKER] KEY, or a tracker by --tracker
+// as well.
+func (l *line) tooMany(why string) error {
+	e := &usageError{command: l.cmd.Name, text: why}
+	if !l.given("key-file") {
+		if show := l.regroup(l.arguments); show != "" {
+			e.text, e.shows = why+"; did you mean\n  "+show, true
+		}
+	}
+	return e
+}
+
+// regroup shows what two arguments or more come to when they are taken otherwise.
+func (l *line) regroup(args []string) string {
+	n := len(args)
+	first, last := looksLike(args[0]), looksLike(args[n-1])
+	isPort := last != nil && last.tracker == ""
+	room := 2 // for arguments
+	if l.given("tracker") {
+		room = 1
+	}
+	switch {
+	case n == 2 && room == 2 && last != nil && last.tracker != "":
+		return l.show([]string{args[1], args[0]}, "")
+	case n == room+1 && isPort && !l.hasPort(), n == 2 && isPort && !l.hasPort() && first == nil:
+		return l.show(args[:n-1], last.port)
+	case n == 2 && (args[1] == "true" || args[1] == "false") && l.gap == 1: // --stay true
+		return l.show(args[:1], "")
+	case l.gap > 0 && l.gap <= room && l.runs(args[l.gap]):
+		return l.showCommand(args[:l.gap], args[l.gap:])
+	case n == 2 && l.runs(args[1]):
+		return l.showCommand(args[:1], args[1:])
+	case n == 3 && room == 2 && isLocal(args[0]) && parsePort(args[1]) > 0:
+		return l.show([]string{args[0] + ":" + args[1], args[2]}, "")
+	case first != nil && first.tracker != "" && room == 2:
+		return l.show([]string{args[0], strings.Join(args[1:], " ")}, "")
+	case slices.ContainsFunc(args, func(a string) bool { return strings.Contains(a, ".") || looksLike(a) != nil }):
+		return ""
+	}
+	return l.show([]string{strings.Join(args, " ")}, "")
+}
+
+// runs says that a word is probably the command that announce was to run.
+func (l *line) runs(word string) bool {
+	if l.cmd.Name != "announce" || l.command != nil || !l.hasPort() {
+		return false
+	}
+	_, err := exec.LookPath(word)
+	return err == nil || l.gap > 0
+}
+
+// show is the line with other arguments, and with a port if it takes one and has none.
+func (l *line) show(arguments []string, port string) string {
+	words := []string{"ntrack", l.cmd.Name}
+	for _, a := range arguments {
+		words = append(words, quote(a))
+	}
+	words = append(words, l.showOptions()...)
+	if port != "" && l.hasFlag("port") && !l.hasPort() {
+		words = append(words, "--port", port)
+	}
+	return strings.Join(append(words, showCommand(l.command)...), " ")
+}
+
+// showTracker shows where a tracker is named. Of one list has an index, without a KEY.
+func (l *line) showTracker(name string) string {
+	show := l.show([]string{name, "KEY"}, "")
+	if l.cmd.Name == "list" {
+		show += ", or ntrack list -t " + quote(name)
+	}
+	return show
+}
+
+// showCommand is show with a command to run.
+func (l *line) showCommand(arguments, command []string) string {
+	changed := *l
+	changed.command = command
+	return changed.show(arguments, "")
+}
+
+// showMeant is the line in the form that takes every argument as it stands.
+func (l *line) showMeant() string {
+	words := append([]string{"ntrack", l.cmd.Name}, l.showOptions()...)
+	words = append(words, "--")
+	for _, a := range l.arguments {
+		words = append(words, quote(a))
+	}
+	return strings.Join(append(words, showCommand(l.command)...), " ")
+}
+
+func (l *line) showOptions() []string {
+	var words []string
+	for _, o := range l.options {
+		switch {
+		case o.takesValue():
+			words = append(words, o.typed, quote(o.value))
+		case o.value == "true":
+			words = append(words, o.typed)
+		default:
+			words = append(words, o.typed+"="+quote(o.value))
+		}
+	}
+	return words
+}
+
+// showCommand leaves out what a command is given: that may be a secret, and is long.
+func showCommand(command []string) []string {
+	switch len(command) {
+	case 0:
+		return nil
+	case 1:
+		return []string{"--", quote(command[0])}
+	}
+	return []string{"--", quote(command[0]), "..."}
+}
+
+var (
+	plainWord = regexp.MustCompile(`^[A-Za-z0-9_@%+=:,./-]+$`)
+	userInfo  = regexp.MustCompile(`^((?:[A-Za-z]+:/+)?)[^/@]*:[^@]*@`)
+)
+
+// quote is a word as a shell takes it, fit to print and without a password that it may have.
+func quote(word string) string {
+	word = userInfo.ReplaceAllString(word, "$1...@")
+	if strings.ContainsFunc(word, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		word = announce.Clean(word)
+	}
+	if plainWord.MatchString(word) {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+}

@@ -1,0 +1,243 @@
+package commands
+
+import (
+	"cmp"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+	"github.com/xrash/smetrics"
+
+	"ntrack/announce"
+)
+
+// What is here, and what other programs or habit call it. In braces is what the value of an option
+// becomes, or what stands for it.
+var (
+	commandsMeant = map[string]string{
+		"announce":         "join add register publish advertise",
+		"announce --leave": "leave part remove unregister deregister unannounce",
+		"list":             "ls peers show get find lookup query look scrape index keys",
+		"serve":            "server tracker start run listen",
+		"watch":            "follow tail monitor wait gather barrier subscribe",
+		"completion":       "complete",
+		"man":              "manual",
+	}
+	optionsMeant = map[string]map[string]string{
+		"": {
+			"--port {PORT}":       "p",
+			"--numwant {N}":       "n count limit max",
+			"--from [IP:]PORT":    "ip addr address bind",
+			"--stay":              "daemon d background keep forever follow",
+			"--leave":             "remove delete stop quit",
+			"--ready udp":         "udp",
+			"--tracker {TRACKER}": "url server host u",
+			"--token-file FILE":   "token password",
+			"--key-file FILE":     "key k",
+			"--ca FILE":           "cert cacert cafile insecure tls",
+			"--quiet":             "silent s",
+			"-o json":             "json j",
+			"-o text":             "text plain",
+			"-o table":            "table",
+			"-o {FORM}":           "format",
+		},
+		"watch": {
+			"--min {N}":    "n count wait peers",
+			"--for {D}":    "duration max",
+			"--exec {CMD}": "e c run command",
+			"--exactly":    "exact",
+			"--once":       "one 1",
+		},
+		"serve": {
+			"--listen 127.0.0.1:{PORT}": "port p",
+			"--listen {IP}:6969":        "host ip",
+			"--listen {ADDR}":           "addr address bind l",
+			"--listen :6969":            "public",
+			"--interval D":              "ttl",
+			"--index":                   "keys",
+		},
+	}
+	attached    = regexp.MustCompile(`^([a-z-]+):?([0-9]+)$`)
+	placeholder = regexp.MustCompile(`\{(\w+)\}`)
+)
+
+// meantBy is what a word means in such a table.
+func meantBy(table map[string]string, word string) string {
+	for meant, words := range table {
+		if slices.Contains(strings.Fields(words), word) {
+			return meant
+		}
+	}
+	return ""
+}
+
+// unknownOption is the error of the first of args, with the option that was probably meant.
+func (l *line) unknownOption(app *cli.App, args []string) error {
+	typed, value, _ := strings.Cut(args[0], "=")
+	if value == "" && len(args) > 1 && !strings.HasPrefix(args[1], "-") {
+		value = args[1]
+	}
+	if at := max(l.gap, 1); len(l.arguments) > at && l.runs(l.arguments[at]) {
+		command := slices.Concat(l.arguments[at:], args)
+		return l.instead(typed, "a COMMAND comes after `--`, with its options:\n  "+l.showCommand(l.arguments[:at], command))
+	}
+	if meant := l.meantOption(app, typed, value); meant != "" {
+		return l.instead(typed, meant)
+	}
+	if l.takesKey() && len(l.arguments) == 0 {
+		return l.mistake("%s has no option %s; a KEY that begins with - comes after `--`", l.cmd.Name, announce.Clean(typed))
+	}
+	return l.mistake("%s has no option %s", l.cmd.Name, announce.Clean(typed))
+}
+
+func (l *line) instead(typed, meant string) error {
+	text := fmt.Sprintf("%s has no option %s; %s", l.cmd.Name, announce.Clean(typed), meant)
+	return &usageError{text: text, shows: true}
+}
+
+func (l *line) meantOption(app *cli.App, typed, value string) string {
+	name := strings.ToLower(strings.TrimLeft(typed, "-"))
+	own := flagNames(l.cmd)
+	meant := cmp.Or(meantBy(optionsMeant[l.cmd.Name], name), meantBy(optionsMeant[""], name))
+	if word, _, _ := strings.Cut(meant, " "); findFlag(l.cmd, word) != nil {
+		meant = placeholder.ReplaceAllStringFunc(meant, func(p string) string {
+			if value != "" {
+				return quote(value)
+			}
+			return strings.Trim(p, "{}")
+		})
+		return "did you mean " + meant + "?"
+	}
+	var others []string
+	for _, c := range app.Commands {
+		if slices.Contains(flagNames(c), name) {
+			others = append(others, c.Name)
+		}
+	}
+	switch near := nearest(name, own); {
+	case slices.Contains(own, name): // but in capitals
+		return "did you mean " + strings.Repeat("-", min(len(name), 2)) + name + "?"
+	case name == "version" || name == "v":
+		return "did you mean ntrack --version?"
+	case name == "exec" && l.cmd.Name == "announce":
+		return "a COMMAND comes after the KEY and `--`"
+	case l.cmd.Name == "list" && slices.Contains([]string{"watch", "follow", "f", "w"}, name):
+		return "did you mean ntrack watch?"
+	case len(others) > 0 && l.cmd.Name == "list" && name == "port":
+		return "it only looks; to join there are announce and watch"
+	case len(others) == 1:
+		return others[0] + " has it"
+	case len(others) > 1:
+		n := len(others) - 1
+		return strings.Join(others[:n], ", ") + " and " + others[n] + " have it"
+	case attached.MatchString(name) && slices.Contains(own, attached.FindStringSubmatch(name)[1]):
+		m := attached.FindStringSubmatch(name)
+		return "did you mean --" + m[1] + " " + m[2] + "?"
+	case near != "":
+		return "did you mean --" + near + "?"
+	case strings.HasPrefix(typed, "--") || len(name) < 2 || !slices.Contains(own, name[:1]):
+		return ""
+	}
+	if f := (option{flag: findFlag(l.cmd, "-"+name[:1])}); f.takesValue() {
+		return "did you mean -" + name[:1] + " " + quote(typed[2:]) + "?"
+	}
+	return "did you mean -" + name[:1] + " -" + quote(typed[2:]) + "?"
+}
+
+// flagNames are the names of a command's options.
+func flagNames(cmd *cli.Command) []string {
+	var names []string
+	for _, f := range cmd.Flags {
+		names = append(names, f.Names()...)
+	}
+	return names
+}
+
+// nearest is the one of names that was probably meant, or "".
+func nearest(typed string, names []string) string {
+	best, most := "", 0.84
+	for _, name := range names {
+		switch like := smetrics.JaroWinkler(typed, name, 0.7, 4); {
+		case len(name) < 2 || len(typed) < 2:
+		case like > most:
+			best, most = name, like
+		case best == "" && strings.HasSuffix(name, "-"+typed):
+			best = name
+		}
+	}
+	return best
+}
+
+// unknownCommand is the error of a first word that is no command, with the line that was probably
+// meant.
+func unknownCommand(app *cli.App, words []string) error {
+	typed, rest := words[0], words[1:]
+	names := commandNames(app)
+	isOption := strings.HasPrefix(typed, "-")
+	name, _, _ := strings.Cut(strings.ToLower(strings.TrimLeft(typed, "-")), "=")
+	isName := func(word string) bool { return slices.Contains(names, word) }
+	why := fmt.Sprintf("there is no command %q", announce.Clean(typed))
+	if isOption {
+		why = "there is no option " + announce.Clean(typed)
+	}
+	meant := func(command string, rest []string) error {
+		command, option, _ := strings.Cut(command, " ")
+		show := strings.TrimSpace("ntrack " + command + showRest(rest) + " " + option)
+		return &usageError{text: why + "; did you mean\n  " + show, shows: true}
+	}
+	at := slices.IndexFunc(rest, isName)
+	has := func(c *cli.Command) bool { return slices.Contains(flagNames(c), name) }
+	of := slices.IndexFunc(app.Commands, has)
+	moved := slices.Concat(words[:at+1], rest[at+1:])
+	known := append(slices.Clone(names), "help", "version")
+	for _, words := range commandsMeant {
+		known = append(known, strings.Fields(words)...)
+	}
+	slices.Sort(known) // two may be as near
+	near := nearest(name, known)
+	switch other := meantBy(commandsMeant, near); {
+	case isName(name): // but in capitals, or with dashes
+		return meant(name, rest)
+	case isOption && at >= 0:
+		why = "options stand after the command"
+		return meant(rest[at], moved)
+	case isOption && of >= 0:
+		why = "options stand after a command"
+		return meant(names[of], words)
+	case typed == "-V":
+		return meant("--version", nil)
+	case at == 0 && near != name:
+		return meant(rest[0], moved)
+	case near == "help" || near == "version":
+		return meant("--"+near, nil)
+	case other != "":
+		return meant(other, rest)
+	case near != "":
+		return meant(near, rest)
+	}
+	if isOption {
+		return &usageError{text: why}
+	}
+	return &usageError{text: why + ": it is one of " + strings.Join(names, ", ")}
+}
+
+var secret = regexp.MustCompile(`^--?(token|password|key)$`)
+
+// showRest shows what follows a command, without what may be a secret.
+func showRest(words []string) string {
+	text := ""
+	for i, w := range words {
+		switch name, _, inOne := strings.Cut(w, "="); {
+		case i > 1 && words[i-2] == "--":
+			return text + " ..."
+		case i > 0 && secret.MatchString(words[i-1]):
+			w = "..."
+		case inOne && secret.MatchString(name):
+			w = name + "=..."
+		}
+		text += " " + quote(w)
+	}
+	return text
+}
