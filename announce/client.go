@@ -319,13 +319,18 @@ func (c *Client) Index(ctx context.Context, t Tracker) ([]Track, error) {
 		return nil, err
 	}
 	tracks, err := DecodeTracks(res.body)
-	return tracks, t.senseless(err)
+	return tracks, res.judge(t, err)
 }
 
-// senseless tells an error of decoding from a refusal.
-func (t Tracker) senseless(err error) error {
-	if _, refused := err.(*Failure); err == nil || refused {
-		return err
+// judge tells an error of decoding from a refusal, which also the head of the reply may say more of.
+func (res *result) judge(t Tracker, err error) error {
+	f, refused := err.(*Failure)
+	switch {
+	case err == nil:
+		return nil
+	case refused:
+		f.Retry = cmp.Or(res.retry, f.Retry)
+		return f
 	}
 	return &ReplyError{t, err}
 }
@@ -352,7 +357,7 @@ func (c *Client) ask(ctx context.Context, t Tracker, r Request, event string) (*
 func (res *result) reply(t Tracker, r *Request) (*Reply, conn, error) {
 	reply, err := decodeReply(res.body)
 	if err != nil {
-		return nil, res.conn, t.senseless(err)
+		return nil, res.conn, res.judge(t, err)
 	}
 	reply.finish(r, res.conn)
 	return reply, res.conn, nil

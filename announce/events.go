@@ -83,8 +83,8 @@ func (e *eventReader) next() (streamEvent, error) {
 				e.epoch = string(epoch)
 			}
 		case "retry":
-			if ms, err := strconv.ParseUint(string(value), 10, 32); err == nil {
-				e.retry = min(time.Duration(ms)*time.Millisecond, maxRetry)
+			if ms, err := strconv.ParseUint(string(value), 10, 64); err == nil || errors.Is(err, strconv.ErrRange) {
+				e.retry = time.Duration(min(ms, uint64(maxRetry.Milliseconds()))) * time.Millisecond
 			}
 		}
 	}

@@ -92,7 +92,7 @@ func TestEventIDs(t *testing.T) {
 			t.Errorf("%q: epoch %q, want %q", bytes, e.epoch, want)
 		}
 	}
-	for retry, want := range map[string]time.Duration{"2000": 2 * time.Second, "0": 0, "99999999": time.Minute, "99999999999999999999": -1, "-1": -1, "1s": -1, "": -1} {
+	for retry, want := range map[string]time.Duration{"2000": 2 * time.Second, "0": 0, "99999999": time.Minute, "5000000000": time.Minute, "99999999999999999999": time.Minute, "-1": -1, "1s": -1, "": -1} {
 		if _, e, _ := read(strings.NewReader("retry: " + retry + "\n\n")); e.retry != want {
 			t.Errorf("retry %q: %v, want %v", retry, e.retry, want)
 		}

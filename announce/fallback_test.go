@@ -26,7 +26,6 @@ func TestFallback(t *testing.T) {
 			next.ServeHTTP(w, r)
 		},
 		"a track that is too large": func(w http.ResponseWriter, r *http.Request, next http.Handler) {
-			w.Header().Set("Retry-After", "60")
 			w.WriteHeader(503)
 		},
 		"something that gathers": func(w http.ResponseWriter, r *http.Request, next http.Handler) {

@@ -2,6 +2,7 @@ package announce
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,6 +30,7 @@ type conn struct {
 type result struct {
 	conn
 	status int
+	retry  time.Duration // see retryAfter
 	body   []byte
 }
 
@@ -160,7 +162,7 @@ func (x *exchange) read(t Tracker, limit int64) (*result, error) {
 	if status := x.resp.StatusCode; status/100 != 2 {
 		return nil, failureFrom(status, x.resp.Header, body)
 	}
-	return &result{x.conn, x.resp.StatusCode, body}, nil
+	return &result{x.conn, x.resp.StatusCode, retryAfter(x.resp.Header), body}, nil
 }
 
 func failureFrom(status int, h http.Header, body []byte) *Failure {
@@ -177,10 +179,29 @@ func failureFrom(status int, h http.Header, body []byte) *Failure {
 	if f.Reason == "" {
 		f.Reason = fmt.Sprintf("%d %s", status, http.StatusText(status))
 	}
-	if n, err := strconv.Atoi(h.Get("Retry-After")); err == nil && n > 0 {
-		f.Retry = min(secondsOf(float64(n)), 24*time.Hour)
-	}
+	f.Retry = cmp.Or(retryAfter(h), f.Retry)
 	return f
+}
+
+// retryAfter is how long a reply asks to wait before the next request, in whole seconds, a day at
+// most; 0 where it does not. It names seconds or a date (RFC 9110, 10.2.3), which counts from the
+// reply's own where that has one: two clocks may differ.
+func retryAfter(h http.Header) time.Duration {
+	const most = 24 * time.Hour
+	value := h.Get("Retry-After")
+	n, err := strconv.ParseUint(value, 10, 64)
+	if err == nil || errors.Is(err, strconv.ErrRange) {
+		return min(secondsOf(float64(n)), most)
+	}
+	at, err := http.ParseTime(value)
+	if err != nil {
+		return 0
+	}
+	now, err := http.ParseTime(h.Get("Date"))
+	if err != nil {
+		now = time.Now()
+	}
+	return (min(max(at.Sub(now), 0), most) + time.Second - 1).Truncate(time.Second)
 }
 
 // dial connects, from c.From where that is set.

@@ -169,6 +169,10 @@ func TestLeaveAfterDoubt(t *testing.T) {
 			lose(h, w, r)
 			w.WriteHeader(504)
 		},
+		"an error of the tracker": func(h http.Handler, w http.ResponseWriter, r *http.Request) {
+			lose(h, w, r)
+			w.WriteHeader(500)
+		},
 		"no answer that makes sense": func(h http.Handler, w http.ResponseWriter, r *http.Request) {
 			lose(h, w, r)
 			_, _ = w.Write([]byte("<html>"))
@@ -280,108 +284,6 @@ func TestLeaveFrozen(t *testing.T) {
 	}
 }
 
-// A leave reaches the tracker over both families, however much later over one of them, and tells
-// where it has not. A family that leads nowhere has listed nobody.
-func TestLeaveBothFamilies(t *testing.T) {
-	const four, six = "192.0.2.1", "2001:db8::1"
-	slow := func(d time.Duration) func(w http.ResponseWriter, r *http.Request, h http.Handler) {
-		return func(w http.ResponseWriter, r *http.Request, h http.Handler) {
-			time.Sleep(d)
-			h.ServeHTTP(w, r)
-		}
-	}
-	for _, c := range []struct {
-		about, addr6 string
-		over6        func(w http.ResponseWriter, r *http.Request, h http.Handler)
-		lost         bool          // what is sent over it gets nowhere
-		ends         time.Duration // of the context, where that matters
-		listed       string
-		err          string // "" is none
-		within       time.Duration
-	}{
-		{about: "half a second later", addr6: six, over6: slow(500 * time.Millisecond), within: 501 * time.Millisecond},
-		{about: "eight seconds later", addr6: six, over6: slow(8 * time.Second), within: 8001 * time.Millisecond},
-		{about: "no answer", addr6: six, over6: slow(20 * time.Second), listed: "[" + six + "]:4000", err: "no answer within 10s", within: 10 * time.Second},
-		{about: "the end of its context", addr6: six, over6: slow(5 * time.Second), ends: time.Second, listed: "[" + six + "]:4000", err: "context deadline exceeded", within: time.Second},
-		{about: "a refusal", addr6: six, over6: func(w http.ResponseWriter, r *http.Request, h http.Handler) {
-			w.Header().Set("Content-Type", "text/plain")
-			w.WriteHeader(503)
-			_, _ = w.Write([]byte("too much\n"))
-		}, listed: "[" + six + "]:4000", err: "too much", within: time.Second},
-		{about: "no route", over6: slow(0), within: time.Second},
-		{about: "nothing gets through", addr6: six, lost: true, listed: "[" + six + "]:4000", within: 10 * time.Second},
-		{about: "nothing gets through, and the end of its context", addr6: six, lost: true, ends: time.Second,
-			listed: "[" + six + "]:4000", err: "context deadline exceeded", within: time.Second},
-	} {
-		for _, classic := range []bool{false, true} {
-			t.Run(fmt.Sprintf("%s, classic %v", c.about, classic), func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
-					p, at := new(pipes), announce.Tracker{}
-					if classic {
-						at = named(t, "http://localhost/announce")
-					}
-					k := key(t, "urn:btih:c12fe1c06bba254a9dc9f519b335aa7c1367a88a")
-					h := tracker.Handler(&tracker.Tracker{Interval: time.Minute})
-					var leaving atomic.Bool
-					p.start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-						if leaving.Load() && strings.HasPrefix(r.RemoteAddr, "[") {
-							c.over6(w, r, h)
-						} else {
-							h.ServeHTTP(w, r)
-						}
-					}))
-					defer p.stop()
-					client := p.both(four, c.addr6)
-					defer client.Close()
-					r := announce.Request{Key: k, Port: 4000}
-					reply, err := client.Announce(t.Context(), at, r)
-					if err != nil || len(reply.Endpoints) != len(strings.Fields(four+" "+c.addr6)) {
-						t.Fatalf("%+v, %v", reply, err)
-					}
-					leaving.Store(true)
-					if c.lost {
-						client.Close()
-						p.lose(c.addr6, true)
-					}
-					ctx := t.Context()
-					if c.ends > 0 {
-						limited, cancel := context.WithTimeout(ctx, c.ends)
-						defer cancel()
-						ctx = limited
-					}
-					began := time.Now()
-					err = client.Leave(ctx, at, r)
-					if took := time.Since(began); took > c.within {
-						t.Errorf("left after %v", took)
-					}
-					if got := who(t, p, k); got != c.listed {
-						t.Errorf("after leaving the tracker lists %q, want %q", got, c.listed)
-					}
-					if err != nil && (c.err == "" || !strings.Contains(err.Error(), c.err)) || err == nil && c.err != "" {
-						t.Errorf("left: %v, want %q", err, c.err)
-					}
-					time.Sleep(time.Minute) // for the requests that were cut
-				})
-			})
-		}
-	}
-}
-
-// Where no family leads to the tracker, a leave tells so.
-func TestLeaveNowhere(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		p := newPipes(t)
-		p.stop()
-		r := announce.Request{Key: key(t, "k"), Port: 4000}
-		for _, c := range []*announce.Client{p.both("192.0.2.1", "2001:db8::1"), p.both("192.0.2.1", ""), p.both("", "")} {
-			err := c.Leave(t.Context(), announce.Tracker{}, r)
-			if _, ok := errors.AsType[*announce.UnreachableError](err); !ok {
-				t.Errorf("left: %v", err)
-			}
-		}
-	})
-}
-
 // What only looks leaves nothing, and ends at once.
 func TestLookEnds(t *testing.T) {
 	for door, serve := range doors {
@@ -441,23 +343,28 @@ func TestLeaveUnnamed(t *testing.T) {
 	})
 }
 
-// A member that the tracker has refused has nothing to take back.
+// A member that the tracker has refused, or would have over a limit, has nothing to take back.
 func TestLeaveRefused(t *testing.T) {
-	for door, serve := range doors {
-		t.Run(door, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				p := new(pipes)
-				p.start(serve(&tracker.Tracker{Token: "secret"}))
-				defer p.stop()
-				for _, name := range []string{"localhost", "http://localhost/announce"} {
+	for _, status := range []int{401, 403, 404, 429, 503} {
+		for _, name := range []string{"localhost", "http://localhost/announce"} {
+			t.Run(fmt.Sprint(status, " ", name), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					p := new(pipes)
+					p.start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+						w.WriteHeader(status)
+						if r.Method == "DELETE" || r.FormValue("event") == "stopped" {
+							t.Errorf("%s %s", r.Method, r.RequestURI)
+						}
+					}))
+					defer p.stop()
 					leave := start(t, p.client("192.0.2.1"), []announce.Tracker{named(t, name)}, key(t, "k"), 4000)
 					time.Sleep(100 * time.Millisecond)
 					if err := leave(); err != nil {
-						t.Errorf("%s: %v", name, err)
+						t.Error(err)
 					}
-				}
+				})
 			})
-		})
+		}
 	}
 }
 

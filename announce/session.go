@@ -50,6 +50,7 @@ type session struct {
 	interval time.Duration // of the last reply; 0 before
 	failures int           // in a row
 	plain    time.Time     // until when not to ask for a stream
+	refused  bool          // the last request was for a stream, and a plain one may be answered
 	held     time.Time     // until when the tracker may list it whatever ends: only DELETE helps
 	// lasting says that the next request should find this connection alive: the tracker has not
 	// said that it closes it, and has kept the one before, if there was one.
@@ -103,10 +104,10 @@ func (s *session) hold(d time.Duration) {
 }
 
 // doubt takes note of a request that has failed though it may have listed this member: its answer
-// was lost, or is that of a gateway.
+// was lost, or is an error of the tracker or a gateway. A tracker over a limit (503) has done nothing.
 func (s *session) doubt(err error) {
 	f, refused := errors.AsType[*Failure](err)
-	if err != nil && s.reached && !(refused && f.Status < 500) {
+	if err != nil && s.reached && !(refused && (f.Status < 500 || f.Status == 503)) {
 		s.hold(defaultInterval)
 	}
 }
@@ -115,7 +116,10 @@ func (s *session) doubt(err error) {
 // before the next turn.
 func (s *session) turn(ctx context.Context) (time.Duration, error) {
 	var err error
-	if s.tracker.classic || time.Now().Before(s.plain) {
+	if s.refused {
+		s.refused = false
+		err = s.pollInstead(ctx)
+	} else if s.tracker.classic || time.Now().Before(s.plain) {
 		err = s.poll(ctx)
 	} else {
 		began := time.Now()
@@ -209,14 +213,13 @@ func (s *session) keepPort(you netip.AddrPort) error {
 	return nil
 }
 
-// backoff is how long to wait after so many failures in a row.
+// backoff is how long to wait after so many failures in a row, at least as long as a refusal asks for.
 func backoff(failures int, interval time.Duration, err error) time.Duration {
-	d := min(time.Second<<min(failures-1, 12), interval)
-	var f *Failure
-	if errors.As(err, &f) && f.Retry > d {
-		d = min(f.Retry, MaxInterval)
+	d := jitter(min(time.Second<<min(failures-1, 12), interval), 0.5)
+	if f, ok := errors.AsType[*Failure](err); ok && f.Retry > d {
+		d = min(f.Retry+rand.N(f.Retry/5+1), MaxInterval)
 	}
-	return jitter(d, 0.5)
+	return d
 }
 
 // jitter shortens d by up to a share of it.

@@ -173,8 +173,15 @@ func (s *session) stream(ctx context.Context) (streamed bool, pause time.Duratio
 	s.doubt(err)
 	f, refused := errors.AsType[*Failure](err)
 	switch {
-	case s.reached && errors.Is(err, errSilent), refused && (f.Status >= 500 || f.Status == http.StatusNotAcceptable):
+	case s.reached && errors.Is(err, errSilent), refused && f.Status == http.StatusNotAcceptable:
 		return false, 0, s.pollInstead(ctx)
+	case refused && f.Status >= 500:
+		// The track may be too large for a stream, or the tracker overloaded: a plain request tells,
+		// but not at once. Only a longer wait is news.
+		if s.refused = true; f.Retry <= maxBackoff {
+			return true, backoff(1, maxBackoff, err), nil
+		}
+		return false, 0, err
 	case err != nil || !o.streams():
 		return false, 0, err
 	}

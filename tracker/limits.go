@@ -24,18 +24,18 @@ type Limits struct {
 func (s *shard) admit(h handle, a netip.Addr) error {
 	m, l := s.m, &s.m.Limits
 	if h != 0 && l.MaxPeersPerKey > 0 && s.len(s.tracks.one(h)) >= l.MaxPeersPerKey {
-		return &FullError{"peers of this key", l.MaxPeersPerKey}
+		return &FullError{What: "peers of this key", Max: l.MaxPeersPerKey}
 	}
 	if h == 0 && !reserve(&m.keys, l.MaxKeys) {
-		return &FullError{"keys", l.MaxKeys}
+		return &FullError{What: "keys", Max: l.MaxKeys}
 	}
 	var full *FullError
 	switch {
 	case !reserve(&m.peers, l.MaxPeers):
-		full = &FullError{"peers", l.MaxPeers}
+		full = &FullError{What: "peers", Max: l.MaxPeers}
 	case l.MaxPerAddr > 0 && !m.register(a):
 		m.peers.Add(-1)
-		full = &FullError{"registrations of this address", l.MaxPerAddr}
+		full = &FullError{What: "registrations of this address", Max: l.MaxPerAddr}
 	default:
 		return nil
 	}

@@ -52,8 +52,8 @@ type Store interface {
 	// listed, as by an announce, and does not lapse as long as one of its subscriptions lasts; after
 	// the last it is listed until its last announce lapses, if that has not happened yet. One whose
 	// port is 0 only looks. Leave takes a peer out whatever holds it, and ends its subscriptions. A
-	// track above 10,000 peers, whoever sees them, is refused with a [*FullError]: it is not for
-	// telling.
+	// track above 10,000 peers, whoever sees them, is refused with a [*FullError] of a stream: it is
+	// too large to stream.
 	//
 	// wake is called whenever Next may have something new to give, from any goroutine, perhaps
 	// before Subscribe returns or once more after Close. It must not block, nor call the store.
@@ -111,8 +111,9 @@ type Size struct {
 
 // A FullError says which limit of a store an announce would have gone over.
 type FullError struct {
-	What string // such as "peers of this key"
-	Max  int
+	What   string // such as "peers of this key"
+	Max    int
+	Stream bool // of an event stream alone: it says nothing of announces and looks
 }
 
 func (e *FullError) Error() string {

@@ -142,7 +142,7 @@ func TestHandlerStreamHTTP2(t *testing.T) {
 	}
 }
 
-// A track that is too large refuses streams, and says when to come back.
+// A track that is too large refuses streams, and nothing else: no time to come back is given.
 func TestStreamRefused(t *testing.T) {
 	tr := &tracker.Tracker{}
 	for i := range 10_001 {
@@ -151,7 +151,7 @@ func TestStreamRefused(t *testing.T) {
 	}
 	call := tracker.Call{Method: "GET", Target: []byte("/ntrk/k?port=0"), Remote: netip.MustParseAddrPort("192.0.2.1:1"), Accept: []byte("text/event-stream")}
 	resp, body := tr.Answer(t.Context(), &call, nil)
-	if resp.Status != 503 || resp.Retry != time.Minute || resp.Stream != nil || string(body) != "too many peers of this key for an event stream: at most 10000\n" {
+	if resp.Status != 503 || resp.Retry != 0 || resp.Stream != nil || string(body) != "too many peers of this key for an event stream: at most 10000\n" {
 		t.Errorf("%+v, %s", resp, body)
 	}
 }

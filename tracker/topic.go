@@ -99,7 +99,7 @@ func (m *Memory) Subscribe(_ context.Context, key []byte, peer announce.Peer, wa
 	if h != 0 {
 		t := s.tracks.one(h)
 		if s.len(t) > maxStreamed {
-			return dst, nil, &FullError{"peers of this key for an event stream", maxStreamed}
+			return dst, nil, &FullError{What: "peers of this key for an event stream", Max: maxStreamed, Stream: true}
 		}
 		if t.soon.until(now) <= 0 {
 			h = s.expire(h, now) // all of it, so that nobody hears of the leave of one he was not told of

@@ -327,6 +327,9 @@ func (t *Tracker) refuse(c *Call, req *announce.Request, err error, resp Respons
 	case errors.As(err, &f):
 	case errors.As(err, &full):
 		f = &announce.Failure{Status: 503, Reason: full.Error(), Retry: t.refused()}
+		if full.Stream {
+			f.Retry = 0 // a plain request may come at once, and a stream is of no use for long
+		}
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		f = &announce.Failure{Status: 503, Reason: "the store did not answer in time", Retry: t.refused()}
 	default:

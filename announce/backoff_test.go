@@ -1,0 +1,55 @@
+package announce
+
+import (
+	"fmt"
+	"net/http"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// Who has failed asks less and less often, and nobody at the same moment as everybody else.
+func TestBackoff(t *testing.T) {
+	const draws = 200
+	for _, c := range []struct {
+		failures    int
+		interval    time.Duration
+		retry       time.Duration
+		least, most time.Duration
+	}{
+		{1, time.Hour, 0, time.Second / 2, time.Second},
+		{2, time.Hour, 0, time.Second, 2 * time.Second},
+		{5, time.Hour, 0, 8 * time.Second, 16 * time.Second},
+		{5, maxBackoff, 0, maxBackoff / 2, maxBackoff},
+		{100, time.Hour, 0, time.Hour / 2, time.Hour},
+		{1000, 1 << 60, 0, 2048 * time.Second, 4096 * time.Second},
+		{1, time.Hour, 30 * time.Second, 30 * time.Second, 36 * time.Second},
+		{6, time.Hour, 30 * time.Second, 30 * time.Second, 36 * time.Second}, // else 16 s to 32 s
+		{1, time.Second, 59 * time.Minute, 59 * time.Minute, time.Hour},
+	} {
+		t.Run(fmt.Sprint(c), func(t *testing.T) {
+			first, last := c.most, c.least
+			for range draws {
+				d := backoff(c.failures, c.interval, &Failure{Retry: c.retry})
+				first, last = min(first, d), max(last, d)
+			}
+			if first < c.least || last > c.most || last-first < (c.most-c.least)/2 {
+				t.Errorf("%v to %v, want %v to %v", first, last, c.least, c.most)
+			}
+		})
+	}
+	if d := backoff(1, time.Hour, &Failure{Retry: 24 * time.Hour}); d != MaxInterval {
+		t.Errorf("%v for a day", d)
+	}
+}
+
+// A date is not come before, though the clock is between two seconds.
+func TestRetryAfterRounds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		time.Sleep(300 * time.Millisecond)
+		h := http.Header{"Retry-After": {time.Now().Add(30 * time.Second).UTC().Format(http.TimeFormat)}}
+		if d := retryAfter(h); d != 30*time.Second {
+			t.Errorf("%v", d)
+		}
+	})
+}
