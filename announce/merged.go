@@ -29,6 +29,9 @@ type merged struct {
 	you     []netip.AddrPort       // own endpoints as told last
 	moved   bool                   // you has changed since
 
+	next    time.Time // when expire is to look again; zero: nothing waits for that
+	resumed time.Time // when it looked too late, as after a stop of the process
+
 	began  bool
 	first  *site     // who told first
 	gather time.Time // until when the first event waits for the others
@@ -395,8 +398,17 @@ func (m *merged) gathered(now time.Time) time.Time {
 	return time.Time{}
 }
 
-// expire drops what is known no more, and returns when to look again.
+// expire drops what is known no more, and returns when to look again. A process that was stopped
+// first reads what has come meanwhile.
 func (m *merged) expire(now time.Time) (next time.Time) {
+	if !m.next.IsZero() && now.Sub(m.next) > late {
+		m.resumed = now
+	}
+	if caught := m.resumed.Add(2 * catchUp); now.Before(caught) {
+		m.next = caught
+		return caught
+	}
+	defer func() { m.next = next }()
 	for _, s := range m.sites {
 		for _, r := range s.routes {
 			due := r.due()
