@@ -63,7 +63,9 @@ func (t commandTest) start(cmd *exec.Cmd) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	timer := time.AfterFunc(2*patience, func() { _ = cmd.Process.Kill() }) // whoever waits for it fails
 	t.Cleanup(func() {
+		timer.Stop()
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
@@ -103,21 +105,34 @@ func (t commandTest) until(what string, done func() bool) {
 	}
 }
 
-// line is the next line that is read.
-func (t commandTest) line(r *bufio.Reader, want string) {
+// line is the next line that is read; it returns the last submatch.
+func (t commandTest) line(r *bufio.Reader, want string) string {
 	t.Helper()
 	line, err := r.ReadString('\n')
-	if got := strings.TrimSpace(line); err != nil || !regexp.MustCompile("^"+want+"$").MatchString(got) {
-		t.Fatalf("read %q, %v; want %s", got, err, want)
+	m := regexp.MustCompile("^" + want + "$").FindStringSubmatch(strings.TrimSpace(line))
+	if err != nil || m == nil {
+		t.Fatalf("read %q, %v; want %s", line, err, want)
 	}
+	return m[len(m)-1]
 }
 
-// Without a terminal each signal comes on, to all of the command's process group, once. SIGURG does
-// not.
+// state waits until a process is in a state: T when it is stopped.
+func (t commandTest) state(pid, want string) {
+	t.Helper()
+	t.until("process "+pid+" is in state "+want, func() bool {
+		stat, err := os.ReadFile("/proc/" + pid + "/stat")
+		_, rest, _ := strings.Cut(string(stat), ") ")
+		return err == nil && strings.HasPrefix(rest, want)
+	})
+}
+
+// Without a terminal each signal comes on, to all of the command's process group, once. Those that
+// are about ntrack itself do not.
 func TestCommandSignals(t *testing.T) {
 	ct := newCommandTest(t)
 	// The shell of this command ignores what it is sent; the service next to it does not.
-	cmd := exec.Command("ntrack", ct.args("sh", "-c", `trap "" HUP INT QUIT USR1 USR2; "$@"; exit 5`, "sh", "listener", "tcp", "127.0.0.1:"+ct.port)...)
+	ignore := "for s in " + numbers(allSignals()) + "; do [ $s = 15 ] || trap '' $s; done; "
+	cmd := exec.Command("ntrack", ct.args("sh", "-c", ignore+`"$@"; exit 5`, "sh", "listener", "tcp", "127.0.0.1:"+ct.port)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -127,13 +142,16 @@ func TestCommandSignals(t *testing.T) {
 	lines := bufio.NewReader(out)
 	ct.line(lines, `listener \d+`)
 	ct.listed(1)
-	for _, s := range []syscall.Signal{
-		syscall.SIGINT, syscall.SIGURG, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGINT, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGUSR2,
-	} {
+	for _, s := range append(allSignals(), syscall.SIGINT, syscall.SIGUSR2, syscall.SIGUSR2) {
+		if s == syscall.SIGTERM {
+			continue
+		}
 		if err := cmd.Process.Signal(s); err != nil {
 			t.Fatal(err)
 		}
-		if s != syscall.SIGURG {
+		switch s {
+		case syscall.SIGCHLD, syscall.SIGURG, syscall.SIGPIPE, syscall.SIGXFSZ, syscall.SIGPROF:
+		default:
 			ct.line(lines, s.String())
 		}
 	}
@@ -144,6 +162,81 @@ func TestCommandSignals(t *testing.T) {
 	ct.line(lines, "terminated")
 	ct.ends(cmd, 143) // the shell, which does not ignore that
 	ct.listed(0)
+}
+
+// allSignals are those that a process can get while nothing is wrong with it, but for those that
+// stop it.
+func allSignals() []syscall.Signal {
+	var signals []syscall.Signal
+	for s := syscall.Signal(1); s < 65; s++ {
+		switch {
+		case s == syscall.SIGKILL, s == syscall.SIGSTOP, s == syscall.SIGTSTP, s == syscall.SIGTTIN, s == syscall.SIGTTOU:
+		case s == syscall.SIGSEGV, s == syscall.SIGBUS, s == syscall.SIGFPE, s == syscall.SIGILL, s == syscall.SIGTRAP,
+			s == syscall.SIGSYS, s == syscall.SIGSTKFLT:
+		case s >= 32 && s <= 34: // the C library's
+		default:
+			signals = append(signals, s)
+		}
+	}
+	return signals
+}
+
+func numbers(signals []syscall.Signal) string {
+	var text []string
+	for _, s := range signals {
+		text = append(text, strconv.Itoa(int(s)))
+	}
+	return strings.Join(text, " ")
+}
+
+// Without a terminal there is no shell that stops ntrack: it is the command that stops.
+func TestCommandStop(t *testing.T) {
+	ct := newCommandTest(t)
+	cmd := exec.Command("ntrack", ct.args(ct.listener()...)...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ct.start(cmd)
+	lines := bufio.NewReader(out)
+	pid := ct.line(lines, `listener (\d+)`)
+	for _, s := range []syscall.Signal{syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU} {
+		if err := cmd.Process.Signal(s); err != nil {
+			t.Fatal(err)
+		}
+		ct.state(pid, "T")
+		if err := cmd.Process.Signal(syscall.SIGCONT); err != nil {
+			t.Fatal(err)
+		}
+		ct.line(lines, "continued")
+	}
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	ct.line(lines, "terminated")
+	ct.ends(cmd, 3)
+}
+
+// What is ignored when ntrack starts is ignored in the command, which may have it otherwise.
+func TestCommandNohup(t *testing.T) {
+	ct := newCommandTest(t)
+	cmd := exec.Command("nohup", append([]string{"ntrack"}, ct.args(ct.listener()...)...)...)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ct.start(cmd)
+	lines := bufio.NewReader(out)
+	ct.line(lines, `listener \d+`)
+	ct.listed(1) // by now ntrack has taken over what was ignored
+	for _, s := range []syscall.Signal{syscall.SIGHUP, syscall.SIGTERM} {
+		if err := cmd.Process.Signal(s); err != nil {
+			t.Fatal(err)
+		}
+		ct.line(lines, s.String())
+	}
+	ct.ends(cmd, 3)
 }
 
 // What runs the tests may ignore signals, as nohup and a shell's & do. The tests do not.
@@ -336,26 +429,72 @@ func TestCommandTerminalKeys(t *testing.T) {
 	}
 }
 
+// A signal that somebody sends to ntrack alone is no key: the second one of a kind comes on.
+func TestCommandTerminalKill(t *testing.T) {
+	term := newConsole(t)
+	cmd := term.run("ntrack", term.args(term.listener()...)...)
+	term.shows(`^listener \d+`)
+	kinds := []syscall.Signal{syscall.SIGINT, syscall.SIGQUIT, syscall.SIGWINCH, syscall.SIGCONT}
+	for _, last := range []syscall.Signal{64, syscall.SIGTERM} {
+		for _, s := range append(kinds, last) {
+			if err := cmd.Process.Signal(s); err != nil {
+				t.Fatal(err)
+			}
+			if last == syscall.SIGTERM {
+				term.shows("^" + s.String())
+			}
+		}
+		term.shows("^" + last.String()) // which comes last
+	}
+	term.ends(cmd, 3)
+	for _, s := range kinds {
+		if n := strings.Count(term.text.String(), s.String()+"\r"); n != 1 {
+			t.Errorf("the command got %q %d times\n%s", s, n, &term.text)
+		}
+	}
+}
+
+// In the background a terminal's keys are for others, and every signal comes on.
+func TestCommandTerminalBackground(t *testing.T) {
+	term := newConsole(t)
+	script := `set -m; ntrack "$@" & echo "ntrack $!"; wait $!; echo "ended $?"`
+	cmd := term.run("bash", append([]string{"-c", script, "bash"}, term.args(term.listener()...)...)...)
+	pid, err := strconv.Atoi(term.shows(`^ntrack (\d+)`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	term.shows(`^listener \d+`)
+	for _, s := range []syscall.Signal{syscall.SIGINT, syscall.SIGWINCH, syscall.SIGTERM} {
+		if err := syscall.Kill(pid, s); err != nil {
+			t.Fatal(err)
+		}
+		term.shows("^" + s.String())
+	}
+	term.shows(`^ended 3`)
+	term.ends(cmd, 0)
+}
+
+// A server on a terminal ends when that is closed.
+func TestServeTerminalClosed(t *testing.T) {
+	term := newConsole(t)
+	cmd := term.run("ntrack", "serve", "--listen", "127.0.0.1:0")
+	term.shows(`ntrack list `)
+	_ = term.keys.Close()
+	term.ends(cmd, 129)
+}
+
 // Ctrl-Z stops and fg resumes both.
 func TestCommandTerminalStop(t *testing.T) {
 	term := newConsole(t)
 	script := `set -m; ntrack "$@"; echo "stopped $?"; read x; fg; echo "ended $?"`
 	cmd := term.run("bash", append([]string{"-c", script, "bash"}, term.args(term.listener()...)...)...)
 	pid := term.shows(`^listener (\d+)`)
-	state := func(want string) {
-		t.Helper()
-		term.until("the command is in state "+want, func() bool {
-			stat, err := os.ReadFile("/proc/" + pid + "/stat")
-			_, rest, _ := strings.Cut(string(stat), ") ")
-			return err == nil && strings.HasPrefix(rest, want)
-		})
-	}
 	term.listed(1)
 	term.press("\x1a")
 	term.shows(`^stopped 148`)
-	state("T")
+	term.state(pid, "T")
 	term.press("\n")
-	state("S")
+	term.state(pid, "S")
 	term.press("\x03")
 	term.shows(`interrupt\r`)
 	n, err := strconv.Atoi(pid)

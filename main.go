@@ -6,6 +6,7 @@ import (
 	"context"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 
 	"ntrack/commands"
@@ -16,35 +17,46 @@ func main() { os.Exit(run()) }
 func run() int {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
-	signals := notify(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
-	waited := make(chan struct{})
+	for _, s := range inherited() {
+		signal.Ignore(s) // here, and in what this process runs
+	}
+	if !signal.Ignored(syscall.SIGPIPE) {
+		// Otherwise writing to a closed standard output would kill the process before it can leave.
+		signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	}
+	// All signals come on one channel: none is lost while a command takes them over.
+	signals := make(chan os.Signal, 64)
+	for _, s := range []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
+		if !signal.Ignored(s) {
+			signal.Notify(signals, s)
+		}
+	}
+	var mu sync.Mutex
+	takers := make(map[os.Signal]chan<- os.Signal)
 	go func() {
-		defer close(waited)
-		if s, ok := <-signals; ok {
-			signal.Stop(signals) // a second one ends the process at once
-			cancel(commands.Interrupted{Signal: s.(syscall.Signal)})
+		for s := range signals {
+			mu.Lock()
+			if taker := takers[s]; taker == nil {
+				signal.Stop(signals) // a second one ends the process at once
+				cancel(commands.Interrupted{Signal: s.(syscall.Signal)})
+			} else {
+				select {
+				case taker <- s:
+				default: // as signal.Notify does
+				}
+			}
+			mu.Unlock()
 		}
 	}()
-	// None is lost in between: it has ended ctx by the time this returns, or it comes on the channel.
-	handOver := func(wanted ...os.Signal) <-chan os.Signal {
-		taken := notify(wanted...)
-		signal.Stop(signals)
-		close(signals)
-		<-waited
-		return taken
-	}
-	// Without this, writing to a closed standard output would kill the process before it can leave.
-	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
-	return commands.Main(ctx, os.Args, commands.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Signals: handOver})
-}
-
-// notify is signal.Notify without those that are to be ignored, as nohup and a shell's & have it.
-func notify(signals ...os.Signal) chan os.Signal {
-	c := make(chan os.Signal, 16)
-	for _, s := range signals {
-		if !signal.Ignored(s) {
-			signal.Notify(c, s)
+	handOver := func(taker chan<- os.Signal, wanted ...os.Signal) {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, s := range wanted {
+			takers[s] = taker
+		}
+		if ctx.Err() == nil && len(wanted) > 0 {
+			signal.Notify(signals, wanted...)
 		}
 	}
-	return c
+	return commands.Main(ctx, os.Args, commands.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Signals: handOver})
 }

@@ -47,10 +47,8 @@ func TestMain(m *testing.M) {
 type waiting struct{ *testing.M }
 
 func (w waiting) Run() int {
-	for s := syscall.Signal(1); s < 65; s++ {
-		if signal.Ignored(s) { // a signal that is caught is no longer ignored after exec
-			signal.Notify(make(chan os.Signal, 1), s)
-		}
+	for _, s := range inherited() { // a signal that is caught is no longer ignored after exec
+		signal.Notify(make(chan os.Signal, 1), s)
 	}
 	flag.Parse()
 	given := false
@@ -64,14 +62,19 @@ func (w waiting) Run() int {
 }
 
 // listener listens at ADDR as a program does that knows nothing of ntrack, prints its process id and
-// each signal it gets, and ends at SIGTERM with exit code 3, or with -stubborn at none.
+// each signal it gets, and ends at SIGTERM with exit code 3, or with -stubborn at none. A terminal
+// can stop it.
 //
 //	listener [-stubborn] tcp|udp ADDR
 func listener() {
 	stubborn := flag.Bool("stubborn", false, "")
 	flag.Parse()
 	signals := make(chan os.Signal, 64)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGURG)
+	for s := syscall.Signal(1); s < 65; s++ {
+		if s != syscall.SIGTSTP && s != syscall.SIGTTIN && s != syscall.SIGTTOU {
+			signal.Notify(signals, s)
+		}
+	}
 	var err error
 	if flag.Arg(0) == "udp" {
 		_, err = net.ListenPacket("udp", flag.Arg(1))

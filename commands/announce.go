@@ -24,9 +24,8 @@ func announceCommand(s Streams) *cli.Command {
 			"reached at the port, leaves when it ends, and ends with its exit code. A tracker\n" +
 			"that is away does not disturb COMMAND, which finds $NTRACK_TRACKER, $NTRACK_KEY\n" +
 			"and, once it has joined, its own IP:PORT in the file $NTRACK_SELF_FILE. Signals\n" +
-			"reach it: Ctrl-C and the like from the terminal; TERM, HUP, INT, QUIT, USR1 and\n" +
-			"USR2 where there is none are passed on to its process group. On Linux COMMAND,\n" +
-			"though not what it has started in turn, is killed when ntrack is.",
+			"reach it: Ctrl-C and the like from the terminal, all others through ntrack. On\n" +
+			"Linux COMMAND, though not what it has started in turn, is killed when ntrack is.",
 		Flags: slices.Concat([]cli.Flag{
 			&cli.IntFlag{Name: "port", Usage: "the `PORT` where your service is reached; without it the port of origin of this connection is listed"},
 			&cli.StringFlag{Name: "from", Usage: "connect from `[IP:]PORT`, so that the port of origin is your service's"},

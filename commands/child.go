@@ -7,7 +7,9 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"os/signal"
 	"runtime"
+	"slices"
 	"syscall"
 	"time"
 
@@ -87,16 +89,20 @@ func (o *announceOptions) runChild(c *cli.Context, s Streams) error {
 		s.note("no NTRACK_SELF_FILE: %v", err)
 	}
 	defer self.remove()
-	var signals <-chan os.Signal
+	signals, ownGroup := make(chan os.Signal, 64), !onTerminal()
 	if s.Signals != nil {
-		signals = s.Signals(childSignals...)
+		// What is ignored while it starts is ignored in it, too.
+		s.Signals(signals, slices.DeleteFunc(passedOn(ownGroup), signal.Ignored)...)
 	}
 	if c.Context.Err() != nil {
 		return context.Cause(c.Context)
 	}
-	ch, err := startChild(o.command, append(o.environ(), "NTRACK_SELF_FILE="+self.path()), s)
+	ch, err := startChild(o.command, append(o.environ(), "NTRACK_SELF_FILE="+self.path()), s, ownGroup)
 	if err != nil {
 		return err
+	}
+	if s.Signals != nil {
+		s.Signals(signals, passedOn(ownGroup)...) // it may not ignore them for long
 	}
 
 	ctx, leave := context.WithCancel(context.WithoutCancel(c.Context))
@@ -202,12 +208,14 @@ type child struct {
 	// what a shell starts in one line is: the terminal sends its signals to all of them, stops and
 	// resumes them together, and lets them read.
 	ownGroup bool
-	ended    chan error
+	// got are the signals that ntrack has got and the terminal may have sent.
+	got   map[os.Signal]bool
+	ended chan error
 }
 
 // startChild runs the command with the streams as they are.
-func startChild(command, environ []string, s Streams) (*child, error) {
-	ch := &child{cmd: exec.Command(command[0], command[1:]...), ownGroup: !onTerminal(), ended: make(chan error, 1)}
+func startChild(command, environ []string, s Streams, ownGroup bool) (*child, error) {
+	ch := &child{cmd: exec.Command(command[0], command[1:]...), ownGroup: ownGroup, got: make(map[os.Signal]bool), ended: make(chan error, 1)}
 	ch.cmd.Env = environ
 	ch.cmd.Stdin, ch.cmd.Stdout, ch.cmd.Stderr = s.In, s.Out, s.Err
 	if r, ok := s.Out.(results); ok {
@@ -238,11 +246,15 @@ func startChild(command, environ []string, s Streams) (*child, error) {
 
 func (ch *child) name() string { return announce.Clean(ch.cmd.Args[0]) }
 
-// pass passes on a signal that ntrack has got, unless the terminal has sent it to the child too.
+// pass passes on a signal that ntrack has got, unless the terminal has sent it to both. A process
+// does not learn who has sent it a signal: the first one of a kind that the terminal sends is taken
+// for the terminal's, and does no harm where it is not. With the second one somebody means it.
 func (ch *child) pass(sig os.Signal) {
-	if ch.ownGroup || !fromTerminal(sig) {
-		ch.send(sig)
+	if !ch.ownGroup && fromTerminal(sig) && inForeground() && !ch.got[sig] {
+		ch.got[sig] = true
+		return
 	}
+	ch.send(sig)
 }
 
 // send sends a signal to the child and, where it has a group, to that.

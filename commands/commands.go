@@ -26,9 +26,9 @@ import (
 type Streams struct {
 	In       io.Reader
 	Out, Err io.Writer
-	// Signals, which may be nil, hands the wanted signals of this process over to the command, which
-	// may ask once. They come on the channel then, and none ends the context any more.
-	Signals func(wanted ...os.Signal) <-chan os.Signal
+	// Signals, which may be nil, hands the wanted signals of this process over to the command: they
+	// come on its channel then, those that were ignored too, and do not end the context any more.
+	Signals func(to chan<- os.Signal, wanted ...os.Signal)
 }
 
 func (s Streams) note(format string, args ...any) {

@@ -11,11 +11,13 @@ import (
 // There are no process groups here, and no signals but Ctrl-C, which the console sends to every
 // process it has.
 
-var childSignals = []os.Signal{os.Interrupt, syscall.SIGTERM}
+func passedOn(bool) []os.Signal { return []os.Signal{os.Interrupt, syscall.SIGTERM} }
 
 func fromTerminal(sig os.Signal) bool { return sig == os.Interrupt }
 
 func onTerminal() bool { return true }
+
+func inForeground() bool { return true }
 
 func leadGroup(*syscall.SysProcAttr) {}
 

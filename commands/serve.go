@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -28,7 +29,8 @@ func serveCommand(s Streams) *cli.Command {
 		UsageText: "ntrack serve [OPTIONS]",
 		Description: "Serves the native interface at /ntrk/KEY and the BitTorrent one at /announce\n" +
 			"and /scrape, on 127.0.0.1:6969 for this machine alone. Nothing is written to\n" +
-			"disk. SIGINT or SIGTERM ends it: it finishes what is in flight and exits 0.",
+			"disk. SIGINT or SIGTERM ends it: it finishes what is in flight and exits 0.\n" +
+			"SIGHUP, where no terminal has sent it, has it read the token file again.",
 		Flags: []cli.Flag{
 			&cli.StringSliceFlag{Name: "listen", Usage: "listen on `ADDR`, such as :6969 for everybody or 127.0.0.1:0 for any free port; may be repeated", Value: cli.NewStringSlice("127.0.0.1:6969")},
 			&cli.StringFlag{Name: "addr-file", Usage: "write the addresses listened on to `FILE`, one per line"},
@@ -48,6 +50,7 @@ func serveCommand(s Streams) *cli.Command {
 		},
 		Action: func(c *cli.Context) error {
 			var o serveOptions
+			o.takeHangups(s)
 			if err := o.build(c, s); err != nil {
 				return err
 			}
@@ -57,12 +60,21 @@ func serveCommand(s Streams) *cli.Command {
 }
 
 type serveOptions struct {
-	tracker  tracker.Tracker
-	server   door.Server
-	listen   []string
-	addrFile string
-	// tokenFile is only for the greeting.
+	tracker   tracker.Tracker
+	server    door.Server
+	listen    []string
+	addrFile  string
 	tokenFile string
+	hangups   chan os.Signal // nil where they end it
+}
+
+// takeHangups has SIGHUP mean what it means to every daemon: to read again what it has read. On a
+// terminal it means that this is closed, unless that was to be ignored.
+func (o *serveOptions) takeHangups(s Streams) {
+	if s.Signals != nil && (signal.Ignored(syscall.SIGHUP) || !onTerminal()) {
+		o.hangups = make(chan os.Signal, 1)
+		s.Signals(o.hangups, syscall.SIGHUP)
+	}
 }
 
 func (o *serveOptions) build(c *cli.Context, s Streams) error {
@@ -175,13 +187,39 @@ func (o *serveOptions) run(ctx context.Context, s Streams) error {
 	for _, l := range listeners {
 		go func() { failed <- o.server.Serve(l) }()
 	}
-	select {
-	case err := <-failed:
-		return err
-	case <-ctx.Done():
+	for ctx.Err() == nil {
+		select {
+		case err := <-failed:
+			return err
+		case <-o.hangups:
+			o.reload(ctx, s)
+		case <-ctx.Done():
+		}
 	}
 	shutdown(&o.server)
+	if interruptedBy(syscall.SIGHUP)(context.Cause(ctx)) {
+		return context.Cause(ctx)
+	}
 	return nil
+}
+
+// reload reads the token file again. What cannot be read changes nothing.
+func (o *serveOptions) reload(ctx context.Context, s Streams) {
+	switch o.tokenFile {
+	case "":
+		s.note("SIGHUP: there is no --token-file to read again")
+		return
+	case "-":
+		s.note("SIGHUP: --token-file -: standard input cannot be read again; the token stays")
+		return
+	}
+	token, err := readToken(ctx, o.tokenFile, nil)
+	if err != nil {
+		s.note("SIGHUP: --token-file: %v; the token stays", err)
+		return
+	}
+	o.tracker.SetToken(token)
+	s.note("SIGHUP: the token has been read again from %s", announce.Clean(o.tokenFile))
 }
 
 // greet says where the tracker is and what to type next.

@@ -304,3 +304,41 @@ func BenchmarkReply(b *testing.B) {
 		})
 	}
 }
+
+// A token may change while requests come.
+func TestSetToken(t *testing.T) {
+	tr := &tracker.Tracker{Token: "one"}
+	status := func(token string) int {
+		resp, _ := tr.Answer(t.Context(), &tracker.Call{
+			Method: "GET", Target: []byte("/ntrk/k?port=0"), Remote: netip.MustParseAddrPort("127.0.0.1:4000"),
+			Authorization: []byte("Bearer " + token),
+		}, nil)
+		return resp.Status
+	}
+	var asking sync.WaitGroup
+	for range 4 {
+		asking.Go(func() {
+			for range 100 {
+				status("one")
+			}
+		})
+	}
+	if status("one") != 200 || status("two") != 401 {
+		t.Error("Token does not count")
+	}
+	tr.SetToken("two")
+	if status("one") != 401 || status("two") != 200 {
+		t.Error("SetToken does not count")
+	}
+	tr.SetToken("")
+	if status("one") != 200 {
+		t.Error("without a token nobody needs one")
+	}
+	asking.Wait()
+	first := &tracker.Tracker{Token: "one"} // before the first request, too
+	first.SetToken("two")
+	tr = first
+	if status("one") != 401 || status("two") != 200 {
+		t.Error("SetToken before the first request does not count")
+	}
+}

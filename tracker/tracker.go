@@ -18,6 +18,7 @@ import (
 	"net/netip"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"ntrack/announce"
@@ -53,13 +54,14 @@ type Tracker struct {
 	// Index shows everybody every key. Without it a key that cannot be guessed is private.
 	Index bool
 	// Token, if any, is what every request has to carry: as a bearer token (RFC 6750) or as the
-	// password of basic authentication (RFC 7617).
+	// password of basic authentication (RFC 7617). SetToken changes it later.
 	Token string
 	// Proxies are the networks of reverse proxies: what they say in X-Forwarded-For is believed.
 	Proxies []netip.Prefix
 
 	once     sync.Once
 	store    Store
+	token    atomic.Pointer[string]
 	interval time.Duration  // Interval within its bounds
 	proxies  []netip.Prefix // Proxies, of canonical addresses
 	scratch  sync.Pool      // of *scratch
@@ -126,7 +128,15 @@ func (s *scratch) decide(size Size) time.Duration {
 	return s.ttl
 }
 
+// SetToken changes Token for the requests to come, while the Tracker is used. Streams that are open
+// stay open.
+func (t *Tracker) SetToken(token string) {
+	t.once.Do(t.init)
+	t.token.Store(&token)
+}
+
 func (t *Tracker) init() {
+	t.token.Store(&t.Token)
 	t.meter.start = time.Now()
 	t.epoch = strconv.FormatUint(rand.Uint64(), 36)
 	t.store = t.Store
@@ -212,7 +222,7 @@ func (t *Tracker) answer(ctx context.Context, c *Call, s *scratch, resp *Respons
 	if f, ok := parsed.(*announce.Failure); ok && f.Status == 404 {
 		return nil, f
 	}
-	if t.Token != "" && !authorized(c.Authorization, t.Token) {
+	if token := *t.token.Load(); token != "" && !authorized(c.Authorization, token) {
 		return nil, &announce.Failure{Status: 401, Reason: "token missing or wrong: send Authorization: Bearer TOKEN"}
 	}
 	if parsed != nil {
