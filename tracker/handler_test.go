@@ -156,7 +156,7 @@ func TestHandlerBody(t *testing.T) {
 		fmt.Fprintf(c, "POST /ntrk/k?port=%d&format=text HTTP/1.1\r\nHost: t\r\nContent-Length: %d\r\n\r\n", port, length)
 		return c.(*net.TCPConn)
 	}
-	c := open(4000, 1<<40)
+	c := open(4000, 1<<30)
 	if _, err := c.Write(make([]byte, 64<<10)); err != nil { // of all that, no more than this is needed
 		t.Fatal(err)
 	}

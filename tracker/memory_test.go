@@ -63,6 +63,36 @@ func TestMemoryGivesBack(t *testing.T) {
 	}
 }
 
+// What waits for a subscriber is bounded in changes and in batches, of which each costs memory.
+func TestSlowSubscriberIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := tracker.NewMemory()
+		_, sub, err := m.Subscribe(t.Context(), []byte("k"), announce.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.9:0")}, func() {}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer sub.Close()
+		change := func(n int) {
+			for i := range n {
+				_, _, _ = m.Announce(t.Context(), []byte("k"), announce.Peer{Endpoint: netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), uint16(1+i))}, anHour, tracker.Want{}, nil)
+				time.Sleep(100 * time.Millisecond)
+			}
+			for i := range n {
+				_ = m.Leave(t.Context(), []byte("k"), netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), uint16(1+i)))
+				time.Sleep(100 * time.Millisecond)
+			}
+		}
+		change(120)
+		if changes, live := sub.Next(nil); len(changes) != 240 || !live {
+			t.Errorf("%d changes, live %v", len(changes), live)
+		}
+		change(1000)
+		if changes, live := sub.Next(nil); len(changes) > 256 || live {
+			t.Errorf("%d changes, live %v", len(changes), live)
+		}
+	})
+}
+
 // Nothing about anybody kept: what nobody asks for again is forgotten all the same, and then no
 // timer is left that would keep the store alive.
 func TestMemoryForgets(t *testing.T) {

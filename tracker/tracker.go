@@ -56,7 +56,8 @@ type Tracker struct {
 	// Token, if any, is what every request has to carry: as a bearer token (RFC 6750) or as the
 	// password of basic authentication (RFC 7617). SetToken changes it later.
 	Token string
-	// Proxies are the networks of reverse proxies: what they say in X-Forwarded-For is believed.
+	// Proxies are the networks of reverse proxies: what they say in X-Forwarded-For is believed. One
+	// that comes by a Unix socket is believed in any case, and has to say it.
 	Proxies []netip.Prefix
 
 	once     sync.Once

@@ -455,6 +455,14 @@ func sizes(t *testing.T, s *store) {
 		}
 	}
 
+	// One that a subscriber begins has the age of its subscription.
+	f, _ := s.subscribe("m", "192.0.2.1:1")
+	time.Sleep(30 * time.Second)
+	_, r = s.announce("m", "192.0.2.1:2", 0)
+	expect("a track that a subscriber began", r, tracker.Size{Peers: 2, Total: 3, Age: 30 * time.Second})
+	f.sub.Close()
+	s.leave("m", "192.0.2.1:2")
+
 	// A ttl that follows the size: a peer is promised more the more there are.
 	for i := range 5 {
 		p := announce.Peer{Endpoint: netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), uint16(1+i))}
