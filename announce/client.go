@@ -190,17 +190,17 @@ func (c *Client) Announce(ctx context.Context, t Tracker, r Request) (*Reply, er
 		}
 		c, r.Port = d, port
 	}
-	replies, err := overEach(ctx, c, t, func(ctx context.Context, c *Client) (*Reply, error) {
+	all := overEach(ctx, c, t, false, func(ctx context.Context, c *Client) (*Reply, error) {
 		reply, _, err := c.announce(ctx, t, r, "started")
 		return reply, err
 	})
-	if err != nil {
-		return nil, err
+	reply, err := combined(ctx, all, r.Want)
+	for _, f := range all {
+		if err == nil && f.err != nil && f.from.IsValid() { // it may be listed from before, or now
+			reply.disown(netip.AddrPortFrom(f.from.Addr(), cmp.Or(r.Port, f.from.Port())))
+		}
 	}
-	for _, o := range replies[1:] {
-		replies[0].Merge(o, r.Want)
-	}
-	return replies[0], nil
+	return reply, err
 }
 
 func (c *Client) announce(ctx context.Context, t Tracker, r Request, event string) (*Reply, conn, error) {
@@ -255,10 +255,16 @@ func (c *Client) leave(ctx context.Context, t Tracker, r Request) error {
 
 // List returns up to want peers of the track (as [Request.Want]) without joining it. Where a
 // tracker gives fewer though there are more, they come from the beginning of its event stream, if
-// it has one.
+// it has one. A classic tracker is asked over each family, as it may give only peers of one.
 func (c *Client) List(ctx context.Context, t Tracker, key Key, want int) (*Reply, error) {
+	if t.classic {
+		return combined(ctx, overEach(ctx, c, t, false, func(ctx context.Context, c *Client) (*Reply, error) {
+			reply, _, err := c.look(ctx, t, key, want)
+			return reply, err
+		}), want)
+	}
 	reply, _, err := c.look(ctx, t, key, want)
-	if err != nil || t.classic || !reply.Sample || len(reply.Peers) >= want {
+	if err != nil || !reply.Sample || len(reply.Peers) >= want {
 		return reply, err
 	}
 	if peers, ok := c.everyone(ctx, t, key); ok {
@@ -304,16 +310,27 @@ func (c *Client) look(ctx context.Context, t Tracker, key Key, want int) (*Reply
 }
 
 // Index returns every track that the tracker shows, sorted by key: the index of a native tracker,
-// the full scrape of a classic one.
+// the full scrape of a classic one, which is asked over each family, as it may count only peers of
+// one.
 func (c *Client) Index(ctx context.Context, t Tracker) ([]Track, error) {
-	target := t.target([]byte("/ntrk/"), nil)
-	if t.classic {
-		u, err := t.scrape()
-		if err != nil {
-			return nil, err
-		}
-		target = u.String()
+	if !t.classic {
+		return c.index(ctx, t, t.target([]byte("/ntrk/"), nil))
 	}
+	u, err := t.scrape()
+	if err != nil {
+		return nil, err
+	}
+	all := overEach(ctx, c, t, false, func(ctx context.Context, c *Client) ([]Track, error) {
+		return c.index(ctx, t, u.String())
+	})
+	var tracks []Track
+	for _, f := range all {
+		tracks = MergeTracks(tracks, f.result)
+	}
+	return tracks, failure(ctx, all)
+}
+
+func (c *Client) index(ctx context.Context, t Tracker, target string) ([]Track, error) {
 	res, err := c.do(ctx, t, http.MethodGet, target, maxIndex)
 	if err != nil {
 		return nil, err

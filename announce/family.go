@@ -44,70 +44,100 @@ func (c *Client) over(network string) *Client {
 	return c.byFamily[network]
 }
 
-// overEach does something over each family at once. Once one has succeeded, the others have as
-// long as a dialler would give them (RFC 8305), and then are given up. It returns the results of
-// those that have succeeded; without any, the error that says most.
-func overEach[T any](ctx context.Context, c *Client, t Tracker, do func(context.Context, *Client) (T, error)) ([]T, error) {
+// answering is how long a tracker has to answer over one family once it has over the other: it may
+// have done what it was asked.
+const answering = 2 * time.Second
+
+// A tried is what came of something over one family.
+type tried[T any] struct {
+	result T
+	err    error
+	from   netip.AddrPort // where the connection came from; invalid without one
+}
+
+// overEach does something over each family at once. Unless it is patient, it gives up the others
+// once one has succeeded: those that have not connected after as long as a dialler would (RFC 8305).
+func overEach[T any](ctx context.Context, c *Client, t Tracker, patient bool, do func(context.Context, *Client) (T, error)) []tried[T] {
 	families := c.families(t)
-	if len(families) == 1 {
-		result, err := do(ctx, c)
-		return []T{result}, err
-	}
-	limited, cancel := context.WithCancel(ctx)
-	defer cancel()
-	results, errs := make([]T, len(families)), make([]error, len(families))
+	all := make([]tried[T], len(families))
+	limited, giveUp := context.WithCancel(ctx)
+	defer giveUp()
+	connecting, giveUpConnecting := context.WithCancel(limited)
+	defer giveUpConnecting()
 	var wg sync.WaitGroup
 	var grace sync.Once
 	for i, network := range families {
+		d, f := c, &all[i]
+		if len(families) > 1 {
+			d = c.over(network)
+		}
 		wg.Go(func() {
-			if results[i], errs[i] = do(limited, c.over(network)); errs[i] == nil {
-				grace.Do(func() { time.AfterFunc(gathering, cancel) })
+			ctx, cancel := context.WithCancel(limited)
+			defer cancel()
+			connected := context.AfterFunc(connecting, cancel)
+			defer connected()
+			f.result, f.err = do(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) {
+				connected()
+				f.from = endpointOf(i.Conn.LocalAddr())
+			}}), d)
+			if f.err == nil && !patient {
+				grace.Do(func() {
+					time.AfterFunc(gathering, giveUpConnecting)
+					time.AfterFunc(answering, giveUp)
+				})
 			}
 		})
 	}
 	wg.Wait()
-	var done []T
-	var failed error
-	for i, err := range errs {
-		if err == nil {
-			done = append(done, results[i])
-		} else if failed == nil || telling(err) > telling(failed) {
-			failed = err
+	return all
+}
+
+// failure is the error that says most; nil where something has succeeded.
+func failure[T any](ctx context.Context, all []tried[T]) (failed error) {
+	for _, f := range all {
+		if f.err == nil {
+			return nil
+		}
+		if failed == nil || telling(f.err) > telling(failed) {
+			failed = f.err
 		}
 	}
-	switch {
-	case len(done) > 0:
-		return done, nil
-	case ctx.Err() != nil:
-		return nil, context.Cause(ctx)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
-	return nil, failed
+	return failed
+}
+
+// combined is one reply of those over each family.
+func combined(ctx context.Context, all []tried[*Reply], want int) (*Reply, error) {
+	if err := failure(ctx, all); err != nil {
+		return nil, err
+	}
+	var reply *Reply
+	for _, f := range all {
+		switch {
+		case f.err != nil:
+		case reply == nil:
+			reply = f.result
+		default:
+			reply.Merge(f.result, want)
+		}
+	}
+	return reply, nil
 }
 
 // leaveEach leaves over each family at once. None is given up because another has succeeded: what
 // one of them has listed, no other takes back. Where one has, an error counts only of those that
 // lead to the tracker: nobody is listed over one that does not.
-func (c *Client) leaveEach(ctx context.Context, t Tracker, r Request) error {
-	families := c.families(t)
-	if len(families) == 1 {
-		return c.leave(ctx, t, r)
-	}
-	errs, connected := make([]error, len(families)), make([]bool, len(families))
-	var wg sync.WaitGroup
-	for i, network := range families {
-		wg.Go(func() {
-			errs[i] = c.over(network).leave(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-				GotConn: func(httptrace.GotConnInfo) { connected[i] = true },
-			}), t, r)
-		})
-	}
-	wg.Wait()
-	left := slices.Contains(errs, nil)
-	var failed error
-	for i, err := range errs {
-		counts := connected[i] || !left || ctx.Err() != nil
-		if err != nil && counts && (failed == nil || telling(err) > telling(failed)) {
-			failed = err
+func (c *Client) leaveEach(ctx context.Context, t Tracker, r Request) (failed error) {
+	all := overEach(ctx, c, t, true, func(ctx context.Context, c *Client) (struct{}, error) {
+		return struct{}{}, c.leave(ctx, t, r)
+	})
+	left := slices.ContainsFunc(all, func(f tried[struct{}]) bool { return f.err == nil })
+	for _, f := range all {
+		counts := f.from.IsValid() || !left || ctx.Err() != nil
+		if f.err != nil && counts && (failed == nil || telling(f.err) > telling(failed)) {
+			failed = f.err
 		}
 	}
 	return failed

@@ -4,15 +4,20 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"io"
 	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"ntrack/announce"
 )
@@ -20,20 +25,35 @@ import (
 // foreign is a classic tracker as others have written it. Like bittorrent-tracker it gives the
 // asker among the peers, and does not tell which address it has listed.
 type foreign struct {
-	perFamily bool // a swarm for each family, as chihaya and aquatic have
-	external  bool // tells the address
-	byID      bool // keeps a peer for each peer id, so that an endpoint may be there several times
-	atMost    int  // gives no more peers than that; 0: all that are wanted
+	perFamily bool         // a swarm for each family, as chihaya and aquatic have
+	external  bool         // tells the address
+	byID      bool         // keeps a peer for each peer id, so that an endpoint may be there several times
+	slow6     atomic.Int64 // how long its answers over IPv6 take, in nanoseconds
 
 	mu     sync.Mutex
 	swarms map[string]map[string]netip.AddrPort
 }
 
 func (f *foreign) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	from := netip.MustParseAddrPort(r.RemoteAddr).Addr()
+	reply := ""
+	if r.URL.Path == "/scrape" {
+		reply = f.scrape(from)
+	} else {
+		reply = f.answer(from, r.URL.Query())
+	}
+	if slow := time.Duration(f.slow6.Load()); from.Is6() && slow > 0 {
+		select {
+		case <-time.After(slow):
+		case <-r.Context().Done():
+		}
+	}
+	_, _ = io.WriteString(w, reply)
+}
+
+func (f *foreign) answer(from netip.Addr, q url.Values) string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	q := r.URL.Query()
-	from := netip.MustParseAddrPort(r.RemoteAddr).Addr()
 	port, _ := strconv.ParseUint(q.Get("port"), 10, 16)
 	want, _ := strconv.Atoi(q.Get("numwant"))
 	self := netip.AddrPortFrom(from, uint16(port))
@@ -58,9 +78,6 @@ func (f *foreign) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	peers := slices.Collect(maps.Values(swarm))
 	rand.Shuffle(len(peers), func(i, j int) { peers[i], peers[j] = peers[j], peers[i] })
-	if f.atMost > 0 {
-		want = min(want, f.atMost)
-	}
 	var v4, v6 []byte
 	for _, e := range peers[:min(len(peers), want)] {
 		to := &v6
@@ -73,7 +90,20 @@ func (f *foreign) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if f.external {
 		ip = fmt.Sprintf("11:external ip%d:%s", len(from.AsSlice()), from.AsSlice())
 	}
-	fmt.Fprintf(w, "d%s10:incompletei%de8:intervali60e5:peers%d:%s6:peers6%d:%se", ip, len(swarm), len(v4), v4, len(v6), v6)
+	return fmt.Sprintf("d%s10:incompletei%de8:intervali60e5:peers%d:%s6:peers6%d:%se", ip, len(swarm), len(v4), v4, len(v6), v6)
+}
+
+func (f *foreign) scrape(from netip.Addr) string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var tracks []announce.Track
+	for name, swarm := range f.swarms {
+		hash, family := name[:20], name[20:]
+		if family == "" || family == fmt.Sprint(from.Is4()) {
+			tracks = append(tracks, announce.Track{Key: announce.KeyOf([]byte(hash)), Count: len(swarm)})
+		}
+	}
+	return string(announce.AppendTracks(nil, announce.Bencode, tracks))
 }
 
 // foreigners are classic trackers of all sorts.
@@ -168,4 +198,184 @@ func TestForeignLook(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The peers of both families are seen, whether the tracker gives all to everybody or to each family
+// its own: by a list, a watch, a member and a gathering.
+func TestForeignFamilies(t *testing.T) {
+	foreigners(t, func(t *testing.T, p *pipes, f *foreign) {
+		deadline(t, 24*time.Hour)
+		k := key(t, "k")
+		const a4, b6, c4, c6 = "192.0.2.1:4001", "[2001:db8::2]:4002", "192.0.2.3:4003", "[2001:db8::3]:4003"
+		leaveA := join(t, p.both("192.0.2.1", ""), classic(t), k, 4001)
+		if tracks, err := p.both("192.0.2.9", "2001:db8::9").Index(t.Context(), classic(t)[0]); err != nil || len(tracks) != 1 || tracks[0].Count != 1 {
+			t.Errorf("the index has %v, %v", tracks, err)
+		}
+		leaveB := join(t, p.both("", "2001:db8::2"), classic(t), k, 4002)
+		expect := func(from4, from6, want string, count int) {
+			t.Helper()
+			c := p.both(from4, from6)
+			defer c.Close()
+			r, err := c.List(t.Context(), classic(t)[0], k, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := endpoints(r); got != want || r.Count != count || r.Sample {
+				t.Errorf("a list has %q, %d, %v; want %q, %d", got, r.Count, r.Sample, want, count)
+			}
+		}
+		expect("192.0.2.9", "2001:db8::9", a4+" "+b6, 2)
+		p.lose("192.0.2.9", true)
+		if f.perFamily {
+			expect("192.0.2.9", "2001:db8::9", b6, 1)
+			expect("192.0.2.8", "", a4, 1)
+		} else {
+			expect("192.0.2.9", "2001:db8::9", a4+" "+b6, 2)
+		}
+		p.lose("192.0.2.9", false)
+		w := watch(t, p.both("192.0.2.9", "2001:db8::9"), classic(t), announce.Request{Key: k}, 10*time.Second)
+		w.expect(t, "peers ["+a4+" "+b6+"]")
+		leaveC := join(t, p.both("192.0.2.3", "2001:db8::3"), classic(t), k, 4003)
+		time.Sleep(time.Minute)
+		if got := sorted(strings.Split(w.next(), ", ")...); got != sorted("join "+c4, "join "+c6) {
+			t.Errorf("a watch is told %q", got)
+		}
+		time.Sleep(10 * time.Minute)
+		w.expect(t, "")
+		_ = leaveA()
+		time.Sleep(time.Minute)
+		w.expect(t, "leave "+a4)
+		_ = leaveC()
+		time.Sleep(time.Minute)
+		if got := sorted(strings.Split(w.next(), ", ")...); got != sorted("leave "+c4, "leave "+c6) {
+			t.Errorf("a watch is told %q", got)
+		}
+		w.end()
+		_ = leaveB()
+
+		// A gathering counts each process once, and the endpoints that others have left behind.
+		if !f.external {
+			return // nobody has a rank
+		}
+		leaveA = join(t, p.both("192.0.2.1", ""), classic(t), k, 4001)
+		leaveB = join(t, p.both("", "2001:db8::2"), classic(t), k, 4002)
+		results := make(chan string)
+		for i := range 2 {
+			go func() {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				c := p.both(fmt.Sprint("192.0.2.1", i), fmt.Sprint("2001:db8::1", i))
+				g, err := c.Gather(ctx, classic(t)[0], announce.Request{Key: k, Port: 5000}, 4, nil)
+				results <- gathered{g, err, 0}.String()
+				g.Leave(t.Context())
+			}()
+		}
+		all := sorted(<-results, <-results)
+		const both = " of " + a4 + " 192.0.2.10:5000 192.0.2.11:5000 " + b6 + ", <nil>"
+		if want := "1" + both + " 2" + both; all != want {
+			t.Errorf("met as %s\nwant %s", all, want)
+		}
+		dials := p.dials()
+		g, err := p.both("192.0.2.9", "2001:db8::9").Gather(t.Context(), classic(t)[0], announce.Request{Key: k}, 4, nil)
+		if got := (gathered{g, err, 0}).String(); got != "-1"+both {
+			t.Errorf("who looks meets %s", got)
+		}
+		if n := p.dials() - dials; n != 3 {
+			t.Errorf("%d connections, want one to see what leads there and one over each family", n)
+		}
+		g.Leave(t.Context())
+		_ = leaveA()
+		_ = leaveB()
+		time.Sleep(time.Minute)
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		for _, swarm := range f.swarms {
+			for _, e := range swarm {
+				t.Errorf("all have left, and the tracker has %v", e)
+			}
+		}
+	})
+}
+
+// A family over which the tracker is slow is waited for once it has connected, for two seconds at
+// most: the tracker may have listed the asker there, which is no peer of itself then.
+func TestForeignSlowFamily(t *testing.T) {
+	foreigners(t, func(t *testing.T, p *pipes, f *foreign) {
+		deadline(t, 24*time.Hour)
+		k := key(t, "k")
+		f.slow6.Store(int64(3 * time.Second)) // by which the only family there is is not cut
+		if _, err := p.both("", "2001:db8::9").List(t.Context(), classic(t)[0], k, 0); err != nil {
+			t.Error(err)
+		}
+		f.slow6.Store(0)
+		leave := join(t, p.both("", "2001:db8::2"), classic(t), k, 4002)
+		defer func() { _ = leave() }()
+		const b6 = "[2001:db8::2]:4002"
+		for _, tt := range []struct {
+			slow, takes time.Duration
+			both        bool
+		}{{700 * time.Millisecond, 700 * time.Millisecond, true}, {time.Hour, 2 * time.Second, false}} {
+			f.slow6.Store(int64(tt.slow))
+			seen := b6
+			if !tt.both && f.perFamily {
+				seen = ""
+			}
+			took := func(what string, began time.Time) {
+				t.Helper()
+				if d := time.Since(began); d != tt.takes {
+					t.Errorf("%s took %v, want %v", what, d, tt.takes)
+				}
+			}
+			c := p.both("192.0.2.1", "2001:db8::1")
+			for range 2 {
+				began := time.Now()
+				r, err := c.Announce(t.Context(), classic(t)[0], announce.Request{Key: k, Port: 4000})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got := endpoints(r); got != seen || r.Others() != len(r.Peers) || r.Sample || f.external && tt.both && len(r.Endpoints) != 2 {
+					t.Errorf("slow by %v: an announce gives %q, %v, %v", tt.slow, got, r.Endpoints, r.Sample)
+				}
+				took("an announce", began)
+			}
+			c.Close()
+			began := time.Now()
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			for ev := range p.both("192.0.2.9", "2001:db8::9").Watch(ctx, classic(t), announce.Request{Key: k}, 10*time.Second) {
+				if took("the first event", began); strings.Contains(fmt.Sprint(ev.Peers), b6) != (seen == b6) {
+					t.Errorf("slow by %v: a watch begins with %v", tt.slow, ev.Peers)
+				}
+				break
+			}
+			cancel()
+			began = time.Now()
+			r, err := p.both("192.0.2.9", "2001:db8::9").List(t.Context(), classic(t)[0], k, 0)
+			if took("a list", began); err != nil || strings.Contains(endpoints(r), b6) != (seen == b6) {
+				t.Errorf("slow by %v: a list has %v, %v", tt.slow, endpoints(r), err)
+			}
+			began = time.Now()
+			g, err := p.both("192.0.2.9", "2001:db8::9").Gather(t.Context(), classic(t)[0], announce.Request{Key: k}, 1, nil)
+			if took("a gathering", began); err != nil || strings.Contains(fmt.Sprint(g.Peers), b6) != (seen == b6) {
+				t.Errorf("slow by %v: who looks meets %v, %v", tt.slow, g.Peers, err)
+			}
+			g.Leave(t.Context())
+			f.slow6.Store(0)
+		}
+	})
+}
+
+// Where a connection comes from says nothing once the tracker has told which endpoint it has listed:
+// behind a NAT, another peer may have that address in the tracker's network.
+func TestAnnounceBehindNAT(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := new(pipes)
+		p.start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.WriteString(w, `{"you":"203.0.113.5:4000","interval":60,"count":2,"peers":["172.17.0.2:4000"]}`)
+		}))
+		defer p.stop()
+		r, err := p.client("172.17.0.2").Announce(t.Context(), one[0], announce.Request{Key: key(t, "k"), Port: 4000})
+		if err != nil || endpoints(r) != "172.17.0.2:4000" {
+			t.Errorf("%+v, %v", r, err)
+		}
+	})
 }

@@ -41,7 +41,8 @@ const late = 500 * time.Millisecond
 // When exactly n come, all of them get the same Peers, and each another Rank. When more come, some
 // may have seen fewer of them than others: len(Peers) > n tells. One process is one peer here: it
 // is listed over one address family even where a tracker has both, over IPv4 if that leads there,
-// and all have to name the same tracker. An endpoint that others have left behind under the key
+// and all have to name the same tracker. On a classic tracker that keeps the families apart, one
+// that IPv4 does not lead to cannot meet the others. An endpoint that others have left behind under the key
 // counts as well: take a new key for each gathering.
 //
 // An error before the first answer is returned. From then on news, which may be nil, is told every
@@ -76,12 +77,18 @@ func (c *Client) Gather(ctx context.Context, t Tracker, r Request, n int, news f
 	}
 	var member context.Context
 	member, g.leave = context.WithCancel(context.WithoutCancel(ctx))
+	over := []way{{d.network, r.Port != 0}}
+	for _, network := range c.families(t) {
+		if t.classic && network != d.network { // which may have its own peers
+			over = append(over, way{network, false})
+		}
+	}
 	w := &meeting{merged: newMerged(), n: n, member: r.Port != 0, rank: -1, ended: make(chan struct{}), telling: make(chan struct{}, 1), news: news}
 	w.moment = w.judge
 	go func() {
 		defer close(g.left)
 		defer d.Close()
-		ways := func(Tracker) []way { return []way{{d.network, w.member}} }
+		ways := func(Tracker) []way { return over }
 		_ = d.watch(member, w.merged, []Tracker{t}, r, every, ways, w.tell)
 	}()
 	select {

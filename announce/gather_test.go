@@ -232,6 +232,10 @@ func TestGatherDualStack(t *testing.T) {
 				t.Errorf("got %s\nwant %s", got, want)
 			}
 		}
+		// Each has seen which family leads there, and then joined by it.
+		if n := p.dials(); n != 7 {
+			t.Errorf("%d connections, want two each and one that failed", n)
+		}
 		time.Sleep(time.Minute)
 
 		// Neither does.

@@ -62,7 +62,8 @@ type route struct {
 	unsure     error          // why the tracker may still list it after the end
 	reply      *Reply         // the last one; nil on a stream
 	epoch      string         // of the run of the tracker that told last, "" where it does not name it
-	from       netip.AddrPort // where the last connection came from
+	reached    bool           // has had a connection
+	from       netip.AddrPort // where the last connection of a member came from
 	you, local netip.AddrPort // own endpoints: as the tracker sees it, and from until it has told that
 }
 
@@ -174,11 +175,13 @@ func (m *merged) change(f func(now time.Time)) {
 	}
 }
 
-// connected takes in where a member's connection comes from, before the tracker can list it. Not
-// every tracker tells what it sees, and another route may be told of this one first. One that has
-// told what it sees will see the same again from there: behind a NAT, another peer may be there.
+// connected takes in a connection, and where that of a member comes from, before the tracker can
+// list it. Not every tracker tells what it sees, and another route may be told of this one first.
+// One that has told what it sees will see the same again from there: behind a NAT, another peer may
+// be there.
 func (r *route) connected(local netip.AddrPort) {
 	r.site.m.change(func(time.Time) {
+		r.reached = true
 		if local != r.from || r.you.Port() == 0 {
 			r.from = local
 			r.site.m.mine(&r.local, local)
@@ -386,12 +389,17 @@ func (s *site) event() Event {
 	return ev
 }
 
-// gathered returns until when the first event still waits; zero if for nothing.
+// gathered returns until when the first event still waits; zero if for nothing. A tracker that has
+// answered over one family is given longer over another that has connected.
 func (m *merged) gathered(now time.Time) time.Time {
 	for _, s := range m.sites {
 		for _, r := range s.routes {
-			if r.state == waiting && now.Before(m.gather) {
-				return m.gather
+			until := m.gather
+			if r.reached && r.other() {
+				until = until.Add(answering - gathering)
+			}
+			if r.state == waiting && now.Before(until) {
+				return until
 			}
 		}
 	}

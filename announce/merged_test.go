@@ -116,6 +116,24 @@ func TestSeveralTrackersFirst(t *testing.T) {
 	})
 }
 
+// So does one that connects and says nothing, which is not told before its time.
+func TestSeveralTrackersSilent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b, k := newPipes(t), new(pipes), key(t, "k")
+		b.start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+		defer b.stop()
+		net := internet{"a.example": a, "b.example": b}
+		both := []announce.Tracker{named(t, "b.example"), named(t, "a.example")}
+		began := time.Now()
+		for ev, err := range net.client("192.0.2.9").Watch(t.Context(), both, announce.Request{Key: k}, 0) {
+			if d := time.Since(began); err != nil || d != 300*time.Millisecond || ev.Tracker != both[1] {
+				t.Errorf("after %v: %+v, %v", d, ev, err)
+			}
+			break
+		}
+	})
+}
+
 // A member is listed over both families, by its own endpoint each, and is no peer of itself.
 func TestBothFamilies(t *testing.T) {
 	for name, serve := range doors {
@@ -132,8 +150,12 @@ func bothFamilies(t *testing.T, serve func(*tracker.Tracker) http.Handler) {
 	if got := who(t, p, k); got != you || fmt.Sprint(w.you) != "["+you+"]" {
 		t.Errorf("listed %q, told %v", got, w.you)
 	}
-	x := watch(t, p.client("192.0.2.9"), one, announce.Request{Key: k}, time.Second)
+	dials := p.dials()
+	x := watch(t, p.both("192.0.2.9", "2001:db8::9"), one, announce.Request{Key: k}, time.Second)
 	x.expect(t, "peers ["+you+"]")
+	if n := p.dials() - dials; n != 1 {
+		t.Errorf("who looks has connected %d times, though either family tells of both", n)
+	}
 	leave := join(t, p.both("192.0.2.2", ""), one, k, 4000)
 	time.Sleep(2 * time.Second)
 	w.expect(t, "join 192.0.2.2:4000")

@@ -1,6 +1,7 @@
 package announce_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -124,7 +125,7 @@ func (p *pipes) client(addr string) *announce.Client {
 // both is one with an address of each family. Without one of them it has no route that way.
 func (p *pipes) both(addr4, addr6 string) *announce.Client {
 	return announce.DialBoth(&announce.Client{Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
-		addr := map[string]string{"tcp4": addr4, "tcp6": addr6}[network]
+		addr := map[string]string{"tcp4": addr4, "tcp6": addr6, "tcp": cmp.Or(addr4, addr6)}[network]
 		if addr == "" {
 			p.count(ctx)
 			return nil, &net.AddrError{Err: "network is unreachable"}

@@ -1,6 +1,7 @@
 package announce
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/binary"
 	"fmt"
@@ -86,6 +87,13 @@ func (r *Reply) drop(yours ...netip.AddrPort) (own, again int) {
 	return own, again
 }
 
+// disown takes e, where it is among the peers, for an endpoint of yours.
+func (r *Reply) disown(e netip.AddrPort) {
+	if own, _ := r.drop(e); own > 0 {
+		r.self = append(r.self, e)
+	}
+}
+
 // Merge adds what another tracker replied about the same track, or the same one over the other
 // family: who is there by either, up to want (as [Request.Want]). What is told once for all is
 // taken from r, where it is told; the interval and the ttl are the shorter ones.
@@ -138,6 +146,16 @@ func shorter(a, b time.Duration) time.Duration {
 type Track struct {
 	Key   Key
 	Count int
+}
+
+// MergeTracks is one index of several, sorted by key. A peer may be in each of them: a track has as
+// many as the index says that has the most.
+func MergeTracks(indexes ...[]Track) []Track {
+	tracks := slices.Concat(indexes...)
+	slices.SortFunc(tracks, func(a, b Track) int {
+		return cmp.Or(bytes.Compare(a.Key.raw, b.Key.raw), b.Count-a.Count)
+	})
+	return slices.CompactFunc(tracks, func(a, b Track) bool { return bytes.Equal(a.Key.raw, b.Key.raw) })
 }
 
 // A Failure is a tracker's refusal.

@@ -164,3 +164,12 @@ func checkRefusal(t *testing.T, err error) {
 		t.Fatalf("refused with %+v", f)
 	}
 }
+
+// A track of several indexes has as many peers as the one of them that has the most.
+func TestMergeTracks(t *testing.T) {
+	track := func(key string, n int) Track { return Track{KeyOf([]byte(key)), n} }
+	got := MergeTracks([]Track{track("b", 2), track("c", 1)}, nil, []Track{track("a", 1), track("b", 3)}, []Track{track("b", 1)})
+	if want := []Track{track("a", 1), track("b", 3), track("c", 1)}; fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}

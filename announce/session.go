@@ -73,8 +73,11 @@ func (s *session) run(ctx context.Context) error {
 	s.c.connected = func(local netip.AddrPort) {
 		s.reached = true
 		if s.member {
-			s.route.connected(netip.AddrPortFrom(local.Addr(), cmp.Or(s.request.Port, local.Port())))
+			local = netip.AddrPortFrom(local.Addr(), cmp.Or(s.request.Port, local.Port()))
+		} else {
+			local = netip.AddrPort{} // nobody is listed
 		}
+		s.route.connected(local)
 	}
 	for ctx.Err() == nil {
 		pause, err := s.turn(ctx)

@@ -94,16 +94,15 @@ type way struct {
 	member  bool
 }
 
-// ways are those of a member, over each family, or of one that only looks: it needs but one, for a
-// tracker gives peers of both.
+// ways are those of a member, which is listed over each family, or of one that only looks. That
+// needs but one where a tracker gives peers of both, as not every classic one does.
 func (c *Client) ways(member bool) func(Tracker) []way {
-	return func(t Tracker) []way {
-		if !member {
+	return func(t Tracker) (ways []way) {
+		if !member && !t.classic {
 			return []way{{c.network, false}}
 		}
-		var ways []way
 		for _, network := range c.families(t) {
-			ways = append(ways, way{network, true})
+			ways = append(ways, way{network, member})
 		}
 		return ways
 	}

@@ -1,10 +1,7 @@
 package commands
 
 import (
-	"bytes"
-	"cmp"
 	"context"
-	"slices"
 
 	"github.com/urfave/cli/v2"
 
@@ -72,19 +69,9 @@ func (o *listOptions) index(c *cli.Context, s Streams) error {
 	if err != nil {
 		return err
 	}
-	tracks := mergeTracks(indexes)
+	tracks := announce.MergeTracks(indexes...)
 	if len(tracks) == 0 && o.format == output.Table {
 		s.note("the tracker has no keys")
 	}
 	return output.WriteIndex(s.Out, o.format, trackers, tracks)
-}
-
-// mergeTracks is one index of several. A peer may be in each: a track has as many as the tracker
-// says that has the most.
-func mergeTracks(indexes [][]announce.Track) []announce.Track {
-	tracks := slices.Concat(indexes...)
-	slices.SortFunc(tracks, func(a, b announce.Track) int {
-		return cmp.Or(bytes.Compare(a.Key.Bytes(), b.Key.Bytes()), b.Count-a.Count)
-	})
-	return slices.CompactFunc(tracks, func(a, b announce.Track) bool { return bytes.Equal(a.Key.Bytes(), b.Key.Bytes()) })
 }
