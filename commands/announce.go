@@ -115,6 +115,7 @@ func (o *announceOptions) run(c *cli.Context, s Streams) error {
 		}
 		return o.print(s, trackers, reply)
 	}
+	defer s.noteSlowEnd(ctx, "leaving")()
 	there := presence{s: s, client: &o.client, serve: o.serve}
 	defer there.end()
 	if err := there.begin(c); err != nil {
@@ -144,11 +145,7 @@ func (o *announceOptions) run(c *cli.Context, s Streams) error {
 		}
 		you, started = ev.You, true
 	})
-	if several, ok := err.(interface{ Unwrap() []error }); ok {
-		for _, err := range several.Unwrap() {
-			s.note("could not leave, the tracker forgets you after the ttl: %s", brief(err))
-		}
-	}
+	s.couldNotLeave(err)
 	return context.Cause(ctx)
 }
 

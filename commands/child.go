@@ -131,21 +131,33 @@ func (o *announceOptions) runChild(c *cli.Context, s Streams) error {
 			ch.send(syscall.SIGKILL)
 		case err := <-ch.ended:
 			leave()
-			o.awaitLeft(s, left)
+			awaitLeft(s, signals, left)
 			return ch.result(err)
 		}
 	}
 }
 
-// awaitLeft waits until the peer has left, but not for long.
-func (o *announceOptions) awaitLeft(s Streams, left <-chan error) {
-	select {
-	case err := <-left:
-		if err != nil {
-			s.note("could not leave, the tracker forgets you after the ttl: %s", brief(err))
+// awaitLeft waits until the peer has left, but not for long, nor after an interruption. The one that
+// has ended the command may come as late as that end: only those after the note count.
+func awaitLeft(s Streams, signals <-chan os.Signal, left <-chan error) {
+	slow, over := time.After(slowEnd), time.After(leaveTime)
+	noted := false
+	for {
+		select {
+		case err := <-left:
+			s.couldNotLeave(err)
+			return
+		case <-slow:
+			noted = true
+			s.note("leaving; Ctrl-C ends it at once")
+		case sig := <-signals:
+			if noted && (sig == syscall.SIGINT || sig == syscall.SIGTERM || sig == syscall.SIGQUIT || sig == syscall.SIGHUP) {
+				return
+			}
+		case <-over:
+			s.note("could not leave within %v, the tracker forgets you after the ttl", leaveTime)
+			return
 		}
-	case <-time.After(leaveTime):
-		s.note("could not leave within %v, the tracker forgets you after the ttl", leaveTime)
 	}
 }
 

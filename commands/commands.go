@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -39,6 +40,43 @@ func (s Streams) note(format string, args ...any) {
 func (s Streams) lines(text string) {
 	for line := range strings.Lines(text) {
 		s.note("%s", strings.TrimSuffix(line, "\n"))
+	}
+}
+
+// slowEnd is how long the end of a command may take without a word.
+const slowEnd = 500 * time.Millisecond
+
+// noteSlowEnd says, where a signal has ended ctx and what is done then takes a while, that a second
+// one ends it at once. The caller calls done when that is over.
+func (s Streams) noteSlowEnd(ctx context.Context, what string) (done func()) {
+	over := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		by, ok := errors.AsType[Interrupted](context.Cause(ctx))
+		if !ok {
+			return
+		}
+		again := "a second signal"
+		if by.Signal == syscall.SIGINT {
+			again = "Ctrl-C again"
+		}
+		select {
+		case <-time.After(slowEnd):
+			s.note("%s; %s ends it at once", what, again)
+		case <-over:
+		}
+	})
+	return func() {
+		stop()
+		close(over)
+	}
+}
+
+// couldNotLeave says which trackers may still list who has left: err is one error for each, joined.
+func (s Streams) couldNotLeave(err error) {
+	if several, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, err := range several.Unwrap() {
+			s.note("could not leave, the tracker forgets you after the ttl: %s", brief(err))
+		}
 	}
 }
 

@@ -119,18 +119,26 @@ func (o *watchOptions) run(c *cli.Context, s Streams) error {
 	}()
 	show := o.printer(s)
 	var table *view
+	var runs *runner
 	switch {
 	case o.exec != "":
-		r := startRunner(ctx, s, o)
-		defer func() {
-			cancel(nil)
-			r.end()
-		}()
-		show = r.tell
+		runs = startRunner(ctx, s, o)
+		show = runs.tell
 	case !o.once && o.format == output.Table && isTerminal(s.Out):
 		table = startView(&s, o.min)
 		defer table.end(false)
 		show = table.tell
+	}
+	ending := "ending"
+	if o.request.Port != 0 {
+		ending = "leaving"
+	}
+	defer s.noteSlowEnd(c.Context, ending)()
+	if runs != nil {
+		defer func() {
+			cancel(nil)
+			runs.end()
+		}()
 	}
 	there := presence{s: s, client: &o.client, serve: o.serve}
 	defer there.end()

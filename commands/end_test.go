@@ -1,0 +1,95 @@
+//go:build unix
+
+package commands
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"ntrack/announce"
+)
+
+// What ends slowly says how to end it at once, and only where a signal has ended it.
+func TestSlowEnd(t *testing.T) {
+	for _, c := range []struct {
+		cause error
+		lasts time.Duration
+		want  string
+	}{
+		{Interrupted{syscall.SIGINT}, 600 * time.Millisecond, "ntrack: leaving; Ctrl-C again ends it at once\n"},
+		{Interrupted{syscall.SIGTERM}, 600 * time.Millisecond, "ntrack: leaving; a second signal ends it at once\n"},
+		{Interrupted{syscall.SIGINT}, 400 * time.Millisecond, ""},
+		{errReaderGone, 600 * time.Millisecond, ""},
+		{nil, 600 * time.Millisecond, ""}, // has not ended
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			var out bytes.Buffer
+			ctx, cancel := context.WithCancelCause(t.Context())
+			done := Streams{Err: &out}.noteSlowEnd(ctx, "leaving")
+			if c.cause != nil {
+				cancel(c.cause)
+			}
+			time.Sleep(c.lasts)
+			done()
+			cancel(nil)
+			time.Sleep(time.Second)
+			synctest.Wait()
+			if out.String() != c.want {
+				t.Errorf("%v, %v: %q, want %q", c.cause, c.lasts, &out, c.want)
+			}
+		})
+	}
+}
+
+// After a COMMAND the leaving is waited for, but neither for long nor once Ctrl-C says otherwise.
+func TestAwaitLeft(t *testing.T) {
+	const slow = "ntrack: leaving; Ctrl-C ends it at once\n"
+	const unsure = "ntrack: could not leave, the tracker forgets you after the ttl: "
+	type at struct {
+		after time.Duration
+		sig   os.Signal
+	}
+	for _, c := range []struct {
+		about   string
+		signals []at
+		left    time.Duration // 0: never
+		err     error
+		takes   time.Duration
+		want    string
+	}{
+		{"it has left soon", nil, time.Millisecond, nil, time.Millisecond, ""},
+		{"it has left late", nil, 1900 * time.Millisecond, nil, 1900 * time.Millisecond, slow},
+		{"two trackers do not know", nil, time.Millisecond, errors.Join(errors.New("a"), &announce.Failure{Reason: "b"}), time.Millisecond,
+			unsure + "a\n" + unsure + "the tracker refused: b\n"},
+		{"it does not leave", nil, 0, nil, 2 * time.Second, slow + "ntrack: could not leave within 2s, the tracker forgets you after the ttl\n"},
+		{"the signal that has ended the command comes late", []at{{100 * time.Millisecond, syscall.SIGINT}}, 1900 * time.Millisecond, nil, 1900 * time.Millisecond, slow},
+		{"Ctrl-C", []at{{time.Second, syscall.SIGINT}}, 0, nil, time.Second, slow},
+		{"SIGTERM after others", []at{{100 * time.Millisecond, syscall.SIGINT}, {time.Second, syscall.SIGURG}, {1500 * time.Millisecond, syscall.SIGTERM}}, 0, nil, 1500 * time.Millisecond, slow},
+		{"SIGHUP", []at{{time.Second, syscall.SIGHUP}}, 0, nil, time.Second, slow},
+		{"SIGQUIT", []at{{time.Second, syscall.SIGQUIT}}, 0, nil, time.Second, slow},
+	} {
+		t.Run(c.about, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var out bytes.Buffer
+				signals, left := make(chan os.Signal, 16), make(chan error, 1)
+				for _, s := range c.signals {
+					time.AfterFunc(s.after, func() { signals <- s.sig })
+				}
+				if c.left > 0 {
+					time.AfterFunc(c.left, func() { left <- c.err })
+				}
+				began := time.Now()
+				awaitLeft(Streams{Err: &out}, signals, left)
+				if took := time.Since(began); took != c.takes || out.String() != c.want {
+					t.Errorf("took %v, want %v, and said\n%swant\n%s", took, c.takes, &out, c.want)
+				}
+			})
+		})
+	}
+}

@@ -1,0 +1,138 @@
+//go:build unix
+
+package main
+
+import (
+	"bytes"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// frozen is a tracker that begins streams, and otherwise gives no sign of life.
+func frozen(t *testing.T) (addr string) {
+	thaw := make(chan struct{})
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case strings.HasPrefix(r.Header.Get("Accept"), "text/event-stream"):
+			w.Header().Set("Content-Type", "text/event-stream")
+			_, _ = io.WriteString(w, "event: you\ndata: 127.0.0.1:4000\n\nevent: peers\ndata: 127.0.0.1:1\n\n")
+			_ = http.NewResponseController(w).Flush()
+		case r.FormValue("port") == "0":
+			_, _ = io.WriteString(w, `{"interval":60,"peers":[]}`)
+			return
+		}
+		<-thaw
+	}))
+	t.Cleanup(srv.Close)
+	t.Cleanup(func() { close(thaw) })
+	return srv.Listener.Addr().String()
+}
+
+// The first Ctrl-C leaves, which a tracker that is frozen makes last. A note says then that the
+// second one ends it at once, and so it does.
+func TestSecondInterrupt(t *testing.T) {
+	t.Parallel()
+	at := frozen(t)
+	const again, once = "ntrack: leaving; Ctrl-C again ends it at once\n", "ntrack: leaving; Ctrl-C ends it at once\n"
+	for _, c := range []struct {
+		name  string
+		args  []string
+		begun string // when it writes this
+		note  string
+	}{
+		{"announce", []string{"announce", at, "k", "--port", "4000", "--stay", "-q"}, "127.0.0.1:1\n", again},
+		{"watch", []string{"watch", at, "k", "--port", "4000", "-q"}, "join 127.0.0.1:1\n", again},
+		{"watch --exec", []string{"watch", at, "k", "--port", "4000", "--exec", "echo begun; cat >/dev/null"}, "begun\n", again},
+		{"watch --min", []string{"watch", at, "k", "--port", "4000", "--min", "1", "-q"}, "127.0.0.1:1\n127.0.0.1:4000\n", again},
+		{"COMMAND", []string{"announce", at, "k", "--port", "4000", "--ready", "none", "--", "sh", "-c", `while [ ! -s "$NTRACK_SELF_FILE" ]; do sleep 0.1; done; echo begun; exec sleep 60`}, "begun\n", once},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			// What it does after the first one is over after some seconds. On a machine that stalls as
+			// long, the second one comes too late: then this has tested nothing.
+			for range 5 {
+				if secondInterrupt(t, c.args, c.begun, c.note) {
+					return
+				}
+			}
+			t.Error("it has always ended by itself")
+		})
+	}
+}
+
+func secondInterrupt(t *testing.T, args []string, begun, note string) (inTime bool) {
+	cmd := exec.Command("ntrack", args...)
+	cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0", "LC_ALL=C")
+	out, errs := &seen{changed: make(chan struct{})}, &seen{changed: make(chan struct{})}
+	cmd.Stdout, cmd.Stderr = out, errs
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	defer func() {
+		_ = cmd.Process.Kill()
+		<-ended
+	}()
+	out.await(t, begun)
+	_ = cmd.Process.Signal(os.Interrupt)
+	errs.await(t, note)
+	_ = cmd.Process.Signal(os.Interrupt)
+	select {
+	case err := <-ended:
+		ended <- err
+		ws := cmd.ProcessState.Sys().(syscall.WaitStatus)
+		return ws.Signaled() && ws.Signal() == syscall.SIGINT || ws.ExitStatus() == 130 && !strings.Contains(errs.String(), "could not")
+	case <-time.After(patience):
+		t.Fatalf("has not ended: %s", errs)
+	}
+	return false
+}
+
+// seen is what a program has written.
+type seen struct {
+	mu      sync.Mutex
+	buf     bytes.Buffer
+	changed chan struct{} // closed and made anew at each change
+}
+
+func (s *seen) Write(b []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	close(s.changed)
+	s.changed = make(chan struct{})
+	return s.buf.Write(b)
+}
+
+func (s *seen) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.buf.String()
+}
+
+// await waits until it has text in it.
+func (s *seen) await(t *testing.T, text string) {
+	t.Helper()
+	late := time.After(patience)
+	for {
+		s.mu.Lock()
+		found, changed := strings.Contains(s.buf.String(), text), s.changed
+		s.mu.Unlock()
+		if found {
+			return
+		}
+		select {
+		case <-changed:
+		case <-late:
+			t.Fatalf("no %q within %v in %q", text, patience, s)
+		}
+	}
+}
