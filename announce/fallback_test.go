@@ -2,6 +2,7 @@ package announce_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -274,6 +275,82 @@ func TestHostileStreams(t *testing.T) {
 			if got != s.want {
 				t.Errorf("in the end %s, want %s", got, s.want)
 			}
+		})
+	}
+}
+
+// A stream that comes to no beginning, or to no end of an event, is of no use however much it sends:
+// a watch polls instead, and the tracker is not called unreachable.
+func TestStreamsWithoutEnd(t *testing.T) {
+	const you, peers = "event: you\ndata: 192.0.2.1:4000\n\n", "event: peers\nid: e-1\ndata:\n\n"
+	for _, c := range []struct {
+		about, begin, goOn string
+		every              time.Duration // one goOn after the other
+	}{
+		{"an event that never ends", you + peers, "data: 192.0.2.8:8\n", 0},
+		{"a line that never ends", you + peers, "data: 192.0.2.8:8", 0},
+		{"a first event that never ends", "", "data: 192.0.2.8:8\n", 0},
+		{"a first line that never ends", "", "x", 0},
+		{"a list of peers that never ends", you + "event: peers\n", "data: 192.0.2.8:8\n", 0},
+		{"comments that never end", "", ":\n", 5 * time.Second},
+		{"no peers, and comments that never end", you, ":\n\n", 5 * time.Second},
+		{"other events that never end", you, "event: news\ndata: x\n\n", 5 * time.Second},
+	} {
+		t.Run(c.about, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p, k, a := new(pipes), key(t, "k"), &asked{began: time.Now()}
+				h := tracker.Handler(&tracker.Tracker{Interval: time.Minute})
+				p.start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					a.note(r)
+					if !strings.HasPrefix(r.Header.Get("Accept"), "text/event-stream") {
+						h.ServeHTTP(w, r)
+						return
+					}
+					w.Header().Set("Content-Type", "text/event-stream")
+					_, err := io.WriteString(w, c.begin)
+					for err == nil && r.Context().Err() == nil {
+						_, err = io.WriteString(w, c.goOn)
+						if c.every > 0 {
+							_ = http.NewResponseController(w).Flush()
+							select {
+							case <-time.After(c.every):
+							case <-r.Context().Done():
+							}
+						}
+					}
+				}))
+				defer p.stop()
+				var news []error
+				ctx, cancel := context.WithCancel(t.Context())
+				left := make(chan error)
+				go func() {
+					left <- p.client("192.0.2.1").Join(ctx, one, announce.Request{Key: k, Port: 4000}, func(_ announce.Event, err error) {
+						if err != nil {
+							news = append(news, err)
+						}
+					})
+				}()
+				time.Sleep(4*time.Minute + time.Second)
+				if got := who(t, p, k); got != "192.0.2.1:4000" {
+					t.Errorf("the tracker lists %q", got)
+				}
+				cancel()
+				if err := <-left; err != nil {
+					t.Error(err)
+				}
+				for _, err := range news {
+					if _, ok := errors.AsType[*announce.ReplyError](err); !ok || len(news) > 1 {
+						t.Errorf("told %v", err)
+					}
+				}
+				a.mu.Lock()
+				defer a.mu.Unlock()
+				for i, accept := range a.accept {
+					if (i > 0) == (accept == "text/event-stream") {
+						t.Errorf("request %d, at %v, asks for %s", i, a.at[i], accept)
+					}
+				}
+			})
 		})
 	}
 }

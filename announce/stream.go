@@ -86,7 +86,7 @@ func (o *openReply) why(c *Client, t Tracker, err error) error {
 func (o *openReply) close() {
 	o.quiet.Stop()
 	if o.exchange != nil {
-		if o.live {
+		if o.streams() {
 			_ = o.over.Close() // now, and not a little later: the next connection may come from the same port
 		}
 		_ = o.resp.Body.Close()
@@ -188,15 +188,11 @@ func (s *session) stream(ctx context.Context) (streamed bool, pause time.Duratio
 	s.lasting = false
 	events := newEventReader(o)
 	var you netip.AddrPort
-	peers, begun := 0, false
+	peers := 0
 	for err == nil {
 		var ev streamEvent
 		if ev, err = events.next(); err != nil {
 			break
-		}
-		if !o.live {
-			o.live = true
-			o.heard()
 		}
 		switch {
 		case ev.name == "you" && len(ev.peers) == 1 && s.member:
@@ -209,12 +205,13 @@ func (s *session) stream(ctx context.Context) (streamed bool, pause time.Duratio
 				halfClose.Store(&closeWrite)
 			}
 		case ev.name == "peers":
-			begun, peers = true, len(ev.peers)
+			o.live, peers = true, len(ev.peers)
+			o.heard()
 			s.route.listed(events.epoch, you, ev.peers)
-		case ev.name == "join" && begun:
+		case ev.name == "join" && o.live:
 			peers += len(ev.peers)
 			s.route.changed(ev.peers, true)
-		case ev.name == "leave" && begun:
+		case ev.name == "leave" && o.live:
 			peers = max(peers-len(ev.peers), 0)
 			s.route.changed(ev.peers, false)
 		}
@@ -225,16 +222,16 @@ func (s *session) stream(ctx context.Context) (streamed bool, pause time.Duratio
 	switch {
 	case ctx.Err() != nil:
 		return true, 0, nil
-	case !begun && context.Cause(o.ctx) == errSilent:
+	case !o.live && context.Cause(o.ctx) == errSilent:
 		return false, 0, s.pollInstead(ctx)
-	case !begun:
+	case err == errLongLine, err == errLongEvent:
+		s.route.lost()
+		s.plain = time.Now().Add(plainFor)
+		return false, 0, &ReplyError{s.tracker, err}
+	case !o.live:
 		return false, 0, &UnreachableError{s.tracker, fmt.Errorf("the event stream broke off: %w", err)}
 	}
 	s.route.lost()
-	if err == errLongLine || err == errLongEvent {
-		s.plain = time.Now().Add(plainFor)
-		return true, 0, &ReplyError{s.tracker, err}
-	}
 	pause = time.Second
 	if events.retry >= 0 {
 		pause = events.retry
