@@ -54,6 +54,11 @@ type Client struct {
 	// earlier process, this one can renew, and take out, what that has announced. No two machines may
 	// have the same, and nobody else may learn it. When it is empty, each Client draws its own.
 	Secret []byte
+	// Shared is asked before a member leaves a classic tracker at the end of [Client.Join] or
+	// [Client.Watch]: whether somebody else still announces this endpoint. Such a tracker knows one
+	// peer for both, and the member that leaves would take out the other: it does not leave then. nil
+	// says no.
+	Shared func(t Tracker, r Request) bool
 
 	mu        sync.Mutex
 	byFamily  map[string]*Client         // see over
@@ -159,7 +164,7 @@ func (c *Client) derive() *Client {
 	if c.From.Port() != 0 {
 		c.transport.CloseIdleConnections() // only one connection at a time leads from there to a tracker
 	}
-	d := &Client{Timeout: c.Timeout, From: c.From, Dial: c.Dial, TLS: c.TLS, Token: c.Token, Secret: c.secret, network: c.network, dialsBoth: c.dialsBoth}
+	d := &Client{Timeout: c.Timeout, From: c.From, Dial: c.Dial, TLS: c.TLS, Token: c.Token, Secret: c.secret, Shared: c.Shared, network: c.network, dialsBoth: c.dialsBoth}
 	d.once.Do(d.init)
 	return d
 }

@@ -1,6 +1,7 @@
 package announce
 
 import (
+	"context"
 	"encoding/hex"
 	"fmt"
 	"net/http"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // The peer id follows from the secret, the tracker, the key and the port, and from nothing else.
@@ -84,6 +86,7 @@ type byID struct {
 	mu    sync.Mutex
 	peers map[ID]uint16
 	asked []string // peer_id and event of each request
+	left  int      // requests to leave
 }
 
 func (b *byID) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -98,8 +101,12 @@ func (b *byID) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	b.asked = append(b.asked, fmt.Sprintf("%q %s", q.ID, event))
 	switch {
 	case !q.Classic:
+		if q.Verb == Leave {
+			b.left++
+		}
 	case event == "stopped":
 		delete(b.peers, q.ID)
+		b.left++
 	default:
 		b.peers[q.ID] = q.Port
 	}
@@ -183,5 +190,46 @@ func TestNoIDElsewhere(t *testing.T) {
 	}
 	if none := fmt.Sprintf("%q ", ID{}); !slices.Equal(b.asked, []string{none, none}) {
 		t.Errorf("natively: %v", b.asked)
+	}
+}
+
+// A member whose endpoint somebody else still announces does not leave a classic tracker, which would
+// take out both. A native tracker knows who holds a peer: there it does.
+func TestShared(t *testing.T) {
+	b := &byID{peers: make(map[ID]uint16)}
+	srv := httptest.NewServer(b)
+	defer srv.Close()
+	native, _ := ParseTracker(srv.URL)
+	classic, _ := ParseTracker(srv.URL + "/announce")
+	k := KeyOf([]byte("lobby"))
+	for _, tt := range []struct {
+		about   string
+		tracker Tracker
+		shared  func(Tracker, Request) bool
+		leaves  bool
+	}{
+		{"nobody says so", classic, nil, true},
+		{"it is the last", classic, func(Tracker, Request) bool { return false }, true},
+		{"others stay", classic, func(at Tracker, r Request) bool {
+			return at == classic && r.Port == 4000 && string(r.Key.Bytes()) == "lobby"
+		}, false},
+		{"natively", native, func(Tracker, Request) bool { return true }, true},
+	} {
+		b.asked, b.left = nil, 0
+		c := &Client{Shared: tt.shared}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		if err := c.Join(ctx, []Tracker{tt.tracker}, Request{Key: k, Port: 4000}, func(Event, error) { cancel() }); err != nil {
+			t.Errorf("%s: %v", tt.about, err)
+		}
+		if left := b.left > 0; len(b.asked) == 0 || left != tt.leaves {
+			t.Errorf("%s: %d requests, left: %v", tt.about, len(b.asked), left)
+		}
+		// To leave explicitly is to leave.
+		b.left = 0
+		if err := c.Leave(t.Context(), tt.tracker, Request{Key: k, Port: 4000}); err != nil || b.left == 0 {
+			t.Errorf("%s: left explicitly: %v, %v", tt.about, b.left, err)
+		}
+		cancel()
+		c.Close()
 	}
 }

@@ -95,6 +95,9 @@ func (s *session) run(ctx context.Context) error {
 	if time.Now().After(s.held) || s.request.Port == 0 && s.c.From.Port() == 0 {
 		return nil // not listed, or by nothing that a DELETE could name
 	}
+	if s.tracker.classic && s.c.Shared != nil && s.c.Shared(s.tracker, s.request) {
+		return nil
+	}
 	s.c.Timeout = min(s.c.timeout(), leaving-crossing)
 	return s.c.leave(context.WithoutCancel(ctx), s.tracker, s.request)
 }

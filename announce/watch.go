@@ -79,6 +79,9 @@ func (c *Client) Watch(ctx context.Context, trackers []Tracker, r Request, every
 // where it cannot be a member of any tracker: without trackers, or with a tracker that does not tell
 // the port of origin where r.Port is 0. It returns nil once it has left, or why it could not join or
 // leave: of several trackers the errors joined.
+//
+// To a classic tracker two members with one endpoint are one peer, which is out as soon as one of
+// them leaves, until the other renews: see [Client.Shared].
 func (c *Client) Join(ctx context.Context, trackers []Tracker, r Request, news func(Event, error)) error {
 	return c.watch(ctx, newMerged(), trackers, r, 0, c.ways(true), func(ev Event, err error) bool {
 		if news != nil {

@@ -121,6 +121,7 @@ func (o *announceOptions) run(c *cli.Context, s Streams) error {
 	if err := there.begin(c); err != nil {
 		return err
 	}
+	defer o.stayTogether(ctx, s, o.request)()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var you []netip.AddrPort

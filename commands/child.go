@@ -167,6 +167,7 @@ func (o *announceOptions) beMember(ctx context.Context, s Streams, there *presen
 	if !o.ready.wait(ctx, s.note) {
 		return nil
 	}
+	defer o.stayTogether(ctx, s, o.request)()
 	// What is lost has been there before. A tracker that restarts is away for a moment, and watchers
 	// give its peers a ttl to come back: so does this.
 	var away *time.Timer

@@ -111,6 +111,7 @@ func (o *watchOptions) run(c *cli.Context, s Streams) error {
 	defer cancel(nil)
 	if o.request.Port != 0 {
 		o.keepSecret(s)
+		defer o.stayTogether(ctx, s, o.request)()
 	}
 	go func() {
 		if waitReaderGone(s.Out) {
