@@ -154,7 +154,7 @@ func TestStoppedStreams(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := newStoppable(t, time.Minute)
 				join := func() tracker.Subscription {
-					_, sub, err := s.Store.Subscribe(t.Context(), []byte("k"), announce.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.1:1")}, func() {}, nil)
+					_, sub, err := s.Store.Subscribe(t.Context(), []byte("k"), announce.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.1:4000")}, func() {}, nil)
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -189,10 +189,24 @@ func TestStoppedStreams(t *testing.T) {
 				time.Sleep(c.left + 2*time.Second)
 				told(0, 1) // nobody has come back
 
+				// A longer promise is kept.
+				time.Sleep(10 * time.Second)
+				s.ask(1, "GET", "/announce?info_hash=k&port=4000") // 15 minutes
+				both := join()
+				told(1, 0)
+				s.stop(c.gap)
+				time.Sleep(c.late)
+				both.Close()
+				time.Sleep(14 * time.Minute)
+				s.expect("its announce holds", 1)
+				s.ask(1, "DELETE", "/ntrk/k?port=4000")
+				told(0, 1)
+
+				time.Sleep(10 * time.Second)
 				third := join()
 				told(1, 0)
 				s.stop(c.gap)
-				s.ask(1, "DELETE", "/ntrk/k?port=1")
+				s.ask(1, "DELETE", "/ntrk/k?port=4000")
 				third.Close()
 				told(0, 1)
 			})

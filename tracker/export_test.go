@@ -22,6 +22,17 @@ func (m *Memory) Tracks() int {
 // Sweep does now what a timer does every few seconds.
 func (m *Memory) Sweep() { m.sweep() }
 
+// Topics is how many keys the store knows that somebody subscribes to.
+func (m *Memory) Topics() (n int) {
+	for i := range m.shards {
+		s := &m.shards[i]
+		s.mu.Lock()
+		n += len(s.topics)
+		s.mu.Unlock()
+	}
+	return n
+}
+
 // Pages is how many pages the store has memory for.
 func (m *Memory) Pages() (n int) {
 	for i := range m.shards {

@@ -93,6 +93,37 @@ func TestSlowSubscriberIsBounded(t *testing.T) {
 	})
 }
 
+// A change that comes while subscribers are notified of others reaches them, too.
+func TestChangeWhileOthersAreNotified(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := tracker.NewMemory()
+		join := func(port uint16) {
+			_, _, _ = m.Announce(t.Context(), []byte("k"), announce.Peer{Endpoint: netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), port)}, anHour, tracker.Want{}, nil)
+		}
+		woken := 0
+		_, sub, err := m.Subscribe(t.Context(), []byte("k"), announce.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.9:0")}, func() {
+			if woken++; woken == 1 { // a Memory bears it
+				join(2)
+			}
+		}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		join(1)
+		time.Sleep(time.Second)
+		if changes, live := sub.Next(nil); len(changes) != 2 || !live || woken != 2 {
+			t.Errorf("%v, live %v, woken %d times", changes, live, woken)
+		}
+		if n := m.Topics(); n != 1 {
+			t.Errorf("%d keys are subscribed to", n)
+		}
+		sub.Close()
+		if n := m.Topics(); n != 0 {
+			t.Errorf("%d keys are subscribed to after the end", n)
+		}
+	})
+}
+
 // Nothing about anybody kept: what nobody asks for again is forgotten all the same, and then no
 // timer is left that would keep the store alive.
 func TestMemoryForgets(t *testing.T) {

@@ -235,7 +235,7 @@ func (t *topic) hold(sub *subscription, old, now stamp) {
 		t.holds = make(map[netip.AddrPort]hold)
 	}
 	h, ok := t.holds[sub.self]
-	if !ok && old != 0 && !old.lapsed(now) {
+	if !ok && old != 0 {
 		h.until = t.s.m.second() + int64(old.until(now))
 	}
 	sub.also, h.first = h.first, sub

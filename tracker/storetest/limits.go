@@ -114,6 +114,21 @@ func RunLimits(t *testing.T, make func(*testing.T, tracker.Limits) tracker.Store
 			}
 		})
 	})
+	t.Run("subscriptions", func(t *testing.T) {
+		// What a subscription took is free once it has ended, and a subscriber without a port takes
+		// nothing.
+		synctest.Test(t, func(t *testing.T) {
+			s := &store{t, make(t, tracker.Limits{MaxKeys: 1, MaxPeers: 1, MaxPeersPerKey: 1, MaxPerAddr: 1})}
+			w, _ := s.subscribe("w", "192.0.2.1:0")
+			for i := range 10 {
+				f, _ := s.subscribe(fmt.Sprint("a", i), "192.0.2.1:1")
+				f.sub.Close()
+				s.announce(fmt.Sprint("b", i), "192.0.2.1:2", 0)
+				s.leave(fmt.Sprint("b", i), "192.0.2.1:2")
+			}
+			w.sub.Close()
+		})
+	})
 	t.Run("none", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			s := &store{t, make(t, tracker.Limits{})}
