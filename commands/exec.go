@@ -15,8 +15,9 @@ import (
 	"ntrack/output"
 )
 
-// A runner runs the command of --exec, one run at a time. It remembers two lists, the one that the
-// last run was given and the newest, so that a slow command holds up nothing and costs nothing.
+// A runner runs the command of --exec, one run at a time, and again where it fails. It remembers
+// three lists, the newest and those that runs were given last, so that a slow command holds up
+// nothing and costs nothing.
 type runner struct {
 	*watchOptions
 	s      Streams
@@ -46,22 +47,34 @@ func (r *runner) tell(ev announce.Event) error {
 func (r *runner) end() { <-r.ended }
 
 func (r *runner) loop(ctx context.Context) {
-	var last []netip.AddrPort // nil before the first run
-	for {
+	var now, done []netip.AddrPort // the last run's list, and that of the last one that succeeded
+	var pause time.Duration        // before the next try of one that has failed
+	var again <-chan time.Time
+	for first := true; ; first = false {
 		select {
 		case <-ctx.Done():
 			return
-		case now := <-r.newest:
-			change := output.NewChange(r.trackers, r.key, last, now)
-			if last != nil && len(change.Changes) == 0 {
+		case list := <-r.newest:
+			if !first && slices.Equal(list, now) {
 				continue // who came during a run and left again is no change
 			}
-			if err := r.run(ctx, change); err != nil && ctx.Err() == nil {
-				r.s.note("--exec: %v; going on", err)
-			}
-			last = append([]netip.AddrPort{}, now...)
+			now, pause = append([]netip.AddrPort{}, list...), 0
+		case <-again:
+		}
+		err := r.run(ctx, output.NewChange(r.trackers, r.key, done, now))
+		if again = nil; err == nil {
+			done = now
+		} else if ctx.Err() == nil {
+			pause = longer(pause)
+			again = time.After(pause)
+			r.s.note("--exec: %v; trying again in %v, or when the list changes", err, pause)
 		}
 	}
+}
+
+// longer is how long to wait for the next try after one that was waited for as long as pause.
+func longer(pause time.Duration) time.Duration {
+	return min(max(2*pause, time.Second), time.Minute)
 }
 
 const (

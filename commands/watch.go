@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"os/exec"
 	"strings"
@@ -26,7 +27,8 @@ func watchCommand(s Streams) *cli.Command {
 			"that goes away does not end it, nor make it report leaves.\n\n" +
 			"With --exec it runs CMD instead: first for the peers there are, then after each\n" +
 			"change, one run at a time. What changes meanwhile is for the next run: that gets\n" +
-			"the list as it is then. The run's standard input is\n" +
+			"the list as it is then. A run that fails is tried again after 1s, 2s and so on\n" +
+			"up to 1m, until the list changes. The run's standard input is\n" +
 			"  {\"event\":..,\"peer\":..,\"key\":..,\"tracker\":..,\"changes\":[..],\"peers\":[..]}\n" +
 			"and it has NTRACK_EVENT (join or leave of NTRACK_PEER; or peers, for the first\n" +
 			"list and for several changes), NTRACK_PEERS, NTRACK_KEY and NTRACK_TRACKER.\n\n" +
@@ -39,7 +41,7 @@ func watchCommand(s Streams) *cli.Command {
 			&cli.StringFlag{Name: "exec", Usage: "run `CMD` by sh for each change, instead of printing it"},
 			&cli.IntFlag{Name: "min", Usage: "wait until at least `N` peers are there, print them, and end"},
 			&cli.BoolFlag{Name: "exactly", Usage: "with --min: more than N are an error"},
-			&cli.DurationFlag{Name: "for", Usage: "with --min: wait so long, `D`, at most; then print who is there, and exit with 5"},
+			&cli.DurationFlag{Name: "for", Usage: "with --min: wait so long, `D`, at most, for the tracker too; then print who is there, and exit with 5"},
 			&cli.DurationFlag{Name: "every", Usage: "where the tracker has no event stream, look every `D`, at least 100ms, instead of at its interval"},
 			serveFlag(),
 		}, clientFlags()...),
@@ -201,7 +203,20 @@ func (o *watchOptions) gather(c *cli.Context, waiting context.Context, s Streams
 		defer cancel()
 		waiting = limited
 	}
-	g, err := o.Gather(waiting, o.trackers[0], o.request, o.min, func(ev announce.Event, err error) { _ = news(ev, err) })
+	gather := func() (*announce.Gathering, error) {
+		return o.Gather(waiting, o.trackers[0], o.request, o.min, func(ev announce.Event, err error) { _ = news(ev, err) })
+	}
+	g, err := gather()
+	for pause := time.Duration(0); o.atMost > 0 && mayMend(err); g, err = gather() {
+		if pause == 0 {
+			s.note("%s; trying again for %v", brief(err), o.atMost)
+		}
+		pause = min(longer(pause), 15*time.Second)
+		select {
+		case <-waiting.Done():
+		case <-time.After(pause/2 + rand.N(pause/2)): // not all who wait at the same moment
+		}
+	}
 	switch {
 	case errors.Is(err, errTimeUp):
 		err = fmt.Errorf("%d of %d peers after %v: %w", len(g.Peers), o.min, o.atMost, err)
@@ -219,6 +234,12 @@ func (o *watchOptions) gather(c *cli.Context, waiting context.Context, s Streams
 		return context.Cause(c.Context)
 	}
 	return err
+}
+
+// mayMend says that a tracker may answer later as it did not this time: it is not there, or cannot.
+func mayMend(err error) bool {
+	f, refused := errors.AsType[*announce.Failure](err)
+	return is[*announce.UnreachableError](err) || refused && f.Status >= 500
 }
 
 // few is a list of peers that fits into a message.

@@ -78,7 +78,8 @@ type Change struct {
 	// Tracker is the first one asked, Trackers are all where there are several.
 	Tracker  string   `json:"tracker"`
 	Trackers []string `json:"trackers,omitempty"`
-	// Changes are all that came since the last run, leaves first; Peers is the whole list now, sorted.
+	// Changes are all that came since the last run that succeeded, leaves first; Peers is the whole
+	// list now, sorted.
 	Changes []Event  `json:"changes"`
 	Peers   []string `json:"peers"`
 }
