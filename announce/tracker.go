@@ -1,6 +1,7 @@
 package announce
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -25,32 +26,45 @@ type Tracker struct {
 // ParseTracker reads a tracker's name: host, host:port or http(s)://host[:port][/ntrk/] for the
 // native interface, a URL with another path for a classic BitTorrent tracker. Without a port it
 // is 80, with https 443, and 6969 for localhost and loopback addresses over http. "" is
-// localhost:6969.
+// localhost:6969. A link-local address may have a zone, as in [fe80::1%eth0]:6969, which may be
+// escaped as in URLs: %25eth0. Errors quote s without the user and the password that it may have.
 func ParseTracker(s string) (Tracker, error) {
 	if s == "" {
 		return Tracker{}, nil
 	}
 	bad := func(why string) (Tracker, error) {
-		if i, at := strings.Index(s, "://"), strings.LastIndexByte(s, '@'); i >= 0 && at > i {
-			s = s[:i+3] + "..." + s[at:] // no password in an error
+		return Tracker{}, fmt.Errorf("tracker %s: %s", quote(Redact(s)), why)
+	}
+	scheme, rest := cutScheme(s)
+	authority, tail := rest, ""
+	if i := strings.IndexAny(rest, "/?#"); i >= 0 {
+		authority, tail = rest[:i], rest[i:]
+	}
+	at := strings.LastIndexByte(authority, '@') + 1
+	user, host := authority[:at], UnescapeZone(authority[at:])
+	if a, err := netip.ParseAddr(host); err == nil && a.Is6() && scheme == "" {
+		host = "[" + host + "]"
+	}
+	address, zone, zoned := strings.Cut(host, "%")
+	if zone, port, closed := strings.Cut(zone, "]"); zoned && closed && host[0] == '[' {
+		if zone == "" || strings.ContainsFunc(zone, func(r rune) bool { return !isZoneRune(r) }) {
+			return bad("the zone after % is no name of a network interface")
 		}
-		return Tracker{}, fmt.Errorf("tracker %s: %s", quote(s), why)
+		host = address + "%25" + zone + "]" + port
 	}
-	raw := s
-	if a, err := netip.ParseAddr(s); err == nil && a.Is6() {
-		raw = "[" + s + "]"
+	if user == "" && pathHasUser(host, tail) {
+		return bad("a / ? # or @ in a user, a password or a path has to be percent-encoded: %2F %3F %23 %40")
 	}
-	if !strings.Contains(raw, "://") {
-		raw = "http://" + raw
-	}
-	u, err := url.Parse(raw)
+	u, err := url.Parse(cmp.Or(scheme, "http") + "://" + user + host + tail)
 	if err != nil {
-		// Only the cause: the wrapper repeats the URL, and a password in it.
-		var cause *url.Error
+		if strings.Contains(s, "@") { // the cause may quote a part of the password
+			return bad("is no URL; what is special in a user or a password has to be percent-encoded")
+		}
+		var cause *url.Error // it repeats the URL
 		if errors.As(err, &cause) {
 			err = cause.Err
 		}
-		return Tracker{}, fmt.Errorf("tracker: %w; name it host, host:port or http(s)://host[:port]/", err)
+		return bad(fmt.Sprintf("%v; name it host, host:port or http(s)://host[:port]/", err))
 	}
 	switch u.Scheme {
 	case "http", "https":
@@ -62,7 +76,8 @@ func ParseTracker(s string) (Tracker, error) {
 	if u.Hostname() == "" {
 		return bad("names no host")
 	}
-	if strings.ContainsAny(u.Hostname(), " /\\\"<>") {
+	if a, err := netip.ParseAddr(u.Hostname()); strings.ContainsAny(u.Hostname(), " /\\\"<>") ||
+		strings.ContainsAny(u.Hostname(), "%:") && (err != nil || !a.Is6()) {
 		return bad("is no host name")
 	}
 	switch p := u.Port(); {
@@ -75,7 +90,11 @@ func ParseTracker(s string) (Tracker, error) {
 			return bad("port " + quote(p) + " is not 1 to 65535")
 		}
 	}
-	u.Host = strings.ToLower(u.Host)
+	if name, zone, zoned := strings.Cut(u.Host, "%"); zoned { // names of interfaces have upper and lower case
+		u.Host = strings.ToLower(name) + "%" + zone
+	} else {
+		u.Host = strings.ToLower(u.Host)
+	}
 	u.Fragment, u.RawFragment = "", ""
 	t := Tracker{url: *u}
 	switch u.EscapedPath() {
@@ -98,6 +117,50 @@ func ParseTracker(s string) (Tracker, error) {
 		t.classic = true
 	}
 	return t, nil
+}
+
+// cutScheme splits SCHEME:// off; without one, scheme is "".
+func cutScheme(s string) (scheme, rest string) {
+	scheme, rest, ok := strings.Cut(s, "://")
+	if !ok || scheme == "" || strings.ContainsAny(scheme, ":/?#@[]%") { // it belongs to a password
+		return "", s
+	}
+	return scheme, rest
+}
+
+// isZoneRune says that a zone may have r. Windows has names with spaces; its numbers do as well.
+func isZoneRune(r rune) bool {
+	return ' ' < r && r <= '~' && !strings.ContainsRune(":%[]/\\?#@\"<>", r)
+}
+
+// pathHasUser says that a user and a password were cut, by a delimiter in the password, into what
+// looks like a port and a path.
+func pathHasUser(host, path string) bool {
+	if strings.HasPrefix(path, "/") {
+		path, _, _ = strings.Cut(path, "?")
+	}
+	return strings.Contains(host, ":") && !strings.HasPrefix(host, "[") && strings.Contains(path, "@")
+}
+
+// Redact hides the user and the password in what may be a tracker's name, whether or not
+// [ParseTracker] would take it, so that it can be shown.
+func Redact(s string) string {
+	_, rest := cutScheme(s)
+	begin, end := len(s)-len(rest), strings.LastIndexByte(s, '@')
+	if end < begin || begin == 0 && !strings.Contains(s[:end], ":") {
+		return s
+	}
+	return s[:begin] + "..." + s[end:]
+}
+
+// UnescapeZone writes the zone of an address as %eth0 where it is %25eth0, as in URLs (RFC 6874).
+// Both are in use. The zone 25 is %25 or %2525.
+func UnescapeZone(s string) string {
+	before, zone, ok := strings.Cut(s, "%25")
+	if !ok || zone == "" || zone[0] == ']' {
+		return s
+	}
+	return before + "%" + zone
 }
 
 func defaultPort(u *url.URL) int {
@@ -127,6 +190,12 @@ func (t Tracker) norm() Tracker {
 		t.url = url.URL{Scheme: "http", Host: fmt.Sprint("localhost:", LocalPort), Path: "/ntrk/"}
 	}
 	return t
+}
+
+// Equal says that two names mean the same tracker by the same user.
+func (t Tracker) Equal(o Tracker) bool {
+	a, b := t.norm(), o.norm()
+	return a.url.String() == b.url.String()
 }
 
 // String is the tracker's URL, without the password it may have.

@@ -24,6 +24,22 @@ func TestParseTracker(t *testing.T) {
 		{"http://tracker.example/announce", "http://tracker.example:80/announce", "tracker.example:80", true},
 		{"http://t.example:1/foo/ntrk/announce", "http://t.example:1/foo/ntrk/announce", "t.example:1", true},
 		{"http://t.example:1/foontrk/x", "http://t.example:1/foontrk/x", "t.example:1", true},
+		{"fe80::1%eth0", "http://[fe80::1%25eth0]:80/ntrk/", "[fe80::1%eth0]:80", false},
+		{"FE80::1%Eth0.100", "http://[fe80::1%25Eth0.100]:80/ntrk/", "[fe80::1%Eth0.100]:80", false},
+		{"[fe80::1%eth0]:7000", "http://[fe80::1%25eth0]:7000/ntrk/", "[fe80::1%eth0]:7000", false},
+		{"[fe80::1%25eth0]:7000", "http://[fe80::1%25eth0]:7000/ntrk/", "[fe80::1%eth0]:7000", false},
+		{"fe80::1%25eth0", "http://[fe80::1%25eth0]:80/ntrk/", "[fe80::1%eth0]:80", false},
+		{"http://[fe80::1%eth0]:7000/announce", "http://[fe80::1%25eth0]:7000/announce", "[fe80::1%eth0]:7000", true},
+		{"https://[fe80::1%25eth0]", "https://[fe80::1%25eth0]:443/ntrk/", "[fe80::1%eth0]:443", false},
+		{"[fe80::1%3]", "http://[fe80::1%253]:80/ntrk/", "[fe80::1%3]:80", false},
+		{"[fe80::1%25]", "http://[fe80::1%2525]:80/ntrk/", "[fe80::1%25]:80", false},
+		{"[fe80::1%2525]", "http://[fe80::1%2525]:80/ntrk/", "[fe80::1%25]:80", false},
+		{"[::1%lo]", "http://[::1%25lo]:6969/ntrk/", "[::1%lo]:6969", false},
+		{"u:p@[fe80::1%eth0]:7000", "http://u:xxxxx@[fe80::1%25eth0]:7000/ntrk/", "[fe80::1%eth0]:7000", false},
+		{"x.LocalHost", "http://x.localhost:6969/ntrk/", "x.localhost:6969", false},
+		{"notlocalhost", "http://notlocalhost:80/ntrk/", "notlocalhost:80", false},
+		{"http://tracker.example:1/announce?mail=a@b.example", "http://tracker.example:1/announce?mail=a@b.example", "tracker.example:1", true},
+		{"http://tracker.example/a@b/announce", "http://tracker.example:80/a@b/announce", "tracker.example:80", true},
 		{"https://u:secret@tracker.example/x/announce.php?passkey=1#f", "https://u:xxxxx@tracker.example:443/x/announce.php?passkey=1", "tracker.example:443", true},
 	} {
 		got, err := ParseTracker(tt.in)
@@ -37,9 +53,11 @@ func TestParseTracker(t *testing.T) {
 		}
 	}
 	for in, says := range map[string]string{
-		"udp://tracker.example:80/announce": "UDP", "ws://x": "scheme", "http://": "no host", "host:0": "port", "host:65536": "port",
 		"http://host/foo/ntrk/": "before /ntrk/", "https://host/foo/ntrk": "before /ntrk/", "http://host//ntrk/KEY": "before /ntrk/",
 		"http://host/foo/ntrk/announce/KEY": "before /ntrk/", "http://host/x/scrape.php?a=b": "ends in /announce",
+		"udp://tracker.example:80/announce": "UDP", "ws://x": "scheme", "http://": "no host", "://host": "no host", "@host@": "", "host:0": "port", "host:65536": "port",
+		"[fe80::1%]": "zone", "[fe80::1%e th0]": "zone", "[fe80::1%eth0/]": "", "[fe80::1%\x1b]": "zone", "127.0.0.1%lo": "", "127.0.0.1%25lo": "host",
+		"tracker.example%eth0": "", "[127.0.0.1]": "host", "[127.0.0.1%eth0]": "host", "[x]": "host", "fe80::1%eth0:7000": "", "[fe80::1%eth0": "",
 		"host:": "port", "host:x": "port", "http://host/ntrk/KEY": "argument of its own", "http://host/?a=b": "query", "a b": "host", "%zz": "",
 	} {
 		if got, err := ParseTracker(in); err == nil || !strings.Contains(err.Error(), says) {
@@ -63,6 +81,84 @@ func TestScrapeURL(t *testing.T) {
 		u, err := tr.scrape()
 		if (err != nil) != (want == "") || err == nil && u.String() != want {
 			t.Errorf("scrape of %s = %s, %v; want %q", in, u.String(), err, want)
+		}
+	}
+}
+
+// No part of a password is in an error, nor in what is shown of a tracker, wherever it has a
+// delimiter that should have been escaped.
+func TestPasswordNotShown(t *testing.T) {
+	accepted := 0
+	for _, password := range []string{
+		"secret", "secret:secret", "secret@secret", "secret/secret", "secret?secret", "secret#secret", "secret%zzsecret", "%secret", "secret%",
+		"secret secret", "secret[secret]", "secret]", "sec\x1bret", "/secret", "//secret", "?secret", "#secret", ":secret", "@secret", "://secret", "secret://secret",
+	} {
+		for _, name := range []string{
+			"u:P@127.0.0.1", "u:P@127.0.0.1:99999", "u:P@host:0", "u:P@host:", "u:P@:6969", "u:P@host:x", "u:P@", "http://u:P@host:99999/announce",
+			"http://u:P@host/ntrk/key", "http://u:P@host/?q=1", "udp://u:P@host:1/announce", "ftp://u:P@host/", "http://u:P@ho st/", "http://u:P@ho%st/", "http://u:P@host/%zz",
+			"https://u:P@host/announce", "u:P@[fe80::1%eth0]:7000", "u:P@[fe80::1%]:7000", "u:P@[::1", "http://:P@host:99999", "http://u:P@host:1:2/",
+		} {
+			s := strings.ReplaceAll(name, "P", password)
+			tr, err := ParseTracker(s)
+			shown := tr.String() + " " + tr.HostPort()
+			if err != nil {
+				shown = err.Error()
+			} else {
+				accepted++
+			}
+			if strings.Contains(shown, "secr") || strings.Contains(shown, "ret") || strings.Contains(shown, "zz") && !strings.Contains(name, "zz") {
+				t.Errorf("ParseTracker(%q) shows %s", s, shown)
+			}
+			if shown := Redact(s); strings.Contains(shown, "secret") {
+				t.Errorf("Redact(%q) = %s", s, shown)
+			}
+		}
+	}
+	if accepted == 0 {
+		t.Error("no name is a tracker's")
+	}
+	for _, name := range []string{"http://u:12345/67890@host/announce", "u:12345/67890@host", "http://u:12345?67890@host/announce", "http://u:12345#67890@host/"} {
+		if tr, err := ParseTracker(name); err == nil || strings.Contains(err.Error(), "12345") {
+			t.Errorf("ParseTracker(%q): %v, %v", name, tr, err)
+		}
+	}
+	if _, err := ParseTracker("http://secret@host:99999"); err == nil || strings.Contains(err.Error(), "secret") {
+		t.Errorf("a token in place of a user: %v", err)
+	}
+	for in, want := range map[string]string{
+		"lobby": "lobby", "me@home": "me@home", "host:80": "host:80", "http://h/x": "http://h/x", "me@home:80": "me@home:80",
+		"a:b@c": "...@c", "http://a:b@c/d": "http://...@c/d", "http://token@c/d": "http://...@c/d", "": "", "@": "@", "://": "://", "@://": "@://",
+	} {
+		if got := Redact(in); got != want {
+			t.Errorf("Redact(%q) = %q, want %q", in, got, want)
+		}
+	}
+}
+
+func TestTrackerEqual(t *testing.T) {
+	same := [][]string{
+		{"", "localhost", "LOCALHOST:6969", "http://localhost:6969/ntrk/", "http://localhost:6969#x"},
+		{"http://a:b@host/announce", "http://a:b@host:80/announce"},
+		{"http://a:c@host/announce"},
+		{"http://b:b@host/announce"},
+		{"http://host/announce"},
+		{"https://host/announce"},
+		{"http://host/announce?k=1"},
+		{"host"},
+		{"[fe80::1%a]", "[fe80::1%25a]"},
+		{"[fe80::1%b]"},
+	}
+	for i, names := range same {
+		for _, a := range names {
+			for j, others := range same {
+				for _, b := range others {
+					ta, err1 := ParseTracker(a)
+					tb, err2 := ParseTracker(b)
+					if err1 != nil || err2 != nil || ta.Equal(tb) != (i == j) {
+						t.Errorf("%q equals %q: %v, %v, %v", a, b, ta.Equal(tb), err1, err2)
+					}
+				}
+			}
 		}
 	}
 }
