@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"os"
 	"slices"
 	"sync"
@@ -63,8 +64,10 @@ type Client struct {
 	mu        sync.Mutex
 	byFamily  map[string]*Client         // see over
 	dialsBoth bool                       // Dial has to be asked for each family
-	network   string                     // "tcp", or the one family to keep to
+	network   string                     // "tcp4" or "tcp6", the one family to keep to, or ""
 	connected func(local netip.AddrPort) // is told of connections before they are used; may be nil
+	// lookup takes the place of the system's resolver where it is not nil.
+	lookup    func(ctx context.Context, network, host string) ([]netip.Addr, error)
 	once      sync.Once
 	transport *http.Transport
 	secret    []byte // Secret, or what was drawn in its place
@@ -77,22 +80,34 @@ type UnreachableError struct {
 }
 
 func (e *UnreachableError) Error() string {
-	err := e.Err
+	err, where := e.Err, ""
+	if r, ok := errors.AsType[*redirectError](err); ok {
+		err, where = r.err, "it redirects to "+r.host+": "
+	}
 	var op *net.OpError
 	var call *os.SyscallError
 	var dns *net.DNSError
 	switch { // without addresses: the one that matters is in front already
 	case errors.As(err, &dns):
-		return fmt.Sprintf("tracker %s is unreachable: %s", e.Tracker.HostPort(), dns.Err)
+		err = errors.New(dns.Err)
 	case errors.As(err, &call):
 		err = call.Err
 	case errors.As(err, &op):
 		err = op.Err
 	}
-	return fmt.Sprintf("tracker %s is unreachable: %s", e.Tracker.HostPort(), Clean(err.Error()))
+	return fmt.Sprintf("tracker %s is unreachable: %s", e.Tracker.HostPort(), Clean(where+err.Error()))
 }
 
 func (e *UnreachableError) Unwrap() error { return e.Err }
+
+// A redirectError says that a request failed at a host to which the tracker redirects.
+type redirectError struct {
+	host string
+	err  error
+}
+
+func (e *redirectError) Error() string { return "it redirects to " + e.host + ": " + e.err.Error() }
+func (e *redirectError) Unwrap() error { return e.err }
 
 // A ReplyError says that what answered at a tracker's address did not speak like one.
 type ReplyError struct {
@@ -109,8 +124,7 @@ func (e *ReplyError) Unwrap() error { return e.Err }
 func (c *Client) init() {
 	c.transport = &http.Transport{
 		DialContext:            c.dial,
-		TLSClientConfig:        c.TLS,
-		TLSHandshakeTimeout:    c.timeout(), // which the end of a request's context does not cut
+		DialTLSContext:         c.dialTLS,
 		MaxResponseHeaderBytes: 64 << 10,
 		IdleConnTimeout:        5 * time.Minute,
 		MaxIdleConnsPerHost:    1,
@@ -139,7 +153,7 @@ func (c *Client) classicID(t Tracker, r *Request) (id ID, key uint32) {
 	text := append(hash[:], r.ID[:]...)
 	text = binary.BigEndian.AppendUint16(text, r.Port)
 	mac := hmac.New(sha256.New, c.secret)
-	mac.Write(append(text, t.target(nil, nil)...)) // a target has no user and no password
+	mac.Write(append(text, t.target(nil, nil).String()...)) // a target has no user and no password
 	sum := mac.Sum(nil)
 	if id = r.ID; id == (ID{}) {
 		copy(id[copy(id[:], idPrefix):], sum)
@@ -164,7 +178,7 @@ func (c *Client) derive() *Client {
 	if c.From.Port() != 0 {
 		c.transport.CloseIdleConnections() // only one connection at a time leads from there to a tracker
 	}
-	d := &Client{Timeout: c.Timeout, From: c.From, Dial: c.Dial, TLS: c.TLS, Token: c.Token, Secret: c.secret, Shared: c.Shared, network: c.network, dialsBoth: c.dialsBoth}
+	d := &Client{Timeout: c.Timeout, From: c.From, Dial: c.Dial, TLS: c.TLS, Token: c.Token, Secret: c.secret, Shared: c.Shared, network: c.network, dialsBoth: c.dialsBoth, lookup: c.lookup}
 	d.once.Do(d.init)
 	return d
 }
@@ -326,7 +340,7 @@ func (c *Client) Index(ctx context.Context, t Tracker) ([]Track, error) {
 		return nil, err
 	}
 	all := overEach(ctx, c, t, false, func(ctx context.Context, c *Client) ([]Track, error) {
-		return c.index(ctx, t, u.String())
+		return c.index(ctx, t, &u)
 	})
 	var tracks []Track
 	for _, f := range all {
@@ -335,7 +349,7 @@ func (c *Client) Index(ctx context.Context, t Tracker) ([]Track, error) {
 	return tracks, failure(ctx, all)
 }
 
-func (c *Client) index(ctx context.Context, t Tracker, target string) ([]Track, error) {
+func (c *Client) index(ctx context.Context, t Tracker, target *url.URL) ([]Track, error) {
 	res, err := c.do(ctx, t, http.MethodGet, target, maxIndex)
 	if err != nil {
 		return nil, err
@@ -360,7 +374,7 @@ func (res *result) judge(t Tracker, err error) error {
 // ask sends an announce or a look and reads the reply.
 func (c *Client) ask(ctx context.Context, t Tracker, r Request, event string) (*Reply, conn, error) {
 	c.once.Do(c.init)
-	var target string
+	var target *url.URL
 	if t.classic {
 		var key uint32
 		r.ID, key = c.classicID(t, &r)

@@ -34,32 +34,31 @@ type result struct {
 	body   []byte
 }
 
-// target is the URL of a request: to another path of the same server, or with query appended to
-// whatever the tracker's URL has already.
-func (t Tracker) target(path, query []byte) string {
+// target is the URL of a request: to another path of the same server, which may have a query, or
+// with query appended to whatever the tracker's URL has already.
+func (t Tracker) target(path, query []byte) *url.URL {
 	u := t.norm().url
-	s := u.Scheme + "://" + u.Host
+	u.User = nil // errors may quote the URL
 	if path != nil {
-		return s + string(path)
+		before, after, _ := bytes.Cut(path, []byte("?"))
+		u.RawPath, u.RawQuery = string(before), string(after)
+		u.Path, _ = url.PathUnescape(u.RawPath)
+		return &u
 	}
-	s += u.EscapedPath() + "?"
 	if u.RawQuery != "" {
-		s += u.RawQuery + "&"
+		u.RawQuery += "&"
 	}
-	return s + string(query)
+	u.RawQuery += string(query)
+	return &u
 }
 
 // do sends one request and reads the reply, which is bounded by limit. It follows redirects
 // itself: net/http would turn a DELETE into a GET, and so a leave into an announce.
-func (c *Client) do(ctx context.Context, t Tracker, method, target string, limit int64) (*result, error) {
+func (c *Client) do(ctx context.Context, t Tracker, method string, target *url.URL, limit int64) (*result, error) {
 	c.once.Do(c.init)
 	limited, cancel := context.WithTimeout(ctx, c.timeout())
 	defer cancel()
-	first, err := url.Parse(target)
-	if err != nil {
-		return nil, fmt.Errorf("tracker %s: %w", t, err)
-	}
-	x, err := c.follow(limited, t, method, first, "application/json")
+	x, err := c.follow(limited, t, method, target, "application/json")
 	var res *result
 	if err == nil {
 		res, err = x.read(t, limit)
@@ -91,7 +90,7 @@ func (c *Client) follow(ctx context.Context, t Tracker, method string, first *ur
 		next, err := u.Parse(location)
 		switch {
 		case err != nil:
-			return nil, &ReplyError{t, fmt.Errorf("redirects to %s, which is no URL", quote(location))}
+			return nil, &ReplyError{t, fmt.Errorf("redirects to %s, which is no URL", quote(Redact(location)))}
 		case hops == maxRedirects:
 			return nil, &ReplyError{t, fmt.Errorf("redirects more than %d times", maxRedirects)}
 		case next.Scheme != "http" && next.Scheme != "https":
@@ -99,8 +98,24 @@ func (c *Client) follow(ctx context.Context, t Tracker, method string, first *ur
 		case u.Scheme == "https" && next.Scheme != "https":
 			return nil, &ReplyError{t, errors.New("redirects from https to http, which is not followed")}
 		}
+		keepZone(next, u)
 		u = next
 	}
+}
+
+// keepZone gives the target of a redirect the zone of where it comes from. What a tracker writes
+// as a zone means nothing on this machine, but a link-local address is on the tracker's own link.
+func keepZone(to, from *url.URL) {
+	a, err := netip.ParseAddr(to.Hostname())
+	zone := ""
+	if b, err := netip.ParseAddr(from.Hostname()); err == nil && a.IsLinkLocalUnicast() {
+		zone = b.Zone()
+	}
+	if err != nil || a.Zone() == zone {
+		return
+	}
+	port := strings.TrimPrefix(to.Host, "["+to.Hostname()+"]")
+	to.Host = "[" + a.WithZone(zone).String() + "]" + port
 }
 
 type exchange struct {
@@ -136,7 +151,7 @@ func (c *Client) roundTrip(ctx context.Context, t Tracker, method string, u *url
 	}
 	if x.resp, err = c.transport.RoundTrip(req); err != nil {
 		if u.Host != t.HostPort() {
-			err = fmt.Errorf("it redirects to %s: %w", u.Host, err)
+			err = &redirectError{u.Host, err}
 		}
 		return nil, &UnreachableError{t, err}
 	}
@@ -202,47 +217,4 @@ func retryAfter(h http.Header) time.Duration {
 		now = time.Now()
 	}
 	return (min(max(at.Sub(now), 0), most) + time.Second - 1).Truncate(time.Second)
-}
-
-// dial connects, from c.From where that is set.
-func (c *Client) dial(ctx context.Context, network, addr string) (net.Conn, error) {
-	if c.network != "" {
-		network = c.network
-	}
-	if c.Dial != nil {
-		return c.Dial(ctx, network, addr)
-	}
-	var d net.Dialer
-	if c.From.Addr().IsValid() || c.From.Port() != 0 {
-		local := &net.TCPAddr{Port: int(c.From.Port())}
-		if a := c.From.Addr(); a.IsValid() {
-			local.IP, local.Zone = a.Unmap().AsSlice(), a.Zone()
-			network = networkOf(a)
-		}
-		d.LocalAddr = local
-		if local.Port != 0 {
-			d.Control = reusePort
-		}
-	}
-	cn, err := d.DialContext(ctx, network, addr)
-	if err != nil {
-		return nil, err
-	}
-	if d.Control != nil {
-		if cn.LocalAddr().String() == cn.RemoteAddr().String() {
-			// Nothing listens there, and TCP has connected the port to itself.
-			_ = cn.Close()
-			return nil, &net.OpError{Op: "dial", Net: network, Err: errors.New("connection refused")}
-		}
-		// No TIME_WAIT at this end: the same two endpoints could not connect again for a minute.
-		_ = cn.(*net.TCPConn).SetLinger(0)
-	}
-	return cn, nil
-}
-
-func networkOf(a netip.Addr) string {
-	if a.Unmap().Is4() {
-		return "tcp4"
-	}
-	return "tcp6"
 }

@@ -9,7 +9,6 @@ import (
 	"mime"
 	"net/http"
 	"net/netip"
-	"net/url"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -57,14 +56,12 @@ func (o *openReply) silent() {
 // stream to begin, within the timeout of a request. The caller must call close.
 func (c *Client) open(ctx context.Context, t Tracker, r *Request) (*openReply, error) {
 	c.once.Do(c.init)
-	u, err := url.Parse(t.target(r.appendNative(nil, "/ntrk/"), nil))
-	if err != nil {
-		return nil, fmt.Errorf("tracker %s: %w", t, err)
-	}
 	o := new(openReply)
 	o.ctx, o.cancel = context.WithCancelCause(ctx)
 	o.last.Store(true)
 	o.quiet = time.AfterFunc(c.timeout(), o.silent)
+	var err error
+	u := t.target(r.appendNative(nil, "/ntrk/"), nil)
 	if o.exchange, err = c.follow(o.ctx, t, http.MethodGet, u, acceptStream); err != nil {
 		o.close()
 		return nil, o.why(c, t, err)

@@ -218,6 +218,7 @@ func (t Tracker) TLS() bool { return t.url.Scheme == "https" }
 // becomes "scrape" (BEP 48). A URL without it has no scrape.
 func (t Tracker) scrape() (url.URL, error) {
 	u := t.url
+	u.User = nil
 	dir, last := u.Path[:strings.LastIndexByte(u.Path, '/')+1], u.Path[strings.LastIndexByte(u.Path, '/')+1:]
 	rest, ok := strings.CutPrefix(last, "announce")
 	if !ok {

@@ -1,0 +1,252 @@
+package announce
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Bounds of connecting to a name with several addresses (RFC 8305).
+const (
+	// headStart is how long an address is tried before the next one is, too. Where there are many
+	// it is shorter, so that each gets its turn within half of the time.
+	headStart = 200 * time.Millisecond
+	// maxAddrs is how many addresses of one name are tried. No DNS reply makes a client open more
+	// connections than that.
+	maxAddrs = 32
+)
+
+// dial connects to a tracker within the timeout of a request, from c.From where that is set.
+func (c *Client) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	// The transport of net/http takes away the deadline of the request.
+	ctx, cancel := context.WithTimeout(ctx, c.timeout())
+	defer cancel()
+	if c.network != "" {
+		network = c.network
+	}
+	if c.Dial != nil {
+		return c.Dial(ctx, network, addr)
+	}
+	if from := c.From.Addr(); from.IsValid() {
+		network = networkOf(from)
+	}
+	addrs, err := c.resolve(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	return race(ctx, addrs, c.connect)
+}
+
+// dialTLS is dial for https. A certificate is for an address without a zone.
+func (c *Client) dialTLS(ctx context.Context, network, addr string) (net.Conn, error) {
+	cn, err := c.dial(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	config := c.TLS.Clone()
+	if config == nil {
+		config = new(tls.Config)
+	}
+	if config.ServerName == "" {
+		host, _, _ := net.SplitHostPort(addr)
+		config.ServerName, _, _ = strings.Cut(host, "%")
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.timeout())
+	defer cancel()
+	secure := tls.Client(cn, config)
+	if err := secure.HandshakeContext(ctx); err != nil {
+		_ = cn.Close()
+		return nil, err
+	}
+	return secure, nil
+}
+
+// resolve returns the addresses of one family, or of both in turns. Names of this machine are not
+// asked of DNS (RFC 6761, section 6.3).
+func (c *Client) resolve(ctx context.Context, network, addr string) ([]netip.AddrPort, error) {
+	host, service, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, err
+	}
+	port, err := strconv.ParseUint(service, 10, 16)
+	if err != nil {
+		return nil, net.InvalidAddrError("port " + quote(service) + " is not 1 to 65535")
+	}
+	var found []netip.Addr
+	if literal, err := netip.ParseAddr(host); err == nil {
+		found = []netip.Addr{literal}
+	} else if isLoopbackName(host) {
+		found = []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}
+	} else {
+		lookup := c.lookup
+		if lookup == nil {
+			lookup = lookupZoned
+		}
+		if found, err = lookup(ctx, strings.Replace(network, "tcp", "ip", 1), host); err != nil {
+			return nil, err
+		}
+	}
+	var families [2][]netip.AddrPort // that of the first address first
+	for _, a := range found {
+		e := netip.AddrPortFrom(a.Unmap(), uint16(port))
+		if network != "tcp" && network != networkOf(a) {
+			continue
+		}
+		family := &families[0]
+		if len(*family) > 0 && networkOf((*family)[0].Addr()) != networkOf(a) {
+			family = &families[1]
+		}
+		if !slices.Contains(*family, e) {
+			*family = append(*family, e)
+		}
+	}
+	var addrs []netip.AddrPort
+	for i := range min(len(found), maxAddrs) {
+		for _, family := range families {
+			if i < len(family) && len(addrs) < maxAddrs {
+				addrs = append(addrs, family[i])
+			}
+		}
+	}
+	if len(addrs) == 0 {
+		return nil, &net.AddrError{Err: "no suitable address found", Addr: host}
+	}
+	return addrs, nil
+}
+
+// lookupZoned is the system's resolver, with the zones that /etc/hosts and mDNS know. LookupNetIP
+// drops them, and LookupIPAddr would wait for both families.
+func lookupZoned(ctx context.Context, network, host string) ([]netip.Addr, error) {
+	addrs, err := net.DefaultResolver.LookupNetIP(ctx, network, host)
+	if !slices.ContainsFunc(addrs, netip.Addr.IsLinkLocalUnicast) {
+		return addrs, err
+	}
+	all, err := net.DefaultResolver.LookupIPAddr(ctx, host)
+	if err != nil {
+		return nil, err
+	}
+	addrs = nil
+	for _, ip := range all {
+		a, _ := netip.AddrFromSlice(ip.IP)
+		addrs = append(addrs, a.WithZone(ip.Zone))
+	}
+	return addrs, nil
+}
+
+// race connects to the first of several addresses that answers. Each has a head start on the next,
+// which begins at once where the one before has failed. Without success it returns the error that
+// says most.
+func race(ctx context.Context, addrs []netip.AddrPort, connect func(context.Context, netip.AddrPort) (net.Conn, error)) (net.Conn, error) {
+	each := headStart
+	if deadline, ok := ctx.Deadline(); ok {
+		each = min(each, time.Until(deadline)/time.Duration(2*len(addrs)))
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	type result struct {
+		conn net.Conn
+		err  error
+	}
+	results := make(chan result)
+	underWay := 0
+	defer func() {
+		cancel()
+		for range underWay {
+			if r := <-results; r.conn != nil {
+				_ = r.conn.Close()
+			}
+		}
+	}()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	var failed error
+	for next := 0; next < len(addrs) || underWay > 0; {
+		var start <-chan time.Time
+		if next < len(addrs) {
+			start = timer.C
+		}
+		select {
+		case <-start:
+			to := addrs[next]
+			next++
+			underWay++
+			go func() {
+				conn, err := connect(ctx, to)
+				results <- result{conn, err}
+			}()
+			timer.Reset(each)
+		case r := <-results:
+			underWay--
+			if r.err == nil {
+				return r.conn, nil
+			}
+			if failed == nil || telling(r.err) > telling(failed) {
+				failed = r.err
+			}
+			timer.Reset(0)
+		}
+	}
+	return nil, failed
+}
+
+// connect connects to one address.
+func (c *Client) connect(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
+	var d net.Dialer
+	if c.From.Addr().IsValid() || c.From.Port() != 0 {
+		local := &net.TCPAddr{Port: int(c.From.Port())}
+		if a := c.From.Addr(); a.IsValid() {
+			local.IP, local.Zone = a.Unmap().AsSlice(), a.Zone()
+		}
+		d.LocalAddr = local
+		if local.Port != 0 {
+			d.Control = reusePort
+		}
+	}
+	cn, err := d.DialContext(ctx, networkOf(to.Addr()), to.String())
+	if err != nil {
+		if wrong := wrongZone(to.Addr(), c.From.Addr(), err); wrong != nil {
+			err = wrong
+		}
+		return nil, err
+	}
+	if d.Control != nil {
+		if cn.LocalAddr().String() == cn.RemoteAddr().String() {
+			// Nothing listens there, and TCP has connected the port to itself.
+			_ = cn.Close()
+			return nil, &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("connection refused")}
+		}
+		// No TIME_WAIT at this end: the same two endpoints could not connect again for a minute.
+		_ = cn.(*net.TCPConn).SetLinger(0)
+	}
+	return cn, nil
+}
+
+// wrongZone says why connecting has failed where that is a zone. The system calls it an invalid
+// argument.
+func wrongZone(to, from netip.Addr, err error) error {
+	for _, a := range []netip.Addr{to, from} {
+		zone := a.Zone()
+		_, notNumber := strconv.ParseUint(zone, 10, 32)
+		if _, missing := net.InterfaceByName(zone); zone != "" && missing != nil && notNumber != nil {
+			return net.InvalidAddrError(fmt.Sprintf("this machine has no network interface %s", quote(zone)))
+		}
+	}
+	if to.Is6() && to.IsLinkLocalUnicast() && to.Zone() == "" && errors.Is(err, syscall.EINVAL) {
+		return net.InvalidAddrError(fmt.Sprintf("a link-local address needs the interface that leads there, such as %s%%eth0", to))
+	}
+	return nil
+}
+
+func networkOf(a netip.Addr) string {
+	if a.Unmap().Is4() {
+		return "tcp4"
+	}
+	return "tcp6"
+}

@@ -1,0 +1,219 @@
+package announce
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// endlessly is what connecting to an address does that answers nothing.
+const endlessly = time.Hour
+
+// A fate is what connecting to an address comes to, and how long that takes.
+type fate struct {
+	after time.Duration
+	err   error
+}
+
+type raced struct {
+	mu     sync.Mutex
+	fates  []fate
+	began  []time.Duration
+	closed int
+	start  time.Time
+}
+
+type racedConn struct {
+	net.Conn
+	r  *raced
+	to netip.AddrPort
+}
+
+func (c racedConn) Close() error {
+	c.r.mu.Lock()
+	defer c.r.mu.Unlock()
+	c.r.closed++
+	return nil
+}
+
+// connect connects to the address whose port is the number of its fate.
+func (r *raced) connect(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
+	r.mu.Lock()
+	r.began = append(r.began, time.Since(r.start))
+	f := r.fates[to.Port()]
+	r.mu.Unlock()
+	if !wait(ctx, f.after) && f.after == endlessly {
+		return nil, ctx.Err()
+	}
+	if f.err != nil {
+		return nil, f.err
+	}
+	return racedConn{nil, r, to}, nil
+}
+
+// One dead address, or several, costs no more than a moment, and never all of the time.
+func TestRace(t *testing.T) {
+	refused, noRoute := errors.New("refused"), &net.AddrError{Err: "no route"}
+	dead, at := fate{endlessly, nil}, func(ms int) fate { return fate{time.Duration(ms) * time.Millisecond, nil} }
+	many := slices.Repeat([]fate{dead}, maxAddrs-1)
+	for name, tt := range map[string]struct {
+		fates   []fate
+		timeout time.Duration
+		want    int // which address; -1 none
+		after   time.Duration
+		tried   int
+		err     error
+	}{
+		"the first answers":           {[]fate{at(10), at(10)}, time.Second, 0, 10 * time.Millisecond, 1, nil},
+		"the first is dead":           {[]fate{dead, at(10)}, 10 * time.Second, 1, 210 * time.Millisecond, 2, nil},
+		"the first is slow":           {[]fate{at(220), at(100)}, 10 * time.Second, 0, 220 * time.Millisecond, 2, nil},
+		"the second is quicker":       {[]fate{at(400), at(100)}, 10 * time.Second, 1, 300 * time.Millisecond, 2, nil},
+		"the first refuses":           {[]fate{{10 * time.Millisecond, refused}, at(10)}, time.Second, 1, 20 * time.Millisecond, 2, nil},
+		"all refuse":                  {[]fate{{0, noRoute}, {0, refused}, {0, noRoute}}, time.Second, -1, 0, 3, refused},
+		"dead, refused, alive":        {[]fate{dead, {0, refused}, at(0)}, 10 * time.Second, 2, 200 * time.Millisecond, 3, nil},
+		"little time":                 {[]fate{dead, dead, dead, at(1)}, 80 * time.Millisecond, 3, 31 * time.Millisecond, 4, nil},
+		"as many as are tried at all": {append(many, at(1)), time.Second, maxAddrs - 1, 485375 * time.Microsecond, maxAddrs, nil},
+		"all are dead":                {[]fate{dead, dead}, time.Second, -1, time.Second, 2, context.DeadlineExceeded},
+		"only one":                    {[]fate{at(900)}, time.Second, 0, 900 * time.Millisecond, 1, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := &raced{fates: tt.fates, start: time.Now()}
+				var addrs []netip.AddrPort
+				for i := range tt.fates {
+					addrs = append(addrs, netip.AddrPortFrom(netip.IPv6Loopback(), uint16(i)))
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), tt.timeout)
+				defer cancel()
+				cn, err := race(ctx, addrs, r.connect)
+				got := -1
+				if err == nil {
+					got = int(cn.(racedConn).to.Port())
+				}
+				if after := time.Since(r.start); got != tt.want || after != tt.after || len(r.began) != tt.tried || !errors.Is(err, tt.err) {
+					t.Errorf("address %d after %v, %v, %d tried; want %d after %v, %v, %d", got, after, err, len(r.began), tt.want, tt.after, tt.err, tt.tried)
+				}
+				synctest.Wait() // for connections that nobody took
+				if name == "the first is slow" && r.closed != 1 || name == "the first answers" && r.closed != 0 {
+					t.Errorf("closed %d connections", r.closed)
+				}
+			})
+		})
+	}
+}
+
+// The addresses of a name are taken by turns of their families, each once, and only so many.
+func TestResolve(t *testing.T) {
+	var hundred, both, some []netip.Addr
+	for i := range byte(100) {
+		hundred = append(hundred, netip.AddrFrom4([4]byte{192, 0, 2, i}))
+		both = append(both, netip.AddrFrom4([4]byte{192, 0, 2, i}), netip.AddrFrom16([16]byte{15: i, 0: 0x20}))
+	}
+	for _, a := range []string{"2001:db8::1", "2001:db8::2", "192.0.2.1", "2001:db8::2", "::ffff:192.0.2.1", "192.0.2.2", "2001:db8::3"} {
+		some = append(some, netip.MustParseAddr(a))
+	}
+	names := map[string][]netip.Addr{"some.example": some, "hundred.example": hundred, "both.example": both}
+	asked := ""
+	c := Client{lookup: func(_ context.Context, network, host string) ([]netip.Addr, error) {
+		asked = network + " " + host
+		if found := names[host]; found != nil {
+			return found, nil
+		}
+		return nil, &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}
+	}}
+	for _, tt := range []struct{ network, addr, asked, want string }{
+		{"tcp", "some.example:80", "ip some.example", "[2001:db8::1]:80 192.0.2.1:80 [2001:db8::2]:80 192.0.2.2:80 [2001:db8::3]:80"},
+		{"tcp4", "some.example:80", "ip4 some.example", "192.0.2.1:80 192.0.2.2:80"},
+		{"tcp6", "some.example:80", "ip6 some.example", "[2001:db8::1]:80 [2001:db8::2]:80 [2001:db8::3]:80"},
+		{"tcp6", "hundred.example:80", "ip6 hundred.example", "no suitable address"},
+		{"tcp", "none.example:80", "ip none.example", "no such host"},
+		{"tcp", "localhost:6969", "", "127.0.0.1:6969 [::1]:6969"},
+		{"tcp6", "localhost:6969", "", "[::1]:6969"},
+		{"tcp4", "a.b.localhost:6969", "", "127.0.0.1:6969"},
+		{"tcp4", "X.LOCALHOST.:6969", "", "127.0.0.1:6969"},
+		{"tcp", "notlocalhost:6969", "ip notlocalhost", "no such host"},
+		{"tcp", "localhost.example:6969", "ip localhost.example", "no such host"},
+		{"tcp", "127.0.0.2:1", "", "127.0.0.2:1"},
+		{"tcp4", "[::ffff:127.0.0.2]:1", "", "127.0.0.2:1"},
+		{"tcp", "[fe80::1%eth0]:1", "", "[fe80::1%eth0]:1"},
+		{"tcp4", "[::1]:1", "", "no suitable address"},
+		{"tcp6", "127.0.0.1:1", "", "no suitable address"},
+		{"tcp", "some.example:65536", "", "port"},
+	} {
+		asked = ""
+		addrs, err := c.resolve(t.Context(), tt.network, tt.addr)
+		var texts []string
+		for _, a := range addrs {
+			texts = append(texts, a.String())
+		}
+		got := strings.Join(texts, " ")
+		if err != nil && strings.Contains(err.Error(), tt.want) {
+			got = tt.want
+		}
+		if got != tt.want || asked != tt.asked {
+			t.Errorf("%s %s: %s, asked for %q; want %s, %q", tt.network, tt.addr, got, asked, tt.want, tt.asked)
+		}
+	}
+	for _, name := range []string{"hundred.example:80", "both.example:80"} {
+		if addrs, err := c.resolve(t.Context(), "tcp", name); err != nil || len(addrs) != maxAddrs {
+			t.Errorf("%d addresses of %s, %v", len(addrs), name, err)
+		}
+	}
+}
+
+func TestKeepZone(t *testing.T) {
+	for _, tt := range []struct{ from, location, want string }{
+		{"http://[fe80::1%25a]:80/x", "/y", "http://[fe80::1%25a]:80/y"},
+		{"http://[fe80::1%25a]:80/x", "http://[fe80::1]:80/y", "http://[fe80::1%25a]:80/y"},
+		{"http://[fe80::1%25a]:80/x", "http://[fe80::2]/y", "http://[fe80::2%25a]/y"},
+		{"http://[fe80::1%25a]:80/x", "https://[fe80::2%25b]:1/y", "https://[fe80::2%25a]:1/y"},
+		{"http://[fe80::1%25a]:80/x", "http://[2001:db8::1]:80/y", "http://[2001:db8::1]:80/y"},
+		{"http://[fe80::1%25a]:80/x", "http://[2001:db8::1%25a]:80/y", "http://[2001:db8::1]:80/y"},
+		{"http://[fe80::1%25a]:80/x", "http://192.0.2.1/y", "http://192.0.2.1/y"},
+		{"http://[fe80::1%25a]:80/x", "http://host.example:1/y", "http://host.example:1/y"},
+		{"http://host.example:1/x", "http://[fe80::1%25a]:80/y", "http://[fe80::1]:80/y"},
+		{"http://host.example:1/x", "http://[FE80:0::1]:80/y", "http://[FE80:0::1]:80/y"},
+		{"http://169.254.0.1/x", "http://169.254.0.2/y", "http://169.254.0.2/y"},
+	} {
+		from, err1 := url.Parse(tt.from)
+		to, err2 := from.Parse(tt.location)
+		if err := errors.Join(err1, err2); err != nil {
+			t.Fatal(err)
+		}
+		if keepZone(to, from); to.String() != tt.want {
+			t.Errorf("from %s to %s: %s, want %s", tt.from, tt.location, to, tt.want)
+		}
+	}
+}
+
+// Nothing is left of a connection that is not made within the time of its request.
+func TestDialDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ended := make(chan time.Duration, 1)
+		began := time.Now()
+		c := Client{Timeout: 5 * time.Second, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			if deadline, ok := ctx.Deadline(); !ok || deadline.Sub(began) != 5*time.Second {
+				t.Errorf("the deadline is %v, %v", deadline, ok)
+			}
+			<-ctx.Done()
+			ended <- time.Since(began)
+			return nil, ctx.Err()
+		}}
+		defer c.Close()
+		_, err := c.List(t.Context(), Tracker{}, KeyOf([]byte("k")), 0)
+		if _, ok := err.(*UnreachableError); !ok {
+			t.Error(err)
+		}
+		if after := <-ended; after != 5*time.Second {
+			t.Errorf("gave up after %v", after)
+		}
+	})
+}
