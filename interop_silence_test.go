@@ -3,11 +3,8 @@
 package main_test
 
 import (
-	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 )
@@ -16,36 +13,12 @@ import (
 // dropped, as when a cable is pulled. No socket closes, so only the tracker's own time limit for
 // what nobody acknowledges, 45 s from the next thing it sends, can tell.
 func silence(t *testing.T, bin string) {
-	if os.Getuid() != 0 {
-		if os.Getenv("NTRACK_INTEROP") == "1" {
-			t.Fatal("network namespaces are for root, as whom .ci/run runs")
-		}
-		t.Skip("network namespaces are for root")
-	}
-	trackerNet, memberNet := fmt.Sprintf("ntrack-%d-a", os.Getpid()), fmt.Sprintf("ntrack-%d-b", os.Getpid())
-	ip := func(args ...string) {
-		t.Helper()
-		if stdout, stderr, code := run(t, "ip", args...); code != 0 {
-			t.Fatalf("ip %s: exit code %d\n%s%s", strings.Join(args, " "), code, stdout, stderr)
-		}
-	}
+	trackerNet, memberNet, ip := namespaces(t)
 	in := func(net string, args ...string) []string {
 		return append([]string{"netns", "exec", net, bin}, args...)
 	}
-	for _, net := range []string{trackerNet, memberNet} {
-		ip("netns", "add", net)
-		t.Cleanup(func() {
-			if out, err := exec.Command("ip", "netns", "del", net).CombinedOutput(); err != nil {
-				t.Errorf("ip netns del: %v\n%s", err, out)
-			}
-		})
-	}
-	ip("link", "add", "name", "veth0", "netns", trackerNet, "type", "veth", "peer", "name", "veth0", "netns", memberNet)
 	ip("-n", trackerNet, "addr", "add", "10.0.0.1/24", "dev", "veth0")
 	ip("-n", memberNet, "addr", "add", "10.0.0.2/24", "dev", "veth0")
-	ip("-n", trackerNet, "link", "set", "lo", "up")
-	ip("-n", trackerNet, "link", "set", "veth0", "up")
-	ip("-n", memberNet, "link", "set", "veth0", "up")
 
 	const at = "10.0.0.1:6969"
 	file := filepath.Join(t.TempDir(), "addr")

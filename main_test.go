@@ -105,6 +105,7 @@ func listener() {
 //	waitfile FILE VAR          wait for a file, and put what is in it into a variable
 //	waitline FILE REGEXP       wait until a line of a file matches
 //	until REGEXP COMMAND...    run it again and again until its results match
+//	portof VAR FILE            put the port of the address on a file's first line into a variable
 //	freeport VAR               find a port on 127.0.0.1 where nothing listens
 //	listen VAR                 listen on a port of 127.0.0.1, as a service does that knows nothing of ntrack
 //	repeat VAR TEXT N          make a long text
@@ -152,6 +153,7 @@ func TestScripts(t *testing.T) {
 			"waitfile":   cmdWaitfile,
 			"waitline":   cmdWaitline,
 			"until":      cmdUntil,
+			"portof":     cmdPortOf,
 			"freeport":   cmdFreeport,
 			"listen":     cmdListen,
 			"repeat":     cmdRepeat,
@@ -330,6 +332,14 @@ func cmdUntil(ts *testscript.TestScript, neg bool, args []string) {
 		out, _ = cmd.Output()
 		return re.Match(out)
 	})
+}
+
+func cmdPortOf(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) == 2, "portof VAR FILE")
+	line, _, _ := strings.Cut(ts.ReadFile(args[1]), "\n")
+	_, port, err := net.SplitHostPort(line)
+	ts.Check(err)
+	ts.Setenv(args[0], port)
 }
 
 func cmdFreeport(ts *testscript.TestScript, neg bool, args []string) {

@@ -10,8 +10,6 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
-
-	"ntrack/announce"
 )
 
 // A line is what a user has typed, taken apart.
@@ -107,7 +105,7 @@ func parse(app *cli.App, cmd *cli.Command, args []string) (*line, error) {
 		default:
 			if name := strings.TrimLeft(a, "\u2010\u2011\u2012\u2013\u2014\u2015\u2212-"); name != a {
 				if f := findFlag(cmd, "--"+name); f != nil {
-					mistake = cmp.Or(mistake, l.mistake("%q begins with another dash than --%s", announce.Clean(a), name))
+					mistake = cmp.Or(mistake, l.mistake("%q begins with another dash than --%s", shown(a), name))
 				}
 			}
 			if option && len(l.arguments) > 0 && l.gap == 0 {
@@ -199,7 +197,7 @@ func plainValue(o option) (string, error) {
 		m := decimal.FindStringSubmatch(o.value)
 		if m != nil {
 			if _, err := strconv.Atoi(m[1] + m[2]); err != nil {
-				return "", fmt.Errorf("%s %s: the number is too large", o.typed, announce.Clean(o.value))
+				return "", fmt.Errorf("%s %s: the number is too large", o.typed, shown(o.value))
 			}
 			return m[1] + m[2], nil
 		}
@@ -207,14 +205,14 @@ func plainValue(o option) (string, error) {
 		if m := endsInPort.FindStringSubmatch(o.value); m != nil && o.name() == "port" {
 			hint = "; it is the port alone: " + o.typed + " " + m[1] + m[4]
 		}
-		return "", fmt.Errorf("%s %q: a number is wanted%s", o.typed, announce.Clean(o.value), hint)
+		return "", fmt.Errorf("%s %q: a number is wanted%s", o.typed, shown(o.value), hint)
 	case *cli.DurationFlag:
 		if _, err := parseDuration(o.value); err != nil {
-			return "", fmt.Errorf("%s %q: %w", o.typed, announce.Clean(o.value), err)
+			return "", fmt.Errorf("%s %q: %w", o.typed, shown(o.value), err)
 		}
 	case *cli.BoolFlag:
 		if _, err := strconv.ParseBool(o.value); err != nil {
-			return "", fmt.Errorf("%s %q: no value is wanted, or true or false", o.typed, announce.Clean(o.value))
+			return "", fmt.Errorf("%s %q: no value is wanted, or true or false", o.typed, shown(o.value))
 		}
 	}
 	return o.value, nil

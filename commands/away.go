@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"syscall"
 
@@ -42,8 +43,7 @@ func (p *presence) begin(c *cli.Context) error {
 		return usage(c, "--serve: it runs one tracker, and %d are given", len(p.client.trackers))
 	}
 	t := p.client.trackers[0]
-	host, _, _ := net.SplitHostPort(t.HostPort())
-	_, ok, err := localAddress(c.Context, host)
+	_, ok, err := localAddress(c.Context, t)
 	switch {
 	case c.Context.Err() != nil:
 		return context.Cause(c.Context)
@@ -114,8 +114,8 @@ func (p *presence) answered(t announce.Tracker) {
 
 // standIn serves the tracker from here, unless it is served already.
 func (p *presence) standIn(ctx context.Context) error {
-	host, port, _ := net.SplitHostPort(p.client.trackers[0].HostPort())
-	ip, _, err := localAddress(ctx, host)
+	_, port, _ := net.SplitHostPort(p.client.trackers[0].HostPort())
+	ip, _, err := localAddress(ctx, p.client.trackers[0])
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.server != nil || err != nil {
@@ -143,31 +143,49 @@ func (p *presence) end() {
 	}
 }
 
-// localAddress is the address of this machine that host means.
-func localAddress(ctx context.Context, host string) (netip.Addr, bool, error) {
-	if host == "localhost" {
-		return netip.AddrFrom4([4]byte{127, 0, 0, 1}), true, nil
+// localAddress is the address of this machine that a tracker's name means.
+func localAddress(ctx context.Context, t announce.Tracker) (netip.Addr, bool, error) {
+	host, _, _ := net.SplitHostPort(t.HostPort())
+	if _, err := netip.ParseAddr(host); err != nil && t.Loopback() {
+		return loopback4(), true, nil
 	}
 	limited, cancel := context.WithTimeout(ctx, announce.DefaultTimeout)
 	defer cancel()
-	addrs, err := net.DefaultResolver.LookupNetIP(limited, "ip", host)
+	addrs, err := net.DefaultResolver.LookupIPAddr(limited, host)
 	if ctx.Err() != nil {
 		return netip.Addr{}, false, context.Cause(ctx)
 	}
 	if err != nil {
 		return netip.Addr{}, false, err
 	}
-	mine, _ := net.InterfaceAddrs()
-	for _, a := range addrs {
-		a = a.Unmap()
-		if a.IsLoopback() {
+	mine := localAddresses()
+	for _, ip := range addrs {
+		a, _ := netip.AddrFromSlice(ip.IP)
+		a = a.Unmap().WithZone(ip.Zone)
+		if a.IsLoopback() || slices.ContainsFunc(mine, func(m netip.Addr) bool { return m.WithZone("") == a.WithZone("") }) {
 			return a, true, nil
-		}
-		for _, m := range mine {
-			if n, ok := m.(*net.IPNet); ok && n.IP.Equal(a.AsSlice()) {
-				return a, true, nil
-			}
 		}
 	}
 	return netip.Addr{}, false, nil
+}
+
+// localAddresses are those of this machine, link-local ones with their zones.
+func localAddresses() []netip.Addr {
+	var addrs []netip.Addr
+	all, _ := net.Interfaces()
+	for _, i := range all {
+		of, _ := i.Addrs()
+		for _, a := range of {
+			n, ok := a.(*net.IPNet)
+			if !ok {
+				continue
+			}
+			a, _ := netip.AddrFromSlice(n.IP)
+			if a = a.Unmap(); a.Is6() && a.IsLinkLocalUnicast() {
+				a = a.WithZone(i.Name)
+			}
+			addrs = append(addrs, a)
+		}
+	}
+	return addrs
 }

@@ -71,7 +71,7 @@ func (o *announceOptions) buildChild(c *cli.Context) (err error) {
 	case "kill", "keep":
 		o.killOnLost = what == "kill"
 	default:
-		return usage(c, "--on-lost %q: kill or keep", announce.Clean(what))
+		return usage(c, "--on-lost %q: kill or keep", shown(what))
 	}
 	o.request.Want = announce.NoPeers
 	return nil

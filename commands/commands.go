@@ -156,6 +156,10 @@ const typed = "line"
 // lineOf is the command line that c came from.
 func lineOf(c *cli.Context) *line { return c.App.Metadata[typed].(*line) }
 
+// shown is what a user has typed, or has in a file or the environment, as an error may quote it: fit
+// for a terminal, and without the password of a tracker.
+func shown(typed string) string { return announce.Clean(announce.Redact(typed)) }
+
 // Main runs the command that args (with the program's name in front) ask for, until it is done or
 // ctx ends, and returns the exit code. Only one Main at a time may run in a process.
 func Main(ctx context.Context, args []string, s Streams) int {
@@ -222,6 +226,7 @@ func explain(err error, l *line) string {
 	case errors.Is(err, syscall.EADDRNOTAVAIL) && unreachable:
 		hint = "--from has to name an address of this machine, and only one connection at a time leads from there to the tracker"
 	case !unreachable:
+	case is[net.InvalidAddrError](err): // which says it all
 	case is[*net.AddrError](err):
 		hint = "--from is of another address family than the tracker"
 	case is[tls.RecordHeaderError](err):

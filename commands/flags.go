@@ -66,7 +66,7 @@ func (o *client) build(c *cli.Context, s Streams) error {
 		if c.IsSet("key-file") {
 			return usage(c, "too many arguments: they are %s", wanted) // without the secret that was read
 		}
-		return o.line.tooMany(fmt.Sprintf("too many arguments at %q: they are %s", announce.Clean(args[2]), wanted))
+		return o.line.tooMany(fmt.Sprintf("too many arguments at %q: they are %s", shown(args[2]), wanted))
 	}
 	if len(args) == 2 {
 		if c.IsSet("tracker") {
@@ -74,15 +74,18 @@ func (o *client) build(c *cli.Context, s Streams) error {
 		}
 		names, from, args = strings.Split(args[0], ","), "", args[1:]
 	}
-	for _, name := range names {
+	for i, name := range names {
 		if name = strings.TrimSpace(name); name == "" && len(names) > 1 {
 			continue // after a last comma
 		}
 		t, err := announce.ParseTracker(name)
+		if rest := strings.Join(names[i:], ","); err != nil && strings.Contains(rest, "@") && !strings.Contains(name, "@") {
+			return usage(c, "%stracker %q: a comma inside a password has to be percent-encoded: %%2C", from, shown(rest))
+		}
 		if err != nil {
 			return usage(c, "%s%v", from, err)
 		}
-		if !slices.ContainsFunc(o.trackers, func(o announce.Tracker) bool { return o.String() == t.String() }) {
+		if !slices.ContainsFunc(o.trackers, t.Equal) {
 			o.trackers = append(o.trackers, t)
 		}
 	}
@@ -104,7 +107,7 @@ func (o *client) build(c *cli.Context, s Streams) error {
 	switch o.format {
 	case output.Table, output.JSON, output.Text:
 	default:
-		return usage(c, "--output %q: table, json or text", announce.Clean(string(o.format)))
+		return usage(c, "--output %q: table, json or text", shown(string(o.format)))
 	}
 	if c.Bool("quiet") {
 		if c.IsSet("output") && o.format != output.Text {
@@ -165,9 +168,9 @@ func parseFrom(s string) (netip.AddrPort, error) {
 	if n := parsePort(strings.TrimPrefix(s, ":")); n > 0 {
 		return netip.AddrPortFrom(netip.Addr{}, uint16(n)), nil
 	}
-	from, err := netip.ParseAddrPort(s)
+	from, err := netip.ParseAddrPort(announce.UnescapeZone(s))
 	if err != nil || from.Port() == 0 {
-		return from, fmt.Errorf("--from %q: [IP:]PORT, such as :4000 or [2001:db8::1]:4000", announce.Clean(s))
+		return from, fmt.Errorf("--from %q: [IP:]PORT, such as :4000 or [2001:db8::1]:4000", shown(s))
 	}
 	return from, nil
 }

@@ -43,7 +43,7 @@ func (o *listOptions) run(c *cli.Context, s Streams) error {
 		return err
 	}
 	if len(reply.Peers) == 0 && o.format == output.Table {
-		s.note("no peers under %s", o.key)
+		s.note("no peers under %s", shown(o.key.String()))
 		s.lines(lineOf(c).guessAlone())
 	}
 	if err := output.WriteReply(s.Out, o.format, trackers, reply); err != nil {

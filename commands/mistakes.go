@@ -292,14 +292,11 @@ func showCommand(command []string) []string {
 	return []string{"--", quote(command[0]), "..."}
 }
 
-var (
-	plainWord = regexp.MustCompile(`^[A-Za-z0-9_@%+=:,./-]+$`)
-	userInfo  = regexp.MustCompile(`^((?:[A-Za-z]+:/+)?)[^/@]*:[^@]*@`)
-)
+var plainWord = regexp.MustCompile(`^[A-Za-z0-9_@%+=:,./-]+$`)
 
 // quote is a word as a shell takes it, fit to print and without a password that it may have.
 func quote(word string) string {
-	word = userInfo.ReplaceAllString(word, "$1...@")
+	word = announce.Redact(word)
 	if strings.ContainsFunc(word, func(r rune) bool { return !unicode.IsPrint(r) }) {
 		word = announce.Clean(word)
 	}

@@ -9,8 +9,6 @@ import (
 	"os"
 	"strconv"
 	"time"
-
-	"ntrack/announce"
 )
 
 // readiness is how to tell that a service can be reached on this machine. The zero readiness is
@@ -32,7 +30,7 @@ func parseReadiness(s string, port uint16) (readiness, error) {
 	}
 	d, err := parseDuration(s)
 	if err != nil || d <= 0 {
-		return readiness{}, fmt.Errorf("--ready %q: a duration such as 30s, udp or none", announce.Clean(s))
+		return readiness{}, fmt.Errorf("--ready %q: a duration such as 30s, udp or none", shown(s))
 	}
 	return readiness{port, acceptsTCP, "accepts no connections yet (over UDP it needs --ready udp)", d}, nil
 }
@@ -65,17 +63,9 @@ func (r readiness) wait(ctx context.Context, note func(format string, args ...an
 // acceptsTCP says whether something on this machine accepts connections at the port. It may have
 // bound any of the machine's addresses, or all.
 func acceptsTCP(ctx context.Context, port uint16) bool {
-	addrs := []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}
-	mine, _ := net.InterfaceAddrs()
-	for _, m := range mine {
-		if n, ok := m.(*net.IPNet); ok {
-			if a, ok := netip.AddrFromSlice(n.IP); ok && !a.IsLoopback() {
-				addrs = append(addrs, a.Unmap())
-			}
-		}
-	}
 	d := net.Dialer{Timeout: time.Second}
-	for _, a := range addrs {
+	addrs := []netip.Addr{loopback4(), netip.IPv6Loopback()}
+	for _, a := range append(addrs, localAddresses()...) {
 		if c, err := d.DialContext(ctx, "tcp", netip.AddrPortFrom(a, port).String()); err == nil {
 			_ = c.Close()
 			return true

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -32,7 +33,7 @@ func serveCommand(s Streams) *cli.Command {
 			"disk. SIGINT or SIGTERM ends it: it finishes what is in flight and exits 0.\n" +
 			"SIGHUP, where no terminal has sent it, has it read the token file again.",
 		Flags: []cli.Flag{
-			&cli.StringSliceFlag{Name: "listen", Usage: "listen on `ADDR`, such as :6969 for everybody or 127.0.0.1:0 for any free port; may be repeated", Value: cli.NewStringSlice("127.0.0.1:6969")},
+			&cli.StringSliceFlag{Name: "listen", Usage: "listen on `ADDR`, such as :6969 for everybody, 0.0.0.0:6969 over IPv4 alone, or 127.0.0.1:0 for any free port; may be repeated", Value: cli.NewStringSlice("127.0.0.1:6969")},
 			&cli.StringFlag{Name: "addr-file", Usage: "write the addresses listened on to `FILE`, one per line"},
 			&cli.IntFlag{Name: "max-rate", Value: tracker.DefaultMaxRate, Usage: "stay within `N` announces per second: the more peers there are, the less often they are asked to announce, every 15 s to 30 min; 0 for no limit"},
 			&cli.DurationFlag{Name: "interval", DefaultText: "as --max-rate has it", Usage: "instead ask peers to announce every `D`, whole seconds from 1s to 1h; they lapse after 2.5 times that"},
@@ -86,12 +87,12 @@ func (o *serveOptions) build(c *cli.Context, s Streams) error {
 			}
 			return &usageError{shows: true, text: "serve takes no arguments; did you mean\n  ntrack serve --listen " + quote(arg)}
 		}
-		return usage(c, "serve takes no arguments, and %q is one; keys need no setting up", announce.Clean(arg))
+		return usage(c, "serve takes no arguments, and %q is one; keys need no setting up", shown(arg))
 	}
 	o.listen, o.addrFile = c.StringSlice("listen"), c.String("addr-file")
 	for _, addr := range o.listen {
 		if _, port, err := net.SplitHostPort(addr); err != nil || parsePort(port) < 0 {
-			return usage(c, "--listen %q: [HOST]:PORT, such as :6969 or 127.0.0.1:0", announce.Clean(addr))
+			return usage(c, "--listen %q: [HOST]:PORT, such as :6969 or 127.0.0.1:0", shown(addr))
 		}
 	}
 	if c.IsSet("interval") {
@@ -141,12 +142,12 @@ func (o *serveOptions) build(c *cli.Context, s Streams) error {
 	}
 	o.server.Timeout, o.server.Idle = c.Duration("request-timeout"), c.Duration("idle-timeout")
 	for _, p := range c.StringSlice("proxy") {
-		network, err := netip.ParsePrefix(p)
-		if a, err2 := netip.ParseAddr(p); err2 == nil {
-			network, err = netip.PrefixFrom(a, a.BitLen()), nil
-		}
+		network, err := parseNetwork(p)
 		if err != nil {
-			return usage(c, "--proxy %q: a network such as 10.0.0.0/8 or an address", announce.Clean(p))
+			return usage(c, "--proxy %q: a network such as 10.0.0.0/8 or an address", shown(p))
+		}
+		if strings.Contains(p, "%") {
+			s.note("--proxy %s: believed on every network interface, whatever the zone", shown(p))
 		}
 		o.tracker.Proxies = append(o.tracker.Proxies, network)
 	}
@@ -169,12 +170,12 @@ func (o *serveOptions) run(ctx context.Context, s Streams) error {
 	}()
 	var bound []string
 	for _, addr := range o.listen {
-		l, err := listen(addr)
+		l, err := listen(addr, bound)
 		if err != nil {
 			return err
 		}
 		listeners = append(listeners, l)
-		bound = append(bound, l.Addr().String())
+		bound = append(bound, boundTo(l, addr))
 	}
 	if o.addrFile != "" {
 		if err := writeFile(o.addrFile, strings.Join(bound, "\n")+"\n", 0o666); err != nil {
@@ -224,18 +225,21 @@ func (o *serveOptions) reload(ctx context.Context, s Streams) {
 
 // greet says where the tracker is and what to type next.
 func (o *serveOptions) greet(s Streams, bound []string) {
-	for _, addr := range bound {
+	for i, addr := range bound {
 		if ap, err := netip.ParseAddrPort(addr); err == nil && ap.Addr().IsUnspecified() {
-			s.note("tracker at port %d of every address of this machine, in memory; Ctrl-C ends it", ap.Port())
+			which := map[string]string{"tcp": "every", "tcp4": "every IPv4", "tcp6": "every IPv6"}[listenNetwork(o.listen[i])]
+			s.note("tracker at port %d of %s address of this machine, in memory; Ctrl-C ends it", ap.Port(), which)
 			continue
 		}
 		s.note("tracker at http://%s/ntrk/, in memory; Ctrl-C ends it", addr)
 	}
 	at := "" // the address that the commands need to be told
-	if ap, err := netip.ParseAddrPort(bound[0]); err == nil && ap.String() != "127.0.0.1:6969" && ap.String() != "[::]:6969" {
-		at = fmt.Sprintf("localhost:%d ", ap.Port())
-		if !ap.Addr().IsLoopback() && !ap.Addr().IsUnspecified() {
+	if ap, err := netip.ParseAddrPort(bound[0]); err == nil {
+		switch a := ap.Addr(); {
+		case !a.IsUnspecified() && a != netip.IPv6Loopback() && a != loopback4():
 			at = ap.String() + " "
+		case ap.Port() != announce.LocalPort:
+			at = fmt.Sprintf("localhost:%d ", ap.Port())
 		}
 	}
 	if o.tokenFile != "" {
@@ -245,18 +249,73 @@ func (o *serveOptions) greet(s Streams, bound []string) {
 	s.note("     ntrack list %slobby", at)
 }
 
-func listen(addr string) (net.Listener, error) {
-	l, err := net.Listen("tcp", addr)
+// parseNetwork reads a network or an address, whose zone does not count.
+func parseNetwork(s string) (netip.Prefix, error) {
+	if address, zone, zoned := strings.Cut(s, "%"); zoned {
+		s = address
+		if _, bits, ok := strings.Cut(zone, "/"); ok {
+			s += "/" + bits
+		}
+	}
+	if a, err := netip.ParseAddr(s); err == nil {
+		return netip.PrefixFrom(a, a.BitLen()), nil
+	}
+	return netip.ParsePrefix(s)
+}
+
+// loopback4 is where the names of this machine lead over IPv4.
+func loopback4() netip.Addr { return netip.AddrFrom4([4]byte{127, 0, 0, 1}) }
+
+// listenNetwork is that of a --listen: a literal stands for its own family only, also 0.0.0.0 and ::.
+func listenNetwork(addr string) string {
+	switch a := literalOf(addr); {
+	case a.Is4():
+		return "tcp4"
+	case a.Is6():
+		return "tcp6"
+	}
+	return "tcp"
+}
+
+// literalOf is the IP address that a --listen names, invalid where it names none.
+func literalOf(addr string) netip.Addr {
+	host, _, _ := net.SplitHostPort(announce.UnescapeZone(addr))
+	a, _ := netip.ParseAddr(host)
+	return a.Unmap()
+}
+
+// boundTo is where a listener listens. It does not know its zone itself.
+func boundTo(l net.Listener, addr string) string {
+	at, err := netip.ParseAddrPort(l.Addr().String())
+	if err != nil {
+		return l.Addr().String()
+	}
+	return netip.AddrPortFrom(at.Addr().WithZone(literalOf(addr).Zone()), at.Port()).String()
+}
+
+// listen listens at an address, at a port of every address, or at a name's first address, IPv4
+// before IPv6. bound is where this process listens already.
+func listen(addr string, bound []string) (net.Listener, error) {
+	at, a := announce.UnescapeZone(addr), literalOf(addr)
+	host, port, _ := net.SplitHostPort(at)
+	if t, err := announce.ParseTracker(host); host != "" && !a.IsValid() && err == nil && t.Loopback() {
+		at = net.JoinHostPort(loopback4().String(), port)
+	}
+	l, err := net.Listen(listenNetwork(addr), at)
+	addr = shown(addr)
 	switch {
+	case errors.Is(err, syscall.EADDRINUSE) && slices.ContainsFunc(bound, func(b string) bool { return strings.HasSuffix(b, ":"+port) }):
+		return nil, fmt.Errorf("--listen %s: another --listen has this port there already", addr)
 	case errors.Is(err, syscall.EADDRINUSE):
-		_, port, _ := net.SplitHostPort(addr)
 		return nil, fmt.Errorf("port %s is in use at %s: if `ntrack serve` runs there already, use it; else choose another by --listen 127.0.0.1:0", port, addr)
 	case errors.Is(err, syscall.EACCES):
 		return nil, fmt.Errorf("--listen %s: not permitted; ports below 1024 are for root, choose a higher one", addr)
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		return nil, fmt.Errorf("--listen %s: not an address of this machine", addr)
+	case errors.Is(err, syscall.EINVAL) && a.Is6() && a.IsLinkLocalUnicast():
+		return nil, fmt.Errorf("--listen %s: a link-local address needs a network interface of this machine, as in [fe80::1%%eth0]:6969", addr)
 	case err != nil:
-		return nil, fmt.Errorf("--listen %s: %w", addr, errors.Unwrap(err))
+		return nil, fmt.Errorf("--listen %s: %s", addr, announce.Clean(errors.Unwrap(err).Error()))
 	}
 	return l, nil
 }

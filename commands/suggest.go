@@ -9,8 +9,6 @@ import (
 
 	"github.com/urfave/cli/v2"
 	"github.com/xrash/smetrics"
-
-	"ntrack/announce"
 )
 
 // What is here, and what other programs or habit call it. In braces is what the value of an option
@@ -87,13 +85,13 @@ func (l *line) unknownOption(app *cli.App, args []string) error {
 		return l.instead(typed, meant)
 	}
 	if l.takesKey() && len(l.arguments) == 0 {
-		return l.mistake("%s has no option %s; a KEY that begins with - comes after `--`", l.cmd.Name, announce.Clean(typed))
+		return l.mistake("%s has no option %s; a KEY that begins with - comes after `--`", l.cmd.Name, shown(typed))
 	}
-	return l.mistake("%s has no option %s", l.cmd.Name, announce.Clean(typed))
+	return l.mistake("%s has no option %s", l.cmd.Name, shown(typed))
 }
 
 func (l *line) instead(typed, meant string) error {
-	text := fmt.Sprintf("%s has no option %s; %s", l.cmd.Name, announce.Clean(typed), meant)
+	text := fmt.Sprintf("%s has no option %s; %s", l.cmd.Name, shown(typed), meant)
 	return &usageError{text: text, shows: true}
 }
 
@@ -178,9 +176,9 @@ func unknownCommand(app *cli.App, words []string) error {
 	isOption := strings.HasPrefix(typed, "-")
 	name, _, _ := strings.Cut(strings.ToLower(strings.TrimLeft(typed, "-")), "=")
 	isName := func(word string) bool { return slices.Contains(names, word) }
-	why := fmt.Sprintf("there is no command %q", announce.Clean(typed))
+	why := fmt.Sprintf("there is no command %q", shown(typed))
 	if isOption {
-		why = "there is no option " + announce.Clean(typed)
+		why = "there is no option " + shown(typed)
 	}
 	meant := func(command string, rest []string) error {
 		command, option, _ := strings.Cut(command, " ")
