@@ -68,6 +68,7 @@ type Request struct {
 func (r *Request) Parse(method string, target []byte) error {
 	*r = Request{Keys: r.Keys[:0]}
 	if len(target) > MaxTarget {
+		r.ParseForm(method, target)
 		return refuse(400, "request target of %d bytes: at most %d", len(target), MaxTarget)
 	}
 	path, query, _ := bytes.Cut(originForm(target), []byte("?"))
@@ -87,6 +88,21 @@ func (r *Request) Parse(method string, target []byte) error {
 		return refuse(400, "method %s: the classic interface takes GET", quote(method))
 	}
 	return r.parseClassic(method, query)
+}
+
+// ParseForm reads only in which form to answer: [Request.Classic] and [Request.Format]. It is for
+// requests that are refused before they are parsed. Method and target may be empty, or cut.
+func (r *Request) ParseForm(method string, target []byte) {
+	*r = Request{Keys: r.Keys[:0]}
+	path, query, _ := bytes.Cut(originForm(target), []byte("?"))
+	switch string(path) {
+	case "/announce", "/tracker", "/scrape":
+		r.Classic = method == "GET" || method == "HEAD"
+	default:
+		if bytes.HasPrefix(path, []byte("/ntrk/")) {
+			r.Format = formatNamed(readParams(query)[paramFormat].value)
+		}
+	}
 }
 
 // originForm is the target without scheme and authority, which a client sends to a proxy and a

@@ -205,6 +205,17 @@ func (t *Tracker) Answer(ctx context.Context, c *Call, dst []byte) (Response, []
 	return resp, body
 }
 
+// Refuse answers a request that is malformed before c is whole, such as in a header: with status
+// 400, or as the classic interface does, in the form that c asks for as far as it is known. It
+// appends the body of the reply to dst.
+func (t *Tracker) Refuse(c *Call, reason string, dst []byte) (Response, []byte) {
+	t.once.Do(t.init)
+	s := t.scratch.Get().(*scratch)
+	defer t.recycle(s)
+	s.req.ParseForm(c.Method, c.Target)
+	return t.refuse(c, &s.req, &announce.Failure{Status: 400, Reason: reason}, Response{CORS: c.Origin}, dst)
+}
+
 // recycle gives s to the next call, but not what few calls need as large.
 func (t *Tracker) recycle(s *scratch) {
 	if cap(s.peers) > maxKept {

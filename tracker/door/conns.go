@@ -53,6 +53,7 @@ const (
 
 // tooMany is the answer to a connection for which there is no room.
 const tooMany = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\n" +
+	"Cache-Control: no-store\r\n" +
 	"Content-Length: 21\r\nRetry-After: 60\r\nConnection: close\r\n\r\ntoo many connections\n"
 
 // init sets the limits. Those of the connections stay below that of open files, so that there is

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -18,7 +19,10 @@ import (
 
 // stricter are the reasons for which this door refuses what net/http takes. Each is deliberate.
 var stricter = []string{
-	"header Transfer-Encoding: ", // no body matters here, so no second way to frame one
+	"header Transfer-Encoding: ", // chunked only, and in HTTP/1.1
+	"headers Transfer-Encoding ", // net/http ignores the Content-Length beside it
+	"body: chunks, each ",        // after a bad chunk net/http's handler gives no reply
+	"trailer of the body: ",      // the limits differ
 	"header: lines of NAME",      // folded lines, which RFC 9112 section 5.2 lets a server refuse
 	"request line and headers: ", // the limits differ
 	"header Expect: 100",         // net/http answers 417 before the handler, or ignores it
@@ -27,6 +31,8 @@ var stricter = []string{
 	"request target of ",         // net/http may find its own limit first
 	"header Host: one, and",      // two equal ones in HTTP/1.0
 }
+
+var emptyLines = regexp.MustCompile(`^\r?\n|\n\r?\n\r?\n`)
 
 // corpus is what quick parsers get wrong.
 var corpus = []string{
@@ -77,6 +83,20 @@ var corpus = []string{
 	"POST /ntrk/k HTTP/1.1\r\nHost: t\r\nContent-Length: 50\r\n\r\ncut short",
 	"POST /ntrk/k HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
 	"POST /ntrk/k HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n",
+	"POST /ntrk/k HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: Chunked\r\n\r\n5;a=b\r\nhello\r\n3\r\nabc\r\n0\r\nX: y\r\n\r\nGET /ntrk/k HTTP/1.1\r\nHost: t\r\n\r\n",
+	"POST /ntrk/k HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n5\r\nhello\r\n0\r\n\r\nGET /ntrk/k HTTP/1.1\r\nHost: t\r\n\r\n",
+	"GET /ntrk/k HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nDELETE /ntrk/k HTTP/1.1\r\nHost: t\r\n\r\n",
+	"POST /ntrk/k HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel",
+	"POST /ntrk/k HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: y\r\n",
+	"POST /ntrk/k HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello!\r\n0\r\n\r\n",
+	"POST /ntrk/k HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n\r\n0\r\n\r\n",
+	"POST /ntrk/k HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n0\r\n\r\n",
+	"POST /ntrk/k HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+	"POST /ntrk/k HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+	"POST /ntrk/k HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+	"GET /ntrk/a HTTP/1.1\r\nHost: t\r\n\r\n\r\n\nPOST /ntrk/b HTTP/1.1\r\nHost: t\r\n\r\n\r\nGET /ntrk/c HTTP/1.1\r\nHost: t\r\n\r\n",
+	"GET /ntrk/a HTTP/1.1\r\nHost: t\r\n\r\n\r\r\nGET /ntrk/b HTTP/1.1\r\nHost: t\r\n\r\n",
+	"GET /ntrk/a HTTP/1.1\r\nHost: t\r\n\r\n\r\n",
 	"POST /ntrk/k HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: identity\r\n\r\n",
 	"POST /ntrk/k HTTP/1.1\r\nHost: t\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\nhelloGET /ntrk/k HTTP/1.1\r\nHost: t\r\n\r\n",
 	"POST /ntrk/k HTTP/1.1\r\nHost: t\r\nExpect: tea\r\n\r\n",
@@ -145,6 +165,8 @@ func compare(t *testing.T, in []byte) {
 		}
 		s := std[i]
 		switch {
+		case s.below() && emptyLines.Match(in):
+			return // in front of a request: net/http ignores one after a POST, and this door any
 		case l.refused() && slices.ContainsFunc(stricter, func(r string) bool { return strings.HasPrefix(l.body, r) }):
 			return
 		case l.refused() && s.refused() && (s.below() || l.status == 400 && l.close):

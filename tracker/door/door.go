@@ -1,6 +1,6 @@
 // Package door is the lean door to a tracker: HTTP/1 for this one protocol over net.Listener. It
 // does what tracker.Handler does under net/http, in a fraction of the time and memory, and refuses
-// what it has no use for: chunked requests, folded headers. For TLS give it a tls.NewListener.
+// what it has no use for, such as folded headers. For TLS give it a tls.NewListener.
 //
 // Each connection has a goroutine. Only on Linux, where the listener is a *net.TCPListener, a few
 // goroutines answer all of them, and a connection gets one of its own with the first request that
@@ -251,10 +251,9 @@ type conn struct {
 	idle      atomic.Bool // between requests: may be closed
 	// until is the deadline set last. It is moved only once a good part of it is used up: to set
 	// one costs as much as to parse a request.
-	until  time.Time
-	begun  bool   // the deadline is that of a request
-	posted bool   // the last request was a POST, which old clients end with one CRLF too many
-	in     []byte // read and not yet answered
+	until time.Time
+	begun bool   // the deadline is that of a request
+	in    []byte // read and not yet answered
 	// owed is a reply that another way could not send, last that the connection ends with it.
 	owed   []byte
 	last   bool
@@ -307,6 +306,9 @@ func (c *conn) serve() {
 			return
 		}
 		used, left, err := c.drain(&h, n)
+		if why, ok := err.(refusal); ok {
+			c.refuse(why)
+		}
 		if err != nil {
 			return
 		}
@@ -321,7 +323,6 @@ func (c *conn) serve() {
 			}
 			return
 		}
-		c.posted = h.method == "POST"
 		c.in = c.in[:copy(c.in, c.in[used:])]
 		c.begun = false
 	}
@@ -335,20 +336,12 @@ func (s *Server) panicked(remote netip.AddrPort, p any) {
 	}
 }
 
-// refusal is why a request is answered 400 before a tracker sees it.
-type refusal string
-
-func (r refusal) Error() string { return string(r) }
-
 // readHead reads until c.in begins with a whole head and returns how long that is.
 func (c *conn) readHead() (int, error) {
 	c.deadline(len(c.in) > 0) // what is here already was pipelined
 	for searched := 0; ; {
-		if c.posted {
-			c.in = c.in[:copy(c.in, bytes.TrimLeft(c.in, "\r\n"))]
-			c.posted = len(c.in) == 0
-		}
-		if len(c.in) > 0 && !isToken(c.in[:1]) && c.in[0] != '\r' && c.in[0] != '\n' {
+		c.in = c.in[:copy(c.in, skipEmptyLines(c.in))]
+		if len(c.in) > 0 && !isToken(c.in[:1]) && c.in[0] != '\r' {
 			return 0, refusal("no HTTP request") // a TLS client, mostly: tell it before it waits
 		}
 		if n := headEnd(c.in, searched); n > 0 {
@@ -414,6 +407,9 @@ func (c *conn) deadline(begun bool) {
 // drain reads what follows a head of n bytes and belongs to the request, and ignores it. It returns
 // how much of c.in is used up, and how much of the body is left because it is too much.
 func (c *conn) drain(h *head, n int) (used int, left int64, err error) {
+	if h.chunked {
+		return c.drainChunks(h, n)
+	}
 	here := min(h.length, int64(len(c.in)-n))
 	used, left = n+int(here), h.length-here
 	if left == 0 {
@@ -440,12 +436,21 @@ func (c *conn) answer(h *head, close bool) bool {
 	return c.send(o) && more
 }
 
-// refuse answers what is no request that a tracker could see.
+// refuse answers what is no request that a tracker could see, as far as possible in the form that
+// the client asked for.
 func (c *conn) refuse(why refusal) {
+	lines := c.in[:bytes.LastIndexByte(c.in, '\n')+1]
+	if len(lines) == 0 {
+		lines = c.in
+	}
+	var h head
+	_ = h.parse(lines[:min(len(lines), maxHead)])
 	o := c.s.outputs.Get().(*output)
-	resp := tracker.Response{Status: 400, Type: "text/plain; charset=utf-8"}
-	o.out, o.body = o.out[:0], append(append(o.body[:0], why...), '\n')
-	c.s.reply(o, &resp, &head{minor: 1}, time.Now(), true)
+	o.out = o.out[:0]
+	o.ask(&h, c.remote)
+	var resp tracker.Response
+	resp, o.body = c.s.Tracker.Refuse(&o.call, string(why), o.body[:0])
+	c.s.reply(o, &resp, &h, time.Now(), true)
 	if c.send(o) {
 		c.linger()
 	}

@@ -199,7 +199,7 @@ func testMaxConns(t *testing.T, serve serveFunc) {
 	get(t, first, bufio.NewReader(first), "/ntrk/k?port=1")
 	second := dial(t, addr)
 	resp, err := http.ReadResponse(bufio.NewReader(second), nil)
-	if err != nil || resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" {
+	if err != nil || resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" || resp.Header.Get("Cache-Control") != "no-store" {
 		t.Fatalf("%+v, %v", resp, err)
 	}
 	if b, err := io.ReadAll(resp.Body); err != nil || string(b) != "too many connections\n" {

@@ -1,10 +1,6 @@
 package door
 
-import (
-	"bytes"
-	"errors"
-	"fmt"
-)
+import "bytes"
 
 // head is what a request says before its body, as far as it matters here. Its slices point into
 // the buffer that was parsed.
@@ -19,7 +15,33 @@ type head struct {
 	keepAlive bool
 	expect    bool  // the client waits for 100 Continue before it sends the body
 	length    int64 // of the body
+	chunked   bool  // the body comes in chunks, and their sizes with them
 }
+
+// plain says that the request has no body, nor needs anything but an answer.
+func (h *head) plain() bool {
+	return h.length == 0 && !h.chunked && !h.expect && h.method != "POST"
+}
+
+// skipEmptyLines is b without the empty lines that it begins with. Old clients end the body of a
+// POST with one too many, and a server should ignore them in front of a request (RFC 9112 2.2).
+func skipEmptyLines(b []byte) []byte {
+	for {
+		switch {
+		case len(b) > 0 && b[0] == '\n':
+			b = b[1:]
+		case len(b) > 1 && b[0] == '\r' && b[1] == '\n':
+			b = b[2:]
+		default:
+			return b
+		}
+	}
+}
+
+// refusal is why a request is answered 400 before a tracker sees it.
+type refusal string
+
+func (r refusal) Error() string { return string(r) }
 
 // headEnd is where the head that b begins with ends, with the empty line; 0 where it does not yet.
 // from is how far b is known to have no end.
@@ -40,20 +62,31 @@ func headEnd(b []byte, from int) int {
 }
 
 // parse reads a head (RFC 9112). It is as strict as net/http or stricter: where two readers of
-// the same bytes could disagree about where a request ends, it refuses.
+// the same bytes could disagree about where a request ends, it refuses. The error is what is wrong
+// first. The fields are then what the other lines say, as far as they can be read: they decide how
+// the refusal is written.
 func (h *head) parse(b []byte) error {
 	*h = head{}
+	var bad error
+	refuse := func(why string) {
+		if bad == nil {
+			bad = refusal(why)
+		}
+	}
 	line, rest := cutLine(b)
 	method, line, ok1 := bytes.Cut(line, []byte(" "))
 	target, version, ok2 := bytes.Cut(line, []byte(" "))
 	if !ok1 || !ok2 || !isToken(method) || len(target) == 0 || !printable(target) {
-		return errors.New("request line: METHOD TARGET HTTP/1.1, with one space between")
-	}
-	if len(version) != 8 || string(version[:7]) != "HTTP/1." || version[7] < '0' || version[7] > '9' {
-		return errors.New("HTTP version: 1.0 or 1.1")
-	}
-	if target[0] != '/' && string(target) != "*" && !bytes.Contains(target, []byte("://")) {
-		return errors.New("request target: a path, such as /ntrk/KEY")
+		refuse("request line: METHOD TARGET HTTP/1.1, with one space between")
+		version = []byte("HTTP/1.1")
+		if !isToken(method) {
+			method, target = nil, nil
+		}
+	} else if len(version) != 8 || string(version[:7]) != "HTTP/1." || version[7] < '0' || version[7] > '9' {
+		refuse("HTTP version: 1.0 or 1.1")
+		version = []byte("HTTP/1.1")
+	} else if target[0] != '/' && string(target) != "*" && !bytes.Contains(target, []byte("://")) {
+		refuse("request target: a path, such as /ntrk/KEY")
 	}
 	h.method, h.target, h.minor = methodName(method), target, int(version[7]-'0')
 	h.keepAlive = h.minor > 0
@@ -64,11 +97,13 @@ func (h *head) parse(b []byte) error {
 		}
 		name, value, ok := bytes.Cut(line, []byte(":"))
 		if !ok || !isToken(name) {
-			return errors.New("header: lines of NAME: VALUE, none folded")
+			refuse("header: lines of NAME: VALUE, none folded")
+			continue
 		}
 		value = bytes.Trim(value, " \t")
 		if !validValue(value) {
-			return fmt.Errorf("header %s: control characters", name)
+			refuse("header " + string(name) + ": control characters")
+			continue
 		}
 		switch f := known(name); f {
 		case fieldAccept:
@@ -85,7 +120,7 @@ func (h *head) parse(b []byte) error {
 			h.page = true
 		case fieldHost:
 			if hosts++; hosts > 1 || !validHost(value) {
-				return errors.New("header Host: one, and a host's name")
+				refuse("header Host: one, and a host's name")
 			}
 		case fieldConnection:
 			for v := value; len(v) > 0; {
@@ -98,23 +133,29 @@ func (h *head) parse(b []byte) error {
 		case fieldLength:
 			n, ok := length(value)
 			if lengths++; !ok || lengths > 1 && n != h.length {
-				return errors.New("header Content-Length: one number")
+				refuse("header Content-Length: one number")
 			}
 			h.length = n
 		case fieldTransferEncoding:
-			return errors.New("header Transfer-Encoding: not taken; send the body, if any, with a Content-Length")
+			if h.chunked || !equalFold(value, "chunked") || h.minor == 0 {
+				refuse("header Transfer-Encoding: chunked, once, in HTTP/1.1")
+			}
+			h.chunked = true
 		case fieldExpect:
 			if !equalFold(value, "100-continue") {
-				return errors.New("header Expect: 100-continue or nothing")
+				refuse("header Expect: 100-continue or nothing")
 			}
 			h.expect = h.minor > 0
 		}
 	}
 	if hosts == 0 && h.minor > 0 {
-		return errors.New("header Host is missing, which HTTP/1.1 demands")
+		refuse("header Host is missing, which HTTP/1.1 demands")
+	}
+	if h.chunked && lengths > 0 { // two readers could take either (RFC 9112 6.3)
+		refuse("headers Transfer-Encoding and Content-Length: one of them")
 	}
 	h.keepAlive = h.keepAlive && !closing
-	return nil
+	return bad
 }
 
 // cutLine takes the first line off b; its end is CRLF or LF.

@@ -384,7 +384,7 @@ func (l *loop) answer(in []byte, remote netip.AddrPort) (rest []byte, more bool)
 	}()
 	for more = true; more && len(in) > 0; {
 		n := headEnd(in, 0)
-		if n == 0 || n > maxHead || h.parse(in[:n]) != nil || h.length > 0 || h.expect || h.method == "POST" || len(o.out) > maxBody {
+		if n == 0 || n > maxHead || h.parse(in[:n]) != nil || !h.plain() || len(o.out) > maxBody {
 			return in, true
 		}
 		if o.ask(h, remote); !l.s.Tracker.Prompt(&o.call) {
