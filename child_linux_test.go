@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -237,6 +238,91 @@ func TestCommandNohup(t *testing.T) {
 		ct.line(lines, s.String())
 	}
 	ct.ends(cmd, 3)
+}
+
+// asFirst has the command be the first process of a namespace, as in a container.
+func asFirst(cmd *exec.Cmd) {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Cloneflags: syscall.CLONE_NEWPID}
+	if os.Getuid() != 0 {
+		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
+	}
+}
+
+// children are the process ids of all that a process has to wait for.
+func (t commandTest) children(pid int) (pids []string) {
+	t.Helper()
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	if err != nil || len(threads) == 0 {
+		t.Fatalf("process %d has %d threads, %v", pid, len(threads), err)
+	}
+	for _, thread := range threads {
+		text, _ := os.ReadFile(thread) // a thread may have ended
+		pids = append(pids, strings.Fields(string(text))...)
+	}
+	return pids
+}
+
+// The first process of a container gets all orphans, and every process by exec the children of the
+// one before: none of them stays a zombie.
+func TestOrphans(t *testing.T) {
+	const orphan = "(sh -c 'echo orphan; read end <go' &); " // has lost its parent by the next command
+	for name, c := range map[string]struct {
+		args  []string
+		first bool
+		own   int // how many children ntrack has itself
+	}{
+		"COMMAND": {[]string{"announce", "TRACKER", "lobby", "--port", "4000", "--", "sh", "-c", orphan + "echo >go; exec tail -f /dev/null"}, true, 1},
+		"exec":    {[]string{"watch", "TRACKER", "lobby", "--exec", orphan + "echo >go; exec tail -f /dev/null"}, true, 1},
+		"exec 0":  {[]string{"watch", "TRACKER", "lobby", "--exec", orphan + "echo >go"}, true, 0},
+		"serve":   {[]string{"serve", "--listen", "127.0.0.1:0"}, true, 0},
+		"no init": {[]string{"serve", "--listen", "127.0.0.1:0"}, false, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ct := newCommandTest(t)
+			for i := range c.args {
+				c.args[i] = strings.Replace(c.args[i], "TRACKER", ct.tracker.HostPort(), 1)
+			}
+			before := "mkfifo go && "
+			if c.args[0] == "serve" {
+				before += orphan + "(echo >go &); sh -c 'echo brother' & "
+			}
+			cmd := exec.Command("sh", append([]string{"-c", before + `exec ntrack "$@"`, "sh"}, c.args...)...)
+			cmd.Dir = t.TempDir()
+			if c.first {
+				asFirst(cmd)
+			}
+			out, err := cmd.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			ct.start(cmd)
+			lines := bufio.NewReader(out)
+			ct.line(lines, "orphan|brother")
+			if c.args[0] == "serve" {
+				ct.line(lines, "orphan|brother")
+			}
+			ct.until(fmt.Sprint("it has ", c.own, " children"), func() bool { return len(ct.children(cmd.Process.Pid)) == c.own })
+		})
+	}
+}
+
+// What a first process reaps is never the command, whose exit code is its own.
+func TestOrphansExitCode(t *testing.T) {
+	ct := newCommandTest(t)
+	for range 20 {
+		cmd := exec.Command("ntrack", ct.args("sh", "-c", "(true &); exit 7")...)
+		asFirst(cmd)
+		ct.start(cmd)
+		ct.ends(cmd, 7)
+	}
+	cmd := exec.Command("ntrack", "watch", ct.tracker.HostPort(), "lobby", "--exec", "(true &); exit 7")
+	asFirst(cmd)
+	notes, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ct.start(cmd)
+	ct.line(bufio.NewReader(notes), "ntrack: --exec: exit status 7; .*")
 }
 
 // What runs the tests may ignore signals, as nohup and a shell's & do. The tests do not.

@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"runtime"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -216,7 +217,8 @@ func (o *announceOptions) ttl(ctx context.Context, ev announce.Event) time.Durat
 
 // A child is a COMMAND that runs.
 type child struct {
-	cmd *exec.Cmd
+	cmd     *exec.Cmd
+	command string // as it was given
 	// ownGroup says that it leads a process group of its own. On a terminal it is in ntrack's, as
 	// what a shell starts in one line is: the terminal sends its signals to all of them, stops and
 	// resumes them together, and lets them read.
@@ -228,27 +230,40 @@ type child struct {
 
 // startChild runs the command with the streams as they are.
 func startChild(command, environ []string, s Streams, ownGroup bool) (*child, error) {
-	ch := &child{cmd: exec.Command(command[0], command[1:]...), ownGroup: ownGroup, got: make(map[os.Signal]bool), ended: make(chan error, 1)}
-	ch.cmd.Env = environ
-	ch.cmd.Stdin, ch.cmd.Stdout, ch.cmd.Stderr = s.In, s.Out, s.Err
-	if r, ok := s.Out.(results); ok {
-		ch.cmd.Stdout = r.Writer
+	path, err := findCommand(command[0])
+	if err != nil {
+		return nil, &cannotRun{command[0], err}
 	}
-	ch.cmd.WaitDelay = time.Second // where a stream is no file, and what the child has started still holds it
-	ch.cmd.SysProcAttr = new(syscall.SysProcAttr)
-	if ch.ownGroup {
-		leadGroup(ch.cmd.SysProcAttr)
+	prepare := func(path string, args ...string) *exec.Cmd {
+		cmd := &exec.Cmd{Path: path, Args: args, Env: environ, Stdin: s.In, Stdout: s.Out, Stderr: s.Err}
+		if r, ok := s.Out.(results); ok {
+			cmd.Stdout = r.Writer
+		}
+		cmd.WaitDelay = time.Second // where a stream is no file, and what the child has started still holds it
+		cmd.SysProcAttr = new(syscall.SysProcAttr)
+		if ownGroup {
+			leadGroup(cmd.SysProcAttr)
+		}
+		dieWithParent(cmd.SysProcAttr)
+		return cmd
 	}
-	dieWithParent(ch.cmd.SysProcAttr)
+	ch := &child{cmd: prepare(path, command...), command: command[0], ownGroup: ownGroup, got: make(map[os.Signal]bool), ended: make(chan error, 1)}
 	started := make(chan error)
 	go func() {
 		// To Linux the parent is the thread, and the child dies with that (go.dev/issue/27505). This
 		// one is kept for as long as the child lives.
 		runtime.LockOSThread()
-		err := ch.cmd.Start()
+		err := s.reaper.start(ch.cmd)
+		if errors.Is(err, syscall.ENOEXEC) { // a script that names no interpreter is for sh, says execvp(3)
+			if strings.HasPrefix(path, "-") {
+				path = "./" + path
+			}
+			ch.cmd = prepare("/bin/sh", append([]string{"sh", path}, command[1:]...)...)
+			err = s.reaper.start(ch.cmd)
+		}
 		started <- err
 		if err == nil {
-			ch.ended <- ch.cmd.Wait()
+			ch.ended <- s.reaper.wait(ch.cmd)
 		}
 	}()
 	if err := <-started; err != nil {
@@ -257,7 +272,7 @@ func startChild(command, environ []string, s Streams, ownGroup bool) (*child, er
 	return ch, nil
 }
 
-func (ch *child) name() string { return announce.Clean(ch.cmd.Args[0]) }
+func (ch *child) name() string { return announce.Clean(ch.command) }
 
 // pass passes on a signal that ntrack has got, unless the terminal has sent it to both. A process
 // does not learn who has sent it a signal: the first one of a kind that the terminal sends is taken

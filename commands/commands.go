@@ -29,7 +29,10 @@ type Streams struct {
 	Out, Err io.Writer
 	// Signals, which may be nil, hands the wanted signals of this process over to the command: they
 	// come on its channel then, those that were ignored too, and do not end the context any more.
+	// Where it is not nil the process is ntrack's own: it waits for all children that this has.
 	Signals func(to chan<- os.Signal, wanted ...os.Signal)
+
+	reaper *reaper
 }
 
 func (s Streams) note(format string, args ...any) {
@@ -164,6 +167,11 @@ func shown(typed string) string { return announce.Clean(announce.Redact(typed)) 
 // ctx ends, and returns the exit code. Only one Main at a time may run in a process.
 func Main(ctx context.Context, args []string, s Streams) int {
 	s.Out = results{s.Out}
+	if s.Signals != nil {
+		var end func()
+		s.reaper, end = startReaper()
+		defer end()
+	}
 	cli.HelpPrinter = printHelp
 	app := newApp(s)
 	args, l, err := arrange(app, args)

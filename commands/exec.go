@@ -90,7 +90,7 @@ func (r *runner) run(ctx context.Context, change output.Change) error {
 	if err := output.WriteChange(&stdin, change); err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, "sh", "-c", r.exec)
+	cmd := exec.CommandContext(ctx, r.shell, "-c", r.exec)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = &stdin, r.s.Out, r.s.Err
 	if f, ok := file(r.s.Out); ok {
 		cmd.Stdout = f
@@ -111,7 +111,10 @@ func (r *runner) run(ctx context.Context, change output.Change) error {
 	leadGroup(cmd.SysProcAttr)
 	cmd.Cancel = func() error { signalGroup(cmd.Process, syscall.SIGTERM); return nil }
 	cmd.WaitDelay = killAfter
-	err := cmd.Run()
+	err := r.s.reaper.start(cmd)
+	if err == nil {
+		err = r.s.reaper.wait(cmd)
+	}
 	if ctx.Err() != nil && cmd.Process != nil {
 		killGroup(cmd.Process, killAfter)
 	}

@@ -4,6 +4,7 @@ package commands
 
 import (
 	"os"
+	"os/exec"
 	"syscall"
 	"time"
 )
@@ -26,3 +27,6 @@ func signalGroup(p *os.Process, sig os.Signal) { signalProcess(p, sig) }
 func signalProcess(p *os.Process, _ os.Signal) { _ = p.Kill() }
 
 func killGroup(*os.Process, time.Duration) {}
+
+// findCommand leaves it to package os/exec, which knows what else Windows looks for.
+func findCommand(name string) (string, error) { return exec.LookPath(name) }

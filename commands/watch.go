@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
-	"os/exec"
 	"strings"
 	"time"
 
@@ -59,7 +58,7 @@ type watchOptions struct {
 	client
 	request              announce.Request
 	once, serve, exactly bool
-	exec                 string
+	exec, shell          string
 	min                  int
 	atMost, every        time.Duration
 }
@@ -101,8 +100,9 @@ func (o *watchOptions) build(c *cli.Context, s Streams) error {
 	case o.exec != "" && (o.once || c.IsSet("output") || o.format == output.Text):
 		return usage(c, "--exec goes with none of --once, --output and --quiet: it prints nothing itself")
 	case o.exec != "":
-		if _, err := exec.LookPath("sh"); err != nil {
-			return fmt.Errorf("--exec: %w", err)
+		var err error
+		if o.shell, err = findCommand("sh"); err != nil {
+			return fmt.Errorf("--exec: sh: %w", err)
 		}
 	}
 	return nil
