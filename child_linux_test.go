@@ -306,6 +306,20 @@ func TestOrphans(t *testing.T) {
 	}
 }
 
+// To a first process signals do nothing by default. The second one ends it all the same.
+func TestFirstProcessSecondInterrupt(t *testing.T) {
+	t.Parallel()
+	at := frozen(t)
+	for range 5 {
+		cmd := exec.Command("ntrack", "announce", at, "k", "--port", "4000", "--stay", "-q")
+		asFirst(cmd)
+		if secondInterrupt(t, cmd, "127.0.0.1:1\n", "ntrack: leaving; Ctrl-C again ends it at once\n") {
+			return
+		}
+	}
+	t.Error("it has always ended by itself")
+}
+
 // What a first process reaps is never the command, whose exit code is its own.
 func TestOrphansExitCode(t *testing.T) {
 	ct := newCommandTest(t)

@@ -59,7 +59,7 @@ func TestSecondInterrupt(t *testing.T) {
 			// What it does after the first one is over after some seconds. On a machine that stalls as
 			// long, the second one comes too late: then this has tested nothing.
 			for range 5 {
-				if secondInterrupt(t, c.args, c.begun, c.note) {
+				if secondInterrupt(t, exec.Command("ntrack", c.args...), c.begun, c.note) {
 					return
 				}
 			}
@@ -68,8 +68,7 @@ func TestSecondInterrupt(t *testing.T) {
 	}
 }
 
-func secondInterrupt(t *testing.T, args []string, begun, note string) (inTime bool) {
-	cmd := exec.Command("ntrack", args...)
+func secondInterrupt(t *testing.T, cmd *exec.Cmd, begun, note string) (inTime bool) {
 	cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0", "LC_ALL=C")
 	out, errs := &seen{changed: make(chan struct{})}, &seen{changed: make(chan struct{})}
 	cmd.Stdout, cmd.Stderr = out, errs

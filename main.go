@@ -36,14 +36,15 @@ func run() int {
 	go func() {
 		for s := range signals {
 			mu.Lock()
-			if taker := takers[s]; taker == nil {
-				signal.Stop(signals) // a second one ends the process at once
-				cancel(commands.Interrupted{Signal: s.(syscall.Signal)})
-			} else {
+			if taker := takers[s]; taker != nil {
 				select {
 				case taker <- s:
 				default: // as signal.Notify does
 				}
+			} else if ctx.Err() == nil {
+				cancel(commands.Interrupted{Signal: s.(syscall.Signal)})
+			} else { // a second one; what signals do by default they do not to a container's first process
+				os.Exit(128 + int(s.(syscall.Signal)))
 			}
 			mu.Unlock()
 		}
@@ -54,7 +55,7 @@ func run() int {
 		for _, s := range wanted {
 			takers[s] = taker
 		}
-		if ctx.Err() == nil && len(wanted) > 0 {
+		if len(wanted) > 0 {
 			signal.Notify(signals, wanted...)
 		}
 	}
