@@ -238,12 +238,16 @@ func TestJoinEnded(t *testing.T) {
 }
 
 // A tracker that is frozen holds nobody up for more than five seconds, however long a request may
-// take, and at whatever it is frozen.
+// take, and at whatever it is frozen; and nobody joins it once more.
 func TestLeaveFrozen(t *testing.T) {
 	for door, serve := range doors {
 		for _, classic := range []bool{false, true} {
-			for _, begun := range []bool{false, true} {
-				t.Run(fmt.Sprintf("%s, classic %v, begun %v", door, classic, begun), func(t *testing.T) {
+			for _, c := range []struct {
+				begun   bool
+				timeout time.Duration
+			}{{false, time.Hour}, {true, time.Hour}, {false, 20500 * time.Millisecond}} {
+				begun := c.begun
+				t.Run(fmt.Sprintf("%s, classic %v, %v", door, classic, c), func(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
 						p, k := new(pipes), key(t, "k")
 						tr := &tracker.Tracker{Interval: time.Minute}
@@ -251,7 +255,11 @@ func TestLeaveFrozen(t *testing.T) {
 						var frozen atomic.Bool
 						frozen.Store(!begun)
 						thaw := make(chan struct{})
+						var leaving atomic.Bool
 						p.start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+							if leaving.Load() && r.Method != "DELETE" && r.FormValue("event") != "stopped" {
+								t.Errorf("%s %s", r.Method, r.RequestURI)
+							}
 							if frozen.Load() {
 								<-thaw
 							}
@@ -264,11 +272,12 @@ func TestLeaveFrozen(t *testing.T) {
 						if classic {
 							at = named(t, "http://localhost/announce")
 						}
-						c := p.client("192.0.2.1")
-						c.Timeout = time.Hour
-						leave := start(t, c, []announce.Tracker{at}, k, 4000)
+						client := p.client("192.0.2.1")
+						client.Timeout = c.timeout
+						leave := start(t, client, []announce.Tracker{at}, k, 4000)
 						time.Sleep(20 * time.Second)
 						frozen.Store(true)
+						leaving.Store(true)
 						began := time.Now()
 						err := leave()
 						if took := time.Since(began); took > 5*time.Second || took < 2*time.Second {

@@ -170,6 +170,8 @@ func (s *session) stream(ctx context.Context) (streamed bool, pause time.Duratio
 	s.doubt(err)
 	f, refused := errors.AsType[*Failure](err)
 	switch {
+	case err != nil && ctx.Err() != nil:
+		return false, 0, err
 	case s.reached && errors.Is(err, errSilent), refused && f.Status == http.StatusNotAcceptable:
 		return false, 0, s.pollInstead(ctx)
 	case refused && f.Status >= 500:
