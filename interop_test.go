@@ -51,6 +51,10 @@ func TestInterop(t *testing.T) {
 		{"haproxy", []string{"haproxy"}, haproxy},
 		{"varnish", []string{"varnishd"}, varnish},
 		{"too many connections of one address", []string{"ip", "curl"}, connections},
+		{"completion in bash", []string{"tmux", "bash"}, bashCompletion},
+		{"completion in bash with its package", []string{"tmux", "bash", bashPackage}, bashCompletionPackage},
+		{"completion in zsh", []string{"tmux", "zsh"}, zshCompletion},
+		{"completion in fish", []string{"tmux", "fish"}, fishCompletion},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			for _, program := range tt.needs {
@@ -65,6 +69,9 @@ func TestInterop(t *testing.T) {
 func need(t *testing.T, program string) {
 	t.Helper()
 	_, err := exec.LookPath(program)
+	if filepath.IsAbs(program) { // and need not be one to run
+		_, err = os.Stat(program)
+	}
 	switch {
 	case err == nil:
 	case os.Getenv("NTRACK_INTEROP") == "1":

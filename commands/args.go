@@ -21,6 +21,8 @@ type line struct {
 	meant     bool     // a `--` before the arguments says that each is meant as it stands
 	// Options stand between that many arguments and those that follow: 0 where there are none.
 	gap int
+	// wants is the option whose value would come next, where it is missing.
+	wants cli.Flag
 }
 
 // An option is one that was typed, with its value.
@@ -45,11 +47,6 @@ func arrange(app *cli.App, args []string) ([]string, *line, error) {
 		return args, nil, nil
 	}
 	program, first := args[0], args[1]
-	if args[len(args)-1] == "--generate-bash-completion" {
-		// With a "--" in front of the cursor cli would take this for an argument, and a Tab would
-		// run the command.
-		return slices.DeleteFunc(slices.Clone(args), func(a string) bool { return a == "--" }), nil, nil
-	}
 	switch { // what people type all the same
 	case (first == "help" || isHelp(first)) && len(args) > 2:
 		first, args = args[2], []string{program, args[2], "--help"}
@@ -132,6 +129,9 @@ func (l *line) addOption(app *cli.App, args []string) (words int, err error) {
 		o.value = "true"
 	case o.takesValue() && !inOne:
 		if len(args) == 1 || args[1] == "--" || isHelp(args[1]) || findFlag(l.cmd, args[1]) != nil {
+			if len(args) == 1 {
+				l.wants = flag
+			}
 			return 0, l.mistake("%s needs a value", typed)
 		}
 		o.value, words = args[1], 1

@@ -174,6 +174,10 @@ func Main(ctx context.Context, args []string, s Streams) int {
 	}
 	cli.HelpPrinter = printHelp
 	app := newApp(s)
+	if len(args) > 2 && args[1] == completes {
+		complete(ctx, app, args[2:], s.Out)
+		return 0
+	}
 	args, l, err := arrange(app, args)
 	if err == nil {
 		app.Metadata = map[string]any{typed: l}
@@ -267,17 +271,16 @@ func explain(err error, l *line) string {
 
 func newApp(s Streams) *cli.App {
 	app := &cli.App{
-		Name:                 "ntrack",
-		Usage:                "how programs find each other",
-		UsageText:            "ntrack COMMAND [OPTIONS] [ARGUMENTS]",
-		Description:          description(),
-		Version:              version(),
-		HideHelpCommand:      true,
-		EnableBashCompletion: true,
-		Reader:               s.In,
-		Writer:               s.Out,
-		ErrWriter:            s.Err,
-		ExitErrHandler:       func(*cli.Context, error) {}, // or it would exit by itself
+		Name:            "ntrack",
+		Usage:           "how programs find each other",
+		UsageText:       "ntrack COMMAND [OPTIONS] [ARGUMENTS]",
+		Description:     description(),
+		Version:         version(),
+		HideHelpCommand: true,
+		Reader:          s.In,
+		Writer:          s.Out,
+		ErrWriter:       s.Err,
+		ExitErrHandler:  func(*cli.Context, error) {}, // or it would exit by itself
 		Commands: []*cli.Command{
 			announceCommand(s), listCommand(s), watchCommand(s), serveCommand(s), completionCommand(s), manCommand(s),
 		},

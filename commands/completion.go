@@ -1,11 +1,20 @@
 package commands
 
 import (
+	"bytes"
+	"context"
 	_ "embed"
 	"fmt"
+	"io"
+	"os"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/urfave/cli/v2"
+
+	"ntrack/announce"
+	"ntrack/output"
 )
 
 //go:embed completion.bash
@@ -14,12 +23,15 @@ var bashCompletion string
 //go:embed completion.zsh
 var zshCompletion string
 
+//go:embed completion.fish
+var fishCompletion string
+
 func completionCommand(s Streams) *cli.Command {
 	return &cli.Command{
 		Name:        "completion",
 		Usage:       "print the completion script of a shell: bash, zsh or fish",
 		UsageText:   "ntrack completion bash|zsh|fish",
-		Description: "To load it:\n  bash  source <(ntrack completion bash)\n  zsh   source <(ntrack completion zsh)\n  fish  ntrack completion fish | source",
+		Description: "To load it:\n  bash  source <(ntrack completion bash)\n  zsh   source <(ntrack completion zsh)\n  fish  ntrack completion fish | source\n\nIt offers KEYs, too, where the tracker shows its index.",
 		Action: func(c *cli.Context) error {
 			script := ""
 			switch shell := c.Args().First(); {
@@ -30,13 +42,9 @@ func completionCommand(s Streams) *cli.Command {
 			case shell == "zsh":
 				script = zshCompletion
 			case shell == "fish":
-				fish, err := c.App.ToFishCompletion()
-				if err != nil {
-					return err
-				}
-				script = strings.ReplaceAll(fish, "`", "") // which mark the names of values in help
+				script = fishCompletion
 			default:
-				return usage(c, "shell %q: bash, zsh or fish", shell)
+				return usage(c, "shell %q: bash, zsh or fish", announce.Clean(shell))
 			}
 			_, err := fmt.Fprint(s.Out, script)
 			return err
@@ -44,25 +52,154 @@ func completionCommand(s Streams) *cli.Command {
 	}
 }
 
-func manCommand(s Streams) *cli.Command {
-	return &cli.Command{
-		Name:        "man",
-		Usage:       "print the manual page",
-		UsageText:   "ntrack man",
-		Description: "To read it:     ntrack man | man -l -\nTo install it:  ntrack man > /usr/local/share/man/man1/ntrack.1",
-		Action: func(c *cli.Context) error {
-			if c.Args().Present() {
-				return usage(c, "man takes no arguments")
-			}
-			for _, cmd := range c.App.Commands { // descriptions have no place in cli's page
-				cmd.UsageText += "\n\n" + cmd.Description
-			}
-			page, err := c.App.ToManWithSection(1)
-			if err != nil {
-				return err
-			}
-			_, err = fmt.Fprint(s.Out, page)
-			return err
-		},
+// completes is the command by which those scripts ask what fits. What follows are the words of a
+// command line without the program's name, up to the cursor: the last one has only begun, and may be
+// empty. The first line of the answer is what the shell is to offer itself: "files", "command N" for
+// a command that begins with word N, or "nothing". Each other line is a word that fits, and after a
+// tab, if there is one, what it means.
+const completes = "__complete"
+
+// The values of options, and of arguments, that are words.
+var wordsOf = map[string][]string{
+	"output":     {string(output.Table), string(output.JSON), string(output.Text)},
+	"ready":      {"udp", "none"},
+	"on-lost":    {"keep", "kill"},
+	"completion": {"bash", "zsh", "fish"},
+}
+
+func complete(ctx context.Context, app *cli.App, words []string, out io.Writer) {
+	before, current := words[:len(words)-1], words[len(words)-1]
+	offer, fitting := fit(ctx, app, before, current)
+	fmt.Fprintln(out, offer)
+	for _, word := range fitting {
+		if strings.HasPrefix(word, current) {
+			fmt.Fprintln(out, word)
+		}
 	}
+}
+
+// fit is what the shell is to offer itself, and the words that fit after others.
+func fit(ctx context.Context, app *cli.App, before []string, current string) (string, []string) {
+	const files, nothing = "files", "nothing"
+	if len(before) == 0 || len(before) == 1 && before[0] == "help" {
+		var names []string
+		for _, c := range app.Commands {
+			names = append(names, c.Name+"\t"+c.Usage)
+		}
+		if strings.HasPrefix(current, "-") {
+			names = []string{"--help", "--version"}
+		}
+		return nothing, names
+	}
+	cmd := app.Command(before[0])
+	if cmd == nil {
+		return nothing, nil
+	}
+	l, _ := parse(app, cmd, before[1:])
+	if l == nil {
+		return nothing, nil
+	}
+	option, _, inOne := strings.Cut(current, "=")
+	prefix, flag := "", l.wants
+	switch {
+	case l.command != nil && cmd.Name == "announce":
+		return fmt.Sprint("command ", len(before)-len(l.command)), nil
+	case l.command != nil:
+		return nothing, nil
+	case flag != nil:
+	case !l.meant && inOne && findFlag(cmd, option) != nil:
+		flag, prefix = findFlag(cmd, option), option+"="
+	case !l.meant && strings.HasPrefix(current, "-"):
+		return nothing, l.fittingOptions(current)
+	case cmd.Name == "completion" && len(l.arguments) == 0:
+		return nothing, wordsOf["completion"]
+	default:
+		return nothing, l.keys(ctx, app, current)
+	}
+	if f, ok := flag.(*cli.StringFlag); ok && f.TakesFile {
+		return files, nil
+	}
+	var values []string
+	for _, value := range wordsOf[flag.Names()[0]] {
+		values = append(values, prefix+value)
+	}
+	return nothing, values
+}
+
+// fittingOptions are those that can be given yet.
+func (l *line) fittingOptions(current string) []string {
+	names := []string{"--help\tshow help"}
+	for _, f := range l.cmd.Flags {
+		if _, many := f.(*cli.StringSliceFlag); l.given(f.Names()[0]) && !many {
+			continue
+		}
+		usage, _, _ := strings.Cut(strings.ReplaceAll(f.(cli.DocGenerationFlag).GetUsage(), "`", ""), ";")
+		for _, name := range f.Names() {
+			if len(name) > 1 {
+				names = append(names, "--"+name+"\t"+usage)
+			} else if current == "-"+name { // it is whole
+				names = append(names, current+"\t"+usage)
+			}
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// keys are those that the tracker shows, where a KEY fits. Who presses Tab waits: they are there at
+// once, or not at all. Whoever announces can choose a key: only those that a terminal can show are
+// offered, and the scripts quote them.
+func (l *line) keys(ctx context.Context, app *cli.App, begun string) []string {
+	const patience, most = time.Second, 1000
+	switch n := len(l.arguments); {
+	case !l.takesKey() || l.given("key-file") || n > 1:
+		return nil
+	case n == 1 && (l.given("tracker") || looksLike(l.arguments[0]) == nil && !domain.MatchString(l.arguments[0])):
+		return nil // it is the KEY
+	}
+	for _, name := range []string{"token-file", "ca"} {
+		if o := l.option(name); o != nil {
+			if info, err := os.Stat(o.value); err != nil || !info.Mode().IsRegular() {
+				return nil // what can be read once is not for a Tab
+			}
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	// with is the line with a KEY.
+	with := func(key string) *line {
+		l := *l
+		l.arguments = append(slices.Clone(l.arguments), key)
+		return &l
+	}
+	var found []string
+	l.cmd.Action = func(c *cli.Context) error {
+		silent := Streams{In: strings.NewReader(""), Out: io.Discard, Err: io.Discard}
+		var o client
+		if err := o.build(c, silent); err != nil {
+			return err
+		}
+		defer o.Close()
+		o.trackers = slices.DeleteFunc(o.trackers, announce.Tracker.Classic) // which would send all its keys
+		if len(o.trackers) == 0 {
+			return nil
+		}
+		_, indexes, err := askAll(ctx, &o, silent, o.Index)
+		for _, t := range announce.MergeTracks(indexes...) {
+			text := t.Key.String()
+			k, err := announce.ParseKey(text)
+			switch {
+			case !strings.HasPrefix(text, begun) || len(found) == most:
+			case err != nil || !bytes.Equal(k.Bytes(), t.Key.Bytes()): // cannot be typed as it is shown
+			case !l.meant && text[0] == '-' || with(text).misplaced() != nil:
+			default:
+				found = append(found, text)
+			}
+		}
+		return err
+	}
+	asking := with("KEY")
+	app.Metadata, app.Writer, app.ErrWriter = map[string]any{typed: asking}, io.Discard, io.Discard
+	_ = app.RunContext(ctx, asking.words(app.Name))
+	return found
 }

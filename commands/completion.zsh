@@ -1,21 +1,25 @@
 #compdef ntrack
 # zsh completion for ntrack: the program itself says what fits.
 _ntrack() {
-	local -a given options
-	local -i at=${words[(i)--]}
-	if ((at < CURRENT)); then # after -- there is a command of its own
+	local -a lines fit shown
+	lines=("${(@f)$("${words[1]}" __complete "${(@Q)words[2,CURRENT-1]}" "${(Q)PREFIX}" 2>/dev/null)}")
+	case ${lines[1]} in
+	files)
+		compset -P '--*='
+		_files
+		;;
+	command*) # there is a command of its own
+		local -i at=$((${lines[1]#command } + 1))
 		shift $at words
 		((CURRENT -= at))
 		_normal
-		return
-	fi
-	given=("${(@)words[1,CURRENT-1]}")
-	[[ ${words[CURRENT]} == -* ]] && given+=("${words[CURRENT]}")
-	options=("${(@f)$("${given[@]}" --generate-bash-completion 2>/dev/null)}")
-	if [[ -n ${options[1]} ]]; then
-		compadd -- "${options[@]}"
-	else
-		_files
-	fi
+		;;
+	*)
+		shift lines
+		fit=("${(@)lines%%$'\t'*}")
+		shown=("${(@)lines/$'\t'/  -- }")
+		((${#lines})) && compadd ${${(M)lines:#*$'\t'*}:+-l} -d shown -a fit
+		;;
+	esac
 }
 (( $+functions[compdef] )) && compdef _ntrack ntrack

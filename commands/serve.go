@@ -34,11 +34,11 @@ func serveCommand(s Streams) *cli.Command {
 			"SIGHUP, where no terminal has sent it, has it read the token file again.",
 		Flags: []cli.Flag{
 			&cli.StringSliceFlag{Name: "listen", Usage: "listen on `ADDR`, such as :6969 for everybody, 0.0.0.0:6969 over IPv4 alone, or 127.0.0.1:0 for any free port; may be repeated", Value: cli.NewStringSlice("127.0.0.1:6969")},
-			&cli.StringFlag{Name: "addr-file", Usage: "write the addresses listened on to `FILE`, one per line"},
+			&cli.StringFlag{Name: "addr-file", TakesFile: true, Usage: "write the addresses listened on to `FILE`, one per line"},
 			&cli.IntFlag{Name: "max-rate", Value: tracker.DefaultMaxRate, Usage: "stay within `N` announces per second: the more peers there are, the less often they are asked to announce, every 15 s to 30 min; 0 for no limit"},
 			&cli.DurationFlag{Name: "interval", DefaultText: "as --max-rate has it", Usage: "instead ask peers to announce every `D`, whole seconds from 1s to 1h; they lapse after 2.5 times that"},
 			&cli.BoolFlag{Name: "index", Usage: "show everybody every key, at /ntrk/ and by full scrape"},
-			&cli.StringFlag{Name: "token-file", Usage: "serve only who sends the access token in `FILE`"},
+			&cli.StringFlag{Name: "token-file", TakesFile: true, Usage: "serve only who sends the access token in `FILE`"},
 			&cli.IntFlag{Name: "max-keys", Usage: "keep at most `N` keys; 0 for no limit, here and below", Value: 1_000_000},
 			&cli.IntFlag{Name: "max-peers", Usage: "keep at most `N` peers", Value: 10_000_000},
 			&cli.IntFlag{Name: "max-peers-per-key", Usage: "keep at most `N` peers of one key", Value: 1_000_000},

@@ -124,8 +124,7 @@ func TestNumbersOfEveryOption(t *testing.T) {
 		"list":     {"timeout"},
 		"watch":    {"port", "min", "for", "every", "timeout"},
 		"serve": {"max-rate", "interval", "max-keys", "max-peers", "max-peers-per-key", "max-per-addr", "max-conns",
-			"max-conns-per-addr",
-			"request-timeout", "idle-timeout"},
+			"max-conns-per-addr", "request-timeout", "idle-timeout"},
 	} {
 		_, help, _ := typed(t, command+" --help")
 		numbers := 0
@@ -197,11 +196,6 @@ func TestForgottenKey(t *testing.T) {
 		{"watch ::1", "::1 looks like a tracker", "watch ::1 KEY", "watch -- ::1"},
 		{"watch [::1]:6969",
 			"'[::1]:6969' looks like a tracker", "watch '[::1]:6969' KEY", "watch -- '[::1]:6969'"},
-		{"list [fe80::1%25eth0]:7000", "'[fe80::1%25eth0]:7000' looks like a tracker",
-			"list '[fe80::1%25eth0]:7000' KEY, or ntrack list -t '[fe80::1%25eth0]:7000'", "list -- '[fe80::1%25eth0]:7000'"},
-		{"watch http://[fe80::1%eth0]:7000/ntrk/lobby",
-			"'http://[fe80::1%eth0]:7000/ntrk/lobby' looks like the URL of a KEY",
-			"watch '[fe80::1%eth0]:7000' lobby", "watch -- 'http://[fe80::1%eth0]:7000/ntrk/lobby'"},
 		{"watch tracker.example:80 --min 2", "tracker.example:80 looks like a tracker",
 			"watch tracker.example:80 KEY --min 2", "watch --min 2 -- tracker.example:80"},
 		{"announce tracker:6969",

@@ -1,0 +1,76 @@
+package commands
+
+import (
+	"bytes"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// tab is what fits after words: the last of them has only begun.
+func tab(t *testing.T, words ...string) []string {
+	t.Helper()
+	var out, errs bytes.Buffer
+	code := Main(t.Context(), append([]string{"ntrack", completes}, words...), Streams{In: strings.NewReader(""), Out: &out, Err: &errs})
+	if code != 0 || errs.Len() > 0 {
+		t.Errorf("ntrack %s %q: exit code %d, %s", completes, words, code, &errs)
+	}
+	var lines []string
+	for line := range strings.Lines(out.String()) {
+		lines = append(lines, strings.TrimSuffix(line, "\n"))
+	}
+	return lines
+}
+
+// What is offered as the value of an option is one that it takes.
+func TestCompletedValues(t *testing.T) {
+	tests := map[string]struct {
+		line string // with the value at its end, or in place of a %
+		code int    // where it is taken
+	}{
+		"output":     {"list -t localhost:1 lobby --output %", 3},
+		"ready":      {"announce -t localhost:1 lobby --port 1 --ready % -- no-such-program", 127},
+		"on-lost":    {"announce -t localhost:1 lobby --port 1 --on-lost % -- no-such-program", 127},
+		"completion": {"completion %", 0},
+	}
+	for name, values := range wordsOf {
+		tt, ok := tests[name]
+		before, _, _ := strings.Cut(tt.line, " %")
+		if got := tab(t, append(strings.Fields(before), "")...); !ok || !slices.Equal(got[1:], values) {
+			t.Errorf("ntrack %s offers %q, want %q", before, got, values)
+		}
+		for _, value := range append(slices.Clone(values), "x") {
+			want := tt.code
+			if value == "x" {
+				want = 2
+			}
+			line := strings.Fields("ntrack " + strings.Replace(tt.line, "%", value, 1))
+			var out, errs bytes.Buffer
+			if code := Main(t.Context(), line, Streams{In: &out, Out: &out, Err: &errs}); code != want {
+				t.Errorf("%s: exit code %d, want %d; %s", line, code, want, &errs)
+			}
+		}
+	}
+}
+
+// However many keys a tracker has, as many as fit are looked through and a thousand offered.
+func TestCompletedKeysBound(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		var keys []string
+		for i := range 5000 {
+			keys = append(keys, fmt.Sprintf(`{"key":"k%d","count":1}`, i))
+		}
+		fmt.Fprintf(w, `{"tracks":[%s]}`, strings.Join(keys, ","))
+	}))
+	defer srv.Close()
+	if got := tab(t, "list", srv.URL, "k"); len(got) != 1001 {
+		t.Errorf("%d lines for 5000 keys, want 1001", len(got))
+	}
+	if got := tab(t, "list", srv.URL, "k499"); len(got) != 12 || !slices.Contains(got, "k4999") {
+		t.Errorf("k499 gets %q", got)
+	}
+}
