@@ -36,14 +36,16 @@ const (
 // Errors are a [*Failure] when the tracker answered and refused, an [*UnreachableError] when it
 // did not answer, a [*ReplyError] when the answer makes no sense, or what ended the context.
 type Client struct {
-	// Timeout bounds each request, redirects included; 0 is DefaultTimeout.
+	// Timeout bounds each request, connecting and redirects included; 0 is DefaultTimeout.
 	Timeout time.Duration
-	// From is the local endpoint to connect from; a zero address or port is the system's choice.
+	// From is the local endpoint to connect from; a zero address or port is the system's choice. The
+	// zone of a link-local address is the network interface to use.
 	// With a port, the port of origin is that of a service: one that also sets SO_REUSEPORT, or
 	// starts later. TCP only lets one connection at a time lead from there to a tracker.
 	From netip.AddrPort
 	// Dial connects instead of From, for those who need another way to the tracker, such as SOCKS;
-	// nil is a plain connection. Over Dial a tracker is announced to once, not over each family.
+	// nil is a plain connection. Over Dial a tracker is announced to once, not over each family. The
+	// context ends after Timeout.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 	// TLS is for https; nil means the system's roots.
 	TLS *tls.Config
