@@ -52,19 +52,23 @@ func ParseTracker(s string) (Tracker, error) {
 		}
 		host = address + "%25" + zone + "]" + port
 	}
-	if user == "" && pathHasUser(host, tail) {
+	if pathHasUser(user, host, tail) {
 		return bad("a / ? # or @ in a user, a password or a path has to be percent-encoded: %2F %3F %23 %40")
 	}
-	u, err := url.Parse(cmp.Or(scheme, "http") + "://" + user + host + tail)
+	u, err := url.Parse(cmp.Or(scheme, "http") + "://" + host + tail)
 	if err != nil {
-		if strings.Contains(s, "@") { // the cause may quote a part of the password
-			return bad("is no URL; what is special in a user or a password has to be percent-encoded")
-		}
 		var cause *url.Error // it repeats the URL
 		if errors.As(err, &cause) {
 			err = cause.Err
 		}
 		return bad(fmt.Sprintf("%v; name it host, host:port or http(s)://host[:port]/", err))
+	}
+	if user != "" {
+		of, err := url.Parse("http://" + user + "host")
+		if err != nil {
+			return bad("what is special in a user or a password has to be percent-encoded")
+		}
+		u.User = of.User
 	}
 	switch u.Scheme {
 	case "http", "https":
@@ -133,13 +137,14 @@ func isZoneRune(r rune) bool {
 	return ' ' < r && r <= '~' && !strings.ContainsRune(":%[]/\\?#@\"<>", r)
 }
 
-// pathHasUser says that a user and a password were cut, by a delimiter in the password, into what
-// looks like a port and a path.
-func pathHasUser(host, path string) bool {
-	if strings.HasPrefix(path, "/") {
-		path, _, _ = strings.Cut(path, "?")
+// pathHasUser says that a delimiter in a password has cut it into what looks like a port, or like
+// a password and a host, and a path.
+func pathHasUser(user, host, tail string) bool {
+	if strings.HasPrefix(tail, "/") {
+		tail, _, _ = strings.Cut(tail, "?")
 	}
-	return strings.Contains(host, ":") && !strings.HasPrefix(host, "[") && strings.Contains(path, "@")
+	hasPort := strings.Contains(host, ":") && host[0] != '['
+	return (user != "" || hasPort) && strings.Contains(tail, "@")
 }
 
 // Redact hides the user and the password in what may be a tracker's name, whether or not

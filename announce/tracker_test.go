@@ -39,6 +39,7 @@ func TestParseTracker(t *testing.T) {
 		{"x.LocalHost", "http://x.localhost:6969/ntrk/", "x.localhost:6969", false},
 		{"notlocalhost", "http://notlocalhost:80/ntrk/", "notlocalhost:80", false},
 		{"http://tracker.example:1/announce?mail=a@b.example", "http://tracker.example:1/announce?mail=a@b.example", "tracker.example:1", true},
+		{"http://[::1]:80/a@b", "http://[::1]:80/a@b", "[::1]:80", true},
 		{"http://tracker.example/a@b/announce", "http://tracker.example:80/a@b/announce", "tracker.example:80", true},
 		{"https://u:secret@tracker.example/x/announce.php?passkey=1#f", "https://u:xxxxx@tracker.example:443/x/announce.php?passkey=1", "tracker.example:443", true},
 	} {
@@ -55,7 +56,7 @@ func TestParseTracker(t *testing.T) {
 	for in, says := range map[string]string{
 		"http://host/foo/ntrk/": "before /ntrk/", "https://host/foo/ntrk": "before /ntrk/", "http://host//ntrk/KEY": "before /ntrk/",
 		"http://host/foo/ntrk/announce/KEY": "before /ntrk/", "http://host/x/scrape.php?a=b": "ends in /announce",
-		"udp://tracker.example:80/announce": "UDP", "ws://x": "scheme", "http://": "no host", "://host": "no host", "@host@": "", "host:0": "port", "host:65536": "port",
+		"udp://tracker.example:80/announce": "UDP", "ws://x": "scheme", "http://": "no host", "://host": "no host", "u:p@host:x": `invalid port ":x"`, "http://u:%zz@host": "percent-encoded", "@host@": "", "host:0": "port", "host:65536": "port",
 		"[fe80::1%]": "zone", "[fe80::1%e th0]": "zone", "[fe80::1%eth0/]": "", "[fe80::1%\x1b]": "zone", "127.0.0.1%lo": "", "127.0.0.1%25lo": "host",
 		"tracker.example%eth0": "", "[127.0.0.1]": "host", "[127.0.0.1%eth0]": "host", "[x]": "host", "fe80::1%eth0:7000": "", "[fe80::1%eth0": "",
 		"host:": "port", "host:x": "port", "http://host/ntrk/KEY": "argument of its own", "http://host/?a=b": "query", "a b": "host", "%zz": "",
@@ -90,7 +91,7 @@ func TestScrapeURL(t *testing.T) {
 func TestPasswordNotShown(t *testing.T) {
 	accepted := 0
 	for _, password := range []string{
-		"secret", "secret:secret", "secret@secret", "secret/secret", "secret?secret", "secret#secret", "secret%zzsecret", "%secret", "secret%",
+		"secret", "secret:secret", "secret@secret", "secret/secret", "secret@secret/%zzsecret", "secret@secret/secret", "secret@[secret/secret", "secret@secret?secret", "secret@secret#secret", "secret?secret", "secret#secret", "secret%zzsecret", "%secret", "secret%",
 		"secret secret", "secret[secret]", "secret]", "sec\x1bret", "/secret", "//secret", "?secret", "#secret", ":secret", "@secret", "://secret", "secret://secret",
 	} {
 		for _, name := range []string{

@@ -69,7 +69,7 @@ type likeness struct {
 
 var (
 	urlLike  = regexp.MustCompile(`(?i)^(https?|udp|wss?|tcp):/+(.*)$`)
-	hostLike = regexp.MustCompile(`^([^@/\s]*:[^@\s]*@)?(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+)(?::([0-9]+))?([/?].*)?$`)
+	hostLike = regexp.MustCompile(`^([^@/\s]*:[^@\s]*@)?(\[[0-9A-Fa-f:.]+(?:%[^]\s]+)?\]|[A-Za-z0-9_.-]+)(?::([0-9]+))?([/?].*)?$`)
 	domain   = regexp.MustCompile(`^([A-Za-z0-9-]+\.)+[A-Za-z]{2,}$`)
 	keyPath  = regexp.MustCompile(`^(?:.*?/)?ntrk(?:/(.*))?$`)
 )
