@@ -11,7 +11,7 @@ import (
 // drainChunks is drain for a body that comes in chunks (RFC 9112 7.1).
 func (c *conn) drainChunks(h *head, n int) (used int, left int64, err error) {
 	if h.expect && len(c.in) == n {
-		if _, err := io.WriteString(c.nc, "HTTP/1.1 100 Continue\r\n\r\n"); err != nil {
+		if err := c.deliver([]byte(proceed)); err != nil {
 			return 0, 0, err
 		}
 	}

@@ -20,13 +20,15 @@ type census struct {
 	most, mostOf int // in all, of one network
 	files        int // open files that the process may have, where that decides; else 0
 	// spare is how many files are left to the rest of the process, an eighth of it to connections
-	// that are being refused, and a quarter to those that a loop has accepted and not looked at.
+	// that are being refused, a quarter to those that are being evicted, and one to those that a
+	// loop has accepted and not looked at.
 	spare int
 
 	mu      sync.Mutex
 	all     int            // those that were admitted
 	refused int            // those that are being refused
 	of      map[uint64]int // those admitted, by network, as far as that is limited
+	waiting map[*waiting]struct{}
 
 	began time.Time
 	noted [numLimits]atomic.Int64 // when that limit was logged last, since began; 0 for never
@@ -45,7 +47,8 @@ const (
 type limit int
 
 const (
-	ofAddr limit = 1 + iota
+	none limit = iota
+	ofAddr
 	ofAll
 	ofFiles // not met unless the rest of the process has more open than is left to it
 	numLimits
@@ -59,7 +62,7 @@ const tooMany = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; c
 // init sets the limits. Those of the connections stay below that of open files, so that there is
 // always one to accept and to refuse with: a connection that is not accepted waits without a word.
 func (n *census) init(s *Server) {
-	n.began, n.of = time.Now(), make(map[uint64]int)
+	n.began, n.of, n.waiting = time.Now(), make(map[uint64]int), make(map[*waiting]struct{})
 	files := maxFiles()
 	n.spare = min(64+files/16, files/2)
 	n.most = s.MaxConns
@@ -97,40 +100,49 @@ func (s *Server) network(a netip.Addr) uint64 {
 // admit counts one more connection, if there is room for it. One that is not rejected has to be
 // released.
 func (s *Server) admit(remote netip.AddrPort) admission {
-	a, full := s.census.admit(s.network(remote.Addr()))
+	n := &s.census
+	a, met := n.admit(s.network(remote.Addr()))
+	if met == none {
+		return a
+	}
+	fate := "was refused"
+	if a == admitted {
+		fate = "took the place of an idle one"
+	}
 	switch {
-	case full == ofAddr:
-		s.note(full, "connection from %s refused: %d of its address are open, the most of one; "+
-			"if that is a reverse proxy, name it as one", remote, s.census.mostOf)
-	case full == ofAll && s.census.files > 0:
-		s.note(full, "connection from %s refused: %d are open, the most for %d files (ulimit -n)",
-			remote, s.census.most, s.census.files)
-	case full == ofAll:
-		s.note(full, "connection from %s refused: %d are open, the most there may be", remote, s.census.most)
+	case met == ofAddr:
+		s.note(met, "a connection from %s %s: %d of its address are open, the most of one; "+
+			"if that is a reverse proxy, name it as one", remote, fate, n.mostOf)
+	case n.files > 0:
+		s.note(met, "a connection from %s %s: %d are open, the most for %d files (ulimit -n)", remote, fate, n.most, n.files)
+	default:
+		s.note(met, "a connection from %s %s: %d are open, the most there may be", remote, fate, n.most)
 	}
 	return a
 }
 
-func (n *census) admit(network uint64) (a admission, full limit) {
+func (n *census) admit(network uint64) (a admission, met limit) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	switch {
 	case network != 0 && n.of[network] >= n.mostOf:
-		full = ofAddr
+		met = ofAddr
 	case n.all >= n.most:
-		full = ofAll
-	default:
+		met = ofAll
+	}
+	// One that is evicted counts until it has ended. There must not be too many of these.
+	if met == none || met == ofAll && n.all-n.most < max(1, n.spare/4) && n.evict(time.Now()) {
 		n.all++
 		if network != 0 {
 			n.of[network]++
 		}
-		return admitted, 0
+		return admitted, met
 	}
 	if n.refused >= n.spare/8 {
-		return rejected, full
+		return rejected, met
 	}
 	n.refused++
-	return refused, full
+	return refused, met
 }
 
 // release forgets a connection that has ended.

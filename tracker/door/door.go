@@ -19,6 +19,8 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
+	"runtime"
 	"runtime/debug"
 	"strconv"
 	"sync"
@@ -36,10 +38,14 @@ const (
 )
 
 const (
-	maxHead   = announce.MaxTarget + 8<<10 // request line and headers
-	maxBody   = 64 << 10                   // of a request; it is read and ignored
-	firstRead = 2 << 10                    // a usual request has a few hundred bytes
-	lingering = 500 * time.Millisecond
+	maxHead = announce.MaxTarget + 8<<10 // request line and headers
+	maxBody = 64 << 10                   // of a request; it is read and ignored
+	// A turn is what one connection has answered before it is another's turn: that many requests,
+	// or fewer once the replies have that many bytes. Its replies go out in one write.
+	maxAnswers = 16
+	maxReplies = 64 << 10
+	firstRead  = 2 << 10 // a usual request has a few hundred bytes
+	lingering  = 500 * time.Millisecond
 )
 
 // A Server answers connections. Tracker must be set; the other fields have useful zero values. It
@@ -47,15 +53,15 @@ const (
 type Server struct {
 	Tracker *tracker.Tracker
 	// Timeout is how long a request may take from its first byte to its last, however the bytes
-	// come; 0 is DefaultTimeout.
+	// come, and how long a client may take nothing of a reply; 0 is DefaultTimeout.
 	Timeout time.Duration
-	// Idle is how long a connection may stay without a request, or its client not take a reply;
-	// 0 is DefaultIdle.
+	// Idle is how long a connection may stay without a request; 0 is DefaultIdle.
 	Idle time.Duration
-	// MaxConns is how many connections there may be; one more is answered 503. 0 is DefaultMaxConns,
-	// less than 0 no limit. On Unix there are never more than about nine tenths of the files that
-	// the process may have open, and half where these are few: one that needs more of them for
-	// something else sets a lower limit.
+	// MaxConns is how many connections there may be. One more takes the place of the one that has
+	// been idle longest, or is answered 503 if none is. 0 is DefaultMaxConns, less than 0 no limit.
+	// On Unix there are never more than about nine tenths of the files that the process may have
+	// open, and half where these are few: one that needs more of them for something else sets a
+	// lower limit.
 	MaxConns int
 	// MaxConnsPerAddr is how many of these one IPv4 address or IPv6 /64 may have. 0 is
 	// DefaultMaxConnsPerAddr, or a quarter of all if that is less; less than 0 is no limit. There
@@ -73,6 +79,8 @@ type Server struct {
 	ending  atomic.Bool
 	date    atomic.Pointer[stamp]
 	census  census
+	quiet   waiting // of those with a goroutine of their own: yet to send a first request
+	idle    waiting // and answered
 	mu      sync.Mutex
 	open    map[*conn]struct{} // those with a goroutine of their own
 	ways    map[way]struct{}
@@ -103,6 +111,8 @@ func (s *Server) init() {
 		s.userTimeout = userTimeout
 	}
 	s.census.init(s)
+	s.census.watch(&s.quiet, false)
+	s.census.watch(&s.idle, true)
 }
 
 // Serve accepts connections from l until that fails or Shutdown, and closes l.
@@ -198,6 +208,10 @@ func (s *Server) start(nc net.Conn) {
 	}
 	s.add(c)
 	s.mu.Unlock()
+	if c.owed == nil {
+		c.waiter.owner, c.waits = c, true
+		s.quiet.push(&c.waiter, time.Now())
+	}
 	go c.serve()
 }
 
@@ -216,12 +230,9 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	for w := range s.ways {
 		_ = w.Close()
 	}
-	for c := range s.open {
-		if c.idle.Load() {
-			_ = c.nc.SetReadDeadline(time.Unix(1, 0))
-		}
-	}
 	s.mu.Unlock()
+	for s.quiet.evict() || s.idle.evict() {
+	}
 	s.Tracker.EndStreams()
 	done := make(chan struct{})
 	go func() {
@@ -248,12 +259,16 @@ type conn struct {
 	remote    netip.AddrPort
 	unix      bool // there is no remote
 	admission admission
-	idle      atomic.Bool // between requests: may be closed
+	waiter    waiter // where it has no request
+	waits     bool   // it has had none since it came
 	// until is the deadline set last. It is moved only once a good part of it is used up: to set
 	// one costs as much as to parse a request.
-	until time.Time
-	begun bool   // the deadline is that of a request
-	in    []byte // read and not yet answered
+	until  time.Time
+	takeBy time.Time // the deadline for writing, until which the client has to take something
+	begun  bool      // the deadline is that of a request
+	in     []byte    // read and not yet answered
+	o      *output   // the replies of this turn; nil where there are none
+	turn   int       // how many
 	// owed is a reply that another way could not send, last that the connection ends with it.
 	owed   []byte
 	last   bool
@@ -266,6 +281,7 @@ func (c *conn) serve() {
 	defer func() {
 		if p := recover(); p != nil {
 			c.panicked(p)
+			_ = c.flush()
 		} else if in != nil {
 			*in = c.in
 			c.s.inputs.Put(in)
@@ -273,8 +289,8 @@ func (c *conn) serve() {
 		if c.stream != nil {
 			c.stream.Close()
 		}
-		_ = c.nc.Close()
 		c.s.release(c.remote, c.admission)
+		_ = c.nc.Close()
 		c.s.mu.Lock()
 		delete(c.s.open, c)
 		c.s.mu.Unlock()
@@ -282,16 +298,14 @@ func (c *conn) serve() {
 	}()
 	// Whoever connects has something to ask; whom another way has answered may idle.
 	c.deadline(c.owed == nil)
-	if len(c.owed) > 0 {
-		if _, err := c.nc.Write(c.owed); err != nil {
-			return
-		}
-		if c.last {
-			c.linger()
-			return
-		}
-		c.owed = nil
+	err := c.deliver(c.owed)
+	if c.last && err == nil {
+		c.linger()
 	}
+	if c.last || err != nil {
+		return
+	}
+	c.owed = nil
 	var h head
 	for {
 		n, err := c.readHead()
@@ -312,13 +326,18 @@ func (c *conn) serve() {
 		if err != nil {
 			return
 		}
-		if !c.answer(&h, !h.keepAlive || left > 0) {
-			if c.stream != nil {
-				*in = c.in
-				c.s.inputs.Put(in)
-				in, c.in = nil, nil
-				c.pump()
-			} else if left > 0 {
+		more, err := c.answer(&h, !h.keepAlive || left > 0)
+		switch {
+		case err != nil:
+			return
+		case c.stream != nil:
+			*in = c.in
+			c.s.inputs.Put(in)
+			in, c.in = nil, nil
+			c.pump()
+			return
+		case !more: // one that has asked for the end, and sent nothing else, sends no more
+			if h.keepAlive || left > 0 || used < len(c.in) {
 				c.linger()
 			}
 			return
@@ -354,16 +373,13 @@ func (c *conn) readHead() (int, error) {
 		if searched > maxHead {
 			return 0, refusal("request line and headers: at most " + strconv.Itoa(maxHead) + " bytes")
 		}
+		var err error
 		if searched > 0 {
 			c.deadline(true)
+			err = c.read()
 		} else {
-			c.idle.Store(true)
-			if c.s.ending.Load() {
-				return 0, ErrClosed
-			}
+			err = c.wait()
 		}
-		err := c.read()
-		c.idle.Store(false)
 		if err == io.EOF && len(c.in) > 0 {
 			err = refusal("request cut short")
 		}
@@ -373,8 +389,38 @@ func (c *conn) readHead() (int, error) {
 	}
 }
 
+// wait reads the first bytes of a request. Until they are there the connection can be evicted. One
+// that was new then gets an answer.
+func (c *conn) wait() error {
+	if !c.waits {
+		if c.waiter.evicted { // but a request came all the same
+			return ErrClosed
+		}
+		c.waiter.owner = c
+		c.s.idle.push(&c.waiter, time.Now())
+	}
+	err := error(ErrClosed)
+	if !c.waiter.unlinked() && !c.s.ending.Load() {
+		err = c.read()
+	}
+	c.waiter.unlink()
+	c.waits = false
+	if err != nil && c.waiter.evicted && !c.waiter.in.answered && !c.s.ending.Load() {
+		if c.deliver([]byte(tooMany)) == nil {
+			c.linger()
+		}
+	}
+	return err
+}
+
+// evict ends the wait for a request.
+func (c *conn) evict() { _ = c.nc.SetReadDeadline(time.Unix(1, 0)) }
+
 // read reads what there is, behind what c.in has.
 func (c *conn) read() error {
+	if err := c.flush(); err != nil {
+		return err
+	}
 	if len(c.in) == cap(c.in) {
 		c.in = append(c.in, make([]byte, max(cap(c.in), firstRead))...)[:len(c.in)]
 	}
@@ -401,22 +447,29 @@ func (c *conn) deadline(begun bool) {
 		}
 		c.until = now.Add(c.s.Idle * 9 / 8)
 	}
+	c.takeBy = c.until
 	_ = c.nc.SetDeadline(c.until)
 }
+
+// proceed is for a client that waits for it before it sends a body.
+const proceed = "HTTP/1.1 100 Continue\r\n\r\n"
 
 // drain reads what follows a head of n bytes and belongs to the request, and ignores it. It returns
 // how much of c.in is used up, and how much of the body is left because it is too much.
 func (c *conn) drain(h *head, n int) (used int, left int64, err error) {
+	here := min(h.length, int64(len(c.in)-n))
+	used, left = n+int(here), h.length-here
+	if left == 0 && !h.chunked {
+		return used, 0, nil
+	}
+	if err := c.flush(); err != nil {
+		return 0, 0, err
+	}
 	if h.chunked {
 		return c.drainChunks(h, n)
 	}
-	here := min(h.length, int64(len(c.in)-n))
-	used, left = n+int(here), h.length-here
-	if left == 0 {
-		return used, 0, nil
-	}
 	if h.expect {
-		if _, err := io.WriteString(c.nc, "HTTP/1.1 100 Continue\r\n\r\n"); err != nil {
+		if err := c.deliver([]byte(proceed)); err != nil {
 			return 0, 0, err
 		}
 	}
@@ -425,15 +478,38 @@ func (c *conn) drain(h *head, n int) (used int, left int64, err error) {
 	return used, left - read, err
 }
 
-// answer asks the tracker and sends what it says. It reports whether the connection goes on.
-func (c *conn) answer(h *head, close bool) bool {
-	o := c.s.outputs.Get().(*output)
-	o.out = o.out[:0]
+// output is where the replies of this turn are.
+func (c *conn) output() *output {
+	if c.o == nil {
+		c.o, c.turn = c.s.outputs.Get().(*output), 0
+		c.o.out = c.o.out[:0]
+	}
+	return c.o
+}
+
+// answer asks the tracker. The reply waits for the others of this turn, but they do not wait for a
+// store that may be slow. It says whether the connection goes on.
+func (c *conn) answer(h *head, close bool) (more bool, err error) {
+	o := c.output()
 	o.ask(h, c.remote)
 	o.call.Unix = c.unix
-	more, stream := c.s.answer(o, h, time.Now(), close)
-	c.stream = stream
-	return c.send(o) && more
+	if !c.s.Tracker.Prompt(&o.call) {
+		if err := c.flush(); err != nil {
+			return false, err
+		}
+		o = c.output()
+		o.ask(h, c.remote)
+		o.call.Unix = c.unix
+	}
+	more, c.stream = c.s.answer(o, h, time.Now(), close)
+	if c.turn++; more && c.turn < maxAnswers && len(o.out) < maxReplies {
+		return true, nil
+	}
+	if err := c.flush(); err != nil || !more {
+		return false, err
+	}
+	runtime.Gosched()
+	return true, nil
 }
 
 // refuse answers what is no request that a tracker could see, as far as possible in the form that
@@ -445,28 +521,68 @@ func (c *conn) refuse(why refusal) {
 	}
 	var h head
 	_ = h.parse(lines[:min(len(lines), maxHead)])
-	o := c.s.outputs.Get().(*output)
-	o.out = o.out[:0]
+	o := c.output()
 	o.ask(&h, c.remote)
 	var resp tracker.Response
 	resp, o.body = c.s.Tracker.Refuse(&o.call, string(why), o.body[:0])
 	c.s.reply(o, &resp, &h, time.Now(), true)
-	if c.send(o) {
+	if c.flush() == nil {
 		c.linger()
 	}
 }
 
-// send writes o.out, and gives o back.
-func (c *conn) send(o *output) bool {
-	if now := time.Now(); c.until.Sub(now) < c.s.Timeout { // the request used it up; the reply has its own time
-		_ = c.nc.SetWriteDeadline(now.Add(c.s.Timeout))
+// flush sends the replies of this turn.
+func (c *conn) flush() error {
+	o := c.o
+	if o == nil {
+		return nil
 	}
-	_, err := c.nc.Write(o.out)
-	if cap(o.out) <= maxBody {
+	c.o = nil
+	err := c.deliver(o.out)
+	if cap(o.out) <= 2*maxReplies {
 		o.call = tracker.Call{}
 		c.s.outputs.Put(o)
 	}
-	return err == nil
+	return err
+}
+
+// deliver writes b, and gives up a client that takes nothing of it for as long as Timeout. That is
+// looked at a few times meanwhile, as progress is only seen there.
+func (c *conn) deliver(b []byte) error {
+	_, tls := c.nc.(interface{ NetConn() net.Conn })
+	step := c.s.Timeout / 16
+	if tls { // where a write that was cut short is the last
+		step = c.s.Timeout
+	}
+	now := time.Now()
+	for since := now; len(b) > 0; {
+		end := since.Add(c.s.Timeout)
+		if most := earlier(now.Add(2*step), end); c.takeBy.After(most) || c.takeBy.Before(earlier(now.Add(step), end)) {
+			c.takeBy = most // not for every write: it costs as much as to parse a request
+			_ = c.nc.SetWriteDeadline(most)
+		}
+		n, err := c.nc.Write(b)
+		if err == nil {
+			return nil
+		}
+		now, b = time.Now(), b[n:]
+		switch {
+		case tls || !errors.Is(err, os.ErrDeadlineExceeded):
+			return err
+		case n > 0:
+			since = now
+		case !now.Before(end):
+			return err
+		}
+	}
+	return nil
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
 }
 
 // linger gives the client a moment to read the reply before the connection ends: a close with

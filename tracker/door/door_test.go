@@ -190,13 +190,22 @@ func TestPanic(t *testing.T) {
 	}
 }
 
+// Where there is no room, and nobody idles, one more is answered 503.
 func TestMaxConns(t *testing.T) { bothWays(t, testMaxConns) }
 
 func testMaxConns(t *testing.T, serve serveFunc) {
 	s := &door.Server{Tracker: &tracker.Tracker{}, MaxConns: 1}
 	addr := serve(t, s)
 	first := dial(t, addr)
-	get(t, first, bufio.NewReader(first), "/ntrk/k?port=1")
+	r := bufio.NewReader(first)
+	get(t, first, r, "/ntrk/k?port=1")
+	const request = "GET /ntrk/k?port=1 HTTP/1.1\r\nHost: t\r\n\r\n"
+	if _, err := io.WriteString(first, "OPTIONS * HTTP/1.1\r\nHost: t\r\n\r\nGET"); err != nil {
+		t.Fatal(err)
+	}
+	if resp, err := http.ReadResponse(r, nil); err != nil || resp.StatusCode != 204 { // so GET is there, too
+		t.Fatalf("%+v, %v", resp, err)
+	}
 	second := dial(t, addr)
 	resp, err := http.ReadResponse(bufio.NewReader(second), nil)
 	if err != nil || resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" || resp.Header.Get("Cache-Control") != "no-store" {
@@ -205,7 +214,12 @@ func testMaxConns(t *testing.T, serve serveFunc) {
 	if b, err := io.ReadAll(resp.Body); err != nil || string(b) != "too many connections\n" {
 		t.Errorf("%q, %v", b, err)
 	}
-	get(t, first, bufio.NewReader(first), "/ntrk/k?port=1")
+	if _, err := io.WriteString(first, request[len("GET"):]); err != nil {
+		t.Fatal(err)
+	}
+	if resp, err := http.ReadResponse(r, nil); err != nil || resp.StatusCode != 200 {
+		t.Errorf("%+v, %v", resp, err)
+	}
 }
 
 func TestTLS(t *testing.T) {

@@ -12,19 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Conns are all connections, and Open those that have a goroutine.
-func (s *Server) Conns() int {
-	s.census.mu.Lock()
-	defer s.census.mu.Unlock()
-	return s.census.all + s.census.refused
-}
-
-func (s *Server) Open() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.open)
-}
-
 // ServeAnswers serves l with what a loop answers, but without its sockets, so that connections can
 // come from anywhere, and in virtual time.
 func (s *Server) ServeAnswers(l net.Listener) {

@@ -4,3 +4,28 @@ import "time"
 
 // SetUserTimeout makes it a short test.
 func (s *Server) SetUserTimeout(d time.Duration) { s.userTimeout = d }
+
+// Conns are all connections, and Open those that have a goroutine.
+func (s *Server) Conns() int {
+	s.census.mu.Lock()
+	defer s.census.mu.Unlock()
+	return s.census.all + s.census.refused
+}
+
+func (s *Server) Open() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.open)
+}
+
+// Silent are the connections that have yet to send a request.
+func (s *Server) Silent() (n int) {
+	s.census.mu.Lock()
+	defer s.census.mu.Unlock()
+	for w := range s.census.waiting {
+		if _, size := w.oldest(); !w.answered {
+			n += size
+		}
+	}
+	return n
+}

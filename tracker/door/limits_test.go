@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -33,7 +34,14 @@ func TestMaxConnsTLS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	get(t, first, bufio.NewReader(first), "/ntrk/k?port=1")
+	r := bufio.NewReader(first)
+	get(t, first, r, "/ntrk/k?port=1")
+	if _, err := io.WriteString(first, "OPTIONS * HTTP/1.1\r\nHost: t\r\n\r\nGET"); err != nil {
+		t.Fatal(err)
+	}
+	if resp, err := http.ReadResponse(r, nil); err != nil || resp.StatusCode != 204 { // so it is not idle
+		t.Fatalf("%+v, %v", resp, err)
+	}
 	mute := dial(t, l.Addr().String())
 	if n, _ := mute.Read(make([]byte, 1)); n != 0 {
 		t.Error("the one too many got an answer")

@@ -51,8 +51,9 @@ type loop struct {
 	addrLen  uint32
 
 	watched []*watched // by file descriptor
-	quiet   watched    // the ring of those that have not sent anything, by when they came
-	idle    watched    // the ring of those that have been answered, by when they were last
+	spare   *watched   // for the next connection: most end with their first request
+	quiet   waiting    // those that have not sent anything
+	idle    waiting    // those that have been answered
 
 	h  head
 	o  output
@@ -61,10 +62,9 @@ type loop struct {
 
 // watched is a connection that a loop waits for.
 type watched struct {
-	fd         int
-	remote     netip.AddrPort
-	since      time.Time // it was answered, or came
-	prev, next *watched
+	waiter
+	fd     int
+	remote netip.AddrPort
 }
 
 type newcomer struct {
@@ -107,7 +107,7 @@ func (s *Server) loops(l net.Listener) way {
 	}
 	if err != nil || len(g.all) == 0 {
 		for _, l := range g.all {
-			_ = l.ep.Close()
+			l.close()
 		}
 		return nil
 	}
@@ -124,8 +124,8 @@ func (g *loops) add(listener uintptr) error {
 	_ = unix.SetNonblock(fd, true) // so that NewFile gives it to Go's poller
 	l := &loop{loops: g, fd: fd, ep: os.NewFile(uintptr(fd), "epoll")}
 	l.take = l.accept
-	l.quiet.clear()
-	l.idle.clear()
+	g.s.census.watch(&l.quiet, false)
+	g.s.census.watch(&l.idle, true)
 	g.all = append(g.all, l)
 	l.next = g.all[0]
 	g.all[max(0, len(g.all)-2)].next = l
@@ -184,8 +184,15 @@ func (l *loop) run() {
 		runtime.Gosched() // to whoever would wait while a loop is never idle
 	}
 	l.fail(ErrClosed)
+	l.now = time.Now()
 	l.cut(&l.quiet, 0)
 	l.cut(&l.idle, 0)
+	l.close()
+}
+
+func (l *loop) close() {
+	l.s.census.forget(&l.quiet)
+	l.s.census.forget(&l.idle)
 	_ = l.ep.Close()
 }
 
@@ -229,14 +236,7 @@ func (l *loop) arm(listener uintptr) {
 func (l *loop) event(e unix.EpollEvent) {
 	if e.Fd != listening {
 		c := l.watched[e.Fd]
-		switch l.turn(c.fd, c.remote, e.Events&hungUp != 0) {
-		case kept:
-			c.since = l.now
-			c.unlink()
-			l.idle.push(c)
-		case gone:
-			l.forget(c)
-		}
+		l.turn(c, e.Events&hungUp != 0)
 		return
 	}
 	l.taken = l.taken[:0]
@@ -294,81 +294,102 @@ func (l *loop) meet(fd int, remote netip.AddrPort) {
 		_, _ = call(unix.SYS_CLOSE, fd, nil)
 		return
 	}
-	ring := &l.idle
-	switch l.turn(fd, remote, false) {
-	case gone:
-		return
-	case same:
-		ring = &l.quiet
+	c := l.spare
+	if c == nil {
+		c = new(watched)
+		c.owner, l.spare = c, c
 	}
+	c.fd, c.remote = fd, remote
+	l.quiet.push(&c.waiter, l.now)
+	if l.turn(c, false) == gone {
+		c.evicted = false
+		return
+	}
+	l.spare = nil
 	for fd >= len(l.watched) {
 		l.watched = append(l.watched, make([]*watched, max(64, len(l.watched)))...)
 	}
-	c := &watched{fd: fd, remote: remote, since: l.now}
 	l.watched[fd] = c
-	ring.push(c)
 	if l.control(unix.EPOLL_CTL_ADD, fd, int32(fd), watching) != nil {
-		l.forget(c)
-		l.drop(fd, remote)
+		c.unlink()
+		l.drop(c)
 	}
 }
 
-// cut closes the connections of a ring that have waited as long as they may.
-func (l *loop) cut(ring *watched, most time.Duration) {
-	for c := ring.next; c != ring && l.now.Sub(c.since) >= most; c = ring.next {
-		l.forget(c)
-		l.drop(c.fd, c.remote)
-	}
-}
+// evict ends what the client sends: that is an event, and there is nothing to read unless a request
+// has come in the meantime.
+func (c *watched) evict() { _ = unix.Shutdown(c.fd, unix.SHUT_RD) }
 
-func (l *loop) forget(c *watched) {
-	c.unlink()
-	l.watched[c.fd] = nil
+// cut closes the connections that have waited as long as they may.
+func (l *loop) cut(w *waiting, most time.Duration) {
+	for c := w.take(l.now.Add(-most)); c != nil; c = w.take(l.now.Add(-most)) {
+		l.drop(c.owner.(*watched))
+	}
 }
 
 // A fate is what a turn has made of a connection.
 type fate int
 
 const (
-	same fate = iota // nothing had come
-	kept             // it was answered, and goes on
-	gone             // it is closed, or handed over
+	kept fate = iota
+	gone      // it is closed, or handed over
 )
 
-// drop closes a connection.
-func (l *loop) drop(fd int, remote netip.AddrPort) fate {
-	_, _ = call(unix.SYS_CLOSE, fd, nil)
-	l.s.release(remote, admitted)
-	return gone
+// drop closes a connection, which no longer waits.
+func (l *loop) drop(c *watched) fate {
+	l.s.release(c.remote, admitted)
+	_, _ = call(unix.SYS_CLOSE, c.fd, nil)
+	return l.forget(c.fd)
 }
 
 // turn answers what a connection has sent; last says that there will be nothing more.
-func (l *loop) turn(fd int, remote netip.AddrPort, last bool) fate {
-	n, errno := call(unix.SYS_READ, fd, l.in[:])
-	switch {
-	case errno == unix.EAGAIN || errno == unix.EINTR:
-		return same
-	case errno != 0 || n == 0:
-		return l.drop(fd, remote)
+func (l *loop) turn(c *watched, last bool) fate {
+	n, errno := call(unix.SYS_READ, c.fd, l.in[:])
+	if errno == unix.EAGAIN || errno == unix.EINTR {
+		return kept
 	}
-	rest, more := l.answer(l.in[:n], remote)
+	c.unlink() // from here on it is not evicted
+	if errno != 0 || n == 0 {
+		if c.evicted && !c.in.answered {
+			_, _ = call(unix.SYS_WRITE, c.fd, []byte(tooMany))
+		}
+		return l.drop(c)
+	}
+	rest, more := l.answer(l.in[:n], c.remote)
+	last = last || c.evicted
+	idle := len(rest) == 0 && more && n < len(l.in) && !last
+	if idle { // also before the client knows: it may tell another to come
+		l.idle.push(&c.waiter, l.now)
+	}
 	out := l.o.out
 	if len(out) > 0 {
-		sent, errno := call(unix.SYS_WRITE, fd, out)
+		sent, errno := call(unix.SYS_WRITE, c.fd, out)
 		switch {
 		case errno == 0:
 			out = out[sent:]
 		case errno != unix.EAGAIN && errno != unix.EINTR:
-			return l.drop(fd, remote)
+			c.unlink()
+			return l.drop(c)
 		}
 	}
-	switch {
-	case len(out) > 0 || len(rest) > 0 || more && n == len(l.in):
-		return l.handOver(fd, &conn{s: l.s, remote: remote, in: bytes.Clone(rest), owed: bytes.Clone(out), last: !more})
-	case last || !more:
-		return l.drop(fd, remote)
+	if idle && len(out) == 0 {
+		return kept
 	}
-	return kept
+	c.unlink()
+	if len(out) == 0 && len(rest) == 0 && (last || !more) {
+		return l.drop(c)
+	}
+	return l.handOver(c.fd, &conn{
+		s: l.s, remote: c.remote,
+		in: bytes.Clone(rest), owed: bytes.Clone(out), last: !more,
+	})
+}
+
+func (l *loop) forget(fd int) fate {
+	if fd < len(l.watched) {
+		l.watched[fd] = nil
+	}
+	return gone
 }
 
 // answer appends to l.o.out the replies to the requests that in begins with, as far as they are
@@ -405,17 +426,7 @@ func (l *loop) handOver(fd int, c *conn) fate {
 	l.s.add(c) // Shutdown waits for this loop, so it may still be
 	l.s.mu.Unlock()
 	go c.serve()
-	return gone
-}
-
-func (c *watched) clear()      { c.prev, c.next = c, c }
-func (c *watched) empty() bool { return c.next == c }
-func (c *watched) unlink()     { c.prev.next, c.next.prev = c.next, c.prev }
-
-// push makes c the last of the ring r.
-func (r *watched) push(c *watched) {
-	c.prev, c.next = r.prev, r
-	r.prev.next, r.prev = c, c
+	return l.forget(fd)
 }
 
 // call makes a system call that returns at once, so that Go's scheduler need not know of it.

@@ -54,8 +54,7 @@ func (c *conn) write() {
 		o.out = out
 		var err error
 		if len(out) > 0 {
-			_ = c.nc.SetWriteDeadline(time.Now().Add(c.s.Timeout))
-			_, err = c.nc.Write(out)
+			err = c.deliver(out)
 		}
 		if err != nil || !live {
 			_ = c.nc.Close()
@@ -64,7 +63,7 @@ func (c *conn) write() {
 			break
 		}
 	}
-	if cap(o.out) <= maxBody {
+	if cap(o.out) <= 2*maxReplies {
 		c.s.outputs.Put(o)
 	}
 }
