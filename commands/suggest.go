@@ -221,7 +221,7 @@ func unknownCommand(app *cli.App, words []string) error {
 	return &usageError{text: why + ": it is one of " + strings.Join(names, ", ")}
 }
 
-var secret = regexp.MustCompile(`^--?(token|password|key)$`)
+var secretOption = regexp.MustCompile(`^--?(token|password|key)$`)
 
 // showRest shows what follows a command, without what may be a secret.
 func showRest(words []string) string {
@@ -230,9 +230,9 @@ func showRest(words []string) string {
 		switch name, _, inOne := strings.Cut(w, "="); {
 		case i > 1 && words[i-2] == "--":
 			return text + " ..."
-		case i > 0 && secret.MatchString(words[i-1]):
+		case i > 0 && secretOption.MatchString(words[i-1]):
 			w = "..."
-		case inOne && secret.MatchString(name):
+		case inOne && secretOption.MatchString(name):
 			w = name + "=..."
 		}
 		text += " " + quote(w)
