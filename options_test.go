@@ -1,0 +1,359 @@
+//go:build unix
+
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// An effect is what a command line with an option comes to, and what one without the option or with
+// another value of it does. Both results are regular expressions.
+type effect struct {
+	with, came string
+	// Both are empty where nothing would happen, which cannot be waited for.
+	without, instead string
+	// watch says what happens while the command runs. Without it the exit code and the output count.
+	watch func(*trial) string
+}
+
+// elsewhere has the options whose effect other tests show, in these files.
+func elsewhere() map[string]string {
+	return map[string]string{
+		"announce --on-lost":         "testdata/script/child_tracker.txtar",
+		"serve --max-conns-per-addr": "interop_conns_test.go", // loopback addresses have no such limit
+	}
+}
+
+// effects are those of every option. $AT is the tracker where no other is given: it has three peers
+// of the key lobby and one of the key other. $OTHER has another peer of lobby, $LOCKED and $TLS
+// need a token and a certificate, and $SILENT does not answer. $SLOW asks for a look every hour and
+// has no streams. $FREE is a port where nothing listens.
+func effects() map[string]effect {
+	const serve = "serve --listen 127.0.0.1:0"
+	const peers = "/ntrk/a?port=1 /ntrk/a?port=2 /ntrk/b?port=1"
+	all := map[string]effect{
+		"serve --listen": {
+			serve + " --listen 127.0.0.1:0", `^200 200 $`,
+			serve, `^200 $`,
+			asks("/ntrk/k?port=1"),
+		},
+		"serve --addr-file": {
+			serve + " --addr-file new", `^127\.0\.0\.1:\d+\n$`,
+			serve, `^no file$`,
+			func(x *trial) string {
+				x.waitFor("ntrack list ")
+				text, err := os.ReadFile(filepath.Join(x.dir, "new"))
+				if err != nil {
+					return "no file"
+				}
+				return string(text)
+			},
+		},
+		"serve --max-rate": {
+			serve + " --max-rate 1", `"interval":[78]\d,`,
+			serve + " --max-rate 0", `"interval":15,`,
+			func(x *trial) string {
+				at := x.addrs()[0]
+				for port := range 60 { // more than a small track has
+					get(x.t, fmt.Sprintf("http://%s/ntrk/k?port=%d", at, port+1), "")
+				}
+				_, body := get(x.t, "http://"+at+"/ntrk/k?format=json&port=1", "")
+				return body
+			},
+		},
+		"serve --interval": {
+			serve + " --interval 2m", `"interval":120,"ttl":300,`,
+			serve, `"interval":15,"ttl":38,`,
+			asks("/ntrk/k?format=json&port=1"),
+		},
+		"serve --index": {
+			serve + " --index", `^200 $`,
+			serve, `^404 `,
+			asks("/ntrk/"),
+		},
+		"serve --token-file": {
+			serve + " --token-file token", `^401 `,
+			serve, `^200 `,
+			asks("/ntrk/k?port=1"),
+		},
+		"serve --max-keys": {
+			serve + " --max-keys 1", `^200 200 503 too many keys: at most 1`,
+			serve, `^200 200 200 $`,
+			asks(peers),
+		},
+		"serve --max-peers": {
+			serve + " --max-peers 1", `^200 503 too many peers: at most 1\S* 503 `,
+			serve, `^200 200 200 $`,
+			asks(peers),
+		},
+		"serve --max-peers-per-key": {
+			serve + " --max-peers-per-key 1",
+			`^200 503 too many peers of this key: at most 1.* 200 $`,
+			serve, `^200 200 200 $`,
+			asks(peers),
+		},
+		"serve --max-per-addr": {
+			serve + " --max-per-addr 2",
+			`^200 200 503 too many registrations of this address: at most 2`,
+			serve, `^200 200 200 $`,
+			asks(peers),
+		},
+		"serve --max-conns": {
+			serve + " --max-conns 2", `^2 of 3$`,
+			serve + " --max-conns 3", `^3 of 3$`,
+			connect3,
+		},
+		// The one that is cut later has eleven seconds, which is no default and not soon, or an hour.
+		"serve --request-timeout": {
+			serve + " --idle-timeout 11s --request-timeout 1s", "^request$",
+			serve + " --idle-timeout 11s --request-timeout 1h", "^idle$",
+			firstCut,
+		},
+		"serve --idle-timeout": {
+			serve + " --request-timeout 11s --idle-timeout 1s", "^idle$",
+			serve + " --request-timeout 11s --idle-timeout 1h", "^request$",
+			firstCut,
+		},
+		"serve --proxy": {
+			serve + " --proxy 127.0.0.0/8", `"you":"203\.0\.113\.7:1"`,
+			serve, `"you":"127\.0\.0\.1:1"`,
+			func(x *trial) string {
+				url := "http://" + x.addrs()[0] + "/ntrk/k?format=json&port=1"
+				_, body := get(x.t, url, "203.0.113.7")
+				return body
+			},
+		},
+
+		"announce --port": {
+			"announce lobby --port 4000", `(?m)^127.0.0.1:4000 .*you$`,
+			"announce lobby --port 4001", `(?m)^127.0.0.1:4001 .*you$`,
+			nil,
+		},
+		"announce --from": {
+			"announce lobby --from 127.0.0.1:$FREE", `(?m)^127.0.0.1:$FREE .*you$`,
+			"announce lobby", `an ephemeral port`,
+			nil,
+		},
+		"announce --numwant": {
+			"announce lobby --port 4000 --quiet --numwant 1",
+			`^exit code 0\n127\S+\n(ntrack: .*\n)*$`,
+			"announce lobby --port 4000 --quiet", `^exit code 0\n(127\S+\n){3}$`,
+			nil,
+		},
+		"announce --stay": {
+			"announce lobby --port 4000 --stay", `^left$`,
+			"announce lobby --port 4000", `^listed$`,
+			func(x *trial) string {
+				x.waitFor(" you\n")
+				_ = x.cmd.Process.Signal(syscall.SIGINT)
+				x.wait()
+				if x.listed("$AT", ":4000") {
+					return "listed"
+				}
+				return "left"
+			},
+		},
+		"announce --leave": {
+			"announce lobby --port 1 --leave", `^left$`,
+			"announce lobby --port 1", `^listed$`,
+			func(x *trial) string {
+				x.wait()
+				if x.listed("$AT", ":1") {
+					return "listed"
+				}
+				return "left"
+			},
+		},
+		"announce --serve": {
+			"announce lobby --tracker 127.0.0.1:$FREE --port 4000 --stay --serve", ` you\n`,
+			"announce lobby --tracker 127.0.0.1:$FREE --port 4000 --stay", `^exit code 3\n`,
+			prints(" you\n"),
+		},
+		"announce --ready": {
+			"announce lobby --port $FREE --ready none -- sleep 60", `^listed$`,
+			"announce lobby --port $FREE --ready 100ms -- sleep 60",
+			`accepts no connections yet.* after 100ms`,
+			func(x *trial) string {
+				at, port := x.expand("$AT"), ":"+x.expand("$FREE")
+				x.until(func() bool {
+					return x.listed(at, port) || strings.Contains(x.output(), "accepts no")
+				})
+				if x.listed(at, port) {
+					return "listed"
+				}
+				return x.output()
+			},
+		},
+
+		"watch --port": {
+			"watch lobby --min 4 --quiet --port 4000", `(?m)^127.0.0.1:4000$`,
+			"watch lobby --min 4 --quiet --port 4001", `(?m)^127.0.0.1:4001$`,
+			nil,
+		},
+		"watch --once": {
+			"watch lobby --quiet --once", `(?m)^127.0.0.1:1$`,
+			"watch lobby --quiet", `(?m)^join 127.0.0.1:1$`,
+			printsAtJoins,
+		},
+		"watch --exec": {
+			"watch lobby --exec env", `(?m)^NTRACK_EVENT=peers$`,
+			"watch lobby", `(?m)^join 127.0.0.1:1$`,
+			printsAtJoins,
+		},
+		"watch --min": {
+			"watch lobby --for 100ms --min 4", `(?s)^exit code 5\n.* of 4 peers`,
+			"watch lobby --for 100ms --min 5", `(?s)^exit code 5\n.* of 5 peers`,
+			nil,
+		},
+		"watch --for": {
+			"watch lobby --min 4 --for 100ms", `(?s)^exit code 5\n.* after 100ms`,
+			"watch lobby --min 4 --for 200ms", `(?s)^exit code 5\n.* after 200ms`,
+			nil,
+		},
+		"watch --exactly": {
+			"watch lobby --min 2 --exactly", `^exit code 1\n.* not exactly 2`,
+			"watch lobby --min 2", `^exit code 0\n`,
+			nil,
+		},
+		"watch --every": {
+			"watch lobby --tracker $SLOW --every 100ms", "^3 looks$",
+			"", "",
+			func(x *trial) string {
+				x.until(func() bool { return x.looks.Load() >= 3 })
+				return fmt.Sprintf("%d looks", min(3, x.looks.Load()))
+			},
+		},
+		"watch --serve": {
+			"watch lobby --tracker 127.0.0.1:$FREE --port 4000 --min 1 --quiet --serve",
+			`^exit code 0\n(ntrack: .*\n)*127.0.0.1:4000\n`,
+			"watch lobby --tracker 127.0.0.1:$FREE --port 4000 --min 1 --quiet", `^exit code 3\n`,
+			nil,
+		},
+	}
+	for command, line := range map[string]string{
+		"announce": "announce --port 4000", "list": "list", "watch": "watch --min 1",
+	} {
+		for option, e := range map[string]effect{
+			" --tracker": {
+				" lobby --quiet --tracker $OTHER", `(?m)^127.0.0.1:9$`,
+				" lobby --quiet", `(?m)^127.0.0.1:1$`,
+				nil,
+			},
+			" --output": {
+				" lobby --output json", `^exit code 0\n\{`,
+				" lobby --output text", `(?m)^127.0.0.1:1$`,
+				nil,
+			},
+			" --quiet": {
+				" lobby --quiet", `(?m)^127.0.0.1:1$`,
+				" lobby", `127.0.0.1:1 +loopback`,
+				nil,
+			},
+			" --key-file": {
+				" --quiet --key-file other", `(?m)^127.0.0.1:7$`,
+				" --quiet --key-file lobby", `(?m)^127.0.0.1:1$`,
+				nil,
+			},
+			" --token-file": {
+				" lobby --tracker $LOCKED --token-file token", `^exit code 0\n`,
+				" lobby --tracker $LOCKED", `^exit code 4\n`,
+				nil,
+			},
+			" --ca": {
+				" lobby --tracker $TLS --ca ca", `^exit code 0\n`,
+				" lobby --tracker $TLS", `^exit code 3\n`,
+				nil,
+			},
+			" --timeout": {
+				" lobby --tracker $SILENT --timeout 100ms", `no answer within 100ms`,
+				" lobby --tracker $SILENT --timeout 200ms", `no answer within 200ms`,
+				nil,
+			},
+		} {
+			e.with, e.without = line+e.with, line+e.without
+			all[command+option] = e
+		}
+	}
+	return all
+}
+
+// Every option that --help shows has an effect: the same command line without it, or with another
+// value of it, comes to something else.
+func TestEveryOptionHasAnEffect(t *testing.T) {
+	t.Parallel()
+	all := effects()
+	for _, command := range []string{"announce", "list", "watch", "serve"} {
+		x := newTrial(t)
+		x.start(command + " --help")
+		x.wait()
+		option := regexp.MustCompile(`(?m)^  --([a-z][a-z-]*)`)
+		names := option.FindAllStringSubmatch(x.output(), -1)
+		if len(names) < 5 {
+			t.Fatalf("ntrack %s --help shows %d options\n%s", command, len(names), x.output())
+		}
+		for _, m := range names {
+			name := command + " --" + m[1]
+			e, ok := all[name]
+			delete(all, name)
+			if m[1] == "help" {
+				continue
+			}
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				file := elsewhere()[name]
+				switch {
+				case file != "":
+					text, err := os.ReadFile(file)
+					if err != nil || !strings.Contains(string(text), "--"+m[1]) {
+						t.Fatalf("%s does not test it: %v", file, err)
+					}
+				case !ok:
+					t.Fatal("this option is not tested")
+				case e.without == "":
+					e.holds(t, e.with, e.came, "")
+				default:
+					a, b := lineWithout(e.with, m[1]), lineWithout(e.without, m[1])
+					if a != b || e.with == e.without {
+						t.Fatalf("these do not differ in --%s alone:\n%s\n%s", m[1], e.with, e.without)
+					}
+					e.holds(t, e.with, e.came, e.instead)
+					e.holds(t, e.without, e.instead, e.came)
+				}
+			})
+		}
+	}
+	for name := range all {
+		t.Errorf("ntrack %s: --help does not show it", name)
+	}
+}
+
+// holds runs a command line, which comes to one thing and not to another.
+func (e *effect) holds(t *testing.T, line, want, other string) {
+	t.Helper()
+	x := newTrial(t)
+	x.start(line)
+	var got string
+	if e.watch != nil {
+		got = e.watch(x)
+	} else {
+		got = fmt.Sprintf("exit code %d\n", x.wait()) + x.output()
+	}
+	if !regexp.MustCompile(x.expand(want)).MatchString(got) {
+		t.Errorf("ntrack %s\n%s\nwant %s\nit wrote\n%s", line, got, want, x.output())
+	}
+	if other != "" && regexp.MustCompile(x.expand(other)).MatchString(got) {
+		t.Errorf("ntrack %s\n%s\nis also what comes of another value: %s", line, got, other)
+	}
+}
+
+// lineWithout is a command line without any --NAME and --NAME VALUE.
+func lineWithout(line, name string) string {
+	option := regexp.MustCompile(` --` + name + `( [^-]\S*)?( |$)`)
+	return strings.TrimSpace(option.ReplaceAllString(strings.ReplaceAll(line, " --", "  --"), " "))
+}
