@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -292,20 +293,26 @@ func TestStalledHandshake(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	ended := make(chan error)
+	ended := make(chan error, 1)
 	go func() {
 		c, err := l.Accept()
 		if err == nil {
+			defer c.Close()
+			_ = c.SetDeadline(time.Now().Add(20 * time.Second))
 			_, err = io.Copy(io.Discard, c) // until the client gives up
 		}
 		ended <- err
 	}()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
 	c := announce.Client{Timeout: 50 * time.Millisecond}
-	_, err = c.List(t.Context(), named(t, "https://"+l.Addr().String()), key(t, "k"), 0)
-	if _, ok := errors.AsType[*announce.UnreachableError](err); !ok {
+	_, err = c.List(ctx, named(t, "https://"+l.Addr().String()), key(t, "k"), 0)
+	if _, ok := errors.AsType[*announce.UnreachableError](err); !ok || ctx.Err() != nil {
 		t.Errorf("%v", err)
 	}
-	<-ended
+	if err := <-ended; errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error("the connection is left behind")
+	}
 }
 
 // What a connection comes from is what is listed.

@@ -231,6 +231,8 @@ func TestLeaveUnnoticed(t *testing.T) {
 // What a stream may hold does no harm, and what cannot be one is told.
 func TestHostileStreams(t *testing.T) {
 	const begin = "event: you\ndata: 192.0.2.1:4000\n\nevent: peers\nid: e-1\ndata: 192.0.2.7:7\n\n"
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second) // for all of it
+	defer cancel()
 	for _, s := range []struct{ about, stream, want string }{
 		{"events before the peers", "event: join\ndata: 192.0.2.8:8\n\nevent: leave\ndata: 192.0.2.8:8\n\n" + begin, "[192.0.2.7:7]"},
 		{"a peer that joins twice", begin + strings.Repeat("event: join\ndata: 192.0.2.8:8\n\n", 2), "[192.0.2.7:7 192.0.2.8:8]"},
@@ -256,12 +258,14 @@ func TestHostileStreams(t *testing.T) {
 				if s.want != "error" {
 					_, _ = io.WriteString(w, "event: join\ndata: "+last+"\n\n")
 					_ = http.NewResponseController(w).Flush()
-					<-r.Context().Done()
+					select {
+					case <-r.Context().Done():
+					case <-ctx.Done():
+						t.Error("the connection is left behind")
+					}
 				}
 			}))
 			defer srv.Close()
-			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-			defer cancel()
 			var c announce.Client
 			got := "nothing"
 			for ev, err := range c.Watch(ctx, []announce.Tracker{named(t, srv.URL)}, announce.Request{Key: key(t, "k"), Port: 4000}, 0) {
