@@ -22,7 +22,6 @@ func shares(want, n4, n6 int) [2]int {
 		k4 = max(k4, min(quarter, n4))
 		k4 = min(k4, want-min(quarter, n6))
 	}
-	k4 = max(min(k4, n4), want-n6)
 	return [2]int{k4, want - k4}
 }
 

@@ -1,0 +1,116 @@
+package tracker
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+
+	"ntrack/announce"
+)
+
+// Whatever is wanted is given, and no more of a family than it has.
+func TestShares(t *testing.T) {
+	for n4 := range 40 {
+		for n6 := range 40 {
+			for want := 1; want < 50; want++ {
+				for range 4 {
+					s := shares(want, n4, n6)
+					if s[0] < 0 || s[0] > n4 || s[1] < 0 || s[1] > n6 || s[0]+s[1] != min(want, n4+n6) {
+						t.Fatalf("%d of %d and %d: %v", want, n4, n6, s)
+					}
+				}
+			}
+		}
+	}
+}
+
+// A search for few peers among very many that are hidden ends after a while, found or not: others
+// wait for it.
+func TestSearchIsBounded(t *testing.T) {
+	m := NewMemory()
+	for i := range 100_000 {
+		p := announce.Peer{Endpoint: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 1)}
+		if i == 0 {
+			p.Endpoint = netip.MustParseAddrPort("192.0.2.1:1")
+		}
+		if _, _, err := m.Announce(t.Context(), []byte("k"), p, func(Size) time.Duration { return time.Hour }, Want{}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	found := 0
+	const rounds = 50
+	for range rounds {
+		peers, r, err := m.Look(t.Context(), []byte("k"), netip.MustParseAddr("192.0.2.9"), Want{Peers: 50}, nil)
+		if err != nil || r.Count != 1 {
+			t.Fatal(r, err)
+		}
+		found += len(peers)
+	}
+	if found == rounds {
+		t.Error("the one is found each time: the whole table is searched")
+	}
+}
+
+// Memory that blocks take, and their numbers, are used again.
+func TestSlabReuses(t *testing.T) {
+	s := slab[uint32]{room: 1024}
+	var blocks []handle
+	for range 10_000 { // more pages than are kept small
+		blocks = append(blocks, s.alloc(1))
+	}
+	pages := len(s.pages)
+	for i := 0; i < len(blocks); i += 7 { // there is room in every page
+		s.free(blocks[i])
+	}
+	for i := 0; i < len(blocks); i += 7 {
+		blocks[i] = s.alloc(1)
+	}
+	if len(s.pages) != pages {
+		t.Errorf("%d pages, and %d after some blocks were freed and taken again", pages, len(s.pages))
+	}
+	seen := map[handle]bool{}
+	for _, h := range blocks {
+		if seen[h] {
+			t.Fatal("a block is taken twice")
+		}
+		seen[h] = true
+	}
+	for round := range 20 {
+		for _, h := range blocks {
+			s.free(h)
+		}
+		if most := 5 + len(s.pages)/32; s.idle > most {
+			t.Errorf("%d pages are idle of %d", s.idle, len(s.pages))
+		}
+		if round%2 > 0 {
+			s.trim()
+		}
+		blocks = blocks[:0]
+		for range 10_000 / (1 + round%3) {
+			blocks = append(blocks, s.alloc(1+round%3))
+		}
+		for range 20 { // large ones, one to a page
+			blocks = append(blocks, s.alloc(2000))
+		}
+	}
+	if len(s.pages) > 2*pages {
+		t.Errorf("%d pages, and %d after several rounds: their numbers are not used again", pages, len(s.pages))
+	}
+}
+
+// IDs take memory where somebody has one, and nowhere else.
+func TestNoIDsNoMemory(t *testing.T) {
+	m := NewMemory()
+	for i := range 1000 {
+		p := announce.Peer{Endpoint: netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), uint16(1+i))}
+		if _, _, err := m.Announce(t.Context(), fmt.Append(nil, i%10), p, func(Size) time.Duration { return time.Hour }, Want{}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range m.shards {
+		if n := len(m.shards[i].ids.pages); n > 0 {
+			t.Errorf("%d pages for no IDs", n)
+		}
+	}
+}
