@@ -98,6 +98,7 @@ func listener() {
 // subtest with a directory of its own and an environment without home and without NTRACK_
 // variables. Next to the commands of package testscript there are:
 //
+//	sh SCRIPT                  run it by a shell, as exec sh -c does, and end all that it has started
 //	exits CODE COMMAND...      run it; it has to end with this exit code, and to keep to standard error
 //	start NAME COMMAND...      run it beside the script; its results go to NAME.out, the rest to NAME.err
 //	signal NAME HUP|INT|TERM|KILL|STOP|CONT  send it a signal
@@ -146,6 +147,7 @@ func TestScripts(t *testing.T) {
 			return err == nil, nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"sh":         cmdSh,
 			"exits":      cmdExits,
 			"start":      cmdStart,
 			"signal":     cmdSignal,
@@ -191,6 +193,25 @@ func exitCode(err error) int {
 		return exit.ExitCode()
 	}
 	return -1
+}
+
+// cmdSh is for pipelines that may hang: exec would wait for whatever still holds its output.
+func cmdSh(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) == 1, "sh SCRIPT")
+	cmd := exec.Command("sh", "-c", args[0])
+	cmd.Dir, cmd.Env = ts.MkAbs("."), environ(ts)
+	cmd.Stdout, cmd.Stderr = ts.Stdout(), ts.Stderr()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.WaitDelay = time.Second
+	ts.Check(cmd.Start())
+	kill := func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	timer := time.AfterFunc(patience, kill)
+	err := cmd.Wait()
+	if !timer.Stop() {
+		ts.Fatalf("has not ended within %v", patience)
+	}
+	kill()
+	ts.Check(err)
 }
 
 func cmdExits(ts *testscript.TestScript, neg bool, args []string) {

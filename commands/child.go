@@ -168,39 +168,55 @@ func (o *announceOptions) beMember(ctx context.Context, s Streams, there *presen
 	if !o.ready.wait(ctx, s.note) {
 		return nil
 	}
-	defer o.stayTogether(ctx, s, o.request)()
-	// What is lost has been there before. A tracker that restarts is away for a moment, and watchers
-	// give its peers a ttl to come back: so does this.
-	var away *time.Timer
-	var ttl time.Duration // 0 before it has joined
+	absence := absence{lost: lost}
 	return o.Join(ctx, o.trackers, o.request, func(ev announce.Event, err error) {
 		switch {
 		case err != nil:
 			_ = there.failed(ctx, ev.Tracker, err)
-			if o.killOnLost && ttl > 0 && away == nil && len(there.away) == len(o.trackers) {
-				away = time.AfterFunc(ttl, func() {
-					select {
-					case lost <- struct{}{}:
-					default: // told already
-					}
-				})
+			if len(there.away) == len(o.trackers) {
+				absence.begin()
 			}
 			return
 		case ev.Type != announce.EventPeers:
 			return
 		}
 		there.answered(ev.Tracker)
-		if away != nil {
-			away.Stop()
-			away = nil
-		}
+		absence.end()
 		if o.killOnLost {
-			ttl = o.ttl(ctx, ev)
+			absence.ttl = o.ttl(ctx, ev)
 		}
 		if err := self.write(ev.You); err != nil {
 			s.note("NTRACK_SELF_FILE: %v", err)
 		}
 	})
+}
+
+// An absence says that no tracker has been there for a whole ttl. One that restarts is away for a
+// moment, and watchers give its peers a ttl to come back: so does this. What is lost has been there
+// before.
+type absence struct {
+	ttl  time.Duration // 0 where nothing can be lost
+	over *time.Timer   // nil while a tracker is there
+	lost chan<- struct{}
+}
+
+func (a *absence) begin() {
+	if a.ttl == 0 || a.over != nil {
+		return
+	}
+	a.over = time.AfterFunc(a.ttl, func() {
+		select {
+		case a.lost <- struct{}{}:
+		default: // said already
+		}
+	})
+}
+
+func (a *absence) end() {
+	if a.over != nil {
+		a.over.Stop()
+		a.over = nil
+	}
 }
 
 // ttl is how long the tracker that has told of this event keeps a peer. A stream does not say.
