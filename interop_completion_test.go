@@ -194,6 +194,9 @@ var (
 		". "+bashPackage, "source <(ntrack completion bash)")
 	zshCompletion = completion("zsh -f -i", "PS1='> '", "unsetopt beep", "autoload -U compinit && compinit -u -d $HOME/dump",
 		"source <(ntrack completion zsh)")
+	// As a file of fpath, where distributions put it.
+	zshCompletionFile = completion("zsh -f -i", "PS1='> '", "unsetopt beep", "ntrack completion zsh > $HOME/_ntrack",
+		"fpath=($HOME $fpath)", "autoload -U compinit && compinit -u -d $HOME/dump")
 	fishCompletion = completion("fish --no-config -i", "function fish_prompt; echo '> '; end", "set -g fish_autosuggestion_enabled 0",
 		"function fish_greeting; end", "ntrack completion fish | source")
 )

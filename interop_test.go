@@ -54,6 +54,7 @@ func TestInterop(t *testing.T) {
 		{"completion in bash", []string{"tmux", "bash"}, bashCompletion},
 		{"completion in bash with its package", []string{"tmux", "bash", bashPackage}, bashCompletionPackage},
 		{"completion in zsh", []string{"tmux", "zsh"}, zshCompletion},
+		{"completion in zsh from its directory", []string{"tmux", "zsh"}, zshCompletionFile},
 		{"completion in fish", []string{"tmux", "fish"}, fishCompletion},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -87,7 +87,7 @@ func (p *presence) missing(t announce.Tracker) {
 	}
 	p.s.note("%s; trying again until it is back", brief(err))
 	if !p.guessed {
-		p.s.lines(p.client.line.guess())
+		p.s.lines(p.client.line.guessAt(err))
 	}
 	p.guessed = true
 }

@@ -212,11 +212,8 @@ func explain(err error, l *line) string {
 	text, hint := brief(err), ""
 	u, unreachable := errors.AsType[*announce.UnreachableError](err)
 	f, refused := errors.AsType[*announce.Failure](err)
-	guess := ""
-	if unreachable || is[*announce.ReplyError](err) || refused && f.Status == 404 {
-		guess = l.guess()
-	}
-	if guess != "" && guess != l.guessAlone() { // which is the more likely cause
+	guess := l.guessAt(err)
+	if guess != "" && isNoHost(err) { // and nothing else to say
 		return text + "\n" + guess
 	}
 	switch {

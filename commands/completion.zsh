@@ -22,4 +22,8 @@ _ntrack() {
 		;;
 	esac
 }
-(( $+functions[compdef] )) && compdef _ntrack ntrack
+if [[ ${funcstack[1]} == _ntrack ]]; then # this is a file of fpath, read at the first Tab
+	_ntrack
+elif (( $+functions[compdef] )); then
+	compdef _ntrack ntrack
+fi

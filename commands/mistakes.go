@@ -1,6 +1,7 @@
 package commands
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"net/url"
@@ -138,9 +139,22 @@ func isLocal(host string) bool {
 	return err == nil || strings.EqualFold(host, "localhost")
 }
 
-// guess says, once the tracker could not be reached, what was meant if that was no tracker: two
-// lines, or none.
-func (l *line) guess() string {
+// guessAt is the guess that an error gives reason for.
+func (l *line) guessAt(err error) string {
+	f, refused := errors.AsType[*announce.Failure](err)
+	switch {
+	case isNoHost(err), isTimeout(err):
+		return l.guess(false)
+	case is[*announce.UnreachableError](err), is[*announce.ReplyError](err), refused && f.Status == 404:
+		return l.guess(true)
+	}
+	return ""
+}
+
+// guess says what was meant if what should be the tracker is none: two lines, or none. Of a name
+// that has an address that is less probable, and two words that could be a KEY with a space more
+// often are a tracker and a KEY.
+func (l *line) guess(hasAddress bool) string {
 	if l == nil || l.meant || !l.takesKey() {
 		return ""
 	}
@@ -159,6 +173,9 @@ func (l *line) guess() string {
 		}
 	case len(args) == 2 && looksLike(args[0]) == nil:
 		show = l.regroup(args)
+		if hasAddress && show == l.showOneKey(args) {
+			return ""
+		}
 	}
 	if show == "" {
 		return ""
@@ -215,8 +232,11 @@ func (l *line) regroup(args []string) string {
 	case slices.ContainsFunc(args, func(a string) bool { return strings.Contains(a, ".") || looksLike(a) != nil }):
 		return ""
 	}
-	return l.show([]string{strings.Join(args, " ")}, "")
+	return l.showOneKey(args)
 }
+
+// showOneKey shows the arguments as a KEY with spaces.
+func (l *line) showOneKey(args []string) string { return l.show([]string{strings.Join(args, " ")}, "") }
 
 // runs says that a word is probably the command that announce was to run.
 func (l *line) runs(word string) bool {
@@ -297,7 +317,7 @@ var plainWord = regexp.MustCompile(`^[A-Za-z0-9_@%+=:,./-]+$`)
 // quote is a word as a shell takes it, fit to print and without a password that it may have.
 func quote(word string) string {
 	word = announce.Redact(word)
-	if strings.ContainsFunc(word, func(r rune) bool { return !unicode.IsPrint(r) }) {
+	if len(word) > 300 || strings.ContainsFunc(word, func(r rune) bool { return !unicode.IsPrint(r) }) {
 		word = announce.Clean(word)
 	}
 	if plainWord.MatchString(word) {

@@ -46,8 +46,15 @@ func TestGuess(t *testing.T) {
 		{"list -t lobby tracker.example", "", ""},
 		{"serve", "", ""},
 	} {
-		if got := parsed(t, tt.line).guess(); got != tt.why+tt.meant {
-			t.Errorf("ntrack %s: guess\n%s\nwant\n%s", tt.line, got, tt.why+tt.meant)
+		want := tt.why + tt.meant
+		if got := parsed(t, tt.line).guess(false); got != want {
+			t.Errorf("ntrack %s: guess\n%s\nwant\n%s", tt.line, got, want)
+		}
+		if _, rest, quoted := strings.Cut(tt.meant, "'"); quoted && strings.Contains(rest, " ") {
+			want = "" // the tracker has an address
+		}
+		if got := parsed(t, tt.line).guess(true); got != want {
+			t.Errorf("ntrack %s: guess where the tracker has an address\n%s\nwant\n%s", tt.line, got, want)
 		}
 	}
 	for line, meant := range map[string]string{
