@@ -147,16 +147,16 @@ func effects() map[string]effect {
 			nil,
 		},
 		"announce --stay": {
-			"announce lobby --port 4000 --stay", `^left$`,
-			"announce lobby --port 4000", `^listed$`,
+			"announce lobby --port 4000 --stay", `^exit code 130, left$`,
+			"announce lobby --port 4000", `, listed$`,
 			func(x *trial) string {
 				x.waitFor(" you\n")
 				_ = x.cmd.Process.Signal(syscall.SIGINT)
-				x.wait()
+				code := x.wait()
 				if x.listed("$AT", ":4000") {
-					return "listed"
+					return fmt.Sprintf("exit code %d, listed", code)
 				}
-				return "left"
+				return fmt.Sprintf("exit code %d, left", code)
 			},
 		},
 		"announce --leave": {
