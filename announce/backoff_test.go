@@ -43,6 +43,35 @@ func TestBackoff(t *testing.T) {
 	}
 }
 
+// Who comes back to a tracker that has ended its streams spreads the more the larger the track is.
+func TestAfterStream(t *testing.T) {
+	const draws = 500
+	for _, c := range []struct {
+		retry       time.Duration
+		clean       bool
+		peers       int
+		least, most time.Duration
+	}{
+		{-1, false, 0, time.Second / 2, time.Second},
+		{-1, false, 100_000, time.Second / 2, time.Second},
+		{20 * time.Second, false, 100_000, 10 * time.Second, 20 * time.Second},
+		{0, false, 0, 0, 0},
+		{0, true, 9_999, 0, 20 * time.Second},
+		{-1, true, 9_999, time.Second / 2, 20 * time.Second},
+		{0, true, 1_000_000, 0, time.Minute},
+		{maxRetry, true, 9_999, maxRetry / 2, maxRetry},
+	} {
+		first, last := time.Hour, -time.Hour
+		for range draws {
+			d := afterStream(c.retry, c.clean, c.peers)
+			first, last = min(first, d), max(last, d)
+		}
+		if first < c.least || last > c.most || last-first < (c.most-c.least)*9/10 {
+			t.Errorf("retry %v, clean %v, %d peers: %v to %v, want %v to %v", c.retry, c.clean, c.peers, first, last, c.least, c.most)
+		}
+	}
+}
+
 // A date is not come before, though the clock is between two seconds.
 func TestRetryAfterRounds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

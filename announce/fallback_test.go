@@ -134,22 +134,28 @@ func TestLeaveBoth(t *testing.T) {
 
 // An announce that is under way when its member leaves does not come after the leave.
 func TestLeaveInTheMiddle(t *testing.T) {
-	for name, h := range map[string]http.Handler{
-		"a stream":    tracker.Handler(&tracker.Tracker{Interval: time.Minute}),
-		"an announce": polled(&tracker.Tracker{Interval: time.Minute}),
+	h, polled := tracker.Handler(&tracker.Tracker{Interval: time.Minute}), polled(&tracker.Tracker{Interval: time.Minute})
+	for name, c := range map[string]struct {
+		h  http.Handler
+		at announce.Tracker
+	}{
+		"a stream":            {h, announce.Tracker{}},
+		"an announce":         {polled, announce.Tracker{}},
+		"one by BitTorrent's": {h, named(t, "http://localhost/announce")},
 	} {
 		for _, slow := range []time.Duration{500 * time.Millisecond, 3 * time.Second} {
 			t.Run(fmt.Sprintf("%s, %v", name, slow), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					p, k := new(pipes), key(t, "k")
+					p := new(pipes)
 					p.start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-						if r.Method != "DELETE" || slow > time.Second {
+						if r.Method != "DELETE" && r.FormValue("event") != "stopped" || slow > time.Second {
 							time.Sleep(slow) // and then does what it was asked, whoever has gone meanwhile
 						}
-						h.ServeHTTP(w, r)
+						c.h.ServeHTTP(w, r)
 					}))
 					defer p.stop()
-					leave := join(t, p.client("192.0.2.1"), one, k, 4000)
+					k := key(t, "urn:btih:c12fe1c06bba254a9dc9f519b335aa7c1367a88a")
+					leave := join(t, p.client("192.0.2.1"), []announce.Tracker{c.at}, k, 4000)
 					time.Sleep(100 * time.Millisecond)
 					if err := leave(); err != nil {
 						t.Error(err)

@@ -144,7 +144,7 @@ func (c *Client) everyone(ctx context.Context, t Tracker, key Key) (peers []neti
 func (s *session) stream(ctx context.Context) (streamed bool, pause time.Duration, err error) {
 	r := s.request
 	if !s.member {
-		r.Verb, r.Port = Look, 0
+		r.Verb = Look
 	}
 	free, end := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer end(context.Canceled)
@@ -184,7 +184,6 @@ func (s *session) stream(ctx context.Context) (streamed bool, pause time.Duratio
 	case err != nil || !o.streams():
 		return false, 0, err
 	}
-	s.lasting = false
 	events := newEventReader(o)
 	var you netip.AddrPort
 	peers := 0
@@ -231,16 +230,21 @@ func (s *session) stream(ctx context.Context) (streamed bool, pause time.Duratio
 		return false, 0, &UnreachableError{s.tracker, fmt.Errorf("the event stream broke off: %w", err)}
 	}
 	s.route.lost()
-	pause = time.Second
-	if events.retry >= 0 {
-		pause = events.retry
+	return true, afterStream(events.retry, err == io.EOF, peers), nil
+}
+
+// afterStream is how long to wait after a stream has ended: as long as the tracker said last, where
+// it did (retry is not below 0). A clean end is that of the tracker, and of all of its streams.
+func afterStream(retry time.Duration, clean bool, peers int) time.Duration {
+	if retry < 0 {
+		retry = time.Second
 	}
-	pause = jitter(pause, 0.5)
-	if err == io.EOF {
+	pause := jitter(retry, 0.5)
+	if clean {
 		spread := comeBack * time.Duration(peers+1) / 1000
 		pause = max(pause, rand.N(min(spread, maxRetry)))
 	}
-	return true, pause, nil
+	return pause
 }
 
 // take takes in a reply that is no stream.

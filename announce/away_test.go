@@ -1,0 +1,266 @@
+package announce_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"ntrack/announce"
+	"ntrack/tracker"
+)
+
+// A tracker that is away is asked less and less often: in the end at the interval, or as often as a
+// watch would look, but no more than every ten seconds.
+func TestAwayBackoff(t *testing.T) {
+	for _, c := range []struct {
+		every       time.Duration
+		least, most int // in ten minutes
+	}{
+		{0, 12, 30},
+		{time.Second, 60, 130},
+		{30 * time.Second, 20, 50},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			p := new(pipes)
+			p.start(polled(&tracker.Tracker{Interval: time.Minute}))
+			w := watch(t, p.client("192.0.2.9"), one, announce.Request{Key: key(t, "k")}, c.every)
+			w.expect(t, "peers []")
+			time.Sleep(90 * time.Second)
+			p.stop()
+			dials := p.dials()
+			time.Sleep(10 * time.Minute)
+			if n := p.dials() - dials; n < c.least || n > c.most {
+				t.Errorf("every %v: %d attempts in ten minutes, want %d to %d", c.every, n, c.least, c.most)
+			}
+		})
+	}
+}
+
+// closing says after each reply that the connection is closed.
+func closing(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Connection", "close")
+		h.ServeHTTP(w, r)
+	})
+}
+
+// hold lists a peer by an announce, until that lapses.
+func hold(t *testing.T, p *pipes, addr string) announce.Request {
+	t.Helper()
+	c, r := p.client(addr), announce.Request{Key: key(t, "k"), Port: 4000}
+	defer c.Close()
+	if _, err := c.Announce(t.Context(), announce.Tracker{}, r); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// A tracker that has failed may have been started anew, also where no connection would show it.
+func TestAwayWithoutConnections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := new(pipes)
+		p.start(closing(polled(&tracker.Tracker{Interval: time.Minute})))
+		hold(t, p, "192.0.2.1")
+		w := watch(t, p.client("192.0.2.9"), one, announce.Request{Key: key(t, "k")}, 10*time.Second)
+		w.expect(t, "peers [192.0.2.1:4000]")
+		time.Sleep(25 * time.Second)
+		p.stop()
+		time.Sleep(10 * time.Second)
+		p.start(closing(polled(&tracker.Tracker{Interval: time.Minute})))
+		defer p.stop()
+		time.Sleep(2 * time.Minute)
+		w.expect(t, "error, peers [192.0.2.1:4000]")
+		time.Sleep(time.Minute)
+		w.expect(t, "leave 192.0.2.1:4000")
+	})
+}
+
+// A tracker that closes its connections without a word has not been started anew each time.
+func TestClosedConnections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := new(pipes)
+		p.start(polled(&tracker.Tracker{Interval: time.Minute}))
+		defer p.stop()
+		w := watch(t, p.client("192.0.2.9"), one, announce.Request{Key: key(t, "k")}, 10*time.Second)
+		w.expect(t, "peers []")
+		time.Sleep(3 * time.Second)
+		pass := func(d time.Duration) {
+			for range d / (10 * time.Second) {
+				p.cut("192.0.2.9")
+				time.Sleep(10 * time.Second)
+			}
+		}
+		pass(5 * time.Minute)
+		r := hold(t, p, "192.0.2.1")
+		pass(10 * time.Second)
+		w.expect(t, "join 192.0.2.1:4000")
+		leaver := p.client("192.0.2.1")
+		defer leaver.Close()
+		if err := leaver.Leave(t.Context(), announce.Tracker{}, r); err != nil {
+			t.Fatal(err)
+		}
+		pass(10 * time.Second)
+		w.expect(t, "leave 192.0.2.1:4000")
+	})
+}
+
+// The first leave after a first look is told as any other, where the tracker says that it closes
+// its connection.
+func TestClosedFirstConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := new(pipes)
+		p.start(closing(polled(&tracker.Tracker{Interval: time.Minute})))
+		defer p.stop()
+		r := hold(t, p, "192.0.2.1")
+		w := watch(t, p.client("192.0.2.9"), one, announce.Request{Key: key(t, "k")}, 10*time.Second)
+		w.expect(t, "peers [192.0.2.1:4000]")
+		leaver := p.client("192.0.2.1")
+		defer leaver.Close()
+		if err := leaver.Leave(t.Context(), announce.Tracker{}, r); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(15 * time.Second)
+		w.expect(t, "leave 192.0.2.1:4000")
+	})
+}
+
+// A stream that breaks is asked for again as soon as the tracker has said, by each at a moment of
+// its own.
+func TestStreamRetry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const watches = 10
+		p, a := new(pipes), &asked{began: time.Now()}
+		list := new(strings.Builder)
+		for port := range 25_000 {
+			fmt.Fprintf(list, "data: 192.0.2.1:%d\n", 2000+port)
+		}
+		p.start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			a.note(r)
+			w.Header().Set("Content-Type", "text/event-stream")
+			_, _ = fmt.Fprintf(w, "retry: 20000\nevent: peers\nid: e-1\n%s\n", list)
+			for range 4 {
+				_ = http.NewResponseController(w).Flush()
+				select {
+				case <-time.After(10 * time.Second):
+					_, _ = io.WriteString(w, ":\n")
+				case <-r.Context().Done():
+					return
+				}
+			}
+			panic(http.ErrAbortHandler)
+		}))
+		defer p.stop()
+		for range watches {
+			watch(t, p.client("192.0.2.9"), one, announce.Request{Key: key(t, "k")}, 0)
+		}
+		time.Sleep(61 * time.Second)
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if len(a.at) != 2*watches || a.at[watches] < 50*time.Second || a.at[2*watches-1] > time.Minute {
+			t.Errorf("asked at %v", a.at)
+		}
+	})
+}
+
+// What calls itself an event stream is none where its status is another: it is a refusal.
+func TestRefusalAsStream(t *testing.T) {
+	for _, status := range []int{201, 404} {
+		synctest.Test(t, func(t *testing.T) {
+			p := new(pipes)
+			p.start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Content-Type", "text/event-stream")
+				w.WriteHeader(status)
+				_, _ = io.WriteString(w, "event: peers\ndata: 192.0.2.7:7\n\n")
+			}))
+			defer p.stop()
+			w := watch(t, p.client("192.0.2.9"), one, announce.Request{Key: key(t, "k")}, 0)
+			time.Sleep(time.Second)
+			w.expect(t, "error")
+		})
+	}
+}
+
+// A member that gives no port takes one for a classic tracker, and keeps to it.
+func TestJoinClassicWithoutPort(t *testing.T) {
+	_, classic := local(t, &tracker.Tracker{Interval: time.Second})
+	k := key(t, "k")
+	var c announce.Client
+	defer c.Close()
+	for ev, err := range joined(t, &c, classic, k) {
+		if err != nil || len(ev.You) != 1 || ev.You[0].Port() < 2 {
+			t.Fatalf("%+v, %v", ev, err)
+		}
+		look, err := c.List(t.Context(), classic, k, 0)
+		if err != nil || endpoints(look) != ev.You[0].String() {
+			t.Errorf("the tracker lists %v, %v; want %v", look, err, ev.You)
+		}
+		break
+	}
+	if look, err := c.List(t.Context(), classic, k, 0); err != nil || len(look.Peers) != 0 {
+		t.Errorf("after leaving: %+v, %v", look, err)
+	}
+}
+
+// joined is a Join as a loop: it has left when that is left.
+func joined(t *testing.T, c *announce.Client, at announce.Tracker, k announce.Key) func(yield func(announce.Event, error) bool) {
+	return func(yield func(announce.Event, error) bool) {
+		type news struct {
+			ev  announce.Event
+			err error
+		}
+		told := make(chan news, 100)
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		left := make(chan error, 1)
+		go func() {
+			left <- c.Join(ctx, []announce.Tracker{at}, announce.Request{Key: k}, func(ev announce.Event, err error) { told <- news{ev, err} })
+		}()
+		for going := true; going; {
+			select {
+			case n := <-told:
+				going = yield(n.ev, n.err)
+			case <-ctx.Done():
+				t.Error("nothing is told")
+				going = false
+			}
+		}
+		cancel()
+		if err := <-left; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// A member by a stream that comes from a given port makes way at once for the next from there.
+func TestStayFromPort(t *testing.T) {
+	native, _ := local(t, new(tracker.Tracker))
+	l, err := net.Listen("tcp", "127.0.0.1:0") // a port that is free just now
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := l.Addr().(*net.TCPAddr).AddrPort().Port()
+	l.Close()
+	k := key(t, "k")
+	for i := range 3 {
+		c := announce.Client{From: netip.AddrPortFrom(netip.Addr{}, port)}
+		for ev, err := range joined(t, &c, native, k) {
+			if err != nil || len(ev.You) != 1 || ev.You[0].Port() != port {
+				t.Fatalf("member %d: %+v, %v", i, ev, err)
+			}
+			break
+		}
+		c.Close()
+	}
+	var c announce.Client
+	defer c.Close()
+	if look, err := c.List(t.Context(), native, k, 0); err != nil || len(look.Peers) != 0 {
+		t.Errorf("after leaving: %+v, %v", look, err)
+	}
+}
