@@ -17,7 +17,7 @@ func (c *conn) drainChunks(h *head, n int) (used int, left int64, err error) {
 	}
 	c.deadline(true)
 	here := bytes.NewReader(c.in[n:])
-	from := &failing{Reader: io.MultiReader(here, c.nc)}
+	from := &failing{Reader: io.MultiReader(here, c)}
 	r := bufio.NewReader(from)
 	switch read, err := io.CopyN(io.Discard, httputil.NewChunkedReader(r), maxBody+1); {
 	case from.err != nil: // the client is gone, or too slow

@@ -46,6 +46,8 @@ const (
 	maxReplies = 64 << 10
 	firstRead  = 2 << 10 // a usual request has a few hundred bytes
 	lingering  = 500 * time.Millisecond
+	// late is by how much a deadline is overdue where this process has been stopped.
+	late = time.Second
 )
 
 // A Server answers connections. Tracker must be set; the other fields have useful zero values. It
@@ -424,12 +426,25 @@ func (c *conn) read() error {
 	if len(c.in) == cap(c.in) {
 		c.in = append(c.in, make([]byte, max(cap(c.in), firstRead))...)[:len(c.in)]
 	}
-	n, err := c.nc.Read(c.in[len(c.in):cap(c.in)])
+	n, err := c.Read(c.in[len(c.in):cap(c.in)])
 	c.in = c.in[:len(c.in)+n]
 	if n > 0 {
 		return nil
 	}
 	return err
+}
+
+// Read reads from the client. If this process was stopped, it reads what has come meanwhile before
+// the deadline counts.
+func (c *conn) Read(b []byte) (int, error) {
+	for {
+		n, err := c.nc.Read(b)
+		if n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(c.until) < late || c.s.ending.Load() {
+			return n, err
+		}
+		c.until = time.Now().Add(late)
+		_ = c.nc.SetReadDeadline(c.until)
+	}
 }
 
 // deadline gives a request that has begun its time, once, or an idle connection its own.
@@ -474,7 +489,7 @@ func (c *conn) drain(h *head, n int) (used int, left int64, err error) {
 		}
 	}
 	c.deadline(true)
-	read, err := io.CopyN(io.Discard, c.nc, min(left, maxBody))
+	read, err := io.CopyN(io.Discard, c, min(left, maxBody))
 	return used, left - read, err
 }
 
@@ -569,7 +584,7 @@ func (c *conn) deliver(b []byte) error {
 		switch {
 		case tls || !errors.Is(err, os.ErrDeadlineExceeded):
 			return err
-		case n > 0:
+		case n > 0, now.Sub(c.takeBy) >= late:
 			since = now
 		case !now.Before(end):
 			return err

@@ -2,6 +2,7 @@ package door
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -108,4 +109,37 @@ func TestCloseWrite(t *testing.T) {
 	if n, err := a.Read(make([]byte, 1)); n != 1 || err != nil {
 		t.Errorf("%d, %v", n, err)
 	}
+}
+
+// Overdue has a loop close a connection that has waited longer than it may, and to which in has come
+// meanwhile. It returns what the client is sent.
+func (s *Server) Overdue(in []byte) ([]byte, error) {
+	s.once.Do(s.init)
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	client := os.NewFile(uintptr(fds[0]), "client")
+	defer client.Close()
+	if _, err := client.Write(in); err != nil {
+		return nil, err
+	}
+	l := &loop{loops: &loops{s: s}, now: time.Now()}
+	l.watched = make([]*watched, fds[1]+1)
+	c := &watched{fd: fds[1], remote: netip.MustParseAddrPort("192.0.2.1:1")}
+	c.owner = c
+	s.census.watch(&l.quiet, false)
+	s.census.watch(&l.idle, true)
+	s.admit(netip.AddrPort{})
+	l.watched[c.fd] = c
+	l.quiet.push(&c.waiter, l.now.Add(-time.Hour))
+	l.cut(&l.quiet, s.Timeout)
+	answered := !l.idle.empty()
+	l.cut(&l.idle, 0)
+	_ = client.SetReadDeadline(time.Now().Add(10 * time.Second))
+	out, err := io.ReadAll(client)
+	if err == nil && answered == (len(in) == 0) {
+		err = fmt.Errorf("it waits for another request: %v", answered)
+	}
+	return out, err
 }

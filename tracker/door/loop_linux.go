@@ -320,10 +320,13 @@ func (l *loop) meet(fd int, remote netip.AddrPort) {
 // has come in the meantime.
 func (c *watched) evict() { _ = unix.Shutdown(c.fd, unix.SHUT_RD) }
 
-// cut closes the connections that have waited as long as they may.
+// cut closes the connections that have waited as long as they may. A request that has come is
+// answered all the same: if this process was stopped, that is what has used up the time.
 func (l *loop) cut(w *waiting, most time.Duration) {
-	for c := w.take(l.now.Add(-most)); c != nil; c = w.take(l.now.Add(-most)) {
-		l.drop(c.owner.(*watched))
+	for next := w.take(l.now.Add(-most)); next != nil; next = w.take(l.now.Add(-most)) {
+		if c := next.owner.(*watched); l.turn(c, false) == kept && c.unlinked() {
+			l.drop(c)
+		}
 	}
 }
 
