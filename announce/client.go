@@ -123,6 +123,15 @@ func (e *ReplyError) Error() string {
 
 func (e *ReplyError) Unwrap() error { return e.Err }
 
+// A SharedError says that another program is listed as the same endpoint under the same key, so
+// that both are one peer. A tracker with event streams reports it to a member that has given a peer
+// id, of another member that has given another one.
+type SharedError struct{ Endpoint netip.AddrPort }
+
+func (e *SharedError) Error() string {
+	return fmt.Sprintf("another process is listed as %s, too, and both count as one peer: each needs a port of its own", e.Endpoint)
+}
+
 func (c *Client) init() {
 	c.transport = &http.Transport{
 		DialContext:            c.dial,

@@ -247,6 +247,7 @@ func TestHostileStreams(t *testing.T) {
 		{"events unknown", begin + "event: ping\ndata: 192.0.2.8:8\n\ndata: 192.0.2.8:8\n\n", "[192.0.2.7:7]"},
 		{"nobody that could be dialled", begin + "event: join\ndata: 0.0.0.0:8\ndata: 224.0.0.1:8\ndata: x\n\n", "[192.0.2.7:7]"},
 		{"yourself among the peers", "event: you\ndata: 192.0.2.1:4000\n\nevent: peers\ndata: 192.0.2.1:4000\ndata: 192.0.2.7:7\n\n", "[192.0.2.7:7]"},
+		{"sharing nothing", begin + "event: shared\ndata: x\n\nevent: unshared\ndata: x\n\nevent: shared\ndata: 192.0.2.1:1\ndata: 192.0.2.1:2\n\n", "[192.0.2.7:7]"},
 		{"an endless line", begin + "data: " + strings.Repeat("x", 1<<20), "error"},
 		{"an endless event", begin + strings.Repeat("data: 192.0.2.8:8\n", 1<<16), "error"},
 		{"peers once more", begin + "event: peers\nid: e-2\ndata: 192.0.2.8:8\n\n", "[192.0.2.8:8]"},

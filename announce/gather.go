@@ -2,6 +2,7 @@ package announce
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -31,6 +32,9 @@ const (
 // stopped meanwhile.
 const late = 500 * time.Millisecond
 
+// sharing is how long two programs may be listed as one endpoint: one may be on its way out.
+const sharing = 2 * time.Second
+
 // Gather joins the track of r.Key with r.Port and waits until at least n peers are there, yourself
 // included. You stay a member until [Gathering.Leave]. With r.Port 0 it only looks.
 //
@@ -43,7 +47,10 @@ const late = 500 * time.Millisecond
 // is listed over one address family even where a tracker has both, over IPv4 if that leads there,
 // and all have to name the same tracker. On a classic tracker that keeps the families apart, one
 // that IPv4 does not lead to cannot meet the others. An endpoint that others have left behind under the key
-// counts as well: take a new key for each gathering.
+// counts as well: take a new key for each gathering. Two processes that give the same port from the
+// same address would be one peer. Where the tracker has event streams, the second one gets a
+// [*SharedError], and the first one is told. The tracker tells them apart by r.ID, which is drawn
+// where it is zero.
 //
 // An error before the first answer is returned. From then on news, which may be nil, is told every
 // event and every error while it waits, one at a time, and it tries again. When ctx ends first,
@@ -77,6 +84,9 @@ func (c *Client) Gather(ctx context.Context, t Tracker, r Request, n int, news f
 	}
 	var member context.Context
 	member, g.leave = context.WithCancel(context.WithoutCancel(ctx))
+	if r.ID == (ID{}) && !t.classic {
+		r.ID = newID()
+	}
 	over := []way{{d.network, r.Port != 0}}
 	for _, network := range c.families(t) {
 		if t.classic && network != d.network { // which may have its own peers
@@ -126,6 +136,7 @@ type meeting struct {
 	// By mu of merged.
 	over  bool
 	err   error
+	clash *time.Timer // ends it where another process has the same endpoint
 	peers []netip.AddrPort
 	rank  int
 
@@ -139,12 +150,26 @@ type meeting struct {
 func (w *meeting) judge() {
 	switch self := w.sites[0].routes[0]; {
 	case w.over || !w.gathered(time.Now()).IsZero():
+	case self.shared && self.late:
+		if w.clash == nil {
+			w.clash = time.AfterFunc(sharing, w.clashed)
+		}
 	case w.member && self.state != up:
 	case w.member && self.you.Port() == 0:
 		w.end(fmt.Errorf("tracker %s does not tell which address it has listed: nobody can have a rank there", self.site.tracker.HostPort()))
 	case w.members() >= w.n:
 		w.look()
 		w.end(nil)
+	}
+}
+
+// clashed ends it if the process that was there first still is.
+func (w *meeting) clashed() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.clash = nil
+	if self := w.sites[0].routes[0]; self.shared && self.late {
+		w.end(&SharedError{self.you}) // nothing, where it is over
 	}
 }
 
@@ -176,17 +201,17 @@ func (w *meeting) end(err error) {
 func (w *meeting) tell(ev Event, err error) bool {
 	w.telling <- struct{}{}
 	defer func() { <-w.telling }()
-	switch {
-	case w.silent:
-	case err != nil && !w.began:
-		w.mu.Lock()
+	w.mu.Lock()
+	_, shared := errors.AsType[*SharedError](err)
+	clash := shared && w.sites[0].routes[0].late // which clashed is for
+	if err != nil && !shared && !w.began {
 		w.end(err)
-		w.mu.Unlock()
-	default:
-		w.began = true
-		if w.news != nil {
-			w.news(ev, err)
-		}
+	}
+	w.began = w.began || err == nil
+	silent := w.silent || w.over && w.err != nil || clash || w.news == nil
+	w.mu.Unlock()
+	if !silent {
+		w.news(ev, err)
 	}
 	return true // a member for as long as the watch runs
 }

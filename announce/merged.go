@@ -63,6 +63,8 @@ type route struct {
 	reply      *Reply         // the last one; nil on a stream
 	epoch      string         // of the run of the tracker that told last, "" where it does not name it
 	reached    bool           // has had a connection
+	shared     bool           // another program is listed as the same endpoint
+	late       bool           // and was before
 	from       netip.AddrPort // where the last connection of a member came from
 	you, local netip.AddrPort // own endpoints: as the tracker sees it, and from until it has told that
 }
@@ -249,6 +251,17 @@ func (r *route) other() bool {
 	return slices.ContainsFunc(r.site.routes, func(o *route) bool { return o != r && o.state == up })
 }
 
+// sharing takes in that another program is listed as e, too, or no longer.
+func (r *route) sharing(e netip.AddrPort, shared bool) {
+	r.site.m.change(func(time.Time) {
+		if shared && !r.shared {
+			r.late = r.state != up
+			r.site.err = &SharedError{e}
+		}
+		r.shared = shared
+	})
+}
+
 // lost takes in that a stream has ended, which is no news by itself.
 func (r *route) lost() {
 	r.site.m.change(func(now time.Time) { r.is(away, now) })
@@ -278,6 +291,7 @@ func (r *route) is(state routeState, now time.Time) {
 		r.state, r.since = state, now
 	}
 	if state == away {
+		r.shared = false
 		return
 	}
 	s, m := r.site, r.site.m

@@ -202,6 +202,8 @@ func (s *session) stream(ctx context.Context) (streamed bool, pause time.Duratio
 				closeWrite := half.CloseWrite
 				halfClose.Store(&closeWrite)
 			}
+		case (ev.name == "shared" || ev.name == "unshared") && len(ev.peers) == 1 && s.member:
+			s.route.sharing(ev.peers[0], ev.name == "shared")
 		case ev.name == "peers":
 			o.live, peers = true, len(ev.peers)
 			o.heard()

@@ -149,6 +149,10 @@ func (o *watchOptions) run(c *cli.Context, s Streams) error {
 		return err
 	}
 	news := func(ev announce.Event, err error) error {
+		if is[*announce.SharedError](err) {
+			s.note("%v", err)
+			return nil
+		}
 		if err != nil {
 			return there.failed(ctx, ev.Tracker, err)
 		}

@@ -69,3 +69,13 @@ func NewStoppable() (m *Memory, stop func(time.Duration)) {
 	m.clock.machine = func() time.Duration { return machine() + time.Duration(stopped.Load()) }
 	return m, func(d time.Duration) { stopped.Add(int64(d)) }
 }
+
+// Sharers is how many streams are remembered with the peer id that they gave.
+func (t *Tracker) Sharers() (n int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, s := range t.sharers {
+		n += 1 + len(s.streams) + len(s.ids)
+	}
+	return n
+}

@@ -27,12 +27,16 @@ type Stream struct {
 	t     *Tracker
 	sub   Subscription
 	beats *time.Timer
+	listing
+	id announce.ID // that it has given; zero where it only looks
 
 	mu      sync.Mutex
 	wake    func() // nil while the door knows that there is something
 	seq     int64
 	peers   int // in the track, as far as the stream has told
 	changes []Change
+	shared  bool // with another program
+	said    bool // that it is
 	beat    bool // due
 	ending  bool // the tracker ends it
 	closed  bool
@@ -40,7 +44,7 @@ type Stream struct {
 
 // stream answers with an event stream.
 func (t *Tracker) stream(ctx context.Context, key []byte, peer announce.Peer, s *scratch, resp *Response, dst []byte) ([]byte, error) {
-	st := &Stream{t: t}
+	st := &Stream{t: t, listing: listing{string(key), peer.Endpoint}, id: peer.ID}
 	peers, sub, err := t.store.Subscribe(ctx, key, peer, st.wakeUp, s.peers[:0])
 	if err != nil {
 		return nil, err
@@ -54,6 +58,9 @@ func (t *Tracker) stream(ctx context.Context, key []byte, peer announce.Peer, s 
 			t.streams = make(map[*Stream]struct{})
 		}
 		t.streams[st] = struct{}{}
+		if st.id != (announce.ID{}) {
+			t.share(st)
+		}
 	}
 	t.mu.Unlock()
 	resp.Stream, resp.Type = st, "text/event-stream"
@@ -65,7 +72,11 @@ func (t *Tracker) stream(ctx context.Context, key []byte, peer announce.Peer, s 
 	if peer.Endpoint.Port() != 0 {
 		dst = peer.Endpoint.AppendTo(dst)
 	}
-	dst = st.event(append(dst, "\n\n"...), "peers")
+	dst = append(dst, "\n\n"...)
+	st.mu.Lock()
+	dst = st.sharing(dst)
+	st.mu.Unlock()
+	dst = st.event(dst, "peers")
 	for i := range peers {
 		dst = appendData(dst, peers[i].Endpoint)
 	}
@@ -96,6 +107,7 @@ func (s *Stream) Next(dst []byte, wake func()) (_ []byte, live bool) {
 	defer s.mu.Unlock()
 	s.wake = nil
 	given := len(dst)
+	dst = s.sharing(dst)
 	changes, live := s.sub.Next(s.changes[:0])
 	for _, c := range changes {
 		name := "leave"
@@ -150,6 +162,7 @@ func (s *Stream) Close() {
 	s.mu.Unlock()
 	s.t.mu.Lock()
 	delete(s.t.streams, s)
+	s.t.unshare(s)
 	s.t.mu.Unlock()
 	s.sub.Close()
 }

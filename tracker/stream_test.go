@@ -191,3 +191,41 @@ func TestStreamWakes(t *testing.T) {
 		wakes(1)
 	})
 }
+
+// Nothing is left of streams that have ended, whoever shared an endpoint with whom.
+func TestSharedStreamsEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := new(tracker.Tracker)
+		var streams []*tracker.Stream
+		for i, id := range []string{"a", "b", "a", "c", ""} {
+			call := tracker.Call{Method: "GET", Accept: []byte("text/event-stream"), Remote: netip.MustParseAddrPort(fmt.Sprint("192.0.2.1:", 1000+i))}
+			call.Target = []byte("/ntrk/k?port=4000")
+			if id != "" {
+				call.Target = append(call.Target, "&peer_id="+strings.Repeat(id, 20)...)
+			}
+			resp, _ := tr.Answer(t.Context(), &call, nil)
+			if resp.Stream == nil {
+				t.Fatalf("no stream, but %+v", resp)
+			}
+			streams = append(streams, resp.Stream)
+		}
+		if n := tr.Sharers(); n != 1+4+3 {
+			t.Errorf("%d with an id are open", n)
+		}
+		closeTwice := func(streams []*tracker.Stream) {
+			for _, s := range streams {
+				s.Close()
+				s.Close()
+			}
+		}
+		closeTwice(streams[:2])
+		if n := tr.Sharers(); n != 1+2+2 {
+			t.Errorf("%d are left of those that have not ended", n)
+		}
+		tr.EndStreams()
+		closeTwice(streams)
+		if n := tr.Sharers(); n != 0 {
+			t.Errorf("%d are left", n)
+		}
+	})
+}

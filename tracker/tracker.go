@@ -71,6 +71,7 @@ type Tracker struct {
 
 	mu      sync.Mutex
 	streams map[*Stream]struct{}
+	sharers map[listing]*sharers
 	ended   bool
 }
 
