@@ -2,7 +2,6 @@ package door_test
 
 import (
 	"bufio"
-	"context"
 	"fmt"
 	"io"
 	"net"
@@ -34,7 +33,7 @@ func newArrivals(s *door.Server) *arrivals {
 func (l *arrivals) from(remote net.Addr) net.Conn {
 	near, far := net.Pipe()
 	l.conns <- from{far, remote}
-	return near
+	return patient(near)
 }
 
 type from struct {
@@ -88,7 +87,7 @@ func TestMaxConnsPerAddr(t *testing.T) {
 				tr := &tracker.Tracker{Proxies: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("::ffff:203.0.113.0/120")}}
 				var log []string
 				s := &door.Server{Tracker: tr, MaxConns: 9, MaxConnsPerAddr: tt.most, Logf: func(f string, args ...any) { log = append(log, fmt.Sprintf(f, args...)) }}
-				defer s.Shutdown(t.Context())
+				defer shutdown(s)
 				l := newArrivals(s)
 				conns := make([]net.Conn, len(tt.addrs))
 				for round := range 2 { // what was closed makes room
@@ -127,7 +126,7 @@ func TestRefusedLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		lines := 0
 		s := &door.Server{Tracker: &tracker.Tracker{}, MaxConnsPerAddr: 1, Timeout: time.Hour, Logf: func(string, ...any) { lines++ }}
-		defer s.Shutdown(context.Background())
+		defer shutdown(s)
 		l := newArrivals(s)
 		at := &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 1}
 		kept := l.from(at)
@@ -160,7 +159,7 @@ func (c halfClosing) CloseWrite() error {
 func TestRefusedLingers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &door.Server{Tracker: &tracker.Tracker{}, MaxConnsPerAddr: 1, Timeout: time.Hour}
-		defer s.Shutdown(context.Background())
+		defer shutdown(s)
 		l := newArrivals(s)
 		at := &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 1}
 		kept := l.from(at)

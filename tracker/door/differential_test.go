@@ -244,7 +244,7 @@ func via(t *testing.T, from net.Addr, chunks [][]byte, serve func(net.Listener))
 		t.Fatalf("%q: the connection hangs", chunks)
 	}
 	l.Close()
-	<-ended
+	await(t, "Serve", ended)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return readReplies(t, bytes.Join(chunks, nil), c.out.Bytes())

@@ -34,7 +34,7 @@ func TestVectors(t *testing.T) {
 func pipe(s *door.Server) net.Conn {
 	near, far := net.Pipe()
 	go s.Serve(&oneListener{conn: fromSomewhere{far}, done: make(chan struct{})})
-	return near
+	return patient(near)
 }
 
 type fromSomewhere struct{ net.Conn }
@@ -61,7 +61,7 @@ func get(t *testing.T, c net.Conn, r *bufio.Reader, target string) {
 func TestDeadlines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &door.Server{Tracker: &tracker.Tracker{}}
-		defer s.Shutdown(context.Background())
+		defer shutdown(s)
 		for name, play := range map[string]func(c net.Conn){
 			"a byte a second": func(c net.Conn) {
 				for range 100 {
@@ -119,7 +119,7 @@ func TestShutdown(t *testing.T) {
 		synctest.Wait()
 		done := make(chan error)
 		began := time.Now()
-		go func() { done <- s.Shutdown(context.Background()) }()
+		go func() { done <- shutdown(s) }()
 		if _, err := idle.Read(make([]byte, 1)); err != io.EOF || time.Since(began) > 0 {
 			t.Errorf("the idle one: %v after %v", err, time.Since(began))
 		}
@@ -127,28 +127,72 @@ func TestShutdown(t *testing.T) {
 		if err != nil || resp.StatusCode != 200 || !resp.Close {
 			t.Errorf("the busy one: %+v, %v", resp, err)
 		}
-		if err := <-done; err != nil || time.Since(began) != time.Second {
+		if err := await(t, "Shutdown", done); err != nil || time.Since(began) != time.Second {
 			t.Errorf("shutdown: %v after %v", err, time.Since(began))
 		}
 	})
 }
 
-// A shutdown that is given no time closes what is open.
+// A shutdown whose time is up closes what is open, whatever it is in the middle of. Nothing else
+// would do so soon.
 func TestShutdownNow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &door.Server{Tracker: &tracker.Tracker{}}
-		c := pipe(s)
-		_, _ = io.WriteString(c, "GET")
-		synctest.Wait()
+		const request = "GET /ntrk/k?port=1 HTTP/1.1\r\nHost: t\r\n\r\n"
+		s := &door.Server{Tracker: &tracker.Tracker{}, Timeout: time.Hour}
+		for _, sent := range []string{
+			"GET",
+			"POST /ntrk/k?port=1 HTTP/1.1\r\nHost: t\r\nContent-Length: 10\r\n\r\nhello",
+			"POST /ntrk/k?port=1 HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello",
+			request, // whose reply is not taken
+		} {
+			c := pipe(s)
+			if _, err := io.WriteString(c, sent); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			defer func() {
+				if b, err := io.ReadAll(c); err != nil || len(b) > 0 {
+					t.Errorf("%q: %q, %v", sent, b, err)
+				}
+			}()
+		}
+		began := time.Now()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if err := s.Shutdown(ctx); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("shutdown: %v", err)
+		if err := s.Shutdown(ctx); !errors.Is(err, context.DeadlineExceeded) || s.Conns() != 4 {
+			t.Errorf("shutdown: %v, with %d connections", err, s.Conns())
 		}
-		if _, err := io.ReadAll(c); err != nil {
-			t.Error(err)
+		synctest.Wait()
+		if d := time.Since(began); d != time.Second || s.Conns() != 0 {
+			t.Errorf("%d connections are left after %v", s.Conns(), d)
 		}
 	})
+}
+
+// The same over sockets, with what a loop has handed over.
+func TestShutdownNowOverTCP(t *testing.T) { bothWays(t, testShutdownNow) }
+
+func testShutdownNow(t *testing.T, serve serveFunc) {
+	s := &door.Server{Tracker: &tracker.Tracker{}, Timeout: time.Hour}
+	c := dial(t, serve(t, s))
+	get(t, c, bufio.NewReader(c), "/ntrk/k?port=1")
+	const head = "POST /ntrk/k?port=1 HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n"
+	if _, err := io.WriteString(c, head); err != nil {
+		t.Fatal(err)
+	}
+	const goOn = "HTTP/1.1 100 Continue\r\n\r\n"
+	if _, err := io.ReadFull(c, make([]byte, len(goOn))); err != nil {
+		t.Fatal(err)
+	}
+	now, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.Shutdown(now); err != context.Canceled {
+		t.Errorf("shutdown: %v", err)
+	}
+	if n, err := c.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("%d, %v", n, err)
+	}
+	eventually(t, "no connections", func() bool { return s.Conns() == 0 })
 }
 
 type slowStore struct {
@@ -231,7 +275,7 @@ func TestTLS(t *testing.T) {
 	}
 	s := &door.Server{Tracker: &tracker.Tracker{}, Logf: t.Errorf}
 	go s.Serve(tls.NewListener(l, &tls.Config{Certificates: std.TLS.Certificates}))
-	defer s.Shutdown(t.Context())
+	defer shutdown(s)
 	resp, err := std.Client().Get("https://" + l.Addr().String() + "/ntrk/k?port=4000&format=json")
 	if err != nil {
 		t.Fatal(err)
@@ -274,7 +318,7 @@ func serveOn(t *testing.T, s *door.Server, l net.Listener) string {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
 		_ = s.Shutdown(ctx)
-		if err := <-ended; err != door.ErrClosed {
+		if err := await(t, "Serve", ended); err != door.ErrClosed {
 			t.Errorf("Serve: %v", err)
 		}
 	})
@@ -288,6 +332,6 @@ func dial(t *testing.T, addr string) net.Conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	_ = c.SetReadDeadline(time.Now().Add(time.Minute)) // nothing here takes as long
+	_ = c.SetDeadline(time.Now().Add(patience))
 	return c
 }

@@ -2,7 +2,6 @@ package door_test
 
 import (
 	"bufio"
-	"context"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -28,7 +27,7 @@ func TestMaxConnsTLS(t *testing.T) {
 	}
 	s := &door.Server{Tracker: &tracker.Tracker{}, MaxConns: 1, Logf: t.Logf}
 	go s.Serve(tls.NewListener(l, &tls.Config{Certificates: std.TLS.Certificates}))
-	defer s.Shutdown(t.Context())
+	defer shutdown(s)
 	secure := std.Client().Transport.(*http.Transport).TLSClientConfig
 	first, err := tls.Dial("tcp", l.Addr().String(), secure)
 	if err != nil {
@@ -83,10 +82,10 @@ func TestShutdownRace(t *testing.T) {
 				}
 			})
 		}
-		if err := s.Shutdown(context.Background()); err != nil {
+		if err := shutdown(s); err != nil {
 			t.Fatal(err)
 		}
-		if err := <-ended; err != door.ErrClosed {
+		if err := await(t, "Serve", ended); err != door.ErrClosed {
 			t.Fatal(err)
 		}
 	}

@@ -5,7 +5,6 @@ package door_test
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -82,10 +81,10 @@ func viaLoop(t *testing.T, parts ...[]byte) ([]reply, net.Addr) {
 	if _, err := io.Copy(&out, c); err != nil && !(len(parts) > 1 && errors.Is(err, syscall.ECONNRESET)) {
 		t.Errorf("%q: %v", parts, err)
 	}
-	if err := s.Shutdown(t.Context()); err != nil {
+	if err := shutdown(s); err != nil {
 		t.Error(err)
 	}
-	if err := <-ended; err != door.ErrClosed {
+	if err := await(t, "Serve", ended); err != door.ErrClosed {
 		t.Errorf("Serve: %v", err)
 	}
 	if n := s.Conns(); n != 0 {
@@ -239,13 +238,13 @@ func TestLoopShutdown(t *testing.T) {
 	eventually(t, "connections: 3", func() bool { return s.Conns() == 3 })
 	eventually(t, "handed over: 1", func() bool { return s.Open() == 1 })
 	done := make(chan error)
-	go func() { done <- s.Shutdown(context.Background()) }()
+	go func() { done <- shutdown(s) }()
 	for name, c := range map[string]net.Conn{"quiet": quiet, "idle": idle} {
 		if n, err := c.Read(make([]byte, 1)); err != io.EOF {
 			t.Errorf("the %s one: %d, %v", name, n, err)
 		}
 	}
-	if err := <-ended; err != door.ErrClosed {
+	if err := await(t, "Serve", ended); err != door.ErrClosed {
 		t.Errorf("Serve: %v", err)
 	}
 	if c, err := net.Dial("tcp", l.Addr().String()); err == nil {
@@ -257,7 +256,7 @@ func TestLoopShutdown(t *testing.T) {
 	if err != nil || resp.StatusCode != 200 || !resp.Close {
 		t.Errorf("the busy one: %+v, %v", resp, err)
 	}
-	if err := <-done; err != nil || s.Conns() != 0 {
+	if err := await(t, "Shutdown", done); err != nil || s.Conns() != 0 {
 		t.Errorf("shutdown: %v, %d connections", err, s.Conns())
 	}
 }
@@ -272,11 +271,11 @@ func TestLoopListenerClosed(t *testing.T) {
 	r := bufio.NewReader(c)
 	get(t, c, r, "/ntrk/k?port=1")
 	l.Close()
-	if err := <-ended; !errors.Is(err, net.ErrClosed) {
+	if err := await(t, "Serve", ended); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("Serve: %v", err)
 	}
 	get(t, c, r, "/ntrk/k?port=1")
-	if err := s.Shutdown(t.Context()); err != nil {
+	if err := shutdown(s); err != nil {
 		t.Error(err)
 	}
 	if _, err := r.ReadByte(); err != io.EOF {

@@ -2,7 +2,6 @@ package door_test
 
 import (
 	"bufio"
-	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -106,7 +105,7 @@ func TestChunkedBody(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := &door.Server{Tracker: &tracker.Tracker{}}
-				defer s.Shutdown(context.Background())
+				defer shutdown(s)
 				c := pipe(s)
 				defer c.Close()
 				sent := make(chan struct{})
@@ -149,7 +148,7 @@ func TestChunkedBody(t *testing.T) {
 func TestEmptyLines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &door.Server{Tracker: &tracker.Tracker{}}
-		defer s.Shutdown(context.Background())
+		defer shutdown(s)
 		c := pipe(s)
 		defer c.Close()
 		r := bufio.NewReader(c)

@@ -107,7 +107,7 @@ func TestStreamShutdown(t *testing.T) {
 		}
 		began := time.Now()
 		done := make(chan error)
-		go func() { done <- s.Shutdown(context.Background()) }()
+		go func() { done <- shutdown(s) }()
 		sum, most := 0, 0
 		for _, r := range streams {
 			rest, err := io.ReadAll(r)
@@ -121,7 +121,7 @@ func TestStreamShutdown(t *testing.T) {
 		if mean := sum / n; mean < 2200 || mean > 3800 || most < 5000 {
 			t.Errorf("told to come back after %d ms on the average, %d at most", mean, most)
 		}
-		if err := <-done; err != nil || time.Since(began) > 0 {
+		if err := await(t, "Shutdown", done); err != nil || time.Since(began) > 0 {
 			t.Errorf("shutdown: %v after %v", err, time.Since(began))
 		}
 	})
@@ -132,7 +132,7 @@ func TestStreamSlow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := &tracker.Tracker{}
 		s := &door.Server{Tracker: tr}
-		defer s.Shutdown(context.Background())
+		defer shutdown(s)
 		slow, good := pipe(s), pipe(s)
 		defer slow.Close()
 		defer good.Close()
@@ -163,7 +163,7 @@ func TestStreamIgnoresInput(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := &tracker.Tracker{}
 		s := &door.Server{Tracker: tr}
-		defer s.Shutdown(context.Background())
+		defer shutdown(s)
 		c := pipe(s)
 		r := openStream(t, c, "/ntrk/k?port=4000")
 		request := "GET /ntrk/k?port=4001 HTTP/1.1\r\nHost: t\r\n\r\n"
@@ -202,7 +202,7 @@ func TestStreamBroken(t *testing.T) {
 		store := &brokenStore{Memory: tracker.NewMemory()}
 		tr := &tracker.Tracker{Store: store}
 		s := &door.Server{Tracker: tr, Logf: func(string, ...any) { logged.Add(1) }}
-		defer s.Shutdown(context.Background())
+		defer shutdown(s)
 		gone := pipe(s)
 		_, _ = io.WriteString(gone, "GET /ntrk/k?port=4000 HTTP/1.0\r\nAccept: text/event-stream\r\n\r\n")
 		gone.Close()
@@ -329,8 +329,8 @@ func TestStreamChurn(t *testing.T) {
 			t.Errorf("%d of %d stay, and %d are seen", n, len(stays), len(view))
 		}
 		watcher.Close()
-		<-watched
-		if err := s.Shutdown(context.Background()); err != nil {
+		await(t, "the watchers", watched)
+		if err := shutdown(s); err != nil {
 			t.Error(err)
 		}
 	})
@@ -405,7 +405,7 @@ func TestStreamTLS(t *testing.T) {
 	expectEvent(t, r, "leave 127.0.0.1:4001;")
 	a.Close()
 	eventually(t, "all have left", func() bool { return list(t, tr, "k") == "" })
-	if err := s.Shutdown(t.Context()); err != nil || <-ended != door.ErrClosed {
+	if err := shutdown(s); err != nil || await(t, "Serve", ended) != door.ErrClosed {
 		t.Error(err)
 	}
 }

@@ -3,7 +3,6 @@ package door_test
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"io"
 	"runtime"
 	"strings"
@@ -81,7 +80,7 @@ func TestTurn(t *testing.T) {
 			go func() { ended <- s.Serve(l) }()
 			c.ended(t)
 			l.Close()
-			<-ended
+			await(t, "Serve", ended)
 			most := 0
 			for _, n := range c.counts {
 				most = max(most, n)
@@ -99,7 +98,7 @@ func TestTurnsAlternate(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	s := &door.Server{Tracker: &tracker.Tracker{}, Logf: t.Errorf}
 	l := newArrivals(s)
-	defer s.Shutdown(context.Background())
+	defer shutdown(s)
 	const request = "GET /ntrk/k?port=0 HTTP/1.1\r\nHost: t\r\n\r\n"
 	many, one := sender(strings.Repeat(request, 5000)), sender(request)
 	began, answered := make(chan struct{}), 0
@@ -111,7 +110,7 @@ func TestTurnsAlternate(t *testing.T) {
 		answered = many.total
 	}
 	l.conns <- many
-	<-began
+	await(t, "the first reply", began)
 	l.conns <- one
 	one.ended(t)
 	many.ended(t)
@@ -136,7 +135,7 @@ func TestReplyNotTaken(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := &door.Server{Tracker: &tracker.Tracker{}}
-				defer s.Shutdown(context.Background())
+				defer shutdown(s)
 				c := pipe(s)
 				defer c.Close()
 				r := bufio.NewReader(c)

@@ -51,7 +51,7 @@ func TestStreamUserTimeout(t *testing.T) {
 	if err != nil || ms != 45_000 {
 		t.Errorf("TCP_USER_TIMEOUT is %d ms, %v", ms, err)
 	}
-	if err := s.Shutdown(t.Context()); err != nil || <-ended != door.ErrClosed {
+	if err := shutdown(s); err != nil || await(t, "Serve", ended) != door.ErrClosed {
 		t.Error(err)
 	}
 }

@@ -2,7 +2,6 @@ package door_test
 
 import (
 	"bufio"
-	"context"
 	"fmt"
 	"io"
 	"net"
@@ -152,7 +151,7 @@ func testSilentMakeRoom(t *testing.T, serve serveFunc) {
 func TestSilentSecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &door.Server{Tracker: &tracker.Tracker{}, MaxConns: 8}
-		defer s.Shutdown(context.Background())
+		defer shutdown(s)
 		l := newArrivals(s)
 		arrive := func() visitor {
 			c := l.from(&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1})

@@ -1,0 +1,36 @@
+package door_test
+
+import (
+	"context"
+	"net"
+	"testing"
+	"time"
+
+	"ntrack/tracker/door"
+)
+
+// A test fails where the door hangs: what it waits for has a time that nothing takes here.
+const patience = 30 * time.Second
+
+// patient gives a connection in virtual time, which is cheap, two hours.
+func patient(c net.Conn) net.Conn {
+	_ = c.SetDeadline(time.Now().Add(2 * time.Hour))
+	return c
+}
+
+// await receives what is sent, or no more.
+func await[T any](t *testing.T, what string, c <-chan T) (got T) {
+	t.Helper()
+	select {
+	case got = <-c:
+	case <-time.After(patience):
+		t.Errorf("%s: not within %v", what, patience)
+	}
+	return got
+}
+
+func shutdown(s *door.Server) error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	return s.Shutdown(ctx)
+}
