@@ -150,7 +150,7 @@ func (l *line) fittingOptions(current string) []string {
 // once, or not at all. Whoever announces can choose a key: only those that a terminal can show are
 // offered, and the scripts quote them.
 func (l *line) keys(ctx context.Context, app *cli.App, begun string) []string {
-	const patience, most = time.Second, 1000
+	const patience, most = 2 * time.Second, 1000
 	switch n := len(l.arguments); {
 	case !l.takesKey() || l.given("key-file") || n > 1:
 		return nil
