@@ -554,7 +554,7 @@ func (c *conn) flush() error {
 	}
 	c.o = nil
 	err := c.deliver(o.out)
-	if cap(o.out) <= 2*maxReplies {
+	if o.small() {
 		o.call = tracker.Call{}
 		c.s.outputs.Put(o)
 	}

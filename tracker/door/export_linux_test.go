@@ -112,17 +112,17 @@ func TestCloseWrite(t *testing.T) {
 }
 
 // Overdue has a loop close a connection that has waited longer than it may, and to which in has come
-// meanwhile. It returns what the client is sent.
-func (s *Server) Overdue(in []byte) ([]byte, error) {
+// meanwhile. It returns what the client is sent, and the size of the buffers that the loop keeps.
+func (s *Server) Overdue(in []byte) (out []byte, kept int, err error) {
 	s.once.Do(s.init)
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	client := os.NewFile(uintptr(fds[0]), "client")
 	defer client.Close()
 	if _, err := client.Write(in); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	l := &loop{loops: &loops{s: s}, now: time.Now()}
 	l.watched = make([]*watched, fds[1]+1)
@@ -137,9 +137,9 @@ func (s *Server) Overdue(in []byte) ([]byte, error) {
 	answered := !l.idle.empty()
 	l.cut(&l.idle, 0)
 	_ = client.SetReadDeadline(time.Now().Add(10 * time.Second))
-	out, err := io.ReadAll(client)
+	out, err = io.ReadAll(client)
 	if err == nil && answered == (len(in) == 0) {
 		err = fmt.Errorf("it waits for another request: %v", answered)
 	}
-	return out, err
+	return out, max(cap(l.o.out), cap(l.o.body)), err
 }

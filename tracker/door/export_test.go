@@ -29,3 +29,12 @@ func (s *Server) Silent() (n int) {
 	}
 	return n
 }
+
+// Kept is the size of the largest buffer that is kept for those who come next.
+func (s *Server) Kept() (n int) {
+	for range 64 {
+		o := s.outputs.Get().(*output)
+		n = max(n, cap(o.out), cap(o.body))
+	}
+	return n
+}

@@ -351,6 +351,11 @@ func (l *loop) turn(c *watched, last bool) fate {
 	if errno == unix.EAGAIN || errno == unix.EINTR {
 		return kept
 	}
+	defer func() {
+		if !l.o.small() {
+			l.o = output{}
+		}
+	}()
 	c.unlink() // from here on it is not evicted
 	if errno != 0 || n == 0 {
 		if c.evicted && !c.in.answered {

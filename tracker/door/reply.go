@@ -17,6 +17,9 @@ type output struct {
 	call      tracker.Call
 }
 
+// small says whether o may be kept for whoever is next: few replies need more.
+func (o *output) small() bool { return max(cap(o.out), cap(o.body)) <= 2*maxReplies }
+
 // ask makes a call of a request.
 func (o *output) ask(h *head, remote netip.AddrPort) {
 	o.call = tracker.Call{

@@ -63,7 +63,7 @@ func (c *conn) write() {
 			break
 		}
 	}
-	if cap(o.out) <= 2*maxReplies {
+	if o.small() {
 		c.s.outputs.Put(o)
 	}
 }

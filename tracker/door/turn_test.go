@@ -3,6 +3,7 @@ package door_test
 import (
 	"bufio"
 	"bytes"
+	"fmt"
 	"io"
 	"runtime"
 	"strings"
@@ -168,5 +169,23 @@ func TestReplyNotTaken(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// A large reply, also one that is not sent, leaves no large buffer behind.
+func TestLargeRepliesAreForgotten(t *testing.T) {
+	tr := &tracker.Tracker{Index: true}
+	for i := range 5000 {
+		join(t, tr, fmt.Sprintf("%0100d", i), 1)
+	}
+	for _, method := range []string{"GET", "HEAD"} {
+		s := &door.Server{Tracker: tr}
+		c := sender(method + " /ntrk/?format=text HTTP/1.1\r\nHost: t\r\n\r\nGET /ntrk/k?port=0 HTTP/1.0\r\n\r\n")
+		go s.Serve(&oneListener{conn: c, done: make(chan struct{})})
+		c.ended(t)
+		_ = s.Shutdown(t.Context())
+		if n := s.Kept(); n > 128<<10 {
+			t.Errorf("%s: %d bytes are kept", method, n)
+		}
 	}
 }
