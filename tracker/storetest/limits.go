@@ -29,6 +29,7 @@ func RunLimits(t *testing.T, make func(*testing.T, tracker.Limits) tracker.Store
 		{"peers", tracker.Limits{MaxPeers: 2}, []string{"a 192.0.2.1:1", "b [2001:db8::1]:1"}, "a 192.0.2.2:1", "too many peers: at most 2", "b [2001:db8::1]:1", ""},
 		{"peers per key", tracker.Limits{MaxPeersPerKey: 2}, []string{"a 192.0.2.1:1", "a [2001:db8::1]:1"}, "a 192.0.2.2:1", "too many peers of this key: at most 2", "a 192.0.2.1:1", "b 192.0.2.2:1"},
 		{"per IPv4 address", tracker.Limits{MaxPerAddr: 2}, []string{"a 192.0.2.1:1", "b 192.0.2.1:1"}, "a 192.0.2.1:2", "too many registrations of this address: at most 2", "b 192.0.2.1:1", "a 192.0.2.2:1"},
+		{"per address of either family", tracker.Limits{MaxPerAddr: 1}, []string{"a 192.0.2.1:1", "a [0:0:c000:201::1]:1"}, "a 192.0.2.1:2", "too many registrations of this address: at most 1", "a 192.0.2.1:1", "a 192.0.2.2:1"},
 		{"per IPv6 network", tracker.Limits{MaxPerAddr: 2}, []string{"a [2001:db8::1]:1", "b [2001:db8::2]:1"}, "a [2001:db8::3]:2", "too many registrations of this address: at most 2", "b [2001:db8::2]:1", "a [2001:db8:0:1::1]:1"},
 	} {
 		t.Run(strings.ReplaceAll(c.name, " ", "-"), func(t *testing.T) {
