@@ -20,7 +20,8 @@ type line struct {
 	command   []string // for announce to run: what follows a `--` after the KEY; nil without
 	meant     bool     // a `--` before the arguments says that each is meant as it stands
 	// Options stand between that many arguments and those that follow: 0 where there are none.
-	gap int
+	gap      int
+	switched bool // the last of those is a switch
 	// wants is the option whose value would come next, where it is missing.
 	wants cli.Flag
 }
@@ -107,6 +108,7 @@ func parse(app *cli.App, cmd *cli.Command, args []string) (*line, error) {
 			}
 			if option && len(l.arguments) > 0 && l.gap == 0 {
 				l.gap = len(l.arguments)
+				l.switched = len(l.options) > 0 && !l.options[len(l.options)-1].takesValue()
 			}
 			l.arguments, option = append(l.arguments, a), false
 		}

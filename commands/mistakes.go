@@ -77,8 +77,8 @@ var (
 
 // looksLike is nil for what looks like nothing but a KEY.
 func looksLike(arg string) *likeness {
-	if parsePort(arg) > 0 {
-		return &likeness{port: arg}
+	if port := strings.TrimPrefix(arg, ":"); parsePort(port) > 0 {
+		return &likeness{port: port}
 	}
 	if a, err := netip.ParseAddr(arg); err == nil && (a.Is6() || a.Is4()) {
 		return &likeness{tracker: arg}
@@ -134,9 +134,11 @@ func looksLike(arg string) *likeness {
 	return like
 }
 
+// isLocal says that a host is an address, or a name of this machine.
 func isLocal(host string) bool {
 	_, err := netip.ParseAddr(strings.Trim(host, "[]"))
-	return err == nil || strings.EqualFold(host, "localhost")
+	t, bad := announce.ParseTracker(host)
+	return err == nil || bad == nil && t.Loopback()
 }
 
 // guessAt is the guess that an error gives reason for.
@@ -219,7 +221,7 @@ func (l *line) regroup(args []string) string {
 		return l.show([]string{args[1], args[0]}, "")
 	case n == room+1 && isPort && !l.hasPort(), n == 2 && isPort && !l.hasPort() && first == nil:
 		return l.show(args[:n-1], last.port)
-	case n == 2 && (args[1] == "true" || args[1] == "false") && l.gap == 1: // --stay true
+	case n == 2 && (args[1] == "true" || args[1] == "false") && l.switched: // --stay true
 		return l.show(args[:1], "")
 	case l.gap > 0 && l.gap <= room && l.runs(args[l.gap]):
 		return l.showCommand(args[:l.gap], args[l.gap:])

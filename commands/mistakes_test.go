@@ -27,6 +27,7 @@ func TestGuess(t *testing.T) {
 		{"watch lobby --port 4000 sh", two, "watch 'lobby sh' --port 4000"},
 		{"announce lobby --port 4000 sh -- true", two, "announce 'lobby sh' --port 4000 -- true"},
 		{"announce lobby --stay true", two, "announce lobby --stay"},
+		{"announce lobby --stay --port 4000 true", two, "announce lobby --stay --port 4000 -- true"},
 		{"announce lobby --key-file F --port 1", inFile, "announce --key-file F --port 1"},
 		{"watch --key-file F lobby", inFile, "watch --key-file F"},
 		{"announce --key-file F --port 1 sh", inFile, "announce --key-file F --port 1 -- sh"},
