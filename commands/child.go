@@ -168,6 +168,7 @@ func (o *announceOptions) beMember(ctx context.Context, s Streams, there *presen
 	if !o.ready.wait(ctx, s.note) {
 		return nil
 	}
+	defer o.stayTogether(ctx, s, o.request)()
 	absence := absence{lost: lost}
 	return o.Join(ctx, o.trackers, o.request, func(ev announce.Event, err error) {
 		switch {
