@@ -83,7 +83,7 @@ func TestMaxConnsPerAddr(t *testing.T) {
 		{"a quarter of 9", 0, []net.Addr{tcp("192.0.2.1:1"), tcp("192.0.2.1:2"), tcp("192.0.2.1:3")}, 2},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			inBubble(t, func(t *testing.T) {
 				tr := &tracker.Tracker{Proxies: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("::ffff:203.0.113.0/120")}}
 				var log []string
 				s := &door.Server{Tracker: tr, MaxConns: 9, MaxConnsPerAddr: tt.most, Logf: func(f string, args ...any) { log = append(log, fmt.Sprintf(f, args...)) }}
@@ -123,7 +123,7 @@ func TestMaxConnsPerAddr(t *testing.T) {
 
 // A limit that is met all the time is logged once a minute.
 func TestRefusedLog(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
 		lines := 0
 		s := &door.Server{Tracker: &tracker.Tracker{}, MaxConnsPerAddr: 1, Timeout: time.Hour, Logf: func(string, ...any) { lines++ }}
 		defer shutdown(s)
@@ -157,7 +157,7 @@ func (c halfClosing) CloseWrite() error {
 // A connection that is refused is read until its client closes it, but not for long, and others
 // do not wait for that.
 func TestRefusedLingers(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
 		s := &door.Server{Tracker: &tracker.Tracker{}, MaxConnsPerAddr: 1, Timeout: time.Hour}
 		defer shutdown(s)
 		l := newArrivals(s)

@@ -59,7 +59,7 @@ func get(t *testing.T, c net.Conn, r *bufio.Reader, target string) {
 
 // A request has ten seconds, however its bytes come, and a connection two minutes between them.
 func TestDeadlines(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
 		s := &door.Server{Tracker: &tracker.Tracker{}}
 		defer shutdown(s)
 		for name, play := range map[string]func(c net.Conn){
@@ -109,7 +109,7 @@ func TestDeadlines(t *testing.T) {
 
 // Shutdown ends idle connections at once, and lets a request under way have its reply.
 func TestShutdown(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
 		store := &slowStore{Memory: tracker.NewMemory()}
 		s := &door.Server{Tracker: &tracker.Tracker{Store: store}}
 		idle, busy := pipe(s), pipe(s)
@@ -136,7 +136,7 @@ func TestShutdown(t *testing.T) {
 // A shutdown whose time is up closes what is open, whatever it is in the middle of. Nothing else
 // would do so soon.
 func TestShutdownNow(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
 		const request = "GET /ntrk/k?port=1 HTTP/1.1\r\nHost: t\r\n\r\n"
 		s := &door.Server{Tracker: &tracker.Tracker{}, Timeout: time.Hour}
 		for _, sent := range []string{

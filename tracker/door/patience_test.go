@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"ntrack/tracker/door"
@@ -11,6 +12,15 @@ import (
 
 // A test fails where the door hangs: what it waits for has a time that nothing takes here.
 const patience = 30 * time.Second
+
+// inBubble runs a test in virtual time, and panics where that stands still: then no deadline in it
+// is ever reached.
+func inBubble(t *testing.T, test func(*testing.T)) {
+	t.Helper()
+	watchdog := time.AfterFunc(2*patience, func() { panic(t.Name() + " does not end") })
+	defer watchdog.Stop()
+	synctest.Test(t, test)
+}
 
 // patient gives a connection in virtual time, which is cheap, two hours.
 func patient(c net.Conn) net.Conn {

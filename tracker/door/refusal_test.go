@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"ntrack/tracker"
@@ -103,7 +102,7 @@ func TestChunkedBody(t *testing.T) {
 		"slow, but in time":   {"1\r\nx\r\n", 9, time.Second, "0\r\n\r\n", true, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			inBubble(t, func(t *testing.T) {
 				s := &door.Server{Tracker: &tracker.Tracker{}}
 				defer shutdown(s)
 				c := pipe(s)
@@ -146,7 +145,7 @@ func TestChunkedBody(t *testing.T) {
 
 // Empty lines hold no connection open: one that sends nothing else waits like any other.
 func TestEmptyLines(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
 		s := &door.Server{Tracker: &tracker.Tracker{}}
 		defer shutdown(s)
 		c := pipe(s)

@@ -12,7 +12,6 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"ntrack/tracker"
@@ -54,7 +53,7 @@ func TestStopped(t *testing.T) {
 		"the reply":           {look},
 	} {
 		t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			inBubble(t, func(t *testing.T) {
 				tr := &tracker.Tracker{}
 				for i := range 2000 {
 					call := tracker.Call{Method: "GET", Target: fmt.Appendf(nil, "/ntrk/crowd?port=%d&numwant=0", 1+i), Remote: netip.MustParseAddrPort("192.0.2.1:1")}

@@ -94,7 +94,7 @@ func join(t *testing.T, tr *tracker.Tracker, key string, port int) {
 // Shutdown ends streams at once, cleanly, and tells each client a moment of its own to come back,
 // within two seconds for a thousand peers.
 func TestStreamShutdown(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
 		tr := &tracker.Tracker{}
 		s := &door.Server{Tracker: tr}
 		for i := range 2500 {
@@ -129,7 +129,7 @@ func TestStreamShutdown(t *testing.T) {
 
 // Who does not read is cut off, and holds up nobody.
 func TestStreamSlow(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
 		tr := &tracker.Tracker{}
 		s := &door.Server{Tracker: tr}
 		defer shutdown(s)
@@ -160,7 +160,7 @@ func TestStreamSlow(t *testing.T) {
 
 // What a client sends after its request is ignored, and too much of it is too much.
 func TestStreamIgnoresInput(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
 		tr := &tracker.Tracker{}
 		s := &door.Server{Tracker: tr}
 		defer shutdown(s)
@@ -197,7 +197,7 @@ func TestStreamIgnoresInput(t *testing.T) {
 // A stream whose client is gone while its first reply is written, or whose store has a bug, ends,
 // and lists nobody.
 func TestStreamBroken(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
 		var logged atomic.Int32
 		store := &brokenStore{Memory: tracker.NewMemory()}
 		tr := &tracker.Tracker{Store: store}
@@ -249,7 +249,7 @@ func (s *brokenSubscription) Next(dst []tracker.Change) ([]tracker.Change, bool)
 // A thousand streams come and go in disorder, among announces and leaves: in the end the tracker
 // knows what each did last.
 func TestStreamChurn(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
 		tr := &tracker.Tracker{}
 		s := &door.Server{Tracker: tr, Logf: t.Errorf}
 		watcher := pipe(s)

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"ntrack/tracker"
@@ -134,7 +133,7 @@ func TestReplyNotTaken(t *testing.T) {
 		{"all of it, slowly", 10, 9 * time.Second, 100, 0, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			inBubble(t, func(t *testing.T) {
 				s := &door.Server{Tracker: &tracker.Tracker{}}
 				defer shutdown(s)
 				c := pipe(s)

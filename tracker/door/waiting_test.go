@@ -149,7 +149,7 @@ func testSilentMakeRoom(t *testing.T, serve serveFunc) {
 
 // Few silent connections are given a second: in that, their requests may be on the way.
 func TestSilentSecond(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
 		s := &door.Server{Tracker: &tracker.Tracker{}, MaxConns: 8}
 		defer shutdown(s)
 		l := newArrivals(s)
