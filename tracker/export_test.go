@@ -19,8 +19,11 @@ func (m *Memory) Tracks() int {
 	return n
 }
 
-// Sweep does now what a timer does every few seconds.
-func (m *Memory) Sweep() { m.sweep() }
+// Sweep does now what a timer does every second, and every few seconds.
+func (m *Memory) Sweep() {
+	m.sweep()
+	m.trim()
+}
 
 // Topics is how many keys the store knows that somebody subscribes to.
 func (m *Memory) Topics() (n int) {

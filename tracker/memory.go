@@ -180,14 +180,16 @@ func (m *Memory) wake() {
 
 func (m *Memory) housekeep() {
 	m.sweep()
+	if m.keys.Load() == 0 || m.second()%trimEvery == 0 {
+		m.trim()
+	}
 	m.awake.Store(false)
 	if m.keys.Load() > 0 {
 		m.wake()
 	}
 }
 
-// sweep takes out the peers that have lapsed, shard by shard and never for long, and gives back
-// memory.
+// sweep takes out the peers that have lapsed, shard by shard and never for long.
 func (m *Memory) sweep() {
 	for i := range m.shards {
 		m.clock.tick()
@@ -196,9 +198,10 @@ func (m *Memory) sweep() {
 			runtime.Gosched()
 		}
 	}
-	if m.keys.Load() > 0 && m.second()%trimEvery > 0 {
-		return
-	}
+}
+
+// trim gives back memory.
+func (m *Memory) trim() {
 	for i := range m.shards {
 		m.shards[i].trim()
 	}

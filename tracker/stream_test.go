@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -189,7 +190,72 @@ func TestStreamWakes(t *testing.T) {
 		gives("event: join\n")
 		gives("")
 		wakes(1)
+		// It is woken once, however much there is.
+		tr.Answer(t.Context(), &tracker.Call{Method: "GET", Target: []byte("/ntrk/k?port=4001"), Remote: netip.MustParseAddrPort("192.0.2.1:1")}, nil)
+		time.Sleep(40 * time.Second)
+		wakes(2)
+		gives("event: join\n")
+		gives("")
+		resp.Stream.Close() // and after its end not at all
+		tr.Answer(t.Context(), &tracker.Call{Method: "GET", Target: []byte("/ntrk/k?port=4002"), Remote: netip.MustParseAddrPort("192.0.2.1:1")}, nil)
+		tr.EndStreams()
+		time.Sleep(40 * time.Second)
+		wakes(2)
 	})
+}
+
+// At the end each client is to come back within 2 seconds for every thousand peers that there are
+// by then.
+func TestEndStreams(t *testing.T) {
+	for _, c := range []struct{ before, join, leave int }{{0, 0, 0}, {5000, 0, 0}, {0, 5000, 0}, {5000, 0, 4500}} {
+		synctest.Test(t, func(t *testing.T) {
+			tr := &tracker.Tracker{}
+			peer := func(method string, port int) {
+				call := tracker.Call{Method: method, Target: fmt.Appendf(nil, "/announce?info_hash=k&numwant=0&port=%d", 2+port), Remote: netip.MustParseAddrPort("192.0.2.1:1")}
+				if method == "DELETE" {
+					call.Target = fmt.Appendf(nil, "/ntrk/k?port=%d", 2+port)
+				}
+				if resp, body := tr.Answer(t.Context(), &call, nil); resp.Status/100 != 2 {
+					t.Fatalf("%d %s", resp.Status, body)
+				}
+			}
+			for i := range c.before {
+				peer("GET", i)
+			}
+			var streams []*tracker.Stream
+			for range 50 {
+				resp, _ := tr.Answer(t.Context(), &tracker.Call{Method: "GET", Target: []byte("/ntrk/k?port=0"),
+					Remote: netip.MustParseAddrPort("192.0.2.9:1"), Accept: []byte("text/event-stream")}, nil)
+				streams = append(streams, resp.Stream)
+			}
+			for i := range c.join {
+				peer("GET", i)
+			}
+			for i := range c.leave {
+				peer("DELETE", i)
+			}
+			time.Sleep(time.Second)
+			tr.EndStreams()
+			longest := 0
+			for _, s := range streams {
+				out, live := s.Next(nil, nil)
+				_, last, found := strings.Cut(string(out), "retry: ")
+				ms, err := strconv.Atoi(strings.TrimSpace(last))
+				if live || !found || err != nil {
+					t.Fatalf("the end is %q, live %v", out, live)
+				}
+				longest = max(longest, ms)
+				s.Close()
+			}
+			most := 2000 * (1 + (c.before+c.join-c.leave)/1000)
+			if longest >= most || longest < most/2 { // the latter once in 10^15 runs
+				t.Errorf("%+v: the longest of %d is %d ms, want %d ms at most", c, len(streams), longest, most)
+			}
+			if n := tr.Streams(); n != 0 {
+				t.Errorf("%d streams are left", n)
+			}
+		})
+	}
 }
 
 // Nothing is left of streams that have ended, whoever shared an endpoint with whom.
