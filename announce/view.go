@@ -39,10 +39,9 @@ const defaultTTL = 150 * time.Second
 // known: the tracker may have forgotten it.
 func (v *view) restarted() {
 	for _, s := range v.peers {
-		*s = sight{round: s.round, old: true}
+		*s = sight{old: true}
 	}
 	v.past = max(v.past, v.ttl)
-	v.due = time.Time{}
 }
 
 // update takes in who is listed now: a share of the track, 1 for all of it.
@@ -129,10 +128,13 @@ func (v *view) forget() {
 	}
 }
 
+// maxTTL bounds the grace, whatever ttl a tracker tells: no peer renews less often.
+const maxTTL = MaxInterval * 5 / 2
+
 // grace is how long who is known may be unlisted. A tracker that has just begun may tell a shorter
 // ttl than the one by which peers renew that it had before.
 func (v *view) grace() time.Duration {
-	return cmp.Or(max(v.ttl, v.past), defaultTTL)
+	return min(cmp.Or(max(v.ttl, v.past), defaultTTL), maxTTL)
 }
 
 // share is how much of the track a reply has told; 1 is all of it.

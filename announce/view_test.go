@@ -85,3 +85,153 @@ func TestStoppedWatch(t *testing.T) {
 		}
 	}
 }
+
+// A peer that samples leave out has left once they have done so for a ttl and that often that chance
+// does not explain it: neither is enough alone.
+func TestSamples(t *testing.T) {
+	e := netip.MustParseAddrPort("192.0.2.1:1")
+	for _, tt := range []struct {
+		share float64
+		every time.Duration
+		polls int // after which it has left
+	}{
+		{0.99, time.Second, 151},  // 149 s after the first of them
+		{0.5, time.Minute, 28},    // twice as many as of all of it
+		{0.125, time.Minute, 112}, // the shares add up to 14
+		{0.05, 10 * time.Minute, 280},
+		{0.99, 10 * time.Minute, 15},
+		{1, time.Second, 1},
+	} {
+		left := false
+		v := view{ttl: 150 * time.Second, change: func(_ netip.AddrPort, there bool) { left = !there }}
+		now := time.Now()
+		v.update([]netip.AddrPort{e}, tt.share, now)
+		polls := 0
+		for ; !left && polls < 1000; polls++ {
+			now = now.Add(tt.every)
+			v.update(nil, tt.share, now)
+		}
+		if polls != tt.polls {
+			t.Errorf("samples of %v every %v: it has left after %d, want %d", tt.share, tt.every, polls, tt.polls)
+		}
+		// Once one has it again, they begin anew.
+		for range 2 {
+			v.update([]netip.AddrPort{e}, tt.share, now)
+			for range tt.polls - 1 {
+				now = now.Add(tt.every)
+				v.update(nil, tt.share, now)
+			}
+		}
+		if left {
+			t.Errorf("samples of %v every %v: it was seen, and has left early", tt.share, tt.every)
+		}
+	}
+}
+
+// What a sample has of a track is its share, and never all of it.
+func TestShare(t *testing.T) {
+	for _, tt := range []struct {
+		sample       bool
+		peers, count int
+		want         float64
+	}{{false, 2, 3, 1}, {false, 0, -1, 1}, {true, 2, 4, 0.5}, {true, 2, 2, 0.99}, {true, 9, 2, 0.99}, {true, 0, 4, 0}, {true, 3, -1, 0.05}, {true, 3, 0, 0.05}} {
+		r := Reply{Sample: tt.sample, Count: tt.count, Peers: make([]Peer, tt.peers)}
+		if got := r.share(); got != tt.want {
+			t.Errorf("%d of %d, a sample %v: %v, want %v", tt.peers, tt.count, tt.sample, got, tt.want)
+		}
+	}
+}
+
+// The grace is that of the longest ttl, told before a restart or since, and of the usual interval
+// where none was told. What a tracker tells beyond what peers can renew by does not count.
+func TestGrace(t *testing.T) {
+	e := netip.MustParseAddrPort("192.0.2.1:1")
+	for _, tt := range []struct{ before, since, want time.Duration }{
+		{0, 0, 150 * time.Second}, {time.Minute, 0, time.Minute}, {time.Minute, time.Second, time.Minute},
+		{time.Second, time.Minute, time.Minute}, {1 << 30 * time.Second, time.Minute, 150 * time.Minute}, {0, 1 << 30 * time.Second, 150 * time.Minute},
+	} {
+		for _, stream := range []bool{false, true} {
+			left := false
+			v := view{ttl: tt.before, change: func(_ netip.AddrPort, there bool) { left = !there }}
+			now := time.Now()
+			v.update([]netip.AddrPort{e}, 1, now)
+			v.restarted()
+			v.ttl = tt.since
+			for range 2 { // a second restart does not shorten it
+				v.restarted()
+				v.update(nil, 1, now)
+				if v.due != now.Add(tt.want) {
+					t.Errorf("%+v: due after %v", tt, v.due.Sub(now))
+				}
+			}
+			for _, d := range []time.Duration{tt.want - 1, tt.want} {
+				if stream {
+					v.expire(now.Add(d))
+				} else {
+					v.update(nil, 1, now.Add(d))
+				}
+				if left != (d == tt.want) {
+					t.Errorf("%+v, stream %v: left %v after %v", tt, stream, left, d)
+				}
+			}
+			if !v.due.IsZero() {
+				t.Errorf("%+v: nobody is missing, and somebody is due", tt)
+			}
+		}
+	}
+}
+
+// What is missing since different moments is due one after the other.
+func TestGraceOfSeveral(t *testing.T) {
+	var told []string
+	v := view{ttl: time.Minute, change: func(e netip.AddrPort, there bool) { told = append(told, fmt.Sprint(e.Port(), there)) }}
+	now := time.Now()
+	a, b, c := netip.MustParseAddrPort("192.0.2.1:1"), netip.MustParseAddrPort("192.0.2.1:2"), netip.MustParseAddrPort("192.0.2.1:3")
+	v.update([]netip.AddrPort{a, b, c}, 1, now)
+	v.restarted()
+	v.update([]netip.AddrPort{b, c}, 0.5, now)
+	v.update([]netip.AddrPort{c}, 0.5, now.Add(10*time.Second))
+	told = nil
+	expire := func(after time.Duration, want string, due time.Duration) {
+		t.Helper()
+		v.expire(now.Add(after))
+		if got := fmt.Sprint(told); got != want || due > 0 && v.due != now.Add(due) || due == 0 && !v.due.IsZero() {
+			t.Errorf("after %v told %s, due after %v; want %s, %v", after, got, v.due.Sub(now), want, due)
+		}
+		told = nil
+	}
+	expire(59*time.Second, "[]", time.Minute)
+	expire(time.Minute, "[1 false]", 70*time.Second)
+	expire(69*time.Second, "[]", 70*time.Second)
+	expire(70*time.Second, "[2 false]", 0)
+	expire(time.Hour, "[]", 0)
+}
+
+// However many peers a tracker sends, a watch remembers no more than it can bear, and goes on with
+// those.
+func TestWatchedBound(t *testing.T) {
+	m := newMerged()
+	r := m.add(Tracker{}).add()
+	r.listed("E", netip.AddrPort{}, nil)
+	endpoint := func(i int) netip.AddrPort {
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 4000)
+	}
+	for i := range maxWatched + 1000 {
+		r.changed([]netip.AddrPort{endpoint(i)}, true)
+	}
+	m.take(time.Now())
+	more := &Reply{Count: 1 << 30, Sample: true}
+	for i := range 1000 {
+		more.Peers = append(more.Peers, Peer{Endpoint: netip.AddrPortFrom(endpoint(i).Addr(), 5)})
+	}
+	r.replied(more, false)
+	if m.take(time.Now()); len(m.list) != maxWatched || len(m.told) != maxWatched || len(m.known) != maxWatched || len(r.view.peers) != maxWatched || len(m.dirty) > 0 {
+		t.Errorf("it remembers %d, %d, %d, %d and %d peers", len(m.list), len(m.told), len(m.known), len(r.view.peers), len(m.dirty))
+	}
+	r.listed("F", netip.AddrPort{}, nil)
+	r.changed([]netip.AddrPort{endpoint(7)}, false)
+	r.changed([]netip.AddrPort{endpoint(1 << 23)}, true)
+	if m.take(time.Now()); len(m.list) != maxWatched || m.there(endpoint(7)) || !m.there(endpoint(1<<23)) {
+		t.Errorf("it does not go on: %d peers", len(m.list))
+	}
+}
