@@ -442,3 +442,46 @@ func TestStartedUntilAnswered(t *testing.T) {
 		}
 	})
 }
+
+// A look that a classic tracker takes for an announce is taken back, also when its context ends in
+// the middle of it; and a tracker that is frozen then does not hold it up.
+func TestLookIsTakenBack(t *testing.T) {
+	for _, freezes := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			p := new(pipes)
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			thaw := make(chan struct{})
+			var mu sync.Mutex
+			var events []string
+			p.start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				mu.Lock()
+				events = append(events, r.FormValue("event"))
+				n := len(events)
+				mu.Unlock()
+				if n == 2 {
+					cancel()
+				}
+				if n == 2 || n == 3 && freezes {
+					<-thaw
+				}
+				_, _ = w.Write([]byte("d10:incompletei2e8:intervali60e5:peers0:e"))
+			}))
+			defer p.stop()
+			defer close(thaw)
+			c := p.client("192.0.2.1")
+			c.Timeout = time.Hour
+			defer c.Close()
+			began := time.Now()
+			_, err := c.List(ctx, named(t, "http://localhost/announce"), key(t, "k"), 0)
+			if took := time.Since(began); !errors.Is(err, context.Canceled) || took > 2*time.Second {
+				t.Errorf("after %v: %v", took, err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if got := strings.Join(events, " "); got != "stopped started stopped" {
+				t.Errorf("sent %s", got)
+			}
+		})
+	}
+}

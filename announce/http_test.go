@@ -1,0 +1,172 @@
+package announce_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"ntrack/announce"
+	"ntrack/tracker"
+)
+
+// served is a tracker that answers by h, until the test ends.
+func served(t *testing.T, path string, h http.HandlerFunc) announce.Tracker {
+	srv := httptest.NewServer(h)
+	t.Cleanup(srv.Close)
+	return named(t, srv.URL+path)
+}
+
+// within is a context for requests that have to end by themselves.
+func within(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// A head is bounded as a body is, whatever it answers.
+func TestHeadIsBounded(t *testing.T) {
+	at := served(t, "", func(w http.ResponseWriter, r *http.Request) {
+		for range 100 {
+			w.Header().Add("X", strings.Repeat("x", 1000))
+		}
+		_, _ = io.WriteString(w, `{"interval":60,"peers":[]}`)
+	})
+	var c announce.Client
+	defer c.Close()
+	if r, err := c.List(within(t), at, key(t, "k"), 0); err == nil {
+		t.Errorf("a head of 100 KB: %+v", r)
+	}
+}
+
+// So is an index, native or not.
+func TestIndexIsBounded(t *testing.T) {
+	for _, path := range []string{"", "/announce"} {
+		at := served(t, path, func(w http.ResponseWriter, r *http.Request) {
+			for line := []byte(strings.Repeat("d", 1<<16)); ; {
+				if _, err := w.Write(line); err != nil {
+					return
+				}
+			}
+		})
+		var c announce.Client
+		_, err := c.Index(within(t), at)
+		if _, ok := errors.AsType[*announce.ReplyError](err); !ok || !strings.Contains(err.Error(), "longer than") {
+			t.Errorf("%q: %v", path, err)
+		}
+		c.Close()
+	}
+}
+
+// An answer to the request for a stream that is none is bounded as any other.
+func TestReplyInsteadOfStreamIsBounded(t *testing.T) {
+	var asked atomic.Int32
+	at := served(t, "", func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		for line := []byte(strings.Repeat("1.2.3.4:5\n", 1000)); ; {
+			if _, err := w.Write(line); err != nil {
+				return
+			}
+		}
+	})
+	var c announce.Client
+	defer c.Close()
+	for _, err := range c.Watch(within(t), []announce.Tracker{at}, announce.Request{Key: key(t, "k")}, 0) {
+		if _, ok := errors.AsType[*announce.ReplyError](err); !ok || !strings.Contains(err.Error(), "longer than") || asked.Load() != 1 {
+			t.Errorf("asked %d times: %v", asked.Load(), err)
+		}
+		return
+	}
+	t.Error("nothing is told")
+}
+
+// What comes with a redirect is not read, and its connection ends, though what follows goes on.
+func TestRedirectWithBody(t *testing.T) {
+	ended := make(chan bool)
+	h := tracker.Handler(new(tracker.Tracker))
+	at := served(t, "", func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/ntrk/k" {
+			h.ServeHTTP(w, r)
+			return
+		}
+		w.Header().Set("Location", "/ntrk/elsewhere?port=0")
+		w.WriteHeader(http.StatusFound)
+		for {
+			if _, err := io.WriteString(w, strings.Repeat("x", 1<<16)); err != nil {
+				close(ended)
+				return
+			}
+		}
+	})
+	var c announce.Client
+	defer c.Close()
+	for _, err := range c.Watch(within(t), []announce.Tracker{at}, announce.Request{Key: key(t, "k")}, 0) {
+		if err != nil {
+			t.Error(err)
+		}
+		select {
+		case <-ended:
+		case <-time.After(patience):
+			t.Error("the connection is left open")
+		}
+		return
+	}
+	t.Error("nothing is told")
+}
+
+// A redirect to what is no HTTP is the tracker's fault, and none of the way there.
+func TestRedirectElsewhere(t *testing.T) {
+	for _, to := range []string{"ftp://127.0.0.1/x", "file:///etc/passwd", "javascript:alert(1)", "http://%zz/", "://"} {
+		at := served(t, "", func(w http.ResponseWriter, r *http.Request) {
+			w.Header()["Location"] = []string{to}
+			w.WriteHeader(http.StatusFound)
+		})
+		var c announce.Client
+		_, err := c.List(within(t), at, key(t, "k"), 0)
+		if _, ok := errors.AsType[*announce.ReplyError](err); !ok {
+			t.Errorf("redirected to %q: %v", to, err)
+		}
+		c.Close()
+	}
+}
+
+// The token is a native tracker's.
+func TestTokenIsNative(t *testing.T) {
+	for path, want := range map[string]string{"": "Bearer secret", "/announce": ""} {
+		got := "nothing"
+		at := served(t, path, func(w http.ResponseWriter, r *http.Request) {
+			got = r.Header.Get("Authorization")
+			_, _ = io.WriteString(w, "d8:intervali60e5:peers0:e")
+		})
+		c := announce.Client{Token: "secret"}
+		if _, err := c.Announce(within(t), at, announce.Request{Key: key(t, "k"), Port: 4000}); err != nil {
+			t.Error(err)
+		}
+		if got != want {
+			t.Errorf("%q was sent %q, want %q", path, got, want)
+		}
+		c.Close()
+	}
+}
+
+// A refusal can be shown as it is: one line without control characters.
+func TestReasonIsClean(t *testing.T) {
+	for _, reason := range []string{"\x1b[2Jno\r\nX: y\n", "no\x00\xc2\x9b31m", "\u202eno"} {
+		at := served(t, "", func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "text/plain")
+			w.WriteHeader(http.StatusBadRequest)
+			_, _ = io.WriteString(w, reason)
+		})
+		var c announce.Client
+		_, err := c.List(within(t), at, key(t, "k"), 0)
+		if f, ok := errors.AsType[*announce.Failure](err); !ok || f.Reason != announce.Clean(f.Reason) || !strings.Contains(f.Reason, "no") || strings.Contains(f.Reason, "X: y") {
+			t.Errorf("%q: %+v", reason, err)
+		}
+		c.Close()
+	}
+}
