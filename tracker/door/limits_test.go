@@ -29,7 +29,7 @@ func TestMaxConnsTLS(t *testing.T) {
 	go s.Serve(tls.NewListener(l, &tls.Config{Certificates: std.TLS.Certificates}))
 	defer shutdown(s)
 	secure := std.Client().Transport.(*http.Transport).TLSClientConfig
-	first, err := tls.Dial("tcp", l.Addr().String(), secure)
+	first, err := dialTLS(l.Addr().String(), secure)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,7 +47,7 @@ func TestMaxConnsTLS(t *testing.T) {
 	}
 	first.Close()
 	for deadline := time.Now().Add(10 * time.Second); ; {
-		c, err := tls.Dial("tcp", l.Addr().String(), secure)
+		c, err := dialTLS(l.Addr().String(), secure)
 		if err == nil {
 			get(t, c, bufio.NewReader(c), "/ntrk/k?port=1")
 			c.Close()

@@ -354,6 +354,7 @@ func TestLoopOutOfFiles(t *testing.T) {
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &low); err != nil {
 		t.Fatal(err)
 	}
+	defer syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit) // also where this fails below
 	late, err := net.Dial("tcp", addr)
 	get(t, c, r, "/ntrk/k?port=1") // those that have one go on, in the loop and out of it
 	_, postErr := io.WriteString(c, "POST /ntrk/k?port=1 HTTP/1.1\r\nHost: t\r\nContent-Length: 1\r\n\r\nx")
@@ -365,6 +366,7 @@ func TestLoopOutOfFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer late.Close()
+	_ = late.SetDeadline(time.Now().Add(patience))
 	if postErr != nil || replyErr != nil || resp.StatusCode != 200 {
 		t.Fatalf("POST: %v, %+v, %v", postErr, resp, replyErr)
 	}
@@ -384,6 +386,7 @@ func TestLoopCrowd(t *testing.T) {
 				return
 			}
 			defer c.Close()
+			_ = c.SetDeadline(time.Now().Add(patience))
 			r := bufio.NewReader(c)
 			for n := 0; n < 20; {
 				batch := 1 + (i+n)%5

@@ -2,6 +2,7 @@ package door_test
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 	"testing"
 	"testing/synctest"
@@ -26,6 +27,14 @@ func inBubble(t *testing.T, test func(*testing.T)) {
 func patient(c net.Conn) net.Conn {
 	_ = c.SetDeadline(time.Now().Add(2 * time.Hour))
 	return c
+}
+
+func dialTLS(addr string, secure *tls.Config) (*tls.Conn, error) {
+	c, err := tls.DialWithDialer(&net.Dialer{Timeout: patience}, "tcp", addr, secure)
+	if err == nil {
+		_ = c.SetDeadline(time.Now().Add(patience))
+	}
+	return c, err
 }
 
 // await receives what is sent, or no more.

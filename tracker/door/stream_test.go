@@ -389,11 +389,11 @@ func TestStreamTLS(t *testing.T) {
 	ended := make(chan error)
 	go func() { ended <- s.Serve(tls.NewListener(l, &tls.Config{Certificates: std.TLS.Certificates})) }()
 	secure := std.Client().Transport.(*http.Transport).TLSClientConfig
-	a, err := tls.Dial("tcp", l.Addr().String(), secure)
+	a, err := dialTLS(l.Addr().String(), secure)
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := tls.Dial("tcp", l.Addr().String(), secure)
+	b, err := dialTLS(l.Addr().String(), secure)
 	if err != nil {
 		t.Fatal(err)
 	}
