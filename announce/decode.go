@@ -261,7 +261,10 @@ func failureIn(d map[string]any) error {
 		return nil
 	}
 	f := &Failure{Status: 200, Reason: cmp.Or(Clean(reason), "it gives no reason")}
-	minutes, _ := numeric(d["retry in"]) // BEP 31; it may be "never"
+	minutes, _ := numeric(d["retry in"]) // BEP 31
+	if d["retry in"] == "never" {
+		minutes = 24 * 60 // the longest wait
+	}
 	f.Retry = secondsOf(60 * min(minutes, 24*60))
 	return f
 }

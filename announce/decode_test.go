@@ -177,7 +177,7 @@ func TestDecodeFailure(t *testing.T) {
 	for body, want := range map[string]string{
 		"d14:failure reason2:no8:retry ini5ee":                    "no 5m0s",
 		"d14:failure reason2:no8:retry in1:5e":                    "no 5m0s",
-		"d14:failure reason2:no8:retry in5:nevere":                "no 0s",
+		"d14:failure reason2:no8:retry in5:nevere":                "no 24h0m0s",
 		"d14:failure reason2:no8:retry ini-5ee":                   "no 0s",
 		"d14:failure reason2:no8:retry ini1440ee":                 "no 24h0m0s",
 		"d14:failure reason2:no8:retry ini1441ee":                 "no 24h0m0s",

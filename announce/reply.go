@@ -164,7 +164,7 @@ type Failure struct {
 	Status int
 	// Reason says why, in one line. From the network it has passed [Clean].
 	Reason string
-	// Retry is how long to wait before asking again; 0 where that would not help or is not told.
+	// Retry is how long to wait before asking again, a day at most; 0 where the tracker names no time.
 	Retry time.Duration
 }
 
