@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"runtime"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -100,9 +101,9 @@ func TestChangeWhileOthersAreNotified(t *testing.T) {
 		join := func(port uint16) {
 			_, _, _ = m.Announce(t.Context(), []byte("k"), announce.Peer{Endpoint: netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), port)}, anHour, tracker.Want{}, nil)
 		}
-		woken := 0
+		var woken atomic.Int32
 		_, sub, err := m.Subscribe(t.Context(), []byte("k"), announce.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.9:0")}, func() {
-			if woken++; woken == 1 { // a Memory bears it
+			if woken.Add(1) == 1 { // a Memory bears it
 				join(2)
 			}
 		}, nil)
@@ -111,8 +112,8 @@ func TestChangeWhileOthersAreNotified(t *testing.T) {
 		}
 		join(1)
 		time.Sleep(time.Second)
-		if changes, live := sub.Next(nil); len(changes) != 2 || !live || woken != 2 {
-			t.Errorf("%v, live %v, woken %d times", changes, live, woken)
+		if changes, live := sub.Next(nil); len(changes) != 2 || !live || woken.Load() != 2 {
+			t.Errorf("%v, live %v, woken %d times", changes, live, woken.Load())
 		}
 		if n := m.Topics(); n != 1 {
 			t.Errorf("%d keys are subscribed to", n)
