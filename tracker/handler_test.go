@@ -268,6 +268,9 @@ func TestRefusedHasNoExpires(t *testing.T) {
 		if (resp.TTL == 0) != (i > 0) {
 			t.Errorf("%s: %d, ttl %v, %q", target, resp.Status, resp.TTL, body)
 		}
+		if classic := i == 2; i > 0 && (classic != (resp.Status == 200) || classic != (resp.Retry == 0)) {
+			t.Errorf("%s: %d, retry after %v", target, resp.Status, resp.Retry)
+		}
 	}
 }
 
