@@ -151,7 +151,7 @@ func (m *merged) mine(at *netip.AddrPort, e netip.AddrPort) {
 		m.count(m.own, *at, false)
 		for _, s := range m.sites {
 			for _, r := range s.routes {
-				if r.state == away && m.own[*at] == 0 {
+				if r.state == away {
 					r.view.drop(*at)
 				}
 			}

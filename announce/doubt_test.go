@@ -1,0 +1,181 @@
+package announce
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// replyOf is a complete reply that gives these peers.
+func replyOf(ttl time.Duration, peers ...netip.AddrPort) *Reply {
+	r := &Reply{TTL: ttl, Interval: time.Minute, Count: len(peers)}
+	for _, e := range peers {
+		r.Peers = append(r.Peers, Peer{Endpoint: e})
+	}
+	return r
+}
+
+// Who is missing has left at once where the tracker is known to be the same run, and has a ttl to
+// come back where it may be another one: after a new epoch or none, and from a stream to replies or
+// back. After that all is as before.
+func TestRoutesDoubt(t *testing.T) {
+	p, q := endpointsOf(peer)[0], endpointsOf(inside)[0]
+	list := func(epoch string, peers ...netip.AddrPort) func(*route) {
+		return func(r *route) { r.listed(epoch, netip.AddrPort{}, peers) }
+	}
+	answer := func(restarted bool, peers ...netip.AddrPort) func(*route) {
+		return func(r *route) { r.replied(replyOf(150*time.Second, peers...), restarted) }
+	}
+	lost := func(r *route) { r.lost() }
+	for _, tt := range []struct {
+		about string
+		steps []func(*route) // the last one misses p
+		at    time.Duration  // when it has left; 0: at once
+	}{
+		{"the same epoch", []func(*route){list("E", p, q), lost, list("E", q)}, 0},
+		{"a new epoch", []func(*route){list("E", p, q), lost, list("F", q)}, 150 * time.Second},
+		{"no epoch", []func(*route){list("", p, q), lost, list("", q)}, 150 * time.Second},
+		{"an epoch and then none", []func(*route){list("E", p, q), lost, list("", q)}, 150 * time.Second},
+		{"none and then an epoch", []func(*route){list("", p, q), lost, list("E", q)}, 150 * time.Second},
+		{"a reply and the next", []func(*route){answer(true, p, q), answer(false, q)}, 0},
+		{"a reply and one of another run", []func(*route){answer(true, p, q), answer(true, q)}, 150 * time.Second},
+		{"a stream and a reply", []func(*route){list("E", p, q), lost, answer(false, q)}, 150 * time.Second},
+		{"a stream and two replies", []func(*route){list("E", p, q), lost, answer(false, p, q), answer(false, q)}, 0},
+		{"a reply and a stream", []func(*route){answer(true, p, q), list("E", q)}, 150 * time.Second},
+		{"a stream, a reply and the stream", []func(*route){list("E", p, q), lost, answer(false, p, q), list("E", q)}, 150 * time.Second},
+		{"a reply and two streams", []func(*route){answer(true, p, q), list("E", p, q), lost, list("E", q)}, 0},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			m := newMerged()
+			r := m.add(Tracker{}).add()
+			for _, step := range tt.steps[:len(tt.steps)-1] {
+				step(r)
+			}
+			tells(m, 0)
+			began := time.Now()
+			last := tt.steps[len(tt.steps)-1]
+			last(r)
+			for told := ""; ; {
+				if told = tells(m, 0); told != "" {
+					if d := time.Since(began); told != "leave "+peer || d != tt.at {
+						t.Errorf("%s: told %q after %v, want the leave after %v", tt.about, told, d, tt.at)
+					}
+					break
+				}
+				if time.Since(began) > time.Hour {
+					t.Errorf("%s: told nothing", tt.about)
+					break
+				}
+				_, next := m.take(time.Now())
+				if next.IsZero() { // the next reply has to tell
+					next = time.Now().Add(time.Second)
+				}
+				time.Sleep(time.Until(next))
+				if r.reply != nil {
+					r.replied(replyOf(150*time.Second, q), false)
+				}
+			}
+		})
+	}
+}
+
+// The grace follows the ttl that a reply tells, or else its interval.
+func TestRoutesTTL(t *testing.T) {
+	for _, tt := range []struct{ ttl, interval, want time.Duration }{
+		{100 * time.Second, time.Hour, 100 * time.Second}, {0, 20 * time.Second, 50 * time.Second}, {0, 0, defaultTTL},
+	} {
+		r := newMerged().add(Tracker{}).add()
+		r.replied(&Reply{TTL: tt.ttl, Interval: tt.interval}, true)
+		if got := r.view.grace(); got != tt.want {
+			t.Errorf("ttl %v, interval %v: a grace of %v", tt.ttl, tt.interval, got)
+		}
+	}
+}
+
+// Of the errors of a tracker's families the one that says most is told, and none once it is back.
+func TestRoutesErrors(t *testing.T) {
+	refusal, noRoute := &Failure{Status: 401, Reason: "no"}, &UnreachableError{Err: errNoOrigin}
+	m := newMerged()
+	s := m.add(Tracker{})
+	v4, v6 := s.add(), s.add()
+	expect := func(what, want string) {
+		t.Helper()
+		told, _ := m.take(time.Now().Add(time.Hour))
+		got := ""
+		for _, n := range told {
+			got += fmt.Sprintf("%s %v, ", n.event.Type, n.err)
+		}
+		if got != want {
+			t.Errorf("%s: told %q, want %q", what, got, want)
+		}
+	}
+	v4.failed(refusal)
+	expect("one of two", "")
+	v6.failed(noRoute)
+	expect("both, the refusal first", " no, ")
+	v6.failed(noRoute)
+	v4.failed(refusal)
+	expect("both, the refusal last", " no, ")
+	v4.replied(replyOf(0), true)
+	expect("one is back", "peers <nil>, ")
+	v4.failed(refusal)
+	expect("it has failed", " no, ")
+	v4.replied(replyOf(0), true)
+	v4.failed(refusal)
+	expect("it was back for a moment", " no, ")
+	v4.replied(replyOf(0), true)
+	v6.replied(replyOf(0), true)
+	expect("both are back", "peers <nil>, ")
+}
+
+// An own endpoint that another route still has under its old name is a peer for as long as the
+// tracker says so by that route, and no longer one where that is away.
+func TestRoutesOldEndpoint(t *testing.T) {
+	old4, me6, new4 := endpointsOf(mine4)[0], endpointsOf(mine6)[0], endpointsOf("198.51.100.5:4000")[0]
+	for away, want := range map[bool]string{false: "peers [" + mine4 + "], join " + mine4, true: "peers []"} {
+		m := newMerged()
+		s := m.add(Tracker{})
+		v4, v6 := s.add(), s.add()
+		v4.listed("E", old4, nil)
+		v6.listed("E", me6, []netip.AddrPort{old4})
+		tells(m, 0)
+		if away {
+			v6.lost()
+		}
+		v4.lost()
+		v4.listed("E", new4, nil)
+		if got := tells(m, 0); got != want {
+			t.Errorf("the other route away %v: told %q, want %q", away, got, want)
+		}
+	}
+}
+
+// A route that was given up for a ttl, and connects again from where it was, is listed there again.
+func TestRoutesConnectAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMerged()
+		s := m.add(Tracker{})
+		v4, v6 := s.add(), s.add()
+		me4 := endpointsOf(mine4)[0]
+		v4.connected(me4)
+		v4.listed("E", netip.AddrPort{}, nil)
+		v6.listed("E", netip.AddrPort{}, nil)
+		if got := tells(m, 0); got != "peers []" {
+			t.Errorf("begun: told %q", got)
+		}
+		v4.lost()
+		v6.lost()
+		other := m.add(Tracker{}).add()
+		other.listed("F", netip.AddrPort{}, nil)
+		m.mu.Lock()
+		m.mine(&v4.local, netip.AddrPort{}) // as expire does
+		m.mu.Unlock()
+		v4.connected(me4)
+		other.changed([]netip.AddrPort{me4}, true)
+		if got := tells(m, 0); got != "" {
+			t.Errorf("connected again from the same place: told %q", got)
+		}
+	})
+}
