@@ -67,6 +67,16 @@ func (w waiting) Run() int {
 //
 //	listener [-stubborn] tcp|udp ADDR
 func listener() {
+	// Go's runtime sends SIGURG to its own process, to preempt goroutines: not to this one.
+	const quiet = "asyncpreemptoff=1"
+	if os.Getenv("GODEBUG") != quiet {
+		exe, err := os.Executable()
+		if err == nil {
+			_ = os.Setenv("GODEBUG", quiet)
+			err = syscall.Exec(exe, os.Args, os.Environ())
+		}
+		log.Fatal(err)
+	}
 	stubborn := flag.Bool("stubborn", false, "")
 	flag.Parse()
 	signals := make(chan os.Signal, 64)

@@ -426,6 +426,7 @@ func TestGatherShared(t *testing.T) {
 		if !errors.As(second.err, &shared) || second.err.Error() != clash || second.after != 2*time.Second || none != "" {
 			t.Errorf("the second one: %v after %v, told %q", second, second.after, none)
 		}
+		synctest.Wait() // for the first one, which goes on
 		if told != clash {
 			t.Errorf("the first one is told %q", told)
 		}
