@@ -16,6 +16,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unicode"
 
 	"github.com/urfave/cli/v2"
 
@@ -35,8 +36,16 @@ type Streams struct {
 	reaper *reaper
 }
 
+// note prints one line. Names of files and what others say may be in it, so it keeps from a terminal
+// what that would act upon.
 func (s Streams) note(format string, args ...any) {
-	fmt.Fprintf(s.Err, "ntrack: "+format+"\n", args...)
+	text := strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, fmt.Sprintf(format, args...))
+	fmt.Fprintf(s.Err, "ntrack: %s\n", text)
 }
 
 // lines notes each line of a text.

@@ -207,8 +207,28 @@ func (l *line) tooMany(why string) error {
 	return e
 }
 
+// showOptionsFirst shows the line with the options that stand behind its --, at i of the arguments,
+// in front of it.
+func (l *line) showOptionsFirst(args []string, i int) string {
+	options, command := args[i:], l.command
+	words := append([]string{"ntrack", l.cmd.Name}, l.showOptions()...)
+	for _, o := range options {
+		words = append(words, quote(o))
+	}
+	if command == nil {
+		words = append(words, "--")
+	}
+	for _, a := range args[:i] {
+		words = append(words, quote(a))
+	}
+	return strings.Join(append(words, showCommand(command)...), " ")
+}
+
 // regroup shows what two arguments or more come to when they are taken otherwise.
 func (l *line) regroup(args []string) string {
+	if i := slices.IndexFunc(args, func(a string) bool { return len(a) > 1 && a[0] == '-' }); i > 0 {
+		return l.showOptionsFirst(args, i)
+	}
 	n := len(args)
 	first, last := looksLike(args[0]), looksLike(args[n-1])
 	isPort := last != nil && last.tracker == ""

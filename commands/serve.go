@@ -31,7 +31,7 @@ func serveCommand(s Streams) *cli.Command {
 		Description: "Serves the native interface at /ntrk/KEY and the BitTorrent one at /announce\n" +
 			"and /scrape, on 127.0.0.1:6969 for this machine alone. Nothing is written to\n" +
 			"disk. SIGINT or SIGTERM ends it: it finishes what is in flight and exits 0.\n" +
-			"SIGHUP, where no terminal has sent it, has it read the token file again.",
+			"Away from a terminal SIGHUP ends nothing: it reads the token file again.",
 		Flags: []cli.Flag{
 			&cli.StringSliceFlag{Name: "listen", Usage: "listen on `ADDR`, such as :6969 for everybody, 0.0.0.0:6969 over IPv4 alone, or 127.0.0.1:0 for any free port; may be repeated", Value: cli.NewStringSlice("127.0.0.1:6969")},
 			&cli.StringFlag{Name: "addr-file", TakesFile: true, Usage: "write the addresses listened on to `FILE`, one per line"},
