@@ -325,7 +325,7 @@ func description() string {
 	for _, e := range rows {
 		fmt.Fprintf(&b, "  %3d  %s\n", e.code, e.meaning)
 	}
-	b.WriteString("announce that runs a COMMAND ends with its exit code, 128+n where signal n has\n" +
+	b.WriteString("\nannounce that runs a COMMAND ends with its exit code, 128+n where signal n has\n" +
 		"ended it.")
 	return b.String()
 }
