@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -253,6 +254,9 @@ func startChild(command, environ []string, s Streams, ownGroup bool) (*child, er
 	}
 	prepare := func(path string, args ...string) *exec.Cmd {
 		cmd := &exec.Cmd{Path: path, Args: args, Env: environ, Stdin: s.In, Stdout: s.Out, Stderr: s.Err}
+		if _, isFile := s.In.(*os.File); !isFile {
+			cmd.Stdin = nil // see start
+		}
 		if r, ok := s.Out.(results); ok {
 			cmd.Stdout = r.Writer
 		}
@@ -270,13 +274,13 @@ func startChild(command, environ []string, s Streams, ownGroup bool) (*child, er
 		// To Linux the parent is the thread, and the child dies with that (go.dev/issue/27505). This
 		// one is kept for as long as the child lives.
 		runtime.LockOSThread()
-		err := s.reaper.start(ch.cmd)
+		err := ch.start(s)
 		if errors.Is(err, syscall.ENOEXEC) { // a script that names no interpreter is for sh, says execvp(3)
 			if strings.HasPrefix(path, "-") {
 				path = "./" + path
 			}
 			ch.cmd = prepare("/bin/sh", append([]string{"sh", path}, command[1:]...)...)
-			err = s.reaper.start(ch.cmd)
+			err = ch.start(s)
 		}
 		started <- err
 		if err == nil {
@@ -287,6 +291,26 @@ func startChild(command, environ []string, s Streams, ownGroup bool) (*child, er
 		return nil, &cannotRun{command[0], err}
 	}
 	return ch, nil
+}
+
+// start starts the command, and copies its input where that is no file. Package os/exec would wait
+// for a reader that never ends.
+func (ch *child) start(s Streams) error {
+	if s.In == nil || ch.cmd.Stdin != nil {
+		return s.reaper.start(ch.cmd)
+	}
+	in, err := ch.cmd.StdinPipe()
+	if err != nil {
+		return err
+	}
+	if err := s.reaper.start(ch.cmd); err != nil {
+		return err
+	}
+	go func() {
+		_, _ = io.Copy(in, s.In)
+		_ = in.Close()
+	}()
+	return nil
 }
 
 func (ch *child) name() string { return announce.Clean(ch.command) }

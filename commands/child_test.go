@@ -1,0 +1,57 @@
+//go:build unix
+
+package commands_test
+
+import (
+	"context"
+	"io"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"ntrack/commands"
+	"ntrack/tracker"
+)
+
+// Where a stream is no file, what a command has started may hold the pipe to it for ever, and a
+// reader may never end. The end of the command is the end all the same, with its exit code.
+func TestCommandStreamsHeld(t *testing.T) {
+	srv := httptest.NewServer(tracker.Handler(new(tracker.Tracker)))
+	defer srv.Close()
+	held := filepath.Join(t.TempDir(), "held")
+	if err := os.WriteFile(held, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	silent, end := io.Pipe()
+	defer end.Close()
+	for name, c := range map[string]struct {
+		in     io.Reader
+		script string
+	}{
+		"output": {strings.NewReader(""), `(while [ -e "$1" ]; do sleep 0.1; done) 2>/dev/null & echo begun; exit 7`},
+		"errors": {strings.NewReader(""), `(while [ -e "$1" ]; do sleep 0.1; done) >/dev/null & echo begun; exit 7`},
+		"input":  {silent, "echo begun; exit 7"},
+		"script": {strings.NewReader("begun\n"), `cat; exit 7`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			out := &written{want: "begun", found: make(chan struct{})}
+			code := make(chan int, 1)
+			go func() {
+				code <- commands.Main(context.WithoutCancel(t.Context()),
+					[]string{"ntrack", "announce", srv.URL, "k", "--port", "4000", "--ready", "none", "--", "sh", "-c", c.script, "sh", held},
+					commands.Streams{In: c.in, Out: out, Err: io.Discard})
+			}()
+			select {
+			case got := <-code:
+				if got != 7 || out.text() != "begun\n" {
+					t.Errorf("exit code %d after %q, want 7", got, out.text())
+				}
+			case <-time.After(30 * time.Second):
+				t.Error("it waits for what the command has started")
+			}
+		})
+	}
+}
