@@ -30,3 +30,27 @@ func TestPrompt(t *testing.T) {
 		}
 	}
 }
+
+// A reply is large where a request wants many peers, and where it is not plain how many it wants.
+func TestLarge(t *testing.T) {
+	for target, large := range map[string]bool{
+		"/ntrk/k":                               false,
+		"/ntrk/k?port=1":                        false,
+		"/ntrk/k?numwant=":                      false,
+		"/ntrk/k?numwant=0":                     false,
+		"/ntrk/k?numwant=200":                   false,
+		"/ntrk/k?numwant=0000200&port=1":        false,
+		"/ntrk/k?numwant=201":                   true,
+		"/ntrk/k?port=1&numwant=1000&compact=1": true,
+		"/announce?info_hash=k&numwant=99999999999999999999999999": true,
+		"/ntrk/k?numwant=%31000":                                   true,
+		"/ntrk/k?numwant=-1":                                       true,
+		"/ntrk/k?numwant=1&numwant=1000":                           true,
+		"/ntrk/k?xnumwant=1&numwant=1000":                          true,
+		"/ntrk/numwant=1000":                                       true,
+	} {
+		if got := new(Tracker).Large(&Call{Method: "GET", Target: []byte(target)}); got != large {
+			t.Errorf("%s: %t", target, got)
+		}
+	}
+}

@@ -28,6 +28,11 @@ import (
 const (
 	DefaultMaxRate = 1000
 	DefaultMaxWant = 1000
+	// maxLabelled is how many peers a reply has at most that gives their peer ids. Of a peer that
+	// gave none this is a SHA-1, which takes longer than all else about it.
+	maxLabelled = 200
+	// largeWant is how many peers a usual reply has at most.
+	largeWant = 200
 	// refusedInterval is what those who were refused are told where no interval was chosen.
 	refusedInterval = time.Minute
 	// classicTTL is the shortest ttl on the classic interface, whose clients come every 5 minutes
@@ -189,6 +194,24 @@ func (t *Tracker) Prompt(c *Call) bool {
 	return !bytes.HasSuffix(path, []byte("/ntrk/")) && !bytes.HasSuffix(path, []byte("/scrape"))
 }
 
+// Large says whether the reply to c may have so many peers that it takes many times as long as a
+// usual one. It may be wrong about a request that is not what it seems.
+func (t *Tracker) Large(c *Call) bool {
+	for rest := c.Target; ; {
+		_, value, found := bytes.Cut(rest, []byte("numwant="))
+		if !found {
+			return false
+		}
+		n, i := 0, 0
+		for ; i < len(value) && value[i] != '&'; i++ {
+			if n = n*10 + int(value[i]-'0'); value[i] < '0' || value[i] > '9' || n > largeWant {
+				return true // or is written in a way that is not looked into
+			}
+		}
+		rest = value[i:]
+	}
+}
+
 // Answer decides one call and appends the body of the reply to dst.
 func (t *Tracker) Answer(ctx context.Context, c *Call, dst []byte) (Response, []byte) {
 	t.once.Do(t.init)
@@ -269,6 +292,9 @@ func (t *Tracker) answer(ctx context.Context, c *Call, s *scratch, resp *Respons
 	}
 	form := formOf(req, c.Accept)
 	want := Want{t.want(req), form == announce.Bencode && !req.Compact && !req.NoPeerID}
+	if want.IDs {
+		want.Peers = min(want.Peers, maxLabelled)
+	}
 	reply := announce.Reply{Key: req.Key, You: peer.Endpoint}
 	var res Result
 	switch req.Verb {
