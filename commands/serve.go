@@ -45,7 +45,7 @@ func serveCommand(s Streams) *cli.Command {
 			&cli.IntFlag{Name: "max-per-addr", Usage: "keep at most `N` registrations of one IPv4 address or IPv6 /64", Value: 10_000},
 			&cli.IntFlag{Name: "max-conns", Usage: "take at most `N` connections at a time, or fewer where the limit of open files (ulimit -n) is low", Value: door.DefaultMaxConns},
 			&cli.IntFlag{Name: "max-conns-per-addr", Usage: "take at most `N` connections of one IPv4 address or IPv6 /64, but any number of this machine and of a --proxy", Value: door.DefaultMaxConnsPerAddr, DefaultText: "1000, or a quarter of all if that is less"},
-			&cli.DurationFlag{Name: "request-timeout", Value: door.DefaultTimeout, Usage: "cut a client whose request takes longer than `D`"},
+			&cli.DurationFlag{Name: "request-timeout", Value: door.DefaultTimeout, Usage: "cut a client whose request takes longer than `D`, or that takes nothing of a reply for as long"},
 			&cli.DurationFlag{Name: "idle-timeout", Value: door.DefaultIdle, DefaultText: "2m", Usage: "close a connection that has had no request for `D`"},
 			&cli.StringSliceFlag{Name: "proxy", Usage: "believe X-Forwarded-For from reverse proxies in the network `CIDR`; may be repeated"},
 		},

@@ -28,9 +28,9 @@ const takeTimeout = 10 * time.Second
 // the mux redirects /ntrk/a//b before a handler sees it. As a server's only handler it serves
 // every key.
 //
-// Connection limits and timeouts are the server's: set ReadHeaderTimeout and MaxHeaderBytes. Its
-// Shutdown waits for event streams, and they do not end by themselves: have it call
-// [Tracker.EndStreams], by RegisterOnShutdown. A streaming peer whose packets are lost is gone when
+// Connection limits and timeouts are the server's: set ReadHeaderTimeout, MaxHeaderBytes and
+// WriteTimeout, which does not end event streams. The server's Shutdown waits for these, and they
+// do not end by themselves: have it call [Tracker.EndStreams], by RegisterOnShutdown. A streaming peer whose packets are lost is gone when
 // the system gives its connection up, which takes Linux a quarter of an hour unless the server's
 // ConnContext sets TCP_USER_TIMEOUT; package door does.
 func Handler(t *Tracker) http.Handler {

@@ -73,7 +73,8 @@ func (n *census) init(s *Server) {
 		n.most, n.files = files-n.spare, files
 	}
 	if s.MaxConns > n.most && s.Logf != nil {
-		s.Logf("at most %d connections, not %d: no more than %d files may be open (ulimit -n)", n.most, s.MaxConns, files)
+		s.Logf("at most %d connections, not %d: no more than %d files may be open (ulimit -n)",
+			n.most, s.MaxConns, files)
 	}
 	n.mostOf = s.MaxConnsPerAddr
 	if n.mostOf == 0 {
@@ -114,7 +115,8 @@ func (s *Server) admit(remote netip.AddrPort) admission {
 		s.note(met, "a connection from %s %s: %d of its address are open, the most of one; "+
 			"if that is a reverse proxy, name it as one", remote, fate, n.mostOf)
 	case n.files > 0:
-		s.note(met, "a connection from %s %s: %d are open, the most for %d files (ulimit -n)", remote, fate, n.most, n.files)
+		s.note(met, "a connection from %s %s: %d are open, the most for %d files (ulimit -n)",
+			remote, fate, n.most, n.files)
 	default:
 		s.note(met, "a connection from %s %s: %d are open, the most there may be", remote, fate, n.most)
 	}
@@ -167,8 +169,10 @@ func (s *Server) release(remote netip.AddrPort, a admission) {
 // note logs that a limit was met, for each limit once a minute at most: under attack it happens all
 // the time.
 func (s *Server) note(which limit, format string, args ...any) {
-	last, now := s.census.noted[which].Load(), int64(time.Since(s.census.began))+1
-	if s.Logf == nil || last != 0 && now-last < int64(time.Minute) || !s.census.noted[which].CompareAndSwap(last, now) {
+	noted := &s.census.noted[which]
+	last, now := noted.Load(), int64(time.Since(s.census.began))+1
+	soon := last != 0 && now-last < int64(time.Minute)
+	if s.Logf == nil || soon || !noted.CompareAndSwap(last, now) {
 		return
 	}
 	s.Logf("%s; for a minute, no others are reported", fmt.Sprintf(format, args...))

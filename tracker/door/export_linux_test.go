@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"sync"
 	"testing"
 	"time"
 
@@ -38,20 +39,23 @@ func (s *Server) serveAnswers(nc net.Conn) {
 		if err != nil {
 			break
 		}
-		l.now = time.Now()
-		rest, more := l.answer(l.in[:n], c.remote)
-		if _, err := nc.Write(l.o.out); err != nil {
-			break
+		left, why := l.in[:n], turnOver
+		for why == turnOver {
+			l.now = time.Now()
+			left, why = l.answer(left, c.remote, true)
+			if _, err := nc.Write(l.o.out); err != nil {
+				why = broken
+			}
 		}
-		if len(rest) > 0 {
-			c.in = bytes.Clone(rest)
+		if len(left) > 0 && why != ended {
+			c.in = bytes.Clone(left)
 			s.mu.Lock()
 			s.add(c)
 			s.mu.Unlock()
 			c.serve()
 			return
 		}
-		if !more {
+		if why != answered {
 			break
 		}
 	}
@@ -59,27 +63,50 @@ func (s *Server) serveAnswers(nc net.Conn) {
 	s.release(netip.AddrPort{}, admitted)
 }
 
-// MeetInLoop returns a way to have a loop, which does nothing else, meet a connection from
-// anywhere, of which it gives the other end.
-func (s *Server) MeetInLoop(t *testing.T, l net.Listener) func(remote netip.AddrPort) net.Conn {
+// A TestLoop is a loop that nobody runs: it does what a test says, one thing after the other, also
+// in virtual time.
+type TestLoop struct {
+	t *testing.T
+	l *loop
+	// End is what a shutdown makes of the connections of the loop.
+	End func()
+}
+
+func (s *Server) TestLoop(t *testing.T, listener net.Listener) TestLoop {
 	s.once.Do(s.init)
-	g := s.loops(l).(*loops)
-	t.Cleanup(func() {
+	g := s.loops(listener).(*loops)
+	end := sync.OnceFunc(func() {
 		s.ending.Store(true)
 		for _, l := range g.all {
 			l.run()
 		}
-		_ = l.Close()
+		_ = listener.Close()
 	})
-	return func(remote netip.AddrPort) net.Conn {
-		fds := socketPair(t)
-		g.all[0].meet(fds[0], remote)
-		c := fdConn{os.NewFile(uintptr(fds[1]), "client")}
-		_ = c.SetReadDeadline(time.Now().Add(time.Minute))
-		t.Cleanup(func() { _ = c.Close() })
-		return c
-	}
+	t.Cleanup(end)
+	return TestLoop{t, g.all[0], end}
 }
+
+// Meet has the loop meet a connection that could come from anywhere, which takes as many bytes as
+// that before its client reads, and returns the client's end.
+func (l TestLoop) Meet(remote netip.AddrPort, buffer int) net.Conn {
+	fds := socketPair(l.t)
+	if err := unix.SetsockoptInt(fds[0], unix.SOL_SOCKET, unix.SO_SNDBUF, buffer); err != nil {
+		l.t.Fatal(err)
+	}
+	l.l.now = time.Now()
+	l.l.meet(fds[0], remote)
+	c := fdConn{os.NewFile(uintptr(fds[1]), "client")}
+	l.t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+// Round is one round, Tick what is done once a tick.
+func (l TestLoop) Round() {
+	l.l.fetch()
+	l.l.round()
+}
+
+func (l TestLoop) Tick() { l.l.tidy() }
 
 func socketPair(t *testing.T) [2]int {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
@@ -133,7 +160,12 @@ func (s *Server) Overdue(in []byte) (out []byte, kept int, err error) {
 	s.admit(netip.AddrPort{})
 	l.watched[c.fd] = c
 	l.quiet.push(&c.waiter, l.now.Add(-time.Hour))
+	l.busy.init(true)
+	l.owing.init(true)
 	l.cut(&l.quiet, s.Timeout)
+	for c := l.busy.take(l.now); c != nil; c = l.busy.take(l.now) {
+		l.turn(c.owner.(*watched), false)
+	}
 	answered := !l.idle.empty()
 	l.cut(&l.idle, 0)
 	_ = client.SetReadDeadline(time.Now().Add(10 * time.Second))

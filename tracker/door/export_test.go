@@ -38,3 +38,13 @@ func (s *Server) Kept() (n int) {
 	}
 	return n
 }
+
+// WatchReader looks after a client that reads as state says, from when begin is called, until it is
+// cut or stop is called.
+func WatchReader(most time.Duration, state func() (waits bool, taken uint64, heard time.Duration), cut func()) (begin, stop func()) {
+	r := &reader{most: most, cut: cut, state: func() (sent, bool) {
+		waits, taken, heard := state()
+		return sent{waits, taken, heard}, true
+	}}
+	return r.sent, r.stop
+}

@@ -25,7 +25,7 @@ func BenchmarkAnswer(b *testing.B) {
 			"Host: 127.0.0.1:6969\r\nUser-Agent: qBittorrent/4.6.5\r\nAccept-Encoding: gzip\r\n\r\n", k/256, k%256, peer, 10000+peer)
 	}
 	for i := range keys * peers {
-		l.answer(request(i%keys, i/keys), remote)
+		l.answer(request(i%keys, i/keys), remote, true)
 	}
 	var all [1024][]byte
 	in := make([]byte, 0, 2048)
@@ -36,7 +36,7 @@ func BenchmarkAnswer(b *testing.B) {
 		b.Run(fmt.Sprint(keys, " keys"), func(b *testing.B) {
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
-				l.answer(append(in, all[i%len(all)]...), remote)
+				l.answer(append(in, all[i%len(all)]...), remote, true)
 			}
 		})
 	}

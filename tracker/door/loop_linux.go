@@ -1,12 +1,12 @@
 package door
 
 import (
-	"bytes"
 	"encoding/binary"
 	"net"
 	"net/netip"
 	"os"
 	"runtime"
+	"sync/atomic"
 	"syscall"
 	"time"
 	"unsafe"
@@ -29,6 +29,8 @@ type loops struct {
 	raw    syscall.RawConn // of l
 	all    []*loop
 	failed chan error // why there will be no more connections
+	// begun says that all have been accepted that came before the listener had its options.
+	begun atomic.Bool
 }
 
 // A loop owns its connections, and all that is below: nobody else touches it but to wake it.
@@ -54,17 +56,12 @@ type loop struct {
 	spare   *watched   // for the next connection: most end with their first request
 	quiet   waiting    // those that have not sent anything
 	idle    waiting    // those that have been answered
+	busy    waiting    // those that have more to be answered, whose turn is another's now
+	owing   waiting    // those that have replies to take, by when they last took something
 
 	h  head
 	o  output
 	in [maxHead + 4<<10]byte
-}
-
-// watched is a connection that a loop waits for.
-type watched struct {
-	waiter
-	fd     int
-	remote netip.AddrPort
 }
 
 type newcomer struct {
@@ -96,8 +93,7 @@ func (s *Server) loops(l net.Listener) way {
 	}
 	g.raw = raw
 	err = raw.Control(func(listener uintptr) {
-		// Connections inherit this. Go sets it on each.
-		_ = unix.SetsockoptInt(int(listener), unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+		g.setOptions(int(listener))
 		for err == nil && len(g.all) < max(1, min(runtime.GOMAXPROCS(0), maxLoops, s.census.spare/8)) {
 			err = g.add(listener)
 		}
@@ -115,6 +111,12 @@ func (s *Server) loops(l net.Listener) way {
 	return g
 }
 
+// setOptions sets the options of a listener that its connections inherit, or those of one of these.
+func (g *loops) setOptions(fd int) {
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(g.s.Timeout.Milliseconds()))
+}
+
 // add makes one more loop. The first is the one to accept.
 func (g *loops) add(listener uintptr) error {
 	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
@@ -126,6 +128,8 @@ func (g *loops) add(listener uintptr) error {
 	l.take = l.accept
 	g.s.census.watch(&l.quiet, false)
 	g.s.census.watch(&l.idle, true)
+	l.busy.init(true)
+	l.owing.init(true)
 	g.all = append(g.all, l)
 	l.next = g.all[0]
 	g.all[max(0, len(g.all)-2)].next = l
@@ -171,20 +175,24 @@ func (g *loops) Close() error {
 func (l *loop) run() {
 	defer l.s.active.Done()
 	raw, err := l.ep.SyscallConn()
-	fetch := func(uintptr) bool { return l.fetch() }
-	for err == nil && !l.s.ending.Load() && !(l.deaf && l.quiet.empty() && l.idle.empty()) {
+	fetch := func(uintptr) bool { return l.fetch() || !l.busy.empty() }
+	for err == nil && !l.s.ending.Load() && !(l.deaf && l.empty()) {
 		if raw.Read(fetch) != nil { // the deadline
-			l.rest()
+			l.tidy()
 			continue
 		}
-		l.now = time.Now()
-		for _, e := range l.events[:l.ready] {
-			l.event(e)
-		}
+		l.round()
 		runtime.Gosched() // to whoever would wait while a loop is never idle
 	}
 	l.fail(ErrClosed)
 	l.now = time.Now()
+	for c := l.busy.take(l.now); c != nil; c = l.busy.take(l.now) {
+		l.turn(c.owner.(*watched), false) // a last one
+	}
+	for w := l.owing.take(l.now); w != nil; w = l.owing.take(l.now) {
+		c := w.owner.(*watched)
+		l.handOver(c.fd, c.remote, handover{owed: c.owed, in: c.left, last: c.why == ended || c.why == broken})
+	}
 	l.cut(&l.quiet, 0)
 	l.cut(&l.idle, 0)
 	l.close()
@@ -196,6 +204,22 @@ func (l *loop) close() {
 	_ = l.ep.Close()
 }
 
+func (l *loop) empty() bool {
+	return l.quiet.empty() && l.idle.empty() && l.busy.empty() && l.owing.empty()
+}
+
+// round is a turn for each connection in which something has happened, and for one that waits for
+// another: the many who send one request at a time are not held up by the few who send a lot.
+func (l *loop) round() {
+	l.now = time.Now()
+	for _, e := range l.events[:l.ready] {
+		l.event(e)
+	}
+	if c := l.busy.take(l.now); c != nil {
+		l.turn(c.owner.(*watched), false)
+	}
+}
+
 // fetch says whether there are events.
 func (l *loop) fetch() bool {
 	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.fd), uintptr(unsafe.Pointer(&l.events)), uintptr(len(l.events)), 0, 0, 0)
@@ -205,12 +229,13 @@ func (l *loop) fetch() bool {
 	return l.ready > 0
 }
 
-// rest is for what is done once a tick.
-func (l *loop) rest() {
+// tidy is for what is done once a tick.
+func (l *loop) tidy() {
 	l.now = time.Now()
 	_ = l.ep.SetReadDeadline(l.now.Add(l.tick()))
 	l.cut(&l.quiet, l.s.Timeout)
 	l.cut(&l.idle, l.s.Idle)
+	l.cut(&l.owing, l.s.Timeout)
 	err := l.raw.Control(func(listener uintptr) {
 		if l.starved {
 			l.starved = false
@@ -235,8 +260,7 @@ func (l *loop) arm(listener uintptr) {
 
 func (l *loop) event(e unix.EpollEvent) {
 	if e.Fd != listening {
-		c := l.watched[e.Fd]
-		l.turn(c, e.Events&hungUp != 0)
+		l.resume(l.watched[e.Fd], e.Events&hungUp != 0)
 		return
 	}
 	l.taken = l.taken[:0]
@@ -257,11 +281,17 @@ func (l *loop) accept(listener uintptr) {
 			unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
 		switch errno {
 		case 0:
+			if !l.begun.Load() {
+				l.setOptions(int(fd))
+			}
 			l.taken = append(l.taken, newcomer{int(fd), l.peer()})
 			continue
 		case unix.ECONNABORTED, unix.EINTR:
 			continue
 		case unix.EAGAIN:
+			if !l.begun.Load() {
+				l.begun.Store(true)
+			}
 		default:
 			l.s.note(ofFiles, "no connection can be accepted: %v", errno)
 			l.starved = true
@@ -286,7 +316,7 @@ func (l *loop) peer() netip.AddrPort {
 func (l *loop) meet(fd int, remote netip.AddrPort) {
 	switch l.s.admit(remote) {
 	case refused:
-		l.handOver(fd, &conn{s: l.s, remote: remote, admission: refused, owed: []byte(tooMany), last: true})
+		l.handOver(fd, remote, handover{admission: refused, owed: []byte(tooMany), last: true})
 		return
 	case rejected:
 		_, _ = call(unix.SYS_READ, fd, l.in[:]) // or closing would reset the connection
@@ -302,7 +332,7 @@ func (l *loop) meet(fd int, remote netip.AddrPort) {
 	c.fd, c.remote = fd, remote
 	l.quiet.push(&c.waiter, l.now)
 	if l.turn(c, false) == gone {
-		c.evicted = false
+		c.evicted, c.drained = false, false
 		return
 	}
 	l.spare = nil
@@ -310,131 +340,13 @@ func (l *loop) meet(fd int, remote netip.AddrPort) {
 		l.watched = append(l.watched, make([]*watched, max(64, len(l.watched)))...)
 	}
 	l.watched[fd] = c
-	if l.control(unix.EPOLL_CTL_ADD, fd, int32(fd), watching) != nil {
-		c.unlink()
+	events := uint32(watching)
+	if c.in == &l.owing {
+		events |= unix.EPOLLOUT
+	}
+	if l.control(unix.EPOLL_CTL_ADD, fd, int32(fd), events) != nil {
 		l.drop(c)
 	}
-}
-
-// evict ends what the client sends: that is an event, and there is nothing to read unless a request
-// has come in the meantime.
-func (c *watched) evict() { _ = unix.Shutdown(c.fd, unix.SHUT_RD) }
-
-// cut closes the connections that have waited as long as they may. A request that has come is
-// answered all the same: if this process was stopped, that is what has used up the time.
-func (l *loop) cut(w *waiting, most time.Duration) {
-	for next := w.take(l.now.Add(-most)); next != nil; next = w.take(l.now.Add(-most)) {
-		if c := next.owner.(*watched); l.turn(c, false) == kept && c.unlinked() {
-			l.drop(c)
-		}
-	}
-}
-
-// A fate is what a turn has made of a connection.
-type fate int
-
-const (
-	kept fate = iota
-	gone      // it is closed, or handed over
-)
-
-// drop closes a connection, which no longer waits.
-func (l *loop) drop(c *watched) fate {
-	l.s.release(c.remote, admitted)
-	_, _ = call(unix.SYS_CLOSE, c.fd, nil)
-	return l.forget(c.fd)
-}
-
-// turn answers what a connection has sent; last says that there will be nothing more.
-func (l *loop) turn(c *watched, last bool) fate {
-	n, errno := call(unix.SYS_READ, c.fd, l.in[:])
-	if errno == unix.EAGAIN || errno == unix.EINTR {
-		return kept
-	}
-	defer func() {
-		if !l.o.small() {
-			l.o = output{}
-		}
-	}()
-	c.unlink() // from here on it is not evicted
-	if errno != 0 || n == 0 {
-		if c.evicted && !c.in.answered {
-			_, _ = call(unix.SYS_WRITE, c.fd, []byte(tooMany))
-		}
-		return l.drop(c)
-	}
-	rest, more := l.answer(l.in[:n], c.remote)
-	last = last || c.evicted
-	idle := len(rest) == 0 && more && n < len(l.in) && !last
-	if idle { // also before the client knows: it may tell another to come
-		l.idle.push(&c.waiter, l.now)
-	}
-	out := l.o.out
-	if len(out) > 0 {
-		sent, errno := call(unix.SYS_WRITE, c.fd, out)
-		switch {
-		case errno == 0:
-			out = out[sent:]
-		case errno != unix.EAGAIN && errno != unix.EINTR:
-			c.unlink()
-			return l.drop(c)
-		}
-	}
-	if idle && len(out) == 0 {
-		return kept
-	}
-	c.unlink()
-	if len(out) == 0 && len(rest) == 0 && (last || !more) {
-		return l.drop(c)
-	}
-	return l.handOver(c.fd, &conn{
-		s: l.s, remote: c.remote,
-		in: bytes.Clone(rest), owed: bytes.Clone(out), last: !more,
-	})
-}
-
-func (l *loop) forget(fd int) fate {
-	if fd < len(l.watched) {
-		l.watched[fd] = nil
-	}
-	return gone
-}
-
-// answer appends to l.o.out the replies to the requests that in begins with, as far as they are
-// plain. It returns what is left, and whether the connection goes on.
-func (l *loop) answer(in []byte, remote netip.AddrPort) (rest []byte, more bool) {
-	h, o := &l.h, &l.o
-	o.out = o.out[:0]
-	defer func() {
-		if p := recover(); p != nil {
-			l.s.panicked(remote, p)
-			rest, more = nil, false
-		}
-	}()
-	for more = true; more && len(in) > 0; {
-		n := headEnd(in, 0)
-		if n == 0 || n > maxHead || h.parse(in[:n]) != nil || !h.plain() || len(o.out) > maxBody {
-			return in, true
-		}
-		if o.ask(h, remote); !l.s.Tracker.Prompt(&o.call) {
-			return in, true
-		}
-		more, _ = l.s.answer(o, h, l.now, !h.keepAlive) // a stream is never prompt
-		in = in[n:]
-	}
-	return nil, more
-}
-
-// handOver gives a connection to the portable way.
-func (l *loop) handOver(fd int, c *conn) fate {
-	// The epoll instance watches what fd stands for, which lives on under another number.
-	_ = unix.EpollCtl(l.fd, unix.EPOLL_CTL_DEL, fd, nil)
-	c.nc = fdConn{os.NewFile(uintptr(fd), "connection")}
-	l.s.mu.Lock()
-	l.s.add(c) // Shutdown waits for this loop, so it may still be
-	l.s.mu.Unlock()
-	go c.serve()
-	return l.forget(fd)
 }
 
 // call makes a system call that returns at once, so that Go's scheduler need not know of it.

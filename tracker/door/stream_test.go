@@ -409,3 +409,47 @@ func TestStreamTLS(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A client that is there and reads nothing for ten seconds is given up. One that reads slowly is
+// not, nor one of which nothing is heard: what it was sent may be lost.
+func TestStreamReader(t *testing.T) {
+	const second = time.Second
+	for _, tt := range []struct {
+		name  string
+		reads func(at time.Duration) (waits bool, taken uint64, heard time.Duration)
+		cut   time.Duration // 0 for not
+	}{
+		{"nothing", func(time.Duration) (bool, uint64, time.Duration) { return true, 7, second }, 10 * second},
+		{"something", func(at time.Duration) (bool, uint64, time.Duration) { return true, uint64(min(at, 4*second)), second }, 15 * second},
+		{"all, slowly", func(at time.Duration) (bool, uint64, time.Duration) {
+			return at < 300*second, uint64(at / (8 * second)), 3 * second
+		}, 0},
+		{"all at once", func(at time.Duration) (bool, uint64, time.Duration) { return at < second, uint64(at), second }, 0},
+		{"and is lost", func(at time.Duration) (bool, uint64, time.Duration) { return true, 7, at + second }, 0},
+		{"and is lost for 15 seconds", func(at time.Duration) (bool, uint64, time.Duration) {
+			if at < 15*second {
+				return true, 7, at
+			}
+			return false, 8, 0
+		}, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T) {
+				began, cut, looks := time.Now(), time.Duration(0), 0
+				begin, stop := door.WatchReader(10*second, func() (bool, uint64, time.Duration) {
+					looks++
+					return tt.reads(time.Since(began))
+				}, func() { cut = time.Since(began) })
+				begin()
+				time.Sleep(600 * second)
+				stop()
+				if (cut > 0) != (tt.cut > 0) || cut < tt.cut || cut > tt.cut+5*second/2 {
+					t.Errorf("cut after %v", cut)
+				}
+				if waits, _, _ := tt.reads(600 * second); looks > 300 || !waits && looks > 130 || tt.name == "all at once" && looks > 2 {
+					t.Errorf("looked %d times", looks)
+				}
+			})
+		})
+	}
+}

@@ -5,10 +5,12 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"net"
 	"runtime"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"ntrack/tracker"
@@ -187,4 +189,81 @@ func TestLargeRepliesAreForgotten(t *testing.T) {
 			t.Errorf("%s: %d bytes are kept", method, n)
 		}
 	}
+}
+
+// Who may send more after the last reply is read for a moment: a close with bytes unread would be
+// a reset, and could take the reply with it. Who has asked for the end sends no more.
+func TestLastReply(t *testing.T) {
+	const end = " HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n"
+	for _, tt := range []struct {
+		name, request string
+		lingers       bool
+	}{
+		{"asked for", "GET /ntrk/k?port=0" + end, false},
+		{"HTTP/1.0", "GET /ntrk/k?port=0 HTTP/1.0\r\n\r\n", false},
+		{"asked for, and more", "GET /ntrk/k?port=0" + end + "GET", true},
+		{"not asked for", "GET /ntrk/" + strings.Repeat("k", 9000) + " HTTP/1.1\r\nHost: t\r\n\r\n", true},
+		{"no request", "GET\r\n\r\n", true},
+		{"too much body", "POST /ntrk/k HTTP/1.0\r\nContent-Length: 100000\r\n\r\n" + strings.Repeat("x", 70000), true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T) {
+				s := &door.Server{Tracker: &tracker.Tracker{}, Logf: t.Errorf}
+				defer shutdown(s)
+				l := newArrivals(s)
+				near, far := net.Pipe()
+				near = patient(near)
+				defer near.Close()
+				c := halfClosing{from{far, somewhere}, make(chan struct{})}
+				l.conns <- c
+				go io.Copy(io.Discard, near)
+				if _, err := io.WriteString(near, tt.request); err != nil {
+					t.Fatal(err)
+				}
+				synctest.Wait()
+				halved := false
+				select {
+				case <-c.closed:
+					halved = true
+				default:
+				}
+				if _, err := near.Write([]byte("x")); (err == nil) != tt.lingers || halved != tt.lingers {
+					t.Errorf("lingers: %t; %v", halved, err)
+				}
+				time.Sleep(time.Second)
+				if _, err := near.Write([]byte("x")); err == nil {
+					t.Error("it lingers for long")
+				}
+			})
+		})
+	}
+}
+
+// A stream that the tracker ends is no different.
+func TestStreamEndLingers(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		s := &door.Server{Tracker: &tracker.Tracker{}, Logf: t.Errorf}
+		defer shutdown(s)
+		l := newArrivals(s)
+		near, far := net.Pipe()
+		near = patient(near)
+		defer near.Close()
+		c := halfClosing{from{far, somewhere}, make(chan struct{})}
+		l.conns <- c
+		r := openStream(t, near, "/ntrk/k?port=4000")
+		s.Tracker.EndStreams()
+		if line, err := r.ReadString('\n'); err != nil || !strings.HasPrefix(line, "retry: ") {
+			t.Errorf("%q, %v", line, err)
+		}
+		go io.Copy(io.Discard, r)
+		await(t, "the half-close", c.closed)
+		if _, err := near.Write([]byte("x")); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if n := s.Conns(); n != 0 {
+			t.Errorf("%d connections", n)
+		}
+	})
 }

@@ -1,7 +1,9 @@
 package door_test
 
 import (
+	"io"
 	"net"
+	"syscall"
 	"testing"
 	"time"
 
@@ -79,4 +81,59 @@ func TestStreamPacketsDropped(t *testing.T) {
 	join(t, s.Tracker, "k", 5000) // something to be acknowledged
 	expectEvent(t, r, "join 192.0.2.7:5000;")
 	expectEvent(t, r, "leave 127.0.0.1:4000;")
+}
+
+// unreading is a client whose system takes little for it, and which reads nothing.
+func unreading(t *testing.T, addr string) net.Conn {
+	t.Helper()
+	d := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
+		return c.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 4096) })
+	}}
+	c, err := d.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// A client that does not read what a stream has sent is cut off, though the system has taken it for
+// sending, and acknowledges that the client is there.
+func TestStreamNotRead(t *testing.T) { bothWays(t, testStreamNotRead) }
+
+func testStreamNotRead(t *testing.T, serve serveFunc) {
+	s := &door.Server{Tracker: &tracker.Tracker{}, Timeout: time.Second}
+	s.SetUserTimeout(time.Hour)
+	addr := serve(t, s)
+	good := dial(t, addr)
+	r := openStream(t, good, "/ntrk/k?port=0")
+	if _, err := io.WriteString(unreading(t, addr), "GET /ntrk/k?port=4000 HTTP/1.0\r\nAccept: text/event-stream\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	expectEvent(t, r, "join 127.0.0.1:4000;")
+	for i := range 1000 { // 60 KB for it
+		join(t, s.Tracker, "k", 5000+i)
+	}
+	for range 1000 {
+		if name, _, err := event(r); err != nil || name != "join" {
+			t.Fatalf("%s, %v", name, err)
+		}
+	}
+	expectEvent(t, r, "leave 127.0.0.1:4000;")
+}
+
+// The same holds for a reply.
+func TestReplyNotRead(t *testing.T) { bothWays(t, testReplyNotRead) }
+
+func testReplyNotRead(t *testing.T, serve serveFunc) {
+	s := &door.Server{Tracker: &tracker.Tracker{}, Timeout: time.Second}
+	for i := range 1000 {
+		join(t, s.Tracker, "k", 1+i)
+	}
+	c := unreading(t, serve(t, s))
+	if _, err := io.WriteString(c, "GET /ntrk/k?port=0&numwant=1000&format=text HTTP/1.1\r\nHost: t\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "connections: 1", func() bool { return s.Conns() == 1 })
+	eventually(t, "connections: 0", func() bool { return s.Conns() == 0 })
 }

@@ -29,6 +29,11 @@ type waiting struct {
 	n   int
 }
 
+func (w *waiting) init(answered bool) {
+	w.answered = answered
+	w.all.prev, w.all.next = &w.all, &w.all
+}
+
 // push has c wait from now on.
 func (w *waiting) push(c *waiter, now time.Time) {
 	w.mu.Lock()
@@ -106,8 +111,7 @@ const patience = time.Second
 
 // watch makes w one of those that evict looks at.
 func (n *census) watch(w *waiting, answered bool) {
-	w.answered = answered
-	w.all.prev, w.all.next = &w.all, &w.all
+	w.init(answered)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.waiting[w] = struct{}{}
