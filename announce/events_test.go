@@ -53,19 +53,27 @@ func TestEvents(t *testing.T) {
 	if got, _, err := read(strings.NewReader(longPeers)); strings.Count(got, "2001:db8") != 10_000 || err != io.EOF {
 		t.Errorf("10,000 of the longest peers: %d of them, %v", strings.Count(got, "2001:db8"), err)
 	}
+	const empty = "retry: 1\n\n" // an event without data, of which a stream may have any number
+	if got, _, err := read(strings.NewReader(strings.Repeat(empty, maxEvent/8) + "event: join\ndata: 192.0.2.1:1\n\n")); got != "join[192.0.2.1:1]" || err != io.EOF {
+		t.Errorf("after many events without data: %s, %v", got, err)
+	}
 	for about, s := range map[string]struct {
 		r    io.Reader
 		want error
 	}{
-		"a line without end":    {forever("x"), errLongLine},
-		"a comment without end": {io.MultiReader(strings.NewReader(":"), forever("x")), errLongLine},
-		"an event without end":  {forever("data: 192.0.2.1:1\n"), errLongEvent},
+		"a line without end":    {endless("x"), errLongLine},
+		"a comment without end": {io.MultiReader(strings.NewReader(":"), endless("x")), errLongLine},
+		"an event without end":  {endless("data: 192.0.2.1:1\n"), errLongEvent},
 	} {
 		if _, _, err := read(s.r); !errors.Is(err, s.want) {
 			t.Errorf("%s: %v, want %v", about, err, s.want)
 		}
 	}
 }
+
+// endless is far more of s than any bound lets through, and yet little enough for a reader without
+// bounds to come to its end.
+func endless(s string) io.Reader { return io.LimitReader(forever(s), 16<<20) }
 
 // forever repeats itself.
 type forever string

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -231,6 +232,62 @@ func TestGatherRefused(t *testing.T) {
 			t.Errorf("got %v of %v, %v", g.Rank, g.Peers, err)
 		}
 		g.Leave(t.Context())
+	})
+}
+
+// A classic tracker is not asked more often than it may be, and so its members stay for longer: each
+// has looked twice by then.
+func TestGatherClassic(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		deadline(t, time.Hour)
+		p, k := new(pipes), key(t, "k")
+		var mu sync.Mutex
+		asked := 0
+		f := &foreign{external: true}
+		p.start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			mu.Lock()
+			asked++
+			mu.Unlock()
+			f.ServeHTTP(w, r)
+		}))
+		defer p.stop()
+		leave := join(t, p.client("192.0.2.2"), classic(t), k, 4000)
+		ctx, cancel := context.WithTimeout(t.Context(), 95*time.Second)
+		defer cancel()
+		asked = 0
+		if _, err := p.client("192.0.2.1").Gather(ctx, classic(t)[0], announce.Request{Key: k, Port: 4000}, 3, nil); err == nil {
+			t.Error("two are three")
+		}
+		mu.Lock()
+		if asked < 11 || asked > 15 { // every ten seconds, the look in front, the leave, and renewals of the other
+			t.Errorf("asked %d times in 95 s", asked)
+		}
+		mu.Unlock()
+		g, err := p.client("192.0.2.1").Gather(t.Context(), classic(t)[0], announce.Request{Key: k, Port: 4000}, 2, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		g.Leave(t.Context())
+		if d := time.Since(began); d != 20*time.Second {
+			t.Errorf("it has stayed for %v", d)
+		}
+		_ = leave()
+	})
+}
+
+// Where no family leads to the tracker, the one that says most tells why.
+func TestGatherErrors(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := new(pipes)
+		p.start(tracker.Handler(&tracker.Tracker{Token: "t"}))
+		defer p.stop()
+		for _, c := range []*announce.Client{p.both("192.0.2.1", ""), p.both("", "2001:db8::1")} {
+			_, err := c.Gather(t.Context(), one[0], announce.Request{Key: key(t, "k"), Port: 4000}, 2, nil)
+			if f, ok := errors.AsType[*announce.Failure](err); !ok || f.Status != 401 {
+				t.Errorf("one family refuses, the other does not lead there: %v", err)
+			}
+		}
 	})
 }
 

@@ -27,7 +27,6 @@ type merged struct {
 	known   map[netip.AddrPort]int // by how many routes
 	own     map[netip.AddrPort]int // by how many routes
 	you     []netip.AddrPort       // own endpoints as told last
-	moved   bool                   // you has changed since
 
 	next    time.Time // when expire is to look again; zero: nothing waits for that
 	resumed time.Time // when it looked too late, as after a stop of the process
@@ -308,7 +307,6 @@ func (r *route) sees(you netip.AddrPort) {
 	if m := r.site.m; you.Port() != 0 {
 		m.mine(&r.you, you)
 		m.mine(&r.local, netip.AddrPort{})
-		m.moved = true
 	}
 }
 
@@ -346,11 +344,10 @@ func (m *merged) take(now time.Time) (told []news, next time.Time) {
 	slices.SortFunc(joined, netip.AddrPort.Compare)
 	m.list = merge(m.list, left, joined)
 	var events []Event
-	if you := m.endpoints(); m.moved && !slices.Equal(you, m.you) || !m.began {
+	if you := m.endpoints(); !slices.Equal(you, m.you) || !m.began {
 		m.you = you
 		events = append(events, m.first.event())
 	}
-	m.moved = false
 	for _, s := range m.sites {
 		if s.back && (len(events) == 0 || s != m.first) {
 			events = append(events, s.event())
@@ -443,7 +440,6 @@ func (m *merged) expire(now time.Time) (next time.Time) {
 				if !r.other() { // or the tracker may list it still, and tell the other route
 					m.mine(&r.you, netip.AddrPort{})
 					m.mine(&r.local, netip.AddrPort{})
-					m.moved = true
 				}
 				due = time.Time{}
 			}

@@ -395,3 +395,26 @@ func TestStreamSpread(t *testing.T) {
 		}
 	})
 }
+
+// Nothing is told after the end of the context, though several events were there at once.
+func TestWatchEndsAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, k := newPipes(t), key(t, "k")
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		turns := 0
+		for range p.client("192.0.2.9").Watch(ctx, one, announce.Request{Key: k}, 0) {
+			switch turns++; turns {
+			case 1:
+				defer join(t, p.client("192.0.2.1"), one, k, 4000)()
+				defer join(t, p.client("192.0.2.2"), one, k, 4000)()
+				time.Sleep(time.Second) // both joins are for the next turn
+			case 2:
+				cancel()
+			}
+		}
+		if turns != 2 {
+			t.Errorf("%d turns, want the last one to be that which ended it", turns)
+		}
+	})
+}
