@@ -46,8 +46,8 @@ const sharing = 2 * time.Second
 // may have seen fewer of them than others: len(Peers) > n tells. One process is one peer here: it
 // is listed over one address family even where a tracker has both, over IPv4 if that leads there,
 // and all have to name the same tracker. On a classic tracker that keeps the families apart, one
-// that IPv4 does not lead to cannot meet the others. An endpoint that others have left behind under the key
-// counts as well: take a new key for each gathering. Two processes that give the same port from the
+// that IPv4 does not lead to cannot meet the others. An endpoint that others have left behind under
+// the key counts as well: take a new key for each gathering. Two processes that give the same port from the
 // same address would be one peer. Where the tracker has event streams, the second one gets a
 // [*SharedError], and the first one is told. The tracker tells them apart by r.ID, which is drawn
 // where it is zero.
@@ -93,7 +93,8 @@ func (c *Client) Gather(ctx context.Context, t Tracker, r Request, n int, news f
 			over = append(over, way{network, false})
 		}
 	}
-	w := &meeting{merged: newMerged(), n: n, member: r.Port != 0, rank: -1, ended: make(chan struct{}), telling: make(chan struct{}, 1), news: news}
+	w := &meeting{merged: newMerged(), n: n, member: r.Port != 0, rank: -1, news: news,
+		ended: make(chan struct{}), telling: make(chan struct{}, 1)}
 	w.moment = w.judge
 	go func() {
 		defer close(g.left)

@@ -127,7 +127,7 @@ func (m *merged) count(in map[netip.AddrPort]int, e netip.AddrPort, more bool) {
 	}
 }
 
-// everyone is who is there at this moment, sorted.
+// everyone lists the peers that are there at this moment, sorted.
 func (m *merged) everyone() []netip.AddrPort {
 	list := make([]netip.AddrPort, 0, m.present+1)
 	for e := range m.known {

@@ -1,0 +1,184 @@
+package announce_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"ntrack/announce"
+)
+
+// Two processes with one port are one peer, and learn it: the second one ends, the first one goes on
+// and meets whoever comes.
+func TestGatherShared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		deadline(t, time.Hour)
+		p, k := newPipes(t), key(t, "k")
+		gather := func(addr string, port uint16, n int, told *string) gathered {
+			began := time.Now()
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			g, err := p.client(addr).Gather(ctx, one[0], announce.Request{Key: k, Port: port}, n, func(_ announce.Event, err error) {
+				if err != nil && told != nil {
+					*told += err.Error()
+				}
+			})
+			after := time.Since(began)
+			g.Leave(t.Context())
+			return gathered{g, err, after}
+		}
+		var told string
+		first := make(chan gathered)
+		go func() { first <- gather("192.0.2.1", 4000, 2, &told) }()
+		time.Sleep(5 * time.Second)
+		const clash = "another process is listed as 192.0.2.1:4000, too, and both count as one peer: each needs a port of its own"
+		var none string
+		second := gather("192.0.2.1", 4000, 2, &none)
+		var shared *announce.SharedError
+		if !errors.As(second.err, &shared) || second.err.Error() != clash || second.after != 2*time.Second || none != "" {
+			t.Errorf("the second one: %v after %v, told %q", second, second.after, none)
+		}
+		synctest.Wait() // for the first one, which goes on
+		if told != clash {
+			t.Errorf("the first one is told %q", told)
+		}
+		other := gather("192.0.2.2", 4000, 2, nil)
+		if got := sorted((<-first).String(), other.String()); got != sorted("0 of 192.0.2.1:4000 192.0.2.2:4000, <nil>", "1 of 192.0.2.1:4000 192.0.2.2:4000, <nil>") {
+			t.Errorf("the others have met as %s", got)
+		}
+
+		// The first one need not wait until the second has ended.
+		go func() { first <- gather("192.0.2.1", 4000, 2, nil) }()
+		time.Sleep(time.Second)
+		go func() { first <- gather("192.0.2.1", 4000, 2, nil) }()
+		time.Sleep(time.Second)
+		go func() { first <- gather("192.0.2.2", 4000, 2, nil) }()
+		var times []time.Duration
+		for range 3 {
+			times = append(times, (<-first).after.Truncate(time.Second))
+		}
+		if slices.Sort(times); !slices.Equal(times, []time.Duration{0, 2 * time.Second, 2 * time.Second}) {
+			t.Errorf("with one that comes meanwhile they have met, or not, after %v", times)
+		}
+		time.Sleep(time.Minute)
+
+		// Neither does it count as one that is there for another one.
+		go func() { first <- gather("192.0.2.1", 4000, 3, nil) }()
+		time.Sleep(time.Second)
+		go func() { first <- gather("192.0.2.2", 4000, 3, nil) }()
+		time.Sleep(time.Second)
+		if got := gather("192.0.2.1", 4000, 2, nil); got.err == nil {
+			t.Errorf("one that is listed already has met as %v", got)
+		}
+		go func() { first <- gather("192.0.2.3", 4000, 3, nil) }()
+		for range 3 {
+			if got := <-first; got.err != nil {
+				t.Error(got)
+			}
+		}
+	})
+}
+
+// What is no other gathering is no error: a member that is listed as well, a connection of one's own
+// that has broken, a process that is about to go, and one that gives the same id.
+func TestGatherNotShared(t *testing.T) {
+	for about, tt := range map[string]struct {
+		id    announce.ID
+		lasts time.Duration
+	}{
+		"about to go": {announce.ID{}, time.Second},
+		"the same":    {announce.ID{1}, time.Hour},
+	} {
+		t.Run(about, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				deadline(t, 24*time.Hour)
+				p, k := newPipes(t), key(t, "k")
+				leave := join(t, p.client("192.0.2.1"), one, k, 4000)
+				old, cancel := context.WithTimeout(t.Context(), tt.lasts)
+				defer cancel()
+				go func() {
+					for range p.client("192.0.2.1").Watch(old, one, announce.Request{Key: k, Port: 4000, ID: announce.ID{1}}, 0) {
+					}
+				}()
+				synctest.Wait()
+				ctx, done := context.WithTimeout(t.Context(), time.Minute)
+				defer done()
+				met := make(chan gathered)
+				go func() {
+					g, err := p.client("192.0.2.1").Gather(ctx, one[0], announce.Request{Key: k, Port: 4000, ID: tt.id}, 2, func(_ announce.Event, err error) {
+						if err != nil {
+							t.Error(err)
+						}
+					})
+					g.Leave(t.Context())
+					met <- gathered{g, err, 0}
+				}()
+				time.Sleep(10 * time.Second)
+				p.cut("192.0.2.1")
+				time.Sleep(10 * time.Second)
+				leave2 := join(t, p.client("192.0.2.2"), one, k, 4000)
+				if got := (<-met).String(); got != "0 of 192.0.2.1:4000 192.0.2.2:4000, <nil>" {
+					t.Errorf("met as %s", got)
+				}
+				_ = leave()
+				_ = leave2()
+			})
+		})
+	}
+}
+
+// What a tracker says of sharing holds for one stream, and once.
+func TestGatherSharedStreams(t *testing.T) {
+	const you, shared, peers = "event: you\ndata: 192.0.2.1:4000\n\n", "event: shared\ndata: 192.0.2.1:4000\n\n", "event: peers\nid: e-1\ndata:\n\n"
+	for _, tt := range []struct {
+		about   string
+		streams []string // the last one lasts
+		want    string
+		news    int
+	}{
+		{"told twice", []string{you + shared + peers + shared + shared}, "another process is listed", 0},
+		{"told twice to the first", []string{you + peers + shared + shared}, "enough", 1},
+		{"told before the connection broke", []string{you + shared + peers, you + peers}, "enough", 0},
+		{"told by the next stream, too", []string{you + peers + shared, you + peers + shared}, "enough", 2},
+	} {
+		t.Run(tt.about, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				deadline(t, time.Hour)
+				p := new(pipes)
+				n := 0
+				p.start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					if r.Header.Get("Accept") == "application/json" {
+						_, _ = io.WriteString(w, `{"interval":60,"peers":[]}`)
+						return
+					}
+					w.Header().Set("Content-Type", "text/event-stream")
+					_, _ = io.WriteString(w, "retry: 1\n"+tt.streams[n])
+					_ = http.NewResponseController(w).Flush()
+					if n++; n == len(tt.streams) {
+						n--
+						<-r.Context().Done()
+					}
+				}))
+				defer p.stop()
+				ctx, cancel := context.WithTimeoutCause(t.Context(), 20*time.Second, errors.New("enough"))
+				defer cancel()
+				news := 0
+				g, err := p.client("192.0.2.1").Gather(ctx, one[0], announce.Request{Key: key(t, "k"), Port: 4000}, 2, func(_ announce.Event, err error) {
+					if err != nil {
+						news++
+					}
+				})
+				if err == nil || !strings.HasPrefix(err.Error(), tt.want) || news != tt.news {
+					t.Errorf("%v, told %d times; want %s, %d", err, news, tt.want, tt.news)
+				}
+				g.Leave(ctx)
+			})
+		})
+	}
+}
