@@ -8,12 +8,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -247,14 +249,18 @@ func serve(t *testing.T, bin string, args ...string) (addr string) {
 	return addr
 }
 
-// freePort is a port on loopback that nothing listens on.
+// freePort is a port on loopback that nothing listens on, and that the system gives nobody else.
 func freePort(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	must(t, err)
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	must(t, errors.Join(err, l.Close()))
-	return port
+	for range 1000 {
+		port := strconv.Itoa(20_000 + rand.IntN(6000))
+		if l, err := net.Listen("tcp4", "127.0.0.1:"+port); err == nil {
+			must(t, l.Close())
+			return port
+		}
+	}
+	t.Fatal("no port is free")
+	return ""
 }
 
 // endpoints are ports on loopback, written and sorted as `ntrack list` does.

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -380,21 +381,20 @@ func cmdFreeport(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv(args[0], port)
 }
 
-// freePort finds a port of 127.0.0.1 where nothing listens, each time another.
+// freePort finds a port of 127.0.0.1 where nothing listens, each time another. The system gives out
+// none below 32768 by itself: a port that it had chosen, and that is free again, could be the next
+// one of a tracker beside this script.
 func freePort() (string, error) {
-	for {
-		l, err := net.Listen("tcp4", "127.0.0.1:0")
-		if err != nil {
-			return "", err
+	for range 1000 {
+		port := strconv.Itoa(26_000 + rand.IntN(6000))
+		if _, taken := freePorts.LoadOrStore(port, true); taken {
+			continue
 		}
-		_, port, _ := net.SplitHostPort(l.Addr().String())
-		if err := l.Close(); err != nil {
-			return "", err
-		}
-		if _, taken := freePorts.LoadOrStore(port, true); !taken {
-			return port, nil
+		if l, err := net.Listen("tcp4", "127.0.0.1:"+port); err == nil {
+			return port, l.Close()
 		}
 	}
+	return "", errors.New("no port is free")
 }
 
 var freePorts sync.Map // that have been given away
