@@ -135,6 +135,33 @@ func TestLeaveThroughIntermediaries(t *testing.T) {
 	}
 }
 
+// Whoever leaves before the tracker has answered leaves with the answer, and waits no longer.
+func TestLeaveWhileJoining(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, k := new(pipes), key(t, "k")
+		tr := &tracker.Tracker{Interval: time.Minute}
+		h := tracker.Handler(tr)
+		p.start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if strings.HasPrefix(r.Header.Get("Accept"), "text/event-stream") {
+				time.Sleep(300 * time.Millisecond)
+			}
+			h.ServeHTTP(w, r)
+		}))
+		defer p.stop()
+		defer tr.EndStreams()
+		leave := start(t, p.client("192.0.2.1"), one, k, 4000)
+		time.Sleep(100 * time.Millisecond)
+		began := time.Now()
+		err := leave()
+		if took := time.Since(began); err != nil || took != 200*time.Millisecond {
+			t.Errorf("left after %v (%v), want 200ms", took, err)
+		}
+		if got := who(t, p, k); got != "" {
+			t.Errorf("after leaving the tracker lists %q", got)
+		}
+	})
+}
+
 // chunked makes net/http send chunks, which a tracker's stream has not.
 type chunked struct{ http.ResponseWriter }
 

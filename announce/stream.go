@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -199,8 +200,10 @@ func (s *session) stream(ctx context.Context) (streamed bool, pause time.Duratio
 				return false, 0, err
 			}
 			if half, ok := o.over.(interface{ CloseWrite() error }); ok && s.c.From.Port() == 0 {
-				closeWrite := half.CloseWrite
-				halfClose.Store(&closeWrite)
+				closeWrite := sync.OnceValue(half.CloseWrite)
+				if halfClose.Store(&closeWrite); ctx.Err() != nil {
+					_ = closeWrite() // it has ended before there was an answer
+				}
 			}
 		case (ev.name == "shared" || ev.name == "unshared") && len(ev.peers) == 1 && s.member:
 			s.route.sharing(ev.peers[0], ev.name == "shared")
