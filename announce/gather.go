@@ -82,8 +82,6 @@ func (c *Client) Gather(ctx context.Context, t Tracker, r Request, n int, news f
 		d.Close()
 		return g, err
 	}
-	var member context.Context
-	member, g.leave = context.WithCancel(context.WithoutCancel(ctx))
 	if r.ID == (ID{}) && !t.classic {
 		r.ID = newID()
 	}
@@ -96,11 +94,17 @@ func (c *Client) Gather(ctx context.Context, t Tracker, r Request, n int, news f
 	w := &meeting{merged: newMerged(), n: n, member: r.Port != 0, rank: -1, news: news,
 		ended: make(chan struct{}), telling: make(chan struct{}, 1)}
 	w.moment = w.judge
+	sessions, err := d.sessions(w.merged, []Tracker{t}, r, every, func(Tracker) []way { return over })
+	if err != nil {
+		d.Close()
+		return g, err
+	}
+	var member context.Context
+	member, g.leave = context.WithCancel(context.WithoutCancel(ctx))
 	go func() {
 		defer close(g.left)
 		defer d.Close()
-		ways := func(Tracker) []way { return over }
-		_ = d.watch(member, w.merged, []Tracker{t}, r, every, ways, w.tell)
+		_ = w.watch(member, sessions, w.tell)
 	}()
 	select {
 	case <-w.ended:

@@ -120,6 +120,22 @@ func TestGatherTimeUp(t *testing.T) {
 	})
 }
 
+// TestGatherEnds ends the context at every moment of the beginning.
+func TestGatherEnds(t *testing.T) {
+	tr := served(t, "", tracker.Handler(new(tracker.Tracker)).ServeHTTP)
+	var c announce.Client
+	defer c.Close()
+	for i := range 300 {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i)*10*time.Microsecond)
+		g, err := c.Gather(ctx, tr, announce.Request{Key: key(t, "k"), Port: 4000}, 2, nil)
+		cancel()
+		if err == nil || len(g.Peers) > 1 {
+			t.Fatalf("got %v, %v", g, err)
+		}
+		g.Leave(ctx)
+	}
+}
+
 // Who only looks has no rank, does not count, and need not stay for the others.
 func TestGatherLook(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

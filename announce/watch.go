@@ -111,19 +111,26 @@ func (c *Client) ways(member bool) func(Tracker) []way {
 	}
 }
 
-func (c *Client) watch(ctx context.Context, m *merged, trackers []Tracker, r Request, every time.Duration, ways func(Tracker) []way, yield func(Event, error) bool) (err error) {
-	err = r.Key.check()
-	if err == nil && len(trackers) == 0 {
-		err = errors.New("no tracker to ask: name at least one")
-	}
+func (c *Client) watch(ctx context.Context, m *merged, trackers []Tracker, r Request, every time.Duration, ways func(Tracker) []way, yield func(Event, error) bool) error {
+	sessions, err := c.sessions(m, trackers, r, every, ways)
 	if err != nil {
 		yield(Event{}, err)
 		return err
 	}
+	return m.watch(ctx, sessions, yield)
+}
+
+// sessions are those of a watch, which none of them has begun.
+func (c *Client) sessions(m *merged, trackers []Tracker, r Request, every time.Duration, ways func(Tracker) []way) ([]*session, error) {
+	if err := r.Key.check(); err != nil {
+		return nil, err
+	}
+	if len(trackers) == 0 {
+		return nil, errors.New("no tracker to ask: name at least one")
+	}
 	if r.Want == 0 {
 		r.Want = maxWant
 	}
-	ctx, cancel := context.WithCancel(ctx)
 	var sessions []*session
 	for _, t := range trackers {
 		site := m.add(t)
@@ -133,6 +140,12 @@ func (c *Client) watch(ctx context.Context, m *merged, trackers []Tracker, r Req
 			sessions = append(sessions, &session{c: d, tracker: t, request: r, every: every, member: way.member, route: site.add()})
 		}
 	}
+	return sessions, nil
+}
+
+// watch runs the sessions, which are on m, until ctx or the loop ends.
+func (m *merged) watch(ctx context.Context, sessions []*session, yield func(Event, error) bool) (err error) {
+	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	defer func() {
 		cancel()
