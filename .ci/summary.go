@@ -23,6 +23,7 @@ func main() {
 	flag.Parse()
 	var passed, skipped int
 	output := map[[2]string]*strings.Builder{} // by package and test
+	running := map[[2]string]bool{}            // tests that have begun
 	culprits := map[string]bool{}              // packages with a failed test of their own
 	show := func(what string, e event) {
 		fmt.Printf("--- %s %s %s\n", what, e.Package, e.Test)
@@ -39,6 +40,12 @@ func main() {
 			fmt.Println("go test -json:", err)
 			*failed++
 			break
+		}
+		switch e.Action {
+		case "run":
+			running[[2]string{e.Package, e.Test}] = true
+		case "pass", "skip", "fail":
+			delete(running, [2]string{e.Package, e.Test})
 		}
 		switch e.Action {
 		case "build-output":
@@ -66,6 +73,13 @@ func main() {
 			}
 			culprits[e.Package] = true
 			show("FAIL", e)
+			if e.Test == "" { // with what was under way when the process died
+				for k := range running {
+					if k[0] == e.Package {
+						show("DIED", event{Package: k[0], Test: k[1]})
+					}
+				}
+			}
 		}
 	}
 	fmt.Printf("%d passed, %d failed, %d skipped\n", passed, *failed, skipped)
