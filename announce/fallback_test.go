@@ -134,24 +134,24 @@ func TestLeaveBoth(t *testing.T) {
 
 // An announce that is under way when its member leaves does not come after the leave.
 func TestLeaveInTheMiddle(t *testing.T) {
-	h, polled := tracker.Handler(&tracker.Tracker{Interval: time.Minute}), polled(&tracker.Tracker{Interval: time.Minute})
 	for name, c := range map[string]struct {
-		h  http.Handler
-		at announce.Tracker
+		door func(*tracker.Tracker) http.Handler
+		at   announce.Tracker
 	}{
-		"a stream":            {h, announce.Tracker{}},
+		"a stream":            {tracker.Handler, announce.Tracker{}},
 		"an announce":         {polled, announce.Tracker{}},
-		"one by BitTorrent's": {h, named(t, "http://localhost/announce")},
+		"one by BitTorrent's": {tracker.Handler, named(t, "http://localhost/announce")},
 	} {
 		for _, slow := range []time.Duration{500 * time.Millisecond, 3 * time.Second} {
 			t.Run(fmt.Sprintf("%s, %v", name, slow), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					p := new(pipes)
+					h := c.door(&tracker.Tracker{Interval: time.Minute}) // of this bubble, as its time is
 					p.start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 						if r.Method != "DELETE" && r.FormValue("event") != "stopped" || slow > time.Second {
 							time.Sleep(slow) // and then does what it was asked, whoever has gone meanwhile
 						}
-						c.h.ServeHTTP(w, r)
+						h.ServeHTTP(w, r)
 					}))
 					defer p.stop()
 					k := key(t, "urn:btih:c12fe1c06bba254a9dc9f519b335aa7c1367a88a")
