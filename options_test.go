@@ -26,7 +26,7 @@ type effect struct {
 func elsewhere() map[string]string {
 	return map[string]string{
 		"announce --on-lost":         "testdata/script/child_tracker.txtar",
-		"serve --max-conns-per-addr": "interop_conns_test.go", // loopback addresses have no such limit
+		"serve --max-conns-per-addr": "interop/conns_test.go", // loopback addresses have no such limit
 	}
 }
 

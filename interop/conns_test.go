@@ -1,47 +1,27 @@
 //go:build linux
 
-package main_test
+package interop_test
 
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 )
 
-// connections has two addresses connect to trackers that take two connections of each. Loopback
-// addresses have no such limit, so both are in a network namespace.
+// connections connects from two addresses to trackers that accept two connections from each.
+// Loopback addresses have no such limit, so both are in a network namespace.
 func connections(t *testing.T, bin string) {
-	if os.Getuid() != 0 {
-		if os.Getenv("NTRACK_INTEROP") == "1" {
-			t.Fatal("network namespaces are for root, as whom .ci/run runs")
-		}
-		t.Skip("network namespaces are for root")
-	}
-	netns := fmt.Sprintf("ntrack-%d-c", os.Getpid())
-	ip := func(args ...string) {
-		t.Helper()
-		if stdout, stderr, code := run(t, "ip", args...); code != 0 {
-			t.Fatalf("ip %s: exit code %d\n%s%s", strings.Join(args, " "), code, stdout, stderr)
-		}
-	}
-	ip("netns", "add", netns)
-	t.Cleanup(func() {
-		if out, err := exec.Command("ip", "netns", "del", netns).CombinedOutput(); err != nil {
-			t.Errorf("ip netns del: %v\n%s", err, out)
-		}
-	})
-	ip("-n", netns, "link", "set", "lo", "up")
-	ip("-n", netns, "addr", "add", "192.0.2.1/32", "dev", "lo")
-	ip("-n", netns, "addr", "add", "192.0.2.2/32", "dev", "lo")
+	netns := namespace(t)
+	ip(t, "-n", netns, "addr", "add", "192.0.2.1/32", "dev", "lo")
+	ip(t, "-n", netns, "addr", "add", "192.0.2.2/32", "dev", "lo")
 	in := func(args ...string) []string { return append([]string{"netns", "exec", netns}, args...) }
 
 	for _, tt := range []struct {
 		port   string
 		option []string
-		code   int // of the third command that has a connection from one address
+		code   int // exit code of the command that opens a third connection from one address
 	}{
 		{"6969", []string{"--max-conns-per-addr", "2"}, 4},
 		{"6970", []string{"--max-conns-per-addr", "2", "--proxy", "192.0.2.1"}, 0},

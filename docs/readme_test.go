@@ -1,6 +1,6 @@
 //go:build unix
 
-package main
+package docs_test
 
 import (
 	"bytes"
@@ -23,8 +23,8 @@ import (
 	"ntrack/commands"
 )
 
-// What the README shows is what happens: its transcripts are played, its Go is an Example that
-// runs, its exit codes are those of --help, and no option in it is made up.
+// What the README shows is true: its transcripts are played, its Go is an Example that runs, its exit
+// codes are those of --help, and each of its options exists.
 
 func readme(t *testing.T) string {
 	t.Helper()
@@ -35,7 +35,7 @@ func readme(t *testing.T) string {
 	return string(b)
 }
 
-// blocks are the fenced blocks of a language.
+// blocks returns the fenced blocks of a language.
 func blocks(t *testing.T, text, language string) []string {
 	t.Helper()
 	var list []string
@@ -48,7 +48,7 @@ func blocks(t *testing.T, text, language string) []string {
 	return list
 }
 
-// help is what `ntrack ARGS --help` prints.
+// help returns what `ntrack ARGS --help` prints.
 func help(t *testing.T, args ...string) string {
 	t.Helper()
 	var out, errs bytes.Buffer
@@ -68,10 +68,10 @@ func TestReadmeExitCodes(t *testing.T) {
 	}
 	_, section, _ := strings.Cut(readme(t), "\n## Exit codes\n")
 	section, _, _ = strings.Cut(section, "\n## ")
-	told := rows(section, `(?m)^\| (\d+) \| (.*) \|$`)
+	documented := rows(section, `(?m)^\| (\d+) \| (.*) \|$`)
 	shown := rows(help(t), `(?m)^ +(\d+)  (.*)$`)
-	if len(shown) == 0 || !slices.Equal(told, shown) {
-		t.Errorf("README.md has the exit codes\n%q\nand --help\n%q", told, shown)
+	if len(shown) == 0 || !slices.Equal(documented, shown) {
+		t.Errorf("README.md has the exit codes\n%q\nand --help\n%q", documented, shown)
 	}
 }
 
@@ -89,13 +89,13 @@ func TestReadmeOptions(t *testing.T) {
 				options[command+" "+name[1]] = true
 				options["any "+name[1]] = true
 				if command != "" && strings.HasPrefix(name[1], "--") && !strings.Contains(text, name[1]) {
-					t.Errorf("README.md does not tell of ntrack %s %s", command, name[1])
+					t.Errorf("README.md does not mention ntrack %s %s", command, name[1])
 				}
 			}
 		}
 	}
 
-	// Command lines: what follows `ntrack COMMAND` up to where the shell goes on.
+	// A command line goes from `ntrack COMMAND` to the end of the line or of the command.
 	lines := regexp.MustCompile("(?:ntrack|go run \\.) (announce|list|watch|serve|completion|man)\\b([^`|;&<>\n]*)").FindAllStringSubmatch(text, -1)
 	if len(lines) < 20 {
 		t.Fatalf("found only %d command lines", len(lines))
@@ -107,7 +107,7 @@ func TestReadmeOptions(t *testing.T) {
 			}
 		}
 	}
-	// Options on their own.
+	// Some options are mentioned on their own.
 	for _, m := range regexp.MustCompile("`(--?[a-z][a-z-]*)[^`]*`").FindAllStringSubmatch(text, -1) {
 		if !options["any "+m[1]] {
 			t.Errorf("README.md: no command has the option %s", m[1])
@@ -115,8 +115,7 @@ func TestReadmeOptions(t *testing.T) {
 	}
 }
 
-// Every block of Go is the body of an Example, word by word, so that it compiles and does what is
-// said.
+// Every block of Go is the body of an Example, word for word. So it compiles and works.
 func TestReadmeGo(t *testing.T) {
 	var bodies []string
 	for _, file := range []string{"announce/example_test.go", "tracker/example_test.go"} {
@@ -148,11 +147,16 @@ func TestReadmeGo(t *testing.T) {
 	}
 }
 
-// The blocks marked console are typed in, from the first to the last, in a shell with a tracker on
-// a free port that takes the place of 6969.
+// The test types the blocks marked console into a shell, from the first to the last. Its tracker
+// listens on a free port instead of 6969.
 func TestReadmeConsole(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "addr")
-	serve := exec.Command("ntrack", "serve", "--listen", "127.0.0.1:0", "--index", "--addr-file", file)
+	const patience = 30 * time.Second // for each wait
+	dir := t.TempDir()
+	file, ntrack := filepath.Join(dir, "addr"), filepath.Join(dir, "ntrack")
+	if out, err := exec.Command("go", "build", "-o", ntrack, "ntrack").CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	serve := exec.Command(ntrack, "serve", "--listen", "127.0.0.1:0", "--index", "--addr-file", file)
 	if err := serve.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -164,7 +168,7 @@ func TestReadmeConsole(t *testing.T) {
 	for deadline := time.Now().Add(patience); addr == ""; time.Sleep(10 * time.Millisecond) {
 		b, err := os.ReadFile(file)
 		if addr = strings.TrimSpace(string(b)); err != nil && !errors.Is(err, fs.ErrNotExist) || time.Now().After(deadline) {
-			t.Fatalf("ntrack serve: not there within %v: %v", patience, err)
+			t.Fatalf("ntrack serve is not ready after %v: %v", patience, err)
 		}
 	}
 	_, port, _ := strings.Cut(addr, ":")
@@ -173,7 +177,7 @@ func TestReadmeConsole(t *testing.T) {
 	defer cancel()
 	shell := func(name string, args ...string) string {
 		cmd := exec.CommandContext(ctx, name, args...)
-		cmd.Env = append(os.Environ(), "NTRACK_TRACKER=localhost:"+port, "GORACE=atexit_sleep_ms=0")
+		cmd.Env = append(os.Environ(), "NTRACK_TRACKER=localhost:"+port, "PATH="+dir+":"+os.Getenv("PATH"))
 		out, err := cmd.CombinedOutput()
 		if err != nil {
 			t.Errorf("%s: %v", cmd, err)
@@ -200,54 +204,5 @@ func TestReadmeConsole(t *testing.T) {
 		if got := shell(python, "-c", script); !strings.Contains(got, "'127.0.0.1:4002'") {
 			t.Errorf("the client in Python does not find itself:\n%s", got)
 		}
-	}
-}
-
-// Links within the repository lead somewhere.
-func TestLinks(t *testing.T) {
-	files, err := filepath.Glob("*.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	more, err := filepath.Glob("docs/*.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	anchors := func(file string) map[string]bool {
-		b, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		set := make(map[string]bool)
-		for _, m := range regexp.MustCompile(`(?m)^#+ (.*)$`).FindAllStringSubmatch(string(b), -1) {
-			name := regexp.MustCompile(`[^a-z0-9 _-]`).ReplaceAllString(strings.ToLower(m[1]), "")
-			set[strings.ReplaceAll(name, " ", "-")] = true
-		}
-		return set
-	}
-	n := 0
-	for _, file := range append(files, more...) {
-		b, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, m := range regexp.MustCompile(`\]\(([^)\s]+)\)`).FindAllStringSubmatch(string(b), -1) {
-			if strings.Contains(m[1], "://") {
-				continue
-			}
-			n++
-			target, anchor, hasAnchor := strings.Cut(m[1], "#")
-			if target = filepath.Join(filepath.Dir(file), target); strings.HasPrefix(m[1], "#") {
-				target = file
-			}
-			if _, err := os.Stat(target); err != nil {
-				t.Errorf("%s: %v", file, err)
-			} else if hasAnchor && !anchors(target)[anchor] {
-				t.Errorf("%s: no heading for %s", file, m[1])
-			}
-		}
-	}
-	if n == 0 {
-		t.Fatal("found no links")
 	}
 }

@@ -1,4 +1,4 @@
-package main
+package docs_test
 
 import (
 	"go/ast"
@@ -13,8 +13,8 @@ import (
 	"testing"
 )
 
-// arrows are the packages of this module and what each may import of the others. docs/architecture.md
-// says why. A package that is not here does not belong into the house before it is.
+// arrows has every package of this module, and the other packages of it that each may import.
+// docs/architecture.md explains them.
 var arrows = map[string][]string{
 	"ntrack":                   {"ntrack/commands"},
 	"ntrack/commands":          {"ntrack/announce", "ntrack/output", "ntrack/tracker", "ntrack/tracker/door"},
@@ -30,8 +30,8 @@ var arrows = map[string][]string{
 	"ntrack/tracker/storetest": {"ntrack/announce", "ntrack/tracker"},
 }
 
-// guests are the modules of others and the packages that may import them. Each has one host that
-// knows its ways; only x/sys, the operating system, has more.
+// guests has every foreign module, and our packages that may import it. Each has one host, except for
+// x/sys, which is the operating system.
 var guests = map[string][]string{
 	"github.com/urfave/cli/v2":          {"ntrack/commands"},
 	"github.com/xrash/smetrics":         {"ntrack/commands"},
@@ -46,7 +46,7 @@ func TestArrows(t *testing.T) {
 	for name, files := range house {
 		allowed, ok := arrows[name]
 		if !ok {
-			t.Errorf("package %s is not among the arrows: decide what it may import, and say why in docs/architecture.md", name)
+			t.Errorf("package %s is not among the arrows: decide what it may import, and explain that in docs/architecture.md", name)
 		}
 		for file, syntax := range files {
 			for _, spec := range syntax.Imports {
@@ -62,13 +62,13 @@ func TestArrows(t *testing.T) {
 	}
 	for name := range arrows {
 		if house[name] == nil {
-			t.Errorf("package %s is among the arrows, but is not there", name)
+			t.Errorf("package %s is among the arrows, but does not exist", name)
 		}
 	}
 }
 
-// mayHost says whether a package may import one that is not this module's: any of the standard
-// library, and its own guests.
+// mayHost reports whether a package may import a foreign one. Any package may import the standard
+// library; guests has the rest.
 func mayHost(name, imported string) bool {
 	first, _, _ := strings.Cut(imported, "/")
 	if first != "ntrack" && !strings.Contains(first, ".") {
@@ -100,13 +100,12 @@ func TestPackageComments(t *testing.T) {
 	}
 }
 
-// TestNoHiddenState keeps packages from having any life of their own: nothing runs before main,
-// nobody but main.go ends the process, and what a package declares as a variable is a table that
-// nobody changes.
+// TestNoHiddenState keeps packages free of hidden state: no package runs code before main, only
+// main.go ends the process, and each package-level variable is a table that never changes.
 func TestNoHiddenState(t *testing.T) {
 	for name, files := range parseHouse(t) {
 		if strings.HasSuffix(name, "test") {
-			continue // only tests import it
+			continue // it is for tests alone
 		}
 		variables := make(map[string]bool)
 		for file, syntax := range files {
@@ -129,9 +128,9 @@ func TestNoHiddenState(t *testing.T) {
 								continue
 							}
 							if i >= len(v.Values) {
-								t.Errorf("%s: variable %s has no value, so it is there to be changed", file, ident.Name)
+								t.Errorf("%s: variable %s has no value, so code must change it", file, ident.Name)
 							} else if u, ok := v.Values[i].(*ast.UnaryExpr); ok && u.Op == token.AND {
-								t.Errorf("%s: variable %s is shared by all who change what it points to", file, ident.Name)
+								t.Errorf("%s: variable %s is a pointer, through which it can change", file, ident.Name)
 							}
 						}
 					}
@@ -144,7 +143,7 @@ func TestNoHiddenState(t *testing.T) {
 				case *ast.AssignStmt:
 					for _, left := range n.Lhs {
 						if id := root(left); n.Tok != token.DEFINE && id != nil && variables[id.Name] {
-							t.Errorf("%s: assigns to %s, a variable of the package", file, id.Name)
+							t.Errorf("%s: assigns to the package-level variable %s", file, id.Name)
 						}
 					}
 				case *ast.SelectorExpr:
@@ -158,7 +157,7 @@ func TestNoHiddenState(t *testing.T) {
 	}
 }
 
-// root is the variable that an assignment to e changes.
+// root returns the variable that an assignment to e changes.
 func root(e ast.Expr) *ast.Ident {
 	for {
 		switch x := e.(type) {
@@ -178,7 +177,7 @@ func root(e ast.Expr) *ast.Ident {
 	}
 }
 
-// parseHouse reads every file that is no test: import path, file name, syntax.
+// parseHouse parses every file except tests, by import path and file name.
 func parseHouse(t *testing.T) map[string]map[string]*ast.File {
 	t.Helper()
 	house := make(map[string]map[string]*ast.File)

@@ -1,6 +1,7 @@
 //go:build linux
 
-package main_test
+// Package interop_test runs ntrack together with programs that nobody here wrote.
+package interop_test
 
 import (
 	"bytes"
@@ -20,21 +21,23 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	_ "ntrack/commands" // go test runs these tests again when the program has changed
 )
 
-// patience bounds every wait for another program. Transmission hands out upload slots once in
-// 10 s, so an exchange takes 10 to 20 s however fast the machine is.
+// patience bounds every wait for another program. Transmission grants uploads only every 10 s, so
+// an exchange takes 10 to 20 s on the fastest machine.
 const patience = 90 * time.Second
 
-// TestInterop runs the ntrack binary together with programs that nobody here wrote: BitTorrent
-// clients, a BitTorrent tracker, curl. Everything happens on loopback, on ports the system picks
-// and in directories that the test removes.
+// TestInterop runs ntrack together with BitTorrent clients, a BitTorrent tracker, proxies, shells and
+// curl. Everything happens on loopback or in network namespaces, on free ports, and in directories
+// that the test removes.
 //
-// A program that is not installed skips its part, and fails it where NTRACK_INTEROP=1 is set.
+// If a program is not installed, its part is skipped. With NTRACK_INTEROP=1 it fails instead.
 func TestInterop(t *testing.T) {
 	t.Parallel()
 	bin := filepath.Join(t.TempDir(), "ntrack")
-	if out, err := exec.Command("go", "build", "-o", bin, ".").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-o", bin, "ntrack").CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
 	for _, tt := range []struct {
@@ -72,7 +75,7 @@ func TestInterop(t *testing.T) {
 func need(t *testing.T, program string) {
 	t.Helper()
 	_, err := exec.LookPath(program)
-	if filepath.IsAbs(program) { // and need not be one to run
+	if filepath.IsAbs(program) { // a file, which need not be executable
 		_, err = os.Stat(program)
 	}
 	switch {
@@ -84,16 +87,16 @@ func need(t *testing.T, program string) {
 	}
 }
 
-// A program is one that runs beside the test, until the test ends at the latest.
+// A program runs beside the test. It is killed when the test ends.
 type program struct {
 	name string
 	cmd  *exec.Cmd
 	dir  string
 	done chan struct{}
-	err  error // how it ended, once done is closed
+	err  error // how it ended; valid once done is closed
 }
 
-// start runs a program in dir. What it printed is shown if the test fails.
+// start runs a program in dir. If the test fails, the program's output is shown.
 func start(t *testing.T, dir, name string, args ...string) *program {
 	t.Helper()
 	return startCmd(t, dir, exec.Command(name, args...))
@@ -112,7 +115,7 @@ func startCmd(t *testing.T, dir string, cmd *exec.Cmd) *program {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = new(syscall.SysProcAttr)
 	}
-	// A test that is killed runs no cleanup, and must not leave trackers and clients behind.
+	// A killed test runs no cleanup. Without this its trackers and clients would live on.
 	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
 	must(t, cmd.Start())
 	go func() {
@@ -129,7 +132,7 @@ func startCmd(t *testing.T, dir string, cmd *exec.Cmd) *program {
 	return p
 }
 
-// output is what the program has written to "stdout" or "stderr" so far.
+// output returns what the program has written to "stdout" or "stderr" so far.
 func (p *program) output(t *testing.T, stream string) string {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join(p.dir, stream))
@@ -137,7 +140,7 @@ func (p *program) output(t *testing.T, stream string) string {
 	return string(b)
 }
 
-// prints waits until the program has written exactly this to its standard output.
+// prints waits until the program has written exactly want to standard output.
 func (p *program) prints(t *testing.T, want string) {
 	t.Helper()
 	eventually(t, func() error {
@@ -148,7 +151,7 @@ func (p *program) prints(t *testing.T, want string) {
 	}, p)
 }
 
-// wait waits until the program has ended, which it has to do with exit code 0.
+// wait waits until the program has ended, and requires exit code 0.
 func (p *program) wait(t *testing.T) {
 	t.Helper()
 	select {
@@ -161,14 +164,14 @@ func (p *program) wait(t *testing.T) {
 	}
 }
 
-// environ is the environment of every program: its own home, so that nothing is read from or
-// written to the user's, and no proxy, whose address a tracker would list.
+// environ returns the environment of every program. It has a home of its own, which protects the
+// user's files. It names no proxy, because a tracker would list the proxy's address.
 func environ(home string) []string {
 	return []string{"PATH=" + os.Getenv("PATH"), "HOME=" + home, "TMPDIR=" + home, "LC_ALL=C.UTF-8"}
 }
 
-// eventually calls cond until it returns nil, and fails the test when it does not in time, or when
-// one of the programs that it depends on has ended.
+// eventually calls cond until it returns nil. It fails the test when that takes too long, or when
+// one of the programs in needs has ended.
 func eventually(t *testing.T, cond func() error, needs ...*program) {
 	t.Helper()
 	deadline := time.Now().Add(patience)
@@ -194,7 +197,7 @@ func eventually(t *testing.T, cond func() error, needs ...*program) {
 	}
 }
 
-// run runs a program to its end and returns what it printed and its exit code.
+// run runs a program to its end, and returns its output and its exit code.
 func run(t *testing.T, name string, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -209,7 +212,7 @@ func run(t *testing.T, name string, args ...string) (stdout, stderr string, code
 	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
 }
 
-// expect runs a program that has to succeed and to print exactly these lines.
+// expect runs a program, which has to succeed and to print exactly these lines.
 func expect(t *testing.T, lines []string, name string, args ...string) {
 	t.Helper()
 	if err := prints(t, lines, name, args...); err != nil {
@@ -217,7 +220,7 @@ func expect(t *testing.T, lines []string, name string, args ...string) {
 	}
 }
 
-// prints says how what the program prints differs from these lines.
+// prints runs a program. It returns an error unless the program prints exactly these lines.
 func prints(t *testing.T, lines []string, name string, args ...string) error {
 	t.Helper()
 	stdout, stderr, code := run(t, name, args...)
@@ -249,7 +252,8 @@ func serve(t *testing.T, bin string, args ...string) (addr string) {
 	return addr
 }
 
-// freePort is a port on loopback that nothing listens on, and that the system gives nobody else.
+// freePort returns a port of 127.0.0.1 on which nothing listens. It is below the range from which
+// the system takes ephemeral ports.
 func freePort(t *testing.T) string {
 	t.Helper()
 	for range 1000 {
@@ -263,7 +267,7 @@ func freePort(t *testing.T) string {
 	return ""
 }
 
-// endpoints are ports on loopback, written and sorted as `ntrack list` does.
+// endpoints writes ports of 127.0.0.1 as endpoints, in the order of `ntrack list`.
 func endpoints(ports ...string) []string {
 	list := make([]string, len(ports))
 	for i, port := range ports {

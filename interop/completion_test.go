@@ -1,6 +1,6 @@
 //go:build linux
 
-package main_test
+package interop_test
 
 import (
 	"context"
@@ -14,20 +14,20 @@ import (
 	"time"
 )
 
-// What the shells do with their completion scripts is seen where they run: in a terminal, with
-// somebody who types.
+// The completion scripts are tested in the shells themselves: each shell runs in a terminal, and the
+// test types.
 
-// A shell runs in a terminal of tmux.
+// A shell runs in a tmux terminal.
 type shell struct {
 	t      *testing.T
 	socket string
 	marks  int
 }
 
-// startShell runs a shell in dir, with ntrack in its PATH, and prepares it.
+// startShell runs a shell in dir, with ntrack in its PATH, and types the lines of prepare.
 func startShell(t *testing.T, bin, dir, tracker, command string, prepare ...string) *shell {
 	t.Helper()
-	sock, err := os.MkdirTemp("", "tmux") // t.TempDir is too long a name for a socket
+	sock, err := os.MkdirTemp("", "tmux") // the name of t.TempDir is too long for a socket
 	must(t, err)
 	s := &shell{t: t, socket: filepath.Join(sock, "s")}
 	t.Cleanup(func() {
@@ -56,7 +56,7 @@ func (s *shell) tmux(args ...string) (string, error) {
 	return string(out), err
 }
 
-// types types text, and then keys by their names.
+// types types text, and then presses the named keys.
 func (s *shell) types(text string, keys ...string) {
 	s.t.Helper()
 	_, err := s.tmux("send-keys", "-l", "--", text)
@@ -67,7 +67,7 @@ func (s *shell) types(text string, keys ...string) {
 	}
 }
 
-// waitFor waits until the lines on the screen are like that. The last one has the cursor.
+// waitFor waits until ok accepts the lines on the screen. The cursor is on the last one.
 func (s *shell) waitFor(what string, ok func(lines []string) bool) {
 	s.t.Helper()
 	for deadline := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
@@ -81,13 +81,13 @@ func (s *shell) waitFor(what string, ok func(lines []string) bool) {
 			return
 		}
 		if time.Now().After(deadline) {
-			s.t.Fatalf("waiting for %s, and after %v on the screen there is\n%s", what, patience, strings.TrimSpace(out))
+			s.t.Fatalf("waited %[2]v for %[1]s; the screen shows\n%[3]s", what, patience, strings.TrimSpace(out))
 		}
 	}
 }
 
-// completes types the beginning of a line, Tab and a #, waits until the whole line stands there, and
-// takes it away again.
+// completes types the beginning of a line, Tab and a #. It waits until the screen shows the whole
+// line, and then deletes it.
 func (s *shell) completes(begun, whole string) {
 	s.t.Helper()
 	s.types(begun, "Tab", "#")
@@ -104,8 +104,8 @@ func (s *shell) clear() {
 	s.waitFor("a clear screen", func(lines []string) bool { return slices.Equal(lines, []string{mark, ">"}) })
 }
 
-// prints types the beginning of a command, Tab and Enter, until the command prints that line: on a
-// busy machine the tracker may not answer within the time that a Tab may take.
+// prints types the beginning of a command, Tab and Enter, until the command prints line. It needs
+// more than one try on a busy machine, where the tracker may answer too late for a Tab.
 func (s *shell) prints(begun, line string) {
 	s.t.Helper()
 	for deadline := time.Now().Add(patience); ; {
@@ -128,14 +128,14 @@ func (s *shell) prints(begun, line string) {
 	}
 }
 
-// What others may choose for a key, and what would happen if a shell took it for more than that.
+// hostileKeys are keys that would run commands or expand if a completion script did not quote them.
 var hostileKeys = []string{
 	"h0 $(touch pwned)", "h1`touch pwned`", "h2;touch pwned", "h3 | touch pwned", "h4&touch pwned", "h5>pwned", "h6'x\"y", "h7!!x!$",
 	"h8*?[a-z]{a,b}", "h9$HOME${HOME}", `ha\n\`, "hb~root", "hc(touch pwned)", "hd<(touch pwned)", "he#x", "hf%s%F{red}", "hg:x:y", "hh=y",
 	"hi--x", "hj☕ é", "hk^x", "hl  x ", "hm'$(touch pwned)'", `hn"$(touch pwned)"`, "chat/room 1", "~root", "#x", "=ls", "!x",
 }
 
-// completion is the part that all shells have in common.
+// completion returns the test that all shells have in common.
 func completion(command string, prepare ...string) func(*testing.T, string) {
 	return func(t *testing.T, bin string) {
 		tracker := serve(t, bin, "--index")
@@ -160,10 +160,10 @@ func completion(command string, prepare ...string) func(*testing.T, string) {
 			"ntrack list --output=j":                      "ntrack list --output=json ",
 			"ntrack list -o":                              "ntrack list -o ",
 			"ntrack announce lobby --ready u":             "ntrack announce lobby --ready udp ",
-			"ntrack announce lobby --on-lost k":           "ntrack announce lobby --on-lost k", // keep or kill
+			"ntrack announce lobby --on-lost k":           "ntrack announce lobby --on-lost k", // ambiguous: keep or kill
 			"ntrack announce lobby --on-lost ki":          "ntrack announce lobby --on-lost kill ",
 			"ntrack completion f":                         "ntrack completion fish ",
-			"ntrack list jfi":                             "ntrack list jfi", // a KEY is no file
+			"ntrack list jfi":                             "ntrack list jfi", // a KEY is not a file
 			"ntrack list --timeout jfi":                   "ntrack list --timeout jfi",
 			"ntrack serve lfi":                            "ntrack serve lfi",
 			"ntrack list --key-file jfi":                  "ntrack list --key-file jfile ",
@@ -184,7 +184,7 @@ func completion(command string, prepare ...string) func(*testing.T, string) {
 		s.prints("ntrack list -q "+tracker+" ch", room)
 		s.prints("ntrack list -q ch", room)
 		s.prints(`ntrack list -q chat/room\ `, room)
-		// Shown as a list they do nothing, either.
+		// A list of these keys runs no command either.
 		s.clear()
 		s.types("ntrack list -q h", "Tab")
 		asked := time.Now()
@@ -200,7 +200,7 @@ func completion(command string, prepare ...string) func(*testing.T, string) {
 		if _, err := os.Stat(filepath.Join(dir, "pwned")); err == nil {
 			t.Error("a key has run a command")
 		}
-		// A tracker that is away, or takes its time, is not waited for, and says nothing.
+		// A Tab neither waits for an absent tracker nor prints an error.
 		s.types("export NTRACK_TRACKER=127.0.0.1:1", "Enter")
 		s.clear()
 		s.completes("ntrack list ch", "ntrack list ch")
@@ -209,15 +209,15 @@ func completion(command string, prepare ...string) func(*testing.T, string) {
 
 const bashPackage = "/usr/share/bash-completion/bash_completion"
 
-// The scripts are loaded as the README says.
+// The shells load the scripts as the README shows.
 var (
 	bashCompletion = completion("bash --norc --noprofile -i", "PS1='> '", "bind 'set bell-style none'", "source <(ntrack completion bash)")
-	// With the package of that name, which completes the arguments of a COMMAND, too.
+	// The package bash-completion completes the arguments of a COMMAND, too.
 	bashCompletionPackage = completion("bash --norc --noprofile -i", "PS1='> '", "bind 'set bell-style none'",
 		". "+bashPackage, "source <(ntrack completion bash)")
 	zshCompletion = completion("zsh -f -i", "PS1='> '", "unsetopt beep", "autoload -U compinit && compinit -u -d $HOME/dump",
 		"source <(ntrack completion zsh)")
-	// As a file of fpath, where distributions put it.
+	// Distributions install the script as a file in fpath.
 	zshCompletionFile = completion("zsh -f -i", "PS1='> '", "unsetopt beep", "ntrack completion zsh > $HOME/_ntrack",
 		"fpath=($HOME $fpath)", "autoload -U compinit && compinit -u -d $HOME/dump")
 	fishCompletion = completion("fish --no-config -i", "function fish_prompt; echo '> '; end", "set -g fish_autosuggestion_enabled 0",

@@ -1,6 +1,6 @@
 //go:build linux
 
-package main_test
+package interop_test
 
 import (
 	"errors"
@@ -15,55 +15,61 @@ import (
 
 var madeNamespaces atomic.Int64
 
-// namespaces makes two network namespaces that a cable joins, veth0 to veth0, and that are gone at
-// the end of the test. ip runs the program of that name.
-func namespaces(t *testing.T) (a, b string, ip func(args ...string)) {
+// namespace makes a network namespace, which the end of the test removes. It needs root.
+func namespace(t *testing.T) (name string) {
 	t.Helper()
-	if os.Getuid() != 0 {
-		if os.Getenv("NTRACK_INTEROP") == "1" {
-			t.Fatal("network namespaces are for root, as whom .ci/run runs")
+	switch {
+	case os.Getuid() == 0:
+	case os.Getenv("NTRACK_INTEROP") == "1":
+		t.Fatal("network namespaces need root; .ci/run runs as root")
+	default:
+		t.Skip("network namespaces need root")
+	}
+	name = fmt.Sprintf("ntrack-%d-%d", os.Getpid(), madeNamespaces.Add(1))
+	ip(t, "netns", "add", name)
+	t.Cleanup(func() {
+		if out, err := exec.Command("ip", "netns", "del", name).CombinedOutput(); err != nil {
+			t.Errorf("ip netns del: %v\n%s", err, out)
 		}
-		t.Skip("network namespaces are for root")
-	}
-	ip = func(args ...string) {
-		t.Helper()
-		if stdout, stderr, code := run(t, "ip", args...); code != 0 {
-			t.Fatalf("ip %s: exit code %d\n%s%s", strings.Join(args, " "), code, stdout, stderr)
-		}
-	}
-	n := madeNamespaces.Add(1)
-	a, b = fmt.Sprintf("ntrack-%d-%d-a", os.Getpid(), n), fmt.Sprintf("ntrack-%d-%d-b", os.Getpid(), n)
-	for _, net := range []string{a, b} {
-		ip("netns", "add", net)
-		t.Cleanup(func() {
-			if out, err := exec.Command("ip", "netns", "del", net).CombinedOutput(); err != nil {
-				t.Errorf("ip netns del: %v\n%s", err, out)
-			}
-		})
-	}
-	ip("link", "add", "name", "veth0", "netns", a, "type", "veth", "peer", "name", "veth0", "netns", b)
-	for _, net := range []string{a, b} {
-		ip("-n", net, "link", "set", "lo", "up")
-		ip("-n", net, "link", "set", "veth0", "up")
-	}
-	return a, b, ip
+	})
+	ip(t, "-n", name, "link", "set", "lo", "up")
+	return name
 }
 
-// hosts makes names for a network namespace: `ip netns exec` shows this file as /etc/hosts.
+// namespaces makes two network namespaces with a cable between them, from veth0 to veth0.
+func namespaces(t *testing.T) (a, b string) {
+	t.Helper()
+	a, b = namespace(t), namespace(t)
+	ip(t, "link", "add", "name", "veth0", "netns", a, "type", "veth", "peer", "name", "veth0", "netns", b)
+	for _, name := range []string{a, b} {
+		ip(t, "-n", name, "link", "set", "veth0", "up")
+	}
+	return a, b
+}
+
+// ip runs the program ip.
+func ip(t *testing.T, args ...string) {
+	t.Helper()
+	if stdout, stderr, code := run(t, "ip", args...); code != 0 {
+		t.Fatalf("ip %s: exit code %d\n%s%s", strings.Join(args, " "), code, stdout, stderr)
+	}
+}
+
+// hosts defines host names in a network namespace: `ip netns exec` shows text as /etc/hosts.
 func hosts(t *testing.T, net, text string) {
 	t.Helper()
 	dir := filepath.Join("/etc/netns", net)
 	must(t, os.MkdirAll(dir, 0o755))
-	t.Cleanup(func() { _ = errors.Join(os.RemoveAll(dir), os.Remove("/etc/netns")) }) // the latter if it is empty
+	t.Cleanup(func() { _ = errors.Join(os.RemoveAll(dir), os.Remove("/etc/netns")) }) // Remove fails unless it is empty
 	must(t, os.WriteFile(filepath.Join(dir, "hosts"), []byte(text), 0o644))
 }
 
-// zones has a tracker and its peers on one cable, with nothing but link-local addresses. Each names
-// its own end of it as the zone, in either of the two forms that are in use.
+// zones puts a tracker and its peers on one cable, with link-local addresses only. Each gives its
+// own interface as the zone, in both forms that are in use: %veth0 and %25veth0.
 func zones(t *testing.T, bin string) {
-	trackerNet, peerNet, ip := namespaces(t)
-	ip("-n", trackerNet, "addr", "add", "fe80::1/64", "dev", "veth0", "nodad")
-	ip("-n", peerNet, "addr", "add", "fe80::2/64", "dev", "veth0", "nodad")
+	trackerNet, peerNet := namespaces(t)
+	ip(t, "-n", trackerNet, "addr", "add", "fe80::1/64", "dev", "veth0", "nodad")
+	ip(t, "-n", peerNet, "addr", "add", "fe80::2/64", "dev", "veth0", "nodad")
 	in := func(net string, args ...string) []string {
 		return append([]string{"netns", "exec", net}, args...)
 	}
@@ -83,7 +89,7 @@ func zones(t *testing.T, bin string) {
 	}, serve)
 	said := serve.output(t, "stderr")
 	if !strings.Contains(said, "tracker at http://[fe80::1%veth0]:6969/ntrk/") || !strings.Contains(said, "announce [fe80::1%veth0]:6969 lobby") {
-		t.Errorf("serve said\n%s", said)
+		t.Errorf("serve printed\n%s", said)
 	}
 
 	watch := start(t, t.TempDir(), "ip", in(peerNet, bin, "watch", "[fe80::1%veth0]:6969", "lobby", "-q")...)
@@ -108,10 +114,10 @@ func zones(t *testing.T, bin string) {
 		}
 	}
 
-	// A name may have a zone, too.
+	// A host name may have a zone, too.
 	peer([]string{"[fe80::2]:4000"}, "list", "box.example:6969", "lobby", "-q")
 
-	// A member that stays, with a tracker of its own.
+	// A member stays, and runs the tracker itself.
 	for i, at := range []string{"[fe80::2%25veth0]:6971", "self.example:6972"} {
 		port := fmt.Sprint(4002 + i)
 		stay := start(t, t.TempDir(), "ip", in(peerNet, bin, "announce", at, "lobby", "--port", port, "--stay", "--serve", "-q")...)
@@ -121,12 +127,12 @@ func zones(t *testing.T, bin string) {
 	}
 }
 
-// deadAddress has a tracker whose name has two addresses, and from the first no answer ever comes.
+// deadAddress uses a tracker whose name has two addresses. The first one never answers.
 func deadAddress(t *testing.T, bin string) {
-	trackerNet, peerNet, ip := namespaces(t)
-	ip("-n", trackerNet, "addr", "add", "10.0.0.1/24", "dev", "veth0")
-	ip("-n", peerNet, "addr", "add", "10.0.0.2/24", "dev", "veth0")
-	ip("-n", peerNet, "neigh", "replace", "10.0.0.9", "dev", "veth0", "lladdr", "02:00:00:00:00:99", "nud", "permanent")
+	trackerNet, peerNet := namespaces(t)
+	ip(t, "-n", trackerNet, "addr", "add", "10.0.0.1/24", "dev", "veth0")
+	ip(t, "-n", peerNet, "addr", "add", "10.0.0.2/24", "dev", "veth0")
+	ip(t, "-n", peerNet, "neigh", "replace", "10.0.0.9", "dev", "veth0", "lladdr", "02:00:00:00:00:99", "nud", "permanent")
 	hosts(t, peerNet, "10.0.0.9 two.example\n10.0.0.1 two.example\n")
 	file := filepath.Join(t.TempDir(), "addr")
 	serve := start(t, t.TempDir(), "ip", "netns", "exec", trackerNet, bin, "serve", "--listen", "10.0.0.1:6969", "--addr-file", file)
@@ -146,10 +152,10 @@ func deadAddress(t *testing.T, bin string) {
 	peer(nil, "list", "two.example:6969", "lobby", "-q")
 }
 
-// withoutIPv6 has a tracker on a machine whose IPv6 is switched off.
+// withoutIPv6 runs a tracker on a machine where IPv6 is switched off.
 func withoutIPv6(t *testing.T, bin string) {
-	net, _, ip := namespaces(t)
-	ip("netns", "exec", net, "sh", "-c", "echo 1 | tee /proc/sys/net/ipv6/conf/*/disable_ipv6")
+	net, _ := namespaces(t)
+	ip(t, "netns", "exec", net, "sh", "-c", "echo 1 | tee /proc/sys/net/ipv6/conf/*/disable_ipv6")
 	file := filepath.Join(t.TempDir(), "addr")
 	serve := start(t, t.TempDir(), "ip", "netns", "exec", net, bin, "serve", "--listen", ":6969", "--addr-file", file)
 	eventually(t, func() error {

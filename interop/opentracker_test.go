@@ -1,6 +1,6 @@
 //go:build linux
 
-package main_test
+package interop_test
 
 import (
 	"crypto/sha1"
@@ -17,12 +17,12 @@ import (
 	"testing"
 )
 
-// nobody is Debian's user with no rights.
+// nobody is the user id of Debian's user without any rights.
 const nobody = 65534
 
-// opentracker drives the commands against the tracker behind most public BitTorrent trackers. It
-// shows its peculiarities: it answers one who stops without any peers, lists the asker among the
-// peers, and takes 20-byte keys that its operator has listed.
+// opentracker uses the tracker that most public BitTorrent trackers run. It has its own ways: its
+// answer to a leave has no peers, it lists the asker among the peers, and it accepts only the
+// 20-byte keys on its operator's list.
 func opentracker(t *testing.T, bin string) {
 	torrent := sha1.Sum([]byte("some torrent"))
 	text := "lobby, version 2 ☺" // on a foreign tracker, SHA-1("ntrack:" + KEY)
@@ -58,7 +58,7 @@ func opentrackerKey(t *testing.T, bin, port, key string, hash [20]byte) {
 	expect(t, endpoints("4001"), bin, announce("4002")...) // a renewal
 	expect(t, endpoints("4001", "4002"), bin, list...)
 	expect(t, endpoints("4001", "4002"), bin, list...)
-	counted(t, port, hash, 2) // whoever only looked is gone again
+	counted(t, port, hash, 2) // each look has left again
 
 	watch := start(t, t.TempDir(), bin, "watch", tracker, key, "--every", "100ms")
 	lines := "join 127.0.0.1:4001\njoin 127.0.0.1:4002\n"
@@ -80,8 +80,8 @@ func opentrackerKey(t *testing.T, bin, port, key string, hash [20]byte) {
 	counted(t, port, hash, 0)
 }
 
-// counted asks the tracker itself how many peers it has, which unlike its list of peers also
-// counts those that ntrack would not show.
+// counted waits until the tracker itself counts n peers. Unlike its list of peers, the count includes
+// peers that ntrack would not show.
 func counted(t *testing.T, port string, hash [20]byte, n int) {
 	t.Helper()
 	want := fmt.Sprintf("d5:filesd20:%sd8:completei0e10:downloadedi0e10:incompletei%deeee", hash, n)
@@ -99,8 +99,7 @@ func counted(t *testing.T, port string, hash [20]byte, n int) {
 	})
 }
 
-// startOpentracker runs Debian's build, which serves the keys that a file lists, and returns its
-// port.
+// startOpentracker runs Debian's build of opentracker for these keys, and returns its port.
 func startOpentracker(t *testing.T, keys ...[20]byte) (port string) {
 	t.Helper()
 	name := filepath.Join(t.TempDir(), "keys")
@@ -113,11 +112,11 @@ func startOpentracker(t *testing.T, keys ...[20]byte) (port string) {
 	must(t, err)
 	defer file.Close()
 	port = freePort(t)
-	// As an inherited file, the list is readable without any right to the test's directory.
+	// It inherits the list as an open file, because it may not read the test's directory.
 	cmd := exec.Command("opentracker", "-i", "127.0.0.1", "-p", port, "-w", "/dev/fd/3")
 	cmd.ExtraFiles = []*os.File{file}
 	if os.Getuid() == 0 {
-		// As root it would change its root directory, and no longer find the list.
+		// As root it would change its root directory, and then not find the list.
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 	}
 	p := startCmd(t, "/", cmd)

@@ -1,6 +1,6 @@
 //go:build linux
 
-package main_test
+package interop_test
 
 import (
 	"errors"
@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// haproxy passes no half-close on, and leaves no trace in what it passes on.
+// haproxy forwards no half-close, and its requests do not show that a proxy sent them.
 func haproxy(t *testing.T, bin string) {
 	throughProxy(t, bin, func(t *testing.T, port, tracker string) *program {
 		config := filepath.Join(t.TempDir(), "haproxy.cfg")
@@ -32,8 +32,8 @@ listen tracker
 	})
 }
 
-// varnish, as it comes, gathers the beginning of a stream for 15 s, closes its client's side at a
-// half-close, and goes on with the tracker's.
+// varnish, with its default settings, holds the beginning of a stream back for 15 s. At a half-close
+// it closes the connection to the client, but keeps the one to the tracker.
 func varnish(t *testing.T, bin string) {
 	throughProxy(t, bin, func(t *testing.T, port, tracker string) *program {
 		return start(t, t.TempDir(), "varnishd", "-F", "-j", "none", "-n", t.TempDir(), "-s", "malloc,16m",
@@ -41,8 +41,8 @@ func varnish(t *testing.T, bin string) {
 	})
 }
 
-// throughProxy has members join through a proxy and leave in every way: none of them is listed once
-// it has ended.
+// throughProxy has members join through a proxy and leave in every way. None of them may be listed
+// after it has ended.
 func throughProxy(t *testing.T, bin string, run func(t *testing.T, port, tracker string) *program) {
 	tracker, port := serve(t, bin, "--proxy", "127.0.0.1"), freePort(t)
 	through := "127.0.0.1:" + port
@@ -52,7 +52,7 @@ func throughProxy(t *testing.T, bin string, run func(t *testing.T, port, tracker
 	for _, way := range []struct {
 		name   string
 		args   []string
-		joined bool // end it once it knows that it has joined, not as soon as it is listed
+		joined bool // end it only after it has printed that it has joined, not as soon as it is listed
 		signal syscall.Signal
 		code   int
 	}{

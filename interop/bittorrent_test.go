@@ -1,6 +1,6 @@
 //go:build linux
 
-package main_test
+package interop_test
 
 import (
 	"bytes"
@@ -16,12 +16,12 @@ import (
 	"testing"
 )
 
-// A swarm is a file that some have and others want, and the tracker where they meet.
+// A swarm is a file that some clients have and others want, and the tracker where they meet.
 type swarm struct {
 	bin, tracker string
-	torrent      string // path of the .torrent, all that the clients are given
+	torrent      string // path of the .torrent file, the only thing that the clients get
 	key          string
-	have, want   string // directories of those who have the file and those who want it
+	have, want   string // directories of the clients that have the file and that want it
 	file         []byte
 }
 
@@ -40,14 +40,14 @@ func newSwarm(t *testing.T, bin string) *swarm {
 	must(t, os.Mkdir(s.have, 0o755))
 	must(t, os.Mkdir(s.want, 0o755))
 	must(t, os.WriteFile(filepath.Join(s.have, "data"), s.file, 0o644))
-	// A private torrent (BEP 27): clients take its peers from the tracker and from nowhere else.
+	// The torrent is private (BEP 27): clients take its peers from the tracker alone.
 	if out, errs, code := run(t, "mktorrent", "-p", "-l", "15", "-a", "http://"+s.tracker+"/announce",
 		"-o", s.torrent, filepath.Join(s.have, "data")); code != 0 {
 		t.Fatalf("mktorrent: exit code %d\n%s%s", code, out, errs)
 	}
 	b, err := os.ReadFile(s.torrent)
 	must(t, err)
-	// The info dictionary is the torrent's last entry: "info" sorts behind every other key here.
+	// The info dictionary is the last entry: "info" sorts after every other key of this torrent.
 	_, info, ok := bytes.Cut(b, []byte("4:info"))
 	if !ok {
 		t.Fatalf("no info dictionary in %q", b)
@@ -57,13 +57,13 @@ func newSwarm(t *testing.T, bin string) *swarm {
 	return s
 }
 
-// lists says whether `ntrack list` prints exactly the peers that listen on these ports.
+// lists returns an error unless `ntrack list` prints exactly the peers at these ports.
 func (s *swarm) lists(t *testing.T, ports ...string) error {
 	t.Helper()
 	return prints(t, endpoints(ports...), s.bin, "list", "-t", s.tracker, "-q", s.key)
 }
 
-// fetched compares the file as it arrived with the file as it was sent.
+// fetched returns an error unless the whole file has arrived.
 func (s *swarm) fetched() error {
 	got, err := os.ReadFile(filepath.Join(s.want, "data"))
 	if err == nil && !bytes.Equal(got, s.file) {
@@ -72,7 +72,7 @@ func (s *swarm) fetched() error {
 	return err
 }
 
-// aria2 runs aria2c with every way to peers closed except the tracker.
+// aria2 runs aria2c, which can learn about peers from the tracker alone.
 func aria2(t *testing.T, s *swarm, dir, port string, args ...string) *program {
 	t.Helper()
 	return start(t, dir, "aria2c", append(args,
@@ -83,8 +83,8 @@ func aria2(t *testing.T, s *swarm, dir, port string, args ...string) *program {
 		s.torrent)...)
 }
 
-// transmissionConfig is a configuration directory of Transmission, with every way to peers closed
-// except the tracker: some of them have no flag on the command line.
+// transmissionConfig makes a configuration directory for Transmission, which can then learn about
+// peers from the tracker alone. Not every setting here has a flag on the command line.
 func transmissionConfig(t *testing.T, dir, port string, more map[string]any) string {
 	t.Helper()
 	number, err := strconv.Atoi(port)
@@ -120,7 +120,7 @@ func aria2FromTransmission(t *testing.T, bin string) {
 	aria2(t, s, s.want, port, "--seed-time=0").wait(t)
 	must(t, s.fetched())
 
-	// aria2 is done and has left; the one who watched saw it all.
+	// aria2 is done and has left. The watch has reported both.
 	eventually(t, func() error { return s.lists(t, seederPort) }, seeder)
 	watch.prints(t, lines+fmt.Sprintf("join 127.0.0.1:%s\nleave 127.0.0.1:%[1]s\n", port))
 }
@@ -128,8 +128,8 @@ func aria2FromTransmission(t *testing.T, bin string) {
 func transmissionFromAria2(t *testing.T, bin string) {
 	s := newSwarm(t, bin)
 	seederPort := freePort(t)
-	// Transmission takes connections from loopback, but never makes one to it. So this seeder has
-	// to make it, and therefore asks the tracker for peers each second.
+	// Transmission accepts connections from loopback, but never opens one to it. So this seeder has
+	// to connect, and asks the tracker for peers every second.
 	seeder := aria2(t, s, s.have, seederPort, "--check-integrity=true", "--seed-ratio=0", "--bt-tracker-interval=1")
 	eventually(t, func() error { return s.lists(t, seederPort) }, seeder)
 
@@ -140,6 +140,6 @@ func transmissionFromAria2(t *testing.T, bin string) {
 	eventually(t, s.fetched, seeder, fetcher)
 	must(t, s.lists(t, seederPort, port))
 
-	must(t, seeder.cmd.Process.Signal(syscall.SIGINT)) // it takes its leave from the tracker
+	must(t, seeder.cmd.Process.Signal(syscall.SIGINT)) // it then leaves the tracker
 	eventually(t, func() error { return s.lists(t, port) }, fetcher)
 }

@@ -1,6 +1,6 @@
 //go:build linux
 
-package main_test
+package interop_test
 
 import (
 	"fmt"
@@ -9,12 +9,12 @@ import (
 	"testing"
 )
 
-// curl is a complete client of the native interface.
+// curl uses curl as a complete client of the native interface.
 func curl(t *testing.T, bin string) {
 	const key = "lobby%2F1"
 	addr := serve(t, bin)
 	base := "http://" + addr + "/ntrk/" + key
-	// ask returns the status and, sorted, the lines of the body.
+	// ask returns the status and the sorted lines of the body.
 	ask := func(args ...string) (status string, lines []string) {
 		t.Helper()
 		stdout, stderr, code := run(t, "curl", append([]string{"-sS", "-w", "%{http_code}"}, args...)...)
@@ -29,7 +29,7 @@ func curl(t *testing.T, bin string) {
 		slices.Sort(lines)
 		return status, lines
 	}
-	var here []string // who is there
+	var here []string // the peers that are listed
 	for _, tt := range []struct {
 		joins, leaves string
 		args          []string
@@ -41,9 +41,9 @@ func curl(t *testing.T, bin string) {
 		{args: []string{base + "?port=4000&format=text"}, joins: "127.0.0.1:4000\n"}, // renews
 		{args: []string{base + "?port=4002&format=text", "-d", "the body is ignored"}, joins: "127.0.0.1:4002\n"},
 		{args: []string{base + "?port=4003&format=text", "--http1.0"}, joins: "127.0.0.1:4003\n"},
-		{args: []string{base + "?port=4004&format=text", "-H", "Origin: http://example.com"}}, // a web page only looks
+		{args: []string{base + "?port=4004&format=text", "-H", "Origin: http://example.com"}}, // a web page cannot join
 		{args: []string{base + "?port=4001", "-X", "DELETE"}, leaves: "127.0.0.1:4001\n", status: "204"},
-		{args: []string{base + "?port=4001", "-X", "DELETE", "--http1.0"}, leaves: "127.0.0.1:4001\n", status: "204"}, // not there
+		{args: []string{base + "?port=4001", "-X", "DELETE", "--http1.0"}, leaves: "127.0.0.1:4001\n", status: "204"}, // was not listed
 		{args: []string{base + "?port=0&format=text", "--http1.0"}},
 	} {
 		here = slices.DeleteFunc(here, func(s string) bool { return s == tt.joins || s == tt.leaves })
@@ -61,16 +61,16 @@ func curl(t *testing.T, bin string) {
 		}
 	}
 
-	// Without a port, the port of origin counts, which curl can choose.
+	// Without a port, the peer is listed with the port it connects from, which curl can choose.
 	port := freePort(t)
 	ask(base+"?format=text", "--local-port", port)
 	expect(t, endpoints("4000", "4002", "4003", port), bin, "list", addr, "lobby/1", "-q")
 
-	// With a stream it is a member until it ends, however it does, and is told of others.
+	// With a stream, curl is a member until it ends in any way, and the stream reports other peers.
 	stream := func(port string) *program {
 		return start(t, t.TempDir(), "curl", "-sSN", "-H", "Accept: text/event-stream", "http://"+addr+"/ntrk/stream?port="+port)
 	}
-	tells := func(p *program, what string) {
+	reports := func(p *program, what string) {
 		t.Helper()
 		eventually(t, func() error {
 			if got := p.output(t, "stdout"); !strings.Contains(got, what) {
@@ -80,12 +80,12 @@ func curl(t *testing.T, bin string) {
 		}, p)
 	}
 	watcher := stream("4000")
-	tells(watcher, "event: peers\n")
+	reports(watcher, "event: peers\n")
 	member := stream("4001")
-	tells(watcher, "data: 127.0.0.1:4001\n")
-	tells(member, "data: 127.0.0.1:4000\n")
+	reports(watcher, "data: 127.0.0.1:4001\n")
+	reports(member, "data: 127.0.0.1:4000\n")
 	expect(t, endpoints("4000", "4001"), bin, "list", addr, "stream", "-q")
 	must(t, member.cmd.Process.Kill())
-	tells(watcher, "event: leave\n")
+	reports(watcher, "event: leave\n")
 	expect(t, endpoints("4000"), bin, "list", addr, "stream", "-q")
 }
