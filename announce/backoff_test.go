@@ -6,6 +6,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"ntrack/announce/wire"
 )
 
 // Who has failed asks less and less often, and nobody at the same moment as everybody else.
@@ -38,7 +40,7 @@ func TestBackoff(t *testing.T) {
 			}
 		})
 	}
-	if d := backoff(1, time.Hour, &Failure{Retry: 24 * time.Hour}); d != MaxInterval {
+	if d := backoff(1, time.Hour, &Failure{Retry: 24 * time.Hour}); d != wire.MaxInterval {
 		t.Errorf("%v for a day", d)
 	}
 }
@@ -59,7 +61,7 @@ func TestAfterStream(t *testing.T) {
 		{0, true, 9_999, 0, 20 * time.Second},
 		{-1, true, 9_999, time.Second / 2, 20 * time.Second},
 		{0, true, 1_000_000, 0, time.Minute},
-		{maxRetry, true, 9_999, maxRetry / 2, maxRetry},
+		{wire.MaxRetry, true, 9_999, wire.MaxRetry / 2, wire.MaxRetry},
 	} {
 		first, last := time.Hour, -time.Hour
 		for range draws {

@@ -15,9 +15,10 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
-	"slices"
 	"sync"
 	"time"
+
+	"ntrack/announce/wire"
 )
 
 // DefaultTimeout bounds a request when [Client.Timeout] is 0.
@@ -97,7 +98,7 @@ func (e *UnreachableError) Error() string {
 	case errors.As(err, &op):
 		err = op.Err
 	}
-	return fmt.Sprintf("tracker %s is unreachable: %s", e.Tracker.HostPort(), Clean(where+err.Error()))
+	return fmt.Sprintf("tracker %s is unreachable: %s", e.Tracker.HostPort(), wire.Clean(where+err.Error()))
 }
 
 func (e *UnreachableError) Unwrap() error { return e.Err }
@@ -118,7 +119,7 @@ type ReplyError struct {
 }
 
 func (e *ReplyError) Error() string {
-	return fmt.Sprintf("tracker %s: %s", e.Tracker.HostPort(), Clean(e.Err.Error()))
+	return fmt.Sprintf("tracker %s: %s", e.Tracker.HostPort(), wire.Clean(e.Err.Error()))
 }
 
 func (e *ReplyError) Unwrap() error { return e.Err }
@@ -164,7 +165,7 @@ func (c *Client) classicID(t Tracker, r *Request) (id ID, key uint32) {
 	text := append(hash[:], r.ID[:]...)
 	text = binary.BigEndian.AppendUint16(text, r.Port)
 	mac := hmac.New(sha256.New, c.secret)
-	mac.Write(append(text, t.target(nil, nil).String()...)) // a target has no user and no password
+	mac.Write(append(text, t.Target(nil, nil).String()...)) // a target has no user and no password
 	sum := mac.Sum(nil)
 	if id = r.ID; id == (ID{}) {
 		copy(id[copy(id[:], idPrefix):], sum)
@@ -206,10 +207,10 @@ func (c *Client) timeout() time.Duration {
 // Where the tracker's name has addresses of both families it announces over each, so that peers of
 // either kind can dial you: [Reply.Endpoints] tells which are listed. One that succeeds is enough.
 func (c *Client) Announce(ctx context.Context, t Tracker, r Request) (*Reply, error) {
-	if err := r.Key.check(); err != nil {
+	if err := r.Key.Check(); err != nil {
 		return nil, err
 	}
-	if t.classic && r.Port == 0 {
+	if t.Classic() && r.Port == 0 {
 		// A classic tracker does not look at the port of origin: choose it first.
 		d, port, err := c.fromSomePort()
 		if err != nil {
@@ -227,14 +228,14 @@ func (c *Client) Announce(ctx context.Context, t Tracker, r Request) (*Reply, er
 	reply, err := combined(ctx, all, r.Want)
 	for _, f := range all {
 		if err == nil && f.err != nil && f.from.IsValid() { // it may be listed from before, or now
-			reply.disown(netip.AddrPortFrom(f.from.Addr(), cmp.Or(r.Port, f.from.Port())))
+			reply.Disown(netip.AddrPortFrom(f.from.Addr(), cmp.Or(r.Port, f.from.Port())))
 		}
 	}
 	return reply, err
 }
 
 func (c *Client) announce(ctx context.Context, t Tracker, r Request, event string) (*Reply, conn, error) {
-	r.Verb = Announce
+	r.Verb = wire.Announce
 	return c.ask(ctx, t, r, event)
 }
 
@@ -261,15 +262,15 @@ func (c *Client) fromSomePort() (*Client, uint16, error) {
 // family, as [Client.Announce] has listed it. Each has until the timeout of a request. A family over
 // which the tracker is connected to, but gives no answer or refuses, is an error.
 func (c *Client) Leave(ctx context.Context, t Tracker, r Request) error {
-	if err := r.Key.check(); err != nil {
+	if err := r.Key.Check(); err != nil {
 		return err
 	}
 	return c.leaveEach(ctx, t, r)
 }
 
 func (c *Client) leave(ctx context.Context, t Tracker, r Request) error {
-	if r.Verb = Leave; !t.classic {
-		res, err := c.do(ctx, t, http.MethodDelete, t.target(r.appendNative(nil, "/ntrk/"), nil), maxReply)
+	if r.Verb = wire.Leave; !t.Classic() {
+		res, err := c.do(ctx, t, http.MethodDelete, t.Target(r.AppendNative(nil, "/ntrk/"), nil), maxReply)
 		if err == nil && res.status != http.StatusNoContent {
 			err = &ReplyError{t, fmt.Errorf("status %d is no answer to a leave", res.status)}
 		}
@@ -287,7 +288,7 @@ func (c *Client) leave(ctx context.Context, t Tracker, r Request) error {
 // tracker gives fewer though there are more, they come from the beginning of its event stream, if
 // it has one. A classic tracker is asked over each family, as it may give only peers of one.
 func (c *Client) List(ctx context.Context, t Tracker, key Key, want int) (*Reply, error) {
-	if t.classic {
+	if t.Classic() {
 		return combined(ctx, overEach(ctx, c, t, false, func(ctx context.Context, c *Client) (*Reply, error) {
 			reply, _, err := c.look(ctx, t, key, want)
 			return reply, err
@@ -308,11 +309,11 @@ func (c *Client) List(ctx context.Context, t Tracker, key Key, want int) (*Reply
 }
 
 func (c *Client) look(ctx context.Context, t Tracker, key Key, want int) (*Reply, conn, error) {
-	if err := key.check(); err != nil {
+	if err := key.Check(); err != nil {
 		return nil, conn{}, err
 	}
-	r := Request{Verb: Look, Key: key, Want: want}
-	if !t.classic {
+	r := Request{Verb: wire.Look, Key: key, Want: want}
+	if !t.Classic() {
 		return c.ask(ctx, t, r, "")
 	}
 	// A classic tracker knows no looking. Most answer one who stops, without his having started;
@@ -333,9 +334,7 @@ func (c *Client) look(ctx context.Context, t Tracker, key Key, want int) (*Reply
 	if err != nil {
 		return nil, cn, err
 	}
-	// Without the one who looked: its port is none to dial.
-	reply.Sample = stopped.Count > reply.given-min(reply.barred, 1) || stopped.Count < 0 && reply.Sample
-	reply.Count = max(stopped.Count-reply.again, min(stopped.Count, len(reply.Peers)))
+	reply.WithoutLooker(stopped.Count)
 	return reply, cn, nil
 }
 
@@ -343,10 +342,10 @@ func (c *Client) look(ctx context.Context, t Tracker, key Key, want int) (*Reply
 // the full scrape of a classic one, which is asked over each family, as it may count only peers of
 // one.
 func (c *Client) Index(ctx context.Context, t Tracker) ([]Track, error) {
-	if !t.classic {
-		return c.index(ctx, t, t.target([]byte("/ntrk/"), nil))
+	if !t.Classic() {
+		return c.index(ctx, t, t.Target([]byte("/ntrk/"), nil))
 	}
-	u, err := t.scrape()
+	u, err := t.ScrapeURL()
 	if err != nil {
 		return nil, err
 	}
@@ -355,7 +354,7 @@ func (c *Client) Index(ctx context.Context, t Tracker) ([]Track, error) {
 	})
 	var tracks []Track
 	for _, f := range all {
-		tracks = MergeTracks(tracks, f.result)
+		tracks = wire.MergeTracks(tracks, f.result)
 	}
 	return tracks, failure(ctx, all)
 }
@@ -365,7 +364,7 @@ func (c *Client) index(ctx context.Context, t Tracker, target *url.URL) ([]Track
 	if err != nil {
 		return nil, err
 	}
-	tracks, err := DecodeTracks(res.body)
+	tracks, err := wire.DecodeTracks(res.body)
 	return tracks, res.judge(t, err)
 }
 
@@ -386,12 +385,12 @@ func (res *result) judge(t Tracker, err error) error {
 func (c *Client) ask(ctx context.Context, t Tracker, r Request, event string) (*Reply, conn, error) {
 	c.once.Do(c.init)
 	var target *url.URL
-	if t.classic {
+	if t.Classic() {
 		var key uint32
 		r.ID, key = c.classicID(t, &r)
-		target = t.target(nil, r.appendClassic(nil, key, event))
+		target = t.Target(nil, r.AppendClassic(nil, key, event))
 	} else {
-		target = t.target(r.appendNative(nil, "/ntrk/"), nil)
+		target = t.Target(r.AppendNative(nil, "/ntrk/"), nil)
 	}
 	res, err := c.do(ctx, t, http.MethodGet, target, maxReply)
 	if err != nil {
@@ -402,56 +401,9 @@ func (c *Client) ask(ctx context.Context, t Tracker, r Request, event string) (*
 
 // reply decodes the reply to r.
 func (res *result) reply(t Tracker, r *Request) (*Reply, conn, error) {
-	reply, err := decodeReply(res.body)
+	reply, err := r.DecodeReply(res.body, res.local)
 	if err != nil {
 		return nil, res.conn, res.judge(t, err)
 	}
-	reply.finish(r, res.conn)
 	return reply, res.conn, nil
-}
-
-// fewestGiven is how many peers every known tracker gives before it chooses among them.
-const fewestGiven = 30
-
-// finish works out what trackers leave to their clients: it takes the asker itself out of the
-// peers, which not every tracker does, counts each endpoint once, and tells whether the peers are
-// all there are.
-func (r *Reply) finish(req *Request, cn conn) {
-	member := req.Verb == Announce
-	local := netip.AddrPortFrom(cn.local.Addr(), cmp.Or(req.Port, cn.local.Port()))
-	if r.You.Addr().IsValid() && r.You.Port() == 0 && member {
-		r.You = netip.AddrPortFrom(r.You.Addr(), req.Port)
-	}
-	switch {
-	case r.You.Port() != 0:
-		r.Endpoints = []netip.AddrPort{r.You}
-	case member && local.IsValid():
-		r.self = []netip.AddrPort{local}
-	}
-	yours := slices.Concat(r.Endpoints, r.self)
-	for _, p := range r.Peers {
-		if p.ID != (ID{}) && p.ID == req.ID {
-			yours = append(yours, p.Endpoint)
-		}
-	}
-	own, again := r.drop(yours...)
-	r.again = again
-	want := req.Want
-	if want == 0 {
-		want = DefaultWant
-	}
-	switch others := r.Count; {
-	case r.Count < 0:
-		r.Sample = r.given >= want
-	case member && own == 0:
-		r.Sample = r.given < others-1 // the tracker counts the asker, and has not given it
-	case own > 0 && r.given == others-1 && r.given < min(want, fewestGiven):
-		again++ // it has given what else has the asker's endpoint, but not the asker
-	default:
-		r.Sample = r.given < others
-	}
-	if again += max(own-1, 0); again > 0 {
-		r.Count = max(r.Count-again, min(r.Count, len(r.Peers)+r.own()))
-	}
-	r.Key = req.Key // whatever the tracker calls it
 }

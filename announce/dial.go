@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"ntrack/announce/wire"
 )
 
 // Bounds of connecting to a name with several addresses (RFC 8305).
@@ -78,12 +80,12 @@ func (c *Client) resolve(ctx context.Context, network, addr string) ([]netip.Add
 	}
 	port, err := strconv.ParseUint(service, 10, 16)
 	if err != nil {
-		return nil, net.InvalidAddrError("port " + quote(service) + " is not 1 to 65535")
+		return nil, net.InvalidAddrError("port " + wire.Quote(service) + " is not 1 to 65535")
 	}
 	var found []netip.Addr
 	if literal, err := netip.ParseAddr(host); err == nil {
 		found = []netip.Addr{literal}
-	} else if isLoopbackName(host) {
+	} else if wire.IsLoopbackName(host) {
 		found = []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}
 	} else {
 		lookup := c.lookup
@@ -235,7 +237,7 @@ func wrongZone(to, from netip.Addr, err error) error {
 		zone := a.Zone()
 		_, notNumber := strconv.ParseUint(zone, 10, 32)
 		if _, missing := net.InterfaceByName(zone); zone != "" && missing != nil && notNumber != nil {
-			return net.InvalidAddrError(fmt.Sprintf("this machine has no network interface %s", quote(zone)))
+			return net.InvalidAddrError(fmt.Sprintf("this machine has no network interface %s", wire.Quote(zone)))
 		}
 	}
 	if to.Is6() && to.IsLinkLocalUnicast() && to.Zone() == "" && errors.Is(err, syscall.EINVAL) {

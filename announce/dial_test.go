@@ -12,6 +12,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"ntrack/announce/wire"
 )
 
 // endlessly is what connecting to an address does that answers nothing.
@@ -208,7 +210,7 @@ func TestDialDeadline(t *testing.T) {
 			return nil, ctx.Err()
 		}}
 		defer c.Close()
-		_, err := c.List(t.Context(), Tracker{}, KeyOf([]byte("k")), 0)
+		_, err := c.List(t.Context(), Tracker{}, wire.KeyOf([]byte("k")), 0)
 		if _, ok := err.(*UnreachableError); !ok {
 			t.Error(err)
 		}

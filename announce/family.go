@@ -14,7 +14,7 @@ import (
 // families are the networks over which to announce to a tracker: both where its name may have
 // addresses of both, so that peers of either kind learn of an endpoint they can dial (BEP 7).
 func (c *Client) families(t Tracker) []string {
-	u := t.norm().url
+	u := t.URL()
 	literal, err := netip.ParseAddr(u.Hostname())
 	switch {
 	case c.network != "":

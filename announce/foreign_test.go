@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"ntrack/announce"
+	"ntrack/announce/wire"
 )
 
 // foreign is a classic tracker as others have written it. Like bittorrent-tracker it gives the
@@ -100,10 +101,10 @@ func (f *foreign) scrape(from netip.Addr) string {
 	for name, swarm := range f.swarms {
 		hash, family := name[:20], name[20:]
 		if family == "" || family == fmt.Sprint(from.Is4()) {
-			tracks = append(tracks, announce.Track{Key: announce.KeyOf([]byte(hash)), Count: len(swarm)})
+			tracks = append(tracks, announce.Track{Key: wire.KeyOf([]byte(hash)), Count: len(swarm)})
 		}
 	}
-	return string(announce.AppendTracks(nil, announce.Bencode, tracks))
+	return string(wire.AppendTracks(nil, wire.Bencode, tracks))
 }
 
 // foreigners are classic trackers of all sorts.

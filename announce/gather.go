@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"ntrack/announce/wire"
 )
 
 // A Gathering is who has met under a key.
@@ -61,8 +63,8 @@ func (c *Client) Gather(ctx context.Context, t Tracker, r Request, n int, news f
 	g := &Gathering{Rank: -1, left: make(chan struct{})}
 	stay := linger
 	every := gatherEvery
-	if t.classic { // which are not to be asked as often
-		every, stay = MinInterval, 2*MinInterval
+	if t.Classic() { // which are not to be asked as often
+		every, stay = wire.MinInterval, 2*wire.MinInterval
 	}
 	if r.Port == 0 {
 		stay = 0
@@ -82,12 +84,12 @@ func (c *Client) Gather(ctx context.Context, t Tracker, r Request, n int, news f
 		d.Close()
 		return g, err
 	}
-	if r.ID == (ID{}) && !t.classic {
+	if r.ID == (ID{}) && !t.Classic() {
 		r.ID = newID()
 	}
 	over := []way{{d.network, r.Port != 0}}
 	for _, network := range c.families(t) {
-		if t.classic && network != d.network { // which may have its own peers
+		if t.Classic() && network != d.network { // which may have its own peers
 			over = append(over, way{network, false})
 		}
 	}

@@ -15,6 +15,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"ntrack/announce/wire"
 )
 
 // maxRedirects is how many redirects a client follows.
@@ -32,24 +34,6 @@ type result struct {
 	status int
 	retry  time.Duration // see retryAfter
 	body   []byte
-}
-
-// target is the URL of a request: to another path of the same server, which may have a query, or
-// with query appended to whatever the tracker's URL has already.
-func (t Tracker) target(path, query []byte) *url.URL {
-	u := t.norm().url
-	u.User = nil // errors may quote the URL
-	if path != nil {
-		before, after, _ := bytes.Cut(path, []byte("?"))
-		u.RawPath, u.RawQuery = string(before), string(after)
-		u.Path, _ = url.PathUnescape(u.RawPath)
-		return &u
-	}
-	if u.RawQuery != "" {
-		u.RawQuery += "&"
-	}
-	u.RawQuery += string(query)
-	return &u
 }
 
 // do sends one request and reads the reply, which is bounded by limit. It follows redirects
@@ -90,11 +74,11 @@ func (c *Client) follow(ctx context.Context, t Tracker, method string, first *ur
 		next, err := u.Parse(location)
 		switch {
 		case err != nil:
-			return nil, &ReplyError{t, fmt.Errorf("redirects to %s, which is no URL", quote(Redact(location)))}
+			return nil, &ReplyError{t, fmt.Errorf("redirects to %s, which is no URL", wire.Quote(wire.Redact(location)))}
 		case hops == maxRedirects:
 			return nil, &ReplyError{t, fmt.Errorf("redirects more than %d times", maxRedirects)}
 		case next.Scheme != "http" && next.Scheme != "https":
-			return nil, &ReplyError{t, fmt.Errorf("redirects to scheme %s", quote(next.Scheme))}
+			return nil, &ReplyError{t, fmt.Errorf("redirects to scheme %s", wire.Quote(next.Scheme))}
 		case u.Scheme == "https" && next.Scheme != "https":
 			return nil, &ReplyError{t, errors.New("redirects from https to http, which is not followed")}
 		}
@@ -138,12 +122,12 @@ func (c *Client) roundTrip(ctx context.Context, t Tracker, method string, u *url
 		return nil, fmt.Errorf("tracker %s: %w", t, err)
 	}
 	req.Header.Set("User-Agent", "ntrack")
-	if !t.classic {
+	if !t.Classic() {
 		req.Header.Set("Accept", accept)
 	}
-	switch user := t.url.User; {
+	switch user := t.URL().User; {
 	case !named:
-	case c.Token != "" && !t.classic:
+	case c.Token != "" && !t.Classic():
 		req.Header.Set("Authorization", "Bearer "+c.Token)
 	case user != nil:
 		password, _ := user.Password()
@@ -161,7 +145,7 @@ func (c *Client) roundTrip(ctx context.Context, t Tracker, method string, u *url
 
 func endpointOf(a net.Addr) netip.AddrPort {
 	e, _ := netip.ParseAddrPort(a.String())
-	return Canonical(e)
+	return wire.Canonical(e)
 }
 
 // read reads the body, or the refusal that the status and the body make.
@@ -182,14 +166,14 @@ func (x *exchange) read(t Tracker, limit int64) (*result, error) {
 
 func failureFrom(status int, h http.Header, body []byte) *Failure {
 	f := &Failure{Status: status}
-	_, err := DecodeReply(body)
+	_, err := wire.DecodeReply(body)
 	var told *Failure
 	switch {
 	case errors.As(err, &told):
 		f.Reason, f.Retry = told.Reason, told.Retry
 	case strings.HasPrefix(h.Get("Content-Type"), "text/plain"):
 		line, _, _ := bytes.Cut(body, []byte("\n"))
-		f.Reason = Clean(string(line))
+		f.Reason = wire.Clean(string(line))
 	}
 	if f.Reason == "" {
 		f.Reason = fmt.Sprintf("%d %s", status, http.StatusText(status))
@@ -206,7 +190,7 @@ func retryAfter(h http.Header) time.Duration {
 	value := h.Get("Retry-After")
 	n, err := strconv.ParseUint(value, 10, 64)
 	if err == nil || errors.Is(err, strconv.ErrRange) {
-		return min(secondsOf(float64(n)), most)
+		return min(wire.Seconds(float64(n)), most)
 	}
 	at, err := http.ParseTime(value)
 	if err != nil {

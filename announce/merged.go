@@ -204,7 +204,7 @@ func (r *route) replied(reply *Reply, restarted bool) {
 		for i, p := range reply.Peers {
 			peers[i] = p.Endpoint
 		}
-		r.view.update(peers, reply.share(), now)
+		r.view.update(peers, reply.Share(), now)
 	})
 }
 
@@ -394,7 +394,7 @@ func (s *site) event() Event {
 	ev := Event{Type: EventPeers, Tracker: s.tracker}
 	if s.last.reply != nil {
 		reply := *s.last.reply
-		reply.self = slices.Collect(maps.Keys(s.m.own)) // of all families, as Endpoints may not be
+		reply.SetSelf(slices.Collect(maps.Keys(s.m.own))) // of all families, as Endpoints may not be
 		ev.Reply = &reply
 	}
 	return ev

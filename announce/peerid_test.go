@@ -11,6 +11,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"ntrack/announce/wire"
 )
 
 // The peer id follows from the secret, the tracker, the key and the port, and from nothing else.
@@ -58,7 +60,7 @@ func TestClassicID(t *testing.T) {
 		{one.secret, "https://tracker.example/announce?passkey=1", one.key, one.port},
 		{one.secret, "http://tracker2.example/announce?passkey=1", one.key, one.port},
 		{one.secret, one.tracker, "lobby2", one.port},
-		{one.secret, one.tracker, "urn:btih:" + hash40, one.port},
+		{one.secret, one.tracker, "urn:btih:" + "c12fe1c06bba254a9dc9f519b335aa7c1367a88a", one.port},
 		{one.secret, one.tracker, one.key, 4001},
 		{one.secret, one.tracker, one.key, 4000 + 256},
 	} {
@@ -76,7 +78,7 @@ func TestClassicID(t *testing.T) {
 	c.once.Do(c.init)
 	tracker, _ := ParseTracker(one.tracker)
 	mine := ID([]byte("aaaaaaaaaaaaaaaaaaaa"))
-	if got, key := c.classicID(tracker, &Request{Key: KeyOf([]byte("lobby")), Port: 4000, ID: mine}); got != mine || fmt.Sprintf("%08x", key) != "03255eb6" {
+	if got, key := c.classicID(tracker, &Request{Key: wire.KeyOf([]byte("lobby")), Port: 4000, ID: mine}); got != mine || fmt.Sprintf("%08x", key) != "03255eb6" {
 		t.Errorf("given %q: %q, key %08x", mine, got, key)
 	}
 }
@@ -101,7 +103,7 @@ func (b *byID) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	b.asked = append(b.asked, fmt.Sprintf("%q %s", q.ID, event))
 	switch {
 	case !q.Classic:
-		if q.Verb == Leave {
+		if q.Verb == wire.Leave {
 			b.left++
 		}
 	case event == "stopped":
@@ -110,7 +112,7 @@ func (b *byID) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default:
 		b.peers[q.ID] = q.Port
 	}
-	if q.Verb == Leave && !q.Classic {
+	if q.Verb == wire.Leave && !q.Classic {
 		w.WriteHeader(204)
 		return
 	}
@@ -142,7 +144,7 @@ func TestLeaveInAnotherProcess(t *testing.T) {
 		t.Helper()
 		c := &Client{Secret: []byte(secret)} // each a process
 		defer c.Close()
-		r := Request{Key: KeyOf([]byte("lobby")), Port: port}
+		r := Request{Key: wire.KeyOf([]byte("lobby")), Port: port}
 		var err error
 		if leave {
 			err = c.Leave(t.Context(), tracker, r)
@@ -172,7 +174,7 @@ func TestNoIDElsewhere(t *testing.T) {
 	classic, _ := ParseTracker(srv.URL + "/announce")
 	c := &Client{Secret: []byte("s")}
 	defer c.Close()
-	k := KeyOf([]byte("lobby"))
+	k := wire.KeyOf([]byte("lobby"))
 	for range 2 {
 		if _, err := c.List(t.Context(), classic, k, 0); err != nil {
 			t.Error(err)
@@ -201,7 +203,7 @@ func TestShared(t *testing.T) {
 	defer srv.Close()
 	native, _ := ParseTracker(srv.URL)
 	classic, _ := ParseTracker(srv.URL + "/announce")
-	k := KeyOf([]byte("lobby"))
+	k := wire.KeyOf([]byte("lobby"))
 	for _, tt := range []struct {
 		about   string
 		tracker Tracker

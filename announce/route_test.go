@@ -129,31 +129,6 @@ func TestOwnBehindNAT(t *testing.T) {
 	}
 }
 
-// A reply that tells the own endpoint is believed: the local one may be another peer's.
-func TestReplyBehindNAT(t *testing.T) {
-	k, err := ParseKey("k")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for you, want := range map[string]string{"": "[" + peer + "]", mine4: "[" + inside + " " + peer + "]"} {
-		reply := &Reply{Count: 3, given: 2}
-		if you != "" {
-			reply.You = endpointsOf(you)[0]
-		}
-		for _, e := range endpointsOf(inside, peer) {
-			reply.Peers = append(reply.Peers, Peer{Endpoint: e})
-		}
-		reply.finish(&Request{Key: k, Port: 4000}, conn{local: endpointsOf(inside)[0]})
-		var got []netip.AddrPort
-		for _, p := range reply.Peers {
-			got = append(got, p.Endpoint)
-		}
-		if fmt.Sprint(got) != want {
-			t.Errorf("listed as %q: %v, want %v", you, got, want)
-		}
-	}
-}
-
 // A stream counts as dead once nothing has come for too long twice: a process that was stopped
 // learns first that the time is over, and then reads what has come meanwhile.
 func TestSilentAfterStop(t *testing.T) {

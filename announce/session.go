@@ -7,6 +7,8 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"time"
+
+	"ntrack/announce/wire"
 )
 
 // maxWant is how many peers a watch asks for: what trackers give at most unless told otherwise.
@@ -61,7 +63,7 @@ type session struct {
 func (s *session) run(ctx context.Context) error {
 	defer func() { s.c.Close() }()
 	if s.member {
-		if s.tracker.classic && s.request.Port == 0 {
+		if s.tracker.Classic() && s.request.Port == 0 {
 			c, port, err := s.c.fromSomePort()
 			if err != nil {
 				s.route.failed(err)
@@ -95,7 +97,7 @@ func (s *session) run(ctx context.Context) error {
 	if time.Now().After(s.held) || s.request.Port == 0 && s.c.From.Port() == 0 {
 		return nil // not listed, or by nothing that a DELETE could name
 	}
-	if s.tracker.classic && s.c.Shared != nil && s.c.Shared(s.tracker, s.request) {
+	if s.tracker.Classic() && s.c.Shared != nil && s.c.Shared(s.tracker, s.request) {
 		return nil
 	}
 	s.c.Timeout = min(s.c.timeout(), leaving-crossing)
@@ -114,7 +116,7 @@ func (s *session) hold(d time.Duration) {
 func (s *session) doubt(err error) {
 	f, refused := errors.AsType[*Failure](err)
 	if err != nil && s.reached && !(refused && (f.Status < 500 || f.Status == 503)) {
-		s.hold(defaultInterval)
+		s.hold(wire.DefaultInterval)
 	}
 }
 
@@ -125,7 +127,7 @@ func (s *session) turn(ctx context.Context) (time.Duration, error) {
 	if s.refused {
 		s.refused = false
 		err = s.pollInstead(ctx)
-	} else if s.tracker.classic || time.Now().Before(s.plain) {
+	} else if s.tracker.Classic() || time.Now().Before(s.plain) {
 		err = s.poll(ctx)
 	} else {
 		began := time.Now()
@@ -147,7 +149,7 @@ func (s *session) turn(ctx context.Context) (time.Duration, error) {
 		if s.route.spare() {
 			most = plainFor // there may be no such way, or not for long
 		} else if s.every > 0 {
-			most = max(s.every, MinInterval)
+			most = max(s.every, wire.MinInterval)
 		}
 		return backoff(s.failures, most, err), err
 	}
@@ -196,7 +198,7 @@ func (s *session) poll(ctx context.Context) error {
 }
 
 func (s *session) replied(reply *Reply, cn conn) error {
-	s.hold(max(reply.TTL, reply.Interval*5/2, defaultInterval))
+	s.hold(max(reply.TTL, reply.Interval*5/2, wire.DefaultInterval))
 	if s.member {
 		if err := s.keepPort(reply.You); err != nil {
 			return err
@@ -223,7 +225,7 @@ func (s *session) keepPort(you netip.AddrPort) error {
 func backoff(failures int, interval time.Duration, err error) time.Duration {
 	d := jitter(min(time.Second<<min(failures-1, 12), interval), 0.5)
 	if f, ok := errors.AsType[*Failure](err); ok && f.Retry > d {
-		d = min(f.Retry+rand.N(f.Retry/5+1), MaxInterval)
+		d = min(f.Retry+rand.N(f.Retry/5+1), wire.MaxInterval)
 	}
 	return d
 }

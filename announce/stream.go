@@ -13,6 +13,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"ntrack/announce/wire"
 )
 
 // acceptStream asks for an event stream. A tracker without streams answers as to any announce.
@@ -62,7 +64,7 @@ func (c *Client) open(ctx context.Context, t Tracker, r *Request) (*openReply, e
 	o.last.Store(true)
 	o.quiet = time.AfterFunc(c.timeout(), o.silent)
 	var err error
-	u := t.target(r.appendNative(nil, "/ntrk/"), nil)
+	u := t.Target(r.AppendNative(nil, "/ntrk/"), nil)
 	if o.exchange, err = c.follow(o.ctx, t, http.MethodGet, u, acceptStream); err != nil {
 		o.close()
 		return nil, o.why(c, t, err)
@@ -115,20 +117,20 @@ func (o *openReply) Read(b []byte) (int, error) {
 
 // everyone is who is there as an event stream begins; ok is false where there is none.
 func (c *Client) everyone(ctx context.Context, t Tracker, key Key) (peers []netip.AddrPort, ok bool) {
-	o, err := c.open(ctx, t, &Request{Verb: Look, Key: key, Want: NoPeers})
+	o, err := c.open(ctx, t, &Request{Verb: wire.Look, Key: key, Want: NoPeers})
 	if err != nil {
 		return nil, false
 	}
 	defer o.close()
-	events := newEventReader(o)
+	events := wire.NewEventReader(o)
 	for o.streams() {
-		ev, err := events.next()
+		ev, err := events.Next()
 		if err != nil {
 			break
 		}
-		if ev.name == "peers" {
-			slices.SortFunc(ev.peers, netip.AddrPort.Compare)
-			return slices.Compact(ev.peers), true
+		if ev.Name == "peers" {
+			slices.SortFunc(ev.Peers, netip.AddrPort.Compare)
+			return slices.Compact(ev.Peers), true
 		}
 	}
 	return nil, false
@@ -145,7 +147,7 @@ func (c *Client) everyone(ctx context.Context, t Tracker, key Key) (peers []neti
 func (s *session) stream(ctx context.Context) (streamed bool, pause time.Duration, err error) {
 	r := s.request
 	if !s.member {
-		r.Verb = Look
+		r.Verb = wire.Look
 	}
 	free, end := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer end(context.Canceled)
@@ -185,17 +187,17 @@ func (s *session) stream(ctx context.Context) (streamed bool, pause time.Duratio
 	case err != nil || !o.streams():
 		return false, 0, err
 	}
-	events := newEventReader(o)
+	events := wire.NewEventReader(o)
 	var you netip.AddrPort
 	peers := 0
 	for err == nil {
-		var ev streamEvent
-		if ev, err = events.next(); err != nil {
+		var ev wire.StreamEvent
+		if ev, err = events.Next(); err != nil {
 			break
 		}
 		switch {
-		case ev.name == "you" && len(ev.peers) == 1 && s.member:
-			you = ev.peers[0]
+		case ev.Name == "you" && len(ev.Peers) == 1 && s.member:
+			you = ev.Peers[0]
 			if err := s.keepPort(you); err != nil {
 				return false, 0, err
 			}
@@ -205,18 +207,18 @@ func (s *session) stream(ctx context.Context) (streamed bool, pause time.Duratio
 					_ = closeWrite() // it has ended before there was an answer
 				}
 			}
-		case (ev.name == "shared" || ev.name == "unshared") && len(ev.peers) == 1 && s.member:
-			s.route.sharing(ev.peers[0], ev.name == "shared")
-		case ev.name == "peers":
-			o.live, peers = true, len(ev.peers)
+		case (ev.Name == "shared" || ev.Name == "unshared") && len(ev.Peers) == 1 && s.member:
+			s.route.sharing(ev.Peers[0], ev.Name == "shared")
+		case ev.Name == "peers":
+			o.live, peers = true, len(ev.Peers)
 			o.heard()
-			s.route.listed(events.epoch, you, ev.peers)
-		case ev.name == "join" && o.live:
-			peers += len(ev.peers)
-			s.route.changed(ev.peers, true)
-		case ev.name == "leave" && o.live:
-			peers = max(peers-len(ev.peers), 0)
-			s.route.changed(ev.peers, false)
+			s.route.listed(events.Epoch, you, ev.Peers)
+		case ev.Name == "join" && o.live:
+			peers += len(ev.Peers)
+			s.route.changed(ev.Peers, true)
+		case ev.Name == "leave" && o.live:
+			peers = max(peers-len(ev.Peers), 0)
+			s.route.changed(ev.Peers, false)
 		}
 	}
 	if err != io.EOF || o.relayed() {
@@ -227,7 +229,7 @@ func (s *session) stream(ctx context.Context) (streamed bool, pause time.Duratio
 		return true, 0, nil
 	case !o.live && context.Cause(o.ctx) == errSilent:
 		return false, 0, s.pollInstead(ctx)
-	case err == errLongLine, err == errLongEvent:
+	case err == wire.ErrLongLine, err == wire.ErrLongEvent:
 		s.route.lost()
 		s.plain = time.Now().Add(plainFor)
 		return false, 0, &ReplyError{s.tracker, err}
@@ -235,7 +237,7 @@ func (s *session) stream(ctx context.Context) (streamed bool, pause time.Duratio
 		return false, 0, &UnreachableError{s.tracker, fmt.Errorf("the event stream broke off: %w", err)}
 	}
 	s.route.lost()
-	return true, afterStream(events.retry, err == io.EOF, peers), nil
+	return true, afterStream(events.Retry, err == io.EOF, peers), nil
 }
 
 // afterStream is how long to wait after a stream has ended: as long as the tracker said last, where
@@ -247,7 +249,7 @@ func afterStream(retry time.Duration, clean bool, peers int) time.Duration {
 	pause := jitter(retry, 0.5)
 	if clean {
 		spread := comeBack * time.Duration(peers+1) / 1000
-		pause = max(pause, rand.N(min(spread, maxRetry)))
+		pause = max(pause, rand.N(min(spread, wire.MaxRetry)))
 	}
 	return pause
 }

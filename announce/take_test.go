@@ -56,8 +56,12 @@ func TestTakeFirst(t *testing.T) {
 
 // A tracker that is back has an event of its own, though one is due for another reason.
 func TestTakeBack(t *testing.T) {
+	classic, err := ParseTracker("http://localhost/announce")
+	if err != nil {
+		t.Fatal(err)
+	}
 	m := newMerged()
-	a, b := m.add(Tracker{}), m.add(Tracker{classic: true})
+	a, b := m.add(Tracker{}), m.add(classic)
 	ra, rb := a.add(), b.add()
 	ra.listed("A", endpointsOf(mine4)[0], nil)
 	rb.listed("B", netip.AddrPort{}, nil)
@@ -69,7 +73,7 @@ func TestTakeBack(t *testing.T) {
 	told, _ := m.take(time.Now())
 	var of []string
 	for _, n := range told {
-		of = append(of, fmt.Sprint(n.event.Type, n.event.Tracker.classic))
+		of = append(of, fmt.Sprint(n.event.Type, n.event.Tracker.Classic()))
 	}
 	if got := strings.Join(of, " "); got != "peersfalse peerstrue" {
 		t.Errorf("told %s", got)

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"net/netip"
 	"time"
+
+	"ntrack/announce/wire"
 )
 
 // maxWatched bounds what a watch remembers of a tracker, whatever that sends.
@@ -129,21 +131,10 @@ func (v *view) forget() {
 }
 
 // maxTTL bounds the grace, whatever ttl a tracker tells: no peer renews less often.
-const maxTTL = MaxInterval * 5 / 2
+const maxTTL = wire.MaxInterval * 5 / 2
 
 // grace is how long who is known may be unlisted. A tracker that has just begun may tell a shorter
 // ttl than the one by which peers renew that it had before.
 func (v *view) grace() time.Duration {
 	return min(cmp.Or(max(v.ttl, v.past), defaultTTL), maxTTL)
-}
-
-// share is how much of the track a reply has told; 1 is all of it.
-func (r *Reply) share() float64 {
-	switch {
-	case !r.Sample:
-		return 1
-	case r.Count > 0:
-		return min(float64(len(r.Peers))/float64(r.Count), 0.99)
-	}
-	return 0.05 // where the tracker does not say how large the track is
 }

@@ -101,7 +101,7 @@ type way struct {
 // needs but one where a tracker gives peers of both, as not every classic one does.
 func (c *Client) ways(member bool) func(Tracker) []way {
 	return func(t Tracker) (ways []way) {
-		if !member && !t.classic {
+		if !member && !t.Classic() {
 			return []way{{c.network, false}}
 		}
 		for _, network := range c.families(t) {
@@ -122,7 +122,7 @@ func (c *Client) watch(ctx context.Context, m *merged, trackers []Tracker, r Req
 
 // sessions are those of a watch, which none of them has begun.
 func (c *Client) sessions(m *merged, trackers []Tracker, r Request, every time.Duration, ways func(Tracker) []way) ([]*session, error) {
-	if err := r.Key.check(); err != nil {
+	if err := r.Key.Check(); err != nil {
 		return nil, err
 	}
 	if len(trackers) == 0 {

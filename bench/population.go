@@ -10,7 +10,7 @@ import (
 	"math/bits"
 	"strconv"
 
-	"ntrack/announce"
+	"ntrack/announce/wire"
 )
 
 // A population is the keys and peers that every tracker holds while it is measured, and the
@@ -43,7 +43,7 @@ func newPopulation(keys, peers, want int, keepAlive bool) *population {
 	for k := range keys {
 		hash := infoHash(k)
 		begin := len(p.requests)
-		b := announce.AppendEscaped(append(p.requests, "GET /announce?info_hash="...), hash[:])
+		b := wire.AppendEscaped(append(p.requests, "GET /announce?info_hash="...), hash[:])
 		b = append(b, "&peer_id=-qB4650-"...)
 		b = append(fmt.Appendf(b, "%08xi", binary.LittleEndian.Uint32(hash[:])), "000"...)
 		b = append(b, idTail...)

@@ -10,6 +10,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"ntrack/announce"
+	"ntrack/announce/wire"
 	"ntrack/output"
 )
 
@@ -29,7 +30,7 @@ func announceCommand(s Streams) *cli.Command {
 		Flags: slices.Concat([]cli.Flag{
 			&cli.IntFlag{Name: "port", Usage: "the `PORT` where your service is reached; without it the port of origin of this connection is listed"},
 			&cli.StringFlag{Name: "from", Usage: "connect from `[IP:]PORT`, so that the port of origin is your service's"},
-			&cli.IntFlag{Name: "numwant", Usage: "at most `N` peers; 0 just joins", Value: announce.DefaultWant},
+			&cli.IntFlag{Name: "numwant", Usage: "at most `N` peers; 0 just joins", Value: wire.DefaultWant},
 			&cli.BoolFlag{Name: "stay", Usage: "keep announced until interrupted, then leave"},
 			&cli.BoolFlag{Name: "leave", Usage: "leave the KEY instead; needs --port or --from"},
 			serveFlag(),

@@ -18,6 +18,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"ntrack/announce"
+	"ntrack/announce/wire"
 )
 
 // This is `ntrack announce KEY --port N -- COMMAND ARGS...`: the COMMAND is a member for as long as
@@ -313,7 +314,7 @@ func (ch *child) start(s Streams) error {
 	return nil
 }
 
-func (ch *child) name() string { return announce.Clean(ch.command) }
+func (ch *child) name() string { return wire.Clean(ch.command) }
 
 // pass passes on a signal that ntrack has got, unless the terminal has sent it to both. A process
 // does not learn who has sent it a signal: the first one of a kind that the terminal sends is taken
@@ -370,5 +371,5 @@ func (e *cannotRun) Error() string {
 	if path, ok := errors.AsType[*fs.PathError](cause); ok {
 		cause = path.Err
 	}
-	return fmt.Sprintf("cannot run %s: %v", announce.Clean(e.command), cause)
+	return fmt.Sprintf("cannot run %s: %v", wire.Clean(e.command), cause)
 }

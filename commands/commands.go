@@ -21,6 +21,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"ntrack/announce"
+	"ntrack/announce/wire"
 )
 
 // Streams are where a command reads and writes. Results go to Out; everything else goes to Err,
@@ -170,7 +171,7 @@ func lineOf(c *cli.Context) *line { return c.App.Metadata[typed].(*line) }
 
 // shown is what a user has typed, or has in a file or the environment, as an error may quote it: fit
 // for a terminal, and without the password of a tracker.
-func shown(typed string) string { return announce.Clean(announce.Redact(typed)) }
+func shown(typed string) string { return wire.Clean(wire.Redact(typed)) }
 
 // Main runs the command that args (with the program's name in front) ask for, until it is done or
 // ctx ends, and returns the exit code. Only one Main at a time may run in a process.
@@ -258,7 +259,7 @@ func explain(err error, l *line) string {
 	default:
 		host, port, _ := net.SplitHostPort(u.Tracker.HostPort())
 		switch {
-		case u.Tracker.Loopback() && port == strconv.Itoa(announce.LocalPort):
+		case u.Tracker.Loopback() && port == strconv.Itoa(wire.LocalPort):
 			hint = "start one here with `ntrack serve`"
 		case port == "80" && !u.Tracker.Classic():
 			hint = "`ntrack serve` listens on 6969: try " + net.JoinHostPort(host, "6969")

@@ -14,6 +14,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"ntrack/announce"
+	"ntrack/announce/wire"
 	"ntrack/output"
 )
 
@@ -44,7 +45,7 @@ func completionCommand(s Streams) *cli.Command {
 			case shell == "fish":
 				script = fishCompletion
 			default:
-				return usage(c, "shell %q: bash, zsh or fish", announce.Clean(shell))
+				return usage(c, "shell %q: bash, zsh or fish", wire.Clean(shell))
 			}
 			_, err := fmt.Fprint(s.Out, script)
 			return err
@@ -185,7 +186,7 @@ func (l *line) keys(ctx context.Context, app *cli.App, begun string) []string {
 			return nil
 		}
 		_, indexes, err := askAll(ctx, &o, silent, o.Index)
-		for _, t := range announce.MergeTracks(indexes...) {
+		for _, t := range wire.MergeTracks(indexes...) {
 			text := t.Key.String()
 			k, err := announce.ParseKey(text)
 			switch {

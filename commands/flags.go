@@ -16,6 +16,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"ntrack/announce"
+	"ntrack/announce/wire"
 	"ntrack/output"
 )
 
@@ -93,7 +94,7 @@ func (o *client) build(c *cli.Context, s Streams) error {
 		o.trackers = []announce.Tracker{{}}
 	}
 	if given := strings.Join(names, ""); from == "" && strings.TrimSpace(given) == "" {
-		return usage(c, "the tracker is empty: host, host:port or a URL; leave it out for localhost:%d", announce.LocalPort)
+		return usage(c, "the tracker is empty: host, host:port or a URL; leave it out for localhost:%d", wire.LocalPort)
 	}
 	o.names.trackers = strings.Join(names, ",")
 	var err error
@@ -168,7 +169,7 @@ func parseFrom(s string) (netip.AddrPort, error) {
 	if n := parsePort(strings.TrimPrefix(s, ":")); n > 0 {
 		return netip.AddrPortFrom(netip.Addr{}, uint16(n)), nil
 	}
-	from, err := netip.ParseAddrPort(announce.UnescapeZone(s))
+	from, err := netip.ParseAddrPort(wire.UnescapeZone(s))
 	if err != nil || from.Port() == 0 {
 		return from, fmt.Errorf("--from %q: [IP:]PORT, such as :4000 or [2001:db8::1]:4000", shown(s))
 	}

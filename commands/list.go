@@ -6,6 +6,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"ntrack/announce"
+	"ntrack/announce/wire"
 	"ntrack/output"
 )
 
@@ -69,7 +70,7 @@ func (o *listOptions) index(c *cli.Context, s Streams) error {
 	if err != nil {
 		return err
 	}
-	tracks := announce.MergeTracks(indexes...)
+	tracks := wire.MergeTracks(indexes...)
 	if len(tracks) == 0 && o.format == output.Table {
 		s.note("the tracker has no keys")
 	}

@@ -12,6 +12,7 @@ import (
 	"unicode"
 
 	"ntrack/announce"
+	"ntrack/announce/wire"
 )
 
 // This is for command lines that are well formed and mean, most likely, something else: a KEY that
@@ -338,9 +339,9 @@ var plainWord = regexp.MustCompile(`^[A-Za-z0-9_@%+=:,./-]+$`)
 
 // quote is a word as a shell takes it, fit to print and without a password that it may have.
 func quote(word string) string {
-	word = announce.Redact(word)
+	word = wire.Redact(word)
 	if len(word) > 300 || strings.ContainsFunc(word, func(r rune) bool { return !unicode.IsPrint(r) }) {
-		word = announce.Clean(word)
+		word = wire.Clean(word)
 	}
 	if plainWord.MatchString(word) {
 		return word

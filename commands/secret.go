@@ -16,6 +16,7 @@ import (
 	"strings"
 
 	"ntrack/announce"
+	"ntrack/announce/wire"
 )
 
 // keepSecret gives the client the secret of this user on this machine, where there is a classic
@@ -30,7 +31,7 @@ func (o *client) keepSecret(s Streams) {
 		secret, err = readSecret(dir)
 	}
 	if err != nil {
-		s.note("a --leave by another process may not work on a classic tracker, as no secret can be kept for it: %s", announce.Clean(err.Error()))
+		s.note("a --leave by another process may not work on a classic tracker, as no secret can be kept for it: %s", wire.Clean(err.Error()))
 		return
 	}
 	o.Secret = bind(secret, machine())

@@ -19,6 +19,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"ntrack/announce"
+	"ntrack/announce/wire"
 	"ntrack/tracker"
 	"ntrack/tracker/door"
 )
@@ -97,7 +98,7 @@ func (o *serveOptions) build(c *cli.Context, s Streams) error {
 	}
 	if c.IsSet("interval") {
 		o.tracker.Interval = c.Duration("interval")
-		if d := o.tracker.Interval; d < time.Second || d > announce.MaxInterval || d%time.Second != 0 {
+		if d := o.tracker.Interval; d < time.Second || d > wire.MaxInterval || d%time.Second != 0 {
 			return usage(c, "--interval %v: whole seconds from 1s to 1h", d)
 		}
 		if c.IsSet("max-rate") {
@@ -220,7 +221,7 @@ func (o *serveOptions) reload(ctx context.Context, s Streams) {
 		return
 	}
 	o.tracker.SetToken(token)
-	s.note("SIGHUP: the token has been read again from %s", announce.Clean(o.tokenFile))
+	s.note("SIGHUP: the token has been read again from %s", wire.Clean(o.tokenFile))
 }
 
 // greet says where the tracker is and what to type next.
@@ -238,7 +239,7 @@ func (o *serveOptions) greet(s Streams, bound []string) {
 		switch a := ap.Addr(); {
 		case !a.IsUnspecified() && a != netip.IPv6Loopback() && a != loopback4():
 			at = ap.String() + " "
-		case ap.Port() != announce.LocalPort:
+		case ap.Port() != wire.LocalPort:
 			at = fmt.Sprintf("localhost:%d ", ap.Port())
 		}
 	}
@@ -279,7 +280,7 @@ func listenNetwork(addr string) string {
 
 // literalOf is the IP address that a --listen names, invalid where it names none.
 func literalOf(addr string) netip.Addr {
-	host, _, _ := net.SplitHostPort(announce.UnescapeZone(addr))
+	host, _, _ := net.SplitHostPort(wire.UnescapeZone(addr))
 	a, _ := netip.ParseAddr(host)
 	return a.Unmap()
 }
@@ -296,7 +297,7 @@ func boundTo(l net.Listener, addr string) string {
 // listen listens at an address, at a port of every address, or at a name's first address, IPv4
 // before IPv6. bound is where this process listens already.
 func listen(addr string, bound []string) (net.Listener, error) {
-	at, a := announce.UnescapeZone(addr), literalOf(addr)
+	at, a := wire.UnescapeZone(addr), literalOf(addr)
 	host, port, _ := net.SplitHostPort(at)
 	if t, err := announce.ParseTracker(host); host != "" && !a.IsValid() && err == nil && t.Loopback() {
 		at = net.JoinHostPort(loopback4().String(), port)
@@ -315,7 +316,7 @@ func listen(addr string, bound []string) (net.Listener, error) {
 	case errors.Is(err, syscall.EINVAL) && a.Is6() && a.IsLinkLocalUnicast():
 		return nil, fmt.Errorf("--listen %s: a link-local address needs a network interface of this machine, as in [fe80::1%%eth0]:6969", addr)
 	case err != nil:
-		return nil, fmt.Errorf("--listen %s: %s", addr, announce.Clean(errors.Unwrap(err).Error()))
+		return nil, fmt.Errorf("--listen %s: %s", addr, wire.Clean(errors.Unwrap(err).Error()))
 	}
 	return l, nil
 }

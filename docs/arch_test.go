@@ -17,17 +17,18 @@ import (
 // docs/architecture.md explains them.
 var arrows = map[string][]string{
 	"ntrack":                   {"ntrack/commands"},
-	"ntrack/commands":          {"ntrack/announce", "ntrack/output", "ntrack/tracker", "ntrack/tracker/door"},
-	"ntrack/bench":             {"ntrack/announce", "ntrack/tracker", "ntrack/tracker/door"},
-	"ntrack/examples/chat":     {"ntrack/announce"},
+	"ntrack/commands":          {"ntrack/announce", "ntrack/announce/wire", "ntrack/output", "ntrack/tracker", "ntrack/tracker/door"},
+	"ntrack/bench":             {"ntrack/announce", "ntrack/announce/wire", "ntrack/tracker", "ntrack/tracker/door"},
+	"ntrack/examples/chat":     {"ntrack/announce", "ntrack/announce/wire"},
 	"ntrack/examples/job":      {"ntrack/announce"},
-	"ntrack/examples/lobby":    {"ntrack/announce"},
-	"ntrack/output":            {"ntrack/announce"},
-	"ntrack/announce":          {},
-	"ntrack/tracker":           {"ntrack/announce"},
-	"ntrack/tracker/door":      {"ntrack/announce", "ntrack/tracker"},
+	"ntrack/examples/lobby":    {"ntrack/announce", "ntrack/announce/wire"},
+	"ntrack/output":            {"ntrack/announce", "ntrack/announce/wire"},
+	"ntrack/announce":          {"ntrack/announce/wire"},
+	"ntrack/announce/wire":     {},
+	"ntrack/tracker":           {"ntrack/announce/wire"},
+	"ntrack/tracker/door":      {"ntrack/announce/wire", "ntrack/tracker"},
 	"ntrack/tracker/doortest":  {"ntrack/tracker"},
-	"ntrack/tracker/storetest": {"ntrack/announce", "ntrack/tracker"},
+	"ntrack/tracker/storetest": {"ntrack/announce/wire", "ntrack/tracker"},
 }
 
 // guests has every foreign module, and our packages that may import it. Each has one host, except for
@@ -36,7 +37,7 @@ var guests = map[string][]string{
 	"github.com/urfave/cli/v2":          {"ntrack/commands"},
 	"github.com/xrash/smetrics":         {"ntrack/commands"},
 	"github.com/olekukonko/tablewriter": {"ntrack/output"},
-	"github.com/jackpal/bencode-go":     {"ntrack/announce"},
+	"github.com/jackpal/bencode-go":     {"ntrack/announce/wire"},
 	"golang.org/x/term":                 {"ntrack/commands"},
 	"golang.org/x/sys":                  {"ntrack/announce", "ntrack/bench", "ntrack/commands", "ntrack/tracker/door"},
 }

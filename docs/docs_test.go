@@ -53,7 +53,7 @@ func TestSpecificationNamesVectors(t *testing.T) {
 			t.Errorf("docs/PROTOCOL.md does not name the vector %q", v)
 		}
 	}
-	doc, err := os.ReadFile("announce/doc.go")
+	doc, err := os.ReadFile("announce/wire/doc.go")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,12 +62,12 @@ func TestSpecificationNamesVectors(t *testing.T) {
 	for _, ref := range refs {
 		for name := range strings.SplitSeq(ref[1], ", ") {
 			if !slices.Contains(vectors, name) {
-				t.Errorf("announce/doc.go names the vector %q, and there is none", name)
+				t.Errorf("announce/wire/doc.go names the vector %q, and there is none", name)
 			}
 		}
 	}
 	if len(refs) < 5 {
-		t.Errorf("announce/doc.go names vectors in %d places, want several", len(refs))
+		t.Errorf("announce/wire/doc.go names vectors in %d places, want several", len(refs))
 	}
 	if !slices.Contains(vectors, "proposal-example") {
 		t.Error("the proposal's own example is not among the vectors")

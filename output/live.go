@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"ntrack/announce"
+	"ntrack/announce/wire"
 )
 
 // A Live is the table of a track on a terminal, drawn again in place as the track changes. It asks
@@ -164,7 +165,7 @@ func (l *Live) table(lines int) []byte {
 		if slices.Contains(l.you, p) {
 			note = "you"
 		}
-		rows = append(rows, []string{p.String(), announce.ScopeOf(p.Addr()).String(), note})
+		rows = append(rows, []string{p.String(), wire.ScopeOf(p.Addr()).String(), note})
 	}
 	var b bytes.Buffer
 	_ = writeTable(&b, []string{"PEER", "SCOPE", "NOTE"}, rows) // a Buffer takes everything

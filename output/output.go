@@ -18,6 +18,7 @@ import (
 	"github.com/olekukonko/tablewriter/tw"
 
 	"ntrack/announce"
+	"ntrack/announce/wire"
 )
 
 // A Format is how results are written.
@@ -128,10 +129,10 @@ func writePeers(w io.Writer, f Format, trackers []announce.Tracker, r *announce.
 	}
 	var rows [][]string
 	for _, e := range r.Endpoints {
-		rows = append(rows, []string{e.String(), announce.ScopeOf(e.Addr()).String(), "you"})
+		rows = append(rows, []string{e.String(), wire.ScopeOf(e.Addr()).String(), "you"})
 	}
 	for _, p := range peers {
-		rows = append(rows, []string{p.String(), announce.ScopeOf(p.Addr()).String(), ""})
+		rows = append(rows, []string{p.String(), wire.ScopeOf(p.Addr()).String(), ""})
 	}
 	if len(r.Endpoints) > 0 {
 		return writeTable(w, []string{"PEER", "SCOPE", "NOTE"}, rows)
@@ -211,7 +212,7 @@ func WriteGathering(w io.Writer, f Format, rank int, peers []netip.AddrPort) err
 		if i == rank {
 			note = "you"
 		}
-		rows = append(rows, []string{strconv.Itoa(i), p.String(), announce.ScopeOf(p.Addr()).String(), note})
+		rows = append(rows, []string{strconv.Itoa(i), p.String(), wire.ScopeOf(p.Addr()).String(), note})
 	}
 	return writeTable(w, []string{"RANK", "PEER", "SCOPE", "NOTE"}, rows)
 }

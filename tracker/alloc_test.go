@@ -7,7 +7,7 @@ import (
 	"net/netip"
 	"testing"
 
-	"ntrack/announce"
+	"ntrack/announce/wire"
 	"ntrack/tracker"
 )
 
@@ -46,9 +46,9 @@ func TestAnswerAllocatesNothing(t *testing.T) {
 // A store in use allocates nothing: neither for peers who come and go, nor for keys that do.
 func TestMemoryAllocatesNothing(t *testing.T) {
 	m := tracker.NewMemory()
-	dst := make([]announce.Peer, 0, 100)
-	peer := func(i int) announce.Peer {
-		p := announce.Peer{Endpoint: netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), 1)}
+	dst := make([]wire.Peer, 0, 100)
+	peer := func(i int) wire.Peer {
+		p := wire.Peer{Endpoint: netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), 1)}
 		if i%2 == 0 {
 			p.Endpoint = netip.AddrPortFrom(netip.AddrFrom16([16]byte{0x20, 1, 15: byte(i)}), 1)
 			p.ID[0] = byte(i)
@@ -60,7 +60,7 @@ func TestMemoryAllocatesNothing(t *testing.T) {
 		keys[k] = fmt.Appendf(nil, "key %d", k)
 	}
 	for k := range 500 { // in every shard somebody wants to know of other keys
-		_, sub, err := m.Subscribe(t.Context(), fmt.Appendf(nil, "watched %d", k), announce.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.1:0")}, func() {}, nil)
+		_, sub, err := m.Subscribe(t.Context(), fmt.Appendf(nil, "watched %d", k), wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.1:0")}, func() {}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -8,7 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"ntrack/announce"
+	"ntrack/announce/wire"
 	"ntrack/tracker"
 )
 
@@ -52,7 +52,7 @@ func (s *stoppable) expect(what string, want int) {
 // watch subscribes, and returns a function that looks how many have joined and left by now.
 func (s *stoppable) watch() (told func(joined, left int)) {
 	s.t.Helper()
-	_, sub, err := s.Store.Subscribe(s.t.Context(), []byte("k"), announce.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.9:0")}, func() {}, nil)
+	_, sub, err := s.Store.Subscribe(s.t.Context(), []byte("k"), wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.9:0")}, func() {}, nil)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -154,7 +154,7 @@ func TestStoppedStreams(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := newStoppable(t, time.Minute)
 				join := func() tracker.Subscription {
-					_, sub, err := s.Store.Subscribe(t.Context(), []byte("k"), announce.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.1:4000")}, func() {}, nil)
+					_, sub, err := s.Store.Subscribe(t.Context(), []byte("k"), wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.1:4000")}, func() {}, nil)
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -218,12 +218,12 @@ func TestStoppedStreams(t *testing.T) {
 // are given evenly.
 func TestLapsedIsNotGiven(t *testing.T) {
 	const n, left, want, rounds = 20_000, 500, 20, 2000
-	wide := func(i int) announce.Peer {
-		return announce.Peer{Endpoint: netip.AddrPortFrom(netip.AddrFrom16([16]byte{0x20, 1, 14: byte(i >> 8), 15: byte(i)}), 1)}
+	wide := func(i int) wire.Peer {
+		return wire.Peer{Endpoint: netip.AddrPortFrom(netip.AddrFrom16([16]byte{0x20, 1, 14: byte(i >> 8), 15: byte(i)}), 1)}
 	}
 	synctest.Test(t, func(t *testing.T) {
 		m, stop := tracker.NewStoppable()
-		join := func(key string, p announce.Peer, ttl time.Duration) tracker.Result {
+		join := func(key string, p wire.Peer, ttl time.Duration) tracker.Result {
 			t.Helper()
 			_, r, err := m.Announce(t.Context(), []byte(key), p, func(tracker.Size) time.Duration { return ttl }, tracker.Want{}, nil)
 			if err != nil {
@@ -231,7 +231,7 @@ func TestLapsedIsNotGiven(t *testing.T) {
 			}
 			return r
 		}
-		look := func(key string, want int) ([]announce.Peer, tracker.Result) {
+		look := func(key string, want int) ([]wire.Peer, tracker.Result) {
 			t.Helper()
 			peers, r, err := m.Look(t.Context(), []byte(key), netip.MustParseAddr("192.0.2.9"), tracker.Want{Peers: want}, nil)
 			if err != nil {
@@ -244,12 +244,12 @@ func TestLapsedIsNotGiven(t *testing.T) {
 			if i%(n/left) == 0 {
 				ttl = time.Hour
 			}
-			join("k", announce.Peer{Endpoint: somebody(i)}, ttl)
+			join("k", wire.Peer{Endpoint: somebody(i)}, ttl)
 		}
 		for i := range 2000 { // one family lapses, the other makes up for it
-			join("4", announce.Peer{Endpoint: somebody(i)}, time.Hour)
+			join("4", wire.Peer{Endpoint: somebody(i)}, time.Hour)
 			join("4", wide(i), time.Second)
-			join("6", announce.Peer{Endpoint: somebody(i)}, time.Second)
+			join("6", wire.Peer{Endpoint: somebody(i)}, time.Second)
 			join("6", wide(i), time.Hour)
 		}
 		stop(1200 * time.Millisecond)
@@ -288,10 +288,10 @@ func TestLapsedIsNotGiven(t *testing.T) {
 				}
 			}
 		}
-		if r := join("k", announce.Peer{Endpoint: somebody(1)}, time.Second); !r.Joined {
+		if r := join("k", wire.Peer{Endpoint: somebody(1)}, time.Second); !r.Joined {
 			t.Error("one who has lapsed and comes back has joined")
 		}
-		if r := join("k", announce.Peer{Endpoint: somebody(0)}, time.Second); r.Joined {
+		if r := join("k", wire.Peer{Endpoint: somebody(0)}, time.Second); r.Joined {
 			t.Error("one who is there has joined")
 		}
 		time.Sleep(time.Second) // and now it has
@@ -313,7 +313,7 @@ func TestSmallTracksAreExact(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m, stop := tracker.NewStoppable()
 				join := func(key string, i int, ttl time.Duration) tracker.Result {
-					_, r, err := m.Announce(t.Context(), []byte(key), announce.Peer{Endpoint: somebody(i)}, func(tracker.Size) time.Duration { return ttl }, tracker.Want{}, nil)
+					_, r, err := m.Announce(t.Context(), []byte(key), wire.Peer{Endpoint: somebody(i)}, func(tracker.Size) time.Duration { return ttl }, tracker.Want{}, nil)
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -337,15 +337,15 @@ func TestSmallTracksAreExact(t *testing.T) {
 						t.Errorf("%+v, %v", r, err)
 					}
 				case "scrape", "index":
-					var keys []announce.Key
+					var keys []wire.Key
 					if first == "scrape" {
-						keys = []announce.Key{announce.KeyOf([]byte("k"))}
+						keys = []wire.Key{wire.KeyOf([]byte("k"))}
 					}
 					if all, err := m.Scrape(t.Context(), keys, somebody(0).Addr(), nil); err != nil || len(all) != 1 || all[0].Count != 500 {
 						t.Errorf("%v, %v", all, err)
 					}
 				case "subscribe":
-					all, sub, err := m.Subscribe(t.Context(), []byte("k"), announce.Peer{Endpoint: netip.AddrPortFrom(somebody(0).Addr(), 0)}, func() {}, nil)
+					all, sub, err := m.Subscribe(t.Context(), []byte("k"), wire.Peer{Endpoint: netip.AddrPortFrom(somebody(0).Addr(), 0)}, func() {}, nil)
 					if err != nil || len(all) != 500 {
 						t.Errorf("%d, %v", len(all), err)
 					}
@@ -363,7 +363,7 @@ func TestMemoryIsGivenBackInTime(t *testing.T) {
 		m := tracker.NewMemory()
 		join := func(key string, n int, ttl time.Duration) {
 			for i := range n {
-				if _, _, err := m.Announce(t.Context(), []byte(key), announce.Peer{Endpoint: somebody(i)}, func(tracker.Size) time.Duration { return ttl }, tracker.Want{}, nil); err != nil {
+				if _, _, err := m.Announce(t.Context(), []byte(key), wire.Peer{Endpoint: somebody(i)}, func(tracker.Size) time.Duration { return ttl }, tracker.Want{}, nil); err != nil {
 					t.Fatal(err)
 				}
 			}

@@ -10,7 +10,7 @@ import (
 	"sync"
 	"time"
 
-	"ntrack/announce"
+	"ntrack/announce/wire"
 )
 
 // maxPostBody is how much of a POST's body is read before it is ignored.
@@ -78,7 +78,7 @@ func Handler(t *Tracker) http.Handler {
 		}
 		w.WriteHeader(resp.Status)
 		_, _ = w.Write(body) // net/http drops the body of HEAD and 204
-		if cap(target) <= announce.MaxTarget && cap(body) <= maxBuffer {
+		if cap(target) <= wire.MaxTarget && cap(body) <= maxBuffer {
 			buffers.Put(buf)
 		}
 	})

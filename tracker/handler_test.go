@@ -18,7 +18,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"ntrack/announce"
+	"ntrack/announce/wire"
 	"ntrack/tracker"
 )
 
@@ -288,9 +288,9 @@ func BenchmarkAnswer(b *testing.B) {
 }
 
 func BenchmarkReply(b *testing.B) {
-	r := announce.Reply{Key: announce.KeyOf([]byte("lobby")), You: netip.MustParseAddrPort("192.0.2.1:1"), Count: 50}
+	r := wire.Reply{Key: wire.KeyOf([]byte("lobby")), You: netip.MustParseAddrPort("192.0.2.1:1"), Count: 50}
 	for i := range 50 {
-		r.Peers = append(r.Peers, announce.Peer{Endpoint: netip.AddrPortFrom(netip.MustParseAddr("192.0.2.2"), uint16(1000+i))})
+		r.Peers = append(r.Peers, wire.Peer{Endpoint: netip.AddrPortFrom(netip.MustParseAddr("192.0.2.2"), uint16(1000+i))})
 	}
 	dst := make([]byte, 0, 8192)
 	for name, write := range map[string]func(){

@@ -10,7 +10,7 @@ import (
 	"strconv"
 	"time"
 
-	"ntrack/announce"
+	"ntrack/announce/wire"
 )
 
 // A Response is what a door sends before the body.
@@ -82,27 +82,27 @@ func appendTime(dst []byte, t time.Time) []byte {
 		c1, c2, y1, y2, ' ', h1, h2, ':', m1, m2, ':', s1, s2, ' ', 'G', 'M', 'T')
 }
 
-func contentType(r *announce.Request, f announce.Format) string {
+func contentType(r *wire.Request, f wire.Format) string {
 	switch {
 	case r.Classic:
 		return "text/plain"
-	case f == announce.JSON:
+	case f == wire.JSON:
 		return "application/json"
-	case f == announce.Text:
+	case f == wire.Text:
 		return "text/plain; charset=utf-8"
 	}
 	return "application/x-bencode"
 }
 
 // formOf is the form of a reply: what the request names, else what Accept names, else bencode.
-func formOf(r *announce.Request, accept []byte) announce.Format {
-	f := announce.Bencode
+func formOf(r *wire.Request, accept []byte) wire.Format {
+	f := wire.Bencode
 	switch {
 	case r.Classic:
-	case r.Format != announce.Unnamed:
+	case r.Format != wire.Unnamed:
 		f = r.Format
 	default:
-		if a := formAccepted(accept); a != announce.Unnamed {
+		if a := formAccepted(accept); a != wire.Unnamed {
 			f = a
 		}
 	}
@@ -111,37 +111,37 @@ func formOf(r *announce.Request, accept []byte) announce.Format {
 
 // formAccepted is the form whose media type Accept names with the highest weight, the first of
 // equals. Wildcards name nothing (RFC 9110 section 12.5.1 has the grammar).
-func formAccepted(accept []byte) announce.Format {
-	best, bestQ := announce.Unnamed, 0
+func formAccepted(accept []byte) wire.Format {
+	best, bestQ := wire.Unnamed, 0
 	for media, q := range mediaRanges(accept) {
-		if f := formNamed(media); f != announce.Unnamed && q > bestQ {
+		if f := formNamed(media); f != wire.Unnamed && q > bestQ {
 			best, bestQ = f, q
 		}
 	}
 	return best
 }
 
-func formNamed(media []byte) announce.Format {
+func formNamed(media []byte) wire.Format {
 	switch {
 	case asciiEqual(media, "text/plain"):
-		return announce.Text
+		return wire.Text
 	case asciiEqual(media, "application/json"):
-		return announce.JSON
+		return wire.JSON
 	case asciiEqual(media, "application/x-bencode"):
-		return announce.Bencode
+		return wire.Bencode
 	}
-	return announce.Unnamed
+	return wire.Unnamed
 }
 
 // streamed says whether a native request is for an event stream: nothing in it names another form,
 // and no type of one comes before in Accept.
-func streamed(r *announce.Request, accept []byte) bool {
-	if r.Classic || r.Format != announce.Unnamed {
+func streamed(r *wire.Request, accept []byte) bool {
+	if r.Classic || r.Format != wire.Unnamed {
 		return false
 	}
 	stream, bestQ := false, 0
 	for media, q := range mediaRanges(accept) {
-		if is := asciiEqual(media, "text/event-stream"); q > bestQ && (is || formNamed(media) != announce.Unnamed) {
+		if is := asciiEqual(media, "text/event-stream"); q > bestQ && (is || formNamed(media) != wire.Unnamed) {
 			stream, bestQ = is, q
 		}
 	}
@@ -235,11 +235,11 @@ func authorized(header []byte, token string) bool {
 // operator trusts, the last address in the chain that is none of them. known says that the port
 // is the peer's own.
 func (t *Tracker) origin(c *Call) (origin netip.AddrPort, known bool, err error) {
-	origin, known = announce.Canonical(c.Remote), c.Remote.Port() != 0
+	origin, known = wire.Canonical(c.Remote), c.Remote.Port() != 0
 	chain := bytes.TrimSpace(c.ForwardedFor)
 	switch {
 	case c.Unix && len(chain) == 0:
-		return origin, false, &announce.Failure{Status: 400, Reason: "X-Forwarded-For is missing: a proxy at a Unix socket has to say who asks"}
+		return origin, false, &wire.Failure{Status: 400, Reason: "X-Forwarded-For is missing: a proxy at a Unix socket has to say who asks"}
 	case !c.Unix && !origin.Addr().IsValid():
 		return origin, false, fmt.Errorf("connection without an address")
 	}
@@ -256,13 +256,13 @@ func (t *Tracker) origin(c *Call) (origin netip.AddrPort, known bool, err error)
 			}
 			a, err := netip.ParseAddr(entry)
 			if err != nil {
-				return origin, false, &announce.Failure{Status: 400, Reason: fmt.Sprintf("X-Forwarded-For: %.60q is no address", entry)}
+				return origin, false, &wire.Failure{Status: 400, Reason: fmt.Sprintf("X-Forwarded-For: %.60q is no address", entry)}
 			}
 			ap = netip.AddrPortFrom(a, 0)
 		}
-		origin = announce.Canonical(ap)
+		origin = wire.Canonical(ap)
 		if a := origin.Addr(); a.IsUnspecified() || a.IsMulticast() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
-			return origin, false, &announce.Failure{Status: 400, Reason: fmt.Sprintf("X-Forwarded-For: %s is nobody's address", a)}
+			return origin, false, &wire.Failure{Status: 400, Reason: fmt.Sprintf("X-Forwarded-For: %s is nobody's address", a)}
 		}
 	}
 	return origin, known, nil

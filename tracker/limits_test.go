@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"ntrack/announce"
+	"ntrack/announce/wire"
 )
 
 // The counters of addresses take no memory once nobody is listed, and count to 65535 at most,
@@ -15,7 +15,7 @@ func TestCounters(t *testing.T) {
 	m.Limits.MaxPerAddr = 1 << 20
 	const most = 1<<16 - 1
 	join := func(key string, port int) error {
-		p := announce.Peer{Endpoint: netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), uint16(port))}
+		p := wire.Peer{Endpoint: netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), uint16(port))}
 		_, _, err := m.Announce(t.Context(), []byte(key), p, func(Size) time.Duration { return time.Hour }, Want{}, nil)
 		return err
 	}

@@ -12,7 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"ntrack/announce"
+	"ntrack/announce/wire"
 )
 
 // What an interval that follows the load comes to, in virtual time: a tracker is restarted, and
@@ -212,9 +212,9 @@ func (h *horde) ask(p int32) (told, ttl int) {
 // die has nobody announce any more, and holds what the tracker lists against what is expected of
 // each peer on the average.
 func (h *horde) die(t *testing.T, expected float64) {
-	var keys []announce.Key
+	var keys []wire.Key
 	for i := range h.tracks {
-		keys = append(keys, announce.KeyOf(fmt.Append(nil, i)))
+		keys = append(keys, wire.KeyOf(fmt.Append(nil, i)))
 	}
 	listed := 0
 	for left := h.peers; left > 0; listed += left {

@@ -9,7 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"ntrack/announce"
+	"ntrack/announce/wire"
 )
 
 // Memory is a Store in this process's memory, and nowhere else. Make one with [NewMemory]. It
@@ -62,9 +62,9 @@ func (m *Memory) find(key []byte) (s *shard, hash uint64) {
 }
 
 // Announce implements [Store].
-func (m *Memory) Announce(_ context.Context, key []byte, peer announce.Peer, ttl func(Size) time.Duration, want Want, dst []announce.Peer) ([]announce.Peer, Result, error) {
+func (m *Memory) Announce(_ context.Context, key []byte, peer wire.Peer, ttl func(Size) time.Duration, want Want, dst []wire.Peer) ([]wire.Peer, Result, error) {
 	addr := peer.Endpoint.Addr()
-	fam, scope := familyOf(addr), announce.ScopeOf(addr)
+	fam, scope := familyOf(addr), wire.ScopeOf(addr)
 	var buf [5]uint32
 	self := pack(&buf, peer.Endpoint)
 
@@ -114,7 +114,7 @@ func (m *Memory) Announce(_ context.Context, key []byte, peer announce.Peer, ttl
 }
 
 // Look implements [Store].
-func (m *Memory) Look(_ context.Context, key []byte, asker netip.Addr, want Want, dst []announce.Peer) ([]announce.Peer, Result, error) {
+func (m *Memory) Look(_ context.Context, key []byte, asker netip.Addr, want Want, dst []wire.Peer) ([]wire.Peer, Result, error) {
 	s, hash := m.find(key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -124,7 +124,7 @@ func (m *Memory) Look(_ context.Context, key []byte, asker netip.Addr, want Want
 	if h == 0 {
 		return dst, Result{Size: Size{Total: int(m.peers.Load())}}, nil
 	}
-	t, scope := s.tracks.one(h), announce.ScopeOf(asker)
+	t, scope := s.tracks.one(h), wire.ScopeOf(asker)
 	return s.sample(dst, t, want, scope, nil, now), Result{Count: s.visible(t, scope), Size: s.size(t, since)}, nil
 }
 
@@ -152,11 +152,11 @@ func (m *Memory) Leave(_ context.Context, key []byte, endpoint netip.AddrPort) e
 }
 
 // Scrape implements [Store].
-func (m *Memory) Scrape(_ context.Context, keys []announce.Key, asker netip.Addr, dst []announce.Track) ([]announce.Track, error) {
-	scope := announce.ScopeOf(asker)
+func (m *Memory) Scrape(_ context.Context, keys []wire.Key, asker netip.Addr, dst []wire.Track) ([]wire.Track, error) {
+	scope := wire.ScopeOf(asker)
 	for _, k := range keys {
 		_, res, _ := m.Look(context.Background(), k.Bytes(), asker, Want{}, nil)
-		dst = append(dst, announce.Track{Key: k, Count: res.Count})
+		dst = append(dst, wire.Track{Key: k, Count: res.Count})
 	}
 	if len(keys) > 0 {
 		return dst, nil

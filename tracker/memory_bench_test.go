@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"ntrack/announce"
+	"ntrack/announce/wire"
 	"ntrack/tracker"
 )
 
@@ -46,8 +46,8 @@ func resident(b *testing.B) (rss, heap float64) {
 	return float64(pages * os.Getpagesize()), float64(s.HeapInuse)
 }
 
-func publicPeer(i int) announce.Peer {
-	return announce.Peer{Endpoint: netip.AddrPortFrom(netip.AddrFrom4([4]byte{11, byte(i >> 16), byte(i >> 8), byte(i)}), 6881)}
+func publicPeer(i int) wire.Peer {
+	return wire.Peer{Endpoint: netip.AddrPortFrom(netip.AddrFrom4([4]byte{11, byte(i >> 16), byte(i >> 8), byte(i)}), 6881)}
 }
 
 func nthKey(key *[20]byte, n int) {
@@ -55,7 +55,7 @@ func nthKey(key *[20]byte, n int) {
 }
 
 // fill announces peers under each of keys, of 20 bytes, one round of all keys after the other.
-func fill(b *testing.B, m *tracker.Memory, keys, peers int, change func(*announce.Peer)) {
+func fill(b *testing.B, m *tracker.Memory, keys, peers int, change func(*wire.Peer)) {
 	var key [20]byte
 	for p := range peers {
 		for k := range keys {
@@ -75,7 +75,7 @@ func BenchmarkMemoryAnnounce(b *testing.B) {
 	for _, n := range []int{50, 1_000, 100_000, 1_000_000} {
 		var m *tracker.Memory
 		var key [20]byte
-		dst := make([]announce.Peer, 0, 50)
+		dst := make([]wire.Peer, 0, 50)
 		at := 0
 		run := func(name string, op func(i int)) {
 			b.Run(fmt.Sprintf("%s/peers=%d", name, n), func(b *testing.B) {
@@ -114,7 +114,7 @@ func BenchmarkMemoryTracks(b *testing.B) {
 	start := cpu(b)
 	b.RunParallel(func(pb *testing.PB) {
 		var key [20]byte
-		dst := make([]announce.Peer, 0, 50)
+		dst := make([]wire.Peer, 0, 50)
 		for pb.Next() {
 			i := rand.IntN(keys * peers)
 			nthKey(&key, i/peers)
@@ -124,13 +124,13 @@ func BenchmarkMemoryTracks(b *testing.B) {
 	b.ReportMetric(float64(cpu(b)-start)/float64(b.N), "cpu-ns/op")
 }
 
-func withID(p *announce.Peer) {
+func withID(p *wire.Peer) {
 	a := p.Endpoint.Addr().As4()
 	copy(p.ID[:], "-NT0100-")
 	copy(p.ID[8:], a[:])
 }
 
-func inIPv6(p *announce.Peer) {
+func inIPv6(p *wire.Peer) {
 	a := p.Endpoint.Addr().As4()
 	wide := [16]byte{0x20, 0x01, 0x0d, 0xb8}
 	copy(wide[4:], a[:])
@@ -146,7 +146,7 @@ func BenchmarkMemorySize(b *testing.B) {
 	for _, c := range []struct {
 		name        string
 		keys, peers int
-		change      func(*announce.Peer)
+		change      func(*wire.Peer)
 	}{
 		{"20000x50", 20_000, 50, nil},
 		{"20000x50+id", 20_000, 50, withID},

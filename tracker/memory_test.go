@@ -9,7 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"ntrack/announce"
+	"ntrack/announce/wire"
 	"ntrack/tracker"
 	"ntrack/tracker/storetest"
 )
@@ -32,8 +32,8 @@ func TestMemoryLimits(t *testing.T) {
 // tracks no more than the pages of the few that stay.
 func TestMemoryGivesBack(t *testing.T) {
 	const n = 60_000
-	peer := func(i int) announce.Peer {
-		return announce.Peer{Endpoint: netip.AddrPortFrom(netip.AddrFrom4([4]byte{11, byte(i >> 16), byte(i >> 8), byte(i)}), 1), ID: announce.ID{1}}
+	peer := func(i int) wire.Peer {
+		return wire.Peer{Endpoint: netip.AddrPortFrom(netip.AddrFrom4([4]byte{11, byte(i >> 16), byte(i >> 8), byte(i)}), 1), ID: wire.ID{1}}
 	}
 	for name, key := range map[string]func(i int) []byte{
 		"one track":   func(int) []byte { return []byte("k") },
@@ -68,14 +68,14 @@ func TestMemoryGivesBack(t *testing.T) {
 func TestSlowSubscriberIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := tracker.NewMemory()
-		_, sub, err := m.Subscribe(t.Context(), []byte("k"), announce.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.9:0")}, func() {}, nil)
+		_, sub, err := m.Subscribe(t.Context(), []byte("k"), wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.9:0")}, func() {}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer sub.Close()
 		change := func(n int) {
 			for i := range n {
-				_, _, _ = m.Announce(t.Context(), []byte("k"), announce.Peer{Endpoint: netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), uint16(1+i))}, anHour, tracker.Want{}, nil)
+				_, _, _ = m.Announce(t.Context(), []byte("k"), wire.Peer{Endpoint: netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), uint16(1+i))}, anHour, tracker.Want{}, nil)
 				time.Sleep(100 * time.Millisecond)
 			}
 			for i := range n {
@@ -99,10 +99,10 @@ func TestChangeWhileOthersAreNotified(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := tracker.NewMemory()
 		join := func(port uint16) {
-			_, _, _ = m.Announce(t.Context(), []byte("k"), announce.Peer{Endpoint: netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), port)}, anHour, tracker.Want{}, nil)
+			_, _, _ = m.Announce(t.Context(), []byte("k"), wire.Peer{Endpoint: netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), port)}, anHour, tracker.Want{}, nil)
 		}
 		var woken atomic.Int32
-		_, sub, err := m.Subscribe(t.Context(), []byte("k"), announce.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.9:0")}, func() {
+		_, sub, err := m.Subscribe(t.Context(), []byte("k"), wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.9:0")}, func() {
 			if woken.Add(1) == 1 { // a Memory bears it
 				join(2)
 			}
@@ -132,7 +132,7 @@ func TestMemoryForgets(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := tracker.NewMemory()
 		for i := range 1000 {
-			_, _, err := m.Announce(t.Context(), fmt.Appendf(nil, "k%d", i), announce.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.1:1")}, func(tracker.Size) time.Duration { return 150 * time.Second }, tracker.Want{}, nil)
+			_, _, err := m.Announce(t.Context(), fmt.Appendf(nil, "k%d", i), wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.1:1")}, func(tracker.Size) time.Duration { return 150 * time.Second }, tracker.Want{}, nil)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -6,7 +6,7 @@ import (
 	"net/netip"
 	"time"
 
-	"ntrack/announce"
+	"ntrack/announce/wire"
 )
 
 // A record is a peer packed into 32-bit words: the address, 1 word in IPv4 and 4 in IPv6, and one
@@ -100,7 +100,7 @@ type family struct {
 	slots handle // in shard.words: records
 	ids   handle // in shard.ids: as many IDs; 0 while nobody gave one
 	// scopes counts the peers by scope, lapsed ones included.
-	scopes [announce.NumScopes]uint32
+	scopes [wire.NumScopes]uint32
 }
 
 func (f *family) len() int {
@@ -108,10 +108,10 @@ func (f *family) len() int {
 }
 
 // visible is how many peers an asker sees.
-func (f *family) visible(asker announce.Scope) int {
+func (f *family) visible(asker wire.Scope) int {
 	n := uint32(0)
 	for s, k := range f.scopes {
-		if asker.Sees(announce.Scope(s)) {
+		if asker.Sees(wire.Scope(s)) {
 			n += k
 		}
 	}
@@ -122,7 +122,7 @@ func (f *family) visible(asker announce.Scope) int {
 type table struct {
 	*family
 	words  []uint32
-	labels []announce.ID // nil, or one for each slot
+	labels []wire.ID // nil, or one for each slot
 	width  int
 	cap    int
 	seed   [2]uint64

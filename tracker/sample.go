@@ -5,7 +5,7 @@ import (
 	"net/netip"
 	"slices"
 
-	"ntrack/announce"
+	"ntrack/announce/wire"
 )
 
 // shares divides want between n4 and n6 peers: in proportion, so that every peer is as likely to
@@ -35,7 +35,7 @@ type draw struct {
 	// to follow the permutation.
 	next  int
 	left  int // steps
-	asker announce.Scope
+	asker wire.Scope
 	all   bool   // asker sees every peer
 	self  record // not to be given
 	port  uint32 // of self
@@ -47,7 +47,7 @@ type draw struct {
 const maxSteps = 8192
 
 // take appends at most k peers, and fewer only at the end of the table or of the patience for it.
-func (d *draw) take(dst []announce.Peer, k int) []announce.Peer {
+func (d *draw) take(dst []wire.Peer, k int) []wire.Peer {
 	const batch = 16
 	dst = slices.Grow(dst, min(k, d.left))
 	var slots [batch]int
@@ -70,12 +70,12 @@ func (d *draw) take(dst []announce.Peer, k int) []announce.Peer {
 				continue
 			}
 			a := r.addr()
-			if !d.all && !d.asker.Sees(announce.ScopeOf(a)) {
+			if !d.all && !d.asker.Sees(wire.ScopeOf(a)) {
 				continue
 			}
 			dst = dst[:len(dst)+1]
 			p := &dst[len(dst)-1]
-			p.Endpoint, p.ID = netip.AddrPortFrom(a, uint16(ends[j]>>16)), announce.ID{}
+			p.Endpoint, p.ID = netip.AddrPortFrom(a, uint16(ends[j]>>16)), wire.ID{}
 			if d.labels != nil {
 				p.ID = d.labels[i]
 			}
@@ -99,7 +99,7 @@ func (d *draw) fill(slots []int) {
 }
 
 // sample appends at most want peers of t that asker sees, self excepted, which may be nil.
-func (s *shard) sample(dst []announce.Peer, t *track, want Want, asker announce.Scope, self record, now stamp) []announce.Peer {
+func (s *shard) sample(dst []wire.Peer, t *track, want Want, asker wire.Scope, self record, now stamp) []wire.Peer {
 	if want.Peers <= 0 {
 		return dst
 	}

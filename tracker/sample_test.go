@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"ntrack/announce"
+	"ntrack/announce/wire"
 )
 
 // Whatever is wanted is given, and no more of a family than it has.
@@ -30,7 +30,7 @@ func TestShares(t *testing.T) {
 func TestSearchIsBounded(t *testing.T) {
 	m := NewMemory()
 	for i := range 100_000 {
-		p := announce.Peer{Endpoint: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 1)}
+		p := wire.Peer{Endpoint: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 1)}
 		if i == 0 {
 			p.Endpoint = netip.MustParseAddrPort("192.0.2.1:1")
 		}
@@ -106,7 +106,7 @@ func TestSlabReuses(t *testing.T) {
 func TestNoIDsNoMemory(t *testing.T) {
 	m := NewMemory()
 	for i := range 1000 {
-		p := announce.Peer{Endpoint: netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), uint16(1+i))}
+		p := wire.Peer{Endpoint: netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), uint16(1+i))}
 		if _, _, err := m.Announce(t.Context(), fmt.Append(nil, i%10), p, func(Size) time.Duration { return time.Hour }, Want{}, nil); err != nil {
 			t.Fatal(err)
 		}

@@ -6,7 +6,7 @@ import (
 	"sync"
 	"time"
 
-	"ntrack/announce"
+	"ntrack/announce/wire"
 )
 
 // A shard has the tracks of a part of the keys, and one lock for them.
@@ -20,7 +20,7 @@ type shard struct {
 	keys     slab[byte] // the length of the key, then the key
 	families slab[family]
 	words    slab[uint32]
-	ids      slab[announce.ID]
+	ids      slab[wire.ID]
 
 	// due has, for each page of tracks, a time not later than when the first of them is due.
 	due []stamp
@@ -59,7 +59,7 @@ func (s *shard) init(m *Memory) {
 	s.families = slab[family]{room: pageBytes / 24}
 	s.keys = slab[byte]{room: pageBytes}
 	s.words = slab[uint32]{room: pageBytes / 4}
-	s.ids = slab[announce.ID]{room: pageBytes / len(announce.ID{})}
+	s.ids = slab[wire.ID]{room: pageBytes / len(wire.ID{})}
 }
 
 // The shard takes the top bits of a key's hash, the tag the next, the bucket the low ones.
@@ -175,7 +175,7 @@ func (s *shard) size(t *track, since time.Duration) Size {
 	return Size{Peers: s.len(t), Total: int(s.m.peers.Load()), Age: age}
 }
 
-func (s *shard) visible(t *track, asker announce.Scope) (n int) {
+func (s *shard) visible(t *track, asker wire.Scope) (n int) {
 	for _, f := range t.fam {
 		if f != 0 {
 			n += s.families.one(f).visible(asker)
@@ -185,7 +185,7 @@ func (s *shard) visible(t *track, asker announce.Scope) (n int) {
 }
 
 // insert adds a peer that is not there.
-func (s *shard) insert(t *track, r record, fam int, scope announce.Scope) (table, int) {
+func (s *shard) insert(t *track, r record, fam int, scope wire.Scope) (table, int) {
 	if t.fam[fam] == 0 {
 		t.fam[fam] = s.families.alloc(1)
 		s.families.one(t.fam[fam]).slots = s.words.alloc(widths[fam])
@@ -226,9 +226,9 @@ func (s *shard) resize(t *track, fam, n int) table {
 }
 
 // label gives the peer in slot i an ID. The first in a table makes room for everybody's.
-func (s *shard) label(v *table, i int, id announce.ID) {
+func (s *shard) label(v *table, i int, id wire.ID) {
 	if v.labels == nil {
-		if id == (announce.ID{}) {
+		if id == (wire.ID{}) {
 			return
 		}
 		v.ids = s.ids.alloc(v.cap)
@@ -241,7 +241,7 @@ func (s *shard) label(v *table, i int, id announce.ID) {
 func (s *shard) remove(t *track, v *table, i int) {
 	s.changed(t, v.at(i), false)
 	addr := v.at(i).addr()
-	v.scopes[announce.ScopeOf(addr)]--
+	v.scopes[wire.ScopeOf(addr)]--
 	v.remove(i)
 	s.m.release(addr)
 }
@@ -401,7 +401,7 @@ func (s *shard) sweep(c *cursor, now stamp) (more bool) {
 }
 
 // index appends the tracks from h on that asker sees peers of, at most few, and where to go on.
-func (s *shard) index(dst []announce.Track, h handle, asker announce.Scope, now stamp) (_ []announce.Track, next handle, more bool) {
+func (s *shard) index(dst []wire.Track, h handle, asker wire.Scope, now stamp) (_ []wire.Track, next handle, more bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for budget := few; budget > 0; budget-- {
@@ -417,7 +417,7 @@ func (s *shard) index(dst []announce.Track, h handle, asker announce.Scope, now 
 			}
 		}
 		if n := s.visible(t, asker); n > 0 {
-			dst = append(dst, announce.Track{Key: announce.KeyOf(bytes.Clone(s.keyOf(t))), Count: n})
+			dst = append(dst, wire.Track{Key: wire.KeyOf(bytes.Clone(s.keyOf(t))), Count: n})
 		}
 		h++
 	}

@@ -3,7 +3,7 @@ package tracker
 import (
 	"net/netip"
 
-	"ntrack/announce"
+	"ntrack/announce/wire"
 )
 
 // A listing is what streams are listed as: an endpoint under a key.
@@ -16,14 +16,14 @@ type listing struct {
 // they are programs that take themselves for different peers, and are one.
 type sharers struct {
 	streams map[*Stream]struct{}
-	ids     map[announce.ID]int // how many of the streams have given it
+	ids     map[wire.ID]int // how many of the streams have given it
 }
 
 // share enters a stream, and unshare takes it out. Both are called with the Tracker's mu held.
 func (t *Tracker) share(st *Stream) {
 	s := t.sharers[st.listing]
 	if s == nil {
-		s = &sharers{make(map[*Stream]struct{}), make(map[announce.ID]int)}
+		s = &sharers{make(map[*Stream]struct{}), make(map[wire.ID]int)}
 		if t.sharers == nil {
 			t.sharers = make(map[listing]*sharers)
 		}

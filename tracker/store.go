@@ -6,15 +6,15 @@ import (
 	"net/netip"
 	"time"
 
-	"ntrack/announce"
+	"ntrack/announce/wire"
 )
 
 // A Store keeps the peers of every track: one method per thing a user does. storetest holds each
 // sentence below against an implementation.
 //
-// Endpoints and addresses are canonical ([announce.Canonical]), keys have 1 to 255 bytes. A peer
+// Endpoints and addresses are canonical ([wire.Canonical]), keys have 1 to 255 bytes. A peer
 // is its endpoint; announced again it is renewed, never there twice. What a caller is given and
-// counted are the peers his scope sees ([announce.Scope.Sees]) that have not lapsed, to the second.
+// counted are the peers his scope sees ([wire.Scope.Sees]) that have not lapsed, to the second.
 // A caller never misses his own write; what others did a moment ago may show a step later. Keys and
 // slices passed in are only good during the call: a store copies what it keeps.
 //
@@ -33,10 +33,10 @@ type Store interface {
 	// ttl, which is above 0, may depend on the size of the track with the peer in it, which the
 	// Result tells, too. It is called once, or not at all where there is an error. It is quick and
 	// calls no store, so that it can be called with a lock held.
-	Announce(ctx context.Context, key []byte, peer announce.Peer, ttl func(Size) time.Duration, want Want, dst []announce.Peer) ([]announce.Peer, Result, error)
+	Announce(ctx context.Context, key []byte, peer wire.Peer, ttl func(Size) time.Duration, want Want, dst []wire.Peer) ([]wire.Peer, Result, error)
 
 	// Look does what Announce does for an asker at this address who does not join.
-	Look(ctx context.Context, key []byte, asker netip.Addr, want Want, dst []announce.Peer) ([]announce.Peer, Result, error)
+	Look(ctx context.Context, key []byte, asker netip.Addr, want Want, dst []wire.Peer) ([]wire.Peer, Result, error)
 
 	// Leave takes the peer out of the track at once. That it was not there is no error. A track
 	// without peers leaves nothing behind.
@@ -45,7 +45,7 @@ type Store interface {
 	// Scrape appends to dst the count of each of keys, 0 for a track that is not there, in any
 	// order; when keys is empty, of every track with a peer for the asker. It may show tracks as
 	// they were at different moments of the call.
-	Scrape(ctx context.Context, keys []announce.Key, asker netip.Addr, dst []announce.Track) ([]announce.Track, error)
+	Scrape(ctx context.Context, keys []wire.Key, asker netip.Addr, dst []wire.Track) ([]wire.Track, error)
 
 	// Subscribe appends to dst every other peer of the track, without IDs, and has the subscriber
 	// told, from that moment on, who joins and who leaves. A peer whose endpoint has a port is
@@ -57,7 +57,7 @@ type Store interface {
 	//
 	// wake is called whenever Next may have something new to give, from any goroutine, perhaps
 	// before Subscribe returns or once more after Close. It must not block, nor call the store.
-	Subscribe(ctx context.Context, key []byte, peer announce.Peer, wake func(), dst []announce.Peer) ([]announce.Peer, Subscription, error)
+	Subscribe(ctx context.Context, key []byte, peer wire.Peer, wake func(), dst []wire.Peer) ([]wire.Peer, Subscription, error)
 }
 
 // A Subscription tells of the changes of a track. It never waits for its subscriber: who lets more

@@ -8,7 +8,7 @@ import (
 	"sync"
 	"time"
 
-	"ntrack/announce"
+	"ntrack/announce/wire"
 )
 
 const (
@@ -28,7 +28,7 @@ type Stream struct {
 	sub   Subscription
 	beats *time.Timer
 	listing
-	id announce.ID // that it has given; zero where it only looks
+	id wire.ID // that it has given; zero where it only looks
 
 	mu      sync.Mutex
 	wake    func() // nil while the door knows that there is something
@@ -43,7 +43,7 @@ type Stream struct {
 }
 
 // stream answers with an event stream.
-func (t *Tracker) stream(ctx context.Context, key []byte, peer announce.Peer, s *scratch, resp *Response, dst []byte) ([]byte, error) {
+func (t *Tracker) stream(ctx context.Context, key []byte, peer wire.Peer, s *scratch, resp *Response, dst []byte) ([]byte, error) {
 	st := &Stream{t: t, listing: listing{string(key), peer.Endpoint}, id: peer.ID}
 	peers, sub, err := t.store.Subscribe(ctx, key, peer, st.wakeUp, s.peers[:0])
 	if err != nil {
@@ -58,7 +58,7 @@ func (t *Tracker) stream(ctx context.Context, key []byte, peer announce.Peer, s 
 			t.streams = make(map[*Stream]struct{})
 		}
 		t.streams[st] = struct{}{}
-		if st.id != (announce.ID{}) {
+		if st.id != (wire.ID{}) {
 			t.share(st)
 		}
 	}

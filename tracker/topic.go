@@ -6,7 +6,7 @@ import (
 	"sync"
 	"time"
 
-	"ntrack/announce"
+	"ntrack/announce/wire"
 )
 
 // maxStreamed is how many peers a track may have, hidden ones included, for somebody to subscribe.
@@ -44,7 +44,7 @@ type topic struct {
 // A change is a peer that was put into, or taken out of, the table: of one endpoint they alternate.
 type change struct {
 	endpoint netip.AddrPort
-	scope    announce.Scope
+	scope    wire.Scope
 	joined   bool
 	last     bool // of its endpoint in this log
 	before   int  // where in the log the one before of this endpoint is; -1 for nowhere
@@ -75,7 +75,7 @@ type hold struct {
 type subscription struct {
 	t     *topic
 	self  netip.AddrPort // port 0: only looks
-	scope announce.Scope
+	scope wire.Scope
 	place int // in topic.subs; -1 when closed
 	from  int // the first change that is news
 	holds bool
@@ -89,7 +89,7 @@ type subscription struct {
 }
 
 // Subscribe implements [Store].
-func (m *Memory) Subscribe(_ context.Context, key []byte, peer announce.Peer, wake func(), dst []announce.Peer) ([]announce.Peer, Subscription, error) {
+func (m *Memory) Subscribe(_ context.Context, key []byte, peer wire.Peer, wake func(), dst []wire.Peer) ([]wire.Peer, Subscription, error) {
 	s, hash := m.find(key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -105,7 +105,7 @@ func (m *Memory) Subscribe(_ context.Context, key []byte, peer announce.Peer, wa
 			h = s.expire(h, now) // all of it, so that nobody hears of the leave of one he was not told of
 		}
 	}
-	sub := &subscription{self: peer.Endpoint, scope: announce.ScopeOf(peer.Endpoint.Addr()), holds: peer.Endpoint.Port() != 0, wake: wake}
+	sub := &subscription{self: peer.Endpoint, scope: wire.ScopeOf(peer.Endpoint.Addr()), holds: peer.Endpoint.Port() != 0, wake: wake}
 	var self record
 	if sub.holds {
 		var buf [5]uint32
@@ -142,10 +142,10 @@ func (m *Memory) Subscribe(_ context.Context, key []byte, peer announce.Peer, wa
 		v := s.table(s.tracks.one(h), fam)
 		for i := range v.cap {
 			r := v.at(i)
-			if r.empty() || len(r) == len(self) && r.same(self) || !sub.scope.Sees(announce.ScopeOf(r.addr())) {
+			if r.empty() || len(r) == len(self) && r.same(self) || !sub.scope.Sees(wire.ScopeOf(r.addr())) {
 				continue
 			}
-			dst = append(dst, announce.Peer{Endpoint: r.endpoint()})
+			dst = append(dst, wire.Peer{Endpoint: r.endpoint()})
 		}
 	}
 	return dst, sub, nil
@@ -185,7 +185,7 @@ func (t *topic) note(e netip.AddrPort, joined bool) {
 		t.seen = make(map[netip.AddrPort]int)
 	}
 	t.seen[e] = len(t.log)
-	t.log = append(t.log, change{e, announce.ScopeOf(e.Addr()), joined, true, before})
+	t.log = append(t.log, change{e, wire.ScopeOf(e.Addr()), joined, true, before})
 	t.arm()
 }
 

@@ -21,7 +21,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"ntrack/announce"
+	"ntrack/announce/wire"
 )
 
 // Defaults of a Tracker.
@@ -99,9 +99,9 @@ type Call struct {
 
 // scratch is what one call needs and the next can use again.
 type scratch struct {
-	req    announce.Request
-	peers  []announce.Peer
-	tracks []announce.Track
+	req    wire.Request
+	peers  []wire.Peer
+	tracks []wire.Track
 
 	tracker *Tracker
 	// interval and ttl are what the asker is told, once decide has had the size of the track.
@@ -120,7 +120,7 @@ func (s *scratch) decide(size Size) time.Duration {
 			most = DefaultMaxRate
 		}
 		rate := 0
-		if s.req.Verb == announce.Announce { // which the store has admitted
+		if s.req.Verb == wire.Announce { // which the store has admitted
 			rate = t.meter.announce()
 		} else {
 			rate = t.meter.rate()
@@ -151,7 +151,7 @@ func (t *Tracker) init() {
 		t.store = NewMemory()
 	}
 	if t.Interval > 0 {
-		t.interval = min(max(t.Interval, time.Second), announce.MaxInterval)
+		t.interval = min(max(t.Interval, time.Second), wire.MaxInterval)
 	}
 	for _, p := range t.Proxies {
 		if p.Addr().Is4In6() && p.Bits() >= 96 {
@@ -237,7 +237,7 @@ func (t *Tracker) Refuse(c *Call, reason string, dst []byte) (Response, []byte) 
 	s := t.scratch.Get().(*scratch)
 	defer t.recycle(s)
 	s.req.ParseForm(c.Method, c.Target)
-	return t.refuse(c, &s.req, &announce.Failure{Status: 400, Reason: reason}, Response{CORS: c.Origin}, dst)
+	return t.refuse(c, &s.req, &wire.Failure{Status: 400, Reason: reason}, Response{CORS: c.Origin}, dst)
 }
 
 // recycle gives s to the next call, but not what few calls need as large.
@@ -255,58 +255,58 @@ func (t *Tracker) recycle(s *scratch) {
 func (t *Tracker) answer(ctx context.Context, c *Call, s *scratch, resp *Response, dst []byte) ([]byte, error) {
 	req := &s.req
 	parsed := req.Parse(c.Method, c.Target)
-	if f, ok := parsed.(*announce.Failure); ok && f.Status == 404 {
+	if f, ok := parsed.(*wire.Failure); ok && f.Status == 404 {
 		return nil, f
 	}
 	if token := *t.token.Load(); token != "" && !authorized(c.Authorization, token) {
-		return nil, &announce.Failure{Status: 401, Reason: "token missing or wrong: send Authorization: Bearer TOKEN"}
+		return nil, &wire.Failure{Status: 401, Reason: "token missing or wrong: send Authorization: Bearer TOKEN"}
 	}
 	if parsed != nil {
 		return nil, parsed
 	}
 	if c.Origin && c.Method != "GET" && c.Method != "HEAD" {
-		return nil, &announce.Failure{Status: 400, Reason: "method " + c.Method + " with an Origin: a web page may only look"}
+		return nil, &wire.Failure{Status: 400, Reason: "method " + c.Method + " with an Origin: a web page may only look"}
 	}
 	origin, known, err := t.origin(c)
 	if err != nil {
 		return nil, err
 	}
-	if (req.Verb == announce.Announce || req.Verb == announce.Leave) && c.Method == "GET" && isBrowser(c) {
-		req.Verb = announce.Look
+	if (req.Verb == wire.Announce || req.Verb == wire.Leave) && c.Method == "GET" && isBrowser(c) {
+		req.Verb = wire.Look
 	}
-	peer := announce.Peer{Endpoint: netip.AddrPortFrom(origin.Addr(), req.Port), ID: req.ID}
-	if req.Port == 0 && (req.Verb == announce.Announce || req.Verb == announce.Leave) {
+	peer := wire.Peer{Endpoint: netip.AddrPortFrom(origin.Addr(), req.Port), ID: req.ID}
+	if req.Port == 0 && (req.Verb == wire.Announce || req.Verb == wire.Leave) {
 		if !known {
-			return nil, &announce.Failure{Status: 400, Reason: "port is missing: behind a proxy the port of origin is not known; 1 to 65535"}
+			return nil, &wire.Failure{Status: 400, Reason: "port is missing: behind a proxy the port of origin is not known; 1 to 65535"}
 		}
 		peer.Endpoint = origin
 	}
-	if c.Method == "GET" && req.Verb != announce.Scrape && streamed(req, c.Accept) {
-		if req.Verb == announce.Look {
-			peer = announce.Peer{Endpoint: netip.AddrPortFrom(origin.Addr(), 0)}
+	if c.Method == "GET" && req.Verb != wire.Scrape && streamed(req, c.Accept) {
+		if req.Verb == wire.Look {
+			peer = wire.Peer{Endpoint: netip.AddrPortFrom(origin.Addr(), 0)}
 		}
 		return t.stream(ctx, req.Key.Bytes(), peer, s, resp, dst)
 	}
-	if req.Verb == announce.Scrape {
+	if req.Verb == wire.Scrape {
 		return t.scrape(ctx, c, s, origin.Addr(), resp, dst)
 	}
 	form := formOf(req, c.Accept)
-	want := Want{t.want(req), form == announce.Bencode && !req.Compact && !req.NoPeerID}
+	want := Want{t.want(req), form == wire.Bencode && !req.Compact && !req.NoPeerID}
 	if want.IDs {
 		want.Peers = min(want.Peers, maxLabelled)
 	}
-	reply := announce.Reply{Key: req.Key, You: peer.Endpoint}
+	reply := wire.Reply{Key: req.Key, You: peer.Endpoint}
 	var res Result
 	switch req.Verb {
-	case announce.Announce:
+	case wire.Announce:
 		reply.Peers, res, err = t.store.Announce(ctx, req.Key.Bytes(), peer, s.decided, want, s.peers[:0])
 		if err == nil {
 			resp.TTL = s.ttl
 		}
-	case announce.Look:
+	case wire.Look:
 		reply.You = netip.AddrPortFrom(origin.Addr(), 0)
 		reply.Peers, res, err = t.store.Look(ctx, req.Key.Bytes(), origin.Addr(), want, s.peers[:0])
-	case announce.Leave:
+	case wire.Leave:
 		err = t.store.Leave(ctx, req.Key.Bytes(), peer.Endpoint)
 		if err == nil && !req.Classic {
 			resp.Status = 204
@@ -319,7 +319,7 @@ func (t *Tracker) answer(ctx context.Context, c *Call, s *scratch, resp *Respons
 	if err != nil {
 		return nil, err
 	}
-	if req.Verb != announce.Announce { // for that the store has had it decided
+	if req.Verb != wire.Announce { // for that the store has had it decided
 		s.decide(res.Size)
 	}
 	reply.Count, reply.Interval, reply.TTL = res.Count, s.interval, s.ttl
@@ -328,25 +328,25 @@ func (t *Tracker) answer(ctx context.Context, c *Call, s *scratch, resp *Respons
 	}
 	resp.Type = contentType(req, form)
 	switch form {
-	case announce.JSON:
+	case wire.JSON:
 		return reply.AppendJSON(dst), nil
-	case announce.Text:
+	case wire.Text:
 		return reply.AppendText(dst), nil
 	}
 	return reply.AppendBencode(dst, req.Compact, req.NoPeerID), nil
 }
 
 // want is how many peers the store is to give.
-func (t *Tracker) want(r *announce.Request) int {
+func (t *Tracker) want(r *wire.Request) int {
 	most := t.MaxWant
 	if most <= 0 {
 		most = DefaultMaxWant
 	}
 	switch r.Want {
-	case announce.NoPeers:
+	case wire.NoPeers:
 		return 0
 	case 0:
-		return min(announce.DefaultWant, most)
+		return min(wire.DefaultWant, most)
 	}
 	return min(r.Want, most)
 }
@@ -354,7 +354,7 @@ func (t *Tracker) want(r *announce.Request) int {
 // scrape answers /scrape and the index, which is a scrape of everything.
 func (t *Tracker) scrape(ctx context.Context, c *Call, s *scratch, asker netip.Addr, resp *Response, dst []byte) ([]byte, error) {
 	if len(s.req.Keys) == 0 && !t.Index {
-		return nil, &announce.Failure{Status: 404, Reason: "this tracker keeps its index to itself: ask for a key"}
+		return nil, &wire.Failure{Status: 404, Reason: "this tracker keeps its index to itself: ask for a key"}
 	}
 	tracks, err := t.store.Scrape(ctx, s.req.Keys, asker, s.tracks[:0])
 	if err != nil {
@@ -363,38 +363,38 @@ func (t *Tracker) scrape(ctx context.Context, c *Call, s *scratch, asker netip.A
 	s.tracks = tracks[:0]
 	form := formOf(&s.req, c.Accept)
 	resp.Type = contentType(&s.req, form)
-	dst = announce.AppendTracks(dst, form, tracks)
+	dst = wire.AppendTracks(dst, form, tracks)
 	clear(tracks) // keys are the store's: keep none alive in the pool
 	return dst, nil
 }
 
 // refuse writes an error in the form that was asked for.
-func (t *Tracker) refuse(c *Call, req *announce.Request, err error, resp Response, dst []byte) (Response, []byte) {
-	var f *announce.Failure
+func (t *Tracker) refuse(c *Call, req *wire.Request, err error, resp Response, dst []byte) (Response, []byte) {
+	var f *wire.Failure
 	var full *FullError
 	switch {
 	case errors.As(err, &f):
 	case errors.As(err, &full):
-		f = &announce.Failure{Status: 503, Reason: full.Error(), Retry: t.refused()}
+		f = &wire.Failure{Status: 503, Reason: full.Error(), Retry: t.refused()}
 		if full.Stream {
 			f.Retry = 0 // a plain request may come at once, and a stream is of no use for long
 		}
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		f = &announce.Failure{Status: 503, Reason: "the store did not answer in time", Retry: t.refused()}
+		f = &wire.Failure{Status: 503, Reason: "the store did not answer in time", Retry: t.refused()}
 	default:
 		// Not err's text: what a store says of itself is the operator's business.
-		f = &announce.Failure{Status: 500, Reason: "the tracker has an error of its own"}
+		f = &wire.Failure{Status: 500, Reason: "the tracker has an error of its own"}
 	}
 	resp.Status, resp.Retry = f.Status, f.Retry
-	resp.Close = len(c.Target) > announce.MaxTarget
-	form := announce.Bencode
+	resp.Close = len(c.Target) > wire.MaxTarget
+	form := wire.Bencode
 	if !req.Classic {
 		form = req.Format
-		if form == announce.Unnamed {
+		if form == wire.Unnamed {
 			form = formAccepted(c.Accept)
 		}
-		if form == announce.Unnamed {
-			form = announce.Text
+		if form == wire.Unnamed {
+			form = wire.Text
 		}
 	}
 	resp.Type = contentType(req, form)

@@ -21,6 +21,7 @@ import (
 	"sync/atomic"
 
 	"ntrack/announce"
+	"ntrack/announce/wire"
 )
 
 func main() {
@@ -63,8 +64,8 @@ func chat(ctx context.Context, tracker, name string, in io.Reader, out io.Writer
 			if err != nil {
 				return
 			}
-			if from = announce.Canonical(from); slices.Contains(*peers.Load(), from) {
-				fmt.Fprintf(out, "%v: %s\n", from, announce.Clean(string(buf[:n])))
+			if from = wire.Canonical(from); slices.Contains(*peers.Load(), from) {
+				fmt.Fprintf(out, "%v: %s\n", from, wire.Clean(string(buf[:n])))
 			}
 		}
 	}()

@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"ntrack/announce"
+	"ntrack/announce/wire"
 )
 
 func main() {
@@ -164,7 +165,7 @@ func (l *lobby) play(ctx context.Context) error {
 			}
 			defer server.Close()
 			defer context.AfterFunc(ctx, func() { _ = server.Close() })()
-			fmt.Fprintf(l.out, "%v: %s\n", event.Peers[i], announce.Clean(welcome))
+			fmt.Fprintf(l.out, "%v: %s\n", event.Peers[i], wire.Clean(welcome))
 			_, err = io.Copy(io.Discard, server) // here is your game
 			return err
 		}

@@ -23,7 +23,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"ntrack/announce"
+	"ntrack/announce/wire"
 	"ntrack/tracker"
 )
 
@@ -34,8 +34,8 @@ const (
 )
 
 const (
-	maxHead = announce.MaxTarget + 8<<10 // request line and headers
-	maxBody = 64 << 10                   // of a request; it is read and ignored
+	maxHead = wire.MaxTarget + 8<<10 // request line and headers
+	maxBody = 64 << 10               // of a request; it is read and ignored
 	// A turn is what one connection has answered before it is another's turn: that many requests,
 	// or fewer once the replies have that many bytes. Its replies go out in one write.
 	maxAnswers = 16

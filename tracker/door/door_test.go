@@ -17,7 +17,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"ntrack/announce"
+	"ntrack/announce/wire"
 	"ntrack/tracker"
 	"ntrack/tracker/door"
 	"ntrack/tracker/doortest"
@@ -203,7 +203,7 @@ type slowStore struct {
 	slow atomic.Bool
 }
 
-func (s *slowStore) Announce(ctx context.Context, key []byte, p announce.Peer, ttl func(tracker.Size) time.Duration, want tracker.Want, dst []announce.Peer) ([]announce.Peer, tracker.Result, error) {
+func (s *slowStore) Announce(ctx context.Context, key []byte, p wire.Peer, ttl func(tracker.Size) time.Duration, want tracker.Want, dst []wire.Peer) ([]wire.Peer, tracker.Result, error) {
 	if s.slow.Load() {
 		time.Sleep(time.Second)
 	}
@@ -213,7 +213,7 @@ func (s *slowStore) Announce(ctx context.Context, key []byte, p announce.Peer, t
 	return s.Memory.Announce(ctx, key, p, ttl, want, dst)
 }
 
-func (s *slowStore) Look(ctx context.Context, key []byte, asker netip.Addr, want tracker.Want, dst []announce.Peer) ([]announce.Peer, tracker.Result, error) {
+func (s *slowStore) Look(ctx context.Context, key []byte, asker netip.Addr, want tracker.Want, dst []wire.Peer) ([]wire.Peer, tracker.Result, error) {
 	return s.Memory.Look(ctx, key, asker, want, dst)
 }
 

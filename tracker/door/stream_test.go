@@ -20,7 +20,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"ntrack/announce"
+	"ntrack/announce/wire"
 	"ntrack/tracker"
 	"ntrack/tracker/door"
 )
@@ -229,7 +229,7 @@ type brokenStore struct {
 	broken atomic.Bool
 }
 
-func (s *brokenStore) Subscribe(ctx context.Context, key []byte, p announce.Peer, wake func(), dst []announce.Peer) ([]announce.Peer, tracker.Subscription, error) {
+func (s *brokenStore) Subscribe(ctx context.Context, key []byte, p wire.Peer, wake func(), dst []wire.Peer) ([]wire.Peer, tracker.Subscription, error) {
 	dst, sub, err := s.Memory.Subscribe(ctx, key, p, wake, dst)
 	return dst, &brokenSubscription{sub, s}, err
 }

@@ -9,7 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"ntrack/announce"
+	"ntrack/announce/wire"
 	"ntrack/tracker"
 )
 
@@ -29,8 +29,8 @@ func (s *store) subscribe(key, self string) (f *follower, given string) {
 	s.t.Helper()
 	f = &follower{s: s, key: key, self: netip.MustParseAddrPort(self), view: map[netip.AddrPort]bool{}, live: true}
 	mine := []byte(key)
-	before := announce.Peer{Endpoint: netip.MustParseAddrPort("203.0.113.99:9")}
-	peers, sub, err := s.Subscribe(context.Background(), mine, announce.Peer{Endpoint: f.self}, func() { f.wakes.Add(1) }, []announce.Peer{before})
+	before := wire.Peer{Endpoint: netip.MustParseAddrPort("203.0.113.99:9")}
+	peers, sub, err := s.Subscribe(context.Background(), mine, wire.Peer{Endpoint: f.self}, func() { f.wakes.Add(1) }, []wire.Peer{before})
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -10,15 +10,15 @@ import (
 	"testing/synctest"
 	"time"
 
-	"ntrack/announce"
+	"ntrack/announce/wire"
 	"ntrack/tracker"
 )
 
 // settle is how long whoever has lapsed may still be given or counted.
 const settle = time.Second
 
-func numbered(i int) announce.Peer {
-	return announce.Peer{Endpoint: netip.AddrPortFrom(netip.AddrFrom4([4]byte{203, byte(i >> 16), byte(i >> 8), byte(i)}), 6881)}
+func numbered(i int) wire.Peer {
+	return wire.Peer{Endpoint: netip.AddrPortFrom(netip.AddrFrom4([4]byte{203, byte(i >> 16), byte(i >> 8), byte(i)}), 6881)}
 }
 
 // large has a track most of whose peers have just lapsed: they are never given, those that are
@@ -118,7 +118,7 @@ func counts(t *testing.T, s *store) {
 			time.Sleep(100*time.Millisecond + settle)
 			synctest.Wait()
 			expect("one second late", key, long, long)
-			p := announce.Peer{Endpoint: netip.MustParseAddrPort("198.51.100.1:1")}
+			p := wire.Peer{Endpoint: netip.MustParseAddrPort("198.51.100.1:1")}
 			if _, r := s.announceFor(2*time.Second, key, p, 0); !r.Joined || r.Count != long+1 || r.Size.Peers != long+1 || r.Size.Total != long+1 {
 				t.Errorf("one joins: %+v, want %d", r, long+1)
 			}
@@ -197,7 +197,7 @@ func longest(t *testing.T, s *store) {
 	w, _ := s.subscribe("k", "192.0.2.9:0")
 	for range 4 {
 		time.Sleep(time.Hour - time.Second)
-		s.expectLook("each hour", "k", "192.0.2.9", show([]announce.Peer{numbered(1)}))
+		s.expectLook("each hour", "k", "192.0.2.9", show([]wire.Peer{numbered(1)}))
 	}
 	s.announceFor(years, "k", numbered(1), 0)
 	f, _ := s.subscribe("k", numbered(1).Endpoint.String())
@@ -205,7 +205,7 @@ func longest(t *testing.T, s *store) {
 	f.sub.Close()
 	for range 4 {
 		time.Sleep(time.Hour - time.Second)
-		s.expectLook("each hour after a renewal", "k", "192.0.2.9", show([]announce.Peer{numbered(1)}))
+		s.expectLook("each hour after a renewal", "k", "192.0.2.9", show([]wire.Peer{numbered(1)}))
 	}
 	s.expect("nobody has left", w.next(), "")
 	w.sub.Close()
@@ -216,8 +216,8 @@ func oneFamily(t *testing.T, s *store) {
 	for i := range 2000 {
 		s.announceFor(time.Second, "k", numbered(i), 0)
 		wide := numbered(i).Endpoint.Addr().As4()
-		s.announceFor(ttl, "k", announce.Peer{Endpoint: netip.AddrPortFrom(netip.AddrFrom16([16]byte{0x20, 1, 12: wide[0], wide[1], wide[2], wide[3]}), 1)}, 0)
-		s.announceFor(time.Second, "l", announce.Peer{Endpoint: netip.AddrPortFrom(netip.AddrFrom16([16]byte{0x20, 1, 12: wide[0], wide[1], wide[2], wide[3]}), 1)}, 0)
+		s.announceFor(ttl, "k", wire.Peer{Endpoint: netip.AddrPortFrom(netip.AddrFrom16([16]byte{0x20, 1, 12: wide[0], wide[1], wide[2], wide[3]}), 1)}, 0)
+		s.announceFor(time.Second, "l", wire.Peer{Endpoint: netip.AddrPortFrom(netip.AddrFrom16([16]byte{0x20, 1, 12: wide[0], wide[1], wide[2], wide[3]}), 1)}, 0)
 		s.announceFor(ttl, "l", numbered(i), 0)
 	}
 	time.Sleep(time.Second)
@@ -239,7 +239,7 @@ func forDays(t *testing.T, s *store) {
 			time.Sleep(30 * time.Minute)
 		}
 		s.announce("k", numbered(10+hour).Endpoint.String(), 0)
-		s.expectLook("each hour", "k", "192.0.2.9", show([]announce.Peer{numbered(1), numbered(2), numbered(10 + hour)}))
+		s.expectLook("each hour", "k", "192.0.2.9", show([]wire.Peer{numbered(1), numbered(2), numbered(10 + hour)}))
 		if t.Failed() {
 			t.Fatalf("after %d hours", hour)
 		}

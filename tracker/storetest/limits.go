@@ -9,7 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"ntrack/announce"
+	"ntrack/announce/wire"
 	"ntrack/tracker"
 )
 
@@ -38,7 +38,7 @@ func RunLimits(t *testing.T, make func(*testing.T, tracker.Limits) tracker.Store
 				join := func(what string) error {
 					key, endpoint, _ := strings.Cut(what, " ")
 					asked := 0
-					_, _, err := s.Announce(t.Context(), []byte(key), announce.Peer{Endpoint: netip.MustParseAddrPort(endpoint)}, func(tracker.Size) time.Duration { asked++; return ttl }, tracker.Want{}, nil)
+					_, _, err := s.Announce(t.Context(), []byte(key), wire.Peer{Endpoint: netip.MustParseAddrPort(endpoint)}, func(tracker.Size) time.Duration { asked++; return ttl }, tracker.Want{}, nil)
 					if asked > 1 || asked == 0 && err == nil {
 						t.Errorf("%s: the ttl was asked for %d times, %v", what, asked, err)
 					}
@@ -52,12 +52,12 @@ func RunLimits(t *testing.T, make func(*testing.T, tracker.Limits) tracker.Store
 						t.Errorf("%s: %v, want %s", c.over, err, c.inform)
 					}
 					key, endpoint, _ := strings.Cut(c.over, " ")
-					_, _, err := s.Subscribe(t.Context(), []byte(key), announce.Peer{Endpoint: netip.MustParseAddrPort(endpoint)}, func() {}, nil)
+					_, _, err := s.Subscribe(t.Context(), []byte(key), wire.Peer{Endpoint: netip.MustParseAddrPort(endpoint)}, func() {}, nil)
 					if !errors.As(err, &full) || err.Error() != c.inform {
 						t.Errorf("%s subscribes: %v, want %s", c.over, err, c.inform)
 					}
 					s.expect("after a refusal", s.index("127.0.0.1"), before)
-					_, sub, err := s.Subscribe(t.Context(), []byte(key), announce.Peer{Endpoint: netip.AddrPortFrom(netip.MustParseAddrPort(endpoint).Addr(), 0)}, func() {}, nil)
+					_, sub, err := s.Subscribe(t.Context(), []byte(key), wire.Peer{Endpoint: netip.AddrPortFrom(netip.MustParseAddrPort(endpoint).Addr(), 0)}, func() {}, nil)
 					if err != nil {
 						t.Fatal("a looker: ", err)
 					}
@@ -98,7 +98,7 @@ func RunLimits(t *testing.T, make func(*testing.T, tracker.Limits) tracker.Store
 		synctest.Test(t, func(t *testing.T) {
 			s := &store{t, make(t, tracker.Limits{MaxKeys: 3, MaxPeers: 3, MaxPerAddr: 2})}
 			join := func(key string, host, port byte) error {
-				p := announce.Peer{Endpoint: netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, host}), uint16(port))}
+				p := wire.Peer{Endpoint: netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, host}), uint16(port))}
 				_, _, err := s.Announce(t.Context(), []byte(key), p, lasting(ttl), tracker.Want{}, nil)
 				return err
 			}

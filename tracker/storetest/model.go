@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"ntrack/announce"
+	"ntrack/announce/wire"
 	"ntrack/tracker"
 )
 
@@ -22,7 +22,7 @@ type modelTrack struct {
 }
 
 type listed struct {
-	id     announce.ID
+	id     wire.ID
 	expiry time.Time
 }
 
@@ -44,7 +44,7 @@ func (m model) track(key string) *modelTrack {
 	return t
 }
 
-func (m model) announce(key string, p announce.Peer, ttl time.Duration) tracker.Result {
+func (m model) announce(key string, p wire.Peer, ttl time.Duration) tracker.Result {
 	track := m.track(key)
 	if track == nil {
 		track = &modelTrack{map[netip.AddrPort]listed{}, time.Now()}
@@ -73,14 +73,14 @@ func (m model) size(key string) (s tracker.Size) {
 	return s
 }
 
-func (m model) visible(key string, asker netip.Addr) map[netip.AddrPort]announce.ID {
-	seen := map[netip.AddrPort]announce.ID{}
+func (m model) visible(key string, asker netip.Addr) map[netip.AddrPort]wire.ID {
+	seen := map[netip.AddrPort]wire.ID{}
 	t := m.track(key)
 	if t == nil {
 		return seen
 	}
 	for e, l := range t.peers {
-		if announce.ScopeOf(asker).Sees(announce.ScopeOf(e.Addr())) {
+		if wire.ScopeOf(asker).Sees(wire.ScopeOf(e.Addr())) {
 			seen[e] = l.id
 		}
 	}
@@ -88,7 +88,7 @@ func (m model) visible(key string, asker netip.Addr) map[netip.AddrPort]announce
 }
 
 // check holds a sample against what could be given.
-func (m model) check(t *testing.T, key string, asker netip.Addr, self netip.AddrPort, want int, peers []announce.Peer) {
+func (m model) check(t *testing.T, key string, asker netip.Addr, self netip.AddrPort, want int, peers []wire.Peer) {
 	t.Helper()
 	could := m.visible(key, asker)
 	delete(could, self)
@@ -163,9 +163,9 @@ func churn(t *testing.T, s *store) {
 			}
 			switch what := r.IntN(100); {
 			case what < 60-4*weather:
-				p := announce.Peer{Endpoint: e}
+				p := wire.Peer{Endpoint: e}
 				if r.IntN(3) == 0 {
-					p.ID = announce.ID{byte(step), byte(step >> 8), 1}
+					p.ID = wire.ID{byte(step), byte(step >> 8), 1}
 				}
 				ttl := time.Duration(1+2*r.IntN(150)) * time.Second
 				if r.IntN(4) == 0 {
@@ -212,10 +212,10 @@ func (m model) compareIndex(t *testing.T, s *store, asker netip.Addr) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	slices.SortFunc(tracks, func(a, b announce.Track) int { return slices.Compare(a.Key.Bytes(), b.Key.Bytes()) })
+	slices.SortFunc(tracks, func(a, b wire.Track) int { return slices.Compare(a.Key.Bytes(), b.Key.Bytes()) })
 	for key := range m {
 		n := len(m.visible(key, asker))
-		i, found := slices.BinarySearchFunc(tracks, key, func(a announce.Track, key string) int {
+		i, found := slices.BinarySearchFunc(tracks, key, func(a wire.Track, key string) int {
 			return slices.Compare(a.Key.Bytes(), []byte(key))
 		})
 		if found != (n > 0) || found && tracks[i].Count != n {

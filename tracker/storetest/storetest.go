@@ -21,7 +21,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"ntrack/announce"
+	"ntrack/announce/wire"
 	"ntrack/tracker"
 )
 
@@ -75,12 +75,12 @@ type store struct {
 
 const ttl = 150 * time.Second
 
-func (s *store) announce(key, endpoint string, want int) ([]announce.Peer, tracker.Result) {
+func (s *store) announce(key, endpoint string, want int) ([]wire.Peer, tracker.Result) {
 	s.t.Helper()
-	return s.announceFor(ttl, key, announce.Peer{Endpoint: netip.MustParseAddrPort(endpoint)}, want)
+	return s.announceFor(ttl, key, wire.Peer{Endpoint: netip.MustParseAddrPort(endpoint)}, want)
 }
 
-func (s *store) announceFor(ttl time.Duration, key string, p announce.Peer, want int) ([]announce.Peer, tracker.Result) {
+func (s *store) announceFor(ttl time.Duration, key string, p wire.Peer, want int) ([]wire.Peer, tracker.Result) {
 	s.t.Helper()
 	var told []tracker.Size
 	peers, res, err := s.Announce(context.Background(), []byte(key), p, func(size tracker.Size) time.Duration {
@@ -108,7 +108,7 @@ func (s *store) leave(key, endpoint string) {
 	}
 }
 
-func (s *store) look(key, asker string, want int) ([]announce.Peer, int) {
+func (s *store) look(key, asker string, want int) ([]wire.Peer, int) {
 	s.t.Helper()
 	peers, res, err := s.Look(context.Background(), []byte(key), netip.MustParseAddr(asker), tracker.Want{Peers: want, IDs: true}, nil)
 	if err != nil {
@@ -122,9 +122,9 @@ func (s *store) look(key, asker string, want int) ([]announce.Peer, int) {
 
 func (s *store) index(asker string, keys ...string) string {
 	s.t.Helper()
-	var ks []announce.Key
+	var ks []wire.Key
 	for _, k := range keys {
-		ks = append(ks, announce.KeyOf([]byte(k)))
+		ks = append(ks, wire.KeyOf([]byte(k)))
 	}
 	tracks, err := s.Scrape(context.Background(), ks, netip.MustParseAddr(asker), nil)
 	if err != nil {
@@ -138,7 +138,7 @@ func (s *store) index(asker string, keys ...string) string {
 	return strings.Join(out, " ")
 }
 
-func show(peers []announce.Peer) string {
+func show(peers []wire.Peer) string {
 	var s []string
 	for _, p := range peers {
 		s = append(s, p.Endpoint.String())
@@ -182,7 +182,7 @@ func expiry(t *testing.T, s *store) {
 	s.announce("k", "192.0.2.1:1", 0)
 	time.Sleep(100 * time.Second)
 	s.announce("k", "192.0.2.2:1", 0)
-	s.announceFor(10*time.Second, "k", announce.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.2:1")}, 0)
+	s.announceFor(10*time.Second, "k", wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.2:1")}, 0)
 	time.Sleep(49 * time.Second)
 	s.expectLook("within the ttl", "k", "192.0.2.9", "192.0.2.1:1 192.0.2.2:1")
 	time.Sleep(2 * time.Second)
@@ -268,7 +268,7 @@ func scopes(t *testing.T, s *store) {
 func sample(t *testing.T, s *store) {
 	const n, want, rounds = 300, 20, 3000
 	for i := range n {
-		s.announceFor(time.Hour, "k", announce.Peer{Endpoint: netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), uint16(1000+i))}, 0)
+		s.announceFor(time.Hour, "k", wire.Peer{Endpoint: netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), uint16(1000+i))}, 0)
 	}
 	given := map[netip.AddrPort]int{}
 	var last string
@@ -347,23 +347,23 @@ func quarter(t *testing.T, s *store) {
 
 func ids(t *testing.T, s *store) {
 	e := netip.MustParseAddrPort("192.0.2.1:1")
-	for _, id := range []announce.ID{{}, announce.ID([]byte("aaaaaaaaaaaaaaaaaaaa")), announce.ID([]byte("bbbbbbbbbbbbbbbbbbbb")), {}} {
-		s.announceFor(ttl, "k", announce.Peer{Endpoint: e, ID: id}, 0)
+	for _, id := range []wire.ID{{}, wire.ID([]byte("aaaaaaaaaaaaaaaaaaaa")), wire.ID([]byte("bbbbbbbbbbbbbbbbbbbb")), {}} {
+		s.announceFor(ttl, "k", wire.Peer{Endpoint: e, ID: id}, 0)
 		if peers, _ := s.look("k", "192.0.2.9", 1); len(peers) != 1 || peers[0].ID != id {
 			t.Errorf("announced with id %q, given %v", id, peers)
 		}
-		if peers, _, err := s.Look(t.Context(), []byte("k"), e.Addr(), tracker.Want{Peers: 1}, nil); err != nil || len(peers) != 1 || peers[0].ID != (announce.ID{}) {
+		if peers, _, err := s.Look(t.Context(), []byte("k"), e.Addr(), tracker.Want{Peers: 1}, nil); err != nil || len(peers) != 1 || peers[0].ID != (wire.ID{}) {
 			t.Errorf("announced with id %q, given %v to one who does not want it, %v", id, peers, err)
 		}
 	}
 	// It goes with the peer: whoever has the endpoint next does not inherit it.
-	named := announce.Peer{Endpoint: e, ID: announce.ID([]byte("cccccccccccccccccccc"))}
+	named := wire.Peer{Endpoint: e, ID: wire.ID([]byte("cccccccccccccccccccc"))}
 	s.announce("k", "192.0.2.2:1", 0)
 	for _, gone := range []func(){func() { s.leave("k", "192.0.2.1:1") }, func() { time.Sleep(ttl + time.Second) }} {
 		s.announceFor(ttl, "k", named, 0)
 		gone()
 		s.announce("k", "192.0.2.1:1", 0)
-		if peers, _ := s.announce("k", "192.0.2.2:1", 1); len(peers) != 1 || peers[0].ID != (announce.ID{}) {
+		if peers, _ := s.announce("k", "192.0.2.2:1", 1); len(peers) != 1 || peers[0].ID != (wire.ID{}) {
 			t.Errorf("inherited: %v", peers)
 		}
 	}
@@ -379,13 +379,13 @@ func scrape(t *testing.T, s *store) {
 
 func keys(t *testing.T, s *store) {
 	key := []byte("abc")
-	p := announce.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.1:1")}
+	p := wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.1:1")}
 	if _, _, err := s.Announce(t.Context(), key, p, lasting(ttl), tracker.Want{}, nil); err != nil {
 		t.Fatal(err)
 	}
 	copy(key, "xyz")
 	s.announce("ABC", "192.0.2.2:1", 0)
-	long := string(bytes.Repeat([]byte{0xff}, announce.MaxKey))
+	long := string(bytes.Repeat([]byte{0xff}, wire.MaxKey))
 	s.announce(long, "192.0.2.3:1", 0)
 	s.expectLook("abc", "abc", "192.0.2.9", "192.0.2.1:1")
 	s.expectLook("ABC", "ABC", "192.0.2.9", "192.0.2.2:1")
@@ -395,12 +395,12 @@ func keys(t *testing.T, s *store) {
 
 func appended(t *testing.T, s *store) {
 	s.announce("k", "192.0.2.1:1", 0)
-	before := []announce.Peer{{Endpoint: netip.MustParseAddrPort("203.0.113.1:1")}}
+	before := []wire.Peer{{Endpoint: netip.MustParseAddrPort("203.0.113.1:1")}}
 	looked, _, err := s.Look(t.Context(), []byte("k"), netip.MustParseAddr("192.0.2.9"), tracker.Want{Peers: 5}, before)
 	if err != nil || show(looked) != "192.0.2.1:1 203.0.113.1:1" || looked[0] != before[0] {
 		t.Errorf("look: %v, %v", looked, err)
 	}
-	announced, _, err := s.Announce(t.Context(), []byte("k"), announce.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.2:1")}, lasting(ttl), tracker.Want{Peers: 5}, before)
+	announced, _, err := s.Announce(t.Context(), []byte("k"), wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.2:1")}, lasting(ttl), tracker.Want{Peers: 5}, before)
 	if err != nil || show(announced) != "192.0.2.1:1 203.0.113.1:1" || announced[0] != before[0] {
 		t.Errorf("announce: %v, %v", announced, err)
 	}
@@ -465,7 +465,7 @@ func sizes(t *testing.T, s *store) {
 
 	// A ttl that follows the size: a peer is promised more the more there are.
 	for i := range 5 {
-		p := announce.Peer{Endpoint: netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), uint16(1+i))}
+		p := wire.Peer{Endpoint: netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), uint16(1+i))}
 		_, _, err := s.Announce(t.Context(), []byte("n"), p, func(size tracker.Size) time.Duration { return time.Duration(10*size.Peers+5) * time.Second }, tracker.Want{}, nil)
 		if err != nil {
 			t.Fatal(err)

@@ -11,7 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"ntrack/announce"
+	"ntrack/announce/wire"
 	"ntrack/tracker"
 )
 
@@ -53,8 +53,8 @@ func subscribe(t *testing.T, s *store) {
 	s.expect("nothing is left", s.index("127.0.0.1"), `"other":1`)
 
 	// A key without a track is one to subscribe to, and a member makes a track.
-	id := announce.ID{1}
-	_, sub, err := s.Subscribe(t.Context(), []byte("id"), announce.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.2:2"), ID: id}, func() {}, nil)
+	id := wire.ID{1}
+	_, sub, err := s.Subscribe(t.Context(), []byte("id"), wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.2:2"), ID: id}, func() {}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,9 +98,9 @@ func subscribeLapse(t *testing.T, s *store) {
 		for i := range n {
 			s.announceFor(time.Hour, key, numbered(i), 0)
 		}
-		s.announceFor(20*time.Second, key, announce.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.1:1")}, 0)
+		s.announceFor(20*time.Second, key, wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.1:1")}, 0)
 		for i := range 8 { // whatever a store does every few seconds
-			s.announceFor(time.Duration(40+i)*time.Second, key, announce.Peer{Endpoint: netip.AddrPortFrom(netip.MustParseAddr("2001:db8::1"), uint16(1+i))}, 0)
+			s.announceFor(time.Duration(40+i)*time.Second, key, wire.Peer{Endpoint: netip.AddrPortFrom(netip.MustParseAddr("2001:db8::1"), uint16(1+i))}, 0)
 		}
 		w, _ := s.subscribe(key, "192.0.2.9:0")
 		time.Sleep(19 * time.Second)
@@ -114,12 +114,12 @@ func subscribeLapse(t *testing.T, s *store) {
 		}
 		w.sub.Close()
 		// Who is not told of the joins is not told of the leaves.
-		s.announceFor(10*time.Second, key, announce.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.1:1")}, 0)
+		s.announceFor(10*time.Second, key, wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.1:1")}, 0)
 		time.Sleep(11 * time.Second)
 		w, _ = s.subscribe(key, "192.0.2.9:0")
 		s.expect("one who has lapsed is given", fmt.Sprint(w.view[netip.MustParseAddrPort("192.0.2.1:1")]), "false")
 		w.expect("at rest", "")
-		s.announceFor(ttl, key, announce.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.1:1")}, 0)
+		s.announceFor(ttl, key, wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.1:1")}, 0)
 		w.expect("one who comes again", "+192.0.2.1:1")
 		w.sub.Close()
 	}
@@ -165,7 +165,7 @@ func subscribeHolds(t *testing.T, s *store) {
 	time.Sleep(4 * time.Second)
 	there("has come", "-"+p, false)
 
-	s.announceFor(2*ttl, "k", announce.Peer{Endpoint: netip.MustParseAddrPort(p)}, 0)
+	s.announceFor(2*ttl, "k", wire.Peer{Endpoint: netip.MustParseAddrPort(p)}, 0)
 	there("an announce for long", "+"+p, true)
 	a, _ = s.subscribe("k", p)
 	b, _ = s.subscribe("k", p)
@@ -197,9 +197,9 @@ func subscribeHolds(t *testing.T, s *store) {
 	time.Sleep(4 * time.Second)
 	there("and now it has", "-"+p, false)
 
-	s.announceFor(time.Second, "k", announce.Peer{Endpoint: netip.MustParseAddrPort(p)}, 0)
+	s.announceFor(time.Second, "k", wire.Peer{Endpoint: netip.MustParseAddrPort(p)}, 0)
 	a, _ = s.subscribe("k", p)
-	s.announceFor(3*time.Hour, "k", announce.Peer{Endpoint: netip.MustParseAddrPort(p)}, 0)
+	s.announceFor(3*time.Hour, "k", wire.Peer{Endpoint: netip.MustParseAddrPort(p)}, 0)
 	time.Sleep(20 * time.Hour)
 	a.sub.Close()
 	there("an announce that lapsed long ago", "+"+p+" -"+p, false)
@@ -340,7 +340,7 @@ func subscribeLarge(t *testing.T, s *store) {
 		t.Fatalf("given %d", n)
 	}
 	for _, self := range []string{"192.0.2.8:0", "192.0.2.8:8"} {
-		_, sub, err := s.Subscribe(t.Context(), []byte("k"), announce.Peer{Endpoint: netip.MustParseAddrPort(self)}, func() {}, nil)
+		_, sub, err := s.Subscribe(t.Context(), []byte("k"), wire.Peer{Endpoint: netip.MustParseAddrPort(self)}, func() {}, nil)
 		var full *tracker.FullError
 		if !errors.As(err, &full) || !full.Stream || sub != nil {
 			t.Errorf("%s: %v", self, err)
@@ -372,7 +372,7 @@ func followed(t *testing.T, s *store) {
 		for e, h := range model[key] {
 			if h.holds == 0 && !time.Now().Before(h.expiry) {
 				delete(model[key], e)
-			} else if e != asker && announce.ScopeOf(asker.Addr()).Sees(announce.ScopeOf(e.Addr())) {
+			} else if e != asker && wire.ScopeOf(asker.Addr()).Sees(wire.ScopeOf(e.Addr())) {
 				all = append(all, e.String())
 			}
 		}
@@ -401,7 +401,7 @@ func followed(t *testing.T, s *store) {
 				h.expiry = until
 			}
 			model[key][e] = h
-			s.announceFor(ttl, key, announce.Peer{Endpoint: e}, 0)
+			s.announceFor(ttl, key, wire.Peer{Endpoint: e}, 0)
 		case what < 50:
 			delete(model[key], e)
 			for _, f := range followers {

@@ -1,4 +1,4 @@
-package announce
+package wire
 
 import (
 	"encoding/binary"
@@ -7,6 +7,18 @@ import (
 	"strings"
 	"testing"
 )
+
+const (
+	mine4, mine6 = "192.0.2.5:4000", "[2001:db8::5]:4000"
+	peer, inside = "192.0.2.7:4000", "172.17.0.2:4000"
+)
+
+func endpointsOf(s ...string) (list []netip.AddrPort) {
+	for _, e := range s {
+		list = append(list, netip.MustParseAddrPort(e))
+	}
+	return list
+}
 
 // records are peers as a classic tracker packs them.
 func records(endpoints ...string) string {
@@ -96,11 +108,11 @@ func TestRepeatedEndpoints(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				req, cn := Request{Verb: Announce, Port: 4000, Want: tt.want}, conn{local: netip.MustParseAddrPort(mine4)}
+				req, local := Request{Verb: Announce, Port: 4000, Want: tt.want}, netip.MustParseAddrPort(mine4)
 				if !tt.member {
 					req = Request{Verb: Look, Port: 1, Want: tt.want}
 				}
-				r.finish(&req, cn)
+				r.finish(&req, local)
 				if got := fmt.Sprintf("%d of %d, %d, %v", len(r.Peers), r.Count, r.Others(), r.Sample); got != tt.is {
 					t.Errorf("%s (told %v): %s\nwant %s by %q", tt.about, told, got, tt.is, body)
 				}
@@ -154,13 +166,38 @@ func TestRepeatedSelf(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r.finish(&Request{Verb: Announce, Port: tt.port, ID: id}, conn{local: netip.MustParseAddrPort("192.0.2.5:5000")})
+		r.finish(&Request{Verb: Announce, Port: tt.port, ID: id}, netip.MustParseAddrPort("192.0.2.5:5000"))
 		var peers []netip.AddrPort
 		for _, p := range r.Peers {
 			peers = append(peers, p.Endpoint)
 		}
 		if got := fmt.Sprint(peers, r.Count); got != tt.is || r.Sample {
 			t.Errorf("%s: %s, sample %v; want %s", about, got, r.Sample, tt.is)
+		}
+	}
+}
+
+// A reply that tells the own endpoint is believed: the local one may be another peer's.
+func TestReplyBehindNAT(t *testing.T) {
+	k, err := ParseKey("k")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for you, want := range map[string]string{"": "[" + peer + "]", mine4: "[" + inside + " " + peer + "]"} {
+		reply := &Reply{Count: 3, given: 2}
+		if you != "" {
+			reply.You = endpointsOf(you)[0]
+		}
+		for _, e := range endpointsOf(inside, peer) {
+			reply.Peers = append(reply.Peers, Peer{Endpoint: e})
+		}
+		reply.finish(&Request{Key: k, Port: 4000}, endpointsOf(inside)[0])
+		var got []netip.AddrPort
+		for _, p := range reply.Peers {
+			got = append(got, p.Endpoint)
+		}
+		if fmt.Sprint(got) != want {
+			t.Errorf("listed as %q: %v, want %v", you, got, want)
 		}
 	}
 }

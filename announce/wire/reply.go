@@ -1,4 +1,4 @@
-package announce
+package wire
 
 import (
 	"bytes"
@@ -87,11 +87,78 @@ func (r *Reply) drop(yours ...netip.AddrPort) (own, again int) {
 	return own, again
 }
 
-// disown takes e, where it is among the peers, for an endpoint of yours.
-func (r *Reply) disown(e netip.AddrPort) {
+// Disown takes e, where it is among the peers, for an endpoint of yours.
+func (r *Reply) Disown(e netip.AddrPort) {
 	if own, _ := r.drop(e); own > 0 {
 		r.self = append(r.self, e)
 	}
+}
+
+// WithoutLooker corrects the reply to an announce of somebody who only looks, and who is therefore no
+// peer: count is what the tracker counted before.
+func (r *Reply) WithoutLooker(count int) {
+	r.Sample = count > r.given-min(r.barred, 1) || count < 0 && r.Sample
+	r.Count = max(count-r.again, min(count, len(r.Peers)))
+}
+
+// SetSelf says which endpoints are your own, whether the tracker names them or only counts them.
+func (r *Reply) SetSelf(own []netip.AddrPort) { r.self = own }
+
+// fewestGiven is how many peers every known tracker gives before it chooses among them.
+const fewestGiven = 30
+
+// finish works out what trackers leave to their clients: it takes the asker itself out of the
+// peers, which not every tracker does, counts each endpoint once, and tells whether the peers are
+// all there are.
+func (r *Reply) finish(req *Request, local netip.AddrPort) {
+	member := req.Verb == Announce
+	local = netip.AddrPortFrom(local.Addr(), cmp.Or(req.Port, local.Port()))
+	if r.You.Addr().IsValid() && r.You.Port() == 0 && member {
+		r.You = netip.AddrPortFrom(r.You.Addr(), req.Port)
+	}
+	switch {
+	case r.You.Port() != 0:
+		r.Endpoints = []netip.AddrPort{r.You}
+	case member && local.IsValid():
+		r.self = []netip.AddrPort{local}
+	}
+	yours := slices.Concat(r.Endpoints, r.self)
+	for _, p := range r.Peers {
+		if p.ID != (ID{}) && p.ID == req.ID {
+			yours = append(yours, p.Endpoint)
+		}
+	}
+	own, again := r.drop(yours...)
+	r.again = again
+	want := req.Want
+	if want == 0 {
+		want = DefaultWant
+	}
+	switch others := r.Count; {
+	case r.Count < 0:
+		r.Sample = r.given >= want
+	case member && own == 0:
+		r.Sample = r.given < others-1 // the tracker counts the asker, and has not given it
+	case own > 0 && r.given == others-1 && r.given < min(want, fewestGiven):
+		again++ // it has given what else has the asker's endpoint, but not the asker
+	default:
+		r.Sample = r.given < others
+	}
+	if again += max(own-1, 0); again > 0 {
+		r.Count = max(r.Count-again, min(r.Count, len(r.Peers)+r.own()))
+	}
+	r.Key = req.Key // whatever the tracker calls it
+}
+
+// Share is how much of the track a reply has told; 1 is all of it.
+func (r *Reply) Share() float64 {
+	switch {
+	case !r.Sample:
+		return 1
+	case r.Count > 0:
+		return min(float64(len(r.Peers))/float64(r.Count), 0.99)
+	}
+	return 0.05 // where the tracker does not say how large the track is
 }
 
 // Merge adds what another tracker replied about the same track, or the same one over the other

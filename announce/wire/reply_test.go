@@ -1,4 +1,4 @@
-package announce
+package wire
 
 import (
 	"bytes"
@@ -38,7 +38,7 @@ func TestReplyRoundTrip(t *testing.T) {
 		want Reply
 	}{
 		"json":       {someReply.AppendJSON(nil), someReply},
-		"text":       {someReply.AppendText(nil), Reply{Interval: defaultInterval, Count: -1, Peers: someReply.Peers}},
+		"text":       {someReply.AppendText(nil), Reply{Interval: DefaultInterval, Count: -1, Peers: someReply.Peers}},
 		"compact":    {someReply.AppendBencode(nil, true, false), plain},
 		"dictionary": {someReply.AppendBencode(nil, false, false), withIDs},
 		"no peer id": {someReply.AppendBencode(nil, false, true), plain},

@@ -1,4 +1,4 @@
-package announce
+package wire
 
 import (
 	"crypto/sha1"

@@ -1,4 +1,4 @@
-package announce
+package wire
 
 import (
 	"fmt"
@@ -95,7 +95,7 @@ func TestScannerRefuses(t *testing.T) {
 	} {
 		got, err := scan(text)
 		if err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: %d values, %v, want an error with %q", quote(text), len(got), err, want)
+			t.Errorf("%s: %d values, %v, want an error with %q", Quote(text), len(got), err, want)
 		}
 	}
 }

@@ -1,4 +1,4 @@
-package announce
+package wire
 
 import (
 	"bytes"
@@ -174,11 +174,11 @@ func TestMagnet(t *testing.T) {
 	} {
 		k, err := ParseKey(link)
 		if err != nil || k.String() != v1 {
-			t.Errorf("ParseKey(%s) = %v, %v", quote(link), k, err)
+			t.Errorf("ParseKey(%s) = %v, %v", Quote(link), k, err)
 			continue
 		}
 		if h := k.InfoHash(); hex.EncodeToString(h[:]) != hash40 || string(h[:]) != string(k.Bytes()) {
-			t.Errorf("ParseKey(%s): info_hash %x, key %x", quote(link), h, k.Bytes())
+			t.Errorf("ParseKey(%s): info_hash %x, key %x", Quote(link), h, k.Bytes())
 		}
 	}
 	// What only looks like one is a key of its own.

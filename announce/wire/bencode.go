@@ -1,4 +1,4 @@
-package announce
+package wire
 
 import (
 	"bytes"
@@ -99,7 +99,7 @@ func (s *scanner) dict(depth int) error {
 		if seen == nil {
 			keys = append(keys, key)
 		} else if seen[string(key)] {
-			return fmt.Errorf("dictionary key %s twice", quote(key))
+			return fmt.Errorf("dictionary key %s twice", Quote(key))
 		} else {
 			seen[string(key)] = true
 		}

@@ -1,4 +1,4 @@
-package announce
+package wire
 
 import (
 	"bytes"
@@ -18,8 +18,8 @@ import (
 	"unicode"
 )
 
-// defaultInterval is taken where a tracker names no interval.
-const defaultInterval = 30 * time.Minute
+// DefaultInterval is taken where a tracker names no interval.
+const DefaultInterval = 30 * time.Minute
 
 // Interval bounds: what a tracker asks for beyond them is clamped, so that none can make a client
 // hammer it or fall silent. A native tracker, whose ttl follows its interval, may ask for as
@@ -45,9 +45,20 @@ func DecodeReply(body []byte) (*Reply, error) {
 	return r, err
 }
 
+// DecodeReply reads the reply to r, which came over a connection from local, as the function of that
+// name does. It also works out what trackers leave to their clients: see [Reply.Endpoints] and
+// [Reply.Sample].
+func (r *Request) DecodeReply(body []byte, local netip.AddrPort) (*Reply, error) {
+	reply, err := decodeReply(body)
+	if err == nil {
+		reply.finish(r, local)
+	}
+	return reply, err
+}
+
 // decodeReply reads a reply with all its repetitions.
 func decodeReply(body []byte) (*Reply, error) {
-	r := &Reply{Interval: defaultInterval, Count: -1}
+	r := &Reply{Interval: DefaultInterval, Count: -1}
 	least := MinInterval
 	var err error
 	switch body = trimLeft(body); {
@@ -97,7 +108,7 @@ func (r *Reply) decodeText(body []byte) error {
 		}
 		e, ok := parsePeer(line)
 		if !ok {
-			return errors.New("not a tracker's reply: " + Clean(quote(line)))
+			return errors.New("not a tracker's reply: " + Clean(Quote(line)))
 		}
 		r.add(e, ID{}, 1)
 	}
@@ -134,17 +145,17 @@ func (r *Reply) decodeJSON(body []byte) error {
 	if s, _ := d["you"].(string); s != "" {
 		you, ok := parsePeer(s)
 		if !ok {
-			return fmt.Errorf("reply: you: %s is no endpoint", quote(s))
+			return fmt.Errorf("reply: you: %s is no endpoint", Quote(s))
 		}
 		if you = Canonical(you); usable(you, 0) {
 			r.You = you
 		}
 	}
 	if n, _ := numeric(d["interval"]); n > 0 {
-		r.Interval = secondsOf(n)
+		r.Interval = Seconds(n)
 	}
 	ttl, _ := numeric(d["ttl"])
-	r.TTL = secondsOf(ttl)
+	r.TTL = Seconds(ttl)
 	if n, ok := numeric(d["count"]); ok {
 		r.Count = clampCount(n)
 	}
@@ -202,7 +213,7 @@ func jsonKey(d map[string]any) Key {
 		raw, _ = unescape([]byte(s))
 	}
 	k := KeyOf(raw)
-	if k.check() != nil {
+	if k.Check() != nil {
 		return Key{}
 	}
 	return k
@@ -223,10 +234,10 @@ func (r *Reply) decodeBencode(body []byte) error {
 		return errors.New("not a tracker's reply: neither interval nor peers in it")
 	}
 	if n, _ := numeric(d["interval"]); n > 0 {
-		r.Interval = secondsOf(n)
+		r.Interval = Seconds(n)
 	}
 	least, _ := numeric(d["min interval"])
-	r.Interval = max(r.Interval, secondsOf(least))
+	r.Interval = max(r.Interval, Seconds(least))
 	complete, ok1 := numeric(d["complete"])
 	incomplete, ok2 := numeric(d["incomplete"])
 	if ok1 || ok2 {
@@ -265,7 +276,7 @@ func failureIn(d map[string]any) error {
 	if d["retry in"] == "never" {
 		minutes = 24 * 60 // the longest wait
 	}
-	f.Retry = secondsOf(60 * min(minutes, 24*60))
+	f.Retry = Seconds(60 * min(minutes, 24*60))
 	return f
 }
 
@@ -360,7 +371,7 @@ func DecodeTracks(body []byte) ([]Track, error) {
 	for key, v := range files {
 		f, ok := v.(map[string]any)
 		k := KeyOf([]byte(key))
-		if !ok || k.check() != nil {
+		if !ok || k.Check() != nil {
 			continue
 		}
 		complete, _ := numeric(f["complete"])
@@ -387,7 +398,7 @@ func decodeIndex(body []byte) ([]Track, error) {
 	var tracks []Track
 	for _, v := range list {
 		t, _ := v.(map[string]any)
-		if k := jsonKey(t); k.check() == nil {
+		if k := jsonKey(t); k.Check() == nil {
 			count, _ := numeric(t["count"])
 			tracks = append(tracks, Track{Key: k, Count: clampCount(count)})
 		}
@@ -419,6 +430,6 @@ func numeric(v any) (float64, bool) {
 // clamp bounds a number from the network, so that nothing overflows.
 func clamp(n float64) float64 { return min(max(n, 0), 1<<30) }
 
-func secondsOf(n float64) time.Duration { return time.Duration(clamp(n) * float64(time.Second)) }
+func Seconds(n float64) time.Duration { return time.Duration(clamp(n) * float64(time.Second)) }
 
 func clampCount(n float64) int { return int(clamp(n)) }

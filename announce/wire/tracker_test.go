@@ -1,4 +1,4 @@
-package announce
+package wire
 
 import (
 	"strings"
@@ -79,7 +79,7 @@ func TestScrapeURL(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		u, err := tr.scrape()
+		u, err := tr.ScrapeURL()
 		if (err != nil) != (want == "") || err == nil && u.String() != want {
 			t.Errorf("scrape of %s = %s, %v; want %q", in, u.String(), err, want)
 		}

@@ -1,4 +1,4 @@
-package announce
+package wire
 
 import (
 	"crypto/sha1"
@@ -39,7 +39,7 @@ func ParseKey(s string) (Key, error) {
 	}
 	k := KeyOf([]byte(s))
 	k.torrent = false
-	return k, k.check()
+	return k, k.Check()
 }
 
 // KeyOf makes a Key of raw bytes, which it keeps and does not copy. 20 bytes that are not UTF-8
@@ -88,7 +88,7 @@ func parseMagnet(s, query string) (k Key, err error) {
 	case v2 != "":
 		return infoHash(v2)
 	}
-	return Key{}, fmt.Errorf("key %s: a magnet link needs xt=%s or xt=%s and an info_hash", quote(s), btih, btmh)
+	return Key{}, fmt.Errorf("key %s: a magnet link needs xt=%s or xt=%s and an info_hash", Quote(s), btih, btmh)
 }
 
 // How the hash of a torrent of version 1 (BEP 9) and 2 (BEP 52) begins.
@@ -110,7 +110,7 @@ func infoHash(urn string) (Key, error) {
 	raw, err := hex.DecodeString(digits)
 	if hasPrefix(urn, btmh) {
 		if err != nil || len(raw) != 2+sha256.Size || raw[0] != 0x12 || raw[1] != sha256.Size {
-			return Key{}, fmt.Errorf("key %s: the info_hash of version 2 is 1220 and 64 hex digits", quote(urn))
+			return Key{}, fmt.Errorf("key %s: the info_hash of version 2 is 1220 and 64 hex digits", Quote(urn))
 		}
 		return Key{raw: slices.Clip(raw[2 : 2+sha1.Size]), torrent: true}, nil
 	}
@@ -118,12 +118,13 @@ func infoHash(urn string) (Key, error) {
 		raw, err = base32.StdEncoding.DecodeString(strings.ToUpper(digits))
 	}
 	if err != nil || len(raw) != sha1.Size {
-		return Key{}, fmt.Errorf("key %s: an info_hash is 40 hex digits or 32 base32 digits", quote(urn))
+		return Key{}, fmt.Errorf("key %s: an info_hash is 40 hex digits or 32 base32 digits", Quote(urn))
 	}
 	return Key{raw: raw, torrent: true}, nil
 }
 
-func (k Key) check() error {
+// Check returns an error unless the key has 1 to [MaxKey] bytes.
+func (k Key) Check() error {
 	switch n := len(k.raw); {
 	case n == 0:
 		return fmt.Errorf("the key is empty: a key has 1 to %d bytes", MaxKey)
@@ -219,8 +220,8 @@ func unhex(c byte) byte {
 	return 0xff
 }
 
-// quote shows a value inside an error: printable, and short even when the value is not.
-func quote[T string | []byte](v T) string {
+// Quote shows a value inside an error: printable, and short even when the value is not.
+func Quote[T string | []byte](v T) string {
 	const most = 40
 	if len(v) > most {
 		return fmt.Sprintf("%q...", v[:most])

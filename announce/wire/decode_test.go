@@ -1,4 +1,4 @@
-package announce
+package wire
 
 import (
 	"errors"
@@ -151,9 +151,9 @@ func TestDecodeRefuses(t *testing.T) {
 		r, err := DecodeReply([]byte(body))
 		switch {
 		case want == "" && err != nil:
-			t.Errorf("%s: %v", quote(body), err)
+			t.Errorf("%s: %v", Quote(body), err)
 		case want != "" && (err == nil || !strings.Contains(err.Error(), want)):
-			t.Errorf("%s: %+v, %v, want an error with %q", quote(body), r, err, want)
+			t.Errorf("%s: %+v, %v, want an error with %q", Quote(body), r, err, want)
 		}
 	}
 }

@@ -1,6 +1,7 @@
-package announce
+package wire
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -33,7 +34,7 @@ func ParseTracker(s string) (Tracker, error) {
 		return Tracker{}, nil
 	}
 	bad := func(why string) (Tracker, error) {
-		return Tracker{}, fmt.Errorf("tracker %s: %s", quote(Redact(s)), why)
+		return Tracker{}, fmt.Errorf("tracker %s: %s", Quote(Redact(s)), why)
 	}
 	scheme, rest := cutScheme(s)
 	authority, tail := rest, ""
@@ -75,7 +76,7 @@ func ParseTracker(s string) (Tracker, error) {
 	case "udp":
 		return bad("the UDP tracker protocol is not spoken here; most such trackers have an http(s) URL too")
 	default:
-		return bad("scheme " + quote(u.Scheme) + " is not http or https")
+		return bad("scheme " + Quote(u.Scheme) + " is not http or https")
 	}
 	if u.Hostname() == "" {
 		return bad("names no host")
@@ -91,7 +92,7 @@ func ParseTracker(s string) (Tracker, error) {
 		u.Host = net.JoinHostPort(u.Hostname(), strconv.Itoa(defaultPort(u)))
 	default:
 		if n, err := strconv.ParseUint(p, 10, 16); err != nil || n == 0 {
-			return bad("port " + quote(p) + " is not 1 to 65535")
+			return bad("port " + Quote(p) + " is not 1 to 65535")
 		}
 	}
 	if name, zone, zoned := strings.Cut(u.Host, "%"); zoned { // names of interfaces have upper and lower case
@@ -172,13 +173,13 @@ func defaultPort(u *url.URL) int {
 	switch {
 	case u.Scheme == "https":
 		return 443
-	case isLoopbackName(u.Hostname()):
+	case IsLoopbackName(u.Hostname()):
 		return LocalPort
 	}
 	return 80
 }
 
-func isLoopbackName(host string) bool {
+func IsLoopbackName(host string) bool {
 	a, err := netip.ParseAddr(host)
 	host = strings.ToLower(strings.TrimSuffix(host, "."))
 	return host == "localhost" || strings.HasSuffix(host, ".localhost") || err == nil && a.Unmap().IsLoopback()
@@ -187,7 +188,7 @@ func isLoopbackName(host string) bool {
 // Loopback says that the tracker's name means this machine, whatever machine that is.
 func (t Tracker) Loopback() bool {
 	u := t.norm().url
-	return isLoopbackName(u.Hostname())
+	return IsLoopbackName(u.Hostname())
 }
 
 func (t Tracker) norm() Tracker {
@@ -196,6 +197,9 @@ func (t Tracker) norm() Tracker {
 	}
 	return t
 }
+
+// URL is the tracker's URL, with the user and the password that it may have.
+func (t Tracker) URL() url.URL { return t.norm().url }
 
 // Equal says that two names mean the same tracker by the same user.
 func (t Tracker) Equal(o Tracker) bool {
@@ -219,9 +223,9 @@ func (t Tracker) Classic() bool { return t.classic }
 // TLS says that the tracker is reached over https.
 func (t Tracker) TLS() bool { return t.url.Scheme == "https" }
 
-// scrape is where a classic tracker is scraped: "announce" at the start of the last path element
+// ScrapeURL is where a classic tracker is scraped: "announce" at the start of the last path element
 // becomes "scrape" (BEP 48). A URL without it has no scrape.
-func (t Tracker) scrape() (url.URL, error) {
+func (t Tracker) ScrapeURL() (url.URL, error) {
 	u := t.url
 	u.User = nil
 	dir, last := u.Path[:strings.LastIndexByte(u.Path, '/')+1], u.Path[strings.LastIndexByte(u.Path, '/')+1:]
@@ -231,4 +235,22 @@ func (t Tracker) scrape() (url.URL, error) {
 	}
 	u.Path, u.RawPath = dir+"scrape"+rest, ""
 	return u, nil
+}
+
+// Target is the URL of a request: to another path of the same server, which may have a query, or
+// with query appended to whatever the tracker's URL has already.
+func (t Tracker) Target(path, query []byte) *url.URL {
+	u := t.norm().url
+	u.User = nil // errors may quote the URL
+	if path != nil {
+		before, after, _ := bytes.Cut(path, []byte("?"))
+		u.RawPath, u.RawQuery = string(before), string(after)
+		u.Path, _ = url.PathUnescape(u.RawPath)
+		return &u
+	}
+	if u.RawQuery != "" {
+		u.RawQuery += "&"
+	}
+	u.RawQuery += string(query)
+	return &u
 }

@@ -1,4 +1,4 @@
-package announce
+package wire
 
 import (
 	"bytes"
@@ -22,7 +22,7 @@ func TestRequestRoundTrip(t *testing.T) {
 		if want.Verb == Leave {
 			method = "DELETE"
 		}
-		target := want.appendNative(nil, "/ntrk/")
+		target := want.AppendNative(nil, "/ntrk/")
 		var got Request
 		if err := got.Parse(method, bytes.Clone(target)); err != nil {
 			t.Errorf("%s: %v", target, err)
@@ -34,7 +34,7 @@ func TestRequestRoundTrip(t *testing.T) {
 		}
 	}
 	classic := Request{Key: KeyOf([]byte("\xff234567890123456789\x00")), Port: 6881, ID: id}
-	target := classic.appendClassic([]byte("/announce?"), 0xabcdef, "started")
+	target := classic.AppendClassic([]byte("/announce?"), 0xabcdef, "started")
 	var got Request
 	if err := got.Parse("GET", bytes.Clone(target)); err != nil {
 		t.Fatalf("%s: %v", target, err)

@@ -1,4 +1,4 @@
-package announce
+package wire
 
 import (
 	"errors"
@@ -11,15 +11,15 @@ import (
 )
 
 // read is all events of a stream as text, and why it ended.
-func read(r io.Reader) (string, *eventReader, error) {
-	e := newEventReader(r)
+func read(r io.Reader) (string, *EventReader, error) {
+	e := NewEventReader(r)
 	var s []string
 	for {
-		ev, err := e.next()
+		ev, err := e.Next()
 		if err != nil {
 			return strings.Join(s, ", "), e, err
 		}
-		s = append(s, fmt.Sprint(ev.name, ev.peers))
+		s = append(s, fmt.Sprint(ev.Name, ev.Peers))
 	}
 }
 
@@ -61,9 +61,9 @@ func TestEvents(t *testing.T) {
 		r    io.Reader
 		want error
 	}{
-		"a line without end":    {endless("x"), errLongLine},
-		"a comment without end": {io.MultiReader(strings.NewReader(":"), endless("x")), errLongLine},
-		"an event without end":  {endless("data: 192.0.2.1:1\n"), errLongEvent},
+		"a line without end":    {endless("x"), ErrLongLine},
+		"a comment without end": {io.MultiReader(strings.NewReader(":"), endless("x")), ErrLongLine},
+		"an event without end":  {endless("data: 192.0.2.1:1\n"), ErrLongEvent},
 	} {
 		if _, _, err := read(s.r); !errors.Is(err, s.want) {
 			t.Errorf("%s: %v, want %v", about, err, s.want)
@@ -96,13 +96,13 @@ func TestEventIDs(t *testing.T) {
 		"id: " + strings.Repeat("e", 65) + "-1\ndata\n\n": "",
 		"data\n\n": "",
 	} {
-		if _, e, _ := read(strings.NewReader(bytes)); e.epoch != want {
-			t.Errorf("%q: epoch %q, want %q", bytes, e.epoch, want)
+		if _, e, _ := read(strings.NewReader(bytes)); e.Epoch != want {
+			t.Errorf("%q: epoch %q, want %q", bytes, e.Epoch, want)
 		}
 	}
 	for retry, want := range map[string]time.Duration{"2000": 2 * time.Second, "0": 0, "99999999": time.Minute, "5000000000": time.Minute, "99999999999999999999": time.Minute, "-1": -1, "1s": -1, "": -1} {
-		if _, e, _ := read(strings.NewReader("retry: " + retry + "\n\n")); e.retry != want {
-			t.Errorf("retry %q: %v, want %v", retry, e.retry, want)
+		if _, e, _ := read(strings.NewReader("retry: " + retry + "\n\n")); e.Retry != want {
+			t.Errorf("retry %q: %v, want %v", retry, e.Retry, want)
 		}
 	}
 }
@@ -114,10 +114,10 @@ func FuzzEvents(f *testing.F) {
 	f.Fuzz(func(t *testing.T, s string) {
 		whole, e1, err1 := read(strings.NewReader(s))
 		bytes, e2, err2 := read(iotest.OneByteReader(strings.NewReader(s)))
-		if whole != bytes || err1 != err2 || e1.epoch != e2.epoch || e1.retry != e2.retry {
+		if whole != bytes || err1 != err2 || e1.Epoch != e2.Epoch || e1.Retry != e2.Retry {
 			t.Errorf("%q at once: %s, %v; byte by byte: %s, %v", s, whole, err1, bytes, err2)
 		}
-		if strings.Count(whole, ":") > 8*len(s) || len(e1.epoch) > maxEpoch || e1.retry > maxRetry {
+		if strings.Count(whole, ":") > 8*len(s) || len(e1.Epoch) > maxEpoch || e1.Retry > MaxRetry {
 			t.Errorf("%q: more than was sent, or allowed", s)
 		}
 	})

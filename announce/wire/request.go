@@ -1,4 +1,4 @@
-package announce
+package wire
 
 import (
 	"bytes"
@@ -81,11 +81,11 @@ func (r *Request) Parse(method string, target []byte) error {
 	case string(path) == "/scrape":
 		r.Classic, r.Verb = true, Scrape
 	default:
-		return refuse(404, "nothing at %s: a key is announced at /ntrk/KEY", quote(path))
+		return refuse(404, "nothing at %s: a key is announced at /ntrk/KEY", Quote(path))
 	}
 	if method != "GET" && method != "HEAD" {
 		r.Classic = false // no BitTorrent client sends this: the status says it too
-		return refuse(400, "method %s: the classic interface takes GET", quote(method))
+		return refuse(400, "method %s: the classic interface takes GET", Quote(method))
 	}
 	return r.parseClassic(method, query)
 }
@@ -128,11 +128,11 @@ func (r *Request) parseNative(method string, key, query []byte) error {
 	case "DELETE":
 		r.Verb = Leave
 	default:
-		return refuse(400, "method %s: /ntrk/KEY takes GET, HEAD, POST, DELETE and OPTIONS", quote(method))
+		return refuse(400, "method %s: /ntrk/KEY takes GET, HEAD, POST, DELETE and OPTIONS", Quote(method))
 	}
 	if len(key) == 0 {
 		if method != "GET" && method != "HEAD" {
-			return refuse(400, "method %s: the key is missing after /ntrk/, and the index takes GET", quote(method))
+			return refuse(400, "method %s: the key is missing after /ntrk/, and the index takes GET", Quote(method))
 		}
 		r.Verb = Scrape
 	} else if err := setKey(&r.Key, "key", key); err != nil {
@@ -140,11 +140,11 @@ func (r *Request) parseNative(method string, key, query []byte) error {
 	}
 	for i := range paramInfoHash { // the two after it are of the classic interface
 		if p[i].malformed {
-			return refuse(400, "%s %s: malformed percent-encoding", paramNames[i], quote(p[i].value))
+			return refuse(400, "%s %s: malformed percent-encoding", paramNames[i], Quote(p[i].value))
 		}
 	}
 	if r.Format == Unnamed && p[paramFormat].given {
-		return refuse(400, "format %s: bencode, text or json", quote(p[paramFormat].value))
+		return refuse(400, "format %s: bencode, text or json", Quote(p[paramFormat].value))
 	}
 	if p[paramPort].given {
 		if err := r.setPort(p[paramPort].value); err != nil {
@@ -159,14 +159,14 @@ func (r *Request) parseNative(method string, key, query []byte) error {
 		}
 	}
 	if v := p[paramNumwant]; v.given && !r.setWant(v.value) {
-		return refuse(400, "numwant %s: a number of peers, 0 or more", quote(v.value))
+		return refuse(400, "numwant %s: a number of peers, 0 or more", Quote(v.value))
 	}
 	if v := p[paramPeerID]; v.given && !r.setID(v.value) {
 		return refuse(400, "peer_id of %d bytes: 20 raw bytes or 40 hex digits", len(v.value))
 	}
 	for _, i := range [...]int{paramCompact, paramNoPeerID} {
 		if v := p[i]; v.given && string(v.value) != "0" && string(v.value) != "1" {
-			return refuse(400, "%s %s: 0 or 1", paramNames[i], quote(v.value))
+			return refuse(400, "%s %s: 0 or 1", paramNames[i], Quote(v.value))
 		}
 	}
 	r.setForm(&p)
@@ -185,7 +185,7 @@ func (r *Request) parseClassic(method string, query []byte) error {
 		return refuse(400, "info_hash is missing: the key, 1 to %d bytes", MaxKey)
 	}
 	if p[paramInfoHash].malformed {
-		return refuse(400, "info_hash %s: malformed percent-encoding", quote(p[paramInfoHash].value))
+		return refuse(400, "info_hash %s: malformed percent-encoding", Quote(p[paramInfoHash].value))
 	}
 	if err := checkKey(&r.Key, "info_hash", p[paramInfoHash].value); err != nil {
 		return err
@@ -287,7 +287,7 @@ func cutParam(query []byte) (name, value, rest []byte) {
 func setKey(k *Key, name string, escaped []byte) error {
 	raw, ok := unescape(escaped)
 	if !ok {
-		return refuse(400, "%s %s: malformed percent-encoding", name, quote(escaped))
+		return refuse(400, "%s %s: malformed percent-encoding", name, Quote(escaped))
 	}
 	return checkKey(k, name, raw)
 }
@@ -303,7 +303,7 @@ func checkKey(k *Key, name string, raw []byte) error {
 func (r *Request) setPort(v []byte) error {
 	n, ok := number(v, 1<<16)
 	if !ok || n > 65535 {
-		return refuse(400, "port %s: 0 to 65535", quote(v))
+		return refuse(400, "port %s: 0 to 65535", Quote(v))
 	}
 	r.Port = uint16(n)
 	return nil
@@ -368,7 +368,7 @@ func formatNamed(v []byte) Format {
 
 // appendNative appends the request to the path of a native tracker, as its target. The client
 // reads JSON, the only form that tells the port of origin and the ttl.
-func (r *Request) appendNative(dst []byte, path string) []byte {
+func (r *Request) AppendNative(dst []byte, path string) []byte {
 	dst = append(dst, path...)
 	dst = AppendEscaped(dst, r.Key.raw)
 	sep := byte('?')
@@ -392,7 +392,7 @@ func (r *Request) appendNative(dst []byte, path string) []byte {
 // appendClassic appends the query of a classic announce with what every known tracker accepts,
 // and what some insist on. left=1, because some trackers hide seeds from seeds. event is "",
 // started or stopped; key proves to a tracker that a changed address is the same peer.
-func (r *Request) appendClassic(dst []byte, key uint32, event string) []byte {
+func (r *Request) AppendClassic(dst []byte, key uint32, event string) []byte {
 	hash := r.Key.InfoHash()
 	dst = AppendEscaped(append(dst, "info_hash="...), hash[:])
 	dst = AppendEscaped(append(dst, "&peer_id="...), r.ID[:])
