@@ -17,7 +17,7 @@ func main() { os.Exit(run()) }
 func run() int {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
-	for _, s := range inherited() {
+	for _, s := range commands.IgnoredAtStart() {
 		signal.Ignore(s) // here, and in what this process runs
 	}
 	if !signal.Ignored(syscall.SIGPIPE) {

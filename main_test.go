@@ -33,6 +33,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"ntrack/commands"
 	"ntrack/tracker"
 )
 
@@ -48,7 +49,7 @@ func TestMain(m *testing.M) {
 type waiting struct{ *testing.M }
 
 func (w waiting) Run() int {
-	for _, s := range inherited() { // a signal that is caught is no longer ignored after exec
+	for _, s := range commands.IgnoredAtStart() { // a signal that is caught is no longer ignored after exec
 		signal.Notify(make(chan os.Signal, 1), s)
 	}
 	flag.Parse()

@@ -13,6 +13,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"ntrack/announce"
+	"ntrack/commands/process"
 	"ntrack/tracker"
 	"ntrack/tracker/door"
 )
@@ -158,7 +159,7 @@ func localAddress(ctx context.Context, t announce.Tracker) (netip.Addr, bool, er
 	if err != nil {
 		return netip.Addr{}, false, err
 	}
-	mine := localAddresses()
+	mine := process.LocalAddrs()
 	for _, ip := range addrs {
 		a, _ := netip.AddrFromSlice(ip.IP)
 		a = a.Unmap().WithZone(ip.Zone)
@@ -167,25 +168,4 @@ func localAddress(ctx context.Context, t announce.Tracker) (netip.Addr, bool, er
 		}
 	}
 	return netip.Addr{}, false, nil
-}
-
-// localAddresses are those of this machine, link-local ones with their zones.
-func localAddresses() []netip.Addr {
-	var addrs []netip.Addr
-	all, _ := net.Interfaces()
-	for _, i := range all {
-		of, _ := i.Addrs()
-		for _, a := range of {
-			n, ok := a.(*net.IPNet)
-			if !ok {
-				continue
-			}
-			a, _ := netip.AddrFromSlice(n.IP)
-			if a = a.Unmap(); a.Is6() && a.IsLinkLocalUnicast() {
-				a = a.WithZone(i.Name)
-			}
-			addrs = append(addrs, a)
-		}
-	}
-	return addrs
 }

@@ -4,14 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"os/exec"
 	"os/signal"
-	"runtime"
 	"slices"
-	"strings"
 	"syscall"
 	"time"
 
@@ -19,6 +16,7 @@ import (
 
 	"ntrack/announce"
 	"ntrack/announce/wire"
+	"ntrack/commands/process"
 )
 
 // This is `ntrack announce KEY --port N -- COMMAND ARGS...`: the COMMAND is a member for as long as
@@ -92,20 +90,25 @@ func (o *announceOptions) runChild(c *cli.Context, s Streams) error {
 		s.note("no NTRACK_SELF_FILE: %v", err)
 	}
 	defer self.remove()
-	signals, ownGroup := make(chan os.Signal, 64), !onTerminal()
+	signals, ownGroup := make(chan os.Signal, 64), !process.OnTerminal()
 	if s.Signals != nil {
-		// What is ignored while it starts is ignored in it, too.
-		s.Signals(signals, slices.DeleteFunc(passedOn(ownGroup), signal.Ignored)...)
+		// The COMMAND starts with the same signals ignored as ntrack.
+		s.Signals(signals, slices.DeleteFunc(process.Forwarded(ownGroup), signal.Ignored)...)
 	}
 	if c.Context.Err() != nil {
 		return context.Cause(c.Context)
 	}
-	ch, err := startChild(o.command, append(o.environ(), "NTRACK_SELF_FILE="+self.path()), s, ownGroup)
+	program := process.Program{Args: o.command, Env: append(o.environ(), "NTRACK_SELF_FILE="+self.path()),
+		In: s.In, Out: s.Out, Err: s.Err, OwnGroup: ownGroup, Reaper: s.reaper}
+	if r, ok := s.Out.(results); ok {
+		program.Out = r.Writer
+	}
+	child, err := process.Start(program)
 	if err != nil {
-		return err
+		return &cannotRun{o.command[0], err}
 	}
 	if s.Signals != nil {
-		s.Signals(signals, passedOn(ownGroup)...) // it may not ignore them for long
+		s.Signals(signals, process.Forwarded(ownGroup)...) // it may handle later what it ignores at first
 	}
 
 	ctx, leave := context.WithCancel(context.WithoutCancel(c.Context))
@@ -120,22 +123,26 @@ func (o *announceOptions) runChild(c *cli.Context, s Streams) error {
 	for {
 		select {
 		case sig := <-signals:
-			ch.pass(sig)
+			child.Forward(sig)
 		case <-told:
 			told, kill = nil, time.After(killTime)
-			ch.send(syscall.SIGTERM)
+			child.Signal(syscall.SIGTERM)
 		case <-lost:
 			if kill == nil {
-				s.note("the tracker has been away for a whole ttl: ending %s, as --on-lost kill says", ch.name())
+				s.note("the tracker has been away for a whole ttl: ending %s, as --on-lost kill says", wire.Clean(o.command[0]))
 				kill = time.After(killTime)
-				ch.send(syscall.SIGTERM)
+				child.Signal(syscall.SIGTERM)
 			}
 		case <-kill:
-			ch.send(syscall.SIGKILL)
-		case err := <-ch.ended:
+			child.Signal(syscall.SIGKILL)
+		case <-child.Ended():
 			leave()
 			awaitLeft(s, signals, left)
-			return ch.result(err)
+			code, err := child.ExitCode()
+			if err != nil {
+				return err
+			}
+			return commandEnded{code}
 		}
 	}
 }
@@ -164,10 +171,44 @@ func awaitLeft(s Streams, signals <-chan os.Signal, left <-chan error) {
 	}
 }
 
+// readiness says how to see that the COMMAND can be reached. The zero readiness is that it always
+// can.
+type readiness struct {
+	check    func(ctx context.Context, port uint16) bool
+	port     uint16
+	not      string        // what a note says of the port before that
+	patience time.Duration // after which there is a note
+}
+
+// parseReadiness reads the value of --ready.
+func parseReadiness(s string, port uint16) (readiness, error) {
+	switch s {
+	case "none":
+		return readiness{}, nil
+	case "udp":
+		return readiness{process.BoundUDP, port, "is not bound yet", 30 * time.Second}, nil
+	}
+	d, err := parseDuration(s)
+	if err != nil || d <= 0 {
+		return readiness{}, fmt.Errorf("--ready %q: a duration such as 30s, udp or none", shown(s))
+	}
+	return readiness{process.AcceptsTCP, port, "accepts no connections yet (over UDP it needs --ready udp)", d}, nil
+}
+
+// await waits until the COMMAND can be reached, and is false if ctx ends first.
+func (r readiness) await(ctx context.Context, s Streams) bool {
+	if r.check == nil {
+		return true
+	}
+	return process.AwaitReady(ctx, func(ctx context.Context) bool { return r.check(ctx, r.port) }, r.patience, func() {
+		s.note("port %d %s after %v: it is not listed so far", r.port, r.not, r.patience)
+	})
+}
+
 // beMember joins once the child is ready, until ctx ends. With --on-lost kill it tells when the
 // tracker has been away for too long.
 func (o *announceOptions) beMember(ctx context.Context, s Streams, there *presence, self *selfFile, lost chan<- struct{}) error {
-	if !o.ready.wait(ctx, s.note) {
+	if !o.ready.await(ctx, s) {
 		return nil
 	}
 	defer o.stayTogether(ctx, s, o.request)()
@@ -232,120 +273,6 @@ func (o *announceOptions) ttl(ctx context.Context, ev announce.Event) time.Durat
 		}
 	}
 	return max(reply.TTL, reply.Interval*5/2)
-}
-
-// A child is a COMMAND that runs.
-type child struct {
-	cmd     *exec.Cmd
-	command string // as it was given
-	// ownGroup says that it leads a process group of its own. On a terminal it is in ntrack's, as
-	// what a shell starts in one line is: the terminal sends its signals to all of them, stops and
-	// resumes them together, and lets them read.
-	ownGroup bool
-	// got are the signals that ntrack has got and the terminal may have sent.
-	got   map[os.Signal]bool
-	ended chan error
-}
-
-// startChild runs the command with the streams as they are.
-func startChild(command, environ []string, s Streams, ownGroup bool) (*child, error) {
-	path, err := findCommand(command[0])
-	if err != nil {
-		return nil, &cannotRun{command[0], err}
-	}
-	prepare := func(path string, args ...string) *exec.Cmd {
-		cmd := &exec.Cmd{Path: path, Args: args, Env: environ, Stdin: s.In, Stdout: s.Out, Stderr: s.Err}
-		if _, isFile := s.In.(*os.File); !isFile {
-			cmd.Stdin = nil // see start
-		}
-		if r, ok := s.Out.(results); ok {
-			cmd.Stdout = r.Writer
-		}
-		cmd.WaitDelay = time.Second // where a stream is no file, and what the child has started still holds it
-		cmd.SysProcAttr = new(syscall.SysProcAttr)
-		if ownGroup {
-			leadGroup(cmd.SysProcAttr)
-		}
-		dieWithParent(cmd.SysProcAttr)
-		return cmd
-	}
-	ch := &child{cmd: prepare(path, command...), command: command[0], ownGroup: ownGroup, got: make(map[os.Signal]bool), ended: make(chan error, 1)}
-	started := make(chan error)
-	go func() {
-		// To Linux the parent is the thread, and the child dies with that (go.dev/issue/27505). This
-		// one is kept for as long as the child lives.
-		runtime.LockOSThread()
-		err := ch.start(s)
-		if errors.Is(err, syscall.ENOEXEC) { // a script that names no interpreter is for sh, says execvp(3)
-			if strings.HasPrefix(path, "-") {
-				path = "./" + path
-			}
-			ch.cmd = prepare("/bin/sh", append([]string{"sh", path}, command[1:]...)...)
-			err = ch.start(s)
-		}
-		started <- err
-		if err == nil {
-			ch.ended <- s.reaper.wait(ch.cmd)
-		}
-	}()
-	if err := <-started; err != nil {
-		return nil, &cannotRun{command[0], err}
-	}
-	return ch, nil
-}
-
-// start starts the command, and copies its input where that is no file. Package os/exec would wait
-// for a reader that never ends.
-func (ch *child) start(s Streams) error {
-	if s.In == nil || ch.cmd.Stdin != nil {
-		return s.reaper.start(ch.cmd)
-	}
-	in, err := ch.cmd.StdinPipe()
-	if err != nil {
-		return err
-	}
-	if err := s.reaper.start(ch.cmd); err != nil {
-		return err
-	}
-	go func() {
-		_, _ = io.Copy(in, s.In)
-		_ = in.Close()
-	}()
-	return nil
-}
-
-func (ch *child) name() string { return wire.Clean(ch.command) }
-
-// pass passes on a signal that ntrack has got, unless the terminal has sent it to both. A process
-// does not learn who has sent it a signal: the first one of a kind that the terminal sends is taken
-// for the terminal's, and does no harm where it is not. With the second one somebody means it.
-func (ch *child) pass(sig os.Signal) {
-	if !ch.ownGroup && fromTerminal(sig) && inForeground() && !ch.got[sig] {
-		ch.got[sig] = true
-		return
-	}
-	ch.send(sig)
-}
-
-// send sends a signal to the child and, where it has a group, to that.
-func (ch *child) send(sig os.Signal) {
-	if ch.ownGroup {
-		signalGroup(ch.cmd.Process, sig)
-	} else {
-		signalProcess(ch.cmd.Process, sig)
-	}
-}
-
-// result is the child's exit code as an error, after Wait.
-func (ch *child) result(err error) error {
-	state := ch.cmd.ProcessState
-	if state == nil {
-		return err
-	}
-	if ws, ok := state.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
-		return commandEnded{128 + int(ws.Signal())}
-	}
-	return commandEnded{state.ExitCode()}
 }
 
 // commandEnded says that a COMMAND has run; its exit code is ours.

@@ -22,6 +22,7 @@ import (
 
 	"ntrack/announce"
 	"ntrack/announce/wire"
+	"ntrack/commands/process"
 )
 
 // Streams are where a command reads and writes. Results go to Out; everything else goes to Err,
@@ -34,7 +35,7 @@ type Streams struct {
 	// Where it is not nil the process is ntrack's own: it waits for all children that this has.
 	Signals func(to chan<- os.Signal, wanted ...os.Signal)
 
-	reaper *reaper
+	reaper *process.Reaper
 }
 
 // note prints one line. Names of files and what others say may be in it, so it keeps from a terminal
@@ -173,13 +174,17 @@ func lineOf(c *cli.Context) *line { return c.App.Metadata[typed].(*line) }
 // for a terminal, and without the password of a tracker.
 func shown(typed string) string { return wire.Clean(wire.Redact(typed)) }
 
+// IgnoredAtStart are the signals that were ignored when this process started, as far as that can be
+// seen.
+func IgnoredAtStart() []os.Signal { return process.IgnoredAtStart() }
+
 // Main runs the command that args (with the program's name in front) ask for, until it is done or
 // ctx ends, and returns the exit code. Only one Main at a time may run in a process.
 func Main(ctx context.Context, args []string, s Streams) int {
 	s.Out = results{s.Out}
 	if s.Signals != nil {
 		var end func()
-		s.reaper, end = startReaper()
+		s.reaper, end = process.StartReaper()
 		defer end()
 	}
 	cli.HelpPrinter = printHelp

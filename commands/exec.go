@@ -3,15 +3,14 @@ package commands
 import (
 	"bytes"
 	"context"
-	"errors"
 	"net/netip"
 	"os/exec"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"ntrack/announce"
+	"ntrack/commands/process"
 	"ntrack/output"
 )
 
@@ -105,21 +104,5 @@ func (r *runner) run(ctx context.Context, change output.Change) error {
 	} else { // nor that of a watch around this one
 		cmd.Env = slices.DeleteFunc(cmd.Env, func(v string) bool { return strings.HasPrefix(v, "NTRACK_PEERS=") })
 	}
-	// It leads a process group, so that what it has started ends with it. On a terminal it can
-	// write, but not ask.
-	cmd.SysProcAttr = new(syscall.SysProcAttr)
-	leadGroup(cmd.SysProcAttr)
-	cmd.Cancel = func() error { signalGroup(cmd.Process, syscall.SIGTERM); return nil }
-	cmd.WaitDelay = killAfter
-	err := r.s.reaper.start(cmd)
-	if err == nil {
-		err = r.s.reaper.wait(cmd)
-	}
-	if ctx.Err() != nil && cmd.Process != nil {
-		killGroup(cmd.Process, killAfter)
-	}
-	if errors.Is(err, exec.ErrWaitDelay) {
-		return nil // a child of its own still has what it was given to read
-	}
-	return err
+	return process.Run(ctx, cmd, killAfter, r.s.reaper)
 }

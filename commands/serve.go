@@ -20,6 +20,7 @@ import (
 
 	"ntrack/announce"
 	"ntrack/announce/wire"
+	"ntrack/commands/process"
 	"ntrack/tracker"
 	"ntrack/tracker/door"
 )
@@ -73,7 +74,7 @@ type serveOptions struct {
 // takeHangups has SIGHUP mean what it means to every daemon: to read again what it has read. On a
 // terminal it means that this is closed, unless that was to be ignored.
 func (o *serveOptions) takeHangups(s Streams) {
-	if s.Signals != nil && (signal.Ignored(syscall.SIGHUP) || !onTerminal()) {
+	if s.Signals != nil && (signal.Ignored(syscall.SIGHUP) || !process.OnTerminal()) {
 		o.hangups = make(chan os.Signal, 1)
 		s.Signals(o.hangups, syscall.SIGHUP)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"ntrack/announce"
+	"ntrack/commands/process"
 	"ntrack/output"
 )
 
@@ -101,7 +102,7 @@ func (o *watchOptions) build(c *cli.Context, s Streams) error {
 		return usage(c, "--exec goes with none of --once, --output and --quiet: it prints nothing itself")
 	case o.exec != "":
 		var err error
-		if o.shell, err = findCommand("sh"); err != nil {
+		if o.shell, err = process.Find("sh"); err != nil {
 			return fmt.Errorf("--exec: sh: %w", err)
 		}
 	}

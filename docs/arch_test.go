@@ -17,7 +17,8 @@ import (
 // docs/architecture.md explains them.
 var arrows = map[string][]string{
 	"ntrack":                   {"ntrack/commands"},
-	"ntrack/commands":          {"ntrack/announce", "ntrack/announce/wire", "ntrack/output", "ntrack/tracker", "ntrack/tracker/door"},
+	"ntrack/commands":          {"ntrack/announce", "ntrack/announce/wire", "ntrack/commands/process", "ntrack/output", "ntrack/tracker", "ntrack/tracker/door"},
+	"ntrack/commands/process":  {},
 	"ntrack/bench":             {"ntrack/announce", "ntrack/announce/wire", "ntrack/tracker", "ntrack/tracker/door"},
 	"ntrack/examples/chat":     {"ntrack/announce", "ntrack/announce/wire"},
 	"ntrack/examples/job":      {"ntrack/announce"},
@@ -39,7 +40,7 @@ var guests = map[string][]string{
 	"github.com/olekukonko/tablewriter": {"ntrack/output"},
 	"github.com/jackpal/bencode-go":     {"ntrack/announce/wire"},
 	"golang.org/x/term":                 {"ntrack/commands"},
-	"golang.org/x/sys":                  {"ntrack/announce", "ntrack/bench", "ntrack/commands", "ntrack/tracker/door"},
+	"golang.org/x/sys":                  {"ntrack/announce", "ntrack/bench", "ntrack/commands", "ntrack/commands/process", "ntrack/tracker/door"},
 }
 
 func TestArrows(t *testing.T) {

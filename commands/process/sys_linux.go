@@ -1,4 +1,4 @@
-package commands
+package process
 
 import (
 	"os"
@@ -11,27 +11,27 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// dieWithParent has the kernel kill the child when the thread that starts it ends, in whichever way
-// ntrack does. No milder signal keeps the promise: a child may ignore it.
+// dieWithParent makes the kernel kill the child when the thread that started it ends, however this
+// process ends. A child could ignore any milder signal.
 func dieWithParent(a *syscall.SysProcAttr) { a.Pdeathsig = syscall.SIGKILL }
 
-// A reaper waits for the children of this process that nothing else does: orphans, where it is the
-// first process of a container, and what a shell had started before it became ntrack by exec. What
-// ntrack starts itself goes through it, and keeps its exit status for who asks. A nil reaper is for
-// a process that is somebody else's.
-type reaper struct {
+// A Reaper waits for the children of this process that nothing else waits for. These are orphans, if
+// this process is the first one of a container, and children of a shell that became this process by
+// exec. Programs that this package starts register with the Reaper, which leaves their exit codes
+// alone. A nil Reaper does nothing: it is for a process that may have children of its own.
+type Reaper struct {
 	mu  sync.Mutex
-	own map[int]bool
+	own map[int]bool // process ids of the programs that this package has started
 }
 
-// startReaper reaps until the caller calls end.
-func startReaper() (r *reaper, end func()) {
-	r = &reaper{own: make(map[int]bool)}
+// StartReaper reaps until the caller calls end.
+func StartReaper() (r *Reaper, end func()) {
+	r = &Reaper{own: make(map[int]bool)}
 	ended := make(chan os.Signal, 1)
 	signal.Notify(ended, syscall.SIGCHLD)
 	var reaping sync.WaitGroup
 	reaping.Go(func() {
-		r.reap() // those that have ended before
+		r.reap() // children that have ended before
 		for range ended {
 			r.reap()
 		}
@@ -43,13 +43,13 @@ func startReaper() (r *reaper, end func()) {
 	}
 }
 
-func (r *reaper) reap() {
+func (r *Reaper) reap() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.reapLocked()
 }
 
-func (r *reaper) reapLocked() {
+func (r *Reaper) reapLocked() {
 	for {
 		// The layout of the C library's siginfo_t, for SIGCHLD.
 		var info struct {
@@ -62,15 +62,15 @@ func (r *reaper) reapLocked() {
 		if err == unix.EINTR {
 			continue
 		}
-		if err != nil || info.pid == 0 || r.own[int(info.pid)] { // whoever waits for that one comes here next
+		if err != nil || info.pid == 0 || r.own[int(info.pid)] { // its own wait comes here next
 			return
 		}
 		_, _ = unix.Wait4(int(info.pid), nil, unix.WNOHANG, nil)
 	}
 }
 
-// start is cmd.Start. The caller calls wait at once.
-func (r *reaper) start(cmd *exec.Cmd) error {
+// start is cmd.Start. The caller must call wait at once: until then the child hides other children.
+func (r *Reaper) start(cmd *exec.Cmd) error {
 	if r == nil {
 		return cmd.Start()
 	}
@@ -84,7 +84,7 @@ func (r *reaper) start(cmd *exec.Cmd) error {
 }
 
 // wait is cmd.Wait.
-func (r *reaper) wait(cmd *exec.Cmd) error {
+func (r *Reaper) wait(cmd *exec.Cmd) error {
 	err := cmd.Wait()
 	if r != nil {
 		r.mu.Lock()

@@ -1,14 +1,14 @@
 //go:build cgo && unix
 
-package main
+package process
 
 import (
 	"os"
 	"syscall"
 )
 
-// Go's runtime installs its own handlers before any Go code runs, and does not say which signals
-// were ignored before that, but for SIGHUP and SIGINT. A constructor in C runs earlier.
+// Go's runtime installs its own handlers before any Go code runs. It reports which signals were
+// ignored before that only for SIGHUP and SIGINT. A constructor in C runs earlier.
 
 /*
 #include <signal.h>
@@ -27,10 +27,10 @@ static unsigned long long inherited(void) { return ignored; }
 */
 import "C"
 
-// inherited are the signals that this process was started with as ignored. SIGCHLD is none of them:
-// without it nobody learns how a child ended, and POSIX does not promise that exec keeps it. SIGURG
-// is the runtime's own.
-func inherited() []os.Signal {
+// IgnoredAtStart are the signals that were ignored when this process started. SIGCHLD is left out:
+// this process needs it to learn how a child ended, and POSIX does not promise that exec keeps it
+// ignored. SIGURG is left out because Go's runtime uses it.
+func IgnoredAtStart() []os.Signal {
 	var signals []os.Signal
 	for n, ignored := syscall.Signal(1), uint64(C.inherited()); n <= 64; n++ {
 		if ignored>>(n-1)&1 != 0 && n != syscall.SIGCHLD && n != syscall.SIGURG {

@@ -1,4 +1,4 @@
-package commands
+package process
 
 import (
 	"os"
@@ -11,12 +11,12 @@ import (
 	"time"
 )
 
-// A child of its own that has ended and is not waited for yet hides those behind it. They are not
-// forgotten.
+// A child of the Reaper's own that has ended, and that nothing has waited for yet, hides the children
+// behind it. The Reaper still reaps them later.
 func TestReaperBehindItsOwn(t *testing.T) {
 	runtime.LockOSThread() // the kernel has a list for each thread
 	defer runtime.UnlockOSThread()
-	r := &reaper{own: make(map[int]bool)}
+	r := &Reaper{own: make(map[int]bool)}
 	own, other := exec.Command("sh", "-c", "exit 7"), exec.Command("true")
 	if err := r.start(own); err != nil {
 		t.Fatal(err)

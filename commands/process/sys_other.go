@@ -1,0 +1,32 @@
+//go:build !unix
+
+package process
+
+import (
+	"os"
+	"os/exec"
+	"syscall"
+	"time"
+)
+
+// This is Windows, which has no process groups in this sense. Its only signal is Ctrl-C, which the
+// console sends to every process on it.
+
+// Find leaves the search to package os/exec, which knows the file name extensions of Windows.
+func Find(name string) (string, error) { return exec.LookPath(name) }
+
+func Forwarded(bool) []os.Signal { return []os.Signal{os.Interrupt, syscall.SIGTERM} }
+
+func fromTerminal(sig os.Signal) bool { return sig == os.Interrupt }
+
+func OnTerminal() bool { return true }
+
+func inForeground() bool { return true }
+
+func leadGroup(*syscall.SysProcAttr) {}
+
+func signalGroup(p *os.Process, sig os.Signal) { signalProcess(p, sig) }
+
+func signalProcess(p *os.Process, _ os.Signal) { _ = p.Kill() }
+
+func killGroup(*os.Process, time.Duration) {}
