@@ -3,14 +3,15 @@ package commands
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"strings"
 	"unicode/utf16"
 	"unicode/utf8"
-
-	"github.com/urfave/cli/v2"
 )
 
 // readToken reads an access token, which has to fit into a header field.
@@ -97,17 +98,63 @@ func decodeText(b []byte) (string, bool) {
 	return text, len(b)%2 == 0 && !strings.ContainsRune(text, utf8.RuneError)
 }
 
-// readOnce refuses two options that would both read standard input: the second would find nothing.
-func readOnce(c *cli.Context) error {
-	first := ""
-	for _, name := range []string{"key-file", "token-file", "ca"} {
-		if file := c.String(name); file != "-" && file != "/dev/stdin" {
-			continue
-		}
-		if first != "" {
-			return usage(c, "--%s and --%s both read standard input, which is there once: name a file for one", first, name)
-		}
-		first = name
+// readSmall reads the beginning of a file. It waits for nobody, as reading a pipe would.
+func readSmall(file string) (string, error) {
+	info, err := os.Stat(file)
+	if err != nil {
+		return "", err
 	}
-	return nil
+	if !info.Mode().IsRegular() {
+		return "", fmt.Errorf("%s is no regular file", file)
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, 1<<10))
+	return string(text), err
 }
+
+// writeFile puts a whole file in place at once: a script that waits for it never reads half. What
+// is there and no plain file, such as a pipe or a device, is written to and not replaced. perm is
+// what a new file may be used for.
+func writeFile(name, text string, perm os.FileMode) error {
+	target := name
+	if link, err := os.Readlink(name); err == nil {
+		if target = link; !filepath.IsAbs(link) {
+			target = filepath.Join(filepath.Dir(name), link)
+		}
+	}
+	if info, err := os.Stat(target); err == nil && !info.Mode().IsRegular() {
+		f, err := os.OpenFile(target, os.O_WRONLY, 0)
+		if err != nil {
+			return err
+		}
+		_, err = f.WriteString(text)
+		return errors.Join(err, f.Close())
+	}
+	f, err := createTemp(filepath.Dir(target), perm)
+	if err != nil {
+		return err
+	}
+	temp := f.Name()
+	_, err = f.WriteString(text)
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(temp, target)
+	}
+	if err != nil {
+		_ = os.Remove(temp)
+	}
+	return err
+}
+
+// createTemp creates a file to write and then to rename. Its name is drawn, as a process that was
+// killed may have left one behind, and process ids come again. It is short, whatever the name of
+// the file in the end. [os.CreateTemp] would not let others read the file.
+func createTemp(dir string, perm os.FileMode) (*os.File, error) {
+	name := filepath.Join(dir, fmt.Sprintf(tempPrefix+"%08x", rand.Uint32()))
+	return os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
+}
+
+const tempPrefix = ".ntrack-"

@@ -138,6 +138,21 @@ func (o *client) build(c *cli.Context, s Streams) error {
 	return nil
 }
 
+// readOnce refuses two options that would both read standard input: the second would find nothing.
+func readOnce(c *cli.Context) error {
+	first := ""
+	for _, name := range []string{"key-file", "token-file", "ca"} {
+		if file := c.String(name); file != "-" && file != "/dev/stdin" {
+			continue
+		}
+		if first != "" {
+			return usage(c, "--%s and --%s both read standard input, which is there once: name a file for one", first, name)
+		}
+		first = name
+	}
+	return nil
+}
+
 // needKey is for the commands that cannot go without.
 func (o *client) needKey(c *cli.Context) error {
 	if len(o.key.Bytes()) == 0 {

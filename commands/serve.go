@@ -5,12 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -328,46 +326,3 @@ func shutdown(srv *door.Server) {
 	defer cancel()
 	_ = srv.Shutdown(ctx)
 }
-
-// writeFile puts a whole file in place at once: a script that waits for it never reads half. What
-// is there and no plain file, such as a pipe or a device, is written to and not replaced. perm is
-// what a new file may be used for.
-func writeFile(name, text string, perm os.FileMode) error {
-	target := name
-	if link, err := os.Readlink(name); err == nil {
-		if target = link; !filepath.IsAbs(link) {
-			target = filepath.Join(filepath.Dir(name), link)
-		}
-	}
-	if info, err := os.Stat(target); err == nil && !info.Mode().IsRegular() {
-		f, err := os.OpenFile(target, os.O_WRONLY, 0)
-		if err != nil {
-			return err
-		}
-		_, err = f.WriteString(text)
-		return errors.Join(err, f.Close())
-	}
-	f, err := createTemp(filepath.Dir(target), perm)
-	if err != nil {
-		return err
-	}
-	temp := f.Name()
-	_, err = f.WriteString(text)
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(temp, target)
-	}
-	if err != nil {
-		_ = os.Remove(temp)
-	}
-	return err
-}
-
-// createTemp creates a file to write and then to rename. Its name is drawn, as a process that was
-// killed may have left one behind, and process ids come again. It is short, whatever the name of
-// the file in the end. [os.CreateTemp] would not let others read the file.
-func createTemp(dir string, perm os.FileMode) (*os.File, error) {
-	name := filepath.Join(dir, fmt.Sprintf(tempPrefix+"%08x", rand.Uint32()))
-	return os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
-}
-
-const tempPrefix = ".ntrack-"

@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -299,4 +302,90 @@ func (e *cannotRun) Error() string {
 		cause = path.Err
 	}
 	return fmt.Sprintf("cannot run %s: %v", wire.Clean(e.command), cause)
+}
+
+// A selfFile holds the COMMAND's own endpoint as the tracker sees it, once that is known. It lies in a
+// directory for this user alone, which stays locked as long as this process lives. A nil selfFile
+// does nothing.
+type selfFile struct {
+	dir, text string
+	lock      *os.File // nil where directories cannot be locked
+}
+
+const (
+	selfPrefix = "ntrack-self-"
+	selfName   = "self"
+)
+
+// errNotOurs says that another process has locked a directory, or has put another one in its place.
+var errNotOurs = errors.New("the directory is another process's")
+
+func newSelfFile() (*selfFile, error) {
+	for {
+		dir, err := os.MkdirTemp("", selfPrefix)
+		if err != nil {
+			return nil, err
+		}
+		lock, err := lockDir(dir)
+		if !errors.Is(err, errNotOurs) && !errors.Is(err, fs.ErrNotExist) {
+			return &selfFile{dir: dir, lock: lock}, nil
+		}
+		_ = os.Remove(dir) // another ntrack was faster, and tidies up what has no lock
+	}
+}
+
+func (f *selfFile) path() string {
+	if f == nil {
+		return ""
+	}
+	return filepath.Join(f.dir, selfName)
+}
+
+func (f *selfFile) write(you []netip.AddrPort) error {
+	var text strings.Builder
+	for _, a := range you {
+		fmt.Fprintln(&text, a)
+	}
+	if f == nil || text.String() == f.text {
+		return nil
+	}
+	f.text = text.String()
+	return writeFile(f.path(), f.text, 0o600)
+}
+
+func (f *selfFile) remove() {
+	if f == nil {
+		return
+	}
+	_ = os.RemoveAll(f.dir)
+	if f.lock != nil {
+		_ = f.lock.Close()
+	}
+}
+
+// tidySelfFiles removes what processes left behind that were killed: directories of this user that
+// have the name of a selfFile's, contain nothing else, and have no lock.
+func tidySelfFiles() {
+	temp := os.TempDir()
+	entries, _ := os.ReadDir(temp)
+	for _, e := range entries {
+		number, ours := strings.CutPrefix(e.Name(), selfPrefix)
+		if !ours || !e.IsDir() || strings.Trim(number, "0123456789") != "" {
+			continue
+		}
+		dir := filepath.Join(temp, e.Name())
+		f, err := lockDir(dir)
+		if err != nil {
+			continue
+		}
+		names, err := f.Readdirnames(-1)
+		others := slices.ContainsFunc(names, func(n string) bool { return n != selfName && !strings.HasPrefix(n, tempPrefix) })
+		if err == nil && !others {
+			for _, name := range names {
+				_ = removeIn(f, name)
+			}
+			_ = os.Remove(dir)
+		}
+		_ = f.Close()
+	}
 }
