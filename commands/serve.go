@@ -21,6 +21,7 @@ import (
 	"ntrack/commands/process"
 	"ntrack/tracker"
 	"ntrack/tracker/door"
+	"ntrack/tracker/store/memory"
 )
 
 func serveCommand(s Streams) *cli.Command {
@@ -113,10 +114,10 @@ func (o *serveOptions) build(c *cli.Context, s Streams) error {
 		o.tracker.MaxRate = n
 	}
 	o.tracker.Index = c.Bool("index")
-	store := tracker.NewMemory()
+	table := memory.New()
 	for name, limit := range map[string]*int{
-		"max-keys": &store.Limits.MaxKeys, "max-peers": &store.Limits.MaxPeers,
-		"max-peers-per-key": &store.Limits.MaxPeersPerKey, "max-per-addr": &store.Limits.MaxPerAddr,
+		"max-keys": &table.Limits.MaxKeys, "max-peers": &table.Limits.MaxPeers,
+		"max-peers-per-key": &table.Limits.MaxPeersPerKey, "max-per-addr": &table.Limits.MaxPerAddr,
 		"max-conns": &o.server.MaxConns, "max-conns-per-addr": &o.server.MaxConnsPerAddr,
 	} {
 		if *limit = c.Int(name); *limit < 0 {
@@ -131,10 +132,10 @@ func (o *serveOptions) build(c *cli.Context, s Streams) error {
 			*limit = -1
 		}
 	}
-	if n := store.Limits.MaxPerAddr; n > math.MaxUint16 {
+	if n := table.Limits.MaxPerAddr; n > math.MaxUint16 {
 		return usage(c, "--max-per-addr %d: 65535 at most, or 0 for no limit", n)
 	}
-	o.tracker.Store = store
+	o.tracker.Store = table
 	for _, name := range []string{"request-timeout", "idle-timeout"} {
 		if err := atLeast(c, name, time.Second); err != nil {
 			return err

@@ -6,25 +6,27 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"ntrack/tracker"
+	"ntrack/tracker/store"
+	"ntrack/tracker/store/memory"
 )
 
 // 0 is no limit, everywhere. The door and the tracker have other zero values: their own defaults.
 func TestServeZero(t *testing.T) {
 	type limits struct {
-		tracker.Limits
+		store.Limits
 		rate, conns, connsPerAddr int
 	}
 	for _, c := range []struct {
 		args []string
 		want limits
 	}{
-		{nil, limits{tracker.Limits{MaxKeys: 1_000_000, MaxPeers: 10_000_000, MaxPeersPerKey: 1_000_000, MaxPerAddr: 10_000},
+		{nil, limits{store.Limits{MaxKeys: 1_000_000, MaxPeers: 10_000_000, MaxPeersPerKey: 1_000_000, MaxPerAddr: 10_000},
 			tracker.DefaultMaxRate, 0, 0}},
 		{[]string{"--max-keys=0", "--max-peers=0", "--max-peers-per-key=0", "--max-per-addr=0",
-			"--max-rate=0", "--max-conns=0", "--max-conns-per-addr=0"}, limits{tracker.Limits{}, -1, -1, -1}},
+			"--max-rate=0", "--max-conns=0", "--max-conns-per-addr=0"}, limits{store.Limits{}, -1, -1, -1}},
 		{[]string{"--max-keys=1", "--max-peers=2", "--max-peers-per-key=3", "--max-per-addr=4",
 			"--max-rate=5", "--max-conns=6", "--max-conns-per-addr=7"},
-			limits{tracker.Limits{MaxKeys: 1, MaxPeers: 2, MaxPeersPerKey: 3, MaxPerAddr: 4}, 5, 6, 7}},
+			limits{store.Limits{MaxKeys: 1, MaxPeers: 2, MaxPeersPerKey: 3, MaxPerAddr: 4}, 5, 6, 7}},
 	} {
 		var o serveOptions
 		serve := serveCommand(Streams{})
@@ -33,7 +35,7 @@ func TestServeZero(t *testing.T) {
 		if err := app.RunContext(t.Context(), append([]string{"ntrack", "serve"}, c.args...)); err != nil {
 			t.Fatal(err)
 		}
-		got := limits{o.tracker.Store.(*tracker.Memory).Limits, o.tracker.MaxRate, o.server.MaxConns, o.server.MaxConnsPerAddr}
+		got := limits{o.tracker.Store.(*memory.Store).Limits, o.tracker.MaxRate, o.server.MaxConns, o.server.MaxConnsPerAddr}
 		if got != c.want {
 			t.Errorf("serve %q:\n%+v, want\n%+v", c.args, got, c.want)
 		}

@@ -16,20 +16,22 @@ import (
 // arrows has every package of this module, and the other packages of it that each may import.
 // docs/architecture.md explains them.
 var arrows = map[string][]string{
-	"ntrack":                   {"ntrack/commands"},
-	"ntrack/commands":          {"ntrack/announce", "ntrack/announce/wire", "ntrack/commands/process", "ntrack/output", "ntrack/tracker", "ntrack/tracker/door"},
-	"ntrack/commands/process":  {},
-	"ntrack/bench":             {"ntrack/announce", "ntrack/announce/wire", "ntrack/tracker", "ntrack/tracker/door"},
-	"ntrack/examples/chat":     {"ntrack/announce", "ntrack/announce/wire"},
-	"ntrack/examples/job":      {"ntrack/announce"},
-	"ntrack/examples/lobby":    {"ntrack/announce", "ntrack/announce/wire"},
-	"ntrack/output":            {"ntrack/announce", "ntrack/announce/wire"},
-	"ntrack/announce":          {"ntrack/announce/wire"},
-	"ntrack/announce/wire":     {},
-	"ntrack/tracker":           {"ntrack/announce/wire"},
-	"ntrack/tracker/door":      {"ntrack/announce/wire", "ntrack/tracker"},
-	"ntrack/tracker/doortest":  {"ntrack/tracker"},
-	"ntrack/tracker/storetest": {"ntrack/announce/wire", "ntrack/tracker"},
+	"ntrack":                         {"ntrack/commands"},
+	"ntrack/commands":                {"ntrack/announce", "ntrack/announce/wire", "ntrack/commands/process", "ntrack/output", "ntrack/tracker", "ntrack/tracker/store/memory", "ntrack/tracker/door"},
+	"ntrack/commands/process":        {},
+	"ntrack/bench":                   {"ntrack/announce", "ntrack/announce/wire", "ntrack/tracker", "ntrack/tracker/door"},
+	"ntrack/examples/chat":           {"ntrack/announce", "ntrack/announce/wire"},
+	"ntrack/examples/job":            {"ntrack/announce"},
+	"ntrack/examples/lobby":          {"ntrack/announce", "ntrack/announce/wire"},
+	"ntrack/output":                  {"ntrack/announce", "ntrack/announce/wire"},
+	"ntrack/announce":                {"ntrack/announce/wire"},
+	"ntrack/announce/wire":           {},
+	"ntrack/tracker":                 {"ntrack/announce/wire", "ntrack/tracker/store", "ntrack/tracker/store/memory"},
+	"ntrack/tracker/store":           {"ntrack/announce/wire"},
+	"ntrack/tracker/store/memory":    {"ntrack/announce/wire", "ntrack/tracker/store"},
+	"ntrack/tracker/door":            {"ntrack/announce/wire", "ntrack/tracker"},
+	"ntrack/tracker/doortest":        {"ntrack/tracker"},
+	"ntrack/tracker/store/storetest": {"ntrack/announce/wire", "ntrack/tracker/store"},
 }
 
 // guests has every foreign module, and our packages that may import it. Each has one host, except for

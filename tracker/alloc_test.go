@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"testing"
 
-	"ntrack/announce/wire"
 	"ntrack/tracker"
 )
 
@@ -40,54 +39,5 @@ func TestAnswerAllocatesNothing(t *testing.T) {
 		if n > 0 {
 			t.Errorf("%v allocations for %s %s", n, tt.method, tt.target)
 		}
-	}
-}
-
-// A store in use allocates nothing: neither for peers who come and go, nor for keys that do.
-func TestMemoryAllocatesNothing(t *testing.T) {
-	m := tracker.NewMemory()
-	dst := make([]wire.Peer, 0, 100)
-	peer := func(i int) wire.Peer {
-		p := wire.Peer{Endpoint: netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), 1)}
-		if i%2 == 0 {
-			p.Endpoint = netip.AddrPortFrom(netip.AddrFrom16([16]byte{0x20, 1, 15: byte(i)}), 1)
-			p.ID[0] = byte(i)
-		}
-		return p
-	}
-	keys := make([][]byte, 50)
-	for k := range keys {
-		keys[k] = fmt.Appendf(nil, "key %d", k)
-	}
-	for k := range 500 { // in every shard somebody wants to know of other keys
-		_, sub, err := m.Subscribe(t.Context(), fmt.Appendf(nil, "watched %d", k), wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.1:0")}, func() {}, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer sub.Close()
-	}
-	round := 0
-	visit := func() {
-		round++
-		for k, key := range keys {
-			p := peer(k + round)
-			for range 2 {
-				if _, _, err := m.Announce(t.Context(), key, p, anHour, tracker.Want{Peers: 50}, dst); err != nil {
-					t.Fatal(err)
-				}
-				_, _, _ = m.Announce(t.Context(), []byte("everybody"), p, anHour, tracker.Want{Peers: 50}, dst)
-			}
-			_, _, _ = m.Look(t.Context(), key, p.Endpoint.Addr(), tracker.Want{Peers: 50}, dst)
-			_ = m.Leave(t.Context(), key, p.Endpoint)
-			if k%3 == 0 {
-				_ = m.Leave(t.Context(), []byte("everybody"), p.Endpoint)
-			}
-		}
-	}
-	for range 1000 { // until every table and slab is as large as it gets
-		visit()
-	}
-	if n := testing.AllocsPerRun(200, visit); n > 0 {
-		t.Errorf("%v allocations for some 200 calls", n)
 	}
 }

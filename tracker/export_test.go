@@ -1,76 +1,10 @@
 package tracker
 
-import (
-	"sync/atomic"
-	"time"
-)
-
-// Tracks is how many tracks take up memory.
-func (m *Memory) Tracks() int {
-	n := 0
-	for i := range m.shards {
-		s := &m.shards[i]
-		s.mu.Lock()
-		for h := s.tracks.from(0); h != 0; h = s.tracks.from(h + 1) {
-			n++
-		}
-		s.mu.Unlock()
-	}
-	return n
-}
-
-// Sweep does now what a timer does every second, and every few seconds.
-func (m *Memory) Sweep() {
-	m.sweep()
-	m.trim()
-}
-
-// Topics is how many keys the store knows that somebody subscribes to.
-func (m *Memory) Topics() (n int) {
-	for i := range m.shards {
-		s := &m.shards[i]
-		s.mu.Lock()
-		n += len(s.topics)
-		s.mu.Unlock()
-	}
-	return n
-}
-
-// Pages is how many pages the store has memory for.
-func (m *Memory) Pages() (n int) {
-	for i := range m.shards {
-		s := &m.shards[i]
-		s.mu.Lock()
-		n += s.tracks.have() + s.keys.have() + s.families.have() + s.words.have() + s.ids.have()
-		s.mu.Unlock()
-	}
-	return n
-}
-
-func (s *slab[T]) have() (n int) {
-	for _, p := range s.pages {
-		if p.items != nil {
-			n++
-		}
-	}
-	return n
-}
-
 // Streams is how many event streams the tracker knows of.
 func (t *Tracker) Streams() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return len(t.streams)
-}
-
-// NewStoppable returns an empty store, and a function that has its process not run for a while:
-// for that long no call comes, and no timer fires.
-func NewStoppable() (m *Memory, stop func(time.Duration)) {
-	m = NewMemory()
-	var stopped atomic.Int64
-	machine := m.clock.machine
-	m.clock.machine = func() time.Duration { return machine() + time.Duration(stopped.Load()) }
-	return m, func(d time.Duration) { stopped.Add(int64(d)) }
 }
 
 // Sharers is how many streams are remembered with the peer id that they gave.

@@ -20,6 +20,7 @@ import (
 
 	"ntrack/announce/wire"
 	"ntrack/tracker"
+	"ntrack/tracker/store/memory"
 )
 
 // ask is a whole client over a bare socket, inside the HTTP 0.2 subset: one request line, one
@@ -259,7 +260,7 @@ func TestIntervalBounds(t *testing.T) {
 
 // Who is refused is not told until when he is listed.
 func TestRefusedHasNoExpires(t *testing.T) {
-	store := tracker.NewMemory()
+	store := memory.New()
 	store.Limits.MaxPeers = 1
 	tr := &tracker.Tracker{Store: store}
 	for i, target := range []string{"/ntrk/k?port=1", "/ntrk/k?port=2", "/announce?info_hash=k&port=3"} {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"ntrack/announce/wire"
+	"ntrack/tracker/store"
 )
 
 // What an interval that follows the load comes to, in virtual time: a tracker is restarted, and
@@ -60,11 +61,11 @@ type load struct {
 // A horde is the peers of a load and what they live through.
 type horde struct {
 	load
-	tracks  []Size    // Age is when the track began
-	of      []int32   // the track of each peer
-	lapse   []int32   // second when it lapses; 0 for one that has not come yet
-	due     [][]int32 // a calendar: the peers due in each second to come, around
-	total   int       // of peers listed
+	tracks  []store.Size // Age is when the track began
+	of      []int32      // the track of each peer
+	lapse   []int32      // second when it lapses; 0 for one that has not come yet
+	due     [][]int32    // a calendar: the peers due in each second to come, around
+	total   int          // of peers listed
 	tracker *Tracker
 	meter   *meter
 	now     int
@@ -78,7 +79,7 @@ func (c load) run(t *testing.T) {
 	left := 0 // of the last track, to come
 	for i := range h.of {
 		if left == 0 {
-			h.tracks, left = append(h.tracks, Size{}), h.sizeOf(i)
+			h.tracks, left = append(h.tracks, store.Size{}), h.sizeOf(i)
 		}
 		h.of[i] = int32(len(h.tracks) - 1)
 		left--
@@ -120,12 +121,12 @@ func (c load) run(t *testing.T) {
 			recent = 0
 		}
 		if h.now >= settled {
-			young += float64(pace(Size{Peers: 2, Total: h.total}, h.rate(), c.most)) / float64(end-settled)
+			young += float64(pace(store.Size{Peers: 2, Total: h.total}, h.rate(), c.most)) / float64(end-settled)
 		}
 		time.Sleep(time.Second)
 	}
 	steady /= float64(end - settled)
-	crowd := pace(Size{Peers: 1000, Total: h.total}, h.rate(), c.most)
+	crowd := pace(store.Size{Peers: 1000, Total: h.total}, h.rate(), c.most)
 	budget := max(float64(c.most), float64(c.peers)/(0.75*maxPace))
 
 	// Now all die at once: how long is each still listed?
@@ -191,7 +192,7 @@ func (h *horde) announce(p int32) (told, ttl int) {
 		return h.ask(p)
 	}
 	h.meter.announce()
-	interval := pace(Size{tr.Peers, h.total, time.Duration(h.now)*time.Second - tr.Age}, h.rate(), h.most)
+	interval := pace(store.Size{Peers: tr.Peers, Total: h.total, Age: time.Duration(h.now)*time.Second - tr.Age}, h.rate(), h.most)
 	return spread(interval), (interval*5 + 1) / 2
 }
 

@@ -4,6 +4,8 @@ import (
 	"math/rand/v2"
 	"sync/atomic"
 	"time"
+
+	"ntrack/tracker/store"
 )
 
 // How often peers are to announce where that follows the load. docs/PROTOCOL.md section 7 has the
@@ -17,7 +19,7 @@ const (
 
 // pace is the interval for the peers of a track, in seconds, on a tracker where rate announces
 // arrive per second and that wants no more than most; 0 is any number.
-func pace(size Size, rate, most int) int {
+func pace(size store.Size, rate, most int) int {
 	if most <= 0 || most >= size.Total {
 		return minPace
 	}

@@ -10,45 +10,48 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"ntrack/tracker/store"
+	"ntrack/tracker/store/memory"
 )
 
 func TestPace(t *testing.T) {
 	for _, c := range []struct {
 		about      string
-		size       Size
+		size       store.Size
 		rate, most int
 		want       int
 	}{
-		{"a first announce", Size{1, 1, 0}, 0, 1000, 15},
-		{"nobody there", Size{0, 0, 0}, 0, 1000, 15},
-		{"few peers, however old", Size{11_250, 11_250, 100 * time.Hour}, 750, 1000, 15},
-		{"the first for whom 15 s are too few", Size{100, 11_251, 0}, 750, 1000, 16},
-		{"3/4 of the budget", Size{100, 900_000, 0}, 0, 1000, 1200},
-		{"rounded up", Size{100, 900_001, 0}, 0, 1000, 1201},
-		{"a tenth of the budget, ten times the interval", Size{100, 90_000, 0}, 0, 100, 1200},
-		{"the longest", Size{100, 1_350_000, 0}, 0, 1000, 1800},
-		{"and no longer", Size{100, 10_000_000, 0}, 9000, 1000, 1800},
-		{"no budget", Size{100, 10_000_000, 0}, 9000, 0, 15},
-		{"no budget", Size{100, 10_000_000, 0}, 9000, -1, 15},
-		{"more budget than peers", Size{100, 1000, 0}, 0, math.MaxInt, 15},
+		{"a first announce", store.Size{Peers: 1, Total: 1, Age: 0}, 0, 1000, 15},
+		{"nobody there", store.Size{Peers: 0, Total: 0, Age: 0}, 0, 1000, 15},
+		{"few peers, however old", store.Size{Peers: 11_250, Total: 11_250, Age: 100 * time.Hour}, 750, 1000, 15},
+		{"the first for whom 15 s are too few", store.Size{Peers: 100, Total: 11_251, Age: 0}, 750, 1000, 16},
+		{"3/4 of the budget", store.Size{Peers: 100, Total: 900_000, Age: 0}, 0, 1000, 1200},
+		{"rounded up", store.Size{Peers: 100, Total: 900_001, Age: 0}, 0, 1000, 1201},
+		{"a tenth of the budget, ten times the interval", store.Size{Peers: 100, Total: 90_000, Age: 0}, 0, 100, 1200},
+		{"the longest", store.Size{Peers: 100, Total: 1_350_000, Age: 0}, 0, 1000, 1800},
+		{"and no longer", store.Size{Peers: 100, Total: 10_000_000, Age: 0}, 9000, 1000, 1800},
+		{"no budget", store.Size{Peers: 100, Total: 10_000_000, Age: 0}, 9000, 0, 15},
+		{"no budget", store.Size{Peers: 100, Total: 10_000_000, Age: 0}, 9000, -1, 15},
+		{"more budget than peers", store.Size{Peers: 100, Total: 1000, Age: 0}, 0, math.MaxInt, 15},
 
-		{"young and small", Size{2, 900_000, 0}, 0, 1000, 15},
-		{"still", Size{50, 900_000, time.Minute}, 0, 1000, 15},
-		{"small and not so young", Size{2, 900_000, 61 * time.Second}, 0, 1000, 16},
-		{"a quarter of its age", Size{2, 900_000, time.Hour}, 0, 1000, 900},
-		{"small and old", Size{2, 900_000, 5000 * time.Second}, 0, 1000, 1200},
-		{"young and not small", Size{51, 900_000, 0}, 0, 1000, 1200},
-		{"half the budget is used", Size{2, 900_000, 0}, 500, 1000, 15},
-		{"more than half", Size{2, 900_000, 0}, 501, 1000, 16},
-		{"nine tenths", Size{2, 900_000, 0}, 900, 1000, 75},
-		{"nine tenths, older", Size{2, 900_000, 2 * time.Minute}, 900, 1000, 150},
-		{"nine tenths, a year old", Size{2, 900_000, 365 * 24 * time.Hour}, 900, 1000, 1200},
-		{"nearly all", Size{2, 900_000, 0}, 999, 1000, 1200},
-		{"all", Size{2, 900_000, 0}, 1000, 1000, 1200},
-		{"more than all", Size{2, 900_000, 0}, 5000, 1000, 1200},
-		{"a budget that cannot be kept", Size{2, 10_000_000, 0}, 3703, 1000, 15},
-		{"such a one, nearly used up", Size{2, 10_000_000, 0}, 6666, 1000, 75},
-		{"such a one, used up", Size{2, 10_000_000, 0}, 7407, 1000, 1800},
+		{"young and small", store.Size{Peers: 2, Total: 900_000, Age: 0}, 0, 1000, 15},
+		{"still", store.Size{Peers: 50, Total: 900_000, Age: time.Minute}, 0, 1000, 15},
+		{"small and not so young", store.Size{Peers: 2, Total: 900_000, Age: 61 * time.Second}, 0, 1000, 16},
+		{"a quarter of its age", store.Size{Peers: 2, Total: 900_000, Age: time.Hour}, 0, 1000, 900},
+		{"small and old", store.Size{Peers: 2, Total: 900_000, Age: 5000 * time.Second}, 0, 1000, 1200},
+		{"young and not small", store.Size{Peers: 51, Total: 900_000, Age: 0}, 0, 1000, 1200},
+		{"half the budget is used", store.Size{Peers: 2, Total: 900_000, Age: 0}, 500, 1000, 15},
+		{"more than half", store.Size{Peers: 2, Total: 900_000, Age: 0}, 501, 1000, 16},
+		{"nine tenths", store.Size{Peers: 2, Total: 900_000, Age: 0}, 900, 1000, 75},
+		{"nine tenths, older", store.Size{Peers: 2, Total: 900_000, Age: 2 * time.Minute}, 900, 1000, 150},
+		{"nine tenths, a year old", store.Size{Peers: 2, Total: 900_000, Age: 365 * 24 * time.Hour}, 900, 1000, 1200},
+		{"nearly all", store.Size{Peers: 2, Total: 900_000, Age: 0}, 999, 1000, 1200},
+		{"all", store.Size{Peers: 2, Total: 900_000, Age: 0}, 1000, 1000, 1200},
+		{"more than all", store.Size{Peers: 2, Total: 900_000, Age: 0}, 5000, 1000, 1200},
+		{"a budget that cannot be kept", store.Size{Peers: 2, Total: 10_000_000, Age: 0}, 3703, 1000, 15},
+		{"such a one, nearly used up", store.Size{Peers: 2, Total: 10_000_000, Age: 0}, 6666, 1000, 75},
+		{"such a one, used up", store.Size{Peers: 2, Total: 10_000_000, Age: 0}, 7407, 1000, 1800},
 	} {
 		if got := pace(c.size, c.rate, c.most); got != c.want {
 			t.Errorf("%s: %+v at %d/s of %d/s: %d s, want %d s", c.about, c.size, c.rate, c.most, got, c.want)
@@ -61,7 +64,7 @@ func TestPace(t *testing.T) {
 func TestPaceFollows(t *testing.T) {
 	up := func() int { return int(rand.Float64() * float64(int(1)<<rand.IntN(25))) }
 	for range 200_000 {
-		size := Size{Peers: up(), Total: 1 + up(), Age: time.Duration(up()) * time.Second}
+		size := store.Size{Peers: up(), Total: 1 + up(), Age: time.Duration(up()) * time.Second}
 		rate, most := up(), 1+up()
 		p := pace(size, rate, most)
 		if p < minPace || p > maxPace {
@@ -83,7 +86,7 @@ func TestPaceFollows(t *testing.T) {
 		}
 		more = size
 		more.Peers, more.Total = smallTrack+1, size.Total+up()
-		crowd := pace(Size{Peers: smallTrack + 1, Total: size.Total}, rate, most)
+		crowd := pace(store.Size{Peers: smallTrack + 1, Total: size.Total}, rate, most)
 		if longer := pace(more, rate, most); longer < crowd || p > crowd {
 			t.Fatalf("%+v at %d/s of %d/s: %d s, and %d s when large, but %d s among %d", size, rate, most, p, crowd, longer, more.Total)
 		}
@@ -171,7 +174,7 @@ func TestMeter(t *testing.T) {
 // are no load.
 func TestAfterAFlood(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		store := NewMemory()
+		store := memory.New()
 		store.Limits.MaxPeersPerKey = 5000
 		tr := &Tracker{Store: store, MaxRate: 10}
 		ask := func(port int, key string) (Response, string) {

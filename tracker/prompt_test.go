@@ -1,10 +1,14 @@
 package tracker
 
-import "testing"
+import (
+	"testing"
+
+	"ntrack/tracker/store/memory"
+)
 
 // A call is prompt unless the store may wait for something, or it is for all of an index.
 func TestPrompt(t *testing.T) {
-	memory := NewMemory()
+	table := memory.New()
 	for _, tt := range []struct {
 		tracker *Tracker
 		target  string
@@ -15,8 +19,8 @@ func TestPrompt(t *testing.T) {
 		{&Tracker{}, "/ntrk/", "", true},
 		{&Tracker{}, "/ntrk/k", "application/json, */*", true},
 		{&Tracker{}, "/ntrk/k", "text/plain;q=0.1, Text/Event-Stream", false},
-		{&Tracker{Store: memory}, "/announce?info_hash=k", "", true},
-		{&Tracker{Store: struct{ *Memory }{memory}}, "/ntrk/k", "", false},
+		{&Tracker{Store: table}, "/announce?info_hash=k", "", true},
+		{&Tracker{Store: struct{ *memory.Store }{table}}, "/ntrk/k", "", false},
 		{&Tracker{Index: true}, "/ntrk/k", "", true},
 		{&Tracker{Index: true}, "/ntrk/", "", false},
 		{&Tracker{Index: true}, "/ntrk/?format=json", "", false},

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net/netip"
 	"testing"
+
+	"ntrack/tracker/store"
 )
 
 // What one call leaves for the next is small, and keeps no key of the store alive.
@@ -53,7 +55,7 @@ func TestDefaultRate(t *testing.T) {
 		var s scratch
 		tr.once.Do(tr.init)
 		s.tracker = tr
-		s.decide(Size{Peers: 15_000, Total: 15_000})
+		s.decide(store.Size{Peers: 15_000, Total: 15_000})
 		if told := int(s.interval.Seconds()); told < c.least || told > c.longest {
 			t.Errorf("MaxRate %d: %d s, want %d to %d s", c.most, told, c.least, c.longest)
 		}

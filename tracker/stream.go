@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"ntrack/announce/wire"
+	"ntrack/tracker/store"
 )
 
 const (
@@ -25,7 +26,7 @@ const (
 // The client is a peer until Close.
 type Stream struct {
 	t     *Tracker
-	sub   Subscription
+	sub   store.Subscription
 	beats *time.Timer
 	listing
 	id wire.ID // that it has given; zero where it only looks
@@ -34,7 +35,7 @@ type Stream struct {
 	wake    func() // nil while the door knows that there is something
 	seq     int64
 	peers   int // in the track, as far as the stream has told
-	changes []Change
+	changes []store.Change
 	shared  bool // with another program
 	said    bool // that it is
 	beat    bool // due

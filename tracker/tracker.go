@@ -22,6 +22,8 @@ import (
 	"time"
 
 	"ntrack/announce/wire"
+	"ntrack/tracker/store"
+	"ntrack/tracker/store/memory"
 )
 
 // Defaults of a Tracker.
@@ -45,8 +47,8 @@ const (
 // A Tracker answers requests. The zero Tracker works. Its fields must not change once it is used,
 // it must not be copied, and its methods may be called from any number of goroutines.
 type Tracker struct {
-	// Store keeps the peers; nil is a [Memory] of the Tracker's own.
-	Store Store
+	// Store keeps the peers; nil is a [memory.Store] of the Tracker's own.
+	Store store.Store
 	// Interval is how often peers are asked to announce, in whole seconds: 1 second to 1 hour,
 	// and what lies outside counts as the nearer of these. 0 lets it follow the load, from 15
 	// seconds to 30 minutes. A peer that announced natively lapses after 2.5 intervals.
@@ -66,7 +68,7 @@ type Tracker struct {
 	Proxies []netip.Prefix
 
 	once     sync.Once
-	store    Store
+	store    store.Store
 	token    atomic.Pointer[string]
 	interval time.Duration  // Interval within its bounds
 	proxies  []netip.Prefix // Proxies, of canonical addresses
@@ -106,11 +108,11 @@ type scratch struct {
 	tracker *Tracker
 	// interval and ttl are what the asker is told, once decide has had the size of the track.
 	interval, ttl time.Duration
-	decided       func(Size) time.Duration // decide, as a value that is made once
+	decided       func(store.Size) time.Duration // decide, as a value that is made once
 }
 
 // decide sets how soon the asker is to come again, and returns how long he stays if he does not.
-func (s *scratch) decide(size Size) time.Duration {
+func (s *scratch) decide(size store.Size) time.Duration {
 	t := s.tracker
 	if s.interval = t.interval; s.interval > 0 {
 		s.ttl = s.interval * 5 / 2
@@ -148,7 +150,7 @@ func (t *Tracker) init() {
 	t.epoch = strconv.FormatUint(rand.Uint64(), 36)
 	t.store = t.Store
 	if t.store == nil {
-		t.store = NewMemory()
+		t.store = memory.New()
 	}
 	if t.Interval > 0 {
 		t.interval = min(max(t.Interval, time.Second), wire.MaxInterval)
@@ -179,7 +181,7 @@ func (t *Tracker) refused() time.Duration {
 // turn. It is cautious: a store other than a [Memory] may wait, a whole index takes as long as it
 // is, and an event stream goes on.
 func (t *Tracker) Prompt(c *Call) bool {
-	if _, memory := t.Store.(*Memory); !memory && t.Store != nil {
+	if _, memory := t.Store.(*memory.Store); !memory && t.Store != nil {
 		return false
 	}
 	for media := range mediaRanges(c.Accept) {
@@ -291,12 +293,12 @@ func (t *Tracker) answer(ctx context.Context, c *Call, s *scratch, resp *Respons
 		return t.scrape(ctx, c, s, origin.Addr(), resp, dst)
 	}
 	form := formOf(req, c.Accept)
-	want := Want{t.want(req), form == wire.Bencode && !req.Compact && !req.NoPeerID}
+	want := store.Want{Peers: t.want(req), IDs: form == wire.Bencode && !req.Compact && !req.NoPeerID}
 	if want.IDs {
 		want.Peers = min(want.Peers, maxLabelled)
 	}
 	reply := wire.Reply{Key: req.Key, You: peer.Endpoint}
-	var res Result
+	var res store.Result
 	switch req.Verb {
 	case wire.Announce:
 		reply.Peers, res, err = t.store.Announce(ctx, req.Key.Bytes(), peer, s.decided, want, s.peers[:0])
@@ -313,7 +315,7 @@ func (t *Tracker) answer(ctx context.Context, c *Call, s *scratch, resp *Respons
 			return dst, nil
 		}
 		if err == nil {
-			_, res, err = t.store.Look(ctx, req.Key.Bytes(), origin.Addr(), Want{}, nil)
+			_, res, err = t.store.Look(ctx, req.Key.Bytes(), origin.Addr(), store.Want{}, nil)
 		}
 	}
 	if err != nil {
@@ -371,7 +373,7 @@ func (t *Tracker) scrape(ctx context.Context, c *Call, s *scratch, asker netip.A
 // refuse writes an error in the form that was asked for.
 func (t *Tracker) refuse(c *Call, req *wire.Request, err error, resp Response, dst []byte) (Response, []byte) {
 	var f *wire.Failure
-	var full *FullError
+	var full *store.FullError
 	switch {
 	case errors.As(err, &f):
 	case errors.As(err, &full):

@@ -21,6 +21,8 @@ import (
 	"ntrack/tracker"
 	"ntrack/tracker/door"
 	"ntrack/tracker/doortest"
+	"ntrack/tracker/store"
+	"ntrack/tracker/store/memory"
 )
 
 func TestVectors(t *testing.T) {
@@ -110,7 +112,7 @@ func TestDeadlines(t *testing.T) {
 // Shutdown ends idle connections at once, and lets a request under way have its reply.
 func TestShutdown(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		store := &slowStore{Memory: tracker.NewMemory()}
+		store := &slowStore{Store: memory.New()}
 		s := &door.Server{Tracker: &tracker.Tracker{Store: store}}
 		idle, busy := pipe(s), pipe(s)
 		get(t, idle, bufio.NewReader(idle), "/ntrk/k?port=1")
@@ -199,28 +201,28 @@ func testShutdownNow(t *testing.T, serve serveFunc) {
 }
 
 type slowStore struct {
-	*tracker.Memory
+	*memory.Store
 	slow atomic.Bool
 }
 
-func (s *slowStore) Announce(ctx context.Context, key []byte, p wire.Peer, ttl func(tracker.Size) time.Duration, want tracker.Want, dst []wire.Peer) ([]wire.Peer, tracker.Result, error) {
+func (s *slowStore) Announce(ctx context.Context, key []byte, p wire.Peer, ttl func(store.Size) time.Duration, want store.Want, dst []wire.Peer) ([]wire.Peer, store.Result, error) {
 	if s.slow.Load() {
 		time.Sleep(time.Second)
 	}
 	if p.Endpoint.Port() == 666 {
 		panic("a store with a bug")
 	}
-	return s.Memory.Announce(ctx, key, p, ttl, want, dst)
+	return s.Store.Announce(ctx, key, p, ttl, want, dst)
 }
 
-func (s *slowStore) Look(ctx context.Context, key []byte, asker netip.Addr, want tracker.Want, dst []wire.Peer) ([]wire.Peer, tracker.Result, error) {
-	return s.Memory.Look(ctx, key, asker, want, dst)
+func (s *slowStore) Look(ctx context.Context, key []byte, asker netip.Addr, want store.Want, dst []wire.Peer) ([]wire.Peer, store.Result, error) {
+	return s.Store.Look(ctx, key, asker, want, dst)
 }
 
 // A panic ends its connection and no other.
 func TestPanic(t *testing.T) {
 	var logged atomic.Int32
-	s := &door.Server{Tracker: &tracker.Tracker{Store: &slowStore{Memory: tracker.NewMemory()}}, Logf: func(string, ...any) { logged.Add(1) }}
+	s := &door.Server{Tracker: &tracker.Tracker{Store: &slowStore{Store: memory.New()}}, Logf: func(string, ...any) { logged.Add(1) }}
 	addr := serve(t, s)
 	good, bad := dial(t, addr), dial(t, addr)
 	r := bufio.NewReader(good)

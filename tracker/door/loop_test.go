@@ -21,6 +21,7 @@ import (
 	"ntrack/tracker"
 	"ntrack/tracker/door"
 	"ntrack/tracker/doortest"
+	"ntrack/tracker/store/memory"
 )
 
 // What a loop answers is what the vectors say. Sockets have no virtual time, and no addresses but
@@ -132,7 +133,7 @@ func TestHandOver(t *testing.T) {
 
 // A store that may wait would hold up all connections of a loop.
 func TestSlowStoreHasNoLoop(t *testing.T) {
-	s := &door.Server{Tracker: &tracker.Tracker{Store: &slowStore{Memory: tracker.NewMemory()}}}
+	s := &door.Server{Tracker: &tracker.Tracker{Store: &slowStore{Store: memory.New()}}}
 	c := dial(t, serve(t, s))
 	get(t, c, bufio.NewReader(c), "/ntrk/k?port=1")
 	if n := s.Open(); n != 1 {
@@ -289,7 +290,7 @@ func TestLoopListenerClosed(t *testing.T) {
 // A panic ends its connection, after the replies before it, and no other.
 func TestLoopPanic(t *testing.T) {
 	var logged atomic.Int32
-	s := &door.Server{Tracker: &tracker.Tracker{Store: (*tracker.Memory)(nil)}, Logf: func(string, ...any) { logged.Add(1) }}
+	s := &door.Server{Tracker: &tracker.Tracker{Store: (*memory.Store)(nil)}, Logf: func(string, ...any) { logged.Add(1) }}
 	addr := serve(t, s)
 	good, bad := dial(t, addr), dial(t, addr)
 	const options = "OPTIONS * HTTP/1.1\r\nHost: t\r\n\r\n"

@@ -8,5 +8,5 @@ import (
 
 // A store that was left with peers sweeps until they have lapsed.
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("ntrack/tracker.(*Memory).sweep"), goleak.IgnoreAnyFunction("ntrack/tracker.(*Memory).sweep-fm"))
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("ntrack/tracker/store/memory.(*Store).sweep"), goleak.IgnoreAnyFunction("ntrack/tracker/store/memory.(*Store).sweep-fm"))
 }

@@ -23,6 +23,8 @@ import (
 	"ntrack/announce/wire"
 	"ntrack/tracker"
 	"ntrack/tracker/door"
+	"ntrack/tracker/store"
+	"ntrack/tracker/store/memory"
 )
 
 // openStream asks for a stream, and returns what comes after its first two events.
@@ -199,7 +201,7 @@ func TestStreamIgnoresInput(t *testing.T) {
 func TestStreamBroken(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		var logged atomic.Int32
-		store := &brokenStore{Memory: tracker.NewMemory()}
+		store := &brokenStore{Store: memory.New()}
 		tr := &tracker.Tracker{Store: store}
 		s := &door.Server{Tracker: tr, Logf: func(string, ...any) { logged.Add(1) }}
 		defer shutdown(s)
@@ -225,21 +227,21 @@ func TestStreamBroken(t *testing.T) {
 }
 
 type brokenStore struct {
-	*tracker.Memory
+	*memory.Store
 	broken atomic.Bool
 }
 
-func (s *brokenStore) Subscribe(ctx context.Context, key []byte, p wire.Peer, wake func(), dst []wire.Peer) ([]wire.Peer, tracker.Subscription, error) {
-	dst, sub, err := s.Memory.Subscribe(ctx, key, p, wake, dst)
+func (s *brokenStore) Subscribe(ctx context.Context, key []byte, p wire.Peer, wake func(), dst []wire.Peer) ([]wire.Peer, store.Subscription, error) {
+	dst, sub, err := s.Store.Subscribe(ctx, key, p, wake, dst)
 	return dst, &brokenSubscription{sub, s}, err
 }
 
 type brokenSubscription struct {
-	tracker.Subscription
+	store.Subscription
 	s *brokenStore
 }
 
-func (s *brokenSubscription) Next(dst []tracker.Change) ([]tracker.Change, bool) {
+func (s *brokenSubscription) Next(dst []store.Change) ([]store.Change, bool) {
 	if s.s.broken.Load() {
 		panic("a store with a bug")
 	}

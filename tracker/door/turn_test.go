@@ -15,6 +15,7 @@ import (
 
 	"ntrack/tracker"
 	"ntrack/tracker/door"
+	"ntrack/tracker/store/memory"
 )
 
 // replies is a client that has sent everything, and counts the replies in each write.
@@ -71,7 +72,7 @@ func TestTurn(t *testing.T) {
 	}{
 		{"short replies", &tracker.Tracker{}, "GET /ntrk/k?port=0" + head, 1000, 16, 16 << 10, 100},
 		{"long replies", full, "GET /ntrk/k?port=0&numwant=1000&format=text" + head, 100, 5, 80 << 10, 34},
-		{"a store that may be slow", &tracker.Tracker{Store: &slowStore{Memory: tracker.NewMemory()}}, "GET /ntrk/k?port=0" + head, 10, 1, 1 << 10, 10},
+		{"a store that may be slow", &tracker.Tracker{Store: &slowStore{Store: memory.New()}}, "GET /ntrk/k?port=0" + head, 10, 1, 1 << 10, 10},
 		{"bodies", &tracker.Tracker{}, "POST /ntrk/k?port=1 HTTP/1.1\r\nHost: t\r\nContent-Length: 5\r\n\r\nhello", 1000, 16, 16 << 10, 100},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

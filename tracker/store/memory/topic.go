@@ -1,4 +1,4 @@
-package tracker
+package memory
 
 import (
 	"context"
@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"ntrack/announce/wire"
+	"ntrack/tracker/store"
 )
 
 // maxStreamed is how many peers a track may have, hidden ones included, for somebody to subscribe.
@@ -89,7 +90,7 @@ type subscription struct {
 }
 
 // Subscribe implements [Store].
-func (m *Memory) Subscribe(_ context.Context, key []byte, peer wire.Peer, wake func(), dst []wire.Peer) ([]wire.Peer, Subscription, error) {
+func (m *Store) Subscribe(_ context.Context, key []byte, peer wire.Peer, wake func(), dst []wire.Peer) ([]wire.Peer, store.Subscription, error) {
 	s, hash := m.find(key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -99,7 +100,7 @@ func (m *Memory) Subscribe(_ context.Context, key []byte, peer wire.Peer, wake f
 	if h != 0 {
 		t := s.tracks.one(h)
 		if s.len(t) > maxStreamed {
-			return dst, nil, &FullError{What: "peers of this key for an event stream", Max: maxStreamed, Stream: true}
+			return dst, nil, &store.FullError{What: "peers of this key for an event stream", Max: maxStreamed, Stream: true}
 		}
 		if t.soon.until(now) <= 0 {
 			h = s.expire(h, now) // all of it, so that nobody hears of the leave of one he was not told of
@@ -346,7 +347,7 @@ func (sub *subscription) end() {
 }
 
 // Next implements [Subscription].
-func (sub *subscription) Next(dst []Change) ([]Change, bool) {
+func (sub *subscription) Next(dst []store.Change) ([]store.Change, bool) {
 	sub.mu.Lock()
 	queue, live := sub.queue, !sub.ended
 	sub.queue, sub.behind = nil, 0
@@ -354,7 +355,7 @@ func (sub *subscription) Next(dst []Change) ([]Change, bool) {
 	for _, b := range queue {
 		for i := range b.changes {
 			if sub.sees(b, i) {
-				dst = append(dst, Change{b.changes[i].endpoint, b.changes[i].joined})
+				dst = append(dst, store.Change{Endpoint: b.changes[i].endpoint, Joined: b.changes[i].joined})
 			}
 		}
 	}

@@ -1,4 +1,7 @@
-package tracker
+// Package store says what a tracker needs of whatever keeps its peers: the interface [Store], its
+// errors and its limits. Package memory is the one that a tracker has by itself, and package storetest
+// holds any other to the same sentences.
+package store
 
 import (
 	"context"
@@ -118,4 +121,17 @@ type FullError struct {
 
 func (e *FullError) Error() string {
 	return fmt.Sprintf("too many %s: at most %d", e.What, e.Max)
+}
+
+// Limits are what a store holds at most; 0 is no limit. Whoever would go over one is refused with
+// a [*FullError]. Nobody is turned out to make room, and a renewal is never refused. A peer that
+// has lapsed counts for up to a second.
+type Limits struct {
+	MaxKeys        int // tracks
+	MaxPeers       int // peers, in all tracks together
+	MaxPeersPerKey int
+	// MaxPerAddr is for the registrations, in all tracks together, of one IPv4 address or of one
+	// IPv6 /64, which is what one subscriber gets. 65535 is the most. It costs 8 MB, whatever
+	// the number of addresses.
+	MaxPerAddr int
 }

@@ -10,35 +10,35 @@ import (
 	"time"
 
 	"ntrack/announce/wire"
-	"ntrack/tracker"
+	"ntrack/tracker/store"
 )
 
-// RunLimits holds the stores that make returns to [tracker.Limits]. It is for stores that have
+// RunLimits holds the stores that make returns to [store.Limits]. It is for stores that have
 // them.
-func RunLimits(t *testing.T, make func(*testing.T, tracker.Limits) tracker.Store) {
+func RunLimits(t *testing.T, make func(*testing.T, store.Limits) store.Store) {
 	for _, c := range []struct {
 		name   string
-		limits tracker.Limits
+		limits store.Limits
 		fits   []string // announces: key, space, endpoint
 		over   string
 		inform string
 		leave  string // makes room for over
 		beside string // still fits when over does not
 	}{
-		{"keys", tracker.Limits{MaxKeys: 2}, []string{"a 192.0.2.1:1", "b 192.0.2.1:1"}, "c 192.0.2.1:1", "too many keys: at most 2", "a 192.0.2.1:1", "b 192.0.2.2:1"},
-		{"peers", tracker.Limits{MaxPeers: 2}, []string{"a 192.0.2.1:1", "b [2001:db8::1]:1"}, "a 192.0.2.2:1", "too many peers: at most 2", "b [2001:db8::1]:1", ""},
-		{"peers per key", tracker.Limits{MaxPeersPerKey: 2}, []string{"a 192.0.2.1:1", "a [2001:db8::1]:1"}, "a 192.0.2.2:1", "too many peers of this key: at most 2", "a 192.0.2.1:1", "b 192.0.2.2:1"},
-		{"per IPv4 address", tracker.Limits{MaxPerAddr: 2}, []string{"a 192.0.2.1:1", "b 192.0.2.1:1"}, "a 192.0.2.1:2", "too many registrations of this address: at most 2", "b 192.0.2.1:1", "a 192.0.2.2:1"},
-		{"per address of either family", tracker.Limits{MaxPerAddr: 1}, []string{"a 192.0.2.1:1", "a [0:0:c000:201::1]:1"}, "a 192.0.2.1:2", "too many registrations of this address: at most 1", "a 192.0.2.1:1", "a 192.0.2.2:1"},
-		{"per IPv6 network", tracker.Limits{MaxPerAddr: 2}, []string{"a [2001:db8::1]:1", "b [2001:db8::2]:1"}, "a [2001:db8::3]:2", "too many registrations of this address: at most 2", "b [2001:db8::2]:1", "a [2001:db8:0:1::1]:1"},
+		{"keys", store.Limits{MaxKeys: 2}, []string{"a 192.0.2.1:1", "b 192.0.2.1:1"}, "c 192.0.2.1:1", "too many keys: at most 2", "a 192.0.2.1:1", "b 192.0.2.2:1"},
+		{"peers", store.Limits{MaxPeers: 2}, []string{"a 192.0.2.1:1", "b [2001:db8::1]:1"}, "a 192.0.2.2:1", "too many peers: at most 2", "b [2001:db8::1]:1", ""},
+		{"peers per key", store.Limits{MaxPeersPerKey: 2}, []string{"a 192.0.2.1:1", "a [2001:db8::1]:1"}, "a 192.0.2.2:1", "too many peers of this key: at most 2", "a 192.0.2.1:1", "b 192.0.2.2:1"},
+		{"per IPv4 address", store.Limits{MaxPerAddr: 2}, []string{"a 192.0.2.1:1", "b 192.0.2.1:1"}, "a 192.0.2.1:2", "too many registrations of this address: at most 2", "b 192.0.2.1:1", "a 192.0.2.2:1"},
+		{"per address of either family", store.Limits{MaxPerAddr: 1}, []string{"a 192.0.2.1:1", "a [0:0:c000:201::1]:1"}, "a 192.0.2.1:2", "too many registrations of this address: at most 1", "a 192.0.2.1:1", "a 192.0.2.2:1"},
+		{"per IPv6 network", store.Limits{MaxPerAddr: 2}, []string{"a [2001:db8::1]:1", "b [2001:db8::2]:1"}, "a [2001:db8::3]:2", "too many registrations of this address: at most 2", "b [2001:db8::2]:1", "a [2001:db8:0:1::1]:1"},
 	} {
 		t.Run(strings.ReplaceAll(c.name, " ", "-"), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := &store{t, make(t, c.limits)}
+				s := &tester{t, make(t, c.limits)}
 				join := func(what string) error {
 					key, endpoint, _ := strings.Cut(what, " ")
 					asked := 0
-					_, _, err := s.Announce(t.Context(), []byte(key), wire.Peer{Endpoint: netip.MustParseAddrPort(endpoint)}, func(tracker.Size) time.Duration { asked++; return ttl }, tracker.Want{}, nil)
+					_, _, err := s.Announce(t.Context(), []byte(key), wire.Peer{Endpoint: netip.MustParseAddrPort(endpoint)}, func(store.Size) time.Duration { asked++; return ttl }, store.Want{}, nil)
 					if asked > 1 || asked == 0 && err == nil {
 						t.Errorf("%s: the ttl was asked for %d times, %v", what, asked, err)
 					}
@@ -47,7 +47,7 @@ func RunLimits(t *testing.T, make func(*testing.T, tracker.Limits) tracker.Store
 				refused := func() {
 					t.Helper()
 					before := s.index("127.0.0.1")
-					var full *tracker.FullError
+					var full *store.FullError
 					if err := join(c.over); !errors.As(err, &full) || err.Error() != c.inform {
 						t.Errorf("%s: %v, want %s", c.over, err, c.inform)
 					}
@@ -96,10 +96,10 @@ func RunLimits(t *testing.T, make func(*testing.T, tracker.Limits) tracker.Store
 	t.Run("together", func(t *testing.T) {
 		// Whichever limit refuses, the others must not have counted.
 		synctest.Test(t, func(t *testing.T) {
-			s := &store{t, make(t, tracker.Limits{MaxKeys: 3, MaxPeers: 3, MaxPerAddr: 2})}
+			s := &tester{t, make(t, store.Limits{MaxKeys: 3, MaxPeers: 3, MaxPerAddr: 2})}
 			join := func(key string, host, port byte) error {
 				p := wire.Peer{Endpoint: netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, host}), uint16(port))}
-				_, _, err := s.Announce(t.Context(), []byte(key), p, lasting(ttl), tracker.Want{}, nil)
+				_, _, err := s.Announce(t.Context(), []byte(key), p, lasting(ttl), store.Want{}, nil)
 				return err
 			}
 			for i := range 10 {
@@ -119,7 +119,7 @@ func RunLimits(t *testing.T, make func(*testing.T, tracker.Limits) tracker.Store
 		// What a subscription took is free once it has ended, and a subscriber without a port takes
 		// nothing.
 		synctest.Test(t, func(t *testing.T) {
-			s := &store{t, make(t, tracker.Limits{MaxKeys: 1, MaxPeers: 1, MaxPeersPerKey: 1, MaxPerAddr: 1})}
+			s := &tester{t, make(t, store.Limits{MaxKeys: 1, MaxPeers: 1, MaxPeersPerKey: 1, MaxPerAddr: 1})}
 			w, _ := s.subscribe("w", "192.0.2.1:0")
 			for i := range 10 {
 				f, _ := s.subscribe(fmt.Sprint("a", i), "192.0.2.1:1")
@@ -132,7 +132,7 @@ func RunLimits(t *testing.T, make func(*testing.T, tracker.Limits) tracker.Store
 	})
 	t.Run("none", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			s := &store{t, make(t, tracker.Limits{})}
+			s := &tester{t, make(t, store.Limits{})}
 			for i := range 500 {
 				s.announce(fmt.Sprint("k", i), "192.0.2.1:1", 0)
 				s.announce("k", fmt.Sprintf("192.0.2.1:%d", i+1), 0)

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"ntrack/announce/wire"
-	"ntrack/tracker"
+	"ntrack/tracker/store"
 )
 
 // model is a store so plain that it is right: it looks at everything, each time. It is asked what
@@ -44,7 +44,7 @@ func (m model) track(key string) *modelTrack {
 	return t
 }
 
-func (m model) announce(key string, p wire.Peer, ttl time.Duration) tracker.Result {
+func (m model) announce(key string, p wire.Peer, ttl time.Duration) store.Result {
 	track := m.track(key)
 	if track == nil {
 		track = &modelTrack{map[netip.AddrPort]listed{}, time.Now()}
@@ -56,10 +56,10 @@ func (m model) announce(key string, p wire.Peer, ttl time.Duration) tracker.Resu
 		expiry = old.expiry
 	}
 	track.peers[p.Endpoint] = listed{p.ID, expiry}
-	return tracker.Result{Joined: !there, Count: len(m.visible(key, p.Endpoint.Addr())), Size: m.size(key)}
+	return store.Result{Joined: !there, Count: len(m.visible(key, p.Endpoint.Addr())), Size: m.size(key)}
 }
 
-func (m model) size(key string) (s tracker.Size) {
+func (m model) size(key string) (s store.Size) {
 	for k := range m {
 		t := m.track(k)
 		if t == nil {
@@ -140,7 +140,7 @@ func somePeers(n int) []netip.AddrPort {
 
 // churn does what comes to mind, for weeks, and compares with the model at every step. Time passes
 // in even seconds and a ttl is odd, so that nothing depends on how a store rounds.
-func churn(t *testing.T, s *store) {
+func churn(t *testing.T, s *tester) {
 	for _, size := range []int{20, 150, 900} {
 		seed := rand.Uint64()
 		r := rand.New(rand.NewPCG(seed, 0))
@@ -207,7 +207,7 @@ func churn(t *testing.T, s *store) {
 	}
 }
 
-func (m model) compareIndex(t *testing.T, s *store, asker netip.Addr) {
+func (m model) compareIndex(t *testing.T, s *tester, asker netip.Addr) {
 	tracks, err := s.Scrape(context.Background(), nil, asker, nil)
 	if err != nil {
 		t.Fatal(err)

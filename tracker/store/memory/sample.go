@@ -1,4 +1,4 @@
-package tracker
+package memory
 
 import (
 	"math/rand/v2"
@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"ntrack/announce/wire"
+	"ntrack/tracker/store"
 )
 
 // shares divides want between n4 and n6 peers: in proportion, so that every peer is as likely to
@@ -99,7 +100,7 @@ func (d *draw) fill(slots []int) {
 }
 
 // sample appends at most want peers of t that asker sees, self excepted, which may be nil.
-func (s *shard) sample(dst []wire.Peer, t *track, want Want, asker wire.Scope, self record, now stamp) []wire.Peer {
+func (s *shard) sample(dst []wire.Peer, t *track, want store.Want, asker wire.Scope, self record, now stamp) []wire.Peer {
 	if want.Peers <= 0 {
 		return dst
 	}

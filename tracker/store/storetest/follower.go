@@ -10,22 +10,22 @@ import (
 	"time"
 
 	"ntrack/announce/wire"
-	"ntrack/tracker"
+	"ntrack/tracker/store"
 )
 
 // follower is a subscriber who believes what he is told.
 type follower struct {
-	s     *store
+	s     *tester
 	key   string
 	self  netip.AddrPort
-	sub   tracker.Subscription
+	sub   store.Subscription
 	wakes atomic.Int32
 	view  map[netip.AddrPort]bool
 	live  bool
 	left  bool // it must have ended
 }
 
-func (s *store) subscribe(key, self string) (f *follower, given string) {
+func (s *tester) subscribe(key, self string) (f *follower, given string) {
 	s.t.Helper()
 	f = &follower{s: s, key: key, self: netip.MustParseAddrPort(self), view: map[netip.AddrPort]bool{}, live: true}
 	mine := []byte(key)

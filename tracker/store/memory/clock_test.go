@@ -1,4 +1,4 @@
-package tracker_test
+package memory_test
 
 import (
 	"fmt"
@@ -10,6 +10,8 @@ import (
 
 	"ntrack/announce/wire"
 	"ntrack/tracker"
+	"ntrack/tracker/store"
+	"ntrack/tracker/store/memory"
 )
 
 // A stoppable tracker can be made to stand still, as by SIGSTOP.
@@ -20,7 +22,7 @@ type stoppable struct {
 }
 
 func newStoppable(t *testing.T, interval time.Duration) *stoppable {
-	m, stop := tracker.NewStoppable()
+	m, stop := memory.NewStoppable()
 	return &stoppable{&tracker.Tracker{Store: m, Interval: interval, MaxWant: 2000, Index: true}, t, stop}
 }
 
@@ -153,7 +155,7 @@ func TestStoppedStreams(t *testing.T) {
 		t.Run(fmt.Sprint(c), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := newStoppable(t, time.Minute)
-				join := func() tracker.Subscription {
+				join := func() store.Subscription {
 					_, sub, err := s.Store.Subscribe(t.Context(), []byte("k"), wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.1:4000")}, func() {}, nil)
 					if err != nil {
 						t.Fatal(err)
@@ -222,18 +224,18 @@ func TestLapsedIsNotGiven(t *testing.T) {
 		return wire.Peer{Endpoint: netip.AddrPortFrom(netip.AddrFrom16([16]byte{0x20, 1, 14: byte(i >> 8), 15: byte(i)}), 1)}
 	}
 	synctest.Test(t, func(t *testing.T) {
-		m, stop := tracker.NewStoppable()
-		join := func(key string, p wire.Peer, ttl time.Duration) tracker.Result {
+		m, stop := memory.NewStoppable()
+		join := func(key string, p wire.Peer, ttl time.Duration) store.Result {
 			t.Helper()
-			_, r, err := m.Announce(t.Context(), []byte(key), p, func(tracker.Size) time.Duration { return ttl }, tracker.Want{}, nil)
+			_, r, err := m.Announce(t.Context(), []byte(key), p, func(store.Size) time.Duration { return ttl }, store.Want{}, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
 			return r
 		}
-		look := func(key string, want int) ([]wire.Peer, tracker.Result) {
+		look := func(key string, want int) ([]wire.Peer, store.Result) {
 			t.Helper()
-			peers, r, err := m.Look(t.Context(), []byte(key), netip.MustParseAddr("192.0.2.9"), tracker.Want{Peers: want}, nil)
+			peers, r, err := m.Look(t.Context(), []byte(key), netip.MustParseAddr("192.0.2.9"), store.Want{Peers: want}, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -311,9 +313,9 @@ func TestSmallTracksAreExact(t *testing.T) {
 	for _, first := range []string{"announce", "look", "scrape", "index", "subscribe"} {
 		t.Run(first, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				m, stop := tracker.NewStoppable()
-				join := func(key string, i int, ttl time.Duration) tracker.Result {
-					_, r, err := m.Announce(t.Context(), []byte(key), wire.Peer{Endpoint: somebody(i)}, func(tracker.Size) time.Duration { return ttl }, tracker.Want{}, nil)
+				m, stop := memory.NewStoppable()
+				join := func(key string, i int, ttl time.Duration) store.Result {
+					_, r, err := m.Announce(t.Context(), []byte(key), wire.Peer{Endpoint: somebody(i)}, func(store.Size) time.Duration { return ttl }, store.Want{}, nil)
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -333,7 +335,7 @@ func TestSmallTracksAreExact(t *testing.T) {
 						t.Errorf("%+v", r)
 					}
 				case "look":
-					if _, r, err := m.Look(t.Context(), []byte("k"), somebody(0).Addr(), tracker.Want{}, nil); err != nil || r.Count != 500 || r.Size.Peers != 500 {
+					if _, r, err := m.Look(t.Context(), []byte("k"), somebody(0).Addr(), store.Want{}, nil); err != nil || r.Count != 500 || r.Size.Peers != 500 {
 						t.Errorf("%+v, %v", r, err)
 					}
 				case "scrape", "index":
@@ -360,10 +362,10 @@ func TestSmallTracksAreExact(t *testing.T) {
 // then, and else after some seconds, in which it serves those who come next.
 func TestMemoryIsGivenBackInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := tracker.NewMemory()
+		m := memory.New()
 		join := func(key string, n int, ttl time.Duration) {
 			for i := range n {
-				if _, _, err := m.Announce(t.Context(), []byte(key), wire.Peer{Endpoint: somebody(i)}, func(tracker.Size) time.Duration { return ttl }, tracker.Want{}, nil); err != nil {
+				if _, _, err := m.Announce(t.Context(), []byte(key), wire.Peer{Endpoint: somebody(i)}, func(store.Size) time.Duration { return ttl }, store.Want{}, nil); err != nil {
 					t.Fatal(err)
 				}
 			}

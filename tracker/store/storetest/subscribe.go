@@ -12,13 +12,13 @@ import (
 	"time"
 
 	"ntrack/announce/wire"
-	"ntrack/tracker"
+	"ntrack/tracker/store"
 )
 
 // told is how soon a change has to be told of.
 const told = time.Second
 
-func subscribe(t *testing.T, s *store) {
+func subscribe(t *testing.T, s *tester) {
 	s.announce("k", "192.0.2.1:1", 0)
 	s.announce("k", "[2001:db8::1]:1", 0)
 	s.announce("other", "192.0.2.5:5", 0)
@@ -75,7 +75,7 @@ func subscribe(t *testing.T, s *store) {
 	w.sub.Close()
 }
 
-func subscribeScopes(t *testing.T, s *store) {
+func subscribeScopes(t *testing.T, s *tester) {
 	s.announce("k", "10.0.0.1:1", 0)
 	public, given := s.subscribe("k", "192.0.2.9:9")
 	s.expect("given outside", given, "")
@@ -91,7 +91,7 @@ func subscribeScopes(t *testing.T, s *store) {
 	public.sub.Close()
 }
 
-func subscribeLapse(t *testing.T, s *store) {
+func subscribeLapse(t *testing.T, s *tester) {
 	for _, n := range []int{1, 3000} {
 		key := fmt.Sprint("of ", n)
 		time.Sleep(300 * time.Millisecond) // lapses are between the seconds
@@ -126,7 +126,7 @@ func subscribeLapse(t *testing.T, s *store) {
 }
 
 // subscribeHolds goes through the ways in which subscriptions and announces can hold a peer.
-func subscribeHolds(t *testing.T, s *store) {
+func subscribeHolds(t *testing.T, s *tester) {
 	const p = "192.0.2.1:1"
 	w, _ := s.subscribe("k", "192.0.2.9:0")
 	there := func(what, told string, is bool) {
@@ -219,7 +219,7 @@ func subscribeHolds(t *testing.T, s *store) {
 }
 
 // subscribeLeave has Leave end every hold on a peer, and its subscriptions.
-func subscribeLeave(t *testing.T, s *store) {
+func subscribeLeave(t *testing.T, s *tester) {
 	w, _ := s.subscribe("k", "192.0.2.9:0")
 	same, _ := s.subscribe("k", "192.0.2.1:0")
 	a, _ := s.subscribe("k", "192.0.2.1:1")
@@ -262,7 +262,7 @@ func subscribeLeave(t *testing.T, s *store) {
 }
 
 // subscribeBurst has changes that undo each other at once.
-func subscribeBurst(t *testing.T, s *store) {
+func subscribeBurst(t *testing.T, s *tester) {
 	const p, q = "192.0.2.1:1", "192.0.2.1:2"
 	w, _ := s.subscribe("k", "192.0.2.9:0")
 	s.announce("k", p, 0)
@@ -302,7 +302,7 @@ func subscribeBurst(t *testing.T, s *store) {
 }
 
 // subscribeSlow has a subscriber who does not listen.
-func subscribeSlow(t *testing.T, s *store) {
+func subscribeSlow(t *testing.T, s *tester) {
 	slow, _ := s.subscribe("k", "192.0.2.9:0")
 	w, _ := s.subscribe("k", "192.0.2.8:0")
 	m, _ := s.subscribe("k", "192.0.2.7:7")
@@ -330,7 +330,7 @@ func subscribeSlow(t *testing.T, s *store) {
 }
 
 // subscribeLarge has a track that is too large to be told of.
-func subscribeLarge(t *testing.T, s *store) {
+func subscribeLarge(t *testing.T, s *tester) {
 	const most = 10_000
 	for i := range most {
 		s.announceFor(time.Hour, "k", numbered(i), 0)
@@ -341,7 +341,7 @@ func subscribeLarge(t *testing.T, s *store) {
 	}
 	for _, self := range []string{"192.0.2.8:0", "192.0.2.8:8"} {
 		_, sub, err := s.Subscribe(t.Context(), []byte("k"), wire.Peer{Endpoint: netip.MustParseAddrPort(self)}, func() {}, nil)
-		var full *tracker.FullError
+		var full *store.FullError
 		if !errors.As(err, &full) || !full.Stream || sub != nil {
 			t.Errorf("%s: %v", self, err)
 		}
@@ -357,7 +357,7 @@ func subscribeLarge(t *testing.T, s *store) {
 
 // followed does what comes to mind, and sees that all who subscribe see what there is. Time passes
 // in even seconds and a ttl is odd.
-func followed(t *testing.T, s *store) {
+func followed(t *testing.T, s *tester) {
 	type held struct {
 		expiry time.Time
 		holds  int

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"ntrack/announce/wire"
-	"ntrack/tracker"
+	"ntrack/tracker/store"
 )
 
 // settle is how long whoever has lapsed may still be given or counted.
@@ -23,7 +23,7 @@ func numbered(i int) wire.Peer {
 
 // large has a track most of whose peers have just lapsed: they are never given, those that are
 // left are given evenly, and the count comes right.
-func large(t *testing.T, s *store) {
+func large(t *testing.T, s *tester) {
 	const n, left, want, rounds = 20_000, 500, 20, 2000
 	for i := range n {
 		d := 20*time.Second + time.Duration(i%7)*time.Second
@@ -75,11 +75,11 @@ func large(t *testing.T, s *store) {
 
 // counts has large tracks and small ones lapse, all at once or a few at a time, and looks wherever a
 // count is given. Who is left is still counted, and no reply passes for a sample.
-func counts(t *testing.T, s *store) {
+func counts(t *testing.T, s *tester) {
 	expect := func(what, key string, peers, total int) {
 		t.Helper()
 		for _, want := range []int{0, 1, 2000} {
-			given, r, err := s.Look(t.Context(), []byte(key), netip.MustParseAddr("192.0.2.9"), tracker.Want{Peers: want}, nil)
+			given, r, err := s.Look(t.Context(), []byte(key), netip.MustParseAddr("192.0.2.9"), store.Want{Peers: want}, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -134,7 +134,7 @@ func counts(t *testing.T, s *store) {
 
 // eachInTime has many tracks, some of them followed, whose peers lapse one after the other and are
 // renewed now and then. Every count is right at every second.
-func eachInTime(t *testing.T, s *store) {
+func eachInTime(t *testing.T, s *tester) {
 	const tracks, peers, seconds = 300, 3, 40
 	r := rand.New(rand.NewPCG(1, 2))
 	expiry := map[string][]int{}
@@ -173,7 +173,7 @@ func eachInTime(t *testing.T, s *store) {
 		for key := range expiry {
 			total += left(key)
 		}
-		_, res, err := s.Look(t.Context(), []byte("nothing"), netip.MustParseAddr("192.0.2.9"), tracker.Want{}, nil)
+		_, res, err := s.Look(t.Context(), []byte("nothing"), netip.MustParseAddr("192.0.2.9"), store.Want{}, nil)
 		if err != nil || res.Size.Total != total {
 			t.Fatalf("after %d s there are %d of %d peers, %v", second+1, res.Size.Total, total, err)
 		}
@@ -190,7 +190,7 @@ func eachInTime(t *testing.T, s *store) {
 
 // longest has a ttl that is longer than any clock of a store: a peer stays for 4 hours at least, and
 // a renewal by a shorter one does not bring the end nearer.
-func longest(t *testing.T, s *store) {
+func longest(t *testing.T, s *tester) {
 	const years = 10 * 365 * 24 * time.Hour
 	s.announceFor(years, "k", numbered(1), 0)
 	s.announceFor(time.Minute, "k", numbered(1), 0)
@@ -212,7 +212,7 @@ func longest(t *testing.T, s *store) {
 }
 
 // oneFamily has a track whose peers in one family have lapsed: the other makes up for them.
-func oneFamily(t *testing.T, s *store) {
+func oneFamily(t *testing.T, s *tester) {
 	for i := range 2000 {
 		s.announceFor(time.Second, "k", numbered(i), 0)
 		wide := numbered(i).Endpoint.Addr().As4()
@@ -231,7 +231,7 @@ func oneFamily(t *testing.T, s *store) {
 }
 
 // forDays renews some peers for longer than any small clock lasts, among others that come once.
-func forDays(t *testing.T, s *store) {
+func forDays(t *testing.T, s *tester) {
 	for hour := range 40 {
 		for range 2 {
 			s.announceFor(75*time.Minute, "k", numbered(1), 0)

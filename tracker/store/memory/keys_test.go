@@ -1,10 +1,10 @@
-package tracker
+package memory
 
 import "testing"
 
 // Two keys of one hash are two tracks.
 func TestKeysOfOneHash(t *testing.T) {
-	s := &NewMemory().shards[0]
+	s := &New().shards[0]
 	s.rehash(8) // so that nothing is moved by its true hash
 	const hash = 0xfedcba9876543210
 	keys := []string{"a", "b", "ab", "a\x00"}

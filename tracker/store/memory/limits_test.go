@@ -1,4 +1,4 @@
-package tracker
+package memory
 
 import (
 	"net/netip"
@@ -6,17 +6,18 @@ import (
 	"time"
 
 	"ntrack/announce/wire"
+	"ntrack/tracker/store"
 )
 
 // The counters of addresses take no memory once nobody is listed, and count to 65535 at most,
 // whatever the limit says.
 func TestCounters(t *testing.T) {
-	m := NewMemory()
+	m := New()
 	m.Limits.MaxPerAddr = 1 << 20
 	const most = 1<<16 - 1
 	join := func(key string, port int) error {
 		p := wire.Peer{Endpoint: netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), uint16(port))}
-		_, _, err := m.Announce(t.Context(), []byte(key), p, func(Size) time.Duration { return time.Hour }, Want{}, nil)
+		_, _, err := m.Announce(t.Context(), []byte(key), p, func(store.Size) time.Duration { return time.Hour }, store.Want{}, nil)
 		return err
 	}
 	for port := range most {

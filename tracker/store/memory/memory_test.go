@@ -1,4 +1,4 @@
-package tracker_test
+package memory_test
 
 import (
 	"fmt"
@@ -10,19 +10,20 @@ import (
 	"time"
 
 	"ntrack/announce/wire"
-	"ntrack/tracker"
-	"ntrack/tracker/storetest"
+	"ntrack/tracker/store"
+	"ntrack/tracker/store/memory"
+	"ntrack/tracker/store/storetest"
 )
 
-func anHour(tracker.Size) time.Duration { return time.Hour }
+func anHour(store.Size) time.Duration { return time.Hour }
 
 func TestMemory(t *testing.T) {
-	storetest.Run(t, func(*testing.T) tracker.Store { return tracker.NewMemory() })
+	storetest.Run(t, func(*testing.T) store.Store { return memory.New() })
 }
 
 func TestMemoryLimits(t *testing.T) {
-	storetest.RunLimits(t, func(_ *testing.T, l tracker.Limits) tracker.Store {
-		m := tracker.NewMemory()
+	storetest.RunLimits(t, func(_ *testing.T, l store.Limits) store.Store {
+		m := memory.New()
 		m.Limits = l
 		return m
 	})
@@ -39,7 +40,7 @@ func TestMemoryGivesBack(t *testing.T) {
 		"one track":   func(int) []byte { return []byte("k") },
 		"many tracks": func(i int) []byte { return fmt.Appendf(nil, "a key of some bytes: %d", i) },
 	} {
-		m := tracker.NewMemory()
+		m := memory.New()
 		inUse := func() int {
 			m.Sweep()
 			runtime.GC()
@@ -49,7 +50,7 @@ func TestMemoryGivesBack(t *testing.T) {
 		}
 		before := inUse()
 		for i := range n {
-			if _, _, err := m.Announce(t.Context(), key(i), peer(i), anHour, tracker.Want{}, nil); err != nil {
+			if _, _, err := m.Announce(t.Context(), key(i), peer(i), anHour, store.Want{}, nil); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -67,7 +68,7 @@ func TestMemoryGivesBack(t *testing.T) {
 // What waits for a subscriber is bounded in changes and in batches, of which each costs memory.
 func TestSlowSubscriberIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := tracker.NewMemory()
+		m := memory.New()
 		_, sub, err := m.Subscribe(t.Context(), []byte("k"), wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.9:0")}, func() {}, nil)
 		if err != nil {
 			t.Fatal(err)
@@ -75,7 +76,7 @@ func TestSlowSubscriberIsBounded(t *testing.T) {
 		defer sub.Close()
 		change := func(n int) {
 			for i := range n {
-				_, _, _ = m.Announce(t.Context(), []byte("k"), wire.Peer{Endpoint: netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), uint16(1+i))}, anHour, tracker.Want{}, nil)
+				_, _, _ = m.Announce(t.Context(), []byte("k"), wire.Peer{Endpoint: netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), uint16(1+i))}, anHour, store.Want{}, nil)
 				time.Sleep(100 * time.Millisecond)
 			}
 			for i := range n {
@@ -97,9 +98,9 @@ func TestSlowSubscriberIsBounded(t *testing.T) {
 // A change that comes while subscribers are notified of others reaches them, too.
 func TestChangeWhileOthersAreNotified(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := tracker.NewMemory()
+		m := memory.New()
 		join := func(port uint16) {
-			_, _, _ = m.Announce(t.Context(), []byte("k"), wire.Peer{Endpoint: netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), port)}, anHour, tracker.Want{}, nil)
+			_, _, _ = m.Announce(t.Context(), []byte("k"), wire.Peer{Endpoint: netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), port)}, anHour, store.Want{}, nil)
 		}
 		var woken atomic.Int32
 		_, sub, err := m.Subscribe(t.Context(), []byte("k"), wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.9:0")}, func() {
@@ -130,9 +131,9 @@ func TestChangeWhileOthersAreNotified(t *testing.T) {
 func TestMemoryForgets(t *testing.T) {
 	forgotten := make(chan bool)
 	synctest.Test(t, func(t *testing.T) {
-		m := tracker.NewMemory()
+		m := memory.New()
 		for i := range 1000 {
-			_, _, err := m.Announce(t.Context(), fmt.Appendf(nil, "k%d", i), wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.1:1")}, func(tracker.Size) time.Duration { return 150 * time.Second }, tracker.Want{}, nil)
+			_, _, err := m.Announce(t.Context(), fmt.Appendf(nil, "k%d", i), wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.1:1")}, func(store.Size) time.Duration { return 150 * time.Second }, store.Want{}, nil)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -1,6 +1,6 @@
 //go:build linux
 
-package tracker_test
+package memory_test
 
 import (
 	"encoding/binary"
@@ -16,7 +16,8 @@ import (
 	"time"
 
 	"ntrack/announce/wire"
-	"ntrack/tracker"
+	"ntrack/tracker/store"
+	"ntrack/tracker/store/memory"
 )
 
 // go test ./tracker -run '^$' -bench Memory
@@ -55,7 +56,7 @@ func nthKey(key *[20]byte, n int) {
 }
 
 // fill announces peers under each of keys, of 20 bytes, one round of all keys after the other.
-func fill(b *testing.B, m *tracker.Memory, keys, peers int, change func(*wire.Peer)) {
+func fill(b *testing.B, m *memory.Store, keys, peers int, change func(*wire.Peer)) {
 	var key [20]byte
 	for p := range peers {
 		for k := range keys {
@@ -64,7 +65,7 @@ func fill(b *testing.B, m *tracker.Memory, keys, peers int, change func(*wire.Pe
 			if change != nil {
 				change(&peer)
 			}
-			if _, _, err := m.Announce(b.Context(), key[:], peer, anHour, tracker.Want{}, nil); err != nil {
+			if _, _, err := m.Announce(b.Context(), key[:], peer, anHour, store.Want{}, nil); err != nil {
 				b.Fatal(err)
 			}
 		}
@@ -73,14 +74,14 @@ func fill(b *testing.B, m *tracker.Memory, keys, peers int, change func(*wire.Pe
 
 func BenchmarkMemoryAnnounce(b *testing.B) {
 	for _, n := range []int{50, 1_000, 100_000, 1_000_000} {
-		var m *tracker.Memory
+		var m *memory.Store
 		var key [20]byte
 		dst := make([]wire.Peer, 0, 50)
 		at := 0
 		run := func(name string, op func(i int)) {
 			b.Run(fmt.Sprintf("%s/peers=%d", name, n), func(b *testing.B) {
 				if m == nil {
-					m = tracker.NewMemory()
+					m = memory.New()
 					fill(b, m, 1, n, nil)
 				}
 				b.ReportAllocs()
@@ -93,12 +94,12 @@ func BenchmarkMemoryAnnounce(b *testing.B) {
 			})
 		}
 		run("give50", func(i int) {
-			_, _, _ = m.Announce(b.Context(), key[:], publicPeer(i), anHour, tracker.Want{Peers: 50}, dst)
+			_, _, _ = m.Announce(b.Context(), key[:], publicPeer(i), anHour, store.Want{Peers: 50}, dst)
 		})
-		run("renew", func(i int) { _, _, _ = m.Announce(b.Context(), key[:], publicPeer(i), anHour, tracker.Want{}, dst) })
+		run("renew", func(i int) { _, _, _ = m.Announce(b.Context(), key[:], publicPeer(i), anHour, store.Want{}, dst) })
 		run("leave+join", func(i int) {
 			_ = m.Leave(b.Context(), key[:], publicPeer(i).Endpoint)
-			_, _, _ = m.Announce(b.Context(), key[:], publicPeer(i), anHour, tracker.Want{}, dst)
+			_, _, _ = m.Announce(b.Context(), key[:], publicPeer(i), anHour, store.Want{}, dst)
 		})
 	}
 }
@@ -107,7 +108,7 @@ func BenchmarkMemoryAnnounce(b *testing.B) {
 // (-cpu 1,2).
 func BenchmarkMemoryTracks(b *testing.B) {
 	const keys, peers = 10_000, 80
-	m := tracker.NewMemory()
+	m := memory.New()
 	fill(b, m, keys, peers, nil)
 	b.ReportAllocs()
 	b.ResetTimer()
@@ -118,7 +119,7 @@ func BenchmarkMemoryTracks(b *testing.B) {
 		for pb.Next() {
 			i := rand.IntN(keys * peers)
 			nthKey(&key, i/peers)
-			_, _, _ = m.Announce(b.Context(), key[:], publicPeer(i), anHour, tracker.Want{Peers: 50}, dst)
+			_, _, _ = m.Announce(b.Context(), key[:], publicPeer(i), anHour, store.Want{Peers: 50}, dst)
 		}
 	})
 	b.ReportMetric(float64(cpu(b)-start)/float64(b.N), "cpu-ns/op")
@@ -159,7 +160,7 @@ func BenchmarkMemorySize(b *testing.B) {
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			for range b.N {
-				m := tracker.NewMemory()
+				m := memory.New()
 				rss, heap := resident(b)
 				fill(b, m, c.keys, c.peers, c.change)
 				m.Sweep()
@@ -182,12 +183,12 @@ func BenchmarkMemorySize(b *testing.B) {
 func BenchmarkMemorySweep(b *testing.B) {
 	for _, c := range []struct{ keys, peers int }{{1_000_000, 1}, {20_000, 50}, {100, 10_000}, {1, 1_000_000}} {
 		b.Run(fmt.Sprintf("%dx%d", c.keys, c.peers), func(b *testing.B) {
-			m, stop := tracker.NewStoppable()
+			m, stop := memory.NewStoppable()
 			fill(b, m, c.keys, c.peers, nil)
 			var key [20]byte
 			for k := range c.keys { // one of each track has lapsed
 				nthKey(&key, k)
-				_, _, _ = m.Announce(b.Context(), key[:], publicPeer(c.keys*c.peers+k), func(tracker.Size) time.Duration { return time.Second }, tracker.Want{}, nil)
+				_, _, _ = m.Announce(b.Context(), key[:], publicPeer(c.keys*c.peers+k), func(store.Size) time.Duration { return time.Second }, store.Want{}, nil)
 			}
 			for range 3 {
 				stop(time.Second)

@@ -1,4 +1,4 @@
-package tracker
+package memory
 
 import (
 	"fmt"
@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"ntrack/announce/wire"
+	"ntrack/tracker/store"
 )
 
 // Whatever is wanted is given, and no more of a family than it has.
@@ -28,20 +29,20 @@ func TestShares(t *testing.T) {
 // A search for few peers among very many that are hidden ends after a while, found or not: others
 // wait for it.
 func TestSearchIsBounded(t *testing.T) {
-	m := NewMemory()
+	m := New()
 	for i := range 100_000 {
 		p := wire.Peer{Endpoint: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 1)}
 		if i == 0 {
 			p.Endpoint = netip.MustParseAddrPort("192.0.2.1:1")
 		}
-		if _, _, err := m.Announce(t.Context(), []byte("k"), p, func(Size) time.Duration { return time.Hour }, Want{}, nil); err != nil {
+		if _, _, err := m.Announce(t.Context(), []byte("k"), p, func(store.Size) time.Duration { return time.Hour }, store.Want{}, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
 	found := 0
 	const rounds = 500
 	for range rounds {
-		peers, r, err := m.Look(t.Context(), []byte("k"), netip.MustParseAddr("192.0.2.9"), Want{Peers: 50}, nil)
+		peers, r, err := m.Look(t.Context(), []byte("k"), netip.MustParseAddr("192.0.2.9"), store.Want{Peers: 50}, nil)
 		if err != nil || r.Count != 1 {
 			t.Fatal(r, err)
 		}
@@ -55,7 +56,7 @@ func TestSearchIsBounded(t *testing.T) {
 	}
 }
 
-// Memory that blocks take, and their numbers, are used again.
+// Store that blocks take, and their numbers, are used again.
 func TestSlabReuses(t *testing.T) {
 	s := slab[uint32]{room: 1024}
 	var blocks []handle
@@ -104,10 +105,10 @@ func TestSlabReuses(t *testing.T) {
 
 // IDs take memory where somebody has one, and nowhere else.
 func TestNoIDsNoMemory(t *testing.T) {
-	m := NewMemory()
+	m := New()
 	for i := range 1000 {
 		p := wire.Peer{Endpoint: netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), uint16(1+i))}
-		if _, _, err := m.Announce(t.Context(), fmt.Append(nil, i%10), p, func(Size) time.Duration { return time.Hour }, Want{}, nil); err != nil {
+		if _, _, err := m.Announce(t.Context(), fmt.Append(nil, i%10), p, func(store.Size) time.Duration { return time.Hour }, store.Want{}, nil); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -1,41 +1,30 @@
-package tracker
+package memory
 
 import (
 	"math"
 	"net/netip"
 	"sync/atomic"
-)
 
-// Limits are what a store holds at most; 0 is no limit. Whoever would go over one is refused with
-// a [*FullError]. Nobody is turned out to make room, and a renewal is never refused. A peer that
-// has lapsed counts for up to a second.
-type Limits struct {
-	MaxKeys        int // tracks
-	MaxPeers       int // peers, in all tracks together
-	MaxPeersPerKey int
-	// MaxPerAddr is for the registrations, in all tracks together, of one IPv4 address or of one
-	// IPv6 /64, which is what one subscriber gets. 65535 is the most. It costs 8 MB, whatever
-	// the number of addresses.
-	MaxPerAddr int
-}
+	"ntrack/tracker/store"
+)
 
 // admit counts a peer that is about to join the track, which is 0 for a new one, or says why it
 // cannot and has counted nothing.
 func (s *shard) admit(h handle, a netip.Addr) error {
 	m, l := s.m, &s.m.Limits
 	if h != 0 && l.MaxPeersPerKey > 0 && s.len(s.tracks.one(h)) >= l.MaxPeersPerKey {
-		return &FullError{What: "peers of this key", Max: l.MaxPeersPerKey}
+		return &store.FullError{What: "peers of this key", Max: l.MaxPeersPerKey}
 	}
 	if h == 0 && !reserve(&m.keys, l.MaxKeys) {
-		return &FullError{What: "keys", Max: l.MaxKeys}
+		return &store.FullError{What: "keys", Max: l.MaxKeys}
 	}
-	var full *FullError
+	var full *store.FullError
 	switch {
 	case !reserve(&m.peers, l.MaxPeers):
-		full = &FullError{What: "peers", Max: l.MaxPeers}
+		full = &store.FullError{What: "peers", Max: l.MaxPeers}
 	case l.MaxPerAddr > 0 && !m.register(a):
 		m.peers.Add(-1)
-		full = &FullError{What: "registrations of this address", Max: l.MaxPerAddr}
+		full = &store.FullError{What: "registrations of this address", Max: l.MaxPerAddr}
 	default:
 		return nil
 	}
@@ -60,7 +49,7 @@ const counters = 1 << 17
 // counter is the shard that counts an address, and its counter there. Addresses have their own by
 // a seeded hash, and two that meet share an allowance: with a million addresses one in four does,
 // which matters only to a limit of a few. A count for each would take more memory than the peers.
-func (m *Memory) counter(a netip.Addr) (*shard, int) {
+func (m *Store) counter(a netip.Addr) (*shard, int) {
 	var buf [5]uint32
 	r := pack(&buf, netip.AddrPortFrom(a, 0))
 	network := uint64(r[0])
@@ -73,7 +62,7 @@ func (m *Memory) counter(a netip.Addr) (*shard, int) {
 	return &m.shards[h>>(64-shardBits)], int(h % counters)
 }
 
-func (m *Memory) register(a netip.Addr) bool {
+func (m *Store) register(a netip.Addr) bool {
 	s, i := m.counter(a)
 	s.addrMu.Lock() // the last lock anybody takes
 	defer s.addrMu.Unlock()
@@ -89,7 +78,7 @@ func (m *Memory) register(a netip.Addr) bool {
 }
 
 // release is for a peer that is gone.
-func (m *Memory) release(a netip.Addr) {
+func (m *Store) release(a netip.Addr) {
 	m.peers.Add(-1)
 	if m.Limits.MaxPerAddr <= 0 {
 		return

@@ -1,4 +1,5 @@
-package tracker
+// Package memory keeps the peers of a tracker in the memory of its process, in a packed table.
+package memory
 
 import (
 	"context"
@@ -10,9 +11,10 @@ import (
 	"time"
 
 	"ntrack/announce/wire"
+	"ntrack/tracker/store"
 )
 
-// Memory is a Store in this process's memory, and nowhere else. Make one with [NewMemory]. It
+// A Store is a [store.Store] in this process's memory, and nowhere else. Make one with [New]. It
 // forgets what has lapsed by itself; there is nothing to close.
 //
 // Only time in which the process runs counts. Peers do not lapse because it was stopped or the
@@ -21,9 +23,9 @@ import (
 //
 // A peer takes about 11 bytes in IPv4 and 30 in IPv6, and 25 more where peers of the track gave
 // IDs; a track takes about 70 and its key. A ttl is cut to 4 hours.
-type Memory struct {
+type Store struct {
 	// Limits must not change once the store is used.
-	Limits Limits
+	Limits store.Limits
 
 	clock clock
 	seed  maphash.Seed
@@ -43,9 +45,9 @@ const (
 	trimEvery = 5
 )
 
-// NewMemory returns an empty store.
-func NewMemory() *Memory {
-	m := &Memory{seed: maphash.MakeSeed(), mix: [2]uint64{rand.Uint64(), rand.Uint64() | 1}}
+// New returns an empty store.
+func New() *Store {
+	m := &Store{seed: maphash.MakeSeed(), mix: [2]uint64{rand.Uint64(), rand.Uint64() | 1}}
 	m.clock.init()
 	for i := range m.shards {
 		m.shards[i].init(m)
@@ -54,15 +56,15 @@ func NewMemory() *Memory {
 }
 
 // second is the one that has begun.
-func (m *Memory) second() int64 { return int64(m.clock.now() / time.Second) }
+func (m *Store) second() int64 { return int64(m.clock.now() / time.Second) }
 
-func (m *Memory) find(key []byte) (s *shard, hash uint64) {
+func (m *Store) find(key []byte) (s *shard, hash uint64) {
 	hash = maphash.Bytes(m.seed, key)
 	return &m.shards[hash>>(64-shardBits)], hash
 }
 
 // Announce implements [Store].
-func (m *Memory) Announce(_ context.Context, key []byte, peer wire.Peer, ttl func(Size) time.Duration, want Want, dst []wire.Peer) ([]wire.Peer, Result, error) {
+func (m *Store) Announce(_ context.Context, key []byte, peer wire.Peer, ttl func(store.Size) time.Duration, want store.Want, dst []wire.Peer) ([]wire.Peer, store.Result, error) {
 	addr := peer.Endpoint.Addr()
 	fam, scope := familyOf(addr), wire.ScopeOf(addr)
 	var buf [5]uint32
@@ -85,7 +87,7 @@ func (m *Memory) Announce(_ context.Context, key []byte, peer wire.Peer, ttl fun
 	joined := !found
 	if !found {
 		if err := s.admit(h, addr); err != nil {
-			return dst, Result{}, err
+			return dst, store.Result{}, err
 		}
 		if h == 0 {
 			h = s.add(key, hash, since)
@@ -110,11 +112,11 @@ func (m *Memory) Announce(_ context.Context, key []byte, peer wire.Peer, ttl fun
 	}
 	s.lapses(h, expiry, now)
 	s.label(&v, i, peer.ID)
-	return s.sample(dst, t, want, scope, self, now), Result{Joined: joined, Count: s.visible(t, scope), Size: size}, nil
+	return s.sample(dst, t, want, scope, self, now), store.Result{Joined: joined, Count: s.visible(t, scope), Size: size}, nil
 }
 
 // Look implements [Store].
-func (m *Memory) Look(_ context.Context, key []byte, asker netip.Addr, want Want, dst []wire.Peer) ([]wire.Peer, Result, error) {
+func (m *Store) Look(_ context.Context, key []byte, asker netip.Addr, want store.Want, dst []wire.Peer) ([]wire.Peer, store.Result, error) {
 	s, hash := m.find(key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -122,14 +124,14 @@ func (m *Memory) Look(_ context.Context, key []byte, asker netip.Addr, want Want
 	now := stampOf(int64(since / time.Second))
 	h := s.live(key, hash, now)
 	if h == 0 {
-		return dst, Result{Size: Size{Total: int(m.peers.Load())}}, nil
+		return dst, store.Result{Size: store.Size{Total: int(m.peers.Load())}}, nil
 	}
 	t, scope := s.tracks.one(h), wire.ScopeOf(asker)
-	return s.sample(dst, t, want, scope, nil, now), Result{Count: s.visible(t, scope), Size: s.size(t, since)}, nil
+	return s.sample(dst, t, want, scope, nil, now), store.Result{Count: s.visible(t, scope), Size: s.size(t, since)}, nil
 }
 
 // Leave implements [Store].
-func (m *Memory) Leave(_ context.Context, key []byte, endpoint netip.AddrPort) error {
+func (m *Store) Leave(_ context.Context, key []byte, endpoint netip.AddrPort) error {
 	var buf [5]uint32
 	self := pack(&buf, endpoint)
 	s, hash := m.find(key)
@@ -152,10 +154,10 @@ func (m *Memory) Leave(_ context.Context, key []byte, endpoint netip.AddrPort) e
 }
 
 // Scrape implements [Store].
-func (m *Memory) Scrape(_ context.Context, keys []wire.Key, asker netip.Addr, dst []wire.Track) ([]wire.Track, error) {
+func (m *Store) Scrape(_ context.Context, keys []wire.Key, asker netip.Addr, dst []wire.Track) ([]wire.Track, error) {
 	scope := wire.ScopeOf(asker)
 	for _, k := range keys {
-		_, res, _ := m.Look(context.Background(), k.Bytes(), asker, Want{}, nil)
+		_, res, _ := m.Look(context.Background(), k.Bytes(), asker, store.Want{}, nil)
 		dst = append(dst, wire.Track{Key: k, Count: res.Count})
 	}
 	if len(keys) > 0 {
@@ -170,7 +172,7 @@ func (m *Memory) Scrape(_ context.Context, keys []wire.Key, asker netip.Addr, ds
 }
 
 // wake sees to it that housekeep will be called as the next second begins.
-func (m *Memory) wake() {
+func (m *Store) wake() {
 	if !m.awake.Load() && m.awake.CompareAndSwap(false, true) {
 		m.clock.start()
 		now := m.clock.now()
@@ -178,7 +180,7 @@ func (m *Memory) wake() {
 	}
 }
 
-func (m *Memory) housekeep() {
+func (m *Store) housekeep() {
 	m.sweep()
 	if m.keys.Load() == 0 || m.second()%trimEvery == 0 {
 		m.trim()
@@ -190,7 +192,7 @@ func (m *Memory) housekeep() {
 }
 
 // sweep takes out the peers that have lapsed, shard by shard and never for long.
-func (m *Memory) sweep() {
+func (m *Store) sweep() {
 	for i := range m.shards {
 		m.clock.tick()
 		var at cursor
@@ -201,7 +203,7 @@ func (m *Memory) sweep() {
 }
 
 // trim gives back memory.
-func (m *Memory) trim() {
+func (m *Store) trim() {
 	for i := range m.shards {
 		m.shards[i].trim()
 	}

@@ -1,4 +1,4 @@
-package tracker
+package memory
 
 import (
 	"bytes"
@@ -7,12 +7,13 @@ import (
 	"time"
 
 	"ntrack/announce/wire"
+	"ntrack/tracker/store"
 )
 
 // A shard has the tracks of a part of the keys, and one lock for them.
 type shard struct {
 	mu      sync.Mutex
-	m       *Memory
+	m       *Store
 	buckets []handle // a power of two of them: the first track of each chain
 	count   int      // of tracks
 
@@ -53,7 +54,7 @@ const few = 1000
 // what Go's heap has for a span, so that one page given back leaves no hole among others.
 const pageBytes = 8192
 
-func (s *shard) init(m *Memory) {
+func (s *shard) init(m *Store) {
 	s.m, s.buckets, s.count, s.due = m, nil, 0, nil
 	s.tracks = slab[track]{room: pageBytes / 24} // 24 bytes long, as the next
 	s.families = slab[family]{room: pageBytes / 24}
@@ -170,9 +171,9 @@ func (s *shard) len(t *track) (n int) {
 	return n
 }
 
-func (s *shard) size(t *track, since time.Duration) Size {
+func (s *shard) size(t *track, since time.Duration) store.Size {
 	age := since.Truncate(time.Second) - time.Duration(t.born)*time.Second
-	return Size{Peers: s.len(t), Total: int(s.m.peers.Load()), Age: age}
+	return store.Size{Peers: s.len(t), Total: int(s.m.peers.Load()), Age: age}
 }
 
 func (s *shard) visible(t *track, asker wire.Scope) (n int) {

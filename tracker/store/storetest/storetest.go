@@ -1,8 +1,8 @@
-// Package storetest is the contract of tracker.Store as tests: every sentence of the interface's
+// Package storetest is the contract of store.Store as tests: every sentence of the interface's
 // comments, one by one. A store passes it in virtual time:
 //
 //	func TestStore(t *testing.T) {
-//		storetest.Run(t, func(t *testing.T) tracker.Store { return mystore.New() })
+//		storetest.Run(t, func(t *testing.T) store.Store { return mystore.New() })
 //	}
 //
 // Each test runs in a synctest bubble of its own, and the store is made inside it, so a store has
@@ -22,14 +22,14 @@ import (
 	"time"
 
 	"ntrack/announce/wire"
-	"ntrack/tracker"
+	"ntrack/tracker/store"
 )
 
 // Run holds the stores that make returns, each empty, against the contract.
-func Run(t *testing.T, make func(*testing.T) tracker.Store) {
+func Run(t *testing.T, make func(*testing.T) store.Store) {
 	for _, c := range []struct {
 		name string
-		test func(*testing.T, *store)
+		test func(*testing.T, *tester)
 	}{
 		{"a peer is listed once and renewed", renewal},
 		{"a peer lapses, and a renewal never shortens", expiry},
@@ -62,31 +62,31 @@ func Run(t *testing.T, make func(*testing.T) tracker.Store) {
 		{"anything in any order", churn},
 	} {
 		t.Run(strings.ReplaceAll(c.name, " ", "-"), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { c.test(t, &store{t, make(t)}) })
+			synctest.Test(t, func(t *testing.T) { c.test(t, &tester{t, make(t)}) })
 		})
 	}
 }
 
-// store makes calls short and fails the test at every error.
-type store struct {
+// tester makes calls short and fails the test at every error.
+type tester struct {
 	t *testing.T
-	tracker.Store
+	store.Store
 }
 
 const ttl = 150 * time.Second
 
-func (s *store) announce(key, endpoint string, want int) ([]wire.Peer, tracker.Result) {
+func (s *tester) announce(key, endpoint string, want int) ([]wire.Peer, store.Result) {
 	s.t.Helper()
 	return s.announceFor(ttl, key, wire.Peer{Endpoint: netip.MustParseAddrPort(endpoint)}, want)
 }
 
-func (s *store) announceFor(ttl time.Duration, key string, p wire.Peer, want int) ([]wire.Peer, tracker.Result) {
+func (s *tester) announceFor(ttl time.Duration, key string, p wire.Peer, want int) ([]wire.Peer, store.Result) {
 	s.t.Helper()
-	var told []tracker.Size
-	peers, res, err := s.Announce(context.Background(), []byte(key), p, func(size tracker.Size) time.Duration {
+	var told []store.Size
+	peers, res, err := s.Announce(context.Background(), []byte(key), p, func(size store.Size) time.Duration {
 		told = append(told, size)
 		return ttl
-	}, tracker.Want{Peers: want, IDs: true}, nil)
+	}, store.Want{Peers: want, IDs: true}, nil)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -97,20 +97,20 @@ func (s *store) announceFor(ttl time.Duration, key string, p wire.Peer, want int
 }
 
 // lasting is a ttl that follows nothing.
-func lasting(ttl time.Duration) func(tracker.Size) time.Duration {
-	return func(tracker.Size) time.Duration { return ttl }
+func lasting(ttl time.Duration) func(store.Size) time.Duration {
+	return func(store.Size) time.Duration { return ttl }
 }
 
-func (s *store) leave(key, endpoint string) {
+func (s *tester) leave(key, endpoint string) {
 	s.t.Helper()
 	if err := s.Leave(context.Background(), []byte(key), netip.MustParseAddrPort(endpoint)); err != nil {
 		s.t.Fatal(err)
 	}
 }
 
-func (s *store) look(key, asker string, want int) ([]wire.Peer, int) {
+func (s *tester) look(key, asker string, want int) ([]wire.Peer, int) {
 	s.t.Helper()
-	peers, res, err := s.Look(context.Background(), []byte(key), netip.MustParseAddr(asker), tracker.Want{Peers: want, IDs: true}, nil)
+	peers, res, err := s.Look(context.Background(), []byte(key), netip.MustParseAddr(asker), store.Want{Peers: want, IDs: true}, nil)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -120,7 +120,7 @@ func (s *store) look(key, asker string, want int) ([]wire.Peer, int) {
 	return peers, res.Count
 }
 
-func (s *store) index(asker string, keys ...string) string {
+func (s *tester) index(asker string, keys ...string) string {
 	s.t.Helper()
 	var ks []wire.Key
 	for _, k := range keys {
@@ -147,14 +147,14 @@ func show(peers []wire.Peer) string {
 	return strings.Join(s, " ")
 }
 
-func (s *store) expect(what, got, want string) {
+func (s *tester) expect(what, got, want string) {
 	s.t.Helper()
 	if got != want {
 		s.t.Errorf("%s: %q, want %q", what, got, want)
 	}
 }
 
-func (s *store) expectLook(what, key, asker, want string) {
+func (s *tester) expectLook(what, key, asker, want string) {
 	s.t.Helper()
 	peers, n := s.look(key, asker, 1000)
 	s.expect(what, show(peers), want)
@@ -163,7 +163,7 @@ func (s *store) expectLook(what, key, asker, want string) {
 	}
 }
 
-func renewal(t *testing.T, s *store) {
+func renewal(t *testing.T, s *tester) {
 	if _, r := s.announce("k", "192.0.2.1:1", 50); !r.Joined || r.Count != 1 {
 		t.Errorf("first announce: %+v", r)
 	}
@@ -178,7 +178,7 @@ func renewal(t *testing.T, s *store) {
 	}
 }
 
-func expiry(t *testing.T, s *store) {
+func expiry(t *testing.T, s *tester) {
 	s.announce("k", "192.0.2.1:1", 0)
 	time.Sleep(100 * time.Second)
 	s.announce("k", "192.0.2.2:1", 0)
@@ -198,7 +198,7 @@ func expiry(t *testing.T, s *store) {
 	}
 }
 
-func leave(t *testing.T, s *store) {
+func leave(t *testing.T, s *tester) {
 	s.leave("nothing", "192.0.2.1:1")
 	s.announce("k", "192.0.2.1:1", 0)
 	s.announce("k", "192.0.2.2:1", 0)
@@ -214,7 +214,7 @@ func leave(t *testing.T, s *store) {
 	s.expect("an empty track", s.index("127.0.0.1"), "")
 }
 
-func notYourself(t *testing.T, s *store) {
+func notYourself(t *testing.T, s *tester) {
 	for _, e := range []string{"192.0.2.1:1", "[2001:db8::1]:1", "192.0.2.2:1"} {
 		s.announce("k", e, 0)
 	}
@@ -228,7 +228,7 @@ func notYourself(t *testing.T, s *store) {
 	}
 }
 
-func scopes(t *testing.T, s *store) {
+func scopes(t *testing.T, s *tester) {
 	all := map[string]string{"127.0.0.1": "127.0.0.1:1", "169.254.0.1": "169.254.0.1:1", "10.0.0.1": "10.0.0.1:1", "192.0.2.1": "192.0.2.1:1", "2001:db8::1": "[2001:db8::1]:1"}
 	sees := map[string]string{
 		"127.0.0.1":   "10.0.0.1:1 127.0.0.1:1 169.254.0.1:1 192.0.2.1:1 [2001:db8::1]:1",
@@ -265,7 +265,7 @@ func scopes(t *testing.T, s *store) {
 
 // sample draws often enough that a store which favours some peers stands out: the chi-square
 // statistic of 300 peers (299 degrees of freedom) is beyond 450 once in ten million runs.
-func sample(t *testing.T, s *store) {
+func sample(t *testing.T, s *tester) {
 	const n, want, rounds = 300, 20, 3000
 	for i := range n {
 		s.announceFor(time.Hour, "k", wire.Peer{Endpoint: netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), uint16(1000+i))}, 0)
@@ -305,7 +305,7 @@ func sample(t *testing.T, s *store) {
 	}
 }
 
-func quarter(t *testing.T, s *store) {
+func quarter(t *testing.T, s *tester) {
 	for i := range 200 {
 		s.announce("k", fmt.Sprintf("192.0.2.1:%d", i+1), 0)
 	}
@@ -345,14 +345,14 @@ func quarter(t *testing.T, s *store) {
 	}
 }
 
-func ids(t *testing.T, s *store) {
+func ids(t *testing.T, s *tester) {
 	e := netip.MustParseAddrPort("192.0.2.1:1")
 	for _, id := range []wire.ID{{}, wire.ID([]byte("aaaaaaaaaaaaaaaaaaaa")), wire.ID([]byte("bbbbbbbbbbbbbbbbbbbb")), {}} {
 		s.announceFor(ttl, "k", wire.Peer{Endpoint: e, ID: id}, 0)
 		if peers, _ := s.look("k", "192.0.2.9", 1); len(peers) != 1 || peers[0].ID != id {
 			t.Errorf("announced with id %q, given %v", id, peers)
 		}
-		if peers, _, err := s.Look(t.Context(), []byte("k"), e.Addr(), tracker.Want{Peers: 1}, nil); err != nil || len(peers) != 1 || peers[0].ID != (wire.ID{}) {
+		if peers, _, err := s.Look(t.Context(), []byte("k"), e.Addr(), store.Want{Peers: 1}, nil); err != nil || len(peers) != 1 || peers[0].ID != (wire.ID{}) {
 			t.Errorf("announced with id %q, given %v to one who does not want it, %v", id, peers, err)
 		}
 	}
@@ -369,7 +369,7 @@ func ids(t *testing.T, s *store) {
 	}
 }
 
-func scrape(t *testing.T, s *store) {
+func scrape(t *testing.T, s *tester) {
 	s.announce("a", "192.0.2.1:1", 0)
 	s.announce("a", "192.0.2.2:1", 0)
 	s.announce("b\x00\xff", "192.0.2.1:1", 0)
@@ -377,10 +377,10 @@ func scrape(t *testing.T, s *store) {
 	s.expect("all", s.index("192.0.2.9"), `"a":2 "b\x00\xff":1`)
 }
 
-func keys(t *testing.T, s *store) {
+func keys(t *testing.T, s *tester) {
 	key := []byte("abc")
 	p := wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.1:1")}
-	if _, _, err := s.Announce(t.Context(), key, p, lasting(ttl), tracker.Want{}, nil); err != nil {
+	if _, _, err := s.Announce(t.Context(), key, p, lasting(ttl), store.Want{}, nil); err != nil {
 		t.Fatal(err)
 	}
 	copy(key, "xyz")
@@ -393,63 +393,63 @@ func keys(t *testing.T, s *store) {
 	s.expectLook("the longest", long, "192.0.2.9", "192.0.2.3:1")
 }
 
-func appended(t *testing.T, s *store) {
+func appended(t *testing.T, s *tester) {
 	s.announce("k", "192.0.2.1:1", 0)
 	before := []wire.Peer{{Endpoint: netip.MustParseAddrPort("203.0.113.1:1")}}
-	looked, _, err := s.Look(t.Context(), []byte("k"), netip.MustParseAddr("192.0.2.9"), tracker.Want{Peers: 5}, before)
+	looked, _, err := s.Look(t.Context(), []byte("k"), netip.MustParseAddr("192.0.2.9"), store.Want{Peers: 5}, before)
 	if err != nil || show(looked) != "192.0.2.1:1 203.0.113.1:1" || looked[0] != before[0] {
 		t.Errorf("look: %v, %v", looked, err)
 	}
-	announced, _, err := s.Announce(t.Context(), []byte("k"), wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.2:1")}, lasting(ttl), tracker.Want{Peers: 5}, before)
+	announced, _, err := s.Announce(t.Context(), []byte("k"), wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.2:1")}, lasting(ttl), store.Want{Peers: 5}, before)
 	if err != nil || show(announced) != "192.0.2.1:1 203.0.113.1:1" || announced[0] != before[0] {
 		t.Errorf("announce: %v, %v", announced, err)
 	}
 }
 
 // sizes has tracks grow, age, lapse and begin anew.
-func sizes(t *testing.T, s *store) {
+func sizes(t *testing.T, s *tester) {
 	began := time.Now()
-	expect := func(what string, r tracker.Result, want tracker.Size) {
+	expect := func(what string, r store.Result, want store.Size) {
 		t.Helper()
 		if r.Size != want {
 			t.Errorf("%s: size %+v, want %+v", what, r.Size, want)
 		}
 	}
-	look := func(what, key string, want tracker.Size) {
+	look := func(what, key string, want store.Size) {
 		t.Helper()
-		_, r, err := s.Look(t.Context(), []byte(key), netip.MustParseAddr("192.0.2.9"), tracker.Want{}, nil)
+		_, r, err := s.Look(t.Context(), []byte(key), netip.MustParseAddr("192.0.2.9"), store.Want{}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		expect(what, r, want)
 	}
-	look("nobody yet", "k", tracker.Size{})
+	look("nobody yet", "k", store.Size{})
 	_, r := s.announce("k", "192.0.2.1:1", 0)
-	expect("the first", r, tracker.Size{Peers: 1, Total: 1})
+	expect("the first", r, store.Size{Peers: 1, Total: 1})
 	time.Sleep(90 * time.Second)
 	_, r = s.announce("k", "10.0.0.1:1", 0)
-	expect("one whom not everybody sees", r, tracker.Size{Peers: 2, Total: 2, Age: 90 * time.Second})
+	expect("one whom not everybody sees", r, store.Size{Peers: 2, Total: 2, Age: 90 * time.Second})
 	_, r = s.announce("k", "[2001:db8::1]:1", 0)
-	expect("and of the other family", r, tracker.Size{Peers: 3, Total: 3, Age: 90 * time.Second})
+	expect("and of the other family", r, store.Size{Peers: 3, Total: 3, Age: 90 * time.Second})
 	_, r = s.announce("k", "192.0.2.1:1", 0)
-	expect("a renewal", r, tracker.Size{Peers: 3, Total: 3, Age: 90 * time.Second})
+	expect("a renewal", r, store.Size{Peers: 3, Total: 3, Age: 90 * time.Second})
 	_, r = s.announce("l", "192.0.2.1:1", 0)
-	expect("another track", r, tracker.Size{Peers: 1, Total: 4})
-	look("a look", "k", tracker.Size{Peers: 3, Total: 4, Age: 90 * time.Second})
-	look("a look at nothing", "m", tracker.Size{Total: 4})
+	expect("another track", r, store.Size{Peers: 1, Total: 4})
+	look("a look", "k", store.Size{Peers: 3, Total: 4, Age: 90 * time.Second})
+	look("a look at nothing", "m", store.Size{Total: 4})
 	s.leave("k", "10.0.0.1:1")
-	look("one has left", "k", tracker.Size{Peers: 2, Total: 3, Age: 90 * time.Second})
+	look("one has left", "k", store.Size{Peers: 2, Total: 3, Age: 90 * time.Second})
 	time.Sleep(ttl + settle)
-	look("all have lapsed", "k", tracker.Size{})
+	look("all have lapsed", "k", store.Size{})
 	_, r = s.announce("k", "192.0.2.1:1", 0)
-	expect("a track that begins anew", r, tracker.Size{Peers: 1, Total: 1})
+	expect("a track that begins anew", r, store.Size{Peers: 1, Total: 1})
 
 	// An age grows for as long as a track is there, in whole seconds.
 	for time.Since(began) < 60*time.Hour {
 		time.Sleep(ttl - 500*time.Millisecond)
 		_, r = s.announce("k", "192.0.2.1:1", 0)
 		last := time.Since(began) - 90*time.Second - ttl - settle
-		expect("an old track", r, tracker.Size{Peers: 1, Total: 1, Age: last.Truncate(time.Second)})
+		expect("an old track", r, store.Size{Peers: 1, Total: 1, Age: last.Truncate(time.Second)})
 		if t.Failed() {
 			t.FailNow()
 		}
@@ -459,14 +459,14 @@ func sizes(t *testing.T, s *store) {
 	f, _ := s.subscribe("m", "192.0.2.1:1")
 	time.Sleep(30 * time.Second)
 	_, r = s.announce("m", "192.0.2.1:2", 0)
-	expect("a track that a subscriber began", r, tracker.Size{Peers: 2, Total: 3, Age: 30 * time.Second})
+	expect("a track that a subscriber began", r, store.Size{Peers: 2, Total: 3, Age: 30 * time.Second})
 	f.sub.Close()
 	s.leave("m", "192.0.2.1:2")
 
 	// A ttl that follows the size: a peer is promised more the more there are.
 	for i := range 5 {
 		p := wire.Peer{Endpoint: netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), uint16(1+i))}
-		_, _, err := s.Announce(t.Context(), []byte("n"), p, func(size tracker.Size) time.Duration { return time.Duration(10*size.Peers+5) * time.Second }, tracker.Want{}, nil)
+		_, _, err := s.Announce(t.Context(), []byte("n"), p, func(size store.Size) time.Duration { return time.Duration(10*size.Peers+5) * time.Second }, store.Want{}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -479,7 +479,7 @@ func sizes(t *testing.T, s *store) {
 	s.expect("in the end", s.index("192.0.2.9", "n"), `"n":0`)
 }
 
-func concurrency(t *testing.T, s *store) {
+func concurrency(t *testing.T, s *tester) {
 	var wg sync.WaitGroup
 	for g := range 8 {
 		wg.Go(func() {
