@@ -63,7 +63,7 @@ type bench struct {
 
 	cpus               []int
 	serverCPU, loadCPU int
-	servers            []*server
+	servers            []*rival
 	log                io.Writer
 	report             report
 }
@@ -187,7 +187,7 @@ func (b *bench) startServers() error {
 		if !b.wants(names, name) {
 			continue
 		}
-		var s *server
+		var s *rival
 		var err error
 		switch name {
 		case "opentracker":
@@ -223,7 +223,7 @@ func (b *bench) startServers() error {
 }
 
 // populate has every peer announce once.
-func (b *bench) populate(s *server) error {
+func (b *bench) populate(s *rival) error {
 	r := populated{Name: s.name}
 	if !s.floor {
 		before, err := rssOf(s.pid)
@@ -244,7 +244,7 @@ func (b *bench) populate(s *server) error {
 }
 
 // fill is populate without a look at what it takes.
-func (b *bench) fill(s *server) error {
+func (b *bench) fill(s *rival) error {
 	l := b.load(s, newPopulation(b.keys, maxPeers, 0, s.keepAlive))
 	l.everyone()
 	err := l.run(0, time.Hour, func() {}, func() {})
@@ -254,7 +254,7 @@ func (b *bench) fill(s *server) error {
 	return err
 }
 
-func (b *bench) load(s *server, p *population) *load {
+func (b *bench) load(s *rival, p *population) *load {
 	return &load{population: p, port: s.port, clients: b.clients, keepAlive: s.keepAlive, listsSelf: s.listsSelf || s.floor, anyKey: s.floor, yield: b.loadCPU == b.serverCPU}
 }
 
@@ -350,7 +350,7 @@ func (b *bench) atRest() error {
 }
 
 // round measures a server once; all others sleep.
-func (b *bench) round(s *server, l *load) (round, error) {
+func (b *bench) round(s *rival, l *load) (round, error) {
 	var r round
 	if err := s.resume(); err != nil {
 		return r, err
@@ -406,7 +406,7 @@ func (b *bench) round(s *server, l *load) (round, error) {
 }
 
 // spread gives a child CPUs, and as many Go threads at a time.
-func (s *server) spread(procs int, cpus ...int) error {
+func (s *rival) spread(procs int, cpus ...int) error {
 	if err := pinProcess(s.pid, setOf(cpus...)); err != nil {
 		return err
 	}

@@ -18,7 +18,7 @@ import (
 	"time"
 
 	"ntrack/tracker"
-	"ntrack/tracker/door"
+	"ntrack/tracker/server"
 )
 
 // runRole is the life of a child: it prints its port, if it has one, and obeys what comes on
@@ -61,10 +61,10 @@ func runRole(args []string) error {
 	t := &tracker.Tracker{}
 	switch args[0] {
 	case "door", "door-2":
-		s := &door.Server{Tracker: t}
+		s := &server.Server{Tracker: t}
 		go func() { failed <- s.Serve(l) }()
 	case "portable": // the door takes what it does not know to be TCP the portable way
-		s := &door.Server{Tracker: t}
+		s := &server.Server{Tracker: t}
 		go func() { failed <- s.Serve(struct{ net.Listener }{l}) }()
 	case "nethttp":
 		s := &http.Server{Handler: tracker.Handler(t), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10}

@@ -16,8 +16,8 @@ import (
 	"time"
 )
 
-// A server is a process to measure, or one way to run it.
-type server struct {
+// A rival is a process to measure, or one way to run it.
+type rival struct {
 	name      string
 	pid       int
 	port      int
@@ -36,8 +36,8 @@ const nobody = 65534
 
 // spawn starts a program on a CPU. It must be called from a locked thread: the child has that
 // thread's CPUs, and ends with it.
-func spawn(name string, cpu, home int, cmd *exec.Cmd) (*server, error) {
-	s := &server{name: name, cmd: cmd}
+func spawn(name string, cpu, home int, cmd *exec.Cmd) (*rival, error) {
+	s := &rival{name: name, cmd: cmd}
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
@@ -65,7 +65,7 @@ func spawn(name string, cpu, home int, cmd *exec.Cmd) (*server, error) {
 }
 
 // spawnRole starts this program again, in another role.
-func spawnRole(name string, cpu, home int, args ...string) (*server, error) {
+func spawnRole(name string, cpu, home int, args ...string) (*rival, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -93,7 +93,7 @@ func spawnRole(name string, cpu, home int, args ...string) (*server, error) {
 }
 
 // number reads the next line of the child.
-func (s *server) number() (int, error) {
+func (s *rival) number() (int, error) {
 	line, err := s.out.ReadString('\n')
 	if err != nil {
 		return 0, fmt.Errorf("%s: %w", s.name, err)
@@ -102,7 +102,7 @@ func (s *server) number() (int, error) {
 }
 
 // tell has a child do something and returns how long that took it.
-func (s *server) tell(command string) (time.Duration, error) {
+func (s *rival) tell(command string) (time.Duration, error) {
 	if _, err := io.WriteString(s.in, command+"\n"); err != nil {
 		return 0, fmt.Errorf("%s: %w", s.name, err)
 	}
@@ -111,7 +111,7 @@ func (s *server) tell(command string) (time.Duration, error) {
 }
 
 // spawnOpentracker starts Debian's build, which serves only the keys that a file lists.
-func spawnOpentracker(cpu, home int, keys int) (*server, error) {
+func spawnOpentracker(cpu, home int, keys int) (*rival, error) {
 	file, err := os.CreateTemp("", "ntrack-bench-*")
 	if err != nil {
 		return nil, err
@@ -162,11 +162,11 @@ func spawnOpentracker(cpu, home int, keys int) (*server, error) {
 }
 
 // pause and resume keep a server that is not being measured from taking part.
-func (s *server) pause() error  { return syscall.Kill(s.pid, syscall.SIGSTOP) }
-func (s *server) resume() error { return syscall.Kill(s.pid, syscall.SIGCONT) }
+func (s *rival) pause() error  { return syscall.Kill(s.pid, syscall.SIGSTOP) }
+func (s *rival) resume() error { return syscall.Kill(s.pid, syscall.SIGCONT) }
 
 // stop ends the process, one of ours by closing its standard input.
-func (s *server) stop() {
+func (s *rival) stop() {
 	_ = s.in.Close()
 	_ = s.resume()
 	if s.name == "opentracker" || s.floor {

@@ -108,8 +108,8 @@ func (b *bench) measureStreams(n, joins int) (r streamsResult, err error) {
 	if err := b.members(&r); err != nil {
 		return r, err
 	}
-	var with, without *server
-	for _, s := range []**server{&with, &without} {
+	var with, without *rival
+	for _, s := range []**rival{&with, &without} {
 		if *s, err = spawnRole("door", b.serverCPU, b.loadCPU, "door"); err != nil {
 			return r, err
 		}
@@ -133,8 +133,8 @@ func (b *bench) measureStreams(n, joins int) (r streamsResult, err error) {
 	m := modeReport{Servers: []*serverReport{{Name: "without"}, {Name: "with"}}}
 	p := newPopulation(b.keys, maxPeers, 50, true)
 	for i := 0; !m.enough(b.rounds) && i < b.retries*b.rounds; i++ {
-		for j, s := range []*server{without, with} {
-			other := []*server{with, without}[j]
+		for j, s := range []*rival{without, with} {
+			other := []*rival{with, without}[j]
 			if err := errors.Join(other.pause(), s.resume()); err != nil {
 				return r, err
 			}
@@ -179,7 +179,7 @@ func (b *bench) members(r *streamsResult) error {
 }
 
 // lookers opens streams at one key.
-func (b *bench) lookers(s *server, w *watchers, r *streamsResult) error {
+func (b *bench) lookers(s *rival, w *watchers, r *streamsResult) error {
 	before, err := rssOf(s.pid)
 	if err != nil {
 		return err
@@ -204,7 +204,7 @@ func (b *bench) lookers(s *server, w *watchers, r *streamsResult) error {
 }
 
 // rest lets heartbeats come for a while, and returns the resident memory then.
-func (w *watchers) rest(s *server, d time.Duration) (int64, error) {
+func (w *watchers) rest(s *rival, d time.Duration) (int64, error) {
 	if _, err := w.await(math.MaxInt, d, func() {}); err != nil {
 		return 0, err
 	}
@@ -212,7 +212,7 @@ func (w *watchers) rest(s *server, d time.Duration) (int64, error) {
 }
 
 // fanOut has somebody join once a second, and sees when each stream tells of it.
-func (b *bench) fanOut(s *server, w *watchers, r *streamsResult) error {
+func (b *bench) fanOut(s *rival, w *watchers, r *streamsResult) error {
 	if err := errors.Join(s.spread(len(b.cpus), b.cpus...), pinProcess(os.Getpid(), setOf(b.cpus...))); err != nil {
 		return err
 	}

@@ -15,7 +15,7 @@ import (
 	"ntrack/announce"
 	"ntrack/commands/process"
 	"ntrack/tracker"
-	"ntrack/tracker/door"
+	"ntrack/tracker/server"
 )
 
 func serveFlag() cli.Flag {
@@ -29,9 +29,9 @@ type presence struct {
 	client  *client
 	serve   bool
 	mu      sync.Mutex
-	server  *door.Server // the stand-in, once there is one
-	answers bool         // one tracker has answered
-	guessed bool         // nothing is to be said any more of what was meant, if that was no tracker
+	server  *server.Server // the stand-in, once there is one
+	answers bool           // one tracker has answered
+	guessed bool           // nothing is to be said any more of what was meant, if that was no tracker
 	away    map[announce.Tracker]error
 }
 
@@ -129,7 +129,7 @@ func (p *presence) standIn(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("--serve: %w", err)
 	}
-	p.server = &door.Server{Tracker: &tracker.Tracker{}, Logf: p.s.note}
+	p.server = &server.Server{Tracker: &tracker.Tracker{}, Logf: p.s.note}
 	go func() { _ = p.server.Serve(l) }()
 	p.s.note("no tracker at %s: serving one until this command ends", p.client.trackers[0].HostPort())
 	return nil

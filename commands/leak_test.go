@@ -16,7 +16,7 @@ import (
 	"ntrack/announce"
 	"ntrack/commands"
 	"ntrack/tracker"
-	"ntrack/tracker/door"
+	"ntrack/tracker/server"
 )
 
 // TestNothingGoesOn ends each command that lasts, in the middle of what it does, and finds no
@@ -28,7 +28,7 @@ func TestNothingGoesOn(t *testing.T) {
 		t.Fatal(err)
 	}
 	at := l.Addr().String()
-	srv := &door.Server{Tracker: new(tracker.Tracker)}
+	srv := &server.Server{Tracker: new(tracker.Tracker)}
 	ended := make(chan error)
 	go func() { ended <- srv.Serve(l) }()
 	defer func() {

@@ -20,7 +20,7 @@ import (
 	"ntrack/announce/wire"
 	"ntrack/commands/process"
 	"ntrack/tracker"
-	"ntrack/tracker/door"
+	"ntrack/tracker/server"
 	"ntrack/tracker/store/memory"
 )
 
@@ -44,10 +44,10 @@ func serveCommand(s Streams) *cli.Command {
 			&cli.IntFlag{Name: "max-peers", Usage: "keep at most `N` peers", Value: 10_000_000},
 			&cli.IntFlag{Name: "max-peers-per-key", Usage: "keep at most `N` peers of one key", Value: 1_000_000},
 			&cli.IntFlag{Name: "max-per-addr", Usage: "keep at most `N` registrations of one IPv4 address or IPv6 /64", Value: 10_000},
-			&cli.IntFlag{Name: "max-conns", Usage: "take at most `N` connections at a time, or fewer where the limit of open files (ulimit -n) is low", Value: door.DefaultMaxConns},
-			&cli.IntFlag{Name: "max-conns-per-addr", Usage: "take at most `N` connections of one IPv4 address or IPv6 /64, but any number of this machine and of a --proxy", Value: door.DefaultMaxConnsPerAddr, DefaultText: "1000, or a quarter of all if that is less"},
-			&cli.DurationFlag{Name: "request-timeout", Value: door.DefaultTimeout, Usage: "cut a client whose request takes longer than `D`, or that takes nothing of a reply for as long"},
-			&cli.DurationFlag{Name: "idle-timeout", Value: door.DefaultIdle, DefaultText: "2m", Usage: "close a connection that has had no request for `D`"},
+			&cli.IntFlag{Name: "max-conns", Usage: "take at most `N` connections at a time, or fewer where the limit of open files (ulimit -n) is low", Value: server.DefaultMaxConns},
+			&cli.IntFlag{Name: "max-conns-per-addr", Usage: "take at most `N` connections of one IPv4 address or IPv6 /64, but any number of this machine and of a --proxy", Value: server.DefaultMaxConnsPerAddr, DefaultText: "1000, or a quarter of all if that is less"},
+			&cli.DurationFlag{Name: "request-timeout", Value: server.DefaultTimeout, Usage: "cut a client whose request takes longer than `D`, or that takes nothing of a reply for as long"},
+			&cli.DurationFlag{Name: "idle-timeout", Value: server.DefaultIdle, DefaultText: "2m", Usage: "close a connection that has had no request for `D`"},
 			&cli.StringSliceFlag{Name: "proxy", Usage: "believe X-Forwarded-For from reverse proxies in the network `CIDR`; may be repeated"},
 		},
 		Action: func(c *cli.Context) error {
@@ -63,7 +63,7 @@ func serveCommand(s Streams) *cli.Command {
 
 type serveOptions struct {
 	tracker   tracker.Tracker
-	server    door.Server
+	server    server.Server
 	listen    []string
 	addrFile  string
 	tokenFile string
@@ -322,7 +322,7 @@ func listen(addr string, bound []string) (net.Listener, error) {
 }
 
 // shutdown stops accepting and gives what is in flight five seconds.
-func shutdown(srv *door.Server) {
+func shutdown(srv *server.Server) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	_ = srv.Shutdown(ctx)

@@ -16,22 +16,22 @@ import (
 // arrows has every package of this module, and the other packages of it that each may import.
 // docs/architecture.md explains them.
 var arrows = map[string][]string{
-	"ntrack":                         {"ntrack/commands"},
-	"ntrack/commands":                {"ntrack/announce", "ntrack/announce/wire", "ntrack/commands/process", "ntrack/output", "ntrack/tracker", "ntrack/tracker/store/memory", "ntrack/tracker/door"},
-	"ntrack/commands/process":        {},
-	"ntrack/bench":                   {"ntrack/announce", "ntrack/announce/wire", "ntrack/tracker", "ntrack/tracker/door"},
-	"ntrack/examples/chat":           {"ntrack/announce", "ntrack/announce/wire"},
-	"ntrack/examples/job":            {"ntrack/announce"},
-	"ntrack/examples/lobby":          {"ntrack/announce", "ntrack/announce/wire"},
-	"ntrack/output":                  {"ntrack/announce", "ntrack/announce/wire"},
-	"ntrack/announce":                {"ntrack/announce/wire"},
-	"ntrack/announce/wire":           {},
-	"ntrack/tracker":                 {"ntrack/announce/wire", "ntrack/tracker/store", "ntrack/tracker/store/memory"},
-	"ntrack/tracker/store":           {"ntrack/announce/wire"},
-	"ntrack/tracker/store/memory":    {"ntrack/announce/wire", "ntrack/tracker/store"},
-	"ntrack/tracker/door":            {"ntrack/announce/wire", "ntrack/tracker"},
-	"ntrack/tracker/doortest":        {"ntrack/tracker"},
-	"ntrack/tracker/store/storetest": {"ntrack/announce/wire", "ntrack/tracker/store"},
+	"ntrack":                           {"ntrack/commands"},
+	"ntrack/commands":                  {"ntrack/announce", "ntrack/announce/wire", "ntrack/commands/process", "ntrack/output", "ntrack/tracker", "ntrack/tracker/store/memory", "ntrack/tracker/server"},
+	"ntrack/commands/process":          {},
+	"ntrack/bench":                     {"ntrack/announce", "ntrack/announce/wire", "ntrack/tracker", "ntrack/tracker/server"},
+	"ntrack/examples/chat":             {"ntrack/announce", "ntrack/announce/wire"},
+	"ntrack/examples/job":              {"ntrack/announce"},
+	"ntrack/examples/lobby":            {"ntrack/announce", "ntrack/announce/wire"},
+	"ntrack/output":                    {"ntrack/announce", "ntrack/announce/wire"},
+	"ntrack/announce":                  {"ntrack/announce/wire"},
+	"ntrack/announce/wire":             {},
+	"ntrack/tracker":                   {"ntrack/announce/wire", "ntrack/tracker/store", "ntrack/tracker/store/memory"},
+	"ntrack/tracker/store":             {"ntrack/announce/wire"},
+	"ntrack/tracker/store/memory":      {"ntrack/announce/wire", "ntrack/tracker/store"},
+	"ntrack/tracker/server":            {"ntrack/announce/wire", "ntrack/tracker"},
+	"ntrack/tracker/server/servertest": {"ntrack/tracker"},
+	"ntrack/tracker/store/storetest":   {"ntrack/announce/wire", "ntrack/tracker/store"},
 }
 
 // guests has every foreign module, and our packages that may import it. Each has one host, except for
@@ -42,7 +42,7 @@ var guests = map[string][]string{
 	"github.com/olekukonko/tablewriter": {"ntrack/output"},
 	"github.com/jackpal/bencode-go":     {"ntrack/announce/wire"},
 	"golang.org/x/term":                 {"ntrack/commands"},
-	"golang.org/x/sys":                  {"ntrack/announce", "ntrack/bench", "ntrack/commands", "ntrack/commands/process", "ntrack/tracker/door"},
+	"golang.org/x/sys":                  {"ntrack/announce", "ntrack/bench", "ntrack/commands", "ntrack/commands/process", "ntrack/tracker/server"},
 }
 
 func TestArrows(t *testing.T) {

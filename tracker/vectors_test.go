@@ -6,12 +6,12 @@ import (
 	"testing"
 
 	"ntrack/tracker"
-	"ntrack/tracker/doortest"
+	"ntrack/tracker/server/servertest"
 )
 
 // The published conformance scenarios, through the net/http door.
 func TestVectors(t *testing.T) {
-	doortest.Vectors(t, "../testdata/vectors/tracker", func(l net.Listener, tr *tracker.Tracker) {
+	servertest.Vectors(t, "../testdata/vectors/tracker", func(l net.Listener, tr *tracker.Tracker) {
 		server := &http.Server{
 			Handler: tracker.Handler(tr),
 			// Else net/http itself answers OPTIONS *, without the CORS headers.

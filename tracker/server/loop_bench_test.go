@@ -1,0 +1,43 @@
+//go:build linux
+
+package server
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+
+	"ntrack/tracker"
+)
+
+// BenchmarkAnswer is what an announce costs between the system calls, with a track that is in the
+// CPU's cache and with one among 10,000.
+func BenchmarkAnswer(b *testing.B) {
+	s := &Server{Tracker: &tracker.Tracker{}}
+	s.once.Do(s.init)
+	l := &loop{loops: &loops{s: s}, now: time.Now()}
+	remote := netip.MustParseAddrPort("127.0.0.1:50000")
+	const keys, peers = 10_000, 80
+	request := func(k, peer int) []byte {
+		return fmt.Appendf(nil, "GET /announce?info_hash=%%%02x%%%02xAB%%00%%d8%%1cdefghijklm%%7fop&peer_id=-qB4650-abcdefgh%04d&port=%d"+
+			"&uploaded=0&downloaded=0&left=1&corrupt=0&key=1A2B3C4D&numwant=50&compact=1&no_peer_id=1&supportcrypto=1&redundant=0 HTTP/1.1\r\n"+
+			"Host: 127.0.0.1:6969\r\nUser-Agent: qBittorrent/4.6.5\r\nAccept-Encoding: gzip\r\n\r\n", k/256, k%256, peer, 10000+peer)
+	}
+	for i := range keys * peers {
+		l.answer(request(i%keys, i/keys), remote, true)
+	}
+	var all [1024][]byte
+	in := make([]byte, 0, 2048)
+	for _, keys := range []int{1, keys} {
+		for i := range all {
+			all[i] = request(i*7919%keys, i%peers)
+		}
+		b.Run(fmt.Sprint(keys, " keys"), func(b *testing.B) {
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				l.answer(append(in, all[i%len(all)]...), remote, true)
+			}
+		})
+	}
+}

@@ -1,0 +1,422 @@
+//go:build linux
+
+package server_test
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"ntrack/tracker"
+	"ntrack/tracker/server"
+	"ntrack/tracker/server/servertest"
+	"ntrack/tracker/store/memory"
+)
+
+// What a loop answers is what the vectors say. Sockets have no virtual time, and no addresses but
+// this machine's, so it answers without them.
+func TestLoopVectors(t *testing.T) {
+	servertest.Vectors(t, "../../testdata/vectors/tracker", func(l net.Listener, tr *tracker.Tracker) {
+		s := &server.Server{Tracker: tr, Logf: t.Errorf}
+		s.ServeAnswers(l)
+	})
+}
+
+// hello is a request that a loop answers. When its reply is there, the loop has also read what was
+// sent with it.
+const hello = "GET /ntrk/hello?port=0 HTTP/1.1\r\nHost: t\r\n\r\n"
+
+// compareLoop plays in to the loop over TCP, whole and, where split is true, in two parts at every
+// byte, and compares with what the portable way says.
+func compareLoop(t *testing.T, in []byte, split bool) {
+	t.Helper()
+	check := func(parts ...[]byte) {
+		t.Helper()
+		got, from := viaLoop(t, parts...)
+		if want := viaDoorFrom(t, from, bytes.Join(parts, nil)); !same(got, want) {
+			t.Errorf("%q:\nloop     %v\nportable %v", parts, got, want)
+		}
+	}
+	check(in)
+	for i := 0; split && i <= len(in); i++ {
+		check(append([]byte(hello), in[:i]...), in[i:])
+	}
+}
+
+// viaLoop sends the second part once the first request of the first has been answered.
+func viaLoop(t *testing.T, parts ...[]byte) ([]reply, net.Addr) {
+	t.Helper()
+	l := listen(t)
+	s := &server.Server{Tracker: &tracker.Tracker{}, Logf: t.Errorf}
+	ended := make(chan error)
+	go func() { ended <- s.Serve(l) }()
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	var out bytes.Buffer
+	for i, part := range parts {
+		if i > 0 {
+			if _, err := http.ReadResponse(bufio.NewReader(io.TeeReader(c, &out)), nil); err != nil {
+				t.Fatalf("%q: %v", parts, err)
+			}
+		}
+		_, _ = c.Write(part) // the door may have refused what was before
+	}
+	_ = c.(*net.TCPConn).CloseWrite()
+	// Who sends more after what ends the connection is reset, once it has the replies.
+	if _, err := io.Copy(&out, c); err != nil && !(len(parts) > 1 && errors.Is(err, syscall.ECONNRESET)) {
+		t.Errorf("%q: %v", parts, err)
+	}
+	if err := shutdown(s); err != nil {
+		t.Error(err)
+	}
+	if err := await(t, "Serve", ended); err != server.ErrClosed {
+		t.Errorf("Serve: %v", err)
+	}
+	if n := s.Conns(); n != 0 {
+		t.Errorf("%q: %d connections left", parts, n)
+	}
+	return readReplies(t, bytes.Join(parts, nil), out.Bytes()), c.LocalAddr()
+}
+
+// Plain requests stay in the loop; what is not plain makes a connection that has a goroutine.
+func TestHandOver(t *testing.T) {
+	long := strings.TrimSuffix(hello, "\r\n") + "X: "
+	long += strings.Repeat("x", 1024-len(long)-4) + "\r\n\r\n"
+	for request, open := range map[string]int{
+		"GET /ntrk/k?port=1 HTTP/1.1\r\nHost: t\r\n\r\n":                                               0,
+		"DELETE /ntrk/k?port=1 HTTP/1.1\r\nHost: t\r\n\r\n":                                            0,
+		"GET /announce?info_hash=k&port=1 HTTP/1.0\r\nConnection: keep-alive\r\n\r\n":                  0,
+		"GET /ntrk/?format=json HTTP/1.1\r\nHost: t\r\n\r\n":                                           1, // as long as there are keys
+		"POST /ntrk/k?port=1 HTTP/1.1\r\nHost: t\r\n\r\n":                                              1,
+		"GET /ntrk/k?port=1 HTTP/1.1\r\nHost: t\r\nContent-Length: 1\r\n\r\nx":                         1,
+		"POST /ntrk/k?port=1 HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\nContent-Length: 0\r\n\r\n": 1,
+		strings.Repeat(hello, 1000):                                                                    0, // more than is read, or sent, in one go
+		strings.Repeat(long, 20) + hello:                                                               0, // that, where requests fill it to the last byte
+	} {
+		s := &server.Server{Tracker: &tracker.Tracker{Index: true}}
+		c := dial(t, serve(t, s))
+		r := bufio.NewReader(c)
+		get(t, c, r, "/ntrk/k?port=2") // it is watched from here on
+		if _, err := io.WriteString(c, request); err != nil {
+			t.Fatal(err)
+		}
+		for range strings.Count(request, " HTTP/1.") {
+			resp, err := http.ReadResponse(r, nil)
+			if err != nil {
+				t.Fatalf("%.80q: %v", request, err)
+			}
+			if _, err := io.Copy(io.Discard, resp.Body); err != nil || resp.StatusCode/100 != 2 {
+				t.Errorf("%.80q: %s, %v", request, resp.Status, err)
+			}
+		}
+		if n := s.Open(); n != open {
+			t.Errorf("%.80q: %d connections with a goroutine, not %d", request, n, open)
+		}
+		get(t, c, r, "/ntrk/k?port=2") // either way it goes on
+	}
+}
+
+// A store that may wait would hold up all connections of a loop.
+func TestSlowStoreHasNoLoop(t *testing.T) {
+	s := &server.Server{Tracker: &tracker.Tracker{Store: &slowStore{Store: memory.New()}}}
+	c := dial(t, serve(t, s))
+	get(t, c, bufio.NewReader(c), "/ntrk/k?port=1")
+	if n := s.Open(); n != 1 {
+		t.Errorf("%d connections with a goroutine", n)
+	}
+}
+
+// A reply that does not fit into the socket is owed, and the connection goes on or ends after it.
+func TestLazyReader(t *testing.T) {
+	small := func(option int) func(string, string, syscall.RawConn) error {
+		return func(_, _ string, c syscall.RawConn) error {
+			return c.Control(func(fd uintptr) { _ = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, option, 4096) })
+		}
+	}
+	l, err := (&net.ListenConfig{Control: small(syscall.SO_SNDBUF)}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &server.Server{Tracker: &tracker.Tracker{}}
+	addr := serveOn(t, s, l)
+	busy := dial(t, addr)
+	r := bufio.NewReader(busy)
+	for port := range 1001 {
+		get(t, busy, r, fmt.Sprintf("/ntrk/k?numwant=0&port=%d", port+1))
+	}
+	request := func(field string) string {
+		return "GET /ntrk/k?port=1&numwant=1000&format=text HTTP/1.1\r\nHost: t\r\n" + field + "\r\n"
+	}
+	d := net.Dialer{Control: small(syscall.SO_RCVBUF)}
+	for i, sent := range [][]string{
+		{request(""), request("") + request("Connection: close\r\n")},
+		{request("Connection: close\r\n")},
+		{strings.Repeat(request(""), 9) + request("Connection: close\r\n")}, // more than is kept for one client
+	} {
+		lazy, err := d.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lr, replies := bufio.NewReader(lazy), 0
+		for _, text := range sent {
+			if _, err := io.WriteString(lazy, text); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := lr.Peek(1); err != nil {
+				t.Fatal(err)
+			}
+			get(t, busy, r, "/ntrk/k?port=1&numwant=0") // who waits for nobody
+			if n := s.Open(); n != 0 {
+				t.Errorf("%d connections with a goroutine", n)
+			}
+			for range strings.Count(text, "GET") {
+				resp, err := http.ReadResponse(lr, nil)
+				if err != nil {
+					t.Fatalf("%d: after %d replies: %v", i, replies, err)
+				}
+				b, err := io.ReadAll(resp.Body)
+				if n := bytes.Count(b, []byte("127.0.0.1:")); err != nil || n != 1000 {
+					t.Fatalf("%d: %d peers, %v", i, n, err)
+				}
+				replies++
+			}
+		}
+		if n, err := lr.ReadByte(); err != io.EOF {
+			t.Errorf("%d: %q, %v after the last reply", i, n, err)
+		}
+		lazy.Close()
+		eventually(t, "connections: 1", func() bool { return s.Conns() == 1 })
+	}
+}
+
+// Who says nothing is cut after Timeout, who has been answered after Idle.
+func TestLoopTimeouts(t *testing.T) {
+	s := &server.Server{Tracker: &tracker.Tracker{}, Timeout: time.Second / 2, Idle: time.Hour}
+	addr := serve(t, s)
+	kept := dial(t, addr)
+	r := bufio.NewReader(kept)
+	get(t, kept, r, "/ntrk/k?port=1")
+	if n, err := dial(t, addr).Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("one that says nothing: %d, %v", n, err)
+	}
+	get(t, kept, r, "/ntrk/k?port=1")
+
+	s = &server.Server{Tracker: &tracker.Tracker{}, Timeout: time.Hour, Idle: 20 * time.Millisecond}
+	addr = serve(t, s)
+	quiet, idle := dial(t, addr), dial(t, addr)
+	get(t, idle, bufio.NewReader(idle), "/ntrk/k?port=1")
+	if n, err := idle.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("an idle one: %d, %v", n, err)
+	}
+	get(t, quiet, bufio.NewReader(quiet), "/ntrk/k?port=1")
+	eventually(t, "connections: 0", func() bool { return s.Conns() == 0 })
+}
+
+// Those in the loop are closed, those that it has handed over get their reply, and nobody else
+// gets in.
+func TestLoopShutdown(t *testing.T) {
+	s := &server.Server{Tracker: &tracker.Tracker{}}
+	l := listen(t)
+	ended := make(chan error)
+	go func() { ended <- s.Serve(l) }()
+	quiet, idle, busy := dial(t, l.Addr().String()), dial(t, l.Addr().String()), dial(t, l.Addr().String())
+	get(t, idle, bufio.NewReader(idle), "/ntrk/k?port=1")
+	if _, err := io.WriteString(busy, "GET /ntrk/k?port=2 HTTP/1.1\r\nHost:"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "connections: 3", func() bool { return s.Conns() == 3 })
+	eventually(t, "handed over: 1", func() bool { return s.Open() == 1 })
+	done := make(chan error)
+	go func() { done <- shutdown(s) }()
+	for name, c := range map[string]net.Conn{"quiet": quiet, "idle": idle} {
+		if n, err := c.Read(make([]byte, 1)); err != io.EOF {
+			t.Errorf("the %s one: %d, %v", name, n, err)
+		}
+	}
+	if err := await(t, "Serve", ended); err != server.ErrClosed {
+		t.Errorf("Serve: %v", err)
+	}
+	if c, err := net.Dial("tcp", l.Addr().String()); err == nil {
+		c.Close()
+		t.Error("still accepting")
+	}
+	_, _ = io.WriteString(busy, " t\r\n\r\n")
+	resp, err := http.ReadResponse(bufio.NewReader(busy), nil)
+	if err != nil || resp.StatusCode != 200 || !resp.Close {
+		t.Errorf("the busy one: %+v, %v", resp, err)
+	}
+	if err := await(t, "Shutdown", done); err != nil || s.Conns() != 0 {
+		t.Errorf("shutdown: %v, %d connections", err, s.Conns())
+	}
+}
+
+// Who closes the listener ends Serve, and no connection.
+func TestLoopListenerClosed(t *testing.T) {
+	s := &server.Server{Tracker: &tracker.Tracker{}, Timeout: 2 * time.Second}
+	l := listen(t)
+	ended := make(chan error)
+	go func() { ended <- s.Serve(l) }()
+	c := dial(t, l.Addr().String())
+	r := bufio.NewReader(c)
+	get(t, c, r, "/ntrk/k?port=1")
+	l.Close()
+	if err := await(t, "Serve", ended); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Serve: %v", err)
+	}
+	get(t, c, r, "/ntrk/k?port=1")
+	if err := shutdown(s); err != nil {
+		t.Error(err)
+	}
+	if _, err := r.ReadByte(); err != io.EOF {
+		t.Errorf("after the shutdown: %v", err)
+	}
+}
+
+// A panic ends its connection, after the replies before it, and no other.
+func TestLoopPanic(t *testing.T) {
+	var logged atomic.Int32
+	s := &server.Server{Tracker: &tracker.Tracker{Store: (*memory.Store)(nil)}, Logf: func(string, ...any) { logged.Add(1) }}
+	addr := serve(t, s)
+	good, bad := dial(t, addr), dial(t, addr)
+	const options = "OPTIONS * HTTP/1.1\r\nHost: t\r\n\r\n"
+	r := bufio.NewReader(good)
+	for i := range 2 {
+		if _, err := io.WriteString(good, options); err != nil {
+			t.Fatal(err)
+		}
+		if resp, err := http.ReadResponse(r, nil); err != nil || resp.StatusCode != 204 {
+			t.Fatalf("%+v, %v", resp, err)
+		}
+		if i == 0 {
+			_, _ = io.WriteString(bad, options+"GET /ntrk/k?port=1 HTTP/1.1\r\nHost: t\r\n\r\n"+options)
+			if b, err := io.ReadAll(bad); strings.Count(string(b), "HTTP/1.1 204 ") != 1 || !strings.HasSuffix(string(b), "\r\n\r\n") {
+				t.Errorf("%q, %v", b, err)
+			}
+		}
+	}
+	if logged.Load() != 1 || s.Conns() != 1 || s.Open() != 0 {
+		t.Errorf("%d panics logged, %d connections, %d handed over", logged.Load(), s.Conns(), s.Open())
+	}
+}
+
+// MaxConns counts those in the loop and those it has handed over, each once.
+func TestLoopMaxConns(t *testing.T) {
+	s := &server.Server{Tracker: &tracker.Tracker{}, MaxConns: 2}
+	addr := serve(t, s)
+	for range 2 {
+		looped, handed := dial(t, addr), dial(t, addr)
+		get(t, looped, bufio.NewReader(looped), "/ntrk/k?port=1")
+		if _, err := io.WriteString(handed, "GET"); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "handed over: 1", func() bool { return s.Open() == 1 })
+		c := dial(t, addr)
+		get(t, c, bufio.NewReader(c), "/ntrk/k?port=1") // in place of the one in the loop
+		if n, err := looped.Read(make([]byte, 1)); err != io.EOF {
+			t.Errorf("%d, %v", n, err)
+		}
+		eventually(t, "connections: 2", func() bool { return s.Conns() == 2 })
+		c.Close()
+		handed.Close()
+		eventually(t, "connections: 0", func() bool { return s.Conns() == 0 })
+	}
+}
+
+// Connections that come when there are no file descriptors left are answered once there are.
+func TestLoopOutOfFiles(t *testing.T) {
+	s := &server.Server{Tracker: &tracker.Tracker{}, Timeout: 2 * time.Second}
+	addr := serve(t, s)
+	c := dial(t, addr)
+	r := bufio.NewReader(c)
+	get(t, c, r, "/ntrk/k?port=1")
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	low := limit
+	low.Cur = uint64(f.Fd()) + 1 // that is the lowest that is free: one more, for the client
+	f.Close()
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &low); err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit) // also where this fails below
+	late, err := net.Dial("tcp", addr)
+	get(t, c, r, "/ntrk/k?port=1") // those that have one go on, in the loop and out of it
+	_, postErr := io.WriteString(c, "POST /ntrk/k?port=1 HTTP/1.1\r\nHost: t\r\nContent-Length: 1\r\n\r\nx")
+	resp, replyErr := http.ReadResponse(r, nil)
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer late.Close()
+	_ = late.SetDeadline(time.Now().Add(patience))
+	if postErr != nil || replyErr != nil || resp.StatusCode != 200 {
+		t.Fatalf("POST: %v, %+v, %v", postErr, resp, replyErr)
+	}
+	get(t, late, bufio.NewReader(late), "/ntrk/k?port=2")
+}
+
+// Many come at once, ask in turns or once, wait for replies or not, and each gets its own.
+func TestLoopCrowd(t *testing.T) {
+	s := &server.Server{Tracker: &tracker.Tracker{}, Logf: t.Errorf}
+	addr := serve(t, s)
+	var crowd sync.WaitGroup
+	for i := range 200 {
+		crowd.Go(func() {
+			c, err := net.Dial("tcp", addr)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer c.Close()
+			_ = c.SetDeadline(time.Now().Add(patience))
+			r := bufio.NewReader(c)
+			for n := 0; n < 20; {
+				batch := 1 + (i+n)%5
+				var requests strings.Builder
+				for j := range batch {
+					fmt.Fprintf(&requests, "GET /ntrk/%d-%d?format=json&port=%d HTTP/1.1\r\nHost: t\r\n\r\n", i, n+j, 1000+n+j)
+				}
+				if _, err := io.WriteString(c, requests.String()); err != nil {
+					t.Error(err)
+					return
+				}
+				for j := range batch {
+					resp, err := http.ReadResponse(r, nil)
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					want := fmt.Sprintf(`{"key":"%d-%d","you":"127.0.0.1:%d",`, i, n+j, 1000+n+j)
+					if b, err := io.ReadAll(resp.Body); err != nil || !strings.HasPrefix(string(b), want) {
+						t.Errorf("%s, %v; not %s", b, err, want)
+					}
+				}
+				n += batch
+			}
+		})
+	}
+	crowd.Wait()
+	eventually(t, "connections: 0", func() bool { return s.Conns() == 0 })
+}

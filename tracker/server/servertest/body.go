@@ -1,0 +1,152 @@
+package servertest
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// body is what a reply's body must be: parts, one after the other.
+type body []part
+
+// part is one of: literal bytes; Pick different elements of Of in any order, with Sep between
+// them; Any, one or more bytes none of which is a control character; or As, which is Any where it
+// comes first in a scenario, and the same bytes wherever it comes again.
+type part struct {
+	Literal latin1   `json:"-"`
+	Pick    int      `json:"pick"`
+	Of      []latin1 `json:"of"`
+	Sep     latin1   `json:"sep"`
+	Any     bool     `json:"any"`
+	As      string   `json:"as"`
+}
+
+// UnmarshalJSON reads a string (one literal) or a list of strings and objects.
+func (b *body) UnmarshalJSON(data []byte) error {
+	if data[0] != '[' {
+		var l latin1
+		if err := l.UnmarshalJSON(data); err != nil {
+			return err
+		}
+		*b = body{{Literal: l}}
+		return nil
+	}
+	var parts []part
+	if err := strict(data, &parts); err != nil {
+		return err
+	}
+	*b = parts
+	return nil
+}
+
+func (p *part) UnmarshalJSON(data []byte) error {
+	if data[0] != '{' {
+		return p.Literal.UnmarshalJSON(data)
+	}
+	type fields part // without this method
+	if err := strict(data, (*fields)(p)); err != nil {
+		return err
+	}
+	wild := p.Any || p.As != ""
+	switch {
+	case wild && (p.Any && p.As != "" || p.Pick != 0 || p.Of != nil || p.Sep != ""):
+		return errors.New(`"any" or "as" stands alone`)
+	case !wild && (p.Pick < 1 || p.Pick > len(p.Of)):
+		return fmt.Errorf("cannot pick %d of %d", p.Pick, len(p.Of))
+	}
+	return nil
+}
+
+// match reports whether got is what b says, and how many bytes of it at least are right. texts has
+// what each As stands for, and is told of new ones.
+func (b body) match(got string, texts map[string]string) (ok bool, agree int) {
+	m := matcher{got: got, texts: texts}
+	ok = m.parts(b, 0)
+	return ok, m.furthest
+}
+
+// matcher tries what can be tried and steps back where that leads nowhere, as a regular
+// expression would; bodies are small.
+type matcher struct {
+	got      string
+	texts    map[string]string
+	furthest int
+}
+
+func (m *matcher) parts(parts []part, at int) bool {
+	m.furthest = max(m.furthest, at)
+	if len(parts) == 0 {
+		return at == len(m.got)
+	}
+	p, rest := parts[0], parts[1:]
+	text, known := m.texts[p.As]
+	switch {
+	case known:
+		return m.literal(text, at) && m.parts(rest, at+len(text))
+	case p.Any || p.As != "":
+		for end := at; end < len(m.got) && m.got[end] >= ' ' && m.got[end] != 0x7f; end++ {
+			if p.As != "" {
+				m.texts[p.As] = m.got[at : end+1]
+			}
+			if m.parts(rest, end+1) {
+				return true
+			}
+		}
+		delete(m.texts, p.As)
+		return false
+	case p.Pick > 0:
+		return m.pick(p, make([]bool, len(p.Of)), p.Pick, rest, at)
+	default:
+		return m.literal(string(p.Literal), at) && m.parts(rest, at+len(p.Literal))
+	}
+}
+
+func (m *matcher) pick(p part, used []bool, n int, rest []part, at int) bool {
+	m.furthest = max(m.furthest, at)
+	if n == 0 {
+		return m.parts(rest, at)
+	}
+	if n < p.Pick {
+		if !m.literal(string(p.Sep), at) {
+			return false
+		}
+		at += len(p.Sep)
+	}
+	for i, element := range p.Of {
+		if used[i] || !m.literal(string(element), at) {
+			continue
+		}
+		used[i] = true
+		if m.pick(p, used, n-1, rest, at+len(element)) {
+			return true
+		}
+		used[i] = false
+	}
+	return false
+}
+
+func (m *matcher) literal(l string, at int) bool {
+	n := 0
+	for n < len(l) && at+n < len(m.got) && m.got[at+n] == l[n] {
+		n++
+	}
+	m.furthest = max(m.furthest, at+n)
+	return n == len(l)
+}
+
+func (b body) String() string {
+	var s []string
+	for _, p := range b {
+		switch {
+		case p.Any:
+			s = append(s, "(any text)")
+		case p.As != "":
+			s = append(s, "("+p.As+")")
+		case p.Pick > 0:
+			s = append(s, fmt.Sprintf("(%d of %q, separated by %q)", p.Pick, p.Of, p.Sep))
+		default:
+			s = append(s, fmt.Sprintf("%q", string(p.Literal)))
+		}
+	}
+	return strings.Join(s, " ")
+}

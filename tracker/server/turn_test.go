@@ -1,0 +1,270 @@
+package server_test
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"ntrack/tracker"
+	"ntrack/tracker/server"
+	"ntrack/tracker/store/memory"
+)
+
+// replies is a client that has sent everything, and counts the replies in each write.
+type replies struct {
+	*playedConn
+	mu      sync.Mutex
+	counts  []int
+	largest int
+	total   int
+	written func(total int)
+}
+
+func sender(requests string) *replies {
+	return &replies{playedConn: &playedConn{from: somewhere, chunks: [][]byte{[]byte(requests)}, closed: make(chan struct{})}}
+}
+
+func (c *replies) Write(b []byte) (int, error) {
+	n := bytes.Count(b, []byte("HTTP/1.1 2"))
+	c.mu.Lock()
+	c.counts, c.largest, c.total = append(c.counts, n), max(c.largest, len(b)), c.total+n
+	total := c.total
+	c.mu.Unlock()
+	if c.written != nil {
+		c.written(total)
+	}
+	return len(b), nil
+}
+
+// ended waits until the connection is closed.
+func (c *replies) ended(t *testing.T) {
+	t.Helper()
+	select {
+	case <-c.closed:
+	case <-time.After(time.Minute):
+		t.Fatal("the connection hangs")
+	}
+}
+
+// What a client pipelines is answered in turns: so many replies or so many bytes, in one write.
+func TestTurn(t *testing.T) {
+	full := &tracker.Tracker{}
+	for i := range 1000 {
+		join(t, full, "k", 1+i)
+	}
+	const head = " HTTP/1.1\r\nHost: t\r\n\r\n"
+	for _, tt := range []struct {
+		name     string
+		tracker  *tracker.Tracker
+		request  string
+		n        int
+		replies  int // in a write, at most
+		bytes    int
+		writings int // at most
+	}{
+		{"short replies", &tracker.Tracker{}, "GET /ntrk/k?port=0" + head, 1000, 16, 16 << 10, 100},
+		{"long replies", full, "GET /ntrk/k?port=0&numwant=1000&format=text" + head, 100, 5, 80 << 10, 34},
+		{"a store that may be slow", &tracker.Tracker{Store: &slowStore{Store: memory.New()}}, "GET /ntrk/k?port=0" + head, 10, 1, 1 << 10, 10},
+		{"bodies", &tracker.Tracker{}, "POST /ntrk/k?port=1 HTTP/1.1\r\nHost: t\r\nContent-Length: 5\r\n\r\nhello", 1000, 16, 16 << 10, 100},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := sender(strings.Repeat(tt.request, tt.n))
+			s := &server.Server{Tracker: tt.tracker, Logf: t.Errorf}
+			l := &oneListener{conn: c, done: make(chan struct{})}
+			ended := make(chan error)
+			go func() { ended <- s.Serve(l) }()
+			c.ended(t)
+			l.Close()
+			await(t, "Serve", ended)
+			most := 0
+			for _, n := range c.counts {
+				most = max(most, n)
+			}
+			if c.total != tt.n || most > tt.replies || c.largest > tt.bytes || len(c.counts) > tt.writings {
+				t.Errorf("%d replies in %d writes, %d replies and %d bytes at most in one", c.total, len(c.counts), most, c.largest)
+			}
+		})
+	}
+}
+
+// One who pipelines is answered a few requests before another is answered his only one, though
+// there is one CPU and neither connection ever blocks.
+func TestTurnsAlternate(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	s := &server.Server{Tracker: &tracker.Tracker{}, Logf: t.Errorf}
+	l := newArrivals(s)
+	defer shutdown(s)
+	const request = "GET /ntrk/k?port=0 HTTP/1.1\r\nHost: t\r\n\r\n"
+	many, one := sender(strings.Repeat(request, 5000)), sender(request)
+	began, answered := make(chan struct{}), 0
+	var once sync.Once
+	many.written = func(int) { once.Do(func() { close(began) }) }
+	one.written = func(int) {
+		many.mu.Lock()
+		defer many.mu.Unlock()
+		answered = many.total
+	}
+	l.conns <- many
+	await(t, "the first reply", began)
+	l.conns <- one
+	one.ended(t)
+	many.ended(t)
+	if many.total != 5000 || answered > 500 { // 16 are a turn; each goroutine on the way takes one
+		t.Errorf("answered after %d of %d", answered, many.total)
+	}
+}
+
+// A reply that its client does not take is given up after ten seconds without progress.
+func TestReplyNotTaken(t *testing.T) {
+	for _, tt := range []struct {
+		name       string
+		take       int           // bytes at a time
+		every      time.Duration // so often
+		times      int
+		least, end time.Duration // when it is given up; 0 for not
+	}{
+		{"none of it", 0, 0, 0, 10 * time.Second, 10 * time.Second},
+		{"some of it", 10, time.Second, 5, 14 * time.Second, 17 * time.Second},
+		{"all of it, slowly", 10, 9 * time.Second, 100, 0, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T) {
+				s := &server.Server{Tracker: &tracker.Tracker{}}
+				defer shutdown(s)
+				c := pipe(s)
+				defer c.Close()
+				r := bufio.NewReader(c)
+				get(t, c, r, "/ntrk/k?port=0") // it idles then; deadlines are moved after 15 seconds of that
+				time.Sleep(14900 * time.Millisecond)
+				get(t, c, r, "/ntrk/k?port=0")
+				time.Sleep(150 * time.Millisecond)
+				began := time.Now()
+				const request = "GET /ntrk/k?port=0 HTTP/1.1\r\nHost: t\r\n\r\n"
+				if _, err := io.WriteString(c, request); err != nil {
+					t.Fatal(err)
+				}
+				done := make(chan error)
+				go func() { // reads nothing as long as the reply is not taken
+					_, err := io.WriteString(c, request)
+					done <- err
+				}()
+				taken := 0
+				for range tt.times {
+					time.Sleep(tt.every)
+					n, err := io.ReadFull(c, make([]byte, tt.take))
+					if taken += n; err != nil {
+						break
+					}
+				}
+				<-done
+				d := time.Since(began)
+				if tt.end == 0 && taken < 200 || tt.end > 0 && (d < tt.least || d > tt.end) {
+					t.Errorf("given up after %v, with %d bytes taken", d, taken)
+				}
+			})
+		})
+	}
+}
+
+// A large reply, also one that is not sent, leaves no large buffer behind.
+func TestLargeRepliesAreForgotten(t *testing.T) {
+	tr := &tracker.Tracker{Index: true}
+	for i := range 5000 {
+		join(t, tr, fmt.Sprintf("%0100d", i), 1)
+	}
+	for _, method := range []string{"GET", "HEAD"} {
+		s := &server.Server{Tracker: tr}
+		c := sender(method + " /ntrk/?format=text HTTP/1.1\r\nHost: t\r\n\r\nGET /ntrk/k?port=0 HTTP/1.0\r\n\r\n")
+		go s.Serve(&oneListener{conn: c, done: make(chan struct{})})
+		c.ended(t)
+		_ = s.Shutdown(t.Context())
+		if n := s.Kept(); n > 128<<10 {
+			t.Errorf("%s: %d bytes are kept", method, n)
+		}
+	}
+}
+
+// Who may send more after the last reply is read for a moment: a close with bytes unread would be
+// a reset, and could take the reply with it. Who has asked for the end sends no more.
+func TestLastReply(t *testing.T) {
+	const end = " HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n"
+	for _, tt := range []struct {
+		name, request string
+		lingers       bool
+	}{
+		{"asked for", "GET /ntrk/k?port=0" + end, false},
+		{"HTTP/1.0", "GET /ntrk/k?port=0 HTTP/1.0\r\n\r\n", false},
+		{"asked for, and more", "GET /ntrk/k?port=0" + end + "GET", true},
+		{"not asked for", "GET /ntrk/" + strings.Repeat("k", 9000) + " HTTP/1.1\r\nHost: t\r\n\r\n", true},
+		{"no request", "GET\r\n\r\n", true},
+		{"too much body", "POST /ntrk/k HTTP/1.0\r\nContent-Length: 100000\r\n\r\n" + strings.Repeat("x", 70000), true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T) {
+				s := &server.Server{Tracker: &tracker.Tracker{}, Logf: t.Errorf}
+				defer shutdown(s)
+				l := newArrivals(s)
+				near, far := net.Pipe()
+				near = patient(near)
+				defer near.Close()
+				c := halfClosing{from{far, somewhere}, make(chan struct{})}
+				l.conns <- c
+				go io.Copy(io.Discard, near)
+				if _, err := io.WriteString(near, tt.request); err != nil {
+					t.Fatal(err)
+				}
+				synctest.Wait()
+				halved := false
+				select {
+				case <-c.closed:
+					halved = true
+				default:
+				}
+				if _, err := near.Write([]byte("x")); (err == nil) != tt.lingers || halved != tt.lingers {
+					t.Errorf("lingers: %t; %v", halved, err)
+				}
+				time.Sleep(time.Second)
+				if _, err := near.Write([]byte("x")); err == nil {
+					t.Error("it lingers for long")
+				}
+			})
+		})
+	}
+}
+
+// A stream that the tracker ends is no different.
+func TestStreamEndLingers(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		s := &server.Server{Tracker: &tracker.Tracker{}, Logf: t.Errorf}
+		defer shutdown(s)
+		l := newArrivals(s)
+		near, far := net.Pipe()
+		near = patient(near)
+		defer near.Close()
+		c := halfClosing{from{far, somewhere}, make(chan struct{})}
+		l.conns <- c
+		r := openStream(t, near, "/ntrk/k?port=4000")
+		s.Tracker.EndStreams()
+		if line, err := r.ReadString('\n'); err != nil || !strings.HasPrefix(line, "retry: ") {
+			t.Errorf("%q, %v", line, err)
+		}
+		go io.Copy(io.Discard, r)
+		await(t, "the half-close", c.closed)
+		if _, err := near.Write([]byte("x")); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if n := s.Conns(); n != 0 {
+			t.Errorf("%d connections", n)
+		}
+	})
+}

@@ -1,0 +1,139 @@
+package server_test
+
+import (
+	"io"
+	"net"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"ntrack/tracker"
+	"ntrack/tracker/server"
+)
+
+// keeping is a listener that remembers what it accepted.
+type keeping struct {
+	net.Listener
+	conns chan *net.TCPConn
+}
+
+func (l keeping) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err == nil {
+		l.conns <- c.(*net.TCPConn)
+	}
+	return c, err
+}
+
+// The system gives up a stream whose client acknowledges nothing for 45 seconds.
+func TestStreamUserTimeout(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := keeping{l, make(chan *net.TCPConn, 1)}
+	s := &server.Server{Tracker: &tracker.Tracker{}}
+	ended := make(chan error)
+	go func() { ended <- s.Serve(k) }()
+	c := dial(t, l.Addr().String())
+	r := openStream(t, c, "/ntrk/k?port=4000")
+	raw, err := (<-k.conns).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// It is set before the first heartbeat or event; here, before the one that follows.
+	join(t, s.Tracker, "k", 5000)
+	expectEvent(t, r, "join 192.0.2.7:5000;")
+	var ms int
+	if err := raw.Control(func(fd uintptr) { ms, err = unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT) }); err != nil {
+		t.Fatal(err)
+	}
+	if err != nil || ms != 45_000 {
+		t.Errorf("TCP_USER_TIMEOUT is %d ms, %v", ms, err)
+	}
+	if err := shutdown(s); err != nil || await(t, "Serve", ended) != server.ErrClosed {
+		t.Error(err)
+	}
+}
+
+// A member whose packets are dropped, both ways, has gone, though nobody closed its connection. Its
+// socket has a filter that drops all that comes, so that it acknowledges nothing.
+func TestStreamPacketsDropped(t *testing.T) {
+	s := &server.Server{Tracker: &tracker.Tracker{}}
+	s.SetUserTimeout(time.Second)
+	addr := serve(t, s)
+	r := openStream(t, dial(t, addr), "/ntrk/k?port=0")
+	lost := dial(t, addr)
+	openStream(t, lost, "/ntrk/k?port=4000")
+	expectEvent(t, r, "join 127.0.0.1:4000;")
+	raw, err := lost.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	drop := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K} // 0 bytes of each packet
+	if ctlErr := raw.Control(func(fd uintptr) {
+		err = unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &drop})
+	}); ctlErr != nil || err != nil {
+		t.Fatal(ctlErr, err)
+	}
+	join(t, s.Tracker, "k", 5000) // something to be acknowledged
+	expectEvent(t, r, "join 192.0.2.7:5000;")
+	expectEvent(t, r, "leave 127.0.0.1:4000;")
+}
+
+// unreading is a client whose system takes little for it, and which reads nothing.
+func unreading(t *testing.T, addr string) net.Conn {
+	t.Helper()
+	d := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
+		return c.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 4096) })
+	}}
+	c, err := d.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// A client that does not read what a stream has sent is cut off, though the system has taken it for
+// sending, and acknowledges that the client is there.
+func TestStreamNotRead(t *testing.T) { bothWays(t, testStreamNotRead) }
+
+func testStreamNotRead(t *testing.T, serve serveFunc) {
+	s := &server.Server{Tracker: &tracker.Tracker{}, Timeout: time.Second}
+	s.SetUserTimeout(time.Hour)
+	addr := serve(t, s)
+	good := dial(t, addr)
+	r := openStream(t, good, "/ntrk/k?port=0")
+	if _, err := io.WriteString(unreading(t, addr), "GET /ntrk/k?port=4000 HTTP/1.0\r\nAccept: text/event-stream\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	expectEvent(t, r, "join 127.0.0.1:4000;")
+	for i := range 1000 { // 60 KB for it
+		join(t, s.Tracker, "k", 5000+i)
+	}
+	for range 1000 {
+		if name, _, err := event(r); err != nil || name != "join" {
+			t.Fatalf("%s, %v", name, err)
+		}
+	}
+	expectEvent(t, r, "leave 127.0.0.1:4000;")
+}
+
+// The same holds for a reply.
+func TestReplyNotRead(t *testing.T) { bothWays(t, testReplyNotRead) }
+
+func testReplyNotRead(t *testing.T, serve serveFunc) {
+	s := &server.Server{Tracker: &tracker.Tracker{}, Timeout: time.Second}
+	for i := range 1000 {
+		join(t, s.Tracker, "k", 1+i)
+	}
+	c := unreading(t, serve(t, s))
+	if _, err := io.WriteString(c, "GET /ntrk/k?port=0&numwant=1000&format=text HTTP/1.1\r\nHost: t\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "connections: 1", func() bool { return s.Conns() == 1 })
+	eventually(t, "connections: 0", func() bool { return s.Conns() == 0 })
+}

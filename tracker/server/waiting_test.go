@@ -1,0 +1,197 @@
+package server_test
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"ntrack/tracker"
+	"ntrack/tracker/server"
+)
+
+// A visitor is a client with one connection.
+type visitor struct {
+	net.Conn
+	r *bufio.Reader
+}
+
+func visit(t *testing.T, addr string) visitor {
+	c := dial(t, addr)
+	return visitor{c, bufio.NewReader(c)}
+}
+
+func (v visitor) look(t *testing.T) {
+	t.Helper()
+	get(t, v, v.r, "/ntrk/k?port=0")
+}
+
+func (v visitor) post(t *testing.T) {
+	t.Helper()
+	if _, err := io.WriteString(v, "POST /ntrk/k?port=1 HTTP/1.1\r\nHost: t\r\nContent-Length: 1\r\n\r\nx"); err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.ReadResponse(v.r, nil)
+	if err != nil || resp.StatusCode != 200 {
+		t.Fatalf("%+v, %v", resp, err)
+	}
+	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (v visitor) gone(t *testing.T, name string) {
+	t.Helper()
+	if b, err := io.ReadAll(v.r); err != nil || len(b) > 0 {
+		t.Errorf("%s, which should have gone: %q, %v", name, b, err)
+	}
+}
+
+// Where there is no room, the connection goes that has been idle longest, and not the one that
+// comes. It does not matter which goroutine has them.
+func TestIdleMakesRoom(t *testing.T) { bothWays(t, testIdleMakesRoom) }
+
+func testIdleMakesRoom(t *testing.T, serve serveFunc) {
+	addr := serve(t, &server.Server{Tracker: &tracker.Tracker{}, MaxConns: 50})
+	v := make(map[int]visitor)
+	var idle []int // the longest first
+	for i := range 300 {
+		v[i] = visit(t, addr)
+		if i%3 == 0 {
+			v[i].post(t)
+		} else {
+			v[i].look(t)
+		}
+		if idle = append(idle, i); i < 50 {
+			continue
+		}
+		v[idle[0]].gone(t, fmt.Sprint(idle[0]))
+		if idle = idle[1:]; i%2 == 0 { // one asks again
+			again := idle[i%len(idle)]
+			v[again].look(t)
+			idle = append(append(idle[:i%len(idle):i%len(idle)], idle[i%len(idle)+1:]...), again)
+		}
+	}
+	for _, i := range idle {
+		v[i].look(t)
+	}
+}
+
+// A connection with a request under way, or with a stream, is not idle.
+func TestBusyStay(t *testing.T) { bothWays(t, testBusyStay) }
+
+func testBusyStay(t *testing.T, serve serveFunc) {
+	tr := &tracker.Tracker{}
+	addr := serve(t, &server.Server{Tracker: tr, MaxConns: 4})
+	stream := openStream(t, dial(t, addr), "/ntrk/k?port=4000")
+	head, body, idle := visit(t, addr), visit(t, addr), visit(t, addr)
+	for v, part := range map[visitor]string{head: "GET /ntrk/k?port=0 HT", body: "POST /ntrk/k?port=1 HTTP/1.1\r\nHost: t\r\nContent-Length: 2\r\n\r\nx"} {
+		if _, err := io.WriteString(v, "OPTIONS * HTTP/1.1\r\nHost: t\r\n\r\n"+part); err != nil {
+			t.Fatal(err)
+		}
+		if resp, err := http.ReadResponse(v.r, nil); err != nil || resp.StatusCode != 204 {
+			t.Fatalf("%+v, %v", resp, err)
+		}
+	}
+	idle.look(t)
+	for i := range 10 {
+		c := visit(t, addr)
+		c.look(t)
+		idle.gone(t, fmt.Sprint(i))
+		idle = c
+	}
+	for v, part := range map[visitor]string{head: "TP/1.1\r\nHost: t\r\n\r\n", body: "x"} {
+		if _, err := io.WriteString(v, part); err != nil {
+			t.Fatal(err)
+		}
+		if resp, err := http.ReadResponse(v.r, nil); err != nil || resp.StatusCode != 200 {
+			t.Errorf("%+v, %v", resp, err)
+		}
+	}
+	join(t, tr, "k", 5000)
+	expectEvent(t, stream, "join 127.0.0.1:1;")
+	expectEvent(t, stream, "join 192.0.2.7:5000;")
+}
+
+// Silent connections do not take the place of those that have asked. The one that has been silent
+// longest goes for another, and is answered 503.
+func TestSilentMakeRoom(t *testing.T) { bothWays(t, testSilentMakeRoom) }
+
+func testSilentMakeRoom(t *testing.T, serve serveFunc) {
+	s := &server.Server{Tracker: &tracker.Tracker{}, MaxConns: 8}
+	addr := serve(t, s)
+	var asked [5]visitor
+	for i := range asked {
+		asked[i] = visit(t, addr)
+		asked[i].look(t)
+	}
+	var silent []visitor
+	for range 20 {
+		silent = append(silent, visit(t, addr))
+		eventually(t, "3 silent", func() bool { return s.Silent() == min(len(silent), 3) })
+		if len(silent) > 3 {
+			b, err := io.ReadAll(silent[0].r)
+			if err != nil || !strings.HasPrefix(string(b), "HTTP/1.1 503 ") {
+				t.Fatalf("the one that has been silent longest got %q, %v", b, err)
+			}
+			silent = silent[1:]
+		}
+	}
+	for _, v := range append(asked[:], silent...) {
+		v.look(t)
+	}
+}
+
+// Few silent connections are given a second: in that, their requests may be on the way.
+func TestSilentSecond(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		s := &server.Server{Tracker: &tracker.Tracker{}, MaxConns: 8}
+		defer shutdown(s)
+		l := newArrivals(s)
+		arrive := func() visitor {
+			c := l.from(&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1})
+			synctest.Wait()
+			return visitor{c, bufio.NewReader(c)}
+		}
+		end := func(v visitor) string {
+			b, err := io.ReadAll(v.r)
+			if err != nil {
+				t.Error(err)
+			}
+			v.Close()
+			status, _, _ := strings.Cut(string(b), "\r\n")
+			return status
+		}
+		var busy []visitor
+		for range 7 {
+			v := arrive()
+			busy = append(busy, v)
+			if _, err := v.Write([]byte("GET")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		silent := arrive()
+		time.Sleep(900 * time.Millisecond)
+		const no = "HTTP/1.1 503 Service Unavailable"
+		if got := end(arrive()); got != no {
+			t.Errorf("the one that comes: %q", got)
+		}
+		time.Sleep(100 * time.Millisecond)
+		next := arrive()
+		if got := end(silent); got != no {
+			t.Errorf("the silent one: %q", got)
+		}
+		next.look(t)
+		last := arrive() // in place of what has been idle for no time
+		next.gone(t, "the idle one")
+		last.look(t)
+		for _, v := range append(busy, next, last) {
+			v.Close()
+		}
+	})
+}
