@@ -32,7 +32,7 @@ func TestBackoff(t *testing.T) {
 		t.Run(fmt.Sprint(c), func(t *testing.T) {
 			first, last := c.most, c.least
 			for range draws {
-				d := backoff(c.failures, c.interval, &Failure{Retry: c.retry})
+				d := backoff(c.failures, c.interval, &RefusalError{Retry: c.retry})
 				first, last = min(first, d), max(last, d)
 			}
 			if first < c.least || last > c.most || last-first < (c.most-c.least)/2 {
@@ -40,7 +40,7 @@ func TestBackoff(t *testing.T) {
 			}
 		})
 	}
-	if d := backoff(1, time.Hour, &Failure{Retry: 24 * time.Hour}); d != wire.MaxInterval {
+	if d := backoff(1, time.Hour, &RefusalError{Retry: 24 * time.Hour}); d != wire.MaxInterval {
 		t.Errorf("%v for a day", d)
 	}
 }

@@ -34,7 +34,7 @@ const (
 // must not be copied or changed after its first use, and may be used by any number of goroutines.
 // It uses no HTTP proxy: the tracker would list the proxy's address.
 //
-// Errors are a [*Failure] when the tracker answered and refused, an [*UnreachableError] when it
+// Errors are a [*RefusalError] when the tracker answered and refused, an [*UnreachableError] when it
 // did not answer, a [*ReplyError] when the answer makes no sense, or what ended the context.
 type Client struct {
 	// Timeout bounds each request, connecting and redirects included; 0 is DefaultTimeout.
@@ -370,7 +370,7 @@ func (c *Client) index(ctx context.Context, t Tracker, target *url.URL) ([]Track
 
 // judge tells an error of decoding from a refusal, which also the head of the reply may say more of.
 func (res *result) judge(t Tracker, err error) error {
-	f, refused := err.(*Failure)
+	f, refused := err.(*RefusalError)
 	switch {
 	case err == nil:
 		return nil

@@ -149,7 +149,7 @@ func TestClientErrors(t *testing.T) {
 	var c announce.Client
 	k := key(t, "k")
 	_, err := c.List(t.Context(), native, k, 0)
-	if f, ok := errors.AsType[*announce.Failure](err); !ok || f.Status != 401 {
+	if f, ok := errors.AsType[*announce.RefusalError](err); !ok || f.Status != 401 {
 		t.Errorf("without a token: %v", err)
 	}
 	if _, err := (&announce.Client{Token: "secret"}).List(t.Context(), native, k, 0); err != nil {

@@ -96,7 +96,7 @@ func TestRoutesTTL(t *testing.T) {
 
 // Of the errors of a tracker's families the one that says most is told, and none once it is back.
 func TestRoutesErrors(t *testing.T) {
-	refusal, noRoute := &Failure{Status: 401, Reason: "no"}, &UnreachableError{Err: errNoOrigin}
+	refusal, noRoute := &RefusalError{Status: 401, Reason: "no"}, &UnreachableError{Err: errNoOrigin}
 	m := newMerged()
 	s := m.add(Tracker{})
 	v4, v6 := s.add(), s.add()

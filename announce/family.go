@@ -147,7 +147,7 @@ func (c *Client) leaveEach(ctx context.Context, t Tracker, r Request) (failed er
 func telling(err error) int {
 	var noAddress *net.AddrError
 	var noHost *net.DNSError
-	var refused *Failure
+	var refused *RefusalError
 	var senseless *ReplyError
 	switch {
 	case errors.As(err, &refused):

@@ -244,7 +244,7 @@ func TestGatherRefused(t *testing.T) {
 		g, err := p.client("192.0.2.1").Gather(t.Context(), one[0], announce.Request{Key: key(t, "k"), Port: 4000}, 2, func(ev announce.Event, err error) {
 			t.Errorf("told %+v, %v", ev, err)
 		})
-		if f, ok := errors.AsType[*announce.Failure](err); !ok || f.Status != 401 || g.Rank != -1 {
+		if f, ok := errors.AsType[*announce.RefusalError](err); !ok || f.Status != 401 || g.Rank != -1 {
 			t.Errorf("got %v of %v, %v", g.Rank, g.Peers, err)
 		}
 		g.Leave(t.Context())
@@ -300,7 +300,7 @@ func TestGatherErrors(t *testing.T) {
 		defer p.stop()
 		for _, c := range []*announce.Client{p.both("192.0.2.1", ""), p.both("", "2001:db8::1")} {
 			_, err := c.Gather(t.Context(), one[0], announce.Request{Key: key(t, "k"), Port: 4000}, 2, nil)
-			if f, ok := errors.AsType[*announce.Failure](err); !ok || f.Status != 401 {
+			if f, ok := errors.AsType[*announce.RefusalError](err); !ok || f.Status != 401 {
 				t.Errorf("one family refuses, the other does not lead there: %v", err)
 			}
 		}

@@ -159,15 +159,15 @@ func (x *exchange) read(t Tracker, limit int64) (*result, error) {
 		return nil, &ReplyError{t, fmt.Errorf("reply longer than %d bytes", limit)}
 	}
 	if status := x.resp.StatusCode; status/100 != 2 {
-		return nil, failureFrom(status, x.resp.Header, body)
+		return nil, refusalFrom(status, x.resp.Header, body)
 	}
 	return &result{x.conn, x.resp.StatusCode, retryAfter(x.resp.Header), body}, nil
 }
 
-func failureFrom(status int, h http.Header, body []byte) *Failure {
-	f := &Failure{Status: status}
+func refusalFrom(status int, h http.Header, body []byte) *RefusalError {
+	f := &RefusalError{Status: status}
 	_, err := wire.DecodeReply(body)
-	var told *Failure
+	var told *RefusalError
 	switch {
 	case errors.As(err, &told):
 		f.Reason, f.Retry = told.Reason, told.Retry

@@ -165,7 +165,7 @@ func TestReasonIsClean(t *testing.T) {
 		})
 		var c announce.Client
 		_, err := c.List(within(t), at, key(t, "k"), 0)
-		if f, ok := errors.AsType[*announce.Failure](err); !ok || f.Reason != wire.Clean(f.Reason) || !strings.Contains(f.Reason, "no") || strings.Contains(f.Reason, "X: y") {
+		if f, ok := errors.AsType[*announce.RefusalError](err); !ok || f.Reason != wire.Clean(f.Reason) || !strings.Contains(f.Reason, "no") || strings.Contains(f.Reason, "X: y") {
 			t.Errorf("%q: %+v", reason, err)
 		}
 		c.Close()

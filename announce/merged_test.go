@@ -294,7 +294,7 @@ func TestAnnounceBothFamilies(t *testing.T) {
 		}
 		p.start(tracker.Handler(&tracker.Tracker{Interval: time.Minute, Token: "t"}))
 		_, err = p.both("", "2001:db8::1").Announce(t.Context(), one[0], r)
-		if f, ok := err.(*announce.Failure); !ok || f.Status != 401 {
+		if f, ok := err.(*announce.RefusalError); !ok || f.Status != 401 {
 			t.Errorf("no route, and a refusal: %v", err)
 		}
 	})

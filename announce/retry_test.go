@@ -65,7 +65,7 @@ func TestRetryAfter(t *testing.T) {
 			_, err1 := client.List(t.Context(), named(t, srv.URL), key(t, "k"), 0)
 			_, err2 := client.Index(t.Context(), named(t, srv.URL))
 			for _, err := range []error{err1, err2} {
-				f, ok := errors.AsType[*announce.Failure](err)
+				f, ok := errors.AsType[*announce.RefusalError](err)
 				near := c.date != date && ok && f.Retry > c.want-patience && f.Retry <= c.want && f.Retry%time.Second == 0
 				if !ok || f.Retry != c.want && !near {
 					t.Errorf("Retry-After %q at %q, %s: %+v, want %v", c.after, c.date, what, f, c.want)

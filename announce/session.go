@@ -114,7 +114,7 @@ func (s *session) hold(d time.Duration) {
 // doubt takes note of a request that has failed though it may have listed this member: its answer
 // was lost, or is an error of the tracker or a gateway. A tracker over a limit (503) has done nothing.
 func (s *session) doubt(err error) {
-	f, refused := errors.AsType[*Failure](err)
+	f, refused := errors.AsType[*RefusalError](err)
 	if err != nil && s.reached && !(refused && (f.Status < 500 || f.Status == 503)) {
 		s.hold(wire.DefaultInterval)
 	}
@@ -224,7 +224,7 @@ func (s *session) keepPort(you netip.AddrPort) error {
 // backoff is how long to wait after so many failures in a row, at least as long as a refusal asks for.
 func backoff(failures int, interval time.Duration, err error) time.Duration {
 	d := jitter(min(time.Second<<min(failures-1, 12), interval), 0.5)
-	if f, ok := errors.AsType[*Failure](err); ok && f.Retry > d {
+	if f, ok := errors.AsType[*RefusalError](err); ok && f.Retry > d {
 		d = min(f.Retry+rand.N(f.Retry/5+1), wire.MaxInterval)
 	}
 	return d

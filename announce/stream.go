@@ -171,7 +171,7 @@ func (s *session) stream(ctx context.Context) (streamed bool, pause time.Duratio
 		}
 	}
 	s.doubt(err)
-	f, refused := errors.AsType[*Failure](err)
+	f, refused := errors.AsType[*RefusalError](err)
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return false, 0, err

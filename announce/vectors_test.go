@@ -117,7 +117,7 @@ func (v *clientVector) play(t *testing.T) {
 	if asked != len(v.Exchanges) {
 		t.Errorf("%d requests, expected %d", asked, len(v.Exchanges))
 	}
-	f, refused := errors.AsType[*announce.Failure](err)
+	f, refused := errors.AsType[*announce.RefusalError](err)
 	switch {
 	case v.Failure != "":
 		if !refused || f.Reason != v.Failure {

@@ -18,8 +18,8 @@ type (
 	ID = wire.ID
 	// A Track is a key and how many peers it has.
 	Track = wire.Track
-	// A Failure is a tracker's refusal.
-	Failure = wire.Failure
+	// A RefusalError is a tracker's refusal.
+	RefusalError = wire.RefusalError
 )
 
 // NoPeers as [Request.Want] asks for no peers.

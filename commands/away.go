@@ -82,7 +82,7 @@ func (p *presence) failed(ctx context.Context, t announce.Tracker, err error) er
 
 func (p *presence) missing(t announce.Tracker) {
 	err := p.away[t]
-	if is[*announce.Failure](err) { // it is there
+	if is[*announce.RefusalError](err) { // it is there
 		p.s.note("%s; trying again", brief(err))
 		return
 	}

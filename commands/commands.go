@@ -126,7 +126,7 @@ var exitCodes = []exitCode{
 	{0, "done", func(err error) bool { return err == nil || errors.Is(err, errReaderGone) }},
 	{2, "usage: the command line is wrong", is[*usageError]},
 	{3, "the tracker is unreachable", is[*announce.UnreachableError]},
-	{4, "the tracker refused", is[*announce.Failure]},
+	{4, "the tracker refused", is[*announce.RefusalError]},
 	{5, "the condition was not met in time", func(err error) bool { return errors.Is(err, errTimeUp) }},
 	{127, "the COMMAND of announce is not found", func(err error) bool { e, ok := errors.AsType[*cannotRun](err); return ok && e.notFound() }},
 	{126, "the COMMAND of announce cannot be run", is[*cannotRun]},
@@ -215,7 +215,7 @@ func Main(ctx context.Context, args []string, s Streams) int {
 
 // brief is the error without what to do next.
 func brief(err error) string {
-	if is[*announce.Failure](err) {
+	if is[*announce.RefusalError](err) {
 		return "the tracker refused: " + err.Error()
 	}
 	return err.Error()
@@ -226,7 +226,7 @@ func brief(err error) string {
 func explain(err error, l *line) string {
 	text, hint := brief(err), ""
 	u, unreachable := errors.AsType[*announce.UnreachableError](err)
-	f, refused := errors.AsType[*announce.Failure](err)
+	f, refused := errors.AsType[*announce.RefusalError](err)
 	guess := l.guessAt(err)
 	if guess != "" && isNoHost(err) { // and nothing else to say
 		return text + "\n" + guess

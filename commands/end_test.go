@@ -65,7 +65,7 @@ func TestAwaitLeft(t *testing.T) {
 	}{
 		{"it has left soon", nil, time.Millisecond, nil, time.Millisecond, ""},
 		{"it has left late", nil, 1900 * time.Millisecond, nil, 1900 * time.Millisecond, slow},
-		{"two trackers do not know", nil, time.Millisecond, errors.Join(errors.New("a"), &announce.Failure{Reason: "b"}), time.Millisecond,
+		{"two trackers do not know", nil, time.Millisecond, errors.Join(errors.New("a"), &announce.RefusalError{Reason: "b"}), time.Millisecond,
 			unsure + "a\n" + unsure + "the tracker refused: b\n"},
 		{"it does not leave", nil, 0, nil, 2 * time.Second, slow + "ntrack: could not leave within 2s, the tracker forgets you after the ttl\n"},
 		{"the signal that has ended the command comes late", []at{{100 * time.Millisecond, syscall.SIGINT}}, 1900 * time.Millisecond, nil, 1900 * time.Millisecond, slow},

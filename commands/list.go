@@ -55,14 +55,14 @@ func (o *listOptions) run(c *cli.Context, s Streams) error {
 }
 
 // A hiddenIndexError says that the tracker shows no index, which is the usual way.
-type hiddenIndexError struct{ *announce.Failure }
+type hiddenIndexError struct{ *announce.RefusalError }
 
-func (e *hiddenIndexError) Unwrap() error { return e.Failure }
+func (e *hiddenIndexError) Unwrap() error { return e.RefusalError }
 
 func (o *listOptions) index(c *cli.Context, s Streams) error {
 	trackers, indexes, err := askAll(c.Context, &o.client, s, func(ctx context.Context, t announce.Tracker) ([]announce.Track, error) {
 		tracks, err := o.Index(ctx, t)
-		if f, ok := err.(*announce.Failure); ok && f.Status == 404 {
+		if f, ok := err.(*announce.RefusalError); ok && f.Status == 404 {
 			err = &hiddenIndexError{f}
 		}
 		return tracks, err

@@ -144,7 +144,7 @@ func isLocal(host string) bool {
 
 // guessAt is the guess that an error gives reason for.
 func (l *line) guessAt(err error) string {
-	f, refused := errors.AsType[*announce.Failure](err)
+	f, refused := errors.AsType[*announce.RefusalError](err)
 	switch {
 	case isNoHost(err), isTimeout(err):
 		return l.guess(false)

@@ -54,7 +54,7 @@ func askAll[T any](ctx context.Context, o *client, s Streams, ask func(context.C
 
 // named is err with the name of the tracker it is of, where that is in question.
 func (o *client) named(t announce.Tracker, err error) error {
-	if len(o.trackers) > 1 && is[*announce.Failure](err) {
+	if len(o.trackers) > 1 && is[*announce.RefusalError](err) {
 		return fmt.Errorf("tracker %s: %w", t.HostPort(), err)
 	}
 	return err

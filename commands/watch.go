@@ -243,7 +243,7 @@ func (o *watchOptions) gather(c *cli.Context, waiting context.Context, s Streams
 
 // mayMend says that a tracker may answer later as it did not this time: it is not there, or cannot.
 func mayMend(err error) bool {
-	f, refused := errors.AsType[*announce.Failure](err)
+	f, refused := errors.AsType[*announce.RefusalError](err)
 	return is[*announce.UnreachableError](err) || refused && f.Status >= 500
 }
 

@@ -239,7 +239,7 @@ func (t *Tracker) origin(c *Call) (origin netip.AddrPort, known bool, err error)
 	chain := bytes.TrimSpace(c.ForwardedFor)
 	switch {
 	case c.Unix && len(chain) == 0:
-		return origin, false, &wire.Failure{Status: 400, Reason: "X-Forwarded-For is missing: a proxy at a Unix socket has to say who asks"}
+		return origin, false, &wire.RefusalError{Status: 400, Reason: "X-Forwarded-For is missing: a proxy at a Unix socket has to say who asks"}
 	case !c.Unix && !origin.Addr().IsValid():
 		return origin, false, fmt.Errorf("connection without an address")
 	}
@@ -256,13 +256,13 @@ func (t *Tracker) origin(c *Call) (origin netip.AddrPort, known bool, err error)
 			}
 			a, err := netip.ParseAddr(entry)
 			if err != nil {
-				return origin, false, &wire.Failure{Status: 400, Reason: fmt.Sprintf("X-Forwarded-For: %.60q is no address", entry)}
+				return origin, false, &wire.RefusalError{Status: 400, Reason: fmt.Sprintf("X-Forwarded-For: %.60q is no address", entry)}
 			}
 			ap = netip.AddrPortFrom(a, 0)
 		}
 		origin = wire.Canonical(ap)
 		if a := origin.Addr(); a.IsUnspecified() || a.IsMulticast() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
-			return origin, false, &wire.Failure{Status: 400, Reason: fmt.Sprintf("X-Forwarded-For: %s is nobody's address", a)}
+			return origin, false, &wire.RefusalError{Status: 400, Reason: fmt.Sprintf("X-Forwarded-For: %s is nobody's address", a)}
 		}
 	}
 	return origin, known, nil

@@ -239,7 +239,7 @@ func (t *Tracker) Refuse(c *Call, reason string, dst []byte) (Response, []byte) 
 	s := t.scratch.Get().(*scratch)
 	defer t.recycle(s)
 	s.req.ParseForm(c.Method, c.Target)
-	return t.refuse(c, &s.req, &wire.Failure{Status: 400, Reason: reason}, Response{CORS: c.Origin}, dst)
+	return t.refuse(c, &s.req, &wire.RefusalError{Status: 400, Reason: reason}, Response{CORS: c.Origin}, dst)
 }
 
 // recycle gives s to the next call, but not what few calls need as large.
@@ -257,17 +257,17 @@ func (t *Tracker) recycle(s *scratch) {
 func (t *Tracker) answer(ctx context.Context, c *Call, s *scratch, resp *Response, dst []byte) ([]byte, error) {
 	req := &s.req
 	parsed := req.Parse(c.Method, c.Target)
-	if f, ok := parsed.(*wire.Failure); ok && f.Status == 404 {
+	if f, ok := parsed.(*wire.RefusalError); ok && f.Status == 404 {
 		return nil, f
 	}
 	if token := *t.token.Load(); token != "" && !authorized(c.Authorization, token) {
-		return nil, &wire.Failure{Status: 401, Reason: "token missing or wrong: send Authorization: Bearer TOKEN"}
+		return nil, &wire.RefusalError{Status: 401, Reason: "token missing or wrong: send Authorization: Bearer TOKEN"}
 	}
 	if parsed != nil {
 		return nil, parsed
 	}
 	if c.Origin && c.Method != "GET" && c.Method != "HEAD" {
-		return nil, &wire.Failure{Status: 400, Reason: "method " + c.Method + " with an Origin: a web page may only look"}
+		return nil, &wire.RefusalError{Status: 400, Reason: "method " + c.Method + " with an Origin: a web page may only look"}
 	}
 	origin, known, err := t.origin(c)
 	if err != nil {
@@ -279,7 +279,7 @@ func (t *Tracker) answer(ctx context.Context, c *Call, s *scratch, resp *Respons
 	peer := wire.Peer{Endpoint: netip.AddrPortFrom(origin.Addr(), req.Port), ID: req.ID}
 	if req.Port == 0 && (req.Verb == wire.Announce || req.Verb == wire.Leave) {
 		if !known {
-			return nil, &wire.Failure{Status: 400, Reason: "port is missing: behind a proxy the port of origin is not known; 1 to 65535"}
+			return nil, &wire.RefusalError{Status: 400, Reason: "port is missing: behind a proxy the port of origin is not known; 1 to 65535"}
 		}
 		peer.Endpoint = origin
 	}
@@ -356,7 +356,7 @@ func (t *Tracker) want(r *wire.Request) int {
 // scrape answers /scrape and the index, which is a scrape of everything.
 func (t *Tracker) scrape(ctx context.Context, c *Call, s *scratch, asker netip.Addr, resp *Response, dst []byte) ([]byte, error) {
 	if len(s.req.Keys) == 0 && !t.Index {
-		return nil, &wire.Failure{Status: 404, Reason: "this tracker keeps its index to itself: ask for a key"}
+		return nil, &wire.RefusalError{Status: 404, Reason: "this tracker keeps its index to itself: ask for a key"}
 	}
 	tracks, err := t.store.Scrape(ctx, s.req.Keys, asker, s.tracks[:0])
 	if err != nil {
@@ -372,20 +372,20 @@ func (t *Tracker) scrape(ctx context.Context, c *Call, s *scratch, asker netip.A
 
 // refuse writes an error in the form that was asked for.
 func (t *Tracker) refuse(c *Call, req *wire.Request, err error, resp Response, dst []byte) (Response, []byte) {
-	var f *wire.Failure
+	var f *wire.RefusalError
 	var full *store.FullError
 	switch {
 	case errors.As(err, &f):
 	case errors.As(err, &full):
-		f = &wire.Failure{Status: 503, Reason: full.Error(), Retry: t.refused()}
+		f = &wire.RefusalError{Status: 503, Reason: full.Error(), Retry: t.refused()}
 		if full.Stream {
 			f.Retry = 0 // a plain request may come at once, and a stream is of no use for long
 		}
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		f = &wire.Failure{Status: 503, Reason: "the store did not answer in time", Retry: t.refused()}
+		f = &wire.RefusalError{Status: 503, Reason: "the store did not answer in time", Retry: t.refused()}
 	default:
 		// Not err's text: what a store says of itself is the operator's business.
-		f = &wire.Failure{Status: 500, Reason: "the tracker has an error of its own"}
+		f = &wire.RefusalError{Status: 500, Reason: "the tracker has an error of its own"}
 	}
 	resp.Status, resp.Retry = f.Status, f.Retry
 	resp.Close = len(c.Target) > wire.MaxTarget

@@ -30,7 +30,7 @@ const (
 )
 
 // DecodeReply reads a tracker's reply in any of the three formats, told apart by how they begin. A
-// refusal inside it is returned as a [*Failure]. Peers that nobody could dial are dropped: those
+// refusal inside it is returned as a [*RefusalError]. Peers that nobody could dial are dropped: those
 // without an IP address, with port 0, and in bencode with port 1. An endpoint that comes several
 // times is one peer, and is counted once. What is no peer among peers is
 // skipped, but a list of nothing else is an error. The interval is clamped to [MinInterval] (in
@@ -199,7 +199,7 @@ func jsonValues(b []byte) int {
 // errorIn is the refusal that a reply in JSON may be.
 func errorIn(d map[string]any) error {
 	if reason, _ := d["error"].(string); reason != "" {
-		return &Failure{Status: 200, Reason: Clean(reason)}
+		return &RefusalError{Status: 200, Reason: Clean(reason)}
 	}
 	return nil
 }
@@ -224,7 +224,7 @@ func (r *Reply) decodeBencode(body []byte) error {
 	if err != nil {
 		return err
 	}
-	if err := failureIn(d); err != nil {
+	if err := refusalIn(d); err != nil {
 		return err
 	}
 	if s, ok := d["warning message"].(string); ok {
@@ -265,13 +265,13 @@ func (r *Reply) decodeBencode(body []byte) error {
 	return nil
 }
 
-// failureIn is the refusal that a bencoded reply may be.
-func failureIn(d map[string]any) error {
+// refusalIn is the refusal that a bencoded reply may be.
+func refusalIn(d map[string]any) error {
 	reason, ok := d["failure reason"].(string)
 	if !ok {
 		return nil
 	}
-	f := &Failure{Status: 200, Reason: cmp.Or(Clean(reason), "it gives no reason")}
+	f := &RefusalError{Status: 200, Reason: cmp.Or(Clean(reason), "it gives no reason")}
 	minutes, _ := numeric(d["retry in"]) // BEP 31
 	if d["retry in"] == "never" {
 		minutes = 24 * 60 // the longest wait
@@ -350,7 +350,7 @@ func listOf(v any) (list []any, ok bool) {
 }
 
 // DecodeTracks reads a scrape or an index, in bencode or JSON. A refusal inside it is returned as
-// a [*Failure]. What is no track among tracks is skipped.
+// a [*RefusalError]. What is no track among tracks is skipped.
 func DecodeTracks(body []byte) ([]Track, error) {
 	body = trimLeft(body)
 	if len(body) > 0 && body[0] == '{' {
@@ -360,7 +360,7 @@ func DecodeTracks(body []byte) ([]Track, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := failureIn(d); err != nil {
+	if err := refusalIn(d); err != nil {
 		return nil, err
 	}
 	files, ok := d["files"].(map[string]any)

@@ -194,7 +194,7 @@ func TestDecodeFailure(t *testing.T) {
 			func() error { _, err := DecodeTracks([]byte(body)); return err },
 		} {
 			err := decode()
-			f, ok := errors.AsType[*Failure](err)
+			f, ok := errors.AsType[*RefusalError](err)
 			if !ok || fmt.Sprint(f.Reason, " ", f.Retry) != want {
 				t.Errorf("%q: %v, %+v, want %s", body, err, f, want)
 			}

@@ -225,8 +225,8 @@ func MergeTracks(indexes ...[]Track) []Track {
 	return slices.CompactFunc(tracks, func(a, b Track) bool { return bytes.Equal(a.Key.raw, b.Key.raw) })
 }
 
-// A Failure is a tracker's refusal.
-type Failure struct {
+// A RefusalError is a tracker's refusal.
+type RefusalError struct {
 	// Status is the HTTP status. A classic tracker sends 200 with most of its failures.
 	Status int
 	// Reason says why, in one line. From the network it has passed [Clean].
@@ -235,10 +235,10 @@ type Failure struct {
 	Retry time.Duration
 }
 
-func (f *Failure) Error() string { return f.Reason }
+func (f *RefusalError) Error() string { return f.Reason }
 
-func refuse(status int, format string, args ...any) *Failure {
-	return &Failure{Status: status, Reason: fmt.Sprintf(format, args...)}
+func refuse(status int, format string, args ...any) *RefusalError {
+	return &RefusalError{Status: status, Reason: fmt.Sprintf(format, args...)}
 }
 
 // AppendBencode appends the reply as a classic tracker gives it: a dictionary with sorted keys,
@@ -387,7 +387,7 @@ func AppendTracks(dst []byte, f Format, tracks []Track) []byte {
 
 // Append appends the refusal: a line of text, or bencode or JSON where those were asked for. The
 // interval, for classic clients, is when to come again.
-func (f *Failure) Append(dst []byte, form Format, interval time.Duration) []byte {
+func (f *RefusalError) Append(dst []byte, form Format, interval time.Duration) []byte {
 	switch form {
 	case JSON:
 		dst = appendJSONString(append(dst, `{"error":`...), []byte(f.Reason))

@@ -86,8 +86,8 @@ func TestDecodeForeign(t *testing.T) {
 	}
 }
 
-func TestFailure(t *testing.T) {
-	f := Failure{Status: 503, Reason: `too "many"`, Retry: 90 * time.Second}
+func TestRefusalError(t *testing.T) {
+	f := RefusalError{Status: 503, Reason: `too "many"`, Retry: 90 * time.Second}
 	for form, want := range map[Format]string{
 		Text:    "too \"many\"\n",
 		JSON:    `{"error":"too \"many\""}` + "\n",
@@ -101,7 +101,7 @@ func TestFailure(t *testing.T) {
 			continue
 		}
 		_, err := DecodeReply(got)
-		if back, ok := errors.AsType[*Failure](err); !ok || back.Reason != f.Reason {
+		if back, ok := errors.AsType[*RefusalError](err); !ok || back.Reason != f.Reason {
 			t.Errorf("read back: %v", err)
 		}
 	}
@@ -159,7 +159,7 @@ func FuzzDecode(f *testing.F) {
 
 // checkRefusal checks what a client takes from a refusal.
 func checkRefusal(t *testing.T, err error) {
-	f, ok := errors.AsType[*Failure](err)
+	f, ok := errors.AsType[*RefusalError](err)
 	if ok && (f.Retry < 0 || f.Retry > 24*time.Hour || f.Reason != Clean(f.Reason)) {
 		t.Fatalf("refused with %+v", f)
 	}

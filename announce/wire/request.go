@@ -63,7 +63,7 @@ type Request struct {
 
 // Parse reads a request from its method and its target as sent, absolute-form included. It works
 // in place: target is overwritten, r.Key and r.Keys point into it. What is malformed comes back as
-// a [*Failure] with the status to answer; r then still says in which form. A valid request costs
+// a [*RefusalError] with the status to answer; r then still says in which form. A valid request costs
 // no allocation once r.Keys has grown.
 func (r *Request) Parse(method string, target []byte) error {
 	*r = Request{Keys: r.Keys[:0]}

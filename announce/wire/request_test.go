@@ -76,8 +76,8 @@ func FuzzParse(f *testing.F) {
 		var r Request
 		err := r.Parse(method, bytes.Clone(target))
 		if err != nil {
-			if _, ok := errors.AsType[*Failure](err); !ok {
-				t.Fatalf("%T is no *Failure: %v", err, err)
+			if _, ok := errors.AsType[*RefusalError](err); !ok {
+				t.Fatalf("%T is no *RefusalError: %v", err, err)
 			}
 			if got := Clean(err.Error()); got != err.Error() {
 				t.Fatalf("reason is not fit to print: %q", err)
