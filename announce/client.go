@@ -235,7 +235,7 @@ func (c *Client) Announce(ctx context.Context, t Tracker, r Request) (*Reply, er
 }
 
 func (c *Client) announce(ctx context.Context, t Tracker, r Request, event string) (*Reply, conn, error) {
-	r.Verb = wire.Announce
+	r.Verb = wire.VerbAnnounce
 	return c.ask(ctx, t, r, event)
 }
 
@@ -269,7 +269,7 @@ func (c *Client) Leave(ctx context.Context, t Tracker, r Request) error {
 }
 
 func (c *Client) leave(ctx context.Context, t Tracker, r Request) error {
-	if r.Verb = wire.Leave; !t.Classic() {
+	if r.Verb = wire.VerbLeave; !t.Classic() {
 		res, err := c.do(ctx, t, http.MethodDelete, t.Target(r.AppendNative(nil, "/ntrk/"), nil), maxReply)
 		if err == nil && res.status != http.StatusNoContent {
 			err = &ReplyError{t, fmt.Errorf("status %d is no answer to a leave", res.status)}
@@ -312,7 +312,7 @@ func (c *Client) look(ctx context.Context, t Tracker, key Key, want int) (*Reply
 	if err := key.Check(); err != nil {
 		return nil, conn{}, err
 	}
-	r := Request{Verb: wire.Look, Key: key, Want: want}
+	r := Request{Verb: wire.VerbLook, Key: key, Want: want}
 	if !t.Classic() {
 		return c.ask(ctx, t, r, "")
 	}

@@ -104,7 +104,7 @@ func (f *foreign) scrape(from netip.Addr) string {
 			tracks = append(tracks, announce.Track{Key: wire.KeyOf([]byte(hash)), Count: len(swarm)})
 		}
 	}
-	return string(wire.AppendTracks(nil, wire.Bencode, tracks))
+	return string(wire.AppendTracks(nil, wire.FormatBencode, tracks))
 }
 
 // foreigners are classic trackers of all sorts.

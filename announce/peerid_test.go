@@ -103,7 +103,7 @@ func (b *byID) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	b.asked = append(b.asked, fmt.Sprintf("%q %s", q.ID, event))
 	switch {
 	case !q.Classic:
-		if q.Verb == wire.Leave {
+		if q.Verb == wire.VerbLeave {
 			b.left++
 		}
 	case event == "stopped":
@@ -112,7 +112,7 @@ func (b *byID) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default:
 		b.peers[q.ID] = q.Port
 	}
-	if q.Verb == wire.Leave && !q.Classic {
+	if q.Verb == wire.VerbLeave && !q.Classic {
 		w.WriteHeader(204)
 		return
 	}

@@ -117,7 +117,7 @@ func (o *openReply) Read(b []byte) (int, error) {
 
 // everyone is who is there as an event stream begins; ok is false where there is none.
 func (c *Client) everyone(ctx context.Context, t Tracker, key Key) (peers []netip.AddrPort, ok bool) {
-	o, err := c.open(ctx, t, &Request{Verb: wire.Look, Key: key, Want: NoPeers})
+	o, err := c.open(ctx, t, &Request{Verb: wire.VerbLook, Key: key, Want: NoPeers})
 	if err != nil {
 		return nil, false
 	}
@@ -147,7 +147,7 @@ func (c *Client) everyone(ctx context.Context, t Tracker, key Key) (peers []neti
 func (s *session) stream(ctx context.Context) (streamed bool, pause time.Duration, err error) {
 	r := s.request
 	if !s.member {
-		r.Verb = wire.Look
+		r.Verb = wire.VerbLook
 	}
 	free, end := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer end(context.Canceled)

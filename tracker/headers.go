@@ -86,9 +86,9 @@ func contentType(r *wire.Request, f wire.Format) string {
 	switch {
 	case r.Classic:
 		return "text/plain"
-	case f == wire.JSON:
+	case f == wire.FormatJSON:
 		return "application/json"
-	case f == wire.Text:
+	case f == wire.FormatText:
 		return "text/plain; charset=utf-8"
 	}
 	return "application/x-bencode"
@@ -96,13 +96,13 @@ func contentType(r *wire.Request, f wire.Format) string {
 
 // formOf is the form of a reply: what the request names, else what Accept names, else bencode.
 func formOf(r *wire.Request, accept []byte) wire.Format {
-	f := wire.Bencode
+	f := wire.FormatBencode
 	switch {
 	case r.Classic:
-	case r.Format != wire.Unnamed:
+	case r.Format != wire.FormatUnnamed:
 		f = r.Format
 	default:
-		if a := formAccepted(accept); a != wire.Unnamed {
+		if a := formAccepted(accept); a != wire.FormatUnnamed {
 			f = a
 		}
 	}
@@ -112,9 +112,9 @@ func formOf(r *wire.Request, accept []byte) wire.Format {
 // formAccepted is the form whose media type Accept names with the highest weight, the first of
 // equals. Wildcards name nothing (RFC 9110 section 12.5.1 has the grammar).
 func formAccepted(accept []byte) wire.Format {
-	best, bestQ := wire.Unnamed, 0
+	best, bestQ := wire.FormatUnnamed, 0
 	for media, q := range mediaRanges(accept) {
-		if f := formNamed(media); f != wire.Unnamed && q > bestQ {
+		if f := formNamed(media); f != wire.FormatUnnamed && q > bestQ {
 			best, bestQ = f, q
 		}
 	}
@@ -124,24 +124,24 @@ func formAccepted(accept []byte) wire.Format {
 func formNamed(media []byte) wire.Format {
 	switch {
 	case asciiEqual(media, "text/plain"):
-		return wire.Text
+		return wire.FormatText
 	case asciiEqual(media, "application/json"):
-		return wire.JSON
+		return wire.FormatJSON
 	case asciiEqual(media, "application/x-bencode"):
-		return wire.Bencode
+		return wire.FormatBencode
 	}
-	return wire.Unnamed
+	return wire.FormatUnnamed
 }
 
 // streamed says whether a native request is for an event stream: nothing in it names another form,
 // and no type of one comes before in Accept.
 func streamed(r *wire.Request, accept []byte) bool {
-	if r.Classic || r.Format != wire.Unnamed {
+	if r.Classic || r.Format != wire.FormatUnnamed {
 		return false
 	}
 	stream, bestQ := false, 0
 	for media, q := range mediaRanges(accept) {
-		if is := asciiEqual(media, "text/event-stream"); q > bestQ && (is || formNamed(media) != wire.Unnamed) {
+		if is := asciiEqual(media, "text/event-stream"); q > bestQ && (is || formNamed(media) != wire.FormatUnnamed) {
 			stream, bestQ = is, q
 		}
 	}

@@ -122,7 +122,7 @@ func (s *scratch) decide(size store.Size) time.Duration {
 			most = DefaultMaxRate
 		}
 		rate := 0
-		if s.req.Verb == wire.Announce { // which the store has admitted
+		if s.req.Verb == wire.VerbAnnounce { // which the store has admitted
 			rate = t.meter.announce()
 		} else {
 			rate = t.meter.rate()
@@ -273,42 +273,42 @@ func (t *Tracker) answer(ctx context.Context, c *Call, s *scratch, resp *Respons
 	if err != nil {
 		return nil, err
 	}
-	if (req.Verb == wire.Announce || req.Verb == wire.Leave) && c.Method == "GET" && isBrowser(c) {
-		req.Verb = wire.Look
+	if (req.Verb == wire.VerbAnnounce || req.Verb == wire.VerbLeave) && c.Method == "GET" && isBrowser(c) {
+		req.Verb = wire.VerbLook
 	}
 	peer := wire.Peer{Endpoint: netip.AddrPortFrom(origin.Addr(), req.Port), ID: req.ID}
-	if req.Port == 0 && (req.Verb == wire.Announce || req.Verb == wire.Leave) {
+	if req.Port == 0 && (req.Verb == wire.VerbAnnounce || req.Verb == wire.VerbLeave) {
 		if !known {
 			return nil, &wire.RefusalError{Status: 400, Reason: "port is missing: behind a proxy the port of origin is not known; 1 to 65535"}
 		}
 		peer.Endpoint = origin
 	}
-	if c.Method == "GET" && req.Verb != wire.Scrape && streamed(req, c.Accept) {
-		if req.Verb == wire.Look {
+	if c.Method == "GET" && req.Verb != wire.VerbScrape && streamed(req, c.Accept) {
+		if req.Verb == wire.VerbLook {
 			peer = wire.Peer{Endpoint: netip.AddrPortFrom(origin.Addr(), 0)}
 		}
 		return t.stream(ctx, req.Key.Bytes(), peer, s, resp, dst)
 	}
-	if req.Verb == wire.Scrape {
+	if req.Verb == wire.VerbScrape {
 		return t.scrape(ctx, c, s, origin.Addr(), resp, dst)
 	}
 	form := formOf(req, c.Accept)
-	want := store.Want{Peers: t.want(req), IDs: form == wire.Bencode && !req.Compact && !req.NoPeerID}
+	want := store.Want{Peers: t.want(req), IDs: form == wire.FormatBencode && !req.Compact && !req.NoPeerID}
 	if want.IDs {
 		want.Peers = min(want.Peers, maxLabelled)
 	}
 	reply := wire.Reply{Key: req.Key, You: peer.Endpoint}
 	var res store.Result
 	switch req.Verb {
-	case wire.Announce:
+	case wire.VerbAnnounce:
 		reply.Peers, res, err = t.store.Announce(ctx, req.Key.Bytes(), peer, s.decided, want, s.peers[:0])
 		if err == nil {
 			resp.TTL = s.ttl
 		}
-	case wire.Look:
+	case wire.VerbLook:
 		reply.You = netip.AddrPortFrom(origin.Addr(), 0)
 		reply.Peers, res, err = t.store.Look(ctx, req.Key.Bytes(), origin.Addr(), want, s.peers[:0])
-	case wire.Leave:
+	case wire.VerbLeave:
 		err = t.store.Leave(ctx, req.Key.Bytes(), peer.Endpoint)
 		if err == nil && !req.Classic {
 			resp.Status = 204
@@ -321,7 +321,7 @@ func (t *Tracker) answer(ctx context.Context, c *Call, s *scratch, resp *Respons
 	if err != nil {
 		return nil, err
 	}
-	if req.Verb != wire.Announce { // for that the store has had it decided
+	if req.Verb != wire.VerbAnnounce { // for that the store has had it decided
 		s.decide(res.Size)
 	}
 	reply.Count, reply.Interval, reply.TTL = res.Count, s.interval, s.ttl
@@ -330,9 +330,9 @@ func (t *Tracker) answer(ctx context.Context, c *Call, s *scratch, resp *Respons
 	}
 	resp.Type = contentType(req, form)
 	switch form {
-	case wire.JSON:
+	case wire.FormatJSON:
 		return reply.AppendJSON(dst), nil
-	case wire.Text:
+	case wire.FormatText:
 		return reply.AppendText(dst), nil
 	}
 	return reply.AppendBencode(dst, req.Compact, req.NoPeerID), nil
@@ -389,14 +389,14 @@ func (t *Tracker) refuse(c *Call, req *wire.Request, err error, resp Response, d
 	}
 	resp.Status, resp.Retry = f.Status, f.Retry
 	resp.Close = len(c.Target) > wire.MaxTarget
-	form := wire.Bencode
+	form := wire.FormatBencode
 	if !req.Classic {
 		form = req.Format
-		if form == wire.Unnamed {
+		if form == wire.FormatUnnamed {
 			form = formAccepted(c.Accept)
 		}
-		if form == wire.Unnamed {
-			form = wire.Text
+		if form == wire.FormatUnnamed {
+			form = wire.FormatText
 		}
 	}
 	resp.Type = contentType(req, form)

@@ -105,7 +105,7 @@ func TestScannerTruncated(t *testing.T) {
 	for _, whole := range []string{
 		string(someReply.AppendBencode(nil, true, false)),
 		string(someReply.AppendBencode(nil, false, false)),
-		string((&RefusalError{Reason: "no"}).Append(nil, Bencode, 1)),
+		string((&RefusalError{Reason: "no"}).Append(nil, FormatBencode, 1)),
 	} {
 		for n := range len(whole) {
 			for _, b := range [][]byte{slices.Clip([]byte(whole[:n])), []byte(whole)[:n]} {

@@ -106,18 +106,18 @@ func TestIDOf(t *testing.T) {
 
 func TestScope(t *testing.T) {
 	for a, want := range map[string]Scope{
-		"127.0.0.1": Loopback, "127.255.255.254": Loopback, "::1": Loopback,
-		"169.254.1.1": LinkLocal, "fe80::1": LinkLocal, "febf::1": LinkLocal,
-		"10.0.0.1": Private, "172.16.0.1": Private, "172.31.255.255": Private, "192.168.0.1": Private,
-		"100.64.0.1": Private, "100.127.255.255": Private, "fd00::1": Private, "fc00::1": Private,
-		"172.32.0.1": Public, "100.63.0.1": Public, "100.128.0.1": Public, "8.8.8.8": Public,
-		"2001:db8::1": Public, "2002::1": Public, "11.0.0.1": Public,
+		"127.0.0.1": ScopeLoopback, "127.255.255.254": ScopeLoopback, "::1": ScopeLoopback,
+		"169.254.1.1": ScopeLinkLocal, "fe80::1": ScopeLinkLocal, "febf::1": ScopeLinkLocal,
+		"10.0.0.1": ScopePrivate, "172.16.0.1": ScopePrivate, "172.31.255.255": ScopePrivate, "192.168.0.1": ScopePrivate,
+		"100.64.0.1": ScopePrivate, "100.127.255.255": ScopePrivate, "fd00::1": ScopePrivate, "fc00::1": ScopePrivate,
+		"172.32.0.1": ScopePublic, "100.63.0.1": ScopePublic, "100.128.0.1": ScopePublic, "8.8.8.8": ScopePublic,
+		"2001:db8::1": ScopePublic, "2002::1": ScopePublic, "11.0.0.1": ScopePublic,
 	} {
 		if got := ScopeOf(netip.MustParseAddr(a)); got != want {
 			t.Errorf("ScopeOf(%s) = %v, want %v", a, got, want)
 		}
 	}
-	if !Loopback.Sees(Public) || !Private.Sees(Private) || Public.Sees(Private) || Private.Sees(Loopback) {
+	if !ScopeLoopback.Sees(ScopePublic) || !ScopePrivate.Sees(ScopePrivate) || ScopePublic.Sees(ScopePrivate) || ScopePrivate.Sees(ScopeLoopback) {
 		t.Error("Sees: an asker gets its own scope and wider ones, and no narrower")
 	}
 }

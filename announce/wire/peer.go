@@ -33,10 +33,10 @@ type Scope uint8
 
 // The scopes, from narrow to wide.
 const (
-	Loopback  Scope = iota // 127.0.0.0/8, ::1
-	LinkLocal              // 169.254.0.0/16, fe80::/10
-	Private                // RFC 1918, RFC 6598 (shared address space), RFC 4193 (unique local)
-	Public                 // every other
+	ScopeLoopback  Scope = iota // 127.0.0.0/8, ::1
+	ScopeLinkLocal              // 169.254.0.0/16, fe80::/10
+	ScopePrivate                // RFC 1918, RFC 6598 (shared address space), RFC 4193 (unique local)
+	ScopePublic                 // every other
 )
 
 // NumScopes is how many scopes there are.
@@ -50,13 +50,13 @@ func (s Scope) String() string {
 func ScopeOf(a netip.Addr) Scope {
 	switch {
 	case a.IsLoopback():
-		return Loopback
+		return ScopeLoopback
 	case a.IsLinkLocalUnicast():
-		return LinkLocal
+		return ScopeLinkLocal
 	case a.IsPrivate() || a.Is4() && a.As4()[0] == 100 && a.As4()[1]&0xc0 == 64:
-		return Private
+		return ScopePrivate
 	}
-	return Public
+	return ScopePublic
 }
 
 // Sees says whether an asker of scope s is given a peer of scope p: one of its own scope or a

@@ -108,9 +108,9 @@ func TestRepeatedEndpoints(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				req, local := Request{Verb: Announce, Port: 4000, Want: tt.want}, netip.MustParseAddrPort(mine4)
+				req, local := Request{Verb: VerbAnnounce, Port: 4000, Want: tt.want}, netip.MustParseAddrPort(mine4)
 				if !tt.member {
-					req = Request{Verb: Look, Port: 1, Want: tt.want}
+					req = Request{Verb: VerbLook, Port: 1, Want: tt.want}
 				}
 				r.finish(&req, local)
 				if got := fmt.Sprintf("%d of %d, %d, %v", len(r.Peers), r.Count, r.Others(), r.Sample); got != tt.is {
@@ -166,7 +166,7 @@ func TestRepeatedSelf(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r.finish(&Request{Verb: Announce, Port: tt.port, ID: id}, netip.MustParseAddrPort("192.0.2.5:5000"))
+		r.finish(&Request{Verb: VerbAnnounce, Port: tt.port, ID: id}, netip.MustParseAddrPort("192.0.2.5:5000"))
 		var peers []netip.AddrPort
 		for _, p := range r.Peers {
 			peers = append(peers, p.Endpoint)

@@ -111,7 +111,7 @@ const fewestGiven = 30
 // peers, which not every tracker does, counts each endpoint once, and tells whether the peers are
 // all there are.
 func (r *Reply) finish(req *Request, local netip.AddrPort) {
-	member := req.Verb == Announce
+	member := req.Verb == VerbAnnounce
 	local = netip.AddrPortFrom(local.Addr(), cmp.Or(req.Port, local.Port()))
 	if r.You.Addr().IsValid() && r.You.Port() == 0 && member {
 		r.You = netip.AddrPortFrom(r.You.Addr(), req.Port)
@@ -358,13 +358,13 @@ func AppendTracks(dst []byte, f Format, tracks []Track) []byte {
 	slices.SortFunc(tracks, func(a, b Track) int { return cmp.Compare(string(a.Key.raw), string(b.Key.raw)) })
 	tracks = slices.CompactFunc(tracks, func(a, b Track) bool { return string(a.Key.raw) == string(b.Key.raw) })
 	switch f {
-	case Text:
+	case FormatText:
 		for _, t := range tracks {
 			dst = append(AppendEscaped(dst, t.Key.raw), ' ')
 			dst = append(strconv.AppendInt(dst, int64(t.Count), 10), '\n')
 		}
 		return dst
-	case JSON:
+	case FormatJSON:
 		dst = append(dst, `{"tracks":[`...)
 		for i, t := range tracks {
 			if i > 0 {
@@ -389,10 +389,10 @@ func AppendTracks(dst []byte, f Format, tracks []Track) []byte {
 // interval, for classic clients, is when to come again.
 func (f *RefusalError) Append(dst []byte, form Format, interval time.Duration) []byte {
 	switch form {
-	case JSON:
+	case FormatJSON:
 		dst = appendJSONString(append(dst, `{"error":`...), []byte(f.Reason))
 		return append(dst, "}\n"...)
-	case Bencode:
+	case FormatBencode:
 		dst = appendString(append(dst, "d14:failure reason"...), []byte(f.Reason))
 		dst = append(dst, "8:intervali"...)
 		dst = strconv.AppendInt(dst, seconds(interval), 10)

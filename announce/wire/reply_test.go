@@ -89,15 +89,15 @@ func TestDecodeForeign(t *testing.T) {
 func TestRefusalError(t *testing.T) {
 	f := RefusalError{Status: 503, Reason: `too "many"`, Retry: 90 * time.Second}
 	for form, want := range map[Format]string{
-		Text:    "too \"many\"\n",
-		JSON:    `{"error":"too \"many\""}` + "\n",
-		Bencode: `d14:failure reason10:too "many"8:intervali60e8:retry ini2ee`,
+		FormatText:    "too \"many\"\n",
+		FormatJSON:    `{"error":"too \"many\""}` + "\n",
+		FormatBencode: `d14:failure reason10:too "many"8:intervali60e8:retry ini2ee`,
 	} {
 		got := f.Append(nil, form, time.Minute)
 		if string(got) != want {
 			t.Errorf("as %v: %q, want %q", form, got, want)
 		}
-		if form == Text {
+		if form == FormatText {
 			continue
 		}
 		_, err := DecodeReply(got)
@@ -110,15 +110,15 @@ func TestRefusalError(t *testing.T) {
 func TestTracksRoundTrip(t *testing.T) {
 	tracks := []Track{{KeyOf([]byte("b\x1b")), 2}, {KeyOf([]byte("a")), 1}, {KeyOf([]byte("a")), 1}, {KeyOf([]byte("\xff\x00")), 3}}
 	for form, want := range map[Format]string{
-		Text:    "a 1\nb%1b 2\n%ff%00 3\n",
-		JSON:    `{"tracks":[{"key":"a","count":1},{"key":"b\u001b","count":2},{"key_escaped":"%ff%00","count":3}]}` + "\n",
-		Bencode: "d5:filesd1:ad8:completei0e10:downloadedi0e10:incompletei1ee2:b\x1bd8:completei0e10:downloadedi0e10:incompletei2ee2:\xff\x00d8:completei0e10:downloadedi0e10:incompletei3eeee",
+		FormatText:    "a 1\nb%1b 2\n%ff%00 3\n",
+		FormatJSON:    `{"tracks":[{"key":"a","count":1},{"key":"b\u001b","count":2},{"key_escaped":"%ff%00","count":3}]}` + "\n",
+		FormatBencode: "d5:filesd1:ad8:completei0e10:downloadedi0e10:incompletei1ee2:b\x1bd8:completei0e10:downloadedi0e10:incompletei2ee2:\xff\x00d8:completei0e10:downloadedi0e10:incompletei3eeee",
 	} {
 		body := AppendTracks(nil, form, append([]Track(nil), tracks...))
 		if string(body) != want {
 			t.Errorf("as %v:\n%q, want\n%q", form, body, want)
 		}
-		if form == Text {
+		if form == FormatText {
 			continue
 		}
 		got, err := DecodeTracks(body)

@@ -20,21 +20,21 @@ type Verb uint8
 
 // The verbs.
 const (
-	Announce Verb = iota // join the track or renew, and get other peers
-	Look                 // get peers and leave no trace
-	Leave                // leave the track
-	Scrape               // count the peers of Keys; of every key when there are none
+	VerbAnnounce Verb = iota // join the track or renew, and get other peers
+	VerbLook                 // get peers and leave no trace
+	VerbLeave                // leave the track
+	VerbScrape               // count the peers of Keys; of every key when there are none
 )
 
 // A Format is how a reply is written.
 type Format uint8
 
-// The formats. Unnamed is a request that names none and gets bencode.
+// The formats. FormatUnnamed is a request that names none and gets bencode.
 const (
-	Unnamed Format = iota
-	Bencode
-	JSON
-	Text
+	FormatUnnamed Format = iota
+	FormatBencode
+	FormatJSON
+	FormatText
 )
 
 // A Request is what a peer asks of a tracker. Both ends use it: [Request.Parse] reads it from a
@@ -79,7 +79,7 @@ func (r *Request) Parse(method string, target []byte) error {
 	case string(path) == "/announce", string(path) == "/tracker":
 		r.Classic = true
 	case string(path) == "/scrape":
-		r.Classic, r.Verb = true, Scrape
+		r.Classic, r.Verb = true, VerbScrape
 	default:
 		return refuse(404, "nothing at %s: a key is announced at /ntrk/KEY", Quote(path))
 	}
@@ -124,9 +124,9 @@ func (r *Request) parseNative(method string, key, query []byte) error {
 	switch method {
 	case "GET", "POST":
 	case "HEAD":
-		r.Verb = Look
+		r.Verb = VerbLook
 	case "DELETE":
-		r.Verb = Leave
+		r.Verb = VerbLeave
 	default:
 		return refuse(400, "method %s: /ntrk/KEY takes GET, HEAD, POST, DELETE and OPTIONS", Quote(method))
 	}
@@ -134,7 +134,7 @@ func (r *Request) parseNative(method string, key, query []byte) error {
 		if method != "GET" && method != "HEAD" {
 			return refuse(400, "method %s: the key is missing after /ntrk/, and the index takes GET", Quote(method))
 		}
-		r.Verb = Scrape
+		r.Verb = VerbScrape
 	} else if err := setKey(&r.Key, "key", key); err != nil {
 		return err
 	}
@@ -143,7 +143,7 @@ func (r *Request) parseNative(method string, key, query []byte) error {
 			return refuse(400, "%s %s: malformed percent-encoding", paramNames[i], Quote(p[i].value))
 		}
 	}
-	if r.Format == Unnamed && p[paramFormat].given {
+	if r.Format == FormatUnnamed && p[paramFormat].given {
 		return refuse(400, "format %s: bencode, text or json", Quote(p[paramFormat].value))
 	}
 	if p[paramPort].given {
@@ -151,11 +151,11 @@ func (r *Request) parseNative(method string, key, query []byte) error {
 			return err
 		}
 		switch {
-		case r.Port != 0 || r.Verb == Scrape:
-		case r.Verb == Leave:
+		case r.Port != 0 || r.Verb == VerbScrape:
+		case r.Verb == VerbLeave:
 			return refuse(400, "port 0: no peer has it; 1 to 65535, or none for the port of origin")
 		default:
-			r.Verb = Look
+			r.Verb = VerbLook
 		}
 	}
 	if v := p[paramNumwant]; v.given && !r.setWant(v.value) {
@@ -176,7 +176,7 @@ func (r *Request) parseNative(method string, key, query []byte) error {
 // parseClassic is lenient where clients are sloppy and it does no harm: what they send has to
 // work unchanged.
 func (r *Request) parseClassic(method string, query []byte) error {
-	if r.Verb == Scrape {
+	if r.Verb == VerbScrape {
 		return r.parseScrape(query)
 	}
 	p := readParams(query)
@@ -191,7 +191,7 @@ func (r *Request) parseClassic(method string, query []byte) error {
 		return err
 	}
 	if method == "HEAD" {
-		r.Verb = Look
+		r.Verb = VerbLook
 	}
 	stopped := string(p[paramEvent].value) == "stopped"
 	if p[paramPort].given {
@@ -199,15 +199,15 @@ func (r *Request) parseClassic(method string, query []byte) error {
 			return err
 		}
 		if r.Port <= 1 { // what a client sends that cannot be reached
-			r.Verb = Look
+			r.Verb = VerbLook
 		}
 	}
 	r.setWant(p[paramNumwant].value)
 	r.setID(p[paramPeerID].value)
 	if stopped {
 		r.Want = NoPeers
-		if r.Verb == Announce {
-			r.Verb = Leave
+		if r.Verb == VerbAnnounce {
+			r.Verb = VerbLeave
 		}
 	}
 	return nil
@@ -357,13 +357,13 @@ func number(v []byte, most int) (int, bool) {
 func formatNamed(v []byte) Format {
 	switch string(v) {
 	case "bencode":
-		return Bencode
+		return FormatBencode
 	case "json":
-		return JSON
+		return FormatJSON
 	case "text":
-		return Text
+		return FormatText
 	}
-	return Unnamed
+	return FormatUnnamed
 }
 
 // appendNative appends the request to the path of a native tracker, as its target. The client
@@ -377,10 +377,10 @@ func (r *Request) AppendNative(dst []byte, path string) []byte {
 		dst = strconv.AppendInt(dst, int64(n), 10)
 		sep = '&'
 	}
-	if r.Verb == Look || r.Port != 0 {
+	if r.Verb == VerbLook || r.Port != 0 {
 		put("port", int(r.Port))
 	}
-	if r.Verb != Leave && r.Want != 0 {
+	if r.Verb != VerbLeave && r.Want != 0 {
 		put("numwant", max(r.Want, 0))
 	}
 	if r.ID != (ID{}) {

@@ -14,12 +14,12 @@ func TestRequestRoundTrip(t *testing.T) {
 	for _, want := range []Request{
 		{Key: KeyOf([]byte("lobby"))},
 		{Key: KeyOf([]byte("lobby")), Port: 4000, Want: 7, ID: id},
-		{Verb: Look, Key: KeyOf([]byte("a/b?c#d%2f+\x00\xff")), Want: 1000},
-		{Verb: Leave, Key: KeyOf([]byte("..")), Port: 65535},
+		{Verb: VerbLook, Key: KeyOf([]byte("a/b?c#d%2f+\x00\xff")), Want: 1000},
+		{Verb: VerbLeave, Key: KeyOf([]byte("..")), Port: 65535},
 		{Key: KeyOf([]byte("k")), Want: NoPeers},
 	} {
 		method := "GET"
-		if want.Verb == Leave {
+		if want.Verb == VerbLeave {
 			method = "DELETE"
 		}
 		target := want.AppendNative(nil, "/ntrk/")
@@ -84,10 +84,10 @@ func FuzzParse(f *testing.F) {
 			}
 			return
 		}
-		if n := len(r.Key.raw); r.Verb != Scrape && (n == 0 || n > MaxKey) || len(r.Keys) > MaxScrape {
+		if n := len(r.Key.raw); r.Verb != VerbScrape && (n == 0 || n > MaxKey) || len(r.Keys) > MaxScrape {
 			t.Fatalf("accepted %q as %+v", target, r)
 		}
-		if r.Want < NoPeers || r.Verb == Leave && method == "HEAD" {
+		if r.Want < NoPeers || r.Verb == VerbLeave && method == "HEAD" {
 			t.Fatalf("accepted %q as %+v", target, r)
 		}
 	})
