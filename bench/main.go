@@ -6,6 +6,11 @@
 //
 //	go run ./bench
 //	go run ./bench -quick -only close,door,floor
+//
+// Another build is measured beside this one, for which it has to have a bench of its own:
+//
+//	go build -o old/bench ./bench   # there
+//	go run ./bench -only close,door,before,floor -before "old/bench door"
 package main
 
 import (
@@ -60,6 +65,7 @@ type bench struct {
 	clients int
 	crowd   bool // see load.gate
 	profile string
+	before  []string // a bench of another build, and the role of the server in it
 
 	cpus               []int
 	serverCPU, loadCPU int
@@ -74,14 +80,18 @@ func run(args []string, stdout, stderr io.Writer) error {
 	f.SetOutput(stderr)
 	f.IntVar(&b.rounds, "rounds", 7, "measure each server `N` times in each mode, and again what others disturbed")
 	f.DurationVar(&b.time, "time", 800*time.Millisecond, "measure for `D` in each round")
-	only := f.String("only", "", "a comma-separated `LIST` of sections (keep-alive, close, memory, growth, streams) and servers (floor, door, portable, nethttp, opentracker, door-2); all where it names none")
+	only := f.String("only", "", "a comma-separated `LIST` of sections (keep-alive, close, memory, growth, streams) and servers (floor, door, portable, nethttp, opentracker, door-2, before); all where it names none")
 	quick := f.Bool("quick", false, "a smaller run, to see that it works")
 	jsonFile := f.String("json", "", "write everything measured to `FILE`")
 	mdFile := f.String("md", "", "put the tables into `FILE`, between two markers")
 	f.BoolVar(&b.crowd, "crowd", true, "where each announce has a connection, let the clients connect while the server is stopped")
 	f.StringVar(&b.profile, "cpuprofile", "", "write a profile of the door's CPU time under load to `FILE`")
+	before := f.String("before", "", "measure the server of another build beside these: its bench as a `PROGRAM`, and a role of it, as in \"old/bench door\"")
 	if err := f.Parse(args); err != nil {
 		return err
+	}
+	if b.before = strings.Fields(*before); len(b.before) != 0 && len(b.before) != 2 {
+		return fmt.Errorf("-before %q: a program and a role", *before)
 	}
 	if f.NArg() > 0 {
 		return fmt.Errorf("surplus argument %q", f.Arg(0))
@@ -100,7 +110,7 @@ func run(args []string, stdout, stderr io.Writer) error {
 }
 
 var sections = []string{keepAlive, oneEach, memory, growth, streams}
-var names = []string{"floor", "door", "portable", "nethttp", "opentracker", "door-2"}
+var names = []string{"floor", "door", "portable", "nethttp", "opentracker", "door-2", "before"}
 
 // wants says whether a section or server is to be in the run: -only names it, or none of its kind.
 func (b *bench) wants(kind []string, name string) bool {
@@ -201,6 +211,11 @@ func (b *bench) startServers() error {
 				continue
 			}
 			s, err = spawnRole(name, b.serverCPU, b.loadCPU, name)
+		case "before":
+			if b.before == nil {
+				continue
+			}
+			s, err = spawnRoleOf(b.before[0], name, b.serverCPU, b.loadCPU, b.before[1])
 		case "door":
 			args := []string{"door"}
 			if b.profile != "" {

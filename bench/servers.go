@@ -70,7 +70,12 @@ func spawnRole(name string, cpu, home int, args ...string) (*rival, error) {
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(self, append([]string{"role"}, args...)...)
+	return spawnRoleOf(self, name, cpu, home, args...)
+}
+
+// spawnRoleOf starts a program that is this one, or another build of it, in a role.
+func spawnRoleOf(program, name string, cpu, home int, args ...string) (*rival, error) {
+	cmd := exec.Command(program, append([]string{"role"}, args...)...)
 	procs := 1
 	if name == "door-2" {
 		procs = 2
