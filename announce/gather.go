@@ -87,16 +87,16 @@ func (c *Client) Gather(ctx context.Context, t Tracker, r Request, n int, news f
 	if r.ID == (ID{}) && !t.Classic() {
 		r.ID = newID()
 	}
-	over := []way{{d.network, r.Port != 0}}
+	over := []path{{d.network, r.Port != 0}}
 	for _, network := range c.families(t) {
 		if t.Classic() && network != d.network { // which may have its own peers
-			over = append(over, way{network, false})
+			over = append(over, path{network, false})
 		}
 	}
-	w := &meeting{merged: newMerged(), n: n, member: r.Port != 0, rank: -1, news: news,
+	w := &meeting{follower: newFollower(), n: n, member: r.Port != 0, rank: -1, news: news,
 		ended: make(chan struct{}), telling: make(chan struct{}, 1)}
 	w.moment = w.judge
-	sessions, err := d.sessions(w.merged, []Tracker{t}, r, every, func(Tracker) []way { return over })
+	sessions, err := d.sessions(w.follower, []Tracker{t}, r, every, func(Tracker) []path { return over })
 	if err != nil {
 		d.Close()
 		return g, err
@@ -135,7 +135,7 @@ func (c *Client) Gather(ctx context.Context, t Tracker, r Request, n int, news f
 
 // A meeting is what a gathering waits for.
 type meeting struct {
-	*merged
+	*follower
 	n      int
 	member bool
 	ended  chan struct{} // closed once it is over
@@ -155,7 +155,7 @@ type meeting struct {
 
 // judge looks whether enough are there at this moment.
 func (w *meeting) judge() {
-	switch self := w.sites[0].routes[0]; {
+	switch self := w.sites[0].sources[0]; {
 	case w.over || !w.gathered(time.Now()).IsZero():
 	case self.shared && self.late:
 		if w.clash == nil {
@@ -175,7 +175,7 @@ func (w *meeting) clashed() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.clash = nil
-	if self := w.sites[0].routes[0]; self.shared && self.late {
+	if self := w.sites[0].sources[0]; self.shared && self.late {
 		w.end(&SharedError{self.you}) // nothing, where it is over
 	}
 }
@@ -191,7 +191,7 @@ func (w *meeting) members() int {
 // look takes down who is there.
 func (w *meeting) look() {
 	w.peers, w.rank = w.everyone(), -1
-	if you := w.sites[0].routes[0].you; w.member && you.Port() != 0 {
+	if you := w.sites[0].sources[0].you; w.member && you.Port() != 0 {
 		w.rank, _ = slices.BinarySearchFunc(w.peers, you, netip.AddrPort.Compare)
 		w.peers = slices.Insert(w.peers, w.rank, you)
 	}
@@ -210,7 +210,7 @@ func (w *meeting) tell(ev Event, err error) bool {
 	defer func() { <-w.telling }()
 	w.mu.Lock()
 	_, shared := errors.AsType[*SharedError](err)
-	clash := shared && w.sites[0].routes[0].late // which clashed is for
+	clash := shared && w.sites[0].sources[0].late // which clashed is for
 	if err != nil && !shared && !w.began {
 		w.end(err)
 	}

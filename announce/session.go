@@ -47,7 +47,7 @@ type session struct {
 	request Request
 	every   time.Duration
 	member  bool
-	route   *route
+	source  *source
 
 	interval time.Duration // of the last reply; 0 before
 	failures int           // in a row
@@ -66,7 +66,7 @@ func (s *session) run(ctx context.Context) error {
 		if s.tracker.Classic() && s.request.Port == 0 {
 			c, port, err := s.c.fromSomePort()
 			if err != nil {
-				s.route.failed(err)
+				s.source.failed(err)
 				return nil
 			}
 			s.c, s.request.Port = c, port
@@ -79,7 +79,7 @@ func (s *session) run(ctx context.Context) error {
 		} else {
 			local = netip.AddrPort{} // nobody is listed
 		}
-		s.route.connected(local)
+		s.source.connected(local)
 	}
 	for ctx.Err() == nil {
 		pause, err := s.turn(ctx)
@@ -87,7 +87,7 @@ func (s *session) run(ctx context.Context) error {
 			break
 		}
 		if err != nil {
-			s.route.failed(err)
+			s.source.failed(err)
 		}
 		if err == errNoOrigin {
 			return nil
@@ -146,7 +146,7 @@ func (s *session) turn(ctx context.Context) (time.Duration, error) {
 	if err != nil {
 		s.failures++
 		most := cmp.Or(s.interval, maxBackoff)
-		if s.route.spare() {
+		if s.source.spare() {
 			most = plainFor // there may be no such way, or not for long
 		} else if s.every > 0 {
 			most = max(s.every, wire.MinInterval)
@@ -204,7 +204,7 @@ func (s *session) replied(reply *Reply, cn conn) error {
 			return err
 		}
 	}
-	s.route.replied(reply, s.failures > 0 || s.lasting && !cn.reused)
+	s.source.replied(reply, s.failures > 0 || s.lasting && !cn.reused)
 	s.lasting = cn.kept && (cn.reused || s.interval == 0)
 	s.interval, s.failures = reply.Interval, 0
 	return nil

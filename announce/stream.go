@@ -208,17 +208,17 @@ func (s *session) stream(ctx context.Context) (streamed bool, pause time.Duratio
 				}
 			}
 		case (ev.Name == "shared" || ev.Name == "unshared") && len(ev.Peers) == 1 && s.member:
-			s.route.sharing(ev.Peers[0], ev.Name == "shared")
+			s.source.sharing(ev.Peers[0], ev.Name == "shared")
 		case ev.Name == "peers":
 			o.live, peers = true, len(ev.Peers)
 			o.heard()
-			s.route.listed(events.Epoch, you, ev.Peers)
+			s.source.listed(events.Epoch, you, ev.Peers)
 		case ev.Name == "join" && o.live:
 			peers += len(ev.Peers)
-			s.route.changed(ev.Peers, true)
+			s.source.changed(ev.Peers, true)
 		case ev.Name == "leave" && o.live:
 			peers = max(peers-len(ev.Peers), 0)
-			s.route.changed(ev.Peers, false)
+			s.source.changed(ev.Peers, false)
 		}
 	}
 	if err != io.EOF || o.relayed() {
@@ -230,13 +230,13 @@ func (s *session) stream(ctx context.Context) (streamed bool, pause time.Duratio
 	case !o.live && context.Cause(o.ctx) == errSilent:
 		return false, 0, s.pollInstead(ctx)
 	case err == wire.ErrLongLine, err == wire.ErrLongEvent:
-		s.route.lost()
+		s.source.lost()
 		s.plain = time.Now().Add(plainFor)
 		return false, 0, &ReplyError{s.tracker, err}
 	case !o.live:
 		return false, 0, &UnreachableError{s.tracker, fmt.Errorf("the event stream broke off: %w", err)}
 	}
-	s.route.lost()
+	s.source.lost()
 	return true, afterStream(events.Retry, err == io.EOF, peers), nil
 }
 

@@ -67,7 +67,7 @@ type Event struct {
 // turns is not told. What keeps a member listed does not wait for the loop.
 func (c *Client) Watch(ctx context.Context, trackers []Tracker, r Request, every time.Duration) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
-		_ = c.watch(ctx, newMerged(), trackers, r, every, c.ways(r.Port != 0), yield)
+		_ = c.watch(ctx, newFollower(), trackers, r, every, c.ways(r.Port != 0), yield)
 	}
 }
 
@@ -83,7 +83,7 @@ func (c *Client) Watch(ctx context.Context, trackers []Tracker, r Request, every
 // To a classic tracker two members with one endpoint are one peer, which is out as soon as one of
 // them leaves, until the other renews: see [Client.Shared].
 func (c *Client) Join(ctx context.Context, trackers []Tracker, r Request, news func(Event, error)) error {
-	return c.watch(ctx, newMerged(), trackers, r, 0, c.ways(true), func(ev Event, err error) bool {
+	return c.watch(ctx, newFollower(), trackers, r, 0, c.ways(true), func(ev Event, err error) bool {
 		if news != nil {
 			news(ev, err)
 		}
@@ -92,26 +92,26 @@ func (c *Client) Join(ctx context.Context, trackers []Tracker, r Request, news f
 }
 
 // A way is how a watch goes to a tracker: over which network, and whether to be a member there.
-type way struct {
+type path struct {
 	network string
 	member  bool
 }
 
 // ways are those of a member, which is listed over each family, or of one that only looks. That
 // needs but one where a tracker gives peers of both, as not every classic one does.
-func (c *Client) ways(member bool) func(Tracker) []way {
-	return func(t Tracker) (ways []way) {
+func (c *Client) ways(member bool) func(Tracker) []path {
+	return func(t Tracker) (ways []path) {
 		if !member && !t.Classic() {
-			return []way{{c.network, false}}
+			return []path{{c.network, false}}
 		}
 		for _, network := range c.families(t) {
-			ways = append(ways, way{network, member})
+			ways = append(ways, path{network, member})
 		}
 		return ways
 	}
 }
 
-func (c *Client) watch(ctx context.Context, m *merged, trackers []Tracker, r Request, every time.Duration, ways func(Tracker) []way, yield func(Event, error) bool) error {
+func (c *Client) watch(ctx context.Context, m *follower, trackers []Tracker, r Request, every time.Duration, ways func(Tracker) []path, yield func(Event, error) bool) error {
 	sessions, err := c.sessions(m, trackers, r, every, ways)
 	if err != nil {
 		yield(Event{}, err)
@@ -121,7 +121,7 @@ func (c *Client) watch(ctx context.Context, m *merged, trackers []Tracker, r Req
 }
 
 // sessions are those of a watch, which none of them has begun.
-func (c *Client) sessions(m *merged, trackers []Tracker, r Request, every time.Duration, ways func(Tracker) []way) ([]*session, error) {
+func (c *Client) sessions(m *follower, trackers []Tracker, r Request, every time.Duration, ways func(Tracker) []path) ([]*session, error) {
 	if err := r.Key.Check(); err != nil {
 		return nil, err
 	}
@@ -137,14 +137,14 @@ func (c *Client) sessions(m *merged, trackers []Tracker, r Request, every time.D
 		for _, way := range ways(t) {
 			d := c.derive()
 			d.network = way.network
-			sessions = append(sessions, &session{c: d, tracker: t, request: r, every: every, member: way.member, route: site.add()})
+			sessions = append(sessions, &session{c: d, tracker: t, request: r, every: every, member: way.member, source: site.add()})
 		}
 	}
 	return sessions, nil
 }
 
 // watch runs the sessions, which are on m, until ctx or the loop ends.
-func (m *merged) watch(ctx context.Context, sessions []*session, yield func(Event, error) bool) (err error) {
+func (m *follower) watch(ctx context.Context, sessions []*session, yield func(Event, error) bool) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	defer func() {
@@ -153,7 +153,7 @@ func (m *merged) watch(ctx context.Context, sessions []*session, yield func(Even
 		err = cmp.Or(err, m.unsure())
 	}()
 	for _, s := range sessions {
-		wg.Go(func() { s.route.unsure = s.run(ctx) })
+		wg.Go(func() { s.source.unsure = s.run(ctx) })
 	}
 	ended := make(chan struct{})
 	go func() {

@@ -16,46 +16,46 @@ const gathering = 300 * time.Millisecond
 
 // merged is what a watch has been told by all its trackers. Sessions put in, and the watch takes
 // out the difference to what it has told.
-type merged struct {
+type follower struct {
 	wake chan struct{} // there may be something to take
 	mu   sync.Mutex
 	// moment, which may be nil, is called after every single change, with mu held: take only gives
 	// the sum of several. present is how many peers there are then, as everyone lists them.
 	moment  func()
 	present int
-	sites   []*site
-	known   map[netip.AddrPort]int // by how many routes
-	own     map[netip.AddrPort]int // by how many routes
+	sites   []*trackerSources
+	known   map[netip.AddrPort]int // by how many sources
+	own     map[netip.AddrPort]int // by how many sources
 	you     []netip.AddrPort       // own endpoints as told last
 
 	next    time.Time // when expire is to look again; zero: nothing waits for that
 	resumed time.Time // when it looked too late, as after a stop of the process
 
 	began  bool
-	first  *site     // who told first
-	gather time.Time // until when the first event waits for the others
+	first  *trackerSources // who told first
+	gather time.Time       // until when the first event waits for the others
 	told   map[netip.AddrPort]struct{}
 	dirty  map[netip.AddrPort]struct{} // told otherwise than they are
 	list   []netip.AddrPort            // told, sorted
 }
 
 // site is one tracker of them.
-type site struct {
-	m       *merged
+type trackerSources struct {
+	m       *follower
 	tracker Tracker
-	routes  []*route
-	last    *route // who told last who is there
-	err     error  // to be told
-	failed  bool   // told, or to be
-	back    bool   // answers again, which is to be told
+	sources []*source
+	last    *source // who told last who is there
+	err     error   // to be told
+	failed  bool    // told, or to be
+	back    bool    // answers again, which is to be told
 }
 
 // route is one way to it: by one address family. Each has a view of its own, since a tracker tells
 // everybody what his address may be given.
-type route struct {
-	site       *site
-	view       view
-	state      routeState
+type source struct {
+	site       *trackerSources
+	roster     roster
+	state      sourceState
 	since      time.Time      // of that state
 	err        error          // why it is away
 	unsure     error          // why the tracker may still list it after the end
@@ -68,10 +68,10 @@ type route struct {
 	you, local netip.AddrPort // own endpoints: as the tracker sees it, and from until it has told that
 }
 
-type routeState uint8
+type sourceState uint8
 
 const (
-	waiting routeState = iota
+	waiting sourceState = iota
 	up
 	away
 )
@@ -82,8 +82,8 @@ type news struct {
 	err   error
 }
 
-func newMerged() *merged {
-	return &merged{
+func newFollower() *follower {
+	return &follower{
 		wake:  make(chan struct{}, 1),
 		known: make(map[netip.AddrPort]int),
 		own:   make(map[netip.AddrPort]int),
@@ -92,21 +92,21 @@ func newMerged() *merged {
 	}
 }
 
-func (m *merged) add(t Tracker) *site {
-	s := &site{m: m, tracker: t}
+func (m *follower) add(t Tracker) *trackerSources {
+	s := &trackerSources{m: m, tracker: t}
 	m.sites = append(m.sites, s)
 	return s
 }
 
-func (s *site) add() *route {
-	r := &route{site: s, since: time.Now()}
-	r.view.change = func(e netip.AddrPort, there bool) { s.m.count(s.m.known, e, there) }
-	s.routes = append(s.routes, r)
+func (s *trackerSources) add() *source {
+	r := &source{site: s, since: time.Now()}
+	r.roster.notify = func(e netip.AddrPort, there bool) { s.m.count(s.m.known, e, there) }
+	s.sources = append(s.sources, r)
 	return r
 }
 
 // count counts one more, or one less, for e.
-func (m *merged) count(in map[netip.AddrPort]int, e netip.AddrPort, more bool) {
+func (m *follower) count(in map[netip.AddrPort]int, e netip.AddrPort, more bool) {
 	before := m.there(e)
 	if more {
 		in[e]++
@@ -128,7 +128,7 @@ func (m *merged) count(in map[netip.AddrPort]int, e netip.AddrPort, more bool) {
 }
 
 // everyone lists the peers that are there at this moment, sorted.
-func (m *merged) everyone() []netip.AddrPort {
+func (m *follower) everyone() []netip.AddrPort {
 	list := make([]netip.AddrPort, 0, m.present+1)
 	for e := range m.known {
 		if m.there(e) {
@@ -139,19 +139,19 @@ func (m *merged) everyone() []netip.AddrPort {
 	return list
 }
 
-func (m *merged) there(e netip.AddrPort) bool { return m.known[e] > 0 && m.own[e] == 0 }
+func (m *follower) there(e netip.AddrPort) bool { return m.known[e] > 0 && m.own[e] == 0 }
 
 // mine replaces an own endpoint. Routes that are away may have known the old one as a peer.
-func (m *merged) mine(at *netip.AddrPort, e netip.AddrPort) {
+func (m *follower) mine(at *netip.AddrPort, e netip.AddrPort) {
 	if *at == e {
 		return
 	}
 	if at.Port() != 0 {
 		m.count(m.own, *at, false)
 		for _, s := range m.sites {
-			for _, r := range s.routes {
+			for _, r := range s.sources {
 				if r.state == away {
-					r.view.drop(*at)
+					r.roster.remove(*at)
 				}
 			}
 		}
@@ -163,7 +163,7 @@ func (m *merged) mine(at *netip.AddrPort, e netip.AddrPort) {
 }
 
 // change lets f change what is known, and wakes the watch.
-func (m *merged) change(f func(now time.Time)) {
+func (m *follower) change(f func(now time.Time)) {
 	m.mu.Lock()
 	f(time.Now())
 	if m.moment != nil {
@@ -180,7 +180,7 @@ func (m *merged) change(f func(now time.Time)) {
 // list it. Not every tracker tells what it sees, and another route may be told of this one first.
 // One that has told what it sees will see the same again from there: behind a NAT, another peer may
 // be there.
-func (r *route) connected(local netip.AddrPort) {
+func (r *source) connected(local netip.AddrPort) {
 	r.site.m.change(func(time.Time) {
 		r.reached = true
 		if local != r.from || r.you.Port() == 0 {
@@ -191,12 +191,12 @@ func (r *route) connected(local netip.AddrPort) {
 }
 
 // replied takes in a reply; restarted says that the tracker may have been since the last one.
-func (r *route) replied(reply *Reply, restarted bool) {
+func (r *source) replied(reply *Reply, restarted bool) {
 	r.site.m.change(func(now time.Time) {
 		if restarted || r.epoch != "" {
-			r.view.restarted()
+			r.roster.restarted()
 		}
-		r.view.ttl = cmp.Or(reply.TTL, reply.Interval*5/2)
+		r.roster.ttl = cmp.Or(reply.TTL, reply.Interval*5/2)
 		r.reply, r.epoch = reply, ""
 		r.is(up, now)
 		r.sees(reply.You)
@@ -204,35 +204,35 @@ func (r *route) replied(reply *Reply, restarted bool) {
 		for i, p := range reply.Peers {
 			peers[i] = p.Endpoint
 		}
-		r.view.update(peers, reply.Share(), now)
+		r.roster.update(peers, reply.Share(), now)
 	})
 }
 
 // listed takes in who is there as a stream begins.
-func (r *route) listed(epoch string, you netip.AddrPort, peers []netip.AddrPort) {
+func (r *source) listed(epoch string, you netip.AddrPort, peers []netip.AddrPort) {
 	r.site.m.change(func(now time.Time) {
 		if epoch == "" || epoch != r.epoch {
-			r.view.restarted()
+			r.roster.restarted()
 		}
 		r.reply, r.epoch = nil, epoch
 		r.is(up, now)
 		r.sees(you)
-		r.view.update(peers, 1, now)
+		r.roster.update(peers, 1, now)
 	})
 }
 
-// changed takes in that a peer has joined, or left: also by the routes that are away, since it is
+// changed takes in that a peer has joined, or left: also by the sources that are away, since it is
 // the tracker that says so.
-func (r *route) changed(peers []netip.AddrPort, joined bool) {
+func (r *source) changed(peers []netip.AddrPort, joined bool) {
 	r.site.m.change(func(time.Time) {
 		for _, e := range peers {
 			if joined {
-				r.view.see(e)
+				r.roster.add(e)
 				continue
 			}
-			for _, o := range r.site.routes {
+			for _, o := range r.site.sources {
 				if o == r || o.state == away {
-					o.view.drop(e)
+					o.roster.remove(e)
 				}
 			}
 		}
@@ -240,18 +240,18 @@ func (r *route) changed(peers []netip.AddrPort, joined bool) {
 }
 
 // spare says that another route leads to the tracker.
-func (r *route) spare() bool {
+func (r *source) spare() bool {
 	r.site.m.mu.Lock()
 	defer r.site.m.mu.Unlock()
 	return r.other()
 }
 
-func (r *route) other() bool {
-	return slices.ContainsFunc(r.site.routes, func(o *route) bool { return o != r && o.state == up })
+func (r *source) other() bool {
+	return slices.ContainsFunc(r.site.sources, func(o *source) bool { return o != r && o.state == up })
 }
 
 // sharing takes in that another program is listed as e, too, or no longer.
-func (r *route) sharing(e netip.AddrPort, shared bool) {
+func (r *source) sharing(e netip.AddrPort, shared bool) {
 	r.site.m.change(func(time.Time) {
 		if shared && !r.shared {
 			r.late = r.state != up
@@ -262,17 +262,17 @@ func (r *route) sharing(e netip.AddrPort, shared bool) {
 }
 
 // lost takes in that a stream has ended, which is no news by itself.
-func (r *route) lost() {
+func (r *source) lost() {
 	r.site.m.change(func(now time.Time) { r.is(away, now) })
 }
 
 // failed takes in that a request has. That is news once no route leads to the tracker.
-func (r *route) failed(err error) {
+func (r *source) failed(err error) {
 	r.site.m.change(func(now time.Time) {
 		r.is(away, now)
 		r.err = err
 		s := r.site
-		for _, other := range s.routes {
+		for _, other := range s.sources {
 			if other.state != away {
 				return
 			}
@@ -285,7 +285,7 @@ func (r *route) failed(err error) {
 }
 
 // is changes the state of a route.
-func (r *route) is(state routeState, now time.Time) {
+func (r *source) is(state sourceState, now time.Time) {
 	if r.state != state {
 		r.state, r.since = state, now
 	}
@@ -303,7 +303,7 @@ func (r *route) is(state routeState, now time.Time) {
 }
 
 // sees takes in the own endpoint, where the tracker has told it.
-func (r *route) sees(you netip.AddrPort) {
+func (r *source) sees(you netip.AddrPort) {
 	if m := r.site.m; you.Port() != 0 {
 		m.mine(&r.you, you)
 		m.mine(&r.local, netip.AddrPort{})
@@ -311,7 +311,7 @@ func (r *route) sees(you netip.AddrPort) {
 }
 
 // take returns what is to be told, and when there may be more by then.
-func (m *merged) take(now time.Time) (told []news, next time.Time) {
+func (m *follower) take(now time.Time) (told []news, next time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, s := range m.sites {
@@ -390,7 +390,7 @@ func merge(list, left, joined []netip.AddrPort) []netip.AddrPort {
 	return append(merged, joined...)
 }
 
-func (s *site) event() Event {
+func (s *trackerSources) event() Event {
 	ev := Event{Type: EventPeers, Tracker: s.tracker}
 	if s.last.reply != nil {
 		reply := *s.last.reply
@@ -402,9 +402,9 @@ func (s *site) event() Event {
 
 // gathered returns until when the first event still waits; zero if for nothing. A tracker that has
 // answered over one family is given longer over another that has connected.
-func (m *merged) gathered(now time.Time) time.Time {
+func (m *follower) gathered(now time.Time) time.Time {
 	for _, s := range m.sites {
-		for _, r := range s.routes {
+		for _, r := range s.sources {
 			until := m.gather
 			if r.reached && r.other() {
 				until = until.Add(answering - gathering)
@@ -419,7 +419,7 @@ func (m *merged) gathered(now time.Time) time.Time {
 
 // expire drops what is known no more, and returns when to look again. A process that was stopped
 // first reads what has come meanwhile.
-func (m *merged) expire(now time.Time) (next time.Time) {
+func (m *follower) expire(now time.Time) (next time.Time) {
 	if !m.next.IsZero() && now.Sub(m.next) > late {
 		m.resumed = now
 	}
@@ -429,14 +429,16 @@ func (m *merged) expire(now time.Time) (next time.Time) {
 	}
 	defer func() { m.next = next }()
 	for _, s := range m.sites {
-		for _, r := range s.routes {
+		for _, r := range s.sources {
 			due := r.due()
 			switch {
 			case r.state == up && r.reply == nil: // a stream tells every return
-				r.view.expire(now)
-				due = r.view.due
+				r.roster.expire(now)
+				due = r.roster.due
 			case !due.IsZero() && !due.After(now):
-				r.view.forget()
+				for e := range r.roster.peers {
+					r.roster.remove(e)
+				}
 				if !r.other() { // or the tracker may list it still, and tell the other route
 					m.mine(&r.you, netip.AddrPort{})
 					m.mine(&r.local, netip.AddrPort{})
@@ -453,13 +455,13 @@ func (m *merged) expire(now time.Time) (next time.Time) {
 
 // due is when a route that is away no longer counts: once another, to this tracker or any, has been
 // there for a ttl without it. Zero: it counts for as long as it likes.
-func (r *route) due() time.Time {
-	if r.state != away || len(r.view.peers) == 0 && !r.you.IsValid() {
+func (r *source) due() time.Time {
+	if r.state != away || len(r.roster.peers) == 0 && !r.you.IsValid() {
 		return time.Time{}
 	}
 	var with time.Time // since when there is another one
 	for _, s := range r.site.m.sites {
-		for _, other := range s.routes {
+		for _, other := range s.sources {
 			if other.state == up && (with.IsZero() || other.since.Before(with)) {
 				with = other.since
 			}
@@ -471,14 +473,14 @@ func (r *route) due() time.Time {
 	if with.Before(r.since) {
 		with = r.since
 	}
-	return with.Add(r.view.grace())
+	return with.Add(r.roster.grace())
 }
 
 // unsure is why trackers may still list who has left, one error for each.
-func (m *merged) unsure() error {
+func (m *follower) unsure() error {
 	var errs []error
 	for _, s := range m.sites {
-		for _, r := range s.routes {
+		for _, r := range s.sources {
 			if r.unsure != nil {
 				errs = append(errs, r.unsure)
 				break
@@ -489,12 +491,12 @@ func (m *merged) unsure() error {
 }
 
 // failure is why no tracker is asked any more, one error for each.
-func (m *merged) failure() error {
+func (m *follower) failure() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var errs []error
 	for _, s := range m.sites {
-		for _, r := range s.routes {
+		for _, r := range s.sources {
 			if r.err != nil {
 				errs = append(errs, r.err)
 				break
@@ -505,10 +507,10 @@ func (m *merged) failure() error {
 }
 
 // endpoints are the own ones.
-func (m *merged) endpoints() []netip.AddrPort {
+func (m *follower) endpoints() []netip.AddrPort {
 	var you []netip.AddrPort
 	for _, s := range m.sites {
-		for _, r := range s.routes {
+		for _, r := range s.sources {
 			if r.you.Port() != 0 {
 				you = append(you, r.you)
 			}

@@ -22,33 +22,33 @@ func replyOf(ttl time.Duration, peers ...netip.AddrPort) *Reply {
 // back. After that all is as before.
 func TestRoutesDoubt(t *testing.T) {
 	p, q := endpointsOf(peer)[0], endpointsOf(inside)[0]
-	list := func(epoch string, peers ...netip.AddrPort) func(*route) {
-		return func(r *route) { r.listed(epoch, netip.AddrPort{}, peers) }
+	list := func(epoch string, peers ...netip.AddrPort) func(*source) {
+		return func(r *source) { r.listed(epoch, netip.AddrPort{}, peers) }
 	}
-	answer := func(restarted bool, peers ...netip.AddrPort) func(*route) {
-		return func(r *route) { r.replied(replyOf(150*time.Second, peers...), restarted) }
+	answer := func(restarted bool, peers ...netip.AddrPort) func(*source) {
+		return func(r *source) { r.replied(replyOf(150*time.Second, peers...), restarted) }
 	}
-	lost := func(r *route) { r.lost() }
+	lost := func(r *source) { r.lost() }
 	for _, tt := range []struct {
 		about string
-		steps []func(*route) // the last one misses p
-		at    time.Duration  // when it has left; 0: at once
+		steps []func(*source) // the last one misses p
+		at    time.Duration   // when it has left; 0: at once
 	}{
-		{"the same epoch", []func(*route){list("E", p, q), lost, list("E", q)}, 0},
-		{"a new epoch", []func(*route){list("E", p, q), lost, list("F", q)}, 150 * time.Second},
-		{"no epoch", []func(*route){list("", p, q), lost, list("", q)}, 150 * time.Second},
-		{"an epoch and then none", []func(*route){list("E", p, q), lost, list("", q)}, 150 * time.Second},
-		{"none and then an epoch", []func(*route){list("", p, q), lost, list("E", q)}, 150 * time.Second},
-		{"a reply and the next", []func(*route){answer(true, p, q), answer(false, q)}, 0},
-		{"a reply and one of another run", []func(*route){answer(true, p, q), answer(true, q)}, 150 * time.Second},
-		{"a stream and a reply", []func(*route){list("E", p, q), lost, answer(false, q)}, 150 * time.Second},
-		{"a stream and two replies", []func(*route){list("E", p, q), lost, answer(false, p, q), answer(false, q)}, 0},
-		{"a reply and a stream", []func(*route){answer(true, p, q), list("E", q)}, 150 * time.Second},
-		{"a stream, a reply and the stream", []func(*route){list("E", p, q), lost, answer(false, p, q), list("E", q)}, 150 * time.Second},
-		{"a reply and two streams", []func(*route){answer(true, p, q), list("E", p, q), lost, list("E", q)}, 0},
+		{"the same epoch", []func(*source){list("E", p, q), lost, list("E", q)}, 0},
+		{"a new epoch", []func(*source){list("E", p, q), lost, list("F", q)}, 150 * time.Second},
+		{"no epoch", []func(*source){list("", p, q), lost, list("", q)}, 150 * time.Second},
+		{"an epoch and then none", []func(*source){list("E", p, q), lost, list("", q)}, 150 * time.Second},
+		{"none and then an epoch", []func(*source){list("", p, q), lost, list("E", q)}, 150 * time.Second},
+		{"a reply and the next", []func(*source){answer(true, p, q), answer(false, q)}, 0},
+		{"a reply and one of another run", []func(*source){answer(true, p, q), answer(true, q)}, 150 * time.Second},
+		{"a stream and a reply", []func(*source){list("E", p, q), lost, answer(false, q)}, 150 * time.Second},
+		{"a stream and two replies", []func(*source){list("E", p, q), lost, answer(false, p, q), answer(false, q)}, 0},
+		{"a reply and a stream", []func(*source){answer(true, p, q), list("E", q)}, 150 * time.Second},
+		{"a stream, a reply and the stream", []func(*source){list("E", p, q), lost, answer(false, p, q), list("E", q)}, 150 * time.Second},
+		{"a reply and two streams", []func(*source){answer(true, p, q), list("E", p, q), lost, list("E", q)}, 0},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			m := newMerged()
+			m := newFollower()
 			r := m.add(Tracker{}).add()
 			for _, step := range tt.steps[:len(tt.steps)-1] {
 				step(r)
@@ -86,9 +86,9 @@ func TestRoutesTTL(t *testing.T) {
 	for _, tt := range []struct{ ttl, interval, want time.Duration }{
 		{100 * time.Second, time.Hour, 100 * time.Second}, {0, 20 * time.Second, 50 * time.Second}, {0, 0, defaultTTL},
 	} {
-		r := newMerged().add(Tracker{}).add()
+		r := newFollower().add(Tracker{}).add()
 		r.replied(&Reply{TTL: tt.ttl, Interval: tt.interval}, true)
-		if got := r.view.grace(); got != tt.want {
+		if got := r.roster.grace(); got != tt.want {
 			t.Errorf("ttl %v, interval %v: a grace of %v", tt.ttl, tt.interval, got)
 		}
 	}
@@ -97,7 +97,7 @@ func TestRoutesTTL(t *testing.T) {
 // Of the errors of a tracker's families the one that says most is told, and none once it is back.
 func TestRoutesErrors(t *testing.T) {
 	refusal, noRoute := &RefusalError{Status: 401, Reason: "no"}, &UnreachableError{Err: errNoOrigin}
-	m := newMerged()
+	m := newFollower()
 	s := m.add(Tracker{})
 	v4, v6 := s.add(), s.add()
 	expect := func(what, want string) {
@@ -135,7 +135,7 @@ func TestRoutesErrors(t *testing.T) {
 func TestRoutesOldEndpoint(t *testing.T) {
 	old4, me6, new4 := endpointsOf(mine4)[0], endpointsOf(mine6)[0], endpointsOf("198.51.100.5:4000")[0]
 	for away, want := range map[bool]string{false: "peers [" + mine4 + "], join " + mine4, true: "peers []"} {
-		m := newMerged()
+		m := newFollower()
 		s := m.add(Tracker{})
 		v4, v6 := s.add(), s.add()
 		v4.listed("E", old4, nil)
@@ -155,7 +155,7 @@ func TestRoutesOldEndpoint(t *testing.T) {
 // A route that was given up for a ttl, and connects again from where it was, is listed there again.
 func TestRoutesConnectAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := newMerged()
+		m := newFollower()
 		s := m.add(Tracker{})
 		v4, v6 := s.add(), s.add()
 		me4 := endpointsOf(mine4)[0]

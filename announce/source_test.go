@@ -26,7 +26,7 @@ func endpointsOf(s ...string) (list []netip.AddrPort) {
 }
 
 // tells is what m tells after a while.
-func tells(m *merged, after time.Duration) string {
+func tells(m *follower, after time.Duration) string {
 	var s []string
 	told, _ := m.take(time.Now().Add(after))
 	if now := m.everyone(); m.present != len(now) || !slices.Equal(now, m.list) {
@@ -45,7 +45,7 @@ func tells(m *merged, after time.Duration) string {
 // The streams of two families do not tell at the same moment. One that breaks makes nobody leave
 // whom the other has not been told of yet, and no leave that the other tells is held back by it.
 func TestRoutesLag(t *testing.T) {
-	m := newMerged()
+	m := newFollower()
 	s := m.add(Tracker{})
 	v4, v6 := s.add(), s.add()
 	expect := func(what, want string) {
@@ -83,7 +83,7 @@ func TestRoutesLag(t *testing.T) {
 // A member that comes back by another address is not told of its old one, which the other route
 // knew as that of another peer.
 func TestRoutesMove(t *testing.T) {
-	m := newMerged()
+	m := newFollower()
 	s := m.add(Tracker{})
 	v4, v6 := s.add(), s.add()
 	old4, me6, new4 := endpointsOf(mine4)[0], endpointsOf(mine6)[0], endpointsOf("198.51.100.5:4000")[0]
@@ -104,7 +104,7 @@ func TestRoutesMove(t *testing.T) {
 // Where a connection comes from is an own endpoint until the tracker has told what it sees. Behind
 // a NAT, a peer of the tracker's own network may have the same.
 func TestOwnBehindNAT(t *testing.T) {
-	m := newMerged()
+	m := newFollower()
 	r := m.add(Tracker{}).add()
 	local, you, other, p := endpointsOf(inside)[0], endpointsOf(mine4)[0], endpointsOf("10.0.0.2:4000"), endpointsOf(inside, peer)
 	r.connected(local)

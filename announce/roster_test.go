@@ -11,7 +11,7 @@ import (
 func TestGraceAfterSamples(t *testing.T) {
 	a, b := netip.MustParseAddrPort("192.0.2.1:1"), netip.MustParseAddrPort("192.0.2.2:1")
 	told := ""
-	v := view{change: func(e netip.AddrPort, there bool) { told += fmt.Sprint(e, there, " ") }}
+	v := roster{notify: func(e netip.AddrPort, there bool) { told += fmt.Sprint(e, there, " ") }}
 	update := func(now time.Time, share float64, peers ...netip.AddrPort) string {
 		told = ""
 		v.update(peers, share, now)
@@ -46,17 +46,17 @@ func TestStoppedWatch(t *testing.T) {
 	self := netip.MustParseAddrPort("192.0.2.9:9")
 	for _, c := range []struct {
 		what  string
-		begin func(r, other *route)
+		begin func(r, other *source)
 	}{
-		{"a tracker was restarted", func(r, _ *route) { r.listed("later", self, []netip.AddrPort{a}) }},
-		{"one of two is away", func(r, other *route) {
+		{"a tracker was restarted", func(r, _ *source) { r.listed("later", self, []netip.AddrPort{a}) }},
+		{"one of two is away", func(r, other *source) {
 			other.listed("other", self, []netip.AddrPort{a})
 			r.lost()
 		}},
 	} {
 		for _, stopped := range []time.Duration{time.Second, time.Minute, 10 * time.Hour} {
 			for _, back := range []bool{true, false} {
-				m := newMerged()
+				m := newFollower()
 				r, other := m.add(Tracker{}).add(), m.add(Tracker{}).add()
 				other.state = up
 				r.listed("run", self, []netip.AddrPort{a, b})
@@ -103,7 +103,7 @@ func TestSamples(t *testing.T) {
 		{1, time.Second, 1},
 	} {
 		left := false
-		v := view{ttl: 150 * time.Second, change: func(_ netip.AddrPort, there bool) { left = !there }}
+		v := roster{ttl: 150 * time.Second, notify: func(_ netip.AddrPort, there bool) { left = !there }}
 		now := time.Now()
 		v.update([]netip.AddrPort{e}, tt.share, now)
 		polls := 0
@@ -152,7 +152,7 @@ func TestGrace(t *testing.T) {
 	} {
 		for _, stream := range []bool{false, true} {
 			left := false
-			v := view{ttl: tt.before, change: func(_ netip.AddrPort, there bool) { left = !there }}
+			v := roster{ttl: tt.before, notify: func(_ netip.AddrPort, there bool) { left = !there }}
 			now := time.Now()
 			v.update([]netip.AddrPort{e}, 1, now)
 			v.restarted()
@@ -184,7 +184,7 @@ func TestGrace(t *testing.T) {
 // What is missing since different moments is due one after the other.
 func TestGraceOfSeveral(t *testing.T) {
 	var told []string
-	v := view{ttl: time.Minute, change: func(e netip.AddrPort, there bool) { told = append(told, fmt.Sprint(e.Port(), there)) }}
+	v := roster{ttl: time.Minute, notify: func(e netip.AddrPort, there bool) { told = append(told, fmt.Sprint(e.Port(), there)) }}
 	now := time.Now()
 	a, b, c := netip.MustParseAddrPort("192.0.2.1:1"), netip.MustParseAddrPort("192.0.2.1:2"), netip.MustParseAddrPort("192.0.2.1:3")
 	v.update([]netip.AddrPort{a, b, c}, 1, now)
@@ -210,13 +210,13 @@ func TestGraceOfSeveral(t *testing.T) {
 // However many peers a tracker sends, a watch remembers no more than it can bear, and goes on with
 // those.
 func TestWatchedBound(t *testing.T) {
-	m := newMerged()
+	m := newFollower()
 	r := m.add(Tracker{}).add()
 	r.listed("E", netip.AddrPort{}, nil)
 	endpoint := func(i int) netip.AddrPort {
 		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 4000)
 	}
-	for i := range maxWatched + 1000 {
+	for i := range maxRoster + 1000 {
 		r.changed([]netip.AddrPort{endpoint(i)}, true)
 	}
 	m.take(time.Now())
@@ -225,13 +225,13 @@ func TestWatchedBound(t *testing.T) {
 		more.Peers = append(more.Peers, Peer{Endpoint: netip.AddrPortFrom(endpoint(i).Addr(), 5)})
 	}
 	r.replied(more, false)
-	if m.take(time.Now()); len(m.list) != maxWatched || len(m.told) != maxWatched || len(m.known) != maxWatched || len(r.view.peers) != maxWatched || len(m.dirty) > 0 {
-		t.Errorf("it remembers %d, %d, %d, %d and %d peers", len(m.list), len(m.told), len(m.known), len(r.view.peers), len(m.dirty))
+	if m.take(time.Now()); len(m.list) != maxRoster || len(m.told) != maxRoster || len(m.known) != maxRoster || len(r.roster.peers) != maxRoster || len(m.dirty) > 0 {
+		t.Errorf("it remembers %d, %d, %d, %d and %d peers", len(m.list), len(m.told), len(m.known), len(r.roster.peers), len(m.dirty))
 	}
 	r.listed("F", netip.AddrPort{}, nil)
 	r.changed([]netip.AddrPort{endpoint(7)}, false)
 	r.changed([]netip.AddrPort{endpoint(1 << 23)}, true)
-	if m.take(time.Now()); len(m.list) != maxWatched || m.there(endpoint(7)) || !m.there(endpoint(1<<23)) {
+	if m.take(time.Now()); len(m.list) != maxRoster || m.there(endpoint(7)) || !m.there(endpoint(1<<23)) {
 		t.Errorf("it does not go on: %d peers", len(m.list))
 	}
 }

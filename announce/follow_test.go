@@ -11,7 +11,7 @@ import (
 
 // settle lets a watch of m take what there is whenever it would, until d has passed, and returns
 // what that tells and when.
-func settle(m *merged, d time.Duration) string {
+func settle(m *follower, d time.Duration) string {
 	began := time.Now()
 	var all []string
 	for {
@@ -40,7 +40,7 @@ func settle(m *merged, d time.Duration) string {
 // The first event waits for others from the first answer on, not from each again.
 func TestTakeFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := newMerged()
+		m := newFollower()
 		a, b := m.add(Tracker{}).add(), m.add(Tracker{}).add()
 		m.add(Tracker{}).add() // says nothing
 		a.listed("A", netip.AddrPort{}, nil)
@@ -60,7 +60,7 @@ func TestTakeBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := newMerged()
+	m := newFollower()
 	a, b := m.add(Tracker{}), m.add(classic)
 	ra, rb := a.add(), b.add()
 	ra.listed("A", endpointsOf(mine4)[0], nil)
@@ -83,7 +83,7 @@ func TestTakeBack(t *testing.T) {
 // A peer that samples leave out is not dropped by the clock: only further samples may tell.
 func TestTakeSamples(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := newMerged()
+		m := newFollower()
 		r := m.add(Tracker{}).add()
 		p, q := endpointsOf(peer)[0], endpointsOf(inside)[0]
 		sample := func(e netip.AddrPort) {
@@ -106,18 +106,18 @@ func TestTakeAway(t *testing.T) {
 	none := netip.AddrPort{}
 	for _, tt := range []struct {
 		about string
-		do    func(m *merged)
+		do    func(m *follower)
 		want  string // after the first event
 	}{
-		{"its own endpoint", func(m *merged) {
-			r, other := m.sites[0].routes[0], m.sites[1].routes[0]
+		{"its own endpoint", func(m *follower) {
+			r, other := m.sites[0].sources[0], m.sites[1].sources[0]
 			r.listed("A", you, nil)
 			other.listed("B", none, nil)
 			m.take(time.Now())
 			r.lost()
 		}, "2m30s peers [] you []"},
-		{"others that came one after the other", func(m *merged) {
-			r, other, last := m.sites[0].routes[0], m.sites[1].routes[0], m.sites[2].routes[0]
+		{"others that came one after the other", func(m *follower) {
+			r, other, last := m.sites[0].sources[0], m.sites[1].sources[0], m.sites[2].sources[0]
 			r.listed("A", none, []netip.AddrPort{p})
 			other.listed("B", none, nil)
 			last.failed(errNoOrigin)
@@ -127,8 +127,8 @@ func TestTakeAway(t *testing.T) {
 			last.listed("C", none, nil)
 			settle(m, 0)
 		}, "1m30s leave " + peer},
-		{"two with different ttls", func(m *merged) {
-			r, other, last := m.sites[0].routes[0], m.sites[1].routes[0], m.sites[2].routes[0]
+		{"two with different ttls", func(m *follower) {
+			r, other, last := m.sites[0].sources[0], m.sites[1].sources[0], m.sites[2].sources[0]
 			r.replied(replyOf(2*time.Minute, p), true)
 			last.replied(replyOf(time.Minute, q), true)
 			other.listed("B", none, nil)
@@ -136,8 +136,8 @@ func TestTakeAway(t *testing.T) {
 			r.lost()
 			last.lost()
 		}, "1m0s leave " + inside + ", 2m0s leave " + peer},
-		{"two with different ttls, the other way round", func(m *merged) {
-			r, other, last := m.sites[0].routes[0], m.sites[1].routes[0], m.sites[2].routes[0]
+		{"two with different ttls, the other way round", func(m *follower) {
+			r, other, last := m.sites[0].sources[0], m.sites[1].sources[0], m.sites[2].sources[0]
 			r.replied(replyOf(time.Minute, p), true)
 			last.replied(replyOf(2*time.Minute, q), true)
 			other.listed("B", none, nil)
@@ -145,8 +145,8 @@ func TestTakeAway(t *testing.T) {
 			r.lost()
 			last.lost()
 		}, "1m0s leave " + peer + ", 2m0s leave " + inside},
-		{"one that connects again from where it was", func(m *merged) {
-			r, other := m.sites[0].routes[0], m.sites[1].routes[0]
+		{"one that connects again from where it was", func(m *follower) {
+			r, other := m.sites[0].sources[0], m.sites[1].sources[0]
 			r.connected(you)
 			r.listed("A", none, nil)
 			other.listed("B", none, nil)
@@ -159,7 +159,7 @@ func TestTakeAway(t *testing.T) {
 		}, ""},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			m := newMerged()
+			m := newFollower()
 			for range 3 {
 				r := m.add(Tracker{}).add()
 				r.state = away
