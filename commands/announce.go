@@ -2,6 +2,7 @@ package commands
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -20,7 +21,7 @@ func announceCommand(s Streams) *cli.Command {
 		Usage:     "join a KEY, and print your endpoint and the other peers",
 		UsageText: "ntrack announce [OPTIONS] [TRACKER] KEY [-- COMMAND ARGS...]",
 		Description: "Lists you under KEY with the address the tracker sees, and prints who else is\n" +
-			"there. The tracker forgets you after the ttl unless you announce again.\n\n" +
+			"look. The tracker forgets you after the ttl unless you announce again.\n\n" +
 			"With a COMMAND it runs that and prints nothing. It joins once COMMAND can be\n" +
 			"reached at the port, leaves when it ends, and ends with its exit code. A tracker\n" +
 			"that is away does not disturb COMMAND, which finds $NTRACK_TRACKER, $NTRACK_KEY\n" +
@@ -34,7 +35,7 @@ func announceCommand(s Streams) *cli.Command {
 			&cli.BoolFlag{Name: "stay", Usage: "keep announced until interrupted, then leave"},
 			&cli.BoolFlag{Name: "leave", Usage: "leave the KEY instead; needs --port or --from"},
 			serveFlag(),
-		}, childFlags(), clientFlags()),
+		}, commandFlags(), clientFlags()),
 		Action: func(c *cli.Context) error {
 			var o announceOptions
 			if err := o.build(c, s); err != nil {
@@ -47,7 +48,7 @@ func announceCommand(s Streams) *cli.Command {
 
 type announceOptions struct {
 	client
-	childOptions
+	commandOptions
 	request            announce.Request
 	stay, leave, serve bool
 }
@@ -81,7 +82,7 @@ func (o *announceOptions) build(c *cli.Context, s Streams) error {
 	case o.request.Want == 0:
 		o.request.Want = announce.NoPeers
 	}
-	if err := o.buildChild(c); err != nil {
+	if err := o.buildCommand(c); err != nil {
 		return err
 	}
 	switch {
@@ -96,54 +97,57 @@ func (o *announceOptions) build(c *cli.Context, s Streams) error {
 }
 
 func (o *announceOptions) run(c *cli.Context, s Streams) error {
-	ctx := c.Context
 	o.keepSecret(s)
-	if o.command != nil {
-		return o.runChild(c, s)
-	}
-	if o.leave {
-		_, _, err := askAll(ctx, &o.client, s, func(ctx context.Context, t announce.Tracker) (struct{}, error) {
+	switch {
+	case o.command != nil:
+		return o.runCommand(c, s)
+	case o.stay:
+		return o.runStay(c, s)
+	case o.leave:
+		_, _, err := askAll(c.Context, &o.client, s, func(ctx context.Context, t announce.Tracker) (struct{}, error) {
 			return struct{}{}, o.Leave(ctx, t, o.request)
 		})
 		return err
 	}
-	if !o.stay {
-		trackers, reply, err := o.mergeAll(ctx, s, o.request.Want, func(ctx context.Context, t announce.Tracker) (*announce.Reply, error) {
-			return o.Announce(ctx, t, o.request)
-		})
-		if err != nil {
-			return err
-		}
-		return o.print(s, trackers, reply)
-	}
-	defer s.noteSlowEnd(ctx, "leaving")()
-	there := presence{s: s, client: &o.client, serve: o.serve}
-	defer there.end()
-	if err := there.begin(c); err != nil {
+	trackers, reply, err := o.mergeAll(c.Context, s, o.request.Want, func(ctx context.Context, t announce.Tracker) (*announce.Reply, error) {
+		return o.Announce(ctx, t, o.request)
+	})
+	if err != nil {
 		return err
 	}
-	defer o.stayTogether(ctx, s, o.request)()
-	ctx, cancel := context.WithCancelCause(ctx)
+	return o.print(s, trackers, reply)
+}
+
+// runStay is a member until the context ends.
+func (o *announceOptions) runStay(c *cli.Context, s Streams) error {
+	defer s.noteSlowEnd(c.Context, "leaving")()
+	look := lookout{s: s, client: &o.client, serve: o.serve}
+	defer look.end()
+	if err := look.begin(c); err != nil {
+		return err
+	}
+	defer o.stayTogether(c.Context, s, o.request)()
+	ctx, cancel := context.WithCancelCause(c.Context)
 	defer cancel(nil)
 	var you []netip.AddrPort
 	started := false
 	err := o.Join(ctx, o.trackers, o.request, func(ev announce.Event, err error) {
 		switch {
 		case err != nil:
-			if err := there.failed(ctx, ev.Tracker, err); err != nil {
+			if err := look.failed(ctx, ev.Tracker, err); err != nil {
 				cancel(err)
 			}
 			return
 		case ev.Type != announce.EventPeers:
 			return
 		}
-		there.answered(ev.Tracker)
+		look.answered(ev.Tracker)
 		if !started {
 			if err := o.print(s, o.trackers, o.replied(ev)); err != nil {
 				cancel(err)
 			}
 		} else if !slices.Equal(you, ev.You) {
-			s.note("the tracker sees you as %s now", join(ev.You))
+			s.note("the tracker sees you as %s now", list(ev.You))
 		}
 		you, started = ev.You, true
 	})
@@ -151,7 +155,7 @@ func (o *announceOptions) run(c *cli.Context, s Streams) error {
 	return context.Cause(ctx)
 }
 
-// replied is a reply that says what the first event of a stay does.
+// replied turns the first event of a stay into a reply.
 func (o *announceOptions) replied(ev announce.Event) *announce.Reply {
 	r := announce.Reply{Count: len(ev.Peers) + len(ev.You)}
 	if ev.Reply != nil {
@@ -162,16 +166,16 @@ func (o *announceOptions) replied(ev announce.Event) *announce.Reply {
 	if len(ev.You) > 0 {
 		r.You = ev.You[0]
 	}
-	told := announce.Reply{Count: r.Count, Sample: r.Sample}
+	others := announce.Reply{Count: r.Count, Sample: r.Sample}
 	for _, e := range ev.Peers {
-		told.Peers = append(told.Peers, announce.Peer{Endpoint: e})
+		others.Peers = append(others.Peers, announce.Peer{Endpoint: e})
 	}
-	rand.Shuffle(len(told.Peers), func(i, j int) { told.Peers[i], told.Peers[j] = told.Peers[j], told.Peers[i] })
-	r.Merge(&told, o.request.Want)
+	rand.Shuffle(len(others.Peers), func(i, j int) { others.Peers[i], others.Peers[j] = others.Peers[j], others.Peers[i] })
+	r.Merge(&others, o.request.Want)
 	return &r
 }
 
-func join(endpoints []netip.AddrPort) string {
+func list(endpoints []netip.AddrPort) string {
 	var s []string
 	for _, e := range endpoints {
 		s = append(s, e.String())
@@ -179,7 +183,7 @@ func join(endpoints []netip.AddrPort) string {
 	return strings.Join(s, ", ")
 }
 
-// print shows the reply to the first announce, with the notes that go with it.
+// print writes the reply to the first announce, and prints the notes that belong to it.
 func (o *announceOptions) print(s Streams, trackers []announce.Tracker, reply *announce.Reply) error {
 	if err := output.WriteReply(s.Out, o.format, trackers, reply); err != nil {
 		return err
@@ -194,4 +198,28 @@ func (o *announceOptions) print(s Streams, trackers []announce.Tracker, reply *a
 		s.note("port %d is where this connection came from, an ephemeral port nobody can dial; give your service's by --port N, or announce from it by --from :N", reply.You.Port())
 	}
 	return nil
+}
+
+// sampleNote prints a note if the tracker may have more peers than it has sent.
+func sampleNote(s Streams, r *announce.Reply) {
+	switch {
+	case r.Warning != "":
+		s.note("the tracker warns: %s", r.Warning)
+	case r.Sample && r.Count >= 0:
+		s.note("%d of %d peers: the tracker gave a sample", len(r.Peers), r.Others())
+	case r.Sample:
+		s.note("%d peers: the tracker may have given a sample", len(r.Peers))
+	}
+}
+
+// parseFrom reads [IP:]PORT.
+func parseFrom(s string) (netip.AddrPort, error) {
+	if n := parsePort(strings.TrimPrefix(s, ":")); n > 0 {
+		return netip.AddrPortFrom(netip.Addr{}, uint16(n)), nil
+	}
+	from, err := netip.ParseAddrPort(wire.UnescapeZone(s))
+	if err != nil || from.Port() == 0 {
+		return from, fmt.Errorf("--from %q: [IP:]PORT, such as :4000 or [2001:db8::1]:4000", shown(s))
+	}
+	return from, nil
 }

@@ -14,9 +14,8 @@ import (
 	"ntrack/output"
 )
 
-// A runner runs the command of --exec, one run at a time, and again where it fails. It remembers
-// three lists, the newest and those that runs were given last, so that a slow command holds up
-// nothing and costs nothing.
+// A runner runs the command of --exec, one run at a time, and again after a failure. It keeps only the
+// newest list and the lists of the last runs. So a slow command delays nothing and costs no memory.
 type runner struct {
 	*watchOptions
 	s      Streams
@@ -33,7 +32,8 @@ func startRunner(ctx context.Context, s Streams, o *watchOptions) *runner {
 	return r
 }
 
-func (r *runner) tell(ev announce.Event) error {
+// show hands over the newest list.
+func (r *runner) show(ev announce.Event) error {
 	select {
 	case <-r.newest:
 	default:
@@ -42,12 +42,12 @@ func (r *runner) tell(ev announce.Event) error {
 	return nil
 }
 
-// end waits for the end of the last run, which the end of the context brings about.
+// end waits for the last run. The context must have ended, which ends the run.
 func (r *runner) end() { <-r.ended }
 
 func (r *runner) loop(ctx context.Context) {
-	var now, done []netip.AddrPort // the last run's list, and that of the last one that succeeded
-	var pause time.Duration        // before the next try of one that has failed
+	var now, done []netip.AddrPort // the list of the last run, and of the last run that succeeded
+	var pause time.Duration        // before a run that has failed is tried again
 	var again <-chan time.Time
 	for first := true; ; first = false {
 		select {
@@ -55,7 +55,7 @@ func (r *runner) loop(ctx context.Context) {
 			return
 		case list := <-r.newest:
 			if !first && slices.Equal(list, now) {
-				continue // who came during a run and left again is no change
+				continue // a peer that joined and left during a run is no change
 			}
 			now, pause = append([]netip.AddrPort{}, list...), 0
 		case <-again:
@@ -71,14 +71,14 @@ func (r *runner) loop(ctx context.Context) {
 	}
 }
 
-// longer is how long to wait for the next try after one that was waited for as long as pause.
+// longer is the pause before the next try. pause is the one before the last try.
 func longer(pause time.Duration) time.Duration {
 	return min(max(2*pause, time.Second), time.Minute)
 }
 
 const (
-	// killAfter is how long a run that is told to end may take, and how long one that has ended may
-	// leave its standard input open.
+	// killAfter is how long a run may take to end when it should, and how long a run that has ended
+	// may leave its standard input unread.
 	killAfter = 2 * time.Second
 	// maxVariable bounds NTRACK_PEERS. Linux refuses to run a command with a variable above 128 KiB.
 	maxVariable = 64 << 10
@@ -101,7 +101,7 @@ func (r *runner) run(ctx context.Context, change output.Change) error {
 	cmd.Env = append(r.environ(), "NTRACK_EVENT="+change.Event, "NTRACK_PEER="+peer)
 	if peers := "NTRACK_PEERS=" + strings.Join(change.Peers, " "); len(peers) <= maxVariable {
 		cmd.Env = append(cmd.Env, peers)
-	} else { // nor that of a watch around this one
+	} else { // not the variable of a watch around this one either
 		cmd.Env = slices.DeleteFunc(cmd.Env, func(v string) bool { return strings.HasPrefix(v, "NTRACK_PEERS=") })
 	}
 	return process.Run(ctx, cmd, killAfter, r.s.reaper)

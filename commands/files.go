@@ -14,7 +14,7 @@ import (
 	"unicode/utf8"
 )
 
-// readToken reads an access token, which has to fit into a header field.
+// readToken reads an access token from a file. A token has to fit into a header field.
 func readToken(ctx context.Context, file string, stdin io.Reader) (string, error) {
 	token, err := readLine(ctx, file, stdin)
 	if i := strings.IndexFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }); err == nil && i >= 0 {
@@ -23,7 +23,7 @@ func readToken(ctx context.Context, file string, stdin io.Reader) (string, error
 	return token, err
 }
 
-// readLine reads a file of one line. Line ends after it do not belong to it.
+// readLine reads a file of one line. Line ends after it do not count.
 func readLine(ctx context.Context, file string, stdin io.Reader) (string, error) {
 	const most = 4096
 	text, err := readText(ctx, file, stdin, most)
@@ -41,8 +41,8 @@ func readLine(ctx context.Context, file string, stdin io.Reader) (string, error)
 	return line, nil
 }
 
-// readText reads a file of at most that many bytes, - for standard input. It gives up when ctx
-// ends: nobody may be at the other end of a pipe.
+// readText reads a file of at most that many bytes; - is standard input. It gives up when ctx ends,
+// because a pipe may have no writer.
 func readText(ctx context.Context, file string, stdin io.Reader, most int) (string, error) {
 	var b []byte
 	var err error
@@ -78,8 +78,8 @@ func readText(ctx context.Context, file string, stdin io.Reader, most int) (stri
 	return text, nil
 }
 
-// decodeText is a text without the byte order mark that some editors write, and in UTF-8 where that
-// mark says that it is UTF-16, as Notepad and PowerShell write it.
+// decodeText removes the byte order mark that some editors write. A text whose mark says UTF-16, as
+// Notepad and PowerShell write it, becomes UTF-8. decodeText returns false for a damaged text.
 func decodeText(b []byte) (string, bool) {
 	const mark = "\ufeff"
 	var order binary.ByteOrder = binary.BigEndian
@@ -98,7 +98,7 @@ func decodeText(b []byte) (string, bool) {
 	return text, len(b)%2 == 0 && !strings.ContainsRune(text, utf8.RuneError)
 }
 
-// readSmall reads the beginning of a file. It waits for nobody, as reading a pipe would.
+// readSmall reads the first KiB of a regular file. It refuses a pipe, which could make it wait.
 func readSmall(file string) (string, error) {
 	info, err := os.Stat(file)
 	if err != nil {
@@ -116,9 +116,9 @@ func readSmall(file string) (string, error) {
 	return string(text), err
 }
 
-// writeFile puts a whole file in place at once: a script that waits for it never reads half. What
-// is there and no plain file, such as a pipe or a device, is written to and not replaced. perm is
-// what a new file may be used for.
+// writeFile replaces a file in one step, so a script that waits for it never reads half of it. If the
+// name is a pipe, a device or anything else that is not a regular file, writeFile writes to it and
+// does not replace it. A new file has the permissions perm.
 func writeFile(name, text string, perm os.FileMode) error {
 	target := name
 	if link, err := os.Readlink(name); err == nil {
@@ -149,9 +149,9 @@ func writeFile(name, text string, perm os.FileMode) error {
 	return err
 }
 
-// createTemp creates a file to write and then to rename. Its name is drawn, as a process that was
-// killed may have left one behind, and process ids come again. It is short, whatever the name of
-// the file in the end. [os.CreateTemp] would not let others read the file.
+// createTemp creates a file that the caller writes and then renames. Its name is random, because a
+// killed process may have left a file behind, and process ids repeat. The name is short, however long
+// the final name is. Other users can read the file if perm says so; [os.CreateTemp] forbids that.
 func createTemp(dir string, perm os.FileMode) (*os.File, error) {
 	name := filepath.Join(dir, fmt.Sprintf(tempPrefix+"%08x", rand.Uint32()))
 	return os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)

@@ -1,13 +1,14 @@
 package commands
 
 import (
+	"fmt"
 	"io"
 	"strings"
 
 	"github.com/urfave/cli/v2"
 )
 
-// Help fits a terminal of 80 columns: each option on a line, what it does below it.
+// The help fits a terminal of 80 columns. Each option has a line, and its meaning stands below it.
 const (
 	appHelp = `{{.Name}} - {{.Usage}}
 
@@ -36,7 +37,8 @@ func printHelp(w io.Writer, text string, data any) {
 	cli.HelpPrinterCustom(w, text, data, map[string]any{"option": describe})
 }
 
-// describe is an option's entry. The name of its value stands in backquotes in its usage.
+// describe is the entry of an option in the help. Backquotes in the option's usage mark the name of
+// its value.
 func describe(f cli.Flag) string {
 	df, ok := f.(cli.DocGenerationFlag)
 	if !ok {
@@ -64,7 +66,7 @@ func describe(f cli.Flag) string {
 	return "  " + strings.Join(names, ", ") + "\n" + wrap(usage, 72, "        ")
 }
 
-// wrap breaks text into lines of at most width, each after indent.
+// wrap breaks text into lines of at most width bytes, and puts indent before each of them.
 func wrap(text string, width int, indent string) string {
 	var b strings.Builder
 	line := ""
@@ -77,4 +79,27 @@ func wrap(text string, width int, indent string) string {
 	}
 	b.WriteString(indent + line + "\n")
 	return b.String()
+}
+
+func manCommand(s Streams) *cli.Command {
+	return &cli.Command{
+		Name:        "man",
+		Usage:       "print the manual page",
+		UsageText:   "ntrack man",
+		Description: "To read it:     ntrack man | man -l -\nTo install it:  ntrack man > /usr/local/share/man/man1/ntrack.1",
+		Action: func(c *cli.Context) error {
+			if c.Args().Present() {
+				return usage(c, "man takes no arguments")
+			}
+			for _, cmd := range c.App.Commands { // cli's page leaves descriptions out
+				cmd.UsageText += "\n\n" + cmd.Description
+			}
+			page, err := c.App.ToManWithSection(1)
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprint(s.Out, page)
+			return err
+		},
+	}
 }

@@ -30,7 +30,7 @@ func listCommand(s Streams) *cli.Command {
 
 type listOptions struct{ client }
 
-// maxList is how many peers list asks for: as many as an event stream tells at most.
+// maxList is the number of peers that list asks for: the most that an event stream reports.
 const maxList = 10_000
 
 func (o *listOptions) run(c *cli.Context, s Streams) error {
@@ -53,11 +53,6 @@ func (o *listOptions) run(c *cli.Context, s Streams) error {
 	sampleNote(s, reply)
 	return nil
 }
-
-// A hiddenIndexError says that the tracker shows no index, which is the usual way.
-type hiddenIndexError struct{ *announce.RefusalError }
-
-func (e *hiddenIndexError) Unwrap() error { return e.RefusalError }
 
 func (o *listOptions) index(c *cli.Context, s Streams) error {
 	trackers, indexes, err := askAll(c.Context, &o.client, s, func(ctx context.Context, t announce.Tracker) ([]announce.Track, error) {

@@ -12,48 +12,41 @@ import (
 	"ntrack/output"
 )
 
-// isTerminal says that out is a terminal on which a table can be drawn again.
+// isTerminal reports whether out is a terminal that can draw a table in place.
 func isTerminal(out io.Writer) bool {
 	f, ok := file(out)
 	return ok && os.Getenv("TERM") != "dumb" && term.IsTerminal(int(f.Fd()))
 }
 
-// file is the file behind the results, if it is one.
-func file(out io.Writer) (*os.File, bool) {
-	r, _ := out.(results)
-	f, ok := r.Writer.(*os.File)
-	return f, ok
-}
-
-// frame is the shortest time between two drawings: a thousand joins are one.
+// frame is the shortest time between two drawings. A thousand joins in that time are one drawing.
 const frame = 50 * time.Millisecond
 
-// A view draws the live table of a watch.
-type view struct {
+// A liveTable draws the live table of a watch. A nil liveTable draws nothing.
+type liveTable struct {
 	output.Live
 	changed, ending, ended chan struct{}
 }
 
-// startView draws on the terminal that the results go to, and what s notes above that. A view that
-// is nil has no terminal.
-func startView(s *Streams, want int) *view {
+// startLiveTable draws on the terminal that the results go to. From then on s prints its notes above
+// the table.
+func startLiveTable(s *Streams, want int) *liveTable {
 	f, _ := file(s.Out)
-	v := &view{changed: make(chan struct{}, 1), ending: make(chan struct{}), ended: make(chan struct{})}
-	v.Out, v.Want = s.Out, want
-	v.Size = func() (int, int) {
+	t := &liveTable{changed: make(chan struct{}, 1), ending: make(chan struct{}), ended: make(chan struct{})}
+	t.Out, t.Want = s.Out, want
+	t.Size = func() (int, int) {
 		columns, lines, err := term.GetSize(int(f.Fd()))
 		if err != nil || columns < 1 || lines < 1 {
 			return 80, 24
 		}
 		return columns, lines
 	}
-	s.Err = v.Above(s.Err)
-	go v.run()
-	return v
+	s.Err = t.Above(s.Err)
+	go t.run()
+	return t
 }
 
-func (v *view) run() {
-	defer close(v.ended)
+func (t *liveTable) run() {
+	defer close(t.ended)
 	signals := make(chan os.Signal, 4)
 	notifyTerminal(signals)
 	defer signal.Stop(signals)
@@ -61,45 +54,45 @@ func (v *view) run() {
 	defer pause.Stop()
 	for {
 		select {
-		case <-v.ending:
+		case <-t.ending:
 			return
-		case <-v.changed:
+		case <-t.changed:
 		case s := <-signals:
 			if isContinued(s) {
-				v.Lost()
+				t.CursorLost()
 			}
 		}
-		if err := v.Draw(); err != nil {
-			return // the watch learns it elsewhere
+		if err := t.Draw(); err != nil {
+			return // the watch sees the same error elsewhere
 		}
 		select {
-		case <-v.ending:
+		case <-t.ending:
 			return
 		case <-pause.C:
 		}
 	}
 }
 
-func (v *view) tell(ev announce.Event) error {
-	v.Tell(ev, time.Now())
+func (t *liveTable) show(ev announce.Event) error {
+	t.Record(ev, time.Now())
 	select {
-	case v.changed <- struct{}{}:
+	case t.changed <- struct{}{}:
 	default:
 	}
 	return nil
 }
 
-// end leaves the last table where it is, or erases it.
-func (v *view) end(erase bool) {
-	if v == nil {
+// end leaves the last table on the screen, or erases it.
+func (t *liveTable) end(erase bool) {
+	if t == nil {
 		return
 	}
 	select {
-	case <-v.ending:
+	case <-t.ending:
 		return
 	default:
 	}
-	close(v.ending)
-	<-v.ended
-	_ = v.End(erase)
+	close(t.ending)
+	<-t.ended
+	_ = t.End(erase)
 }

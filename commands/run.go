@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"slices"
@@ -22,31 +21,33 @@ import (
 	"ntrack/commands/process"
 )
 
-// This is `ntrack announce KEY --port N -- COMMAND ARGS...`: the COMMAND is a member for as long as
-// it runs and can be reached. ntrack lives as long as it does, never kills it unless --on-lost says
-// so, and ends with its exit code.
+// This is `ntrack announce KEY --port N -- COMMAND ARGS...`. The COMMAND is a member as long as it runs
+// and can be reached. ntrack lives as long as the COMMAND and ends with its exit code. It kills the
+// COMMAND only if --on-lost says so.
 
-// What the end of a command may take.
 const (
-	leaveTime = 2 * time.Second  // to leave after it; a tracker that is away must not hold its exit code back
-	killTime  = 10 * time.Second // between asking it to end and killing it
+	// leaveTime bounds the leaving after the COMMAND has ended. A tracker that is away must not hold
+	// back the exit code.
+	leaveTime = 2 * time.Second
+
+	// killTime is how long the COMMAND may take to end when it is asked to, before ntrack kills it.
+	killTime = 10 * time.Second
 )
 
-func childFlags() []cli.Flag {
+func commandFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "ready", Value: "30s", Usage: "join once COMMAND accepts connections at the port, with a note if it does not within `D`; or udp: once the port is bound, or none: at once"},
 		&cli.StringFlag{Name: "on-lost", Value: "keep", Usage: "`WHAT` to do with COMMAND when the tracker has been away for a whole ttl: keep or kill it"},
 	}
 }
 
-// childOptions are what announce with a COMMAND has more than without.
-type childOptions struct {
-	command    []string // nil without
+type commandOptions struct {
+	command    []string // nil if there is none
 	ready      readiness
 	killOnLost bool
 }
 
-func (o *announceOptions) buildChild(c *cli.Context) (err error) {
+func (o *announceOptions) buildCommand(c *cli.Context) (err error) {
 	o.command = lineOf(c).command
 	if o.command == nil {
 		for _, name := range []string{"ready", "on-lost"} {
@@ -81,11 +82,12 @@ func (o *announceOptions) buildChild(c *cli.Context) (err error) {
 	return nil
 }
 
-func (o *announceOptions) runChild(c *cli.Context, s Streams) error {
-	// It runs on whether a tracker answers or not: as if all had, each that does not is told.
-	there := presence{s: s, client: &o.client, serve: o.serve, answers: true}
-	defer there.end()
-	if err := there.begin(c); err != nil {
+func (o *announceOptions) runCommand(c *cli.Context, s Streams) error {
+	// The COMMAND runs even if no tracker answers. So the lookout begins as if all trackers had
+	// answered, and prints a note for each one that does not.
+	look := lookout{s: s, client: &o.client, serve: o.serve, answers: true}
+	defer look.end()
+	if err := look.begin(c); err != nil {
 		return err
 	}
 	self, err := newSelfFile()
@@ -93,25 +95,10 @@ func (o *announceOptions) runChild(c *cli.Context, s Streams) error {
 		s.note("no NTRACK_SELF_FILE: %v", err)
 	}
 	defer self.remove()
-	signals, ownGroup := make(chan os.Signal, 64), !process.OnTerminal()
-	if s.Signals != nil {
-		// The COMMAND starts with the same signals ignored as ntrack.
-		s.Signals(signals, slices.DeleteFunc(process.Forwarded(ownGroup), signal.Ignored)...)
-	}
-	if c.Context.Err() != nil {
-		return context.Cause(c.Context)
-	}
-	program := process.Program{Args: o.command, Env: append(o.environ(), "NTRACK_SELF_FILE="+self.path()),
-		In: s.In, Out: s.Out, Err: s.Err, OwnGroup: ownGroup, Reaper: s.reaper}
-	if r, ok := s.Out.(results); ok {
-		program.Out = r.Writer
-	}
-	child, err := process.Start(program)
+	signals := make(chan os.Signal, 64)
+	child, err := o.startCommand(c.Context, s, self, signals)
 	if err != nil {
-		return &cannotRun{o.command[0], err}
-	}
-	if s.Signals != nil {
-		s.Signals(signals, process.Forwarded(ownGroup)...) // it may handle later what it ignores at first
+		return err
 	}
 
 	ctx, leave := context.WithCancel(context.WithoutCancel(c.Context))
@@ -119,16 +106,16 @@ func (o *announceOptions) runChild(c *cli.Context, s Streams) error {
 	left, lost := make(chan error, 1), make(chan struct{}, 1)
 	go func() {
 		tidySelfFiles()
-		left <- o.beMember(ctx, s, &there, self, lost)
+		left <- o.beMember(ctx, s, &look, self, lost)
 	}()
-	told := c.Context.Done() // by a caller that hands no signals over
+	cancelled := c.Context.Done() // by a caller that does not hand over signals
 	var kill <-chan time.Time
 	for {
 		select {
 		case sig := <-signals:
 			child.Forward(sig)
-		case <-told:
-			told, kill = nil, time.After(killTime)
+		case <-cancelled:
+			cancelled, kill = nil, time.After(killTime)
 			child.Signal(syscall.SIGTERM)
 		case <-lost:
 			if kill == nil {
@@ -150,8 +137,35 @@ func (o *announceOptions) runChild(c *cli.Context, s Streams) error {
 	}
 }
 
-// awaitLeft waits until the peer has left, but not for long, nor after an interruption. The one that
-// has ended the command may come as late as that end: only those after the note count.
+// startCommand starts the COMMAND and has its signals arrive on the channel. On a terminal the
+// COMMAND stays in the process group of ntrack.
+func (o *announceOptions) startCommand(ctx context.Context, s Streams, self *selfFile, signals chan os.Signal) (*process.Child, error) {
+	p := process.Program{Args: o.command, Env: append(o.environ(), "NTRACK_SELF_FILE="+self.path()),
+		In: s.In, Out: s.Out, Err: s.Err, OwnGroup: !process.OnTerminal(), Reaper: s.reaper}
+	if r, ok := s.Out.(results); ok {
+		p.Out = r.Writer
+	}
+	forwarded := process.Forwarded(p.OwnGroup)
+	if s.Signals != nil {
+		// Signals that ntrack ignores stay ignored until the COMMAND has started, which inherits that.
+		s.Signals(signals, slices.DeleteFunc(slices.Clone(forwarded), signal.Ignored)...)
+	}
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	child, err := process.Start(p)
+	if err != nil {
+		return nil, &cannotRun{o.command[0], err}
+	}
+	if s.Signals != nil {
+		s.Signals(signals, forwarded...) // the COMMAND may no longer ignore them
+	}
+	return child, nil
+}
+
+// awaitLeft waits until the peer has left, at most for leaveTime and until a signal interrupts it.
+// Signals count only after a note has asked for them: the one that ended the COMMAND may arrive as
+// late as its end.
 func awaitLeft(s Streams, signals <-chan os.Signal, left <-chan error) {
 	slow, over := time.After(slowEnd), time.After(leaveTime)
 	noted := false
@@ -174,13 +188,13 @@ func awaitLeft(s Streams, signals <-chan os.Signal, left <-chan error) {
 	}
 }
 
-// readiness says how to see that the COMMAND can be reached. The zero readiness is that it always
+// readiness says how to see that the COMMAND can be reached. The zero readiness means that it always
 // can.
 type readiness struct {
 	check    func(ctx context.Context, port uint16) bool
 	port     uint16
-	not      string        // what a note says of the port before that
-	patience time.Duration // after which there is a note
+	not      string        // what a note says about the port until then
+	patience time.Duration // after this time there is a note
 }
 
 // parseReadiness reads the value of --ready.
@@ -198,7 +212,7 @@ func parseReadiness(s string, port uint16) (readiness, error) {
 	return readiness{process.AcceptsTCP, port, "accepts no connections yet (over UDP it needs --ready udp)", d}, nil
 }
 
-// await waits until the COMMAND can be reached, and is false if ctx ends first.
+// await waits until the COMMAND can be reached. It returns false if ctx ends first.
 func (r readiness) await(ctx context.Context, s Streams) bool {
 	if r.check == nil {
 		return true
@@ -208,9 +222,9 @@ func (r readiness) await(ctx context.Context, s Streams) bool {
 	})
 }
 
-// beMember joins once the child is ready, until ctx ends. With --on-lost kill it tells when the
-// tracker has been away for too long.
-func (o *announceOptions) beMember(ctx context.Context, s Streams, there *presence, self *selfFile, lost chan<- struct{}) error {
+// beMember joins once the COMMAND is ready, and leaves when ctx ends. With --on-lost kill it sends on
+// lost when the tracker has been away for too long.
+func (o *announceOptions) beMember(ctx context.Context, s Streams, look *lookout, self *selfFile, lost chan<- struct{}) error {
 	if !o.ready.await(ctx, s) {
 		return nil
 	}
@@ -219,15 +233,15 @@ func (o *announceOptions) beMember(ctx context.Context, s Streams, there *presen
 	return o.Join(ctx, o.trackers, o.request, func(ev announce.Event, err error) {
 		switch {
 		case err != nil:
-			_ = there.failed(ctx, ev.Tracker, err)
-			if len(there.away) == len(o.trackers) {
+			_ = look.failed(ctx, ev.Tracker, err)
+			if len(look.away) == len(o.trackers) {
 				absence.begin()
 			}
 			return
 		case ev.Type != announce.EventPeers:
 			return
 		}
-		there.answered(ev.Tracker)
+		look.answered(ev.Tracker)
 		absence.end()
 		if o.killOnLost {
 			absence.ttl = o.ttl(ctx, ev)
@@ -238,35 +252,7 @@ func (o *announceOptions) beMember(ctx context.Context, s Streams, there *presen
 	})
 }
 
-// An absence says that no tracker has been there for a whole ttl. One that restarts is away for a
-// moment, and watchers give its peers a ttl to come back: so does this. What is lost has been there
-// before.
-type absence struct {
-	ttl  time.Duration // 0 where nothing can be lost
-	over *time.Timer   // nil while a tracker is there
-	lost chan<- struct{}
-}
-
-func (a *absence) begin() {
-	if a.ttl == 0 || a.over != nil {
-		return
-	}
-	a.over = time.AfterFunc(a.ttl, func() {
-		select {
-		case a.lost <- struct{}{}:
-		default: // said already
-		}
-	})
-}
-
-func (a *absence) end() {
-	if a.over != nil {
-		a.over.Stop()
-		a.over = nil
-	}
-}
-
-// ttl is how long the tracker that has told of this event keeps a peer. A stream does not say.
+// ttl is how long the tracker of this event keeps a peer. A stream does not report it.
 func (o *announceOptions) ttl(ctx context.Context, ev announce.Event) time.Duration {
 	reply := ev.Reply
 	if reply == nil {
@@ -278,30 +264,31 @@ func (o *announceOptions) ttl(ctx context.Context, ev announce.Event) time.Durat
 	return max(reply.TTL, reply.Interval*5/2)
 }
 
-// commandEnded says that a COMMAND has run; its exit code is ours.
-type commandEnded struct{ code int }
-
-func (e commandEnded) Error() string { return fmt.Sprintf("exit code %d", e.code) }
-
-// cannotRun says that a COMMAND has not run at all.
-type cannotRun struct {
-	command string
-	err     error
+// An absence is a time in which all trackers are away. It counts as lost after a whole ttl: a tracker
+// that restarts is away for a moment, and watchers also give its peers a ttl to come back.
+type absence struct {
+	ttl  time.Duration // 0 until a tracker has been there; until then nothing can be lost
+	over *time.Timer   // nil while a tracker is there
+	lost chan<- struct{}
 }
 
-func (e *cannotRun) notFound() bool {
-	return errors.Is(e.err, exec.ErrNotFound) || errors.Is(e.err, fs.ErrNotExist)
+func (a *absence) begin() {
+	if a.ttl == 0 || a.over != nil {
+		return
+	}
+	a.over = time.AfterFunc(a.ttl, func() {
+		select {
+		case a.lost <- struct{}{}:
+		default: // the last one has not been received yet
+		}
+	})
 }
 
-func (e *cannotRun) Error() string {
-	cause := e.err
-	if lookup, ok := errors.AsType[*exec.Error](cause); ok {
-		cause = lookup.Err
+func (a *absence) end() {
+	if a.over != nil {
+		a.over.Stop()
+		a.over = nil
 	}
-	if path, ok := errors.AsType[*fs.PathError](cause); ok {
-		cause = path.Err
-	}
-	return fmt.Sprintf("cannot run %s: %v", wire.Clean(e.command), cause)
 }
 
 // A selfFile holds the COMMAND's own endpoint as the tracker sees it, once that is known. It lies in a

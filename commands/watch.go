@@ -2,10 +2,7 @@ package commands
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"math/rand/v2"
-	"net/netip"
 	"strings"
 	"time"
 
@@ -57,11 +54,11 @@ func watchCommand(s Streams) *cli.Command {
 
 type watchOptions struct {
 	client
-	request              announce.Request
-	once, serve, exactly bool
-	exec, shell          string
-	min                  int
-	atMost, every        time.Duration
+	barrier     barrierOptions
+	request     announce.Request
+	once, serve bool
+	exec, shell string
+	every       time.Duration
 }
 
 func (o *watchOptions) build(c *cli.Context, s Streams) error {
@@ -72,8 +69,7 @@ func (o *watchOptions) build(c *cli.Context, s Streams) error {
 		return err
 	}
 	o.request = announce.Request{Key: o.key}
-	o.once, o.serve, o.exactly, o.exec = c.Bool("once"), c.Bool("serve"), c.Bool("exactly"), c.String("exec")
-	o.min, o.atMost, o.every = c.Int("min"), c.Duration("for"), c.Duration("every")
+	o.once, o.serve, o.exec, o.every = c.Bool("once"), c.Bool("serve"), c.String("exec"), c.Duration("every")
 	if c.IsSet("port") {
 		port := c.Int("port")
 		if port < 1 || port > 65535 {
@@ -84,18 +80,10 @@ func (o *watchOptions) build(c *cli.Context, s Streams) error {
 	if err := atLeast(c, "every", 100*time.Millisecond); err != nil {
 		return err
 	}
-	barrier := c.IsSet("min")
+	if err := o.buildBarrier(c); err != nil {
+		return err
+	}
 	switch {
-	case barrier && o.min < 1:
-		return usage(c, "--min %d: 1 or more", o.min)
-	case !barrier && (o.exactly || c.IsSet("for")):
-		return usage(c, "--for and --exactly need --min: they say how to wait for peers")
-	case c.IsSet("for") && o.atMost <= 0:
-		return usage(c, "--for %v: a duration above 0, such as 60s", o.atMost)
-	case barrier && (o.once || o.exec != "" || c.IsSet("every")):
-		return usage(c, "--min goes with none of --once, --exec and --every")
-	case barrier && len(o.trackers) > 1:
-		return usage(c, "--min: everybody has to meet at one tracker, and %d are given", len(o.trackers))
 	case c.IsSet("exec") && strings.TrimSpace(o.exec) == "":
 		return usage(c, "--exec: the command is empty")
 	case o.exec != "" && (o.once || c.IsSet("output") || o.format == output.Text):
@@ -112,7 +100,9 @@ func (o *watchOptions) build(c *cli.Context, s Streams) error {
 func (o *watchOptions) run(c *cli.Context, s Streams) error {
 	ctx, cancel := context.WithCancelCause(c.Context)
 	defer cancel(nil)
+	ending := "ending"
 	if o.request.Port != 0 {
+		ending = "leaving"
 		o.keepSecret(s)
 		defer o.stayTogether(ctx, s, o.request)()
 	}
@@ -122,20 +112,16 @@ func (o *watchOptions) run(c *cli.Context, s Streams) error {
 		}
 	}()
 	show := o.printer(s)
-	var table *view
+	var table *liveTable
 	var runs *runner
 	switch {
 	case o.exec != "":
 		runs = startRunner(ctx, s, o)
-		show = runs.tell
+		show = runs.show
 	case !o.once && o.format == output.Table && isTerminal(s.Out):
-		table = startView(&s, o.min)
+		table = startLiveTable(&s, o.barrier.min)
 		defer table.end(false)
-		show = table.tell
-	}
-	ending := "ending"
-	if o.request.Port != 0 {
-		ending = "leaving"
+		show = table.show
 	}
 	defer s.noteSlowEnd(c.Context, ending)()
 	if runs != nil {
@@ -144,26 +130,25 @@ func (o *watchOptions) run(c *cli.Context, s Streams) error {
 			runs.end()
 		}()
 	}
-	there := presence{s: s, client: &o.client, serve: o.serve}
-	defer there.end()
-	if err := there.begin(c); err != nil {
+	look := lookout{s: s, client: &o.client, serve: o.serve}
+	defer look.end()
+	if err := look.begin(c); err != nil {
 		return err
 	}
 	news := func(ev announce.Event, err error) error {
-		if is[*announce.SharedError](err) {
+		switch {
+		case is[*announce.SharedError](err):
 			s.note("%v", err)
 			return nil
-		}
-		if err != nil {
-			return there.failed(ctx, ev.Tracker, err)
-		}
-		if ev.Type == announce.EventPeers {
-			there.answered(ev.Tracker)
+		case err != nil:
+			return look.failed(ctx, ev.Tracker, err)
+		case ev.Type == announce.EventPeers:
+			look.answered(ev.Tracker)
 		}
 		return show(ev)
 	}
-	if o.min > 0 {
-		return o.gather(c, ctx, s, table, news)
+	if o.barrier.min > 0 {
+		return o.runBarrier(c, ctx, s, table, news)
 	}
 	for ev, err := range o.Watch(ctx, o.trackers, o.request, o.every) {
 		if err := news(ev, err); err != nil || o.once && ev.Type != announce.EventPeers {
@@ -173,15 +158,16 @@ func (o *watchOptions) run(c *cli.Context, s Streams) error {
 	return context.Cause(ctx)
 }
 
-// printer prints a line for each change, and first one for each peer there is; with --once only
-// the list after the first change; while waiting for peers nothing.
+// printer returns the function that prints events. It prints a join for each peer that is there at
+// first, and then a line for each change. With --once it prints only the list after the first
+// change. For a barrier it prints nothing.
 func (o *watchOptions) printer(s Streams) func(announce.Event) error {
 	started := false
 	return func(ev announce.Event) error {
 		first := !started
 		started = true
 		switch {
-		case o.min > 0:
+		case o.barrier.min > 0:
 		case ev.Type != announce.EventPeers && o.once:
 			return output.WritePeers(s.Out, o.format, o.trackers, o.key, ev.You, ev.Peers)
 		case ev.Type != announce.EventPeers:
@@ -195,67 +181,4 @@ func (o *watchOptions) printer(s Streams) func(announce.Event) error {
 		}
 		return nil
 	}
-}
-
-// errTimeUp ends a wait of --for.
-var errTimeUp = errors.New("time is up")
-
-// gather waits for peers and prints them, in place of the live table, if there is one. That nobody
-// reads the results any more ends the waiting, but not the staying after it.
-func (o *watchOptions) gather(c *cli.Context, waiting context.Context, s Streams, table *view, news func(announce.Event, error) error) error {
-	if o.atMost > 0 {
-		limited, cancel := context.WithTimeoutCause(waiting, o.atMost, errTimeUp)
-		defer cancel()
-		waiting = limited
-	}
-	gather := func() (*announce.Gathering, error) {
-		return o.Gather(waiting, o.trackers[0], o.request, o.min, func(ev announce.Event, err error) { _ = news(ev, err) })
-	}
-	g, err := gather()
-	for pause := time.Duration(0); o.atMost > 0 && mayMend(err); g, err = gather() {
-		if pause == 0 {
-			s.note("%s; trying again for %v", brief(err), o.atMost)
-		}
-		pause = min(longer(pause), 15*time.Second)
-		select {
-		case <-waiting.Done():
-		case <-time.After(pause/2 + rand.N(pause/2)): // not all who wait at the same moment
-		}
-	}
-	switch {
-	case errors.Is(err, errTimeUp):
-		err = fmt.Errorf("%d of %d peers after %v: %w", len(g.Peers), o.min, o.atMost, err)
-	case err != nil:
-		return err
-	}
-	table.end(true)
-	if surplus := len(g.Peers) - o.min; o.exactly && surplus > 0 {
-		err = fmt.Errorf("%d peers are there, not exactly %d; surplus: %s", len(g.Peers), o.min, few(g.Peers[o.min:]))
-	} else if err2 := output.WriteGathering(s.Out, o.format, g.Rank, g.Peers); err2 != nil {
-		err = err2
-	}
-	g.Leave(c.Context)
-	if c.Context.Err() != nil {
-		return context.Cause(c.Context)
-	}
-	return err
-}
-
-// mayMend says that a tracker may answer later as it did not this time: it is not there, or cannot.
-func mayMend(err error) bool {
-	f, refused := errors.AsType[*announce.RefusalError](err)
-	return is[*announce.UnreachableError](err) || refused && f.Status >= 500
-}
-
-// few is a list of peers that fits into a message.
-func few(peers []netip.AddrPort) string {
-	const most = 10
-	var names []string
-	for _, p := range peers[:min(most, len(peers))] {
-		names = append(names, p.String())
-	}
-	if n := len(peers) - most; n > 0 {
-		names = append(names, fmt.Sprintf("and %d more", n))
-	}
-	return strings.Join(names, ", ")
 }

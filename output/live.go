@@ -16,37 +16,37 @@ import (
 	"ntrack/announce/wire"
 )
 
-// A Live is the table of a track on a terminal, drawn again in place as the track changes. It asks
-// nothing of the terminal that would have to be undone: whatever ends the program, the last table
-// stays where it is, and the cursor is on the line below it.
+// Live is the table of a track on a terminal, drawn in place as the track changes. It changes no
+// setting of the terminal. So however the program ends, the last table stays on the screen, and the
+// cursor is on the line below it.
 type Live struct {
-	// Out is the terminal; Size tells how many columns and lines it has at this moment.
+	// Out is the terminal. Size returns how many columns and lines it has now.
 	Out  io.Writer
 	Size func() (columns, lines int)
-	// Want is how many peers are waited for; 0: none in particular.
+	// Want is the number of peers that the user waits for, or 0.
 	Want int
 
 	mu     sync.Mutex
 	peers  []netip.AddrPort
 	you    []netip.AddrPort
-	joined map[netip.AddrPort]time.Time // who came while we looked
+	joined map[netip.AddrPort]time.Time // peers that joined since the table is there
 	last   string                       // the last change
 	drawn  []int                        // the lengths of the lines on the screen
 	ended  bool
 }
 
-// Tell takes in an event that came at this time of day. It draws nothing yet.
-func (l *Live) Tell(ev announce.Event, now time.Time) {
+// Record adds an event that happened at the time now. It draws nothing.
+func (l *Live) Record(ev announce.Event, now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.peers = ev.Peers
+	l.peers, l.you = ev.Peers, ev.You
 	if l.joined == nil {
 		l.joined = make(map[netip.AddrPort]time.Time)
 	}
-	if l.you = ev.You; ev.Type == announce.EventPeers { // what happened in between is not known
-		maps.DeleteFunc(l.joined, func(p netip.AddrPort, _ time.Time) bool { return !slices.Contains(ev.Peers, p) })
-	}
 	switch ev.Type {
+	case announce.EventPeers: // a whole list; it does not say what has happened since the last one
+		maps.DeleteFunc(l.joined, func(p netip.AddrPort, _ time.Time) bool { return !slices.Contains(ev.Peers, p) })
+		return
 	case announce.EventJoin:
 		l.joined[ev.Peer] = now
 	case announce.EventLeave:
@@ -57,16 +57,16 @@ func (l *Live) Tell(ev announce.Event, now time.Time) {
 	l.last = fmt.Sprintf("; %s %s %s", now.Format(time.TimeOnly), ev.Type, ev.Peer)
 }
 
-// Draw draws the table over the one before, in one write, so that nothing flickers.
+// Draw draws the table over the last one. It writes once, so nothing flickers.
 func (l *Live) Draw() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.draw()
 }
 
-// Lost says that the cursor is no longer where the last Draw left it, as when a shell had the
-// terminal in between: the next table begins there.
-func (l *Live) Lost() {
+// CursorLost says that the cursor is no longer where the last Draw left it, for example because a
+// shell used the terminal. The next table begins at the cursor.
+func (l *Live) CursorLost() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.drawn = nil
@@ -87,7 +87,7 @@ func (l *Live) End(erase bool) error {
 	return err
 }
 
-// Above is a writer to w, which may be the same terminal, that writes whole lines above the table.
+// Above returns a writer to w that puts whole lines above the table. w may be the same terminal.
 func (l *Live) Above(w io.Writer) io.Writer { return above{l, w} }
 
 type above struct {
@@ -112,12 +112,12 @@ func (a above) Write(b []byte) (int, error) {
 	return n, a.draw()
 }
 
-// home leads to where the table on the screen begins.
+// home moves the cursor to the beginning of the table on the screen.
 func (l *Live) home() string {
 	columns, lines := l.size()
 	up := 0
 	for _, length := range l.drawn {
-		up += max(1, (length+columns-1)/columns) // one that has become narrower since has wrapped it
+		up += max(1, (length+columns-1)/columns) // a terminal that is narrower now has wrapped the line
 	}
 	if up = min(up, lines-1); up > 0 {
 		return fmt.Sprintf("\r\x1b[%dA", up)
@@ -130,7 +130,7 @@ func (l *Live) size() (columns, lines int) {
 	return max(columns, 2), max(lines, 2)
 }
 
-// draw draws over what was drawn before.
+// draw draws over the last table.
 func (l *Live) draw() error {
 	columns, lines := l.size()
 	var b bytes.Buffer
@@ -138,7 +138,7 @@ func (l *Live) draw() error {
 	l.drawn = nil
 	for line := range bytes.Lines(l.table(lines - 1)) {
 		line = bytes.TrimSuffix(line, []byte("\n"))
-		line = line[:min(len(line), columns-1)] // all ASCII; a full line would wrap on some terminals
+		line = line[:min(len(line), columns-1)] // all of it is ASCII; some terminals wrap a line that is full
 		l.drawn = append(l.drawn, len(line))
 		b.Write(line)
 		b.WriteString("\x1b[K\r\n")
@@ -148,13 +148,13 @@ func (l *Live) draw() error {
 	return err
 }
 
-// table is what fits into so many lines.
+// table is as much of the table as fits into that many lines.
 func (l *Live) table(lines int) []byte {
 	all := slices.Concat(l.you, l.peers)
 	slices.SortFunc(all, netip.AddrPort.Compare)
 	room := max(0, lines-2) // without the header and the footer
 	if len(all) > room {
-		room = max(0, room-1) // and the line that tells of the others
+		room = max(0, room-1) // and without the line about the others
 	}
 	var rows [][]string
 	for _, p := range all[:min(room, len(all))] {
@@ -168,7 +168,7 @@ func (l *Live) table(lines int) []byte {
 		rows = append(rows, []string{p.String(), wire.ScopeOf(p.Addr()).String(), note})
 	}
 	var b bytes.Buffer
-	_ = writeTable(&b, []string{"PEER", "SCOPE", "NOTE"}, rows) // a Buffer takes everything
+	_ = writeTable(&b, []string{"PEER", "SCOPE", "NOTE"}, rows) // a Buffer returns no error
 	if n := len(all) - len(rows); n > 0 && len(rows) > 0 {
 		fmt.Fprintf(&b, "... and %d more\n", n)
 	}

@@ -18,8 +18,8 @@ func TestLiveNarrower(t *testing.T) {
 	columns := 80
 	l := output.Live{Out: &out, Size: func() (int, int) { return columns, 24 }}
 	peer := netip.MustParseAddrPort("192.0.2.1:4000")
-	l.Tell(announce.Event{Type: announce.EventPeers}, time.Now())
-	l.Tell(announce.Event{Type: announce.EventJoin, Peer: peer, Peers: []netip.AddrPort{peer}}, time.Now())
+	l.Record(announce.Event{Type: announce.EventPeers}, time.Now())
+	l.Record(announce.Event{Type: announce.EventJoin, Peer: peer, Peers: []netip.AddrPort{peer}}, time.Now())
 	if err := l.Draw(); err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,6 @@
-// Package output turns results into bytes: a table for people, JSON for programs, bare lines for
-// the shell. Its structs are what `-o json` promises; they are apart from package announce's, so
-// that neither changes the other by accident.
+// Package output turns results into bytes: a table for people, JSON for programs, bare lines for the
+// shell. Its structs are the promise of `-o json`. They are separate from the types of package
+// announce, so a change there does not change the JSON by accident.
 package output
 
 import (
@@ -35,18 +35,19 @@ const (
 type Track struct {
 	Key     string `json:"key"`
 	Tracker string `json:"tracker"`
-	// Trackers are those that answered, where several have; Tracker is the first of them.
+	// Trackers are all trackers that answered, if there are several. Tracker is the first of them.
 	Trackers []string `json:"trackers,omitempty"`
-	// You is the endpoint the tracker has listed; null when none is or the tracker does not tell.
+	// You is your endpoint as the tracker lists it. It is null if the tracker lists none or does not
+	// report it.
 	You *string `json:"you"`
-	// Endpoints are all that are listed for you, You first, where there is more than one.
+	// Endpoints are all your endpoints, You first, if there is more than one.
 	Endpoints []string `json:"endpoints,omitempty"`
-	// Interval and TTL are in seconds, null where the tracker does not tell.
+	// Interval and TTL are in seconds, or null if the tracker does not report them.
 	Interval *int `json:"interval"`
 	TTL      *int `json:"ttl"`
-	// Count is how many peers the track has; null where the tracker does not tell.
+	// Count is the number of peers of the track, or null if the tracker does not report it.
 	Count *int `json:"count"`
-	// Peers are the others, sorted.
+	// Peers are the other peers, sorted.
 	Peers []string `json:"peers"`
 }
 
@@ -69,17 +70,17 @@ type Event struct {
 	Peer  string `json:"peer"`
 }
 
-// Change is what watch --exec tells its command on standard input.
+// Change is what watch --exec writes to the standard input of its command.
 type Change struct {
-	// Event is join or leave, of Peer; or peers, with a Peer that is null: the list at the start, or
-	// several changes at once.
+	// Event is join or leave if one Peer has joined or left. It is peers, and Peer is null, for the
+	// first list and for several changes at once.
 	Event string  `json:"event"`
 	Peer  *string `json:"peer"`
 	Key   string  `json:"key"`
-	// Tracker is the first one asked, Trackers are all where there are several.
+	// Tracker is the first tracker. Trackers are all trackers, if there are several.
 	Tracker  string   `json:"tracker"`
 	Trackers []string `json:"trackers,omitempty"`
-	// Changes are all that came since the last run that succeeded, leaves first; Peers is the whole
+	// Changes are all changes since the last run that succeeded, leaves first. Peers is the whole
 	// list now, sorted.
 	Changes []Event  `json:"changes"`
 	Peers   []string `json:"peers"`
@@ -87,16 +88,16 @@ type Change struct {
 
 // Gathering is the result of watch --min.
 type Gathering struct {
-	// Rank is the place of your own endpoint in Peers, from 0; null when you only looked.
+	// Rank is the index of your own endpoint in Peers, from 0. It is null if you did not join.
 	Rank *int `json:"rank"`
-	// Size is how many Peers there are.
+	// Size is the number of Peers.
 	Size int `json:"size"`
-	// Peers are all, yourself included, sorted the same way for everybody.
+	// Peers are all peers, yourself included. Every member gets them in the same order.
 	Peers []string `json:"peers"`
 }
 
-// WriteReply writes the peers of a track, as the trackers (one at least) told them, and where a
-// table has room for it also yourself.
+// WriteReply writes the peers of a track that the trackers, at least one, have reported. A table and
+// JSON also have your own endpoints.
 func WriteReply(w io.Writer, f Format, trackers []announce.Tracker, r *announce.Reply) error {
 	peers := make([]netip.AddrPort, 0, len(r.Peers))
 	for _, p := range r.Peers {
@@ -106,7 +107,7 @@ func WriteReply(w io.Writer, f Format, trackers []announce.Tracker, r *announce.
 	return writePeers(w, f, trackers, r, peers)
 }
 
-// WritePeers writes the peers a watch has come to see under key, besides your own endpoints.
+// WritePeers writes the peers that a watch sees under key. you are your own endpoints.
 func WritePeers(w io.Writer, f Format, trackers []announce.Tracker, key announce.Key, you, peers []netip.AddrPort) error {
 	return writePeers(w, f, trackers, &announce.Reply{Key: key, Endpoints: you, Count: len(you) + len(peers)}, peers)
 }
@@ -143,7 +144,7 @@ func writePeers(w io.Writer, f Format, trackers []announce.Tracker, r *announce.
 	return writeTable(w, []string{"PEER", "SCOPE"}, rows)
 }
 
-// WriteIndex writes the tracks of trackers.
+// WriteIndex writes the tracks that trackers, at least one, have.
 func WriteIndex(w io.Writer, f Format, trackers []announce.Tracker, tracks []announce.Track) error {
 	out := Index{Tracker: trackers[0].String(), Trackers: several(names(trackers)), Tracks: []IndexTrack{}}
 	var keys []string
@@ -163,7 +164,7 @@ func WriteIndex(w io.Writer, f Format, trackers []announce.Tracker, tracks []ann
 	return writeTable(w, []string{"KEY", "PEERS"}, rows)
 }
 
-// WriteEvent writes one change as one line, in one write: "join IP:PORT", or an object.
+// WriteEvent writes one change as one line, in one write: "join IP:PORT", or a JSON object.
 func WriteEvent(w io.Writer, f Format, event announce.EventType, peer netip.AddrPort) error {
 	if f == JSON {
 		return writeJSON(w, Event{string(event), peer.String()})
@@ -172,7 +173,7 @@ func WriteEvent(w io.Writer, f Format, event announce.EventType, peer netip.Addr
 	return err
 }
 
-// NewChange compares two sorted lists; before is nil at the start.
+// NewChange compares two sorted lists of peers. before is nil at the start.
 func NewChange(trackers []announce.Tracker, key announce.Key, before, now []netip.AddrPort) Change {
 	c := Change{Event: string(announce.EventPeers), Key: key.String(), Tracker: trackers[0].String(),
 		Trackers: several(names(trackers)), Changes: []Event{}, Peers: lines(now)}
@@ -191,10 +192,10 @@ func NewChange(trackers []announce.Tracker, key announce.Key, before, now []neti
 	return c
 }
 
-// WriteChange writes it as an object on one line.
+// WriteChange writes a change as a JSON object on one line.
 func WriteChange(w io.Writer, c Change) error { return writeJSON(w, c) }
 
-// WriteGathering writes who has met; rank is below 0 for who only looked.
+// WriteGathering writes the peers that have met. rank is -1 if you did not join.
 func WriteGathering(w io.Writer, f Format, rank int, peers []netip.AddrPort) error {
 	switch f {
 	case JSON:
@@ -233,7 +234,7 @@ func names(trackers []announce.Tracker) []string {
 	return out
 }
 
-// several is the list where it says more than its first element does.
+// several is the list, or nil if it has no second element.
 func several(list []string) []string {
 	if len(list) < 2 {
 		return nil
@@ -264,7 +265,7 @@ func writeJSON(w io.Writer, v any) error {
 	return e.Encode(v)
 }
 
-// writeTable writes upper-case headers and rows, without borders; nothing at all without rows.
+// writeTable writes an upper-case header and rows, without borders. Without rows it writes nothing.
 func writeTable(w io.Writer, header []string, rows [][]string) error {
 	if len(rows) == 0 {
 		return nil
@@ -291,7 +292,7 @@ func writeTable(w io.Writer, header []string, rows [][]string) error {
 	}
 	var out []byte
 	for line := range bytes.Lines(b.Bytes()) {
-		out = append(append(out, bytes.TrimRight(line, " \n")...), '\n') // the last column is padded too
+		out = append(append(out, bytes.TrimRight(line, " \n")...), '\n') // tablewriter pads the last column, too
 	}
 	_, err := w.Write(out)
 	return err

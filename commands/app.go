@@ -1,0 +1,219 @@
+// Package commands is the command line of ntrack. Each verb has a file, which goes from its options
+// to its run. [Main] is the only way in.
+package commands
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+	"unicode"
+
+	"github.com/urfave/cli/v2"
+
+	"ntrack/announce/wire"
+	"ntrack/commands/process"
+)
+
+// Streams are where a command reads and writes. Results go to Out. Everything else goes to Err, line
+// by line, each with the prefix "ntrack: ".
+type Streams struct {
+	In       io.Reader
+	Out, Err io.Writer
+	// Signals, which may be nil, gives a command some signals of this process: from then on they
+	// arrive on its channel, even if they were ignored before, and no longer end the context. If
+	// Signals is not nil, the process belongs to ntrack, which then waits for all its children.
+	Signals func(to chan<- os.Signal, wanted ...os.Signal)
+
+	reaper *process.Reaper
+}
+
+// note prints one line to Err. The text may contain file names and words from the network, so note
+// replaces everything that a terminal would act upon.
+func (s Streams) note(format string, args ...any) {
+	text := strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, fmt.Sprintf(format, args...))
+	fmt.Fprintf(s.Err, "ntrack: %s\n", text)
+}
+
+// lines prints each line of a text as a note.
+func (s Streams) lines(text string) {
+	for line := range strings.Lines(text) {
+		s.note("%s", strings.TrimSuffix(line, "\n"))
+	}
+}
+
+// slowEnd is how long a command may take to end before there is a note about it.
+const slowEnd = 500 * time.Millisecond
+
+// noteSlowEnd waits until a signal ends ctx. If the command has not called done by slowEnd later, a
+// note says that a second signal ends it at once. what is "leaving" or "ending".
+func (s Streams) noteSlowEnd(ctx context.Context, what string) (done func()) {
+	over := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		by, ok := errors.AsType[Interrupted](context.Cause(ctx))
+		if !ok {
+			return
+		}
+		again := "a second signal"
+		if by.Signal == syscall.SIGINT {
+			again = "Ctrl-C again"
+		}
+		select {
+		case <-time.After(slowEnd):
+			s.note("%s; %s ends it at once", what, again)
+		case <-over:
+		}
+	})
+	return func() {
+		stop()
+		close(over)
+	}
+}
+
+// couldNotLeave prints a note for each tracker that may still list a peer that wanted to leave. err
+// is one error for each of them, joined.
+func (s Streams) couldNotLeave(err error) {
+	if several, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, err := range several.Unwrap() {
+			s.note("could not leave, the tracker forgets you after the ttl: %s", brief(err))
+		}
+	}
+}
+
+// results is Out. It tells a broken pipe there from one on the network.
+type results struct{ io.Writer }
+
+func (r results) Write(b []byte) (int, error) {
+	n, err := r.Writer.Write(b)
+	if errors.Is(err, syscall.EPIPE) {
+		err = errReaderGone
+	}
+	return n, err
+}
+
+// file is the file that the results go to, if they go to a file.
+func file(out io.Writer) (*os.File, bool) {
+	r, _ := out.(results)
+	f, ok := r.Writer.(*os.File)
+	return f, ok
+}
+
+// IgnoredAtStart are the signals that were ignored when this process started, as far as that can be
+// seen.
+func IgnoredAtStart() []os.Signal { return process.IgnoredAtStart() }
+
+// Main runs the command that args ask for, which begin with the program's name. It returns the exit
+// code when the command is done or ctx has ended. Only one Main may run in a process at a time.
+func Main(ctx context.Context, args []string, s Streams) int {
+	s.Out = results{s.Out}
+	if s.Signals != nil {
+		var end func()
+		s.reaper, end = process.StartReaper()
+		defer end()
+	}
+	cli.HelpPrinter = printHelp
+	app := newApp(s)
+	if len(args) > 2 && args[1] == completes {
+		complete(ctx, app, args[2:], s.Out)
+		return 0
+	}
+	args, l, err := arrange(app, args)
+	if err == nil {
+		app.Metadata = map[string]any{typed: l}
+		err = app.RunContext(ctx, args)
+	}
+	code, quiet := exitCodeOf(err)
+	if !quiet {
+		s.lines(explain(err, l))
+	}
+	return code
+}
+
+func newApp(s Streams) *cli.App {
+	app := &cli.App{
+		Name:            "ntrack",
+		Usage:           "how programs find each other",
+		UsageText:       "ntrack COMMAND [OPTIONS] [ARGUMENTS]",
+		Description:     description(),
+		Version:         version(),
+		HideHelpCommand: true,
+		Reader:          s.In,
+		Writer:          s.Out,
+		ErrWriter:       s.Err,
+		ExitErrHandler:  func(*cli.Context, error) {}, // otherwise cli exits by itself
+		Commands: []*cli.Command{
+			announceCommand(s), listCommand(s), watchCommand(s), serveCommand(s), completionCommand(s), manCommand(s),
+		},
+	}
+	app.Action = func(c *cli.Context) error {
+		app.Writer = s.Err // the user did not ask for help, so it is not a result
+		_ = cli.ShowAppHelp(c)
+		return usage(c, "a command is missing")
+	}
+	app.CustomAppHelpTemplate = appHelp
+	for _, c := range app.Commands {
+		c.CustomHelpTemplate = commandHelp
+		c.HideHelpCommand = true
+	}
+	return app
+}
+
+func commandNames(app *cli.App) []string {
+	var names []string
+	for _, c := range app.Commands {
+		names = append(names, c.Name)
+	}
+	return names
+}
+
+func description() string {
+	var b strings.Builder
+	b.WriteString("A peer announces itself under a KEY to a tracker and gets the other peers\n" +
+		"of that KEY. TRACKER is host, host:port, or the announce URL of a BitTorrent\n" +
+		"tracker; it may be left out: --tracker, else $NTRACK_TRACKER, else\n" +
+		"localhost:6969, where `ntrack serve` listens. A KEY alone that looks like a\n" +
+		"tracker or a port needs a -- in front of it.\n\n" +
+		"Exit codes:\n")
+	rows := slices.Clone(exitCodes)
+	slices.SortFunc(rows, func(a, b exitCode) int { return a.code - b.code })
+	for _, e := range rows {
+		fmt.Fprintf(&b, "  %3d  %s\n", e.code, e.meaning)
+	}
+	b.WriteString("\nannounce that runs a COMMAND ends with its exit code, 128+n where signal n has\n" +
+		"ended it.")
+	return b.String()
+}
+
+// version is the version of the module and the revision that it was built from.
+func version() string {
+	v, revision, dirty := "devel", "unknown", ""
+	if info, ok := debug.ReadBuildInfo(); ok {
+		if info.Main.Version != "" && info.Main.Version != "(devel)" {
+			v = info.Main.Version
+		}
+		for _, s := range info.Settings {
+			switch {
+			case s.Key == "vcs.revision":
+				revision = s.Value
+			case s.Key == "vcs.modified" && s.Value == "true":
+				dirty = ", modified"
+			}
+		}
+	}
+	return fmt.Sprintf("%s (revision %s%s)", v, revision, dirty)
+}
+
+// shown is what a user has typed, or has in a file or in the environment, in a form that an error
+// may quote: it is fit for a terminal and has no password of a tracker.
+func shown(typed string) string { return wire.Clean(wire.Redact(typed)) }

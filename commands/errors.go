@@ -1,0 +1,208 @@
+package commands
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/urfave/cli/v2"
+
+	"ntrack/announce"
+	"ntrack/announce/wire"
+)
+
+type exitCode struct {
+	code    int
+	meaning string
+	is      func(error) bool
+}
+
+// exitCodes is the one table from an error to an exit code. The first row that fits counts.
+var exitCodes = []exitCode{
+	{0, "done", func(err error) bool { return err == nil || errors.Is(err, errReaderGone) }},
+	{2, "usage: the command line is wrong", is[*usageError]},
+	{3, "the tracker is unreachable", is[*announce.UnreachableError]},
+	{4, "the tracker refused", is[*announce.RefusalError]},
+	{5, "the condition was not met in time", func(err error) bool { return errors.Is(err, errTimeUp) }},
+	{127, "the COMMAND of announce is not found", func(err error) bool { e, ok := errors.AsType[*cannotRun](err); return ok && e.notFound() }},
+	{126, "the COMMAND of announce cannot be run", is[*cannotRun]},
+	{129, "interrupted by SIGHUP", interruptedBy(syscall.SIGHUP)},
+	{130, "interrupted by SIGINT", interruptedBy(syscall.SIGINT)},
+	{143, "interrupted by SIGTERM", interruptedBy(syscall.SIGTERM)},
+	{1, "failed in any other way", func(error) bool { return true }},
+}
+
+// exitCodeOf returns the exit code for err. quiet means that there is nothing to explain.
+func exitCodeOf(err error) (code int, quiet bool) {
+	if end, ok := errors.AsType[commandEnded](err); ok {
+		return end.code, true
+	}
+	i := 0
+	for !exitCodes[i].is(err) { // the last row fits every error
+		i++
+	}
+	return exitCodes[i].code, exitCodes[i].code == 0 || is[Interrupted](err)
+}
+
+func is[E error](err error) bool { _, ok := errors.AsType[E](err); return ok }
+
+// Interrupted is the cause of a context that a signal has ended.
+type Interrupted struct{ Signal syscall.Signal }
+
+func (i Interrupted) Error() string { return i.Signal.String() }
+
+func interruptedBy(s syscall.Signal) func(error) bool {
+	return func(err error) bool { i, ok := errors.AsType[Interrupted](err); return ok && i.Signal == s }
+}
+
+var (
+	// errReaderGone ends a command when the reader of its results has closed the pipe. The reader
+	// has enough, so this is success.
+	errReaderGone = errors.New("nobody reads the results")
+
+	// errTimeUp ends the wait of watch --min --for.
+	errTimeUp = errors.New("time is up")
+)
+
+// A usageError is a mistake in the command line. Its text ends in a pointer to the help, unless it
+// shows what to type instead.
+type usageError struct {
+	command string
+	text    string
+	shows   bool
+}
+
+func (e *usageError) Error() string {
+	if e.shows {
+		return e.text
+	}
+	return e.text + "; see `" + strings.Join(strings.Fields("ntrack "+e.command+" --help"), " ") + "`"
+}
+
+func usage(c *cli.Context, format string, args ...any) error {
+	name := c.Command.Name
+	if name == c.App.Name { // the root command
+		name = ""
+	}
+	return &usageError{command: name, text: fmt.Sprintf(format, args...)}
+}
+
+// commandEnded says that a COMMAND has run. Its exit code is the exit code of ntrack.
+type commandEnded struct{ code int }
+
+func (e commandEnded) Error() string { return fmt.Sprintf("exit code %d", e.code) }
+
+// cannotRun says that a COMMAND could not start.
+type cannotRun struct {
+	command string
+	err     error
+}
+
+func (e *cannotRun) notFound() bool {
+	return errors.Is(e.err, exec.ErrNotFound) || errors.Is(e.err, fs.ErrNotExist)
+}
+
+func (e *cannotRun) Error() string {
+	cause := e.err
+	if lookup, ok := errors.AsType[*exec.Error](cause); ok {
+		cause = lookup.Err
+	}
+	if path, ok := errors.AsType[*fs.PathError](cause); ok {
+		cause = path.Err
+	}
+	return fmt.Sprintf("cannot run %s: %v", wire.Clean(e.command), cause)
+}
+
+// A hiddenIndexError says that the tracker does not show its index. Most trackers do not.
+type hiddenIndexError struct{ *announce.RefusalError }
+
+func (e *hiddenIndexError) Unwrap() error { return e.RefusalError }
+
+// brief is the error without a hint.
+func brief(err error) string {
+	if is[*announce.RefusalError](err) {
+		return "the tracker refused: " + err.Error()
+	}
+	return err.Error()
+}
+
+// explain is the error with a hint if there is one, and with a guess of what the user meant. It has
+// one line or several. l is the command line, or nil if no command has run.
+func explain(err error, l *line) string {
+	text, guess := brief(err), l.guessAt(err)
+	if guess != "" && isNoHost(err) { // the hint would say the same
+		return text + "\n" + guess
+	}
+	if hint := hintFor(err); hint != "" {
+		text += "; " + hint
+	}
+	if guess != "" {
+		text += "\n" + guess
+	}
+	return text
+}
+
+// hintFor is what the user can do about an error, or "".
+func hintFor(err error) string {
+	const isTracker = "is this a tracker, and is its name or URL right?"
+	if f, refused := errors.AsType[*announce.RefusalError](err); refused {
+		switch {
+		case f.Status == 401:
+			return "name the file with its token by --token-file"
+		case f.Status == 404 && is[*hiddenIndexError](err):
+			return "name a KEY, or have it started with `ntrack serve --index`"
+		case f.Status == 404:
+			return isTracker
+		case f.Retry > 0:
+			return fmt.Sprintf("try again in %v, or use another tracker", f.Retry)
+		}
+		return ""
+	}
+	if is[*announce.ReplyError](err) {
+		return isTracker
+	}
+	u, unreachable := errors.AsType[*announce.UnreachableError](err)
+	if !unreachable {
+		return ""
+	}
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return "a service that listens on the port of --from must set SO_REUSEPORT or start after the announce; or name its port by --port instead of --from"
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return "--from has to name an address of this machine, and only one connection at a time leads from there to the tracker"
+	case is[net.InvalidAddrError](err): // its text says everything
+		return ""
+	case is[*net.AddrError](err):
+		return "--from is of another address family than the tracker"
+	case is[tls.RecordHeaderError](err):
+		return "it does not speak TLS there: name it by http:// or without a scheme"
+	case is[*tls.CertificateVerificationError](err):
+		return "for a private tracker name its authority's certificate by --ca FILE"
+	case isTimeout(err):
+		return "check its name and port, or give it longer by --timeout"
+	case isNoHost(err):
+		return "check the name (of two arguments the first is the TRACKER)"
+	}
+	host, port, _ := net.SplitHostPort(u.Tracker.HostPort())
+	switch {
+	case u.Tracker.Loopback() && port == strconv.Itoa(wire.LocalPort):
+		return "start one here with `ntrack serve`"
+	case port == "80" && !u.Tracker.Classic():
+		return "`ntrack serve` listens on 6969: try " + net.JoinHostPort(host, "6969")
+	}
+	return "is it running, and is the port right?"
+}
+
+func isTimeout(err error) bool {
+	u, ok := errors.AsType[*announce.UnreachableError](err)
+	return ok && strings.HasPrefix(u.Err.Error(), "no answer within") || errors.Is(err, os.ErrDeadlineExceeded)
+}
+
+func isNoHost(err error) bool { return is[*net.DNSError](err) }

@@ -1,0 +1,475 @@
+package commands
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"ntrack/announce"
+	"ntrack/announce/wire"
+	"ntrack/output"
+)
+
+// clientFlags are the options of every command that asks a tracker.
+func clientFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringSliceFlag{Name: "tracker", Aliases: []string{"t"}, Usage: "the `TRACKER`, where it is no argument; repeat it, or use commas, to ask several at once [$NTRACK_TRACKER]"},
+		&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Value: string(output.Table), Usage: "results as `FORM`: table, json or text"},
+		&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "the same as -o text"},
+		&cli.StringFlag{Name: "key-file", TakesFile: true, Usage: "read the KEY from `FILE` (- for standard input), so that it shows on no command line"},
+		&cli.StringFlag{Name: "token-file", TakesFile: true, Usage: "read the tracker's access token from `FILE`"},
+		&cli.StringFlag{Name: "ca", TakesFile: true, Usage: "trust the certificates in `FILE` (PEM) instead of the system's"},
+		&cli.DurationFlag{Name: "timeout", Value: announce.DefaultTimeout, Usage: "give up a request after `D`"},
+	}
+}
+
+// client is what those options and the arguments [TRACKER] [KEY] say.
+type client struct {
+	announce.Client
+	trackers []announce.Tracker             // at least one
+	key      announce.Key                   // empty if there is none, which only list accepts
+	names    struct{ trackers, key string } // as the user gave them
+	format   output.Format
+	line     *line
+}
+
+func (o *client) build(c *cli.Context, s Streams) error {
+	if err := readOnce(c); err != nil {
+		return err
+	}
+	o.line = lineOf(c)
+	if err := o.buildTrack(c, s); err != nil {
+		return err
+	}
+	o.format = output.Format(c.String("output"))
+	switch o.format {
+	case output.Table, output.JSON, output.Text:
+	default:
+		return usage(c, "--output %q: table, json or text", shown(string(o.format)))
+	}
+	if c.Bool("quiet") {
+		if c.IsSet("output") && o.format != output.Text {
+			return usage(c, "--quiet and --output %s exclude each other", o.format)
+		}
+		o.format = output.Text
+	}
+	if o.Timeout = c.Duration("timeout"); o.Timeout <= 0 {
+		return usage(c, "--timeout %v: a duration above 0, such as 10s", o.Timeout)
+	}
+	if file := c.String("token-file"); file != "" {
+		var err error
+		if o.Token, err = readToken(c.Context, file, s.In); err != nil {
+			return fmt.Errorf("--token-file: %w", err)
+		}
+	}
+	if file := c.String("ca"); file != "" {
+		pem, err := readText(c.Context, file, s.In, 16<<20)
+		if err != nil {
+			return fmt.Errorf("--ca: %w", err)
+		}
+		pool := x509.NewCertPool()
+		if !pool.AppendCertsFromPEM([]byte(pem)) {
+			return fmt.Errorf("--ca: %s holds no certificate in PEM form", file)
+		}
+		o.TLS = &tls.Config{RootCAs: pool}
+	}
+	return nil
+}
+
+// buildTrack reads the trackers and the KEY, which may be arguments or options.
+func (o *client) buildTrack(c *cli.Context, s Streams) error {
+	args := c.Args().Slice()
+	names, from, wanted := c.StringSlice("tracker"), "", "[TRACKER] KEY"
+	if !c.IsSet("tracker") {
+		names, from = strings.Split(os.Getenv("NTRACK_TRACKER"), ","), "$NTRACK_TRACKER: "
+	}
+	if c.IsSet("key-file") {
+		wanted = "[TRACKER], with the KEY in --key-file"
+		key, err := readLine(c.Context, c.String("key-file"), s.In)
+		if err != nil {
+			return fmt.Errorf("--key-file: %w", err)
+		}
+		args = append(args, key)
+	}
+	if len(args) > 2 {
+		if c.IsSet("key-file") {
+			return usage(c, "too many arguments: they are %s", wanted) // without the KEY, which is secret
+		}
+		return o.line.tooMany(fmt.Sprintf("too many arguments at %q: they are %s", shown(args[2]), wanted))
+	}
+	if len(args) == 2 {
+		if c.IsSet("tracker") {
+			return o.line.tooMany("the tracker is given twice, as argument " + quote(args[0]) + " and by --tracker")
+		}
+		names, from, args = strings.Split(args[0], ","), "", args[1:]
+	}
+	for i, name := range names {
+		if name = strings.TrimSpace(name); name == "" && len(names) > 1 {
+			continue // after a last comma
+		}
+		t, err := announce.ParseTracker(name)
+		if rest := strings.Join(names[i:], ","); err != nil && strings.Contains(rest, "@") && !strings.Contains(name, "@") {
+			return usage(c, "%stracker %q: a comma inside a password has to be percent-encoded: %%2C", from, shown(rest))
+		}
+		if err != nil {
+			return usage(c, "%s%v", from, err)
+		}
+		if !slices.ContainsFunc(o.trackers, t.Equal) {
+			o.trackers = append(o.trackers, t)
+		}
+	}
+	if len(o.trackers) == 0 {
+		o.trackers = []announce.Tracker{{}}
+	}
+	if given := strings.Join(names, ""); from == "" && strings.TrimSpace(given) == "" {
+		return usage(c, "the tracker is empty: host, host:port or a URL; leave it out for localhost:%d", wire.LocalPort)
+	}
+	o.names.trackers = strings.Join(names, ",")
+	if len(args) == 1 {
+		var err error
+		if o.key, err = announce.ParseKey(args[0]); err != nil {
+			return usage(c, "%v", err)
+		}
+		o.names.key = args[0]
+	}
+	return nil
+}
+
+// readOnce refuses two options that both read standard input: the second one would find nothing.
+func readOnce(c *cli.Context) error {
+	first := ""
+	for _, name := range []string{"key-file", "token-file", "ca"} {
+		if file := c.String(name); file != "-" && file != "/dev/stdin" {
+			continue
+		}
+		if first != "" {
+			return usage(c, "--%s and --%s both read standard input, which is there once: name a file for one", first, name)
+		}
+		first = name
+	}
+	return nil
+}
+
+// needKey is for commands that need a KEY.
+func (o *client) needKey(c *cli.Context) error {
+	if len(o.key.Bytes()) == 0 {
+		return usage(c, "the KEY is missing: ntrack %s [TRACKER] KEY", c.Command.Name)
+	}
+	return nil
+}
+
+// environ is the environment of a program that ntrack runs. With it ntrack finds the same track.
+func (o *client) environ() []string {
+	trackers := o.names.trackers
+	if trackers == "" {
+		trackers = o.trackers[0].HostPort()
+	}
+	return append(os.Environ(), "NTRACK_TRACKER="+trackers, "NTRACK_KEY="+o.names.key)
+}
+
+// atLeast checks a duration that the user has given.
+func atLeast(c *cli.Context, name string, least time.Duration) error {
+	if d := c.Duration(name); c.IsSet(name) && d < least {
+		return usage(c, "--%s %v: %v or more", name, d, least)
+	}
+	return nil
+}
+
+// parsePort reads a decimal port. It returns -1 for anything else.
+func parsePort(s string) int {
+	n, err := strconv.ParseUint(s, 10, 16)
+	if err != nil {
+		return -1
+	}
+	return int(n)
+}
+
+// askAll asks all trackers at the same time. It returns the trackers that answered and their
+// answers, both in the order of o.trackers. One answer is success: the other errors become notes. If
+// no tracker answered, askAll returns the first error.
+func askAll[T any](ctx context.Context, o *client, s Streams, ask func(context.Context, announce.Tracker) (T, error)) ([]announce.Tracker, []T, error) {
+	all, errs := make([]T, len(o.trackers)), make([]error, len(o.trackers))
+	var wg sync.WaitGroup
+	for i, t := range o.trackers {
+		wg.Go(func() { all[i], errs[i] = ask(ctx, t) })
+	}
+	wg.Wait()
+	if ctx.Err() != nil && errs[0] != nil {
+		return nil, nil, context.Cause(ctx)
+	}
+	var trackers []announce.Tracker
+	var answers []T
+	var failures []error
+	for i, t := range o.trackers {
+		if errs[i] == nil {
+			trackers, answers = append(trackers, t), append(answers, all[i])
+		} else {
+			failures = append(failures, o.named(t, errs[i]))
+		}
+	}
+	for i, err := range failures {
+		if len(answers) > 0 || i > 0 {
+			s.note("%s", brief(err))
+		}
+	}
+	if len(answers) == 0 {
+		return nil, nil, failures[0]
+	}
+	return trackers, answers, nil
+}
+
+// named adds the tracker's name to an error that does not have it, if there are several trackers.
+func (o *client) named(t announce.Tracker, err error) error {
+	if len(o.trackers) > 1 && is[*announce.RefusalError](err) {
+		return fmt.Errorf("tracker %s: %w", t.HostPort(), err)
+	}
+	return err
+}
+
+// mergeAll asks all trackers about one track and merges their replies.
+func (o *client) mergeAll(ctx context.Context, s Streams, want int, ask func(context.Context, announce.Tracker) (*announce.Reply, error)) ([]announce.Tracker, *announce.Reply, error) {
+	trackers, replies, err := askAll(ctx, o, s, ask)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, r := range replies[1:] {
+		replies[0].Merge(r, want)
+	}
+	return trackers, replies[0], nil
+}
+
+// A line is a command line as the user has typed it, taken apart.
+type line struct {
+	cmd       *cli.Command
+	options   []option
+	arguments []string
+	command   []string // the COMMAND of announce, after a `--` that follows the KEY; nil if there is none
+	meant     bool     // a `--` stands before the arguments, so each of them means what it says
+	// gap is the number of arguments before an option that stands between arguments. It is 0 if no
+	// option does.
+	gap      int
+	switched bool     // the last option in the gap takes no value
+	wants    cli.Flag // the option whose value is missing at the end of the line
+}
+
+// An option is one option that the user has typed, with its value.
+type option struct {
+	flag  cli.Flag
+	typed string // with its dashes
+	value string // as the flag takes it
+}
+
+func (o option) name() string { return o.flag.Names()[0] }
+
+func (o option) takesValue() bool { _, is := o.flag.(*cli.BoolFlag); return !is }
+
+// typed is the key of the [line] in [cli.App.Metadata].
+const typed = "line"
+
+// lineOf is the command line that c comes from.
+func lineOf(c *cli.Context) *line { return c.App.Metadata[typed].(*line) }
+
+// arrange turns what the user has typed into the words that cli reads. The line is nil if no command
+// is to run, as for --help.
+func arrange(app *cli.App, args []string) ([]string, *line, error) {
+	if len(args) > 1 && args[1] == "--" {
+		args = slices.Delete(slices.Clone(args), 1, 2)
+	}
+	if len(args) < 2 {
+		return args, nil, nil
+	}
+	program, first := args[0], args[1]
+	switch { // forms that are in no help, but that people type
+	case (first == "help" || isHelp(first)) && len(args) > 2:
+		first, args = args[2], []string{program, args[2], "--help"}
+	case first == "help" || isHelp(first):
+		return []string{program, "--help"}, nil, nil
+	case first == "--version" || first == "-v" || first == "version" && len(args) == 2:
+		return []string{program, "--version"}, nil, nil
+	}
+	cmd := app.Command(first)
+	if cmd == nil {
+		return nil, nil, unknownCommand(app, args[1:])
+	}
+	l, err := parse(app, cmd, args[2:])
+	if err == nil && l != nil {
+		err = l.misplaced()
+	}
+	if err != nil || l == nil {
+		return []string{program, first, "--help"}, nil, err
+	}
+	return l.words(program), l, nil
+}
+
+// parse takes apart what follows the command's name. Options may stand anywhere, because users write
+// `ntrack announce host KEY --port 4000`. A `--` before the arguments ends the options. A `--` after
+// the KEY begins the COMMAND of announce. The line is nil if the user asks for help.
+func parse(app *cli.App, cmd *cli.Command, args []string) (*line, error) {
+	l := &line{cmd: cmd}
+	var mistake error // the first one; a --help after it still counts
+	option := false   // the last word was an option or its value
+	for i := 0; i < len(args); i++ {
+		a := args[i]
+		switch {
+		case a == "--" && (len(l.arguments) > 0 || l.given("key-file")):
+			l.command = args[i+1:]
+			i = len(args)
+			switch {
+			case cmd.Name != "announce":
+				mistake = cmp.Or(mistake, l.mistake("`--` after KEY starts a command, and only announce runs one"))
+			case len(l.command) == 0:
+				mistake = cmp.Or(mistake, l.mistake("the command after `--` is missing"))
+			}
+		case a == "--" && !l.meant:
+			l.meant = true
+		case l.meant:
+			l.arguments = append(l.arguments, a)
+		case isHelp(a):
+			return nil, nil
+		case len(a) > 1 && a[0] == '-':
+			option = true
+			n, err := l.addOption(app, args[i:])
+			mistake = cmp.Or(mistake, err)
+			i += n
+		default:
+			if name := strings.TrimLeft(a, "\u2010\u2011\u2012\u2013\u2014\u2015\u2212-"); name != a {
+				if f := findFlag(cmd, "--"+name); f != nil {
+					mistake = cmp.Or(mistake, l.mistake("%q begins with another dash than --%s", shown(a), name))
+				}
+			}
+			if option && len(l.arguments) > 0 && l.gap == 0 {
+				l.gap = len(l.arguments)
+				l.switched = len(l.options) > 0 && !l.options[len(l.options)-1].takesValue()
+			}
+			l.arguments, option = append(l.arguments, a), false
+		}
+	}
+	return l, mistake
+}
+
+func isHelp(word string) bool { return word == "--help" || word == "-h" }
+
+// addOption adds the option at the beginning of args. It returns the number of words that the
+// option's value takes after it.
+func (l *line) addOption(app *cli.App, args []string) (words int, err error) {
+	typed, value, inOne := strings.Cut(args[0], "=")
+	flag := findFlag(l.cmd, typed)
+	if flag == nil {
+		return 0, l.unknownOption(app, args)
+	}
+	o := option{flag, typed, value}
+	switch {
+	case !o.takesValue() && !inOne:
+		o.value = "true"
+	case o.takesValue() && !inOne:
+		if len(args) == 1 || args[1] == "--" || isHelp(args[1]) || findFlag(l.cmd, args[1]) != nil {
+			if len(args) == 1 {
+				l.wants = flag
+			}
+			return 0, l.mistake("%s needs a value", typed)
+		}
+		o.value, words = args[1], 1
+	}
+	if _, many := flag.(*cli.StringSliceFlag); !many && o.takesValue() && l.given(o.name()) {
+		return words, l.mistake("%s is given twice, and takes one value", typed)
+	}
+	if o.value, err = plainValue(o); err != nil {
+		return words, l.mistake("%v", err)
+	}
+	l.options = append(l.options, o)
+	return words, nil
+}
+
+// findFlag finds an option of a command by a word with dashes, such as -t or --tracker.
+func findFlag(cmd *cli.Command, word string) cli.Flag {
+	name, ok := strings.CutPrefix(word, "-")
+	name = strings.TrimPrefix(name, "-")
+	i := slices.IndexFunc(cmd.Flags, func(f cli.Flag) bool { return slices.Contains(f.Names(), name) })
+	if !ok || i < 0 {
+		return nil
+	}
+	return cmd.Flags[i]
+}
+
+// option is the first option of that name, or nil.
+func (l *line) option(name string) *option {
+	i := slices.IndexFunc(l.options, func(o option) bool { return o.name() == name })
+	if i < 0 {
+		return nil
+	}
+	return &l.options[i]
+}
+
+func (l *line) given(name string) bool { return l.option(name) != nil }
+
+func (l *line) mistake(format string, args ...any) error {
+	return &usageError{command: l.cmd.Name, text: fmt.Sprintf(format, args...)}
+}
+
+// words are the line as cli reads it: options first, each of them in one word.
+func (l *line) words(program string) []string {
+	words := []string{program, l.cmd.Name}
+	for _, o := range l.options {
+		words = append(words, "--"+o.name()+"="+o.value)
+	}
+	return append(append(words, "--"), l.arguments...)
+}
+
+var (
+	decimal    = regexp.MustCompile(`^(-?)0*([0-9]+)$`)
+	endsInPort = regexp.MustCompile(`^.*:0*([0-9]+)(/(tcp|udp))?$|^0*([0-9]+)/(tcp|udp)$`)
+	looseTime  = regexp.MustCompile(`^([0-9]+) ?(|s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?)$`)
+)
+
+// plainValue is the value of an option in the form that package flag reads. Package flag accepts 0x10
+// and 1_000, and reads 010 as 8. Here numbers are decimal.
+func plainValue(o option) (string, error) {
+	switch o.flag.(type) {
+	case *cli.IntFlag:
+		m := decimal.FindStringSubmatch(o.value)
+		if m != nil {
+			if _, err := strconv.Atoi(m[1] + m[2]); err != nil {
+				return "", fmt.Errorf("%s %s: the number is too large", o.typed, shown(o.value))
+			}
+			return m[1] + m[2], nil
+		}
+		hint := ""
+		if m := endsInPort.FindStringSubmatch(o.value); m != nil && o.name() == "port" {
+			hint = "; it is the port alone: " + o.typed + " " + m[1] + m[4]
+		}
+		return "", fmt.Errorf("%s %q: a number is wanted%s", o.typed, shown(o.value), hint)
+	case *cli.DurationFlag:
+		if _, err := parseDuration(o.value); err != nil {
+			return "", fmt.Errorf("%s %q: %w", o.typed, shown(o.value), err)
+		}
+	case *cli.BoolFlag:
+		if _, err := strconv.ParseBool(o.value); err != nil {
+			return "", fmt.Errorf("%s %q: no value is wanted, or true or false", o.typed, shown(o.value))
+		}
+	}
+	return o.value, nil
+}
+
+// parseDuration reads a duration. Its error shows the spelling that the user probably meant.
+func parseDuration(s string) (time.Duration, error) {
+	d, err := time.ParseDuration(s)
+	if err == nil && !strings.HasPrefix(s, "+") {
+		return d, nil
+	}
+	example := "10s or 5m"
+	if m := looseTime.FindStringSubmatch(s); m != nil {
+		example = m[1] + cmp.Or(m[2], "s")[:1]
+	}
+	return 0, fmt.Errorf("a duration such as %s is wanted", example)
+}
