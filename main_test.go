@@ -13,13 +13,11 @@ import (
 	"fmt"
 	"io"
 	"log"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -33,105 +31,38 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"ntrack/commands"
+	"ntrack/commands/commandstest"
 	"ntrack/tracker"
 )
 
-// TestMain makes `ntrack` in a script the real program: this test binary, run again under that
-// name. `listener` is a program for ntrack to run.
-func TestMain(m *testing.M) {
-	testscript.Main(waiting{m}, map[string]func(){"ntrack": main, "listener": listener})
-}
+func TestMain(m *testing.M) { commandstest.Main(m, main) }
 
-// waiting runs tests that wait far more than they compute. Eight of them run side by side, however
-// few processors there are, unless -parallel says otherwise. What the tests run gets its signals,
-// even when they are run by nohup or in the background.
-type waiting struct{ *testing.M }
-
-func (w waiting) Run() int {
-	for _, s := range commands.IgnoredAtStart() { // a signal that is caught is no longer ignored after exec
-		signal.Notify(make(chan os.Signal, 1), s)
-	}
-	flag.Parse()
-	given := false
-	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
-	if !given {
-		if err := flag.Set("test.parallel", "8"); err != nil {
-			log.Fatal(err)
-		}
-	}
-	return w.M.Run()
-}
-
-// listener listens at ADDR as a program does that knows nothing of ntrack, prints its process id and
-// each signal it gets, and ends at SIGTERM with exit code 3, or with -stubborn at none. A terminal
-// can stop it.
+// TestScripts plays testdata/script/*.txtar, which have what a user types and sees. Each script is a
+// subtest with a directory of its own. Its environment has no home and no NTRACK_ variables. There
+// are these commands, and those of package testscript:
 //
-//	listener [-stubborn] tcp|udp ADDR
-func listener() {
-	// Go's runtime sends SIGURG to its own process, to preempt goroutines: not to this one.
-	const quiet = "asyncpreemptoff=1"
-	if os.Getenv("GODEBUG") != quiet {
-		exe, err := os.Executable()
-		if err == nil {
-			_ = os.Setenv("GODEBUG", quiet)
-			err = syscall.Exec(exe, os.Args, os.Environ())
-		}
-		log.Fatal(err)
-	}
-	stubborn := flag.Bool("stubborn", false, "")
-	flag.Parse()
-	signals := make(chan os.Signal, 64)
-	for s := syscall.Signal(1); s < 65; s++ {
-		if s != syscall.SIGTSTP && s != syscall.SIGTTIN && s != syscall.SIGTTOU {
-			signal.Notify(signals, s)
-		}
-	}
-	var err error
-	if flag.Arg(0) == "udp" {
-		_, err = net.ListenPacket("udp", flag.Arg(1))
-	} else {
-		_, err = net.Listen("tcp", flag.Arg(1))
-	}
-	if err != nil {
-		log.Fatal(err)
-	}
-	fmt.Println("listener", os.Getpid())
-	time.AfterFunc(2*patience, func() { log.Fatal("forgotten") })
-	for s := range signals {
-		fmt.Println(s)
-		if s == syscall.SIGTERM && !*stubborn {
-			os.Exit(3)
-		}
-	}
-}
-
-// TestScripts plays testdata/script/*.txtar: what a user types, and what he sees. Each is a
-// subtest with a directory of its own and an environment without home and without NTRACK_
-// variables. Next to the commands of package testscript there are:
-//
-//	sh SCRIPT                  run it by a shell, as exec sh -c does, and end all that it has started
-//	exits CODE COMMAND...      run it; it has to end with this exit code, and to keep to standard error
-//	start NAME COMMAND...      run it beside the script; its results go to NAME.out, the rest to NAME.err
+//	sh SCRIPT                  run a shell script, and then kill everything that it has started
+//	exits CODE COMMAND...      run a command, and require this exit code; a failed one prints no results
+//	start NAME COMMAND...      run a command beside the script; its output goes to NAME.out and NAME.err
 //	signal NAME HUP|INT|TERM|KILL|STOP|CONT  send it a signal
-//	ends NAME CODE             wait until it ends, with this exit code (-1: by a signal)
-//	waitfile FILE VAR          wait for a file, and put what is in it into a variable
+//	ends NAME CODE             wait until it ends, and require this exit code (-1: killed by a signal)
+//	waitfile FILE VAR          wait for a file, and put its content into a variable
 //	waitline FILE REGEXP       wait until a line of a file matches
-//	until REGEXP COMMAND...    run it again and again until its results match
+//	until REGEXP COMMAND...    run a command again and again until its output matches
 //	portof VAR FILE            put the port of the address on a file's first line into a variable
-//	freeport VAR               find a port on 127.0.0.1 where nothing listens
-//	listen VAR                 listen on a port of 127.0.0.1, as a service does that knows nothing of ntrack
-//	repeat VAR TEXT N          make a long text
-//	tlstracker VAR CA          run a tracker behind https, and write the certificate to trust to CA
+//	freeport VAR               find a port of 127.0.0.1 on which nothing listens
+//	listen VAR                 listen on a port of 127.0.0.1, as a service that knows nothing of ntrack
+//	repeat VAR TEXT N          put N copies of a text into a variable
+//	tlstracker VAR CA          run a tracker behind https, and write its certificate to the file CA
 //	fakehttp [OPTIONS] VAR [FILE...]
 //
-// The condition [ipv6] says that this machine has it.
+// The condition [ipv6] holds if this machine has IPv6.
 //
-// fakehttp listens on 127.0.0.1, puts HOST:PORT into VAR, answers whatever is asked with the next
-// FILE, in the end always with the last one, and writes what was asked to VAR.log. In a FILE's
-// head variables are expanded; the escapes of Go, such as \x1b, are anywhere. With -repeat N the
-// body is sent so often (-1: without end), with -gzip it is compressed, with -tls CA it all goes
-// over https; with -silent there is no FILE and no answer.
+// The command fakehttp listens on 127.0.0.1, and puts HOST:PORT into VAR. It answers each request
+// with the next FILE, and the last one answers all that follow. It writes the requests to VAR.log. In
+// the head of a FILE variables are expanded; escapes as in Go, such as \x1b, work everywhere. With
+// -repeat N it sends the body N times (-1: forever), with -gzip it compresses the body, and with
+// -tls CA it uses https. With -silent there is no FILE and no answer.
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	if files, err := filepath.Glob("testdata/script/*.txtar"); err != nil || len(files) == 0 {
@@ -140,11 +71,10 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                "testdata/script",
 		RequireUniqueNames: true,
-		Deadline:           time.Now().Add(3 * time.Minute), // for a program that should end and does not
+		Deadline:           time.Now().Add(3 * time.Minute), // for a program that does not end
 		Setup: func(e *testscript.Env) error {
 			e.Values[jobsKey{}] = make(map[string]*job)
-			// A program built with -race otherwise sleeps for a second at its end.
-			e.Setenv("GORACE", strings.TrimSpace(os.Getenv("GORACE")+" atexit_sleep_ms=0"))
+			e.Setenv("GORACE", os.Getenv("GORACE"))
 			e.Setenv("LC_ALL", "C.UTF-8")
 			return nil
 		},
@@ -177,10 +107,10 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// patience bounds every wait of a script. Nothing waits as long unless it is broken.
+// patience bounds every wait of a script. Only a broken program needs that long.
 const patience = 30 * time.Second
 
-// poll calls done until it is true.
+// poll calls done until it returns true.
 func poll(ts *testscript.TestScript, what string, done func() bool) {
 	for deadline := time.Now().Add(patience); !done(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
@@ -189,7 +119,7 @@ func poll(ts *testscript.TestScript, what string, done func() bool) {
 	}
 }
 
-// usage ends a script that calls a command in a wrong way.
+// usage ends a script that misuses a command.
 func usage(ts *testscript.TestScript, ok bool, text string) {
 	if !ok {
 		ts.Fatalf("usage: %s", text)
@@ -207,7 +137,7 @@ func exitCode(err error) int {
 	return -1
 }
 
-// cmdSh is for pipelines that may hang: exec would wait for whatever still holds its output.
+// cmdSh is for pipelines that may hang: exec would wait for every process that holds its output.
 func cmdSh(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, !neg && len(args) == 1, "sh SCRIPT")
 	cmd := exec.Command("sh", "-c", args[0])
@@ -233,18 +163,18 @@ func cmdExits(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("exit code %d (%v), want %s", got, err, args[0])
 	}
 	if err != nil && ts.ReadFile("stdout") != "" {
-		ts.Fatalf("a command that has failed left results")
+		ts.Fatalf("the command failed, but printed results")
 	}
 	checkNotes(ts, "stderr")
 }
 
-// checkNotes holds what every program writes to standard error to the form it promises: lines that
-// begin with its name, and nothing that a terminal would act upon.
+// checkNotes requires the form of notes: each line of standard error begins with "ntrack: ", and has
+// no control characters.
 func checkNotes(ts *testscript.TestScript, file string) {
 	for line := range strings.Lines(ts.ReadFile(file)) {
 		text := strings.TrimSuffix(line, "\n")
 		if !strings.HasPrefix(line, "ntrack: ") || strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
-			ts.Fatalf("%s: not a note that is fit to print: %q", file, line)
+			ts.Fatalf("%s: not a printable note: %q", file, line)
 		}
 	}
 }
@@ -255,13 +185,13 @@ type jobsKey struct{}
 type job struct {
 	cmd  *exec.Cmd
 	done chan struct{}
-	err  error // once done is closed
+	err  error // valid once done is closed
 }
 
 func jobOf(ts *testscript.TestScript, name string) *job {
 	j := ts.Value(jobsKey{}).(map[string]*job)[name]
 	if j == nil {
-		ts.Fatalf("nothing was started as %q", name)
+		ts.Fatalf("no program %q was started", name)
 	}
 	return j
 }
@@ -294,7 +224,7 @@ func cmdStart(ts *testscript.TestScript, neg bool, args []string) {
 	jobs[name] = j
 }
 
-// environ is what a script's programs get to see of its variables.
+// environ returns the variables of a script that its programs see.
 func environ(ts *testscript.TestScript) []string {
 	var env []string
 	for _, name := range []string{"PATH", "HOME", "XDG_STATE_HOME", "TMPDIR", "LC_ALL", "GORACE", "GOCOVERDIR", "NTRACK_TRACKER"} {
@@ -324,7 +254,7 @@ func cmdEnds(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("%s: exit code %d (%v), want %s", args[0], got, j.err, args[1])
 	}
 	checkNotes(ts, args[0]+".err")
-	// On a machine that is busy anything may end slowly, which is noted (TestSecondInterrupt).
+	// On a busy machine any program may end slowly. Then there is a note, as in TestSecondInterrupt.
 	notes := regexp.MustCompile(`(?m)^ntrack: (leaving|ending); .* ends it at once\n`).ReplaceAllString(ts.ReadFile(args[0]+".err"), "")
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]+".err"), []byte(notes), 0o600))
 	delete(ts.Value(jobsKey{}).(map[string]*job), args[0])
@@ -377,28 +307,10 @@ func cmdPortOf(ts *testscript.TestScript, neg bool, args []string) {
 
 func cmdFreeport(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, !neg && len(args) == 1, "freeport VAR")
-	port, err := freePort()
+	port, err := commandstest.FreePort(26_000)
 	ts.Check(err)
 	ts.Setenv(args[0], port)
 }
-
-// freePort finds a port of 127.0.0.1 where nothing listens, each time another. The system gives out
-// none below 32768 by itself: a port that it had chosen, and that is free again, could be the next
-// one of a tracker beside this script.
-func freePort() (string, error) {
-	for range 1000 {
-		port := strconv.Itoa(26_000 + rand.IntN(6000))
-		if _, taken := freePorts.LoadOrStore(port, true); taken {
-			continue
-		}
-		if l, err := net.Listen("tcp4", "127.0.0.1:"+port); err == nil {
-			return port, l.Close()
-		}
-	}
-	return "", errors.New("no port is free")
-}
-
-var freePorts sync.Map // that have been given away
 
 func cmdListen(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, !neg && len(args) == 1, "listen VAR")

@@ -9,25 +9,24 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"math/rand/v2"
-	"net"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
-	_ "ntrack/commands" // go test runs these tests again when the program has changed
+	"ntrack/commands/commandstest"
 )
 
 // patience bounds every wait for another program. Transmission grants uploads only every 10 s, so
 // an exchange takes 10 to 20 s on the fastest machine.
 const patience = 90 * time.Second
+
+func TestMain(m *testing.M) { os.Exit(commandstest.Run(m)) }
 
 // TestInterop runs ntrack together with BitTorrent clients, a BitTorrent tracker, proxies, shells and
 // curl. Everything happens on loopback or in network namespaces, on free ports, and in directories
@@ -252,19 +251,11 @@ func serve(t *testing.T, bin string, args ...string) (addr string) {
 	return addr
 }
 
-// freePort returns a port of 127.0.0.1 on which nothing listens. It is below the range from which
-// the system takes ephemeral ports.
 func freePort(t *testing.T) string {
 	t.Helper()
-	for range 1000 {
-		port := strconv.Itoa(20_000 + rand.IntN(6000))
-		if l, err := net.Listen("tcp4", "127.0.0.1:"+port); err == nil {
-			must(t, l.Close())
-			return port
-		}
-	}
-	t.Fatal("no port is free")
-	return ""
+	port, err := commandstest.FreePort(20_000)
+	must(t, err)
+	return port
 }
 
 // endpoints writes ports of 127.0.0.1 as endpoints, in the order of `ntrack list`.

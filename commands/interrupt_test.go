@@ -1,6 +1,6 @@
 //go:build unix
 
-package main
+package commands_test
 
 import (
 	"bytes"
@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// frozen is a tracker that begins streams, and otherwise gives no sign of life.
+// frozen runs a tracker that begins streams and answers looks, and otherwise never answers.
 func frozen(t *testing.T) (addr string) {
 	thaw := make(chan struct{})
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -36,8 +36,8 @@ func frozen(t *testing.T) (addr string) {
 	return srv.Listener.Addr().String()
 }
 
-// The first Ctrl-C leaves, which a tracker that is frozen makes last. A note says then that the
-// second one ends it at once, and so it does.
+// The first Ctrl-C leaves, which takes long if the tracker does not answer. A note then says that a
+// second Ctrl-C ends ntrack at once, and it does.
 func TestSecondInterrupt(t *testing.T) {
 	t.Parallel()
 	at := frozen(t)
@@ -45,7 +45,7 @@ func TestSecondInterrupt(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		args  []string
-		begun string // when it writes this
+		begun string // the output that shows that it has begun
 		note  string
 	}{
 		{"announce", []string{"announce", at, "k", "--port", "4000", "--stay", "-q"}, "127.0.0.1:1\n", again},
@@ -56,20 +56,22 @@ func TestSecondInterrupt(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			// What it does after the first one is over after some seconds. On a machine that stalls as
-			// long, the second one comes too late: then this has tested nothing.
+			// ntrack gives up leaving after some seconds. On a machine that stalls for that long, the second
+			// Ctrl-C comes too late, and the try has tested nothing.
 			for range 5 {
 				if secondInterrupt(t, exec.Command("ntrack", c.args...), c.begun, c.note) {
 					return
 				}
 			}
-			t.Error("it has always ended by itself")
+			t.Error("it always ended before the second Ctrl-C")
 		})
 	}
 }
 
+// secondInterrupt sends cmd an interrupt once it has printed begun, and another after the note. It
+// reports whether the second one ended it.
 func secondInterrupt(t *testing.T, cmd *exec.Cmd, begun, note string) (inTime bool) {
-	cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0", "LC_ALL=C")
+	cmd.Env = append(os.Environ(), "LC_ALL=C")
 	out, errs := &seen{changed: make(chan struct{})}, &seen{changed: make(chan struct{})}
 	cmd.Stdout, cmd.Stderr = out, errs
 	if err := cmd.Start(); err != nil {
@@ -96,11 +98,11 @@ func secondInterrupt(t *testing.T, cmd *exec.Cmd, begun, note string) (inTime bo
 	return false
 }
 
-// seen is what a program has written.
+// seen collects what a program writes.
 type seen struct {
 	mu      sync.Mutex
 	buf     bytes.Buffer
-	changed chan struct{} // closed and made anew at each change
+	changed chan struct{} // closed and replaced at each write
 }
 
 func (s *seen) Write(b []byte) (int, error) {
@@ -117,7 +119,7 @@ func (s *seen) String() string {
 	return s.buf.String()
 }
 
-// await waits until it has text in it.
+// await waits until the program has written text.
 func (s *seen) await(t *testing.T, text string) {
 	t.Helper()
 	late := time.After(patience)

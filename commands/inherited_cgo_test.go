@@ -1,6 +1,6 @@
 //go:build cgo && linux
 
-package main
+package commands_test
 
 import (
 	"os/exec"
@@ -10,8 +10,7 @@ import (
 	"testing"
 )
 
-// Whatever is ignored when ntrack starts is ignored in what it runs, as if that had been started
-// alone; and nothing else is.
+// A program that ntrack runs ignores exactly the signals that were ignored when ntrack started.
 func TestInheritedSignals(t *testing.T) {
 	ct := newCommandTest(t)
 	show := []string{"grep", "SigIgn", "/proc/self/status"}
@@ -27,7 +26,7 @@ func TestInheritedSignals(t *testing.T) {
 		want := uint64(0)
 		for _, s := range ignored {
 			switch s {
-			case syscall.SIGCHLD, syscall.SIGURG, syscall.SIGPROF: // ntrack needs them itself
+			case syscall.SIGCHLD, syscall.SIGURG, syscall.SIGPROF: // ntrack itself needs them
 			default:
 				want |= 1 << (s - 1)
 			}

@@ -1,4 +1,4 @@
-package main
+package commands_test
 
 import (
 	"bufio"
@@ -13,22 +13,20 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"ntrack/announce"
 	"ntrack/commands"
+	"ntrack/commands/commandstest"
 	"ntrack/tracker"
 )
 
-// What scripts cannot do about a command under `ntrack announce`: terminals, signals of every kind,
-// and what is left when ntrack is killed.
+// These tests run a COMMAND by `ntrack announce`, where a script is not enough: signals of every kind,
+// terminals, and an ntrack that is killed.
 
-// commandTest is a tracker, and a port for a service.
+// A commandTest has a tracker, and a port for a service.
 type commandTest struct {
 	*testing.T
 	tracker announce.Tracker
@@ -42,29 +40,29 @@ func newCommandTest(t *testing.T) commandTest {
 	if err != nil {
 		t.Fatal(err)
 	}
-	port, err := freePort()
+	port, err := commandstest.FreePort(23_000)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return commandTest{t, at, port}
 }
 
-// args is the command line that runs the command.
+// args returns the arguments with which ntrack runs the command.
 func (t commandTest) args(command ...string) []string {
 	return append([]string{"announce", t.tracker.HostPort(), "lobby", "--port", t.port, "--"}, command...)
 }
 
 func (t commandTest) listener() []string { return []string{"listener", "tcp", "127.0.0.1:" + t.port} }
 
-// start runs a program until the test ends. Neither it nor the service may get signals that are not
-// sent: Go's runtime does not preempt.
+// start runs a program, which is killed when the test ends. The setting of GODEBUG keeps Go's runtime
+// from sending signals: neither the program nor the service may get any but the test's.
 func (t commandTest) start(cmd *exec.Cmd) {
 	t.Helper()
-	cmd.Env = append(os.Environ(), "GODEBUG=asyncpreemptoff=1", "GORACE=atexit_sleep_ms=0", "LC_ALL=C")
+	cmd.Env = append(os.Environ(), "GODEBUG=asyncpreemptoff=1", "LC_ALL=C")
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	timer := time.AfterFunc(2*patience, func() { _ = cmd.Process.Kill() }) // whoever waits for it fails
+	timer := time.AfterFunc(2*patience, func() { _ = cmd.Process.Kill() }) // a test that waits for it then fails
 	t.Cleanup(func() {
 		timer.Stop()
 		_ = cmd.Process.Kill()
@@ -72,17 +70,17 @@ func (t commandTest) start(cmd *exec.Cmd) {
 	})
 }
 
-// ends waits until it ends.
+// ends waits until cmd ends, and requires this exit code.
 func (t commandTest) ends(cmd *exec.Cmd, code int) {
 	t.Helper()
 	timer := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
 	defer timer.Stop()
-	if err := cmd.Wait(); exitCode(err) != code {
+	if err := cmd.Wait(); cmd.ProcessState.ExitCode() != code {
 		t.Fatalf("ended with %v, want exit code %d", err, code)
 	}
 }
 
-// listed waits until the tracker lists so many peers.
+// listed waits until the tracker lists n peers.
 func (t commandTest) listed(n int) {
 	t.Helper()
 	key, err := announce.ParseKey("lobby")
@@ -106,7 +104,7 @@ func (t commandTest) until(what string, done func() bool) {
 	}
 }
 
-// line is the next line that is read; it returns the last submatch.
+// line reads a line, which has to match want, and returns the last submatch.
 func (t commandTest) line(r *bufio.Reader, want string) string {
 	t.Helper()
 	line, err := r.ReadString('\n')
@@ -117,7 +115,7 @@ func (t commandTest) line(r *bufio.Reader, want string) string {
 	return m[len(m)-1]
 }
 
-// state waits until a process is in a state: T when it is stopped.
+// state waits until a process is in a state, which is T for a stopped one.
 func (t commandTest) state(pid, want string) {
 	t.Helper()
 	t.until("process "+pid+" is in state "+want, func() bool {
@@ -127,11 +125,11 @@ func (t commandTest) state(pid, want string) {
 	})
 }
 
-// Without a terminal each signal comes on, to all of the command's process group, once. Those that
-// are about ntrack itself do not.
+// Without a terminal ntrack passes each signal on once, to the whole process group of the command. It
+// does not pass on signals about ntrack itself.
 func TestCommandSignals(t *testing.T) {
 	ct := newCommandTest(t)
-	// The shell of this command ignores what it is sent; the service next to it does not.
+	// The shell ignores the signals; the service in its process group does not.
 	ignore := "for s in " + numbers(allSignals()) + "; do [ $s = 15 ] || trap '' $s; done; "
 	cmd := exec.Command("ntrack", ct.args("sh", "-c", ignore+`"$@"; exit 5`, "sh", "listener", "tcp", "127.0.0.1:"+ct.port)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
@@ -161,12 +159,11 @@ func TestCommandSignals(t *testing.T) {
 		t.Fatal(err)
 	}
 	ct.line(lines, "terminated")
-	ct.ends(cmd, 143) // the shell, which does not ignore that
+	ct.ends(cmd, 143) // the exit code of the shell, which does not ignore SIGTERM
 	ct.listed(0)
 }
 
-// allSignals are those that a process can get while nothing is wrong with it, but for those that
-// stop it.
+// allSignals returns all signals that another process would send, except for those that kill or stop.
 func allSignals() []syscall.Signal {
 	var signals []syscall.Signal
 	for s := syscall.Signal(1); s < 65; s++ {
@@ -174,7 +171,7 @@ func allSignals() []syscall.Signal {
 		case s == syscall.SIGKILL, s == syscall.SIGSTOP, s == syscall.SIGTSTP, s == syscall.SIGTTIN, s == syscall.SIGTTOU:
 		case s == syscall.SIGSEGV, s == syscall.SIGBUS, s == syscall.SIGFPE, s == syscall.SIGILL, s == syscall.SIGTRAP,
 			s == syscall.SIGSYS, s == syscall.SIGSTKFLT:
-		case s >= 32 && s <= 34: // the C library's
+		case s >= 32 && s <= 34: // the C library uses these
 		default:
 			signals = append(signals, s)
 		}
@@ -190,7 +187,7 @@ func numbers(signals []syscall.Signal) string {
 	return strings.Join(text, " ")
 }
 
-// Without a terminal there is no shell that stops ntrack: it is the command that stops.
+// Without a terminal no shell waits for ntrack to stop, so only the command stops.
 func TestCommandStop(t *testing.T) {
 	ct := newCommandTest(t)
 	cmd := exec.Command("ntrack", ct.args(ct.listener()...)...)
@@ -219,7 +216,7 @@ func TestCommandStop(t *testing.T) {
 	ct.ends(cmd, 3)
 }
 
-// What is ignored when ntrack starts is ignored in the command, which may have it otherwise.
+// The command ignores the signals that were ignored when ntrack started, unless it decides otherwise.
 func TestCommandNohup(t *testing.T) {
 	ct := newCommandTest(t)
 	cmd := exec.Command("nohup", append([]string{"ntrack"}, ct.args(ct.listener()...)...)...)
@@ -230,7 +227,7 @@ func TestCommandNohup(t *testing.T) {
 	ct.start(cmd)
 	lines := bufio.NewReader(out)
 	ct.line(lines, `listener \d+`)
-	ct.listed(1) // by now ntrack has taken over what was ignored
+	ct.listed(1) // ntrack now handles the signal that was ignored
 	for _, s := range []syscall.Signal{syscall.SIGHUP, syscall.SIGTERM} {
 		if err := cmd.Process.Signal(s); err != nil {
 			t.Fatal(err)
@@ -240,7 +237,7 @@ func TestCommandNohup(t *testing.T) {
 	ct.ends(cmd, 3)
 }
 
-// asFirst has the command be the first process of a namespace, as in a container.
+// asFirst makes the program the first process of a namespace, as in a container.
 func asFirst(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Cloneflags: syscall.CLONE_NEWPID}
 	if os.Getuid() != 0 {
@@ -248,7 +245,7 @@ func asFirst(cmd *exec.Cmd) {
 	}
 }
 
-// children are the process ids of all that a process has to wait for.
+// children returns the ids of all processes that a process has to wait for.
 func (t commandTest) children(pid int) (pids []string) {
 	t.Helper()
 	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
@@ -262,14 +259,14 @@ func (t commandTest) children(pid int) (pids []string) {
 	return pids
 }
 
-// The first process of a container gets all orphans, and every process by exec the children of the
-// one before: none of them stays a zombie.
+// No child stays a zombie. The first process of a container gets all orphans, and a program started
+// by exec inherits the children of the program before it.
 func TestOrphans(t *testing.T) {
-	const orphan = "(sh -c 'echo orphan; read end <go' &); " // has lost its parent by the next command
+	const orphan = "(sh -c 'echo orphan; read end <go' &); " // it is an orphan before the next command starts
 	for name, c := range map[string]struct {
 		args  []string
 		first bool
-		own   int // how many children ntrack has itself
+		own   int // the number of ntrack's own children
 	}{
 		"COMMAND": {[]string{"announce", "TRACKER", "lobby", "--port", "4000", "--", "sh", "-c", orphan + "echo >go; exec tail -f /dev/null"}, true, 1},
 		"exec":    {[]string{"watch", "TRACKER", "lobby", "--exec", orphan + "echo >go; exec tail -f /dev/null"}, true, 1},
@@ -306,7 +303,8 @@ func TestOrphans(t *testing.T) {
 	}
 }
 
-// To a first process signals do nothing by default. The second one ends it all the same.
+// The default action of a signal does not end the first process of a container. A second Ctrl-C must
+// end it even so.
 func TestFirstProcessSecondInterrupt(t *testing.T) {
 	t.Parallel()
 	at := frozen(t)
@@ -317,10 +315,10 @@ func TestFirstProcessSecondInterrupt(t *testing.T) {
 			return
 		}
 	}
-	t.Error("it has always ended by itself")
+	t.Error("it always ended before the second Ctrl-C")
 }
 
-// What a first process reaps is never the command, whose exit code is its own.
+// As a first process ntrack reaps orphans, but never takes the exit code of one for the command's.
 func TestOrphansExitCode(t *testing.T) {
 	ct := newCommandTest(t)
 	for range 20 {
@@ -339,7 +337,7 @@ func TestOrphansExitCode(t *testing.T) {
 	ct.line(bufio.NewReader(notes), "ntrack: --exec: exit status 7; .*")
 }
 
-// What runs the tests may ignore signals, as nohup and a shell's & do. The tests do not.
+// The tests pass even if nohup or a shell's & has made them ignore signals.
 func TestTestsUnderNohup(t *testing.T) {
 	t.Parallel()
 	self, err := os.Executable()
@@ -357,8 +355,8 @@ func TestTestsUnderNohup(t *testing.T) {
 	}
 }
 
-// Whoever runs a command without handing signals over ends it by its context, and before it has
-// begun, too.
+// A caller of Main that passes no signals on ends a command by its context. That works before the
+// command starts, too.
 func TestCommandContext(t *testing.T) {
 	ct := newCommandTest(t)
 	run := func(ctx context.Context, out io.Writer) int {
@@ -377,7 +375,7 @@ func TestCommandContext(t *testing.T) {
 			t.Errorf("exit code %d, want that of SIGTERM", code)
 		}
 	case <-time.After(patience):
-		t.Fatalf("the command is not ended within %v", patience)
+		t.Fatalf("the command has not ended within %v", patience)
 	}
 	var out bytes.Buffer
 	if code := run(ctx, &out); code != 130 || out.Len() > 0 {
@@ -385,7 +383,7 @@ func TestCommandContext(t *testing.T) {
 	}
 }
 
-// When ntrack is killed the command dies, whatever signals it ignores.
+// When ntrack is killed, the command dies, even if it ignores all signals.
 func TestCommandNoOrphan(t *testing.T) {
 	ct := newCommandTest(t)
 	cmd := exec.Command("ntrack", ct.args("listener", "-stubborn", "tcp", "127.0.0.1:"+ct.port)...)
@@ -405,216 +403,4 @@ func TestCommandNoOrphan(t *testing.T) {
 	if rest, err := io.ReadAll(lines); err != nil || len(rest) > 0 {
 		t.Fatalf("the command still holds its output: %q, %v", rest, err)
 	}
-}
-
-// openPTY makes a pseudo-terminal: the end of who sits before it, and that of the programs.
-func openPTY(t *testing.T) (user, tty *os.File) {
-	t.Helper()
-	user, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var n int
-	rc, err := user.SyscallConn() // Fd would make it block, and Close wait for a Read
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctlErr := rc.Control(func(fd uintptr) {
-		if err = unix.IoctlSetPointerInt(int(fd), unix.TIOCSPTLCK, 0); err == nil {
-			n, err = unix.IoctlGetInt(int(fd), unix.TIOCGPTN)
-		}
-	})
-	if err != nil || ctlErr != nil {
-		t.Fatal(err, ctlErr)
-	}
-	if tty, err = os.OpenFile(fmt.Sprint("/dev/pts/", n), os.O_RDWR|unix.O_NOCTTY, 0); err != nil {
-		t.Fatal(err)
-	}
-	return user, tty
-}
-
-// A console is a pseudo-terminal, and all that has been read from it.
-type console struct {
-	commandTest
-	keys, tty *os.File
-	mu        sync.Mutex
-	text      bytes.Buffer
-}
-
-func newConsole(t *testing.T) *console {
-	keys, tty := openPTY(t)
-	term := &console{commandTest: newCommandTest(t), keys: keys, tty: tty}
-	read := make(chan struct{})
-	go func() {
-		defer close(read)
-		b := make([]byte, 4096)
-		for {
-			n, err := keys.Read(b)
-			term.mu.Lock()
-			term.text.Write(b[:n])
-			term.mu.Unlock()
-			if err != nil {
-				return
-			}
-		}
-	}()
-	t.Cleanup(func() {
-		_ = keys.Close()
-		_ = tty.Close()
-		<-read
-	})
-	return term
-}
-
-// run starts a program that the terminal controls.
-func (t *console) run(program string, args ...string) *exec.Cmd {
-	t.Helper()
-	cmd := exec.Command(program, args...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = t.tty, t.tty, t.tty
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
-	t.start(cmd)
-	return cmd
-}
-
-func (t *console) press(keys string) {
-	t.Helper()
-	if _, err := t.keys.WriteString(keys); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// shows waits until what is on the terminal matches, and returns the last submatch.
-func (t *console) shows(pattern string) string {
-	t.Helper()
-	re := regexp.MustCompile("(?m)" + pattern)
-	var m []string
-	t.until("the terminal shows "+pattern, func() bool {
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		m = re.FindStringSubmatch(t.text.String())
-		return m != nil
-	})
-	return m[len(m)-1]
-}
-
-// On a terminal its keys reach the command once, by the terminal itself, and ntrack lives on.
-func TestCommandTerminalKeys(t *testing.T) {
-	term := newConsole(t)
-	cmd := term.run("ntrack", term.args(term.listener()...)...)
-	term.shows(`^listener \d+`)
-	term.listed(1)
-	// The command has acted upon a key before ntrack does: two signals would not be taken for one.
-	for keys, shown := range map[string]string{"\x03": `interrupt\r`, "\x1c": `quit\r`} {
-		_ = cmd.Process.Signal(syscall.SIGSTOP)
-		term.press(keys)
-		term.shows(shown)
-		_ = cmd.Process.Signal(syscall.SIGCONT)
-	}
-	// What the terminal does not send comes on.
-	for _, s := range []syscall.Signal{syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGTERM} {
-		if err := cmd.Process.Signal(s); err != nil {
-			t.Fatal(err)
-		}
-		term.shows("^" + s.String())
-	}
-	term.ends(cmd, 3)
-	term.listed(0)
-	for _, s := range []string{"interrupt", "quit"} {
-		if n := strings.Count(term.text.String(), s); n != 1 {
-			t.Errorf("the command got %q %d times\n%s", s, n, &term.text)
-		}
-	}
-	if strings.Contains(term.text.String(), "ntrack: ") {
-		t.Errorf("ntrack had something to say\n%s", &term.text)
-	}
-}
-
-// A signal that somebody sends to ntrack alone is no key: the second one of a kind comes on.
-func TestCommandTerminalKill(t *testing.T) {
-	term := newConsole(t)
-	cmd := term.run("ntrack", term.args(term.listener()...)...)
-	term.shows(`^listener \d+`)
-	kinds := []syscall.Signal{syscall.SIGINT, syscall.SIGQUIT, syscall.SIGWINCH, syscall.SIGCONT}
-	for _, last := range []syscall.Signal{64, syscall.SIGTERM} {
-		for _, s := range append(kinds, last) {
-			if err := cmd.Process.Signal(s); err != nil {
-				t.Fatal(err)
-			}
-			if last == syscall.SIGTERM {
-				term.shows("^" + s.String())
-			}
-		}
-		term.shows("^" + last.String()) // which comes last
-	}
-	term.ends(cmd, 3)
-	for _, s := range kinds {
-		if n := strings.Count(term.text.String(), s.String()+"\r"); n != 1 {
-			t.Errorf("the command got %q %d times\n%s", s, n, &term.text)
-		}
-	}
-}
-
-// In the background a terminal's keys are for others, and every signal comes on.
-func TestCommandTerminalBackground(t *testing.T) {
-	term := newConsole(t)
-	script := `set -m; ntrack "$@" & echo "ntrack $!"; wait $!; echo "ended $?"`
-	cmd := term.run("bash", append([]string{"-c", script, "bash"}, term.args(term.listener()...)...)...)
-	pid, err := strconv.Atoi(term.shows(`^ntrack (\d+)`))
-	if err != nil {
-		t.Fatal(err)
-	}
-	term.shows(`^listener \d+`)
-	for _, s := range []syscall.Signal{syscall.SIGINT, syscall.SIGWINCH, syscall.SIGTERM} {
-		if err := syscall.Kill(pid, s); err != nil {
-			t.Fatal(err)
-		}
-		term.shows("^" + s.String())
-	}
-	term.shows(`^ended 3`)
-	term.ends(cmd, 0)
-}
-
-// A server on a terminal ends when that is closed.
-func TestServeTerminalClosed(t *testing.T) {
-	term := newConsole(t)
-	cmd := term.run("ntrack", "serve", "--listen", "127.0.0.1:0")
-	term.shows(`ntrack list `)
-	_ = term.keys.Close()
-	term.ends(cmd, 129)
-}
-
-// Ctrl-Z stops and fg resumes both.
-func TestCommandTerminalStop(t *testing.T) {
-	term := newConsole(t)
-	script := `set -m; ntrack "$@"; echo "stopped $?"; read x; fg; echo "ended $?"`
-	cmd := term.run("bash", append([]string{"-c", script, "bash"}, term.args(term.listener()...)...)...)
-	pid := term.shows(`^listener (\d+)`)
-	term.listed(1)
-	term.press("\x1a")
-	term.shows(`^stopped 148`)
-	term.state(pid, "T")
-	term.press("\n")
-	term.state(pid, "S")
-	term.press("\x03")
-	term.shows(`interrupt\r`)
-	n, err := strconv.Atoi(pid)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Kill(n, syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	term.shows(`^ended 3`)
-	term.ends(cmd, 0)
-	term.listed(0)
-}
-
-// A terminal that is closed tells only the leader of its session, which ntrack may be.
-func TestCommandTerminalClosed(t *testing.T) {
-	term := newConsole(t)
-	cmd := term.run("ntrack", append([]string{"announce", "--ready", "none"}, term.args("tail", "-f", "/dev/null")[1:]...)...)
-	term.listed(1)
-	_ = term.keys.Close()
-	term.ends(cmd, 129)
-	term.listed(0)
 }

@@ -1,6 +1,6 @@
 //go:build unix
 
-package main
+package commands_test
 
 import (
 	"fmt"
@@ -12,28 +12,29 @@ import (
 	"testing"
 )
 
-// An effect is what a command line with an option comes to, and what one without the option or with
-// another value of it does. Both results are regular expressions.
+// An effect is the difference that an option makes: a command line with the option and its result,
+// and one without it, or with another value, and its result. Results are regular expressions.
 type effect struct {
-	with, came string
-	// Both are empty where nothing would happen, which cannot be waited for.
+	with, result string
+	// Both are empty if nothing would happen without the option: a test cannot wait for that.
 	without, instead string
-	// watch says what happens while the command runs. Without it the exit code and the output count.
+	// watch observes the command while it runs, and returns the result. If it is nil, the result is the
+	// exit code and the output.
 	watch func(*trial) string
 }
 
-// elsewhere has the options whose effect other tests show, in these files.
+// elsewhere has the options that other tests cover, and the files with these tests.
 func elsewhere() map[string]string {
 	return map[string]string{
-		"announce --on-lost":         "testdata/script/child_tracker.txtar",
-		"serve --max-conns-per-addr": "interop/conns_test.go", // loopback addresses have no such limit
+		"announce --on-lost":         "../testdata/script/child_tracker.txtar",
+		"serve --max-conns-per-addr": "../interop/conns_test.go", // loopback addresses have no such limit
 	}
 }
 
-// effects are those of every option. $AT is the tracker where no other is given: it has three peers
-// of the key lobby and one of the key other. $OTHER has another peer of lobby, $LOCKED and $TLS
-// need a token and a certificate, and $SILENT does not answer. $SLOW asks for a look every hour and
-// has no streams. $FREE is a port where nothing listens.
+// effects returns the effect of every option. The default tracker is $AT: it has three peers of the
+// key lobby and one of the key other. $OTHER has another peer of lobby. $LOCKED needs a token, and
+// $TLS a certificate. $SILENT does not answer. $SLOW has an interval of an hour and no streams. $FREE
+// is a port on which nothing listens.
 func effects() map[string]effect {
 	const serve = "serve --listen 127.0.0.1:0"
 	const peers = "/ntrk/a?port=1 /ntrk/a?port=2 /ntrk/b?port=1"
@@ -60,7 +61,7 @@ func effects() map[string]effect {
 			serve + " --max-rate 0", `"interval":15,`,
 			func(x *trial) string {
 				at := x.addrs()[0]
-				for port := range 60 { // more than a small track has
+				for port := range 60 { // a small track has fewer peers
 					get(x.t, fmt.Sprintf("http://%s/ntrk/k?port=%d", at, port+1), "")
 				}
 				_, body := get(x.t, "http://"+at+"/ntrk/k?format=json&port=1", "")
@@ -109,7 +110,7 @@ func effects() map[string]effect {
 			serve + " --max-conns 3", `^3 of 3$`,
 			connect3,
 		},
-		// The one that is cut later has eleven seconds, which is no default and not soon, or an hour.
+		// The longer of the two timeouts is 11 s, which is no default, or an hour.
 		"serve --request-timeout": {
 			serve + " --idle-timeout 11s --request-timeout 1s", "^request$",
 			serve + " --idle-timeout 11s --request-timeout 1h", "^idle$",
@@ -283,8 +284,8 @@ func effects() map[string]effect {
 	return all
 }
 
-// Every option that --help shows has an effect: the same command line without it, or with another
-// value of it, comes to something else.
+// Every option in --help has an effect: without it, or with another value of it, the same command
+// line has another result.
 func TestEveryOptionHasAnEffect(t *testing.T) {
 	t.Parallel()
 	all := effects()
@@ -316,14 +317,14 @@ func TestEveryOptionHasAnEffect(t *testing.T) {
 				case !ok:
 					t.Fatal("this option is not tested")
 				case e.without == "":
-					e.holds(t, e.with, e.came, "")
+					e.holds(t, e.with, e.result, "")
 				default:
 					a, b := lineWithout(e.with, m[1]), lineWithout(e.without, m[1])
 					if a != b || e.with == e.without {
-						t.Fatalf("these do not differ in --%s alone:\n%s\n%s", m[1], e.with, e.without)
+						t.Fatalf("these differ in more than --%s:\n%s\n%s", m[1], e.with, e.without)
 					}
-					e.holds(t, e.with, e.came, e.instead)
-					e.holds(t, e.without, e.instead, e.came)
+					e.holds(t, e.with, e.result, e.instead)
+					e.holds(t, e.without, e.instead, e.result)
 				}
 			})
 		}
@@ -333,7 +334,7 @@ func TestEveryOptionHasAnEffect(t *testing.T) {
 	}
 }
 
-// holds runs a command line, which comes to one thing and not to another.
+// holds runs a command line. The result has to match want, and must not match other.
 func (e *effect) holds(t *testing.T, line, want, other string) {
 	t.Helper()
 	x := newTrial(t)
@@ -345,14 +346,14 @@ func (e *effect) holds(t *testing.T, line, want, other string) {
 		got = fmt.Sprintf("exit code %d\n", x.wait()) + x.output()
 	}
 	if !regexp.MustCompile(x.expand(want)).MatchString(got) {
-		t.Errorf("ntrack %s\n%s\nwant %s\nit wrote\n%s", line, got, want, x.output())
+		t.Errorf("ntrack %s\n%s\nwant %s\nits output is\n%s", line, got, want, x.output())
 	}
 	if other != "" && regexp.MustCompile(x.expand(other)).MatchString(got) {
-		t.Errorf("ntrack %s\n%s\nis also what comes of another value: %s", line, got, other)
+		t.Errorf("ntrack %s\n%s\nanother value has the same result: %s", line, got, other)
 	}
 }
 
-// lineWithout is a command line without any --NAME and --NAME VALUE.
+// lineWithout removes each --NAME and --NAME VALUE from a command line.
 func lineWithout(line, name string) string {
 	option := regexp.MustCompile(` --` + name + `( [^-]\S*)?( |$)`)
 	return strings.TrimSpace(option.ReplaceAllString(strings.ReplaceAll(line, " --", "  --"), " "))

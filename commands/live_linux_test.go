@@ -1,4 +1,4 @@
-package main
+package commands_test
 
 import (
 	"bytes"
@@ -19,10 +19,9 @@ import (
 	"ntrack/tracker"
 )
 
-// What the program does on a terminal is tested on one: a real pseudo-terminal, with a program at
-// its other end that shows what a user would see.
+// These tests run ntrack on a real pseudo-terminal, and compute what a user would see on its screen.
 
-// A terminal is the user's end of a pseudo-terminal with a program on it.
+// A terminal is the user's end of a pseudo-terminal on which a program runs.
 type terminal struct {
 	t    *testing.T
 	file *os.File
@@ -30,13 +29,13 @@ type terminal struct {
 
 	mu       sync.Mutex
 	columns  int
-	lines    [][]byte // what is on the screen
-	row, col int      // where the cursor is
-	escape   []byte   // begun
-	unknown  string   // what it does not understand
+	lines    [][]byte // the screen
+	row, col int      // the cursor
+	escape   []byte   // the beginning of an escape sequence
+	unknown  string   // an output that this type does not implement
 }
 
-// onTerminal runs ntrack on a terminal of that kind and size.
+// onTerminal runs ntrack on a terminal of this kind and size.
 func onTerminal(t *testing.T, kind string, columns, lines int, args ...string) *terminal {
 	t.Helper()
 	user, program := openPTY(t)
@@ -44,7 +43,7 @@ func onTerminal(t *testing.T, kind string, columns, lines int, args ...string) *
 	x := &terminal{t: t, file: user, cmd: exec.Command("ntrack", args...)}
 	x.resize(columns, lines)
 	x.cmd.Stdin, x.cmd.Stdout, x.cmd.Stderr = program, program, program
-	x.cmd.Env = append(os.Environ(), "TERM="+kind, "GORACE=atexit_sleep_ms=0")
+	x.cmd.Env = append(os.Environ(), "TERM="+kind)
 	x.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	if err := x.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -54,7 +53,7 @@ func onTerminal(t *testing.T, kind string, columns, lines int, args ...string) *
 		defer close(shown)
 		b := make([]byte, 4096)
 		for {
-			n, err := user.Read(b) // EIO once the program has ended
+			n, err := user.Read(b) // the error is EIO once the program has ended
 			x.mu.Lock()
 			x.show(b[:n])
 			x.mu.Unlock()
@@ -74,14 +73,13 @@ func onTerminal(t *testing.T, kind string, columns, lines int, args ...string) *
 	return x
 }
 
-// resize changes the size of the screen. What it held is gone, as on a terminal that is cleared;
-// the cursor stays where it is.
+// resize changes the size of the screen, and clears it. The cursor stays in its line.
 func (x *terminal) resize(columns, lines int) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	old := x.lines
 	x.columns, x.lines = columns, make([][]byte, lines)
-	if cut := max(0, min(len(old), x.row+1)-lines); len(old) > 0 { // what does not fit goes above
+	if cut := max(0, min(len(old), x.row+1)-lines); len(old) > 0 { // the topmost lines scroll away
 		copy(x.lines, old[cut:])
 		x.row -= cut
 	}
@@ -90,7 +88,7 @@ func (x *terminal) resize(columns, lines int) {
 	}
 }
 
-// show does what a terminal does with what it is sent.
+// show applies a program's output to the screen.
 func (x *terminal) show(b []byte) {
 	for _, c := range b {
 		switch {
@@ -145,12 +143,12 @@ func (x *terminal) control(escape string) {
 	}
 }
 
-// screen is what is on the screen, down to the cursor, which is shown as a _.
+// screen returns the text on the screen. The cursor is a _, and each time of day is 12:00:00.
 func (x *terminal) screen() string {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.unknown != "" {
-		x.t.Fatalf("the terminal was sent %s", x.unknown)
+		x.t.Fatalf("the terminal does not know %s", x.unknown)
 	}
 	text := string(bytes.Join(x.lines[:x.row], []byte("\n"))) + "\n" + string(x.lines[x.row]) + "_"
 	for _, below := range x.lines[x.row+1:] {
@@ -161,12 +159,12 @@ func (x *terminal) screen() string {
 	return regexp.MustCompile(`\d\d:\d\d:\d\d`).ReplaceAllString(strings.TrimPrefix(text, "\n"), "12:00:00")
 }
 
-// waitFor waits until the screen is like that.
+// waitFor waits until the screen shows want.
 func (x *terminal) waitFor(want string) {
 	x.t.Helper()
 	for deadline := time.Now().Add(patience); x.screen() != want; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			x.t.Fatalf("on the screen there is\n%s\nwant\n%s", x.screen(), want)
+			x.t.Fatalf("the screen shows\n%s\nwant\n%s", x.screen(), want)
 		}
 	}
 }
@@ -180,12 +178,12 @@ func (x *terminal) types(keys string) {
 
 func (x *terminal) ends(code int) {
 	x.t.Helper()
-	if err := x.cmd.Wait(); exitCode(err) != code {
-		x.t.Errorf("exit code %d (%v), want %d", exitCode(err), err, code)
+	if err := x.cmd.Wait(); x.cmd.ProcessState.ExitCode() != code {
+		x.t.Errorf("ended with %v, want exit code %d", err, code)
 	}
 }
 
-// local is a tracker, and who joins and leaves the key lobby there.
+// local runs a tracker. The functions join and leave the key lobby there.
 func local(t *testing.T) (srv *httptest.Server, join, leave func(ports ...uint16)) {
 	t.Helper()
 	srv = httptest.NewServer(tracker.Handler(new(tracker.Tracker)))
@@ -219,14 +217,14 @@ func local(t *testing.T) (srv *httptest.Server, join, leave func(ports ...uint16
 	return srv, join, leave
 }
 
-// stop ends a tracker, and event streams with it.
+// stop ends a tracker and its event streams.
 func stop(srv *httptest.Server) {
 	_ = srv.Listener.Close()
 	srv.CloseClientConnections()
 	srv.Close()
 }
 
-// On a terminal watch is a table that changes in place.
+// On a terminal watch shows a table that changes in place.
 func TestLiveTable(t *testing.T) {
 	srv, join, leave := local(t)
 	x := onTerminal(t, "xterm", 80, 24, "watch", srv.URL, "lobby", "--every", "100ms", "--port", "4000")
@@ -246,7 +244,7 @@ func TestLiveTable(t *testing.T) {
 		"127.0.0.1:4000   loopback   you\n" +
 		"1 peer; 12:00:00 leave 127.0.0.1:4001\n_")
 
-	// The window gets smaller, and has no room for all of them; then larger again.
+	// In a smaller window there is no room for all peers.
 	x.resize(34, 8)
 	join(4001, 4002, 4003, 4004, 4005, 4006)
 	x.waitFor("" +
@@ -269,19 +267,18 @@ func TestLiveTable(t *testing.T) {
 		"7 peers; 12:00:00 join 127.0.0.1:4006\n_"
 	x.waitFor(table)
 
-	// Notes stand above the table.
+	// Notes appear above the table.
 	stop(srv)
 	gone := "ntrack: tracker " + srv.Listener.Addr().String() + " is unreachable: connection refused; trying again until it is back"
 	x.waitFor(gone + "\n" + table)
 
-	// Ctrl-C leaves the last table where it is, without the ^C that the terminal shows, and the
-	// cursor below.
+	// Ctrl-C keeps the last table, hides the ^C of the terminal, and leaves the cursor below the table.
 	x.types("\x03")
 	x.ends(130)
 	x.waitFor(gone + "\n" + table)
 }
 
-// A shell had the terminal in between: the table is drawn again below what it wrote.
+// After a stop and fg, the table appears again below the text that the shell has written.
 func TestLiveTableContinued(t *testing.T) {
 	srv, join, _ := local(t)
 	join(4000)
@@ -305,7 +302,7 @@ func TestLiveTableContinued(t *testing.T) {
 	x.waitFor(table + "[1]+  Stopped\n$ fg\n" + table + "_")
 }
 
-// A terminal that cannot move its cursor, and -o text, get lines.
+// With -o text, and on a terminal that cannot move its cursor, watch prints lines.
 func TestNoLiveTable(t *testing.T) {
 	srv, join, _ := local(t)
 	join(4000)
@@ -315,7 +312,7 @@ func TestNoLiveTable(t *testing.T) {
 	x.waitFor("join 127.0.0.1:4000\n_")
 }
 
-// While a barrier waits, the table shows who is there; what it prints in the end takes its place.
+// While a barrier waits, the table shows the peers. The result then replaces it.
 func TestLiveTableGather(t *testing.T) {
 	srv, join, _ := local(t)
 	x := onTerminal(t, "xterm", 80, 24, "watch", srv.URL, "lobby", "--port", "4001", "--min", "2")

@@ -1,6 +1,6 @@
 //go:build unix
 
-package main
+package commands_test
 
 import (
 	"bufio"
@@ -21,15 +21,16 @@ import (
 	"testing"
 	"time"
 
+	"ntrack/commands/commandstest"
 	"ntrack/tracker"
 )
 
-// A trial is one run of a command, in a directory and among trackers of its own.
+// A trial is one run of ntrack, with a directory and trackers of its own.
 type trial struct {
 	t     *testing.T
 	dir   string
-	names map[string]string // what $NAME stands for, as far as it was wanted
-	looks atomic.Int64      // that $SLOW got
+	names map[string]string // the values of $NAME, each made when it is first used
+	looks atomic.Int64      // the requests to $SLOW
 	cmd   *exec.Cmd
 	ended chan struct{}
 }
@@ -44,20 +45,20 @@ func newTrial(t *testing.T) *trial {
 	return x
 }
 
-// start runs a command line of ntrack, until the test ends at the latest.
+// start runs a command line of ntrack. The end of the test ends it.
 func (x *trial) start(line string) {
 	x.t.Helper()
 	x.cmd = exec.CommandContext(x.t.Context(), "ntrack", strings.Fields(x.expand(line))...)
 	x.cmd.Dir = x.dir
 	x.cmd.Env = append(os.Environ(), "HOME="+x.dir, "XDG_STATE_HOME=", "TMPDIR="+x.dir,
-		"GORACE=atexit_sleep_ms=0", "NTRACK_TRACKER="+x.expand("$AT"))
+		"NTRACK_TRACKER="+x.expand("$AT"))
 	out, err := os.Create(filepath.Join(x.dir, "output"))
 	if err != nil {
 		x.t.Fatal(err)
 	}
 	defer out.Close()
 	x.cmd.Stdout, x.cmd.Stderr = out, out
-	x.cmd.Cancel = func() error { return x.cmd.Process.Signal(syscall.SIGTERM) } // and to COMMAND
+	x.cmd.Cancel = func() error { return x.cmd.Process.Signal(syscall.SIGTERM) } // ntrack passes it on to COMMAND
 	x.cmd.WaitDelay = patience
 	if err := x.cmd.Start(); err != nil {
 		x.t.Fatal(err)
@@ -69,7 +70,7 @@ func (x *trial) start(line string) {
 	x.t.Cleanup(func() { <-x.ended })
 }
 
-// output is what the command has written so far.
+// output returns what the command has written so far.
 func (x *trial) output() string {
 	text, err := os.ReadFile(filepath.Join(x.dir, "output"))
 	if err != nil {
@@ -84,22 +85,22 @@ func (x *trial) wait() int {
 	select {
 	case <-x.ended:
 	case <-time.After(patience):
-		x.t.Fatalf("it does not end; it wrote\n%s", x.output())
+		x.t.Fatalf("it does not end; its output is\n%s", x.output())
 	}
 	return x.cmd.ProcessState.ExitCode()
 }
 
-// until waits until something is so, or the command has ended.
-func (x *trial) until(so func() bool) {
+// until waits until a condition holds, or the command has ended.
+func (x *trial) until(holds func() bool) {
 	x.t.Helper()
-	for deadline := time.Now().Add(patience); !so(); {
+	for deadline := time.Now().Add(patience); !holds(); {
 		select {
 		case <-x.ended:
 			return
 		case <-time.After(10 * time.Millisecond):
 		}
 		if time.Now().After(deadline) {
-			x.t.Fatalf("not within %v; it wrote\n%s", patience, x.output())
+			x.t.Fatalf("not within %v; its output is\n%s", patience, x.output())
 		}
 	}
 }
@@ -109,7 +110,7 @@ func (x *trial) waitFor(text string) {
 	x.until(func() bool { return strings.Contains(x.output(), text) })
 }
 
-// addrs is where the tracker that runs listens.
+// addrs returns the addresses of the tracker that the command runs.
 func (x *trial) addrs() (list []string) {
 	x.t.Helper()
 	x.waitFor("ntrack list ")
@@ -118,12 +119,12 @@ func (x *trial) addrs() (list []string) {
 		list = append(list, m[1])
 	}
 	if len(list) == 0 {
-		x.t.Fatalf("no tracker; it wrote\n%s", x.output())
+		x.t.Fatalf("no tracker; its output is\n%s", x.output())
 	}
 	return list
 }
 
-// listed says whether a tracker lists a peer under the key lobby.
+// listed reports whether a tracker lists a peer of the key lobby at this port.
 func (x *trial) listed(at, port string) bool {
 	_, body := get(x.t, "http://"+x.expand(at)+"/ntrk/lobby?port=0&format=text", "")
 	return strings.Contains(body, port+"\n")
@@ -131,7 +132,7 @@ func (x *trial) listed(at, port string) bool {
 
 func (x *trial) expand(text string) string { return os.Expand(text, x.named) }
 
-// named is what $NAME stands for.
+// named returns the value of $NAME.
 func (x *trial) named(name string) string {
 	if value, ok := x.names[name]; ok {
 		return value
@@ -163,7 +164,7 @@ func (x *trial) named(name string) string {
 		x.names[name] = l.Addr().String()
 		return x.names[name]
 	case "FREE":
-		port, err := freePort()
+		port, err := commandstest.FreePort(23_000)
 		if err != nil {
 			x.t.Fatal(err)
 		}
@@ -203,7 +204,7 @@ func (x *trial) named(name string) string {
 	return x.names[name]
 }
 
-// get asks for a URL, with a connection of its own.
+// get requests a URL over a new connection.
 func get(t *testing.T, url, forwarded string) (status int, body string) {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), "GET", url, nil)
@@ -226,24 +227,24 @@ func get(t *testing.T, url, forwarded string) (status int, body string) {
 	return resp.StatusCode, string(b)
 }
 
-// asks gets each target from each address, and returns the statuses, with the reasons of refusals
-// and with replies in JSON.
+// asks requests each target from each address of the tracker. The result has the statuses, the
+// reasons of refusals, and the replies in JSON.
 func asks(targets string) func(*trial) string {
-	return func(x *trial) (said string) {
+	return func(x *trial) (result string) {
 		for _, at := range x.addrs() {
 			for target := range strings.FieldsSeq(targets) {
 				status, body := get(x.t, "http://"+at+target, "")
-				said += fmt.Sprintf("%d ", status)
+				result += fmt.Sprintf("%d ", status)
 				if status != http.StatusOK || strings.Contains(target, "format=json") {
-					said += strings.TrimSpace(body) + " "
+					result += strings.TrimSpace(body) + " "
 				}
 			}
 		}
-		return said
+		return result
 	}
 }
 
-// prints waits for an output.
+// prints waits until the output contains text.
 func prints(text string) func(*trial) string {
 	return func(x *trial) string {
 		x.waitFor(text)
@@ -254,7 +255,7 @@ func prints(text string) func(*trial) string {
 	}
 }
 
-// printsAtJoins has another peer join the key lobby until the command writes a line.
+// printsAtJoins has peers join the key lobby until the command prints a line.
 func printsAtJoins(x *trial) string {
 	port := 100
 	x.until(func() bool {
@@ -265,7 +266,7 @@ func printsAtJoins(x *trial) string {
 	return x.output()
 }
 
-// dial connects to the tracker that runs.
+// dial connects to the tracker that the command runs.
 func (x *trial) dial() net.Conn {
 	x.t.Helper()
 	c, err := net.Dial("tcp4", x.addrs()[0])
@@ -277,7 +278,7 @@ func (x *trial) dial() net.Conn {
 	return c
 }
 
-// look looks on a connection, and says whether it was answered.
+// look sends a look over a connection, and reports whether the tracker answered.
 func look(c net.Conn) bool {
 	if _, err := io.WriteString(c, "GET /ntrk/k?port=0 HTTP/1.1\r\nHost: t\r\n\r\n"); err != nil {
 		return false
@@ -290,7 +291,7 @@ func look(c net.Conn) bool {
 	return err == nil && resp.StatusCode == http.StatusOK
 }
 
-// connect3 counts which of three connections are served, all of them at a time.
+// connect3 opens three connections at once, and counts those that the tracker serves.
 func connect3(x *trial) string {
 	conns := []net.Conn{x.dial(), x.dial(), x.dial()}
 	served := slices.DeleteFunc(slices.Clone(conns), func(c net.Conn) bool { return !look(c) })
@@ -298,8 +299,8 @@ func connect3(x *trial) string {
 	return fmt.Sprintf("%d of %d", len(served), len(conns))
 }
 
-// firstCut says which connection the tracker closes first: one that has begun a request, or one that
-// has had an answer.
+// firstCut reports which connection the tracker closes first: one with the beginning of a request, or
+// one that is idle after an answer.
 func firstCut(x *trial) string {
 	idle, request := x.dial(), x.dial()
 	if !look(idle) {
