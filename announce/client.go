@@ -300,10 +300,7 @@ func (c *Client) List(ctx context.Context, t Tracker, key Key, want int) (*Reply
 	}
 	if peers, ok := c.everyone(ctx, t, key); ok {
 		reply.Count, reply.Sample = len(peers), len(peers) > want
-		reply.Peers = nil
-		for _, e := range peers[:min(len(peers), want)] {
-			reply.Peers = append(reply.Peers, Peer{Endpoint: e})
-		}
+		reply.Peers = peers[:min(len(peers), want)]
 	}
 	return reply, nil
 }

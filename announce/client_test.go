@@ -49,7 +49,7 @@ func key(t *testing.T, s string) announce.Key {
 func endpoints(r *announce.Reply) string {
 	var s []string
 	for _, p := range r.Peers {
-		s = append(s, p.Endpoint.String())
+		s = append(s, p.String())
 	}
 	return sorted(s...)
 }

@@ -4,7 +4,7 @@
 //	key, err := announce.ParseKey("lobby")
 //	var c announce.Client
 //	reply, err := c.Announce(ctx, announce.Tracker{}, announce.Request{Key: key, Port: 4000})
-//	for _, p := range reply.Peers { dial(p.Endpoint) }
+//	for _, p := range reply.Peers { dial(p) }
 //
 // [Client.Announce] joins once, [Client.Join] stays until its context ends, [Client.Watch] tells
 // who comes and goes, [Client.Gather] waits until enough are there, [Client.List] looks without

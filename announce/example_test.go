@@ -33,7 +33,7 @@ func Example() {
 		}
 		fmt.Println("I am", reply.You)
 		for _, peer := range reply.Peers {
-			fmt.Println("dial", peer.Endpoint)
+			fmt.Println("dial", peer)
 		}
 	}
 	// Output:

@@ -165,16 +165,15 @@ func (x *exchange) read(t Tracker, limit int64) (*result, error) {
 }
 
 func refusalFrom(status int, h http.Header, body []byte) *RefusalError {
-	f := &RefusalError{Status: status}
-	_, err := wire.DecodeReply(body)
-	var told *RefusalError
-	switch {
-	case errors.As(err, &told):
-		f.Reason, f.Retry = told.Reason, told.Retry
-	case strings.HasPrefix(h.Get("Content-Type"), "text/plain"):
-		line, _, _ := bytes.Cut(body, []byte("\n"))
-		f.Reason = wire.Clean(string(line))
+	f := wire.DecodeRefusal(body)
+	if f == nil {
+		f = new(RefusalError)
+		if strings.HasPrefix(h.Get("Content-Type"), "text/plain") {
+			line, _, _ := bytes.Cut(body, []byte("\n"))
+			f.Reason = wire.Clean(string(line))
+		}
 	}
+	f.Status = status
 	if f.Reason == "" {
 		f.Reason = fmt.Sprintf("%d %s", status, http.StatusText(status))
 	}

@@ -200,11 +200,7 @@ func (r *source) replied(reply *Reply, restarted bool) {
 		r.reply, r.epoch = reply, ""
 		r.is(up, now)
 		r.sees(reply.You)
-		peers := make([]netip.AddrPort, len(reply.Peers))
-		for i, p := range reply.Peers {
-			peers[i] = p.Endpoint
-		}
-		r.roster.update(peers, reply.Share(), now)
+		r.roster.update(reply.Peers, reply.Share(), now)
 	})
 }
 

@@ -10,11 +10,7 @@ import (
 
 // replyOf is a complete reply that gives these peers.
 func replyOf(ttl time.Duration, peers ...netip.AddrPort) *Reply {
-	r := &Reply{TTL: ttl, Interval: time.Minute, Count: len(peers)}
-	for _, e := range peers {
-		r.Peers = append(r.Peers, Peer{Endpoint: e})
-	}
-	return r
+	return &Reply{TTL: ttl, Interval: time.Minute, Count: len(peers), Peers: peers}
 }
 
 // Who is missing has left at once where the tracker is known to be the same run, and has a ttl to

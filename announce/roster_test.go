@@ -135,7 +135,7 @@ func TestShare(t *testing.T) {
 		peers, count int
 		want         float64
 	}{{false, 2, 3, 1}, {false, 0, -1, 1}, {true, 2, 4, 0.5}, {true, 2, 2, 0.99}, {true, 9, 2, 0.99}, {true, 0, 4, 0}, {true, 3, -1, 0.05}, {true, 3, 0, 0.05}} {
-		r := Reply{Sample: tt.sample, Count: tt.count, Peers: make([]Peer, tt.peers)}
+		r := Reply{Sample: tt.sample, Count: tt.count, Peers: make([]netip.AddrPort, tt.peers)}
 		if got := r.Share(); got != tt.want {
 			t.Errorf("%d of %d, a sample %v: %v, want %v", tt.peers, tt.count, tt.sample, got, tt.want)
 		}
@@ -222,7 +222,7 @@ func TestWatchedBound(t *testing.T) {
 	m.take(time.Now())
 	more := &Reply{Count: 1 << 30, Sample: true}
 	for i := range 1000 {
-		more.Peers = append(more.Peers, Peer{Endpoint: netip.AddrPortFrom(endpoint(i).Addr(), 5)})
+		more.Peers = append(more.Peers, netip.AddrPortFrom(endpoint(i).Addr(), 5))
 	}
 	r.replied(more, false)
 	if m.take(time.Now()); len(m.list) != maxRoster || len(m.told) != maxRoster || len(m.known) != maxRoster || len(r.roster.peers) != maxRoster || len(m.dirty) > 0 {

@@ -150,12 +150,9 @@ func beginWatch(t *testing.T, c *announce.Client, at announce.Tracker, request a
 		if err != nil {
 			return nil, err
 		}
-		reply := &announce.Reply{Count: len(ev.Peers) + len(ev.You)}
+		reply := &announce.Reply{Count: len(ev.Peers) + len(ev.You), Peers: ev.Peers}
 		if ev.Reply != nil {
 			reply.Interval, reply.TTL, reply.Count = ev.Reply.Interval, ev.Reply.TTL, ev.Reply.Count
-		}
-		for _, e := range ev.Peers {
-			reply.Peers = append(reply.Peers, announce.Peer{Endpoint: e})
 		}
 		if len(ev.You) > 0 {
 			reply.You = ev.You[0]

@@ -12,8 +12,6 @@ type (
 	Request = wire.Request
 	// A Reply is what a tracker answers.
 	Reply = wire.Reply
-	// A Peer is one endpoint.
-	Peer = wire.Peer
 	// An ID is a peer id.
 	ID = wire.ID
 	// A Track is a key and how many peers it has.

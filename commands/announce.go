@@ -166,10 +166,7 @@ func (o *announceOptions) replied(ev announce.Event) *announce.Reply {
 	if len(ev.You) > 0 {
 		r.You = ev.You[0]
 	}
-	others := announce.Reply{Count: r.Count, Sample: r.Sample}
-	for _, e := range ev.Peers {
-		others.Peers = append(others.Peers, announce.Peer{Endpoint: e})
-	}
+	others := announce.Reply{Count: r.Count, Sample: r.Sample, Peers: slices.Clone(ev.Peers)}
 	rand.Shuffle(len(others.Peers), func(i, j int) { others.Peers[i], others.Peers[j] = others.Peers[j], others.Peers[i] })
 	r.Merge(&others, o.request.Want)
 	return &r

@@ -99,12 +99,7 @@ type Gathering struct {
 // WriteReply writes the peers of a track that the trackers, at least one, have reported. A table and
 // JSON also have your own endpoints.
 func WriteReply(w io.Writer, f Format, trackers []announce.Tracker, r *announce.Reply) error {
-	peers := make([]netip.AddrPort, 0, len(r.Peers))
-	for _, p := range r.Peers {
-		peers = append(peers, p.Endpoint)
-	}
-	slices.SortFunc(peers, netip.AddrPort.Compare)
-	return writePeers(w, f, trackers, r, peers)
+	return writePeers(w, f, trackers, r, slices.SortedFunc(slices.Values(r.Peers), netip.AddrPort.Compare))
 }
 
 // WritePeers writes the peers that a watch sees under key. you are your own endpoints.

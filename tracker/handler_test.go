@@ -290,20 +290,21 @@ func BenchmarkAnswer(b *testing.B) {
 
 func BenchmarkReply(b *testing.B) {
 	r := wire.Reply{Key: wire.KeyOf([]byte("lobby")), You: netip.MustParseAddrPort("192.0.2.1:1"), Count: 50}
+	var peers []wire.Peer
 	for i := range 50 {
-		r.Peers = append(r.Peers, wire.Peer{Endpoint: netip.AddrPortFrom(netip.MustParseAddr("192.0.2.2"), uint16(1000+i))})
+		peers = append(peers, wire.Peer{Endpoint: netip.AddrPortFrom(netip.MustParseAddr("192.0.2.2"), uint16(1000+i))})
 	}
 	dst := make([]byte, 0, 8192)
-	for name, write := range map[string]func(){
-		"compact":    func() { r.AppendBencode(dst, true, false) },
-		"dictionary": func() { r.AppendBencode(dst, false, false) },
-		"json":       func() { r.AppendJSON(dst) },
-		"text":       func() { r.AppendText(dst) },
+	for name, req := range map[string]wire.Request{
+		"compact":    {Format: wire.FormatBencode, Compact: true},
+		"dictionary": {Format: wire.FormatBencode},
+		"json":       {Format: wire.FormatJSON},
+		"text":       {Format: wire.FormatText},
 	} {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				write()
+				req.AppendReply(dst, req.Format, &r, peers)
 			}
 		})
 	}

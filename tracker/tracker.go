@@ -298,16 +298,17 @@ func (t *Tracker) answer(ctx context.Context, c *Call, s *scratch, resp *Respons
 		want.Peers = min(want.Peers, maxLabelled)
 	}
 	reply := wire.Reply{Key: req.Key, You: peer.Endpoint}
+	peers := s.peers[:0]
 	var res store.Result
 	switch req.Verb {
 	case wire.VerbAnnounce:
-		reply.Peers, res, err = t.store.Announce(ctx, req.Key.Bytes(), peer, s.decided, want, s.peers[:0])
+		peers, res, err = t.store.Announce(ctx, req.Key.Bytes(), peer, s.decided, want, peers)
 		if err == nil {
 			resp.TTL = s.ttl
 		}
 	case wire.VerbLook:
 		reply.You = netip.AddrPortFrom(origin.Addr(), 0)
-		reply.Peers, res, err = t.store.Look(ctx, req.Key.Bytes(), origin.Addr(), want, s.peers[:0])
+		peers, res, err = t.store.Look(ctx, req.Key.Bytes(), origin.Addr(), want, peers)
 	case wire.VerbLeave:
 		err = t.store.Leave(ctx, req.Key.Bytes(), peer.Endpoint)
 		if err == nil && !req.Classic {
@@ -325,17 +326,9 @@ func (t *Tracker) answer(ctx context.Context, c *Call, s *scratch, resp *Respons
 		s.decide(res.Size)
 	}
 	reply.Count, reply.Interval, reply.TTL = res.Count, s.interval, s.ttl
-	if reply.Peers != nil {
-		s.peers = reply.Peers[:0]
-	}
+	s.peers = peers[:0]
 	resp.Type = contentType(req, form)
-	switch form {
-	case wire.FormatJSON:
-		return reply.AppendJSON(dst), nil
-	case wire.FormatText:
-		return reply.AppendText(dst), nil
-	}
-	return reply.AppendBencode(dst, req.Compact, req.NoPeerID), nil
+	return req.AppendReply(dst, form, &reply, peers), nil
 }
 
 // want is how many peers the store is to give.

@@ -103,8 +103,8 @@ func TestScannerRefuses(t *testing.T) {
 // A reply that is cut off anywhere is refused, by what it lacks.
 func TestScannerTruncated(t *testing.T) {
 	for _, whole := range []string{
-		string(someReply.AppendBencode(nil, true, false)),
-		string(someReply.AppendBencode(nil, false, false)),
+		string((&Request{Compact: true}).AppendReply(nil, FormatBencode, &someReply, somePeers)),
+		string((&Request{}).AppendReply(nil, FormatBencode, &someReply, somePeers)),
 		string((&RefusalError{Reason: "no"}).Append(nil, FormatBencode, 1)),
 	} {
 		for n := range len(whole) {

@@ -29,54 +29,45 @@ const (
 	MaxInterval = time.Hour
 )
 
-// DecodeReply reads a tracker's reply in any of the three formats, told apart by how they begin. A
-// refusal inside it is returned as a [*RefusalError]. Peers that nobody could dial are dropped: those
-// without an IP address, with port 0, and in bencode with port 1. An endpoint that comes several
-// times is one peer, and is counted once. What is no peer among peers is
-// skipped, but a list of nothing else is an error. The interval is clamped to [MinInterval] (in
-// JSON, which only native trackers speak, to a second) and [MaxInterval]. An empty body is an
-// error, although it is how a native tracker says in text that nobody is there.
-func DecodeReply(body []byte) (*Reply, error) {
-	r, err := decodeReply(body)
-	if err == nil {
-		_, again := r.drop()
-		r.Count = max(r.Count-again, min(r.Count, len(r.Peers)))
-	}
-	return r, err
-}
-
-// DecodeReply reads the reply to r, which came over a connection from local, as the function of that
-// name does. It also works out what trackers leave to their clients: see [Reply.Endpoints] and
-// [Reply.Sample].
+// DecodeReply reads the reply to r, which came over a connection from local. The body is JSON,
+// bencode or text; its first byte shows which. A refusal in it is returned as a [*RefusalError].
+//
+// DecodeReply drops peers that nobody can dial: a host name, port 0, and port 1 in bencode. It skips
+// an entry that is no peer, but a list without any peer is an error. It takes the asker out of the
+// peers and counts each endpoint once: see [Reply.Endpoints] and [Reply.Sample].
+//
+// The interval is at most [MaxInterval] and at least [MinInterval], or one second in JSON, which only
+// native trackers send. An empty body is an error, although it is how a native tracker says in text
+// that a track has no other peers.
 func (r *Request) DecodeReply(body []byte, local netip.AddrPort) (*Reply, error) {
-	reply, err := decodeReply(body)
-	if err == nil {
-		reply.finish(r, local)
-	}
-	return reply, err
-}
-
-// decodeReply reads a reply with all its repetitions.
-func decodeReply(body []byte) (*Reply, error) {
-	r := &Reply{Interval: DefaultInterval, Count: -1}
+	reply := &Reply{Interval: DefaultInterval, Count: -1, asker: r.ID}
 	least := MinInterval
 	var err error
 	switch body = trimLeft(body); {
-	case len(body) > 0 && body[0] == 'd':
-		err = r.decodeBencode(body)
-	case len(body) > 0 && body[0] == '{':
-		err = r.decodeJSON(body)
-		least = time.Second
 	case len(body) == 0:
 		err = errors.New("not a tracker's reply: it is empty")
+	case body[0] == 'd':
+		err = reply.decodeBencode(body)
+	case body[0] == '{':
+		err = reply.decodeJSON(body)
+		least = time.Second
 	default:
-		err = r.decodeText(body)
+		err = reply.decodeText(body)
 	}
 	if err != nil {
 		return nil, err
 	}
-	r.Interval = min(max(r.Interval, least), MaxInterval)
-	return r, nil
+	reply.Interval = min(max(reply.Interval, least), MaxInterval)
+	reply.finish(r, local)
+	return reply, nil
+}
+
+// DecodeRefusal returns the refusal that body is, in bencode or JSON. It returns nil for any other
+// body.
+func DecodeRefusal(body []byte) *RefusalError {
+	_, err := DecodeTracks(body) // which looks for a refusal first
+	refusal, _ := errors.AsType[*RefusalError](err)
+	return refusal
 }
 
 // trimLeft drops a byte order mark and white space, which scripts send in front of a reply.
@@ -86,10 +77,14 @@ func trimLeft(body []byte) []byte {
 
 func (r *Reply) add(e netip.AddrPort, id ID, leastPort uint16) {
 	r.given++
-	if e = Canonical(e); usable(e, leastPort) {
-		r.Peers = append(r.Peers, Peer{Endpoint: e, ID: id})
-	} else {
+	e = Canonical(e)
+	if !usable(e, leastPort) {
 		r.barred++
+		return
+	}
+	r.Peers = append(r.Peers, e)
+	if id != (ID{}) && id == r.asker {
+		r.byID = append(r.byID, e)
 	}
 }
 
@@ -141,7 +136,6 @@ func (r *Reply) decodeJSON(body []byte) error {
 	if !given {
 		return errors.New("not a tracker's reply: no peers in it")
 	}
-	r.Key = jsonKey(d)
 	if s, _ := d["you"].(string); s != "" {
 		you, ok := parsePeer(s)
 		if !ok {

@@ -9,11 +9,16 @@ import (
 	"time"
 )
 
+// decode is what a client that looks makes of a reply.
+func decode(body []byte) (*Reply, error) {
+	return (&Request{Verb: VerbLook}).DecodeReply(body, netip.AddrPort{})
+}
+
 // told is what a reply comes to, on one line.
 func told(r *Reply) string {
 	var s []string
 	for _, p := range r.Peers {
-		s = append(s, p.Endpoint.String())
+		s = append(s, p.String())
 	}
 	you := ""
 	if r.You.IsValid() {
@@ -100,7 +105,7 @@ func TestDecodeLenient(t *testing.T) {
 		// Text.
 		"\ufeff192.0.2.1:5\r\n\r\n [2001:db8::1]:5 \nexample.com:5\n\n192.0.2.1:1\n192.0.2.1:0": "30m0s/0s 5 of -1 [192.0.2.1:5 [2001:db8::1]:5 192.0.2.1:1]",
 	} {
-		r, err := DecodeReply([]byte(body))
+		r, err := decode([]byte(body))
 		if err != nil {
 			t.Errorf("%s: %v", body, err)
 		} else if got := told(r); got != want {
@@ -148,7 +153,7 @@ func TestDecodeRefuses(t *testing.T) {
 		`{"peers":[` + strings.Repeat(`0,`, maxValues) + `0]}`: "more than 262144 values",
 		`{"x":[` + strings.Repeat(`{},`, maxValues) + `0]}`:    "more than 262144 values",
 	} {
-		r, err := DecodeReply([]byte(body))
+		r, err := decode([]byte(body))
 		switch {
 		case want == "" && err != nil:
 			t.Errorf("%s: %v", Quote(body), err)
@@ -162,11 +167,11 @@ func TestDecodeRefuses(t *testing.T) {
 func TestJSONValues(t *testing.T) {
 	for _, fill := range []string{"0,", `"a,{[\"\\",`, `"\\",`} {
 		most := `{"peers":[` + strings.Repeat(fill, maxValues-3) + `"192.0.2.1:5"]}`
-		r, err := DecodeReply([]byte(most))
+		r, err := decode([]byte(most))
 		if err != nil || len(r.Peers) != 1 {
 			t.Errorf("%d values like %s: %v", maxValues, fill, err)
 		}
-		if _, err := DecodeReply([]byte(strings.Replace(most, "[", "[0,", 1))); err == nil {
+		if _, err := decode([]byte(strings.Replace(most, "[", "[0,", 1))); err == nil {
 			t.Errorf("%d values like %s are accepted", maxValues+1, fill)
 		}
 	}
@@ -190,7 +195,7 @@ func TestDecodeFailure(t *testing.T) {
 		"\n" + `{"error":"no","peers":[]}`:                        "no 0s",
 	} {
 		for _, decode := range []func() error{
-			func() error { _, err := DecodeReply([]byte(body)); return err },
+			func() error { _, err := decode([]byte(body)); return err },
 			func() error { _, err := DecodeTracks([]byte(body)); return err },
 		} {
 			err := decode()
@@ -242,27 +247,34 @@ func TestDecodeTracksLenient(t *testing.T) {
 	}
 }
 
-// A key in a reply is a key, or none.
+// A key in an index is a key, or none.
 func TestDecodeKey(t *testing.T) {
 	long := strings.Repeat("k", MaxKey)
 	for member, want := range map[string]string{
 		`"key":"a"`: "a", `"key":"` + long + `"`: long, `"key":"` + long + `k"`: "", `"key":""`: "",
 		`"key_escaped":"%ff%00"`: "\xff\x00", `"key_escaped":"%"`: "", `"key":null,"key_escaped":"b"`: "b",
 	} {
-		r, err := DecodeReply([]byte("{" + member + `,"peers":[]}`))
-		if err != nil || string(r.Key.Bytes()) != want {
-			t.Errorf("%s: key %q, %v", member, r.Key.Bytes(), err)
+		var got string
+		tracks, err := DecodeTracks([]byte(`{"tracks":[{` + member + "}]}"))
+		for _, t := range tracks {
+			got = string(t.Key.Bytes())
+		}
+		if err != nil || got != want {
+			t.Errorf("%s: key %q, %v", member, got, err)
 		}
 	}
 }
 
-// A peer id that has not 20 bytes is none.
+// A peer id that does not have 20 bytes is none.
 func TestDecodePeerIDs(t *testing.T) {
 	const id = "aaaaaaaaaaaaaaaaaaaa"
-	for given, want := range map[string]ID{"20:" + id: ID([]byte(id)), "19:" + id[1:]: {}, "21:" + id + "a": {}, "i5e": {}} {
-		r, err := DecodeReply([]byte("d5:peersld2:ip9:192.0.2.17:peer id" + given + "4:porti5eeee"))
-		if err != nil || len(r.Peers) != 1 || r.Peers[0] != (Peer{netip.MustParseAddrPort("192.0.2.1:5"), want}) {
-			t.Errorf("peer id %s: %+v, %v", given, r, err)
+	for _, asker := range []ID{{}, ID([]byte(id)), ID([]byte(id[:19] + "\x00"))} {
+		for given, mine := range map[string]bool{"20:" + id: asker == ID([]byte(id)), "19:" + id[1:]: false, "21:" + id + "a": false, "i5e": false} {
+			body := "d5:peersld2:ip9:192.0.2.17:peer id" + given + "4:porti5eeee"
+			r, err := (&Request{ID: asker}).DecodeReply([]byte(body), netip.AddrPort{})
+			if err != nil || len(r.Peers) != 1 && !mine || len(r.Peers) != 0 && mine {
+				t.Errorf("peer id %s: %+v, %v", given, r, err)
+			}
 		}
 	}
 }
@@ -274,7 +286,7 @@ func TestDecodeInterval(t *testing.T) {
 		"d8:intervali3599e5:peers0:e": 3599 * time.Second, "d8:intervali3600e5:peers0:e": time.Hour, "d8:intervali3601e5:peers0:e": time.Hour,
 		`{"interval":1,"peers":[]}`: time.Second, `{"interval":2,"peers":[]}`: 2 * time.Second, `{"interval":3601,"peers":[]}`: time.Hour,
 	} {
-		if r, err := DecodeReply([]byte(body)); err != nil || r.Interval != want {
+		if r, err := decode([]byte(body)); err != nil || r.Interval != want {
 			t.Errorf("%s: %+v, %v, want %v", body, r, err, want)
 		}
 	}

@@ -15,7 +15,7 @@ func TestMergeReplies(t *testing.T) {
 			r.Endpoints = []netip.AddrPort{r.You}
 		}
 		for _, p := range peers {
-			r.Peers = append(r.Peers, Peer{Endpoint: netip.MustParseAddrPort(p)})
+			r.Peers = append(r.Peers, netip.MustParseAddrPort(p))
 		}
 		return r
 	}
@@ -55,11 +55,7 @@ func TestMergeReplies(t *testing.T) {
 		{"two peers each, one of them twice", reply("", 2, 60, false, a, a), reply("", 2, 60, false, b, a), 0, "invalid AddrPort [] [" + a + " " + b + "] 2 60 false"},
 	} {
 		m.r.Merge(m.o, m.want)
-		var peers []netip.AddrPort
-		for _, p := range m.r.Peers {
-			peers = append(peers, p.Endpoint)
-		}
-		if got := fmt.Sprintf("%v %v %v %d %d %v", m.r.You, m.r.Endpoints, peers, m.r.Count, m.r.Interval, m.r.Sample); got != m.is {
+		if got := fmt.Sprintf("%v %v %v %d %d %v", m.r.You, m.r.Endpoints, m.r.Peers, m.r.Count, m.r.Interval, m.r.Sample); got != m.is {
 			t.Errorf("%s: %s\nwant %s", m.about, got, m.is)
 		}
 	}

@@ -104,15 +104,14 @@ func TestRepeatedEndpoints(t *testing.T) {
 				if body[0] == '{' && strings.Contains(tt.about, "nobody can dial") {
 					body = strings.Replace(body, "192.0.2.9:1", "192.0.2.9:0", 1)
 				}
-				r, err := decodeReply([]byte(body))
-				if err != nil {
-					t.Fatal(err)
-				}
-				req, local := Request{Verb: VerbAnnounce, Port: 4000, Want: tt.want}, netip.MustParseAddrPort(mine4)
+				req := Request{Verb: VerbAnnounce, Port: 4000, Want: tt.want}
 				if !tt.member {
 					req = Request{Verb: VerbLook, Port: 1, Want: tt.want}
 				}
-				r.finish(&req, local)
+				r, err := req.DecodeReply([]byte(body), netip.MustParseAddrPort(mine4))
+				if err != nil {
+					t.Fatal(err)
+				}
 				if got := fmt.Sprintf("%d of %d, %d, %v", len(r.Peers), r.Count, r.Others(), r.Sample); got != tt.is {
 					t.Errorf("%s (told %v): %s\nwant %s by %q", tt.about, told, got, tt.is, body)
 				}
@@ -134,7 +133,7 @@ func TestDecodeRepeated(t *testing.T) {
 		`{"count":3,"peers":["` + peer + `","` + peer + `","[::ffff:192.0.2.7]:4000"]}`: "1 of 1",
 		peer + "\n" + peer + "\n":                                                       "1 of -1",
 	} {
-		r, err := DecodeReply([]byte(body))
+		r, err := decode([]byte(body))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -162,16 +161,12 @@ func TestRepeatedSelf(t *testing.T) {
 			dict("203.0.113.9", 4000, string(id[:])) + dict("192.0.2.7", 4000, stale) + "ee", 4000, "[192.0.2.7:4000] 2"},
 		"its port of origin": {"d10:incompletei2e" + records("192.0.2.5:5000", peer) + "e", 0, "[192.0.2.7:4000] 2"},
 	} {
-		r, err := decodeReply([]byte(tt.body))
+		req := Request{Port: tt.port, ID: id}
+		r, err := req.DecodeReply([]byte(tt.body), netip.MustParseAddrPort("192.0.2.5:5000"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		r.finish(&Request{Verb: VerbAnnounce, Port: tt.port, ID: id}, netip.MustParseAddrPort("192.0.2.5:5000"))
-		var peers []netip.AddrPort
-		for _, p := range r.Peers {
-			peers = append(peers, p.Endpoint)
-		}
-		if got := fmt.Sprint(peers, r.Count); got != tt.is || r.Sample {
+		if got := fmt.Sprint(r.Peers, r.Count); got != tt.is || r.Sample {
 			t.Errorf("%s: %s, sample %v; want %s", about, got, r.Sample, tt.is)
 		}
 	}
@@ -188,15 +183,9 @@ func TestReplyBehindNAT(t *testing.T) {
 		if you != "" {
 			reply.You = endpointsOf(you)[0]
 		}
-		for _, e := range endpointsOf(inside, peer) {
-			reply.Peers = append(reply.Peers, Peer{Endpoint: e})
-		}
+		reply.Peers = endpointsOf(inside, peer)
 		reply.finish(&Request{Key: k, Port: 4000}, endpointsOf(inside)[0])
-		var got []netip.AddrPort
-		for _, p := range reply.Peers {
-			got = append(got, p.Endpoint)
-		}
-		if fmt.Sprint(got) != want {
+		if got := fmt.Sprint(reply.Peers); got != want {
 			t.Errorf("listed as %q: %v, want %v", you, got, want)
 		}
 	}

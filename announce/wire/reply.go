@@ -3,13 +3,10 @@ package wire
 import (
 	"bytes"
 	"cmp"
-	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"slices"
-	"strconv"
 	"time"
-	"unicode/utf8"
 )
 
 // A Reply is what a tracker says to an announce, a look or a leave.
@@ -31,15 +28,17 @@ type Reply struct {
 	// -1 where a tracker does not tell.
 	Count int
 	// Peers are other peers of the track, in no order, each once.
-	Peers []Peer
+	Peers []netip.AddrPort
 	// Sample says that the track has more peers than these. A client works it out; see Count.
 	Sample bool
 	// Warning is what a tracker wants a person to read, made fit to print.
 	Warning string
 
-	given  int // entries of the reply, also those that follow
-	barred int // entries that nobody could dial
-	again  int // entries of an endpoint that another one has
+	given  int              // entries of the reply, also those that follow
+	barred int              // entries that nobody could dial
+	again  int              // entries of an endpoint that another one has
+	asker  ID               // the peer id of the request
+	byID   []netip.AddrPort // entries that have it
 	// self are own endpoints that the tracker counts and does not name: connections come from there.
 	self []netip.AddrPort
 }
@@ -72,14 +71,14 @@ func (r *Reply) drop(yours ...netip.AddrPort) (own, again int) {
 		self[e] = true
 	}
 	there := make(map[netip.AddrPort]bool, len(r.Peers))
-	r.Peers = slices.DeleteFunc(r.Peers, func(p Peer) bool {
+	r.Peers = slices.DeleteFunc(r.Peers, func(e netip.AddrPort) bool {
 		switch {
-		case self[p.Endpoint]:
+		case self[e]:
 			own++
-		case there[p.Endpoint]:
+		case there[e]:
 			again++
 		default:
-			there[p.Endpoint] = true
+			there[e] = true
 			return false
 		}
 		return true
@@ -122,13 +121,7 @@ func (r *Reply) finish(req *Request, local netip.AddrPort) {
 	case member && local.IsValid():
 		r.self = []netip.AddrPort{local}
 	}
-	yours := slices.Concat(r.Endpoints, r.self)
-	for _, p := range r.Peers {
-		if p.ID != (ID{}) && p.ID == req.ID {
-			yours = append(yours, p.Endpoint)
-		}
-	}
-	own, again := r.drop(yours...)
+	own, again := r.drop(slices.Concat(r.Endpoints, r.self, r.byID)...)
 	r.again = again
 	want := req.Want
 	if want == 0 {
@@ -239,201 +232,4 @@ func (f *RefusalError) Error() string { return f.Reason }
 
 func refuse(status int, format string, args ...any) *RefusalError {
 	return &RefusalError{Status: status, Reason: fmt.Sprintf(format, args...)}
-}
-
-// AppendBencode appends the reply as a classic tracker gives it: a dictionary with sorted keys,
-// with peers as BEP 23 and BEP 7 records in the compact form and else as a list of dictionaries
-// (BEP 3). "external ip" is BEP 24.
-func (r *Reply) AppendBencode(dst []byte, compact, noPeerID bool) []byte {
-	dst = append(dst, "d8:completei0e11:external ip"...)
-	dst = appendString(dst, r.You.Addr().AsSlice())
-	dst = append(dst, "10:incompletei"...)
-	dst = strconv.AppendInt(dst, int64(r.Count), 10)
-	dst = append(dst, "e8:intervali"...)
-	dst = strconv.AppendInt(dst, seconds(r.Interval), 10)
-	dst = append(dst, "e12:min intervali"...)
-	dst = strconv.AppendInt(dst, seconds(r.Interval), 10)
-	dst = append(dst, "e5:peers"...)
-	if compact {
-		dst = r.appendCompact(dst)
-	} else {
-		dst = append(dst, 'l')
-		for i := range r.Peers {
-			dst = r.Peers[i].appendDict(dst, noPeerID)
-		}
-		dst = append(dst, 'e')
-	}
-	return append(dst, 'e')
-}
-
-func (r *Reply) appendCompact(dst []byte) []byte {
-	const size4, size6 = 4 + 2, 16 + 2
-	n4 := 0
-	for i := range r.Peers {
-		if r.Peers[i].Endpoint.Addr().Is4() {
-			n4++
-		}
-	}
-	dst = strconv.AppendInt(dst, int64(n4*size4), 10)
-	dst = append(dst, ':')
-	for i := range r.Peers {
-		if e := r.Peers[i].Endpoint; e.Addr().Is4() {
-			a, port := e.Addr().As4(), e.Port()
-			dst = append(dst, a[0], a[1], a[2], a[3], byte(port>>8), byte(port))
-		}
-	}
-	n6 := len(r.Peers) - n4
-	if n6 == 0 {
-		return dst
-	}
-	dst = append(dst, "6:peers6"...)
-	dst = strconv.AppendInt(dst, int64(n6*size6), 10)
-	dst = append(dst, ':')
-	for i := range r.Peers {
-		if e := r.Peers[i].Endpoint; e.Addr().Is6() {
-			a := e.Addr().As16()
-			dst = binary.BigEndian.AppendUint16(append(dst, a[:]...), e.Port())
-		}
-	}
-	return dst
-}
-
-func (p *Peer) appendDict(dst []byte, noPeerID bool) []byte {
-	var text [64]byte
-	dst = append(dst, "d2:ip"...)
-	dst = appendString(dst, p.Endpoint.Addr().AppendTo(text[:0]))
-	if !noPeerID {
-		id := p.ID
-		if id == (ID{}) {
-			id = IDOf(p.Endpoint)
-		}
-		dst = append(dst, "7:peer id"...)
-		dst = appendString(dst, id[:])
-	}
-	dst = append(dst, "4:porti"...)
-	dst = strconv.AppendInt(dst, int64(p.Endpoint.Port()), 10)
-	return append(dst, "ee"...)
-}
-
-// AppendText appends one IP:PORT per line and nothing else.
-func (r *Reply) AppendText(dst []byte) []byte {
-	for i := range r.Peers {
-		dst = append(r.Peers[i].Endpoint.AppendTo(dst), '\n')
-	}
-	return dst
-}
-
-// AppendJSON appends the reply as one line of JSON.
-func (r *Reply) AppendJSON(dst []byte) []byte {
-	dst = appendJSONKey(append(dst, '{'), r.Key)
-	dst = append(dst, `,"you":`...)
-	if r.You.Port() == 0 {
-		dst = append(dst, "null"...)
-	} else {
-		dst = appendJSONEndpoint(dst, r.You)
-	}
-	dst = append(dst, `,"interval":`...)
-	dst = strconv.AppendInt(dst, seconds(r.Interval), 10)
-	dst = append(dst, `,"ttl":`...)
-	dst = strconv.AppendInt(dst, seconds(r.TTL), 10)
-	dst = append(dst, `,"count":`...)
-	dst = strconv.AppendInt(dst, int64(r.Count), 10)
-	dst = append(dst, `,"peers":[`...)
-	for i := range r.Peers {
-		if i > 0 {
-			dst = append(dst, ',')
-		}
-		dst = appendJSONEndpoint(dst, r.Peers[i].Endpoint)
-	}
-	return append(dst, "]}\n"...)
-}
-
-func appendJSONEndpoint(dst []byte, e netip.AddrPort) []byte {
-	return append(e.AppendTo(append(dst, '"')), '"')
-}
-
-// AppendTracks appends a scrape or the index: bencode as BEP 48 has it, a line of JSON, or a line
-// of text per track with the key percent-encoded. It sorts tracks by key and drops repetitions.
-func AppendTracks(dst []byte, f Format, tracks []Track) []byte {
-	slices.SortFunc(tracks, func(a, b Track) int { return cmp.Compare(string(a.Key.raw), string(b.Key.raw)) })
-	tracks = slices.CompactFunc(tracks, func(a, b Track) bool { return string(a.Key.raw) == string(b.Key.raw) })
-	switch f {
-	case FormatText:
-		for _, t := range tracks {
-			dst = append(AppendEscaped(dst, t.Key.raw), ' ')
-			dst = append(strconv.AppendInt(dst, int64(t.Count), 10), '\n')
-		}
-		return dst
-	case FormatJSON:
-		dst = append(dst, `{"tracks":[`...)
-		for i, t := range tracks {
-			if i > 0 {
-				dst = append(dst, ',')
-			}
-			dst = appendJSONKey(append(dst, '{'), t.Key)
-			dst = append(dst, `,"count":`...)
-			dst = append(strconv.AppendInt(dst, int64(t.Count), 10), '}')
-		}
-		return append(dst, "]}\n"...)
-	}
-	dst = append(dst, "d5:filesd"...)
-	for _, t := range tracks {
-		dst = appendString(dst, t.Key.raw)
-		dst = append(dst, "d8:completei0e10:downloadedi0e10:incompletei"...)
-		dst = append(strconv.AppendInt(dst, int64(t.Count), 10), "ee"...)
-	}
-	return append(dst, "ee"...)
-}
-
-// Append appends the refusal: a line of text, or bencode or JSON where those were asked for. The
-// interval, for classic clients, is when to come again.
-func (f *RefusalError) Append(dst []byte, form Format, interval time.Duration) []byte {
-	switch form {
-	case FormatJSON:
-		dst = appendJSONString(append(dst, `{"error":`...), []byte(f.Reason))
-		return append(dst, "}\n"...)
-	case FormatBencode:
-		dst = appendString(append(dst, "d14:failure reason"...), []byte(f.Reason))
-		dst = append(dst, "8:intervali"...)
-		dst = strconv.AppendInt(dst, seconds(interval), 10)
-		if f.Retry > 0 {
-			dst = append(dst, "e8:retry ini"...)
-			dst = strconv.AppendInt(dst, int64((f.Retry+time.Minute-1)/time.Minute), 10)
-		}
-		return append(dst, "ee"...)
-	}
-	return append(append(dst, f.Reason...), '\n')
-}
-
-func seconds(d time.Duration) int64 { return int64(d / time.Second) }
-
-func appendString(dst, s []byte) []byte {
-	dst = strconv.AppendInt(dst, int64(len(s)), 10)
-	return append(append(dst, ':'), s...)
-}
-
-func appendJSONKey(dst []byte, k Key) []byte {
-	if utf8.Valid(k.raw) {
-		return appendJSONString(append(dst, `"key":`...), k.raw)
-	}
-	return append(AppendEscaped(append(dst, `"key_escaped":"`...), k.raw), '"')
-}
-
-// appendJSONString appends valid UTF-8 as a JSON string in which also the control characters that
-// JSON would allow are escaped: it may be printed on a terminal as it is.
-func appendJSONString(dst, s []byte) []byte {
-	dst = append(dst, '"')
-	for i := 0; i < len(s); {
-		r, n := utf8.DecodeRune(s[i:])
-		switch {
-		case r == '"' || r == '\\':
-			dst = append(dst, '\\', byte(r))
-		case r < 0x20 || 0x7f <= r && r < 0xa0 || r == '\u2028' || r == '\u2029':
-			dst = fmt.Appendf(dst, `\u%04x`, r)
-		default:
-			dst = append(dst, s[i:i+n]...)
-		}
-		i += n
-	}
-	return append(dst, '"')
 }

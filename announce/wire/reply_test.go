@@ -2,6 +2,7 @@ package wire
 
 import (
 	"bytes"
+	stdcmp "cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -16,40 +17,53 @@ import (
 var someReply = Reply{
 	Key: KeyOf([]byte("lobby")), You: netip.MustParseAddrPort("1.2.3.4:4000"),
 	Interval: time.Minute, TTL: 150 * time.Second, Count: 4,
-	Peers: []Peer{
-		{Endpoint: netip.MustParseAddrPort("5.6.7.8:80")},
-		{Endpoint: netip.MustParseAddrPort("9.9.9.9:65535")},
-		{Endpoint: netip.MustParseAddrPort("[2001:db8::1]:6881")},
-	},
+}
+
+var somePeers = []Peer{
+	{Endpoint: netip.MustParseAddrPort("5.6.7.8:80"), ID: ID([]byte("-NT0100-abcdefghijkl"))},
+	{Endpoint: netip.MustParseAddrPort("9.9.9.9:65535")},
+	{Endpoint: netip.MustParseAddrPort("[2001:db8::1]:6881")},
 }
 
 var sameReply = cmp.Options{cmp.AllowUnexported(Key{}), cmpopts.IgnoreUnexported(Reply{}), cmpopts.EquateComparable(netip.AddrPort{})}
 
 // Each form carries what it has a place for, and a client reads it back.
 func TestReplyRoundTrip(t *testing.T) {
-	plain := Reply{You: netip.AddrPortFrom(someReply.You.Addr(), 0), Interval: time.Minute, Count: 4, Peers: someReply.Peers}
-	withIDs := plain
-	withIDs.Peers = nil
-	for _, p := range someReply.Peers {
-		withIDs.Peers = append(withIDs.Peers, Peer{p.Endpoint, IDOf(p.Endpoint)})
+	all := someReply
+	all.Endpoints = []netip.AddrPort{all.You}
+	for _, p := range somePeers {
+		all.Peers = append(all.Peers, p.Endpoint)
 	}
+	bencode := all
+	bencode.TTL = 0
 	for name, tt := range map[string]struct {
-		body []byte
+		form Format
+		req  Request
 		want Reply
 	}{
-		"json":       {someReply.AppendJSON(nil), someReply},
-		"text":       {someReply.AppendText(nil), Reply{Interval: DefaultInterval, Count: -1, Peers: someReply.Peers}},
-		"compact":    {someReply.AppendBencode(nil, true, false), plain},
-		"dictionary": {someReply.AppendBencode(nil, false, false), withIDs},
-		"no peer id": {someReply.AppendBencode(nil, false, true), plain},
+		"json":       {FormatJSON, Request{}, all},
+		"text":       {FormatText, Request{}, Reply{Key: all.Key, Interval: DefaultInterval, Count: -1, Peers: all.Peers}},
+		"compact":    {FormatBencode, Request{Compact: true}, bencode},
+		"dictionary": {FormatBencode, Request{}, bencode},
+		"no peer id": {FormatBencode, Request{NoPeerID: true}, bencode},
 	} {
-		got, err := DecodeReply(tt.body)
+		tt.req.Key, tt.req.Port = someReply.Key, someReply.You.Port()
+		body := tt.req.AppendReply(nil, tt.form, &someReply, somePeers)
+		got, err := tt.req.DecodeReply(body, someReply.You)
 		if err != nil {
-			t.Errorf("%s: %v\n%q", name, err, tt.body)
+			t.Errorf("%s: %v\n%q", name, err, body)
 			continue
 		}
 		if d := cmp.Diff(&tt.want, got, sameReply); d != "" {
 			t.Errorf("%s: want (-), got (+):\n%s", name, d)
+		}
+		// A client knows itself by its peer id, which dictionaries alone carry.
+		for i, p := range somePeers {
+			tt.req.ID = stdcmp.Or(p.ID, IDOf(p.Endpoint))
+			got, err := tt.req.DecodeReply(body, someReply.You)
+			if err != nil || slices.Contains(got.Peers, p.Endpoint) == (name == "dictionary") {
+				t.Errorf("%s, asked by peer %d: %v, %v", name, i, got, err)
+			}
 		}
 	}
 }
@@ -64,15 +78,15 @@ func TestDecodeForeign(t *testing.T) {
 		"interval tiny":        {"d8:intervali1e5:peers0:e", Reply{Interval: 10 * time.Second, Count: -1}},
 		"interval negative":    {"d8:intervali-5e5:peers0:e", Reply{Interval: 30 * time.Minute, Count: -1}},
 		"min interval counts":  {"d8:intervali60e12:min intervali900e5:peers0:e", Reply{Interval: 15 * time.Minute, Count: -1}},
-		"counts add up":        {"d8:completei2e10:incompletei3e5:peers0:e", Reply{Interval: 30 * time.Minute, Count: 5}},
-		"huge counts, too":     {"d8:completei9999999999e10:incompletei9999999999e5:peers0:e", Reply{Interval: 30 * time.Minute, Count: 1 << 30}},
-		"ports 0 and 1 drop":   {"d5:peers18:\x01\x02\x03\x04\x00\x00\x01\x02\x03\x04\x00\x01\x01\x02\x03\x04\x00\x02e", Reply{Interval: 30 * time.Minute, Count: -1, Peers: []Peer{{Endpoint: netip.MustParseAddrPort("1.2.3.4:2")}}}},
-		"host names drop":      {"d5:peersld2:ip9:localhost4:porti80eed2:ip7:1.2.3.44:porti80eeee", Reply{Interval: 30 * time.Minute, Count: -1, Peers: []Peer{{Endpoint: netip.MustParseAddrPort("1.2.3.4:80")}}}},
+		"counts add up":        {"d8:completei2e10:incompletei3e5:peers0:e", Reply{Interval: 30 * time.Minute, Count: 5, Sample: true}},
+		"huge counts, too":     {"d8:completei9999999999e10:incompletei9999999999e5:peers0:e", Reply{Interval: 30 * time.Minute, Count: 1 << 30, Sample: true}},
+		"ports 0 and 1 drop":   {"d5:peers18:\x01\x02\x03\x04\x00\x00\x01\x02\x03\x04\x00\x01\x01\x02\x03\x04\x00\x02e", Reply{Interval: 30 * time.Minute, Count: -1, Peers: endpointsOf("1.2.3.4:2")}},
+		"host names drop":      {"d5:peersld2:ip9:localhost4:porti80eed2:ip7:1.2.3.44:porti80eeee", Reply{Interval: 30 * time.Minute, Count: -1, Peers: endpointsOf("1.2.3.4:80")}},
 		"unsorted, line's end": {"d5:peers0:8:intervali60ee\r\n", Reply{Interval: time.Minute, Count: -1}},
 		"warning is cleaned":   {"d5:peers0:15:warning message5:a\x1b\nbce", Reply{Interval: 30 * time.Minute, Count: -1, Warning: "a??bc"}},
-		"a mapped address":     {"d6:peers618:\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\xff\xff\x01\x02\x03\x04\x00\x50e", Reply{Interval: 30 * time.Minute, Count: -1, Peers: []Peer{{Endpoint: netip.MustParseAddrPort("1.2.3.4:80")}}}},
+		"a mapped address":     {"d6:peers618:\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\xff\xff\x01\x02\x03\x04\x00\x50e", Reply{Interval: 30 * time.Minute, Count: -1, Peers: endpointsOf("1.2.3.4:80")}},
 	} {
-		got, err := DecodeReply([]byte(tt.body))
+		got, err := decode([]byte(tt.body))
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 		} else if d := cmp.Diff(&tt.want, got, sameReply, cmpopts.EquateEmpty()); d != "" {
@@ -80,8 +94,8 @@ func TestDecodeForeign(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{"d5:peers5:abcdee", "d5:peersi5ee", "d5:peersli5eee", "<html>", "{", `{"peers":["x"]}`, `{"you":"x"}`, "d", "nonsense\n"} {
-		if got, err := DecodeReply([]byte(bad)); err == nil {
-			t.Errorf("DecodeReply(%q) = %+v, want an error", bad, got)
+		if got, err := decode([]byte(bad)); err == nil {
+			t.Errorf("decode(%q) = %+v, want an error", bad, got)
 		}
 	}
 }
@@ -100,7 +114,7 @@ func TestRefusalError(t *testing.T) {
 		if form == FormatText {
 			continue
 		}
-		_, err := DecodeReply(got)
+		_, err := decode(got)
 		if back, ok := errors.AsType[*RefusalError](err); !ok || back.Reason != f.Reason {
 			t.Errorf("read back: %v", err)
 		}
@@ -141,7 +155,7 @@ func FuzzDecode(f *testing.F) {
 		body = slices.Clip(bytes.Clone(body)) // to read beyond its end is to panic
 		_, err := DecodeTracks(body)
 		checkRefusal(t, err)
-		r, err := DecodeReply(body)
+		r, err := decode(body)
 		checkRefusal(t, err)
 		if err != nil {
 			return
@@ -150,7 +164,7 @@ func FuzzDecode(f *testing.F) {
 			t.Fatalf("%+v", r)
 		}
 		for _, p := range r.Peers {
-			if p.Endpoint.Port() < 1 || !p.Endpoint.IsValid() || p.Endpoint != Canonical(p.Endpoint) {
+			if p.Port() < 1 || !p.IsValid() || p != Canonical(p) {
 				t.Fatalf("peer %v", p)
 			}
 		}
