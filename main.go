@@ -1,5 +1,5 @@
-// Command ntrack is how programs find each other: announce, list, watch and serve. This file has
-// the process: streams, signals and the exit code. The rest is package commands.
+// Command ntrack is how programs find each other: announce, list, watch and serve. This file has what
+// belongs to the process: streams, signals and the exit code. Package commands has the rest.
 package main
 
 import (
@@ -18,13 +18,13 @@ func run() int {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
 	for _, s := range commands.IgnoredAtStart() {
-		signal.Ignore(s) // here, and in what this process runs
+		signal.Ignore(s) // in this process and in programs that it runs
 	}
 	if !signal.Ignored(syscall.SIGPIPE) {
-		// Otherwise writing to a closed standard output would kill the process before it can leave.
+		// Without this, a write to a closed standard output kills the process before it can leave.
 		signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	}
-	// All signals come on one channel: none is lost while a command takes them over.
+	// All signals arrive on one channel. So none is lost while a command takes them over.
 	signals := make(chan os.Signal, 64)
 	for _, s := range []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
 		if !signal.Ignored(s) {
@@ -43,7 +43,7 @@ func run() int {
 				}
 			} else if ctx.Err() == nil {
 				cancel(commands.Interrupted{Signal: s.(syscall.Signal)})
-			} else { // a second one; what signals do by default they do not to a container's first process
+			} else { // a second signal; its default action does not end the first process of a container
 				os.Exit(128 + int(s.(syscall.Signal)))
 			}
 			mu.Unlock()

@@ -53,14 +53,14 @@ func completionCommand(s Streams) *cli.Command {
 	}
 }
 
-// completes is the command by which those scripts ask what fits. What follows are the words of a
-// command line without the program's name, up to the cursor: the last one has only begun, and may be
-// empty. The first line of the answer is what the shell is to offer itself: "files", "command N" for
-// a command that begins with word N, or "nothing". Each other line is a word that fits, and after a
-// tab, if there is one, what it means.
+// completes is the command by which the completion scripts ask which words fit. Its arguments are the
+// words of a command line up to the cursor, without the program's name. The last word is incomplete
+// and may be empty. The first line of the answer says what the shell should offer by itself: "files",
+// "command N" for a command that begins with word N, or "nothing". Each other line is a word that
+// fits, with a tab and its meaning if it has one.
 const completes = "__complete"
 
-// The values of options, and of arguments, that are words.
+// wordsOf are the options and arguments whose values are words of a fixed list.
 var wordsOf = map[string][]string{
 	"output":     {string(output.Table), string(output.JSON), string(output.Text)},
 	"ready":      {"udp", "none"},
@@ -79,7 +79,7 @@ func complete(ctx context.Context, app *cli.App, words []string, out io.Writer) 
 	}
 }
 
-// fit is what the shell is to offer itself, and the words that fit after others.
+// fit returns what the shell should offer by itself, and the words that fit after the words before.
 func fit(ctx context.Context, app *cli.App, before []string, current string) (string, []string) {
 	const files, nothing = "files", "nothing"
 	if len(before) == 0 || len(before) == 1 && before[0] == "help" {
@@ -127,7 +127,7 @@ func fit(ctx context.Context, app *cli.App, before []string, current string) (st
 	return nothing, values
 }
 
-// fittingOptions are those that can be given yet.
+// fittingOptions are the options that the user can still add.
 func (l *line) fittingOptions(current string) []string {
 	names := []string{"--help\tshow help"}
 	for _, f := range l.cmd.Flags {
@@ -138,7 +138,7 @@ func (l *line) fittingOptions(current string) []string {
 		for _, name := range f.Names() {
 			if len(name) > 1 {
 				names = append(names, "--"+name+"\t"+usage)
-			} else if current == "-"+name { // it is whole
+			} else if current == "-"+name { // a short option fits only when it is complete
 				names = append(names, current+"\t"+usage)
 			}
 		}
@@ -147,27 +147,27 @@ func (l *line) fittingOptions(current string) []string {
 	return names
 }
 
-// keys are those that the tracker shows, where a KEY fits. Who presses Tab waits: they are there at
-// once, or not at all. Whoever announces can choose a key: only those that a terminal can show are
-// offered, and the scripts quote them.
+// keys are the keys that the tracker shows, if a KEY fits here. A user who presses Tab does not wait
+// long, so there are no keys if the tracker is slow. Anybody can announce any key. So keys are offered
+// only if a terminal can show them, and the scripts quote them.
 func (l *line) keys(ctx context.Context, app *cli.App, begun string) []string {
 	const patience, most = 2 * time.Second, 1000
 	switch n := len(l.arguments); {
 	case !l.takesKey() || l.given("key-file") || n > 1:
 		return nil
 	case n == 1 && (l.given("tracker") || looksLike(l.arguments[0]) == nil && !domain.MatchString(l.arguments[0])):
-		return nil // it is the KEY
+		return nil // the argument is the KEY already
 	}
 	for _, name := range []string{"token-file", "ca"} {
 		if o := l.option(name); o != nil {
 			if info, err := os.Stat(o.value); err != nil || !info.Mode().IsRegular() {
-				return nil // what can be read once is not for a Tab
+				return nil // a pipe can be read only once
 			}
 		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	// with is the line with a KEY.
+	// with is the line with a KEY added.
 	with := func(key string) *line {
 		l := *l
 		l.arguments = append(slices.Clone(l.arguments), key)
@@ -181,7 +181,7 @@ func (l *line) keys(ctx context.Context, app *cli.App, begun string) []string {
 			return err
 		}
 		defer o.Close()
-		o.trackers = slices.DeleteFunc(o.trackers, announce.Tracker.Classic) // which would send all its keys
+		o.trackers = slices.DeleteFunc(o.trackers, announce.Tracker.Classic) // a classic tracker would send all its keys
 		if len(o.trackers) == 0 {
 			return nil
 		}
@@ -191,7 +191,7 @@ func (l *line) keys(ctx context.Context, app *cli.App, begun string) []string {
 			k, err := announce.ParseKey(text)
 			switch {
 			case !strings.HasPrefix(text, begun) || len(found) == most:
-			case err != nil || !bytes.Equal(k.Bytes(), t.Key.Bytes()): // cannot be typed as it is shown
+			case err != nil || !bytes.Equal(k.Bytes(), t.Key.Bytes()): // a user cannot type it as it is shown
 			case !l.meant && text[0] == '-' || with(text).misplaced() != nil:
 			default:
 				found = append(found, text)

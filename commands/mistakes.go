@@ -15,19 +15,19 @@ import (
 	"ntrack/announce/wire"
 )
 
-// This is for command lines that are well formed and mean, most likely, something else: a KEY that
-// was forgotten, arguments that were swapped. What is certain enough is refused before anything is
-// sent; the rest is said when the tracker cannot be reached.
+// Some command lines are well formed but probably mean something else: the KEY is missing, or two
+// arguments are swapped. A mistake that is certain enough is refused before anything is sent. A guess
+// is printed when the tracker cannot be reached.
 
-// takesKey says that the arguments of the command are [TRACKER] KEY.
+// takesKey reports whether the arguments of the command are [TRACKER] KEY.
 func (l *line) takesKey() bool { return l.hasFlag("key-file") }
 
 func (l *line) hasFlag(name string) bool { return findFlag(l.cmd, "--"+name) != nil }
 
-// hasPort says that the line says where the user's program is reached.
+// hasPort reports whether the line has the port of the user's program.
 func (l *line) hasPort() bool { return l.given("port") || l.given("from") }
 
-// misplaced refuses an argument that stands where a KEY does and looks like something else.
+// misplaced refuses an argument in the place of the KEY that looks like something else.
 func (l *line) misplaced() error {
 	if l.meant || !l.takesKey() || l.given("key-file") || len(l.arguments) == 0 {
 		return nil
@@ -62,11 +62,11 @@ func (l *line) misplaced() error {
 	return &usageError{text: text, shows: true}
 }
 
-// A likeness is what an argument looks like, other than a KEY: a tracker, a key at a tracker, a
-// port alone.
+// A likeness is what an argument looks like if not like a KEY: a tracker, a key at a tracker, or a
+// port.
 type likeness struct {
 	tracker, key, port string
-	vague              bool // tracker is key:port, and may be either
+	vague              bool // host:port, which may also be key:port
 }
 
 var (
@@ -76,7 +76,7 @@ var (
 	keyPath  = regexp.MustCompile(`^(?:.*?/)?ntrk(?:/(.*))?$`)
 )
 
-// looksLike is nil for what looks like nothing but a KEY.
+// looksLike returns nil for an argument that looks only like a KEY.
 func looksLike(arg string) *likeness {
 	if port := strings.TrimPrefix(arg, ":"); parsePort(port) > 0 {
 		return &likeness{port: port}
@@ -135,14 +135,14 @@ func looksLike(arg string) *likeness {
 	return like
 }
 
-// isLocal says that a host is an address, or a name of this machine.
+// isLocal reports whether a host is an address or a name of this machine.
 func isLocal(host string) bool {
 	_, err := netip.ParseAddr(strings.Trim(host, "[]"))
 	t, bad := announce.ParseTracker(host)
 	return err == nil || bad == nil && t.Loopback()
 }
 
-// guessAt is the guess that an error gives reason for.
+// guessAt is the guess that goes with an error, or "".
 func (l *line) guessAt(err error) string {
 	f, refused := errors.AsType[*announce.RefusalError](err)
 	switch {
@@ -154,9 +154,9 @@ func (l *line) guessAt(err error) string {
 	return ""
 }
 
-// guess says what was meant if what should be the tracker is none: two lines, or none. Of a name
-// that has an address that is less probable, and two words that could be a KEY with a space more
-// often are a tracker and a KEY.
+// guess shows what the user probably meant if the first argument is not a tracker. It is two lines, or
+// "". hasAddress says that the first argument is a name with an address. Then it is more likely a
+// tracker, and guess does not propose to join both arguments to one KEY with a space.
 func (l *line) guess(hasAddress bool) string {
 	if l == nil || l.meant || !l.takesKey() {
 		return ""
@@ -186,8 +186,8 @@ func (l *line) guess(hasAddress bool) string {
 	return why + "\n  " + show
 }
 
-// guessAlone is the guess where a KEY is alone and could be the domain name of a tracker. Keys have
-// such names, too: this is no mistake yet.
+// guessAlone is the guess for a single argument that could be the domain name of a tracker. Keys may
+// have such names, too, so this is not a mistake.
 func (l *line) guessAlone() string {
 	if len(l.arguments) != 1 || l.given("key-file") || l.given("tracker") ||
 		!domain.MatchString(l.arguments[0]) {
@@ -196,8 +196,7 @@ func (l *line) guessAlone() string {
 	return "one argument is the KEY; did you mean\n  " + l.showTracker(l.arguments[0])
 }
 
-// tooMany is the error of a line with more arguments than [TRACKER] KEY, or a tracker by --tracker
-// as well.
+// tooMany is the error for a line with more arguments than [TRACKER] KEY, or with two trackers.
 func (l *line) tooMany(why string) error {
 	e := &usageError{command: l.cmd.Name, text: why}
 	if !l.given("key-file") {
@@ -208,8 +207,8 @@ func (l *line) tooMany(why string) error {
 	return e
 }
 
-// showOptionsFirst shows the line with the options that stand behind its --, at i of the arguments,
-// in front of it.
+// showOptionsFirst shows the line with its options before the `--`. They stand after it now, at
+// args[i].
 func (l *line) showOptionsFirst(args []string, i int) string {
 	options, command := args[i:], l.command
 	words := append([]string{"ntrack", l.cmd.Name}, l.showOptions()...)
@@ -222,10 +221,10 @@ func (l *line) showOptionsFirst(args []string, i int) string {
 	for _, a := range args[:i] {
 		words = append(words, quote(a))
 	}
-	return strings.Join(append(words, showCommand(command)...), " ")
+	return strings.Join(append(words, commandWords(command)...), " ")
 }
 
-// regroup shows what two arguments or more come to when they are taken otherwise.
+// regroup shows the line that two or more arguments probably stand for, or "".
 func (l *line) regroup(args []string) string {
 	if i := slices.IndexFunc(args, func(a string) bool { return len(a) > 1 && a[0] == '-' }); i > 0 {
 		return l.showOptionsFirst(args, i)
@@ -233,7 +232,7 @@ func (l *line) regroup(args []string) string {
 	n := len(args)
 	first, last := looksLike(args[0]), looksLike(args[n-1])
 	isPort := last != nil && last.tracker == ""
-	room := 2 // for arguments
+	room := 2 // the number of arguments that fit
 	if l.given("tracker") {
 		room = 1
 	}
@@ -261,7 +260,7 @@ func (l *line) regroup(args []string) string {
 // showOneKey shows the arguments as a KEY with spaces.
 func (l *line) showOneKey(args []string) string { return l.show([]string{strings.Join(args, " ")}, "") }
 
-// runs says that a word is probably the command that announce was to run.
+// runs reports whether a word is probably the COMMAND of announce.
 func (l *line) runs(word string) bool {
 	if l.cmd.Name != "announce" || l.command != nil || !l.hasPort() {
 		return false
@@ -270,7 +269,7 @@ func (l *line) runs(word string) bool {
 	return err == nil || l.gap > 0
 }
 
-// show is the line with other arguments, and with a port if it takes one and has none.
+// show is the line with other arguments. It adds the port if the command takes one and has none.
 func (l *line) show(arguments []string, port string) string {
 	words := []string{"ntrack", l.cmd.Name}
 	for _, a := range arguments {
@@ -280,10 +279,10 @@ func (l *line) show(arguments []string, port string) string {
 	if port != "" && l.hasFlag("port") && !l.hasPort() {
 		words = append(words, "--port", port)
 	}
-	return strings.Join(append(words, showCommand(l.command)...), " ")
+	return strings.Join(append(words, commandWords(l.command)...), " ")
 }
 
-// showTracker shows where a tracker is named. Of one list has an index, without a KEY.
+// showTracker is the line with a tracker as its first argument. list also works without a KEY.
 func (l *line) showTracker(name string) string {
 	show := l.show([]string{name, "KEY"}, "")
 	if l.cmd.Name == "list" {
@@ -292,21 +291,21 @@ func (l *line) showTracker(name string) string {
 	return show
 }
 
-// showCommand is show with a command to run.
+// showCommand is show with a COMMAND.
 func (l *line) showCommand(arguments, command []string) string {
 	changed := *l
 	changed.command = command
 	return changed.show(arguments, "")
 }
 
-// showMeant is the line in the form that takes every argument as it stands.
+// showMeant is the line with a `--`, so that every argument means what it says.
 func (l *line) showMeant() string {
 	words := append([]string{"ntrack", l.cmd.Name}, l.showOptions()...)
 	words = append(words, "--")
 	for _, a := range l.arguments {
 		words = append(words, quote(a))
 	}
-	return strings.Join(append(words, showCommand(l.command)...), " ")
+	return strings.Join(append(words, commandWords(l.command)...), " ")
 }
 
 func (l *line) showOptions() []string {
@@ -324,8 +323,8 @@ func (l *line) showOptions() []string {
 	return words
 }
 
-// showCommand leaves out what a command is given: that may be a secret, and is long.
-func showCommand(command []string) []string {
+// commandWords shows a COMMAND without its arguments, which may be secret and long.
+func commandWords(command []string) []string {
 	switch len(command) {
 	case 0:
 		return nil
@@ -337,7 +336,7 @@ func showCommand(command []string) []string {
 
 var plainWord = regexp.MustCompile(`^[A-Za-z0-9_@%+=:,./-]+$`)
 
-// quote is a word as a shell takes it, fit to print and without a password that it may have.
+// quote is a word in the form that a shell reads. It is fit to print and has no password.
 func quote(word string) string {
 	word = wire.Redact(word)
 	if len(word) > 300 || strings.ContainsFunc(word, func(r rune) bool { return !unicode.IsPrint(r) }) {

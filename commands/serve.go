@@ -67,11 +67,11 @@ type serveOptions struct {
 	listen    []string
 	addrFile  string
 	tokenFile string
-	hangups   chan os.Signal // nil where they end it
+	hangups   chan os.Signal // receives SIGHUP; nil if SIGHUP ends the tracker
 }
 
-// takeHangups has SIGHUP mean what it means to every daemon: to read again what it has read. On a
-// terminal it means that this is closed, unless that was to be ignored.
+// takeHangups takes over SIGHUP, which makes every daemon read its files again. On a terminal SIGHUP
+// means that the terminal is closed, and ends the tracker, unless the user has SIGHUP ignored.
 func (o *serveOptions) takeHangups(s Streams) {
 	if s.Signals != nil && (signal.Ignored(syscall.SIGHUP) || !process.OnTerminal()) {
 		o.hangups = make(chan os.Signal, 1)
@@ -114,28 +114,9 @@ func (o *serveOptions) build(c *cli.Context, s Streams) error {
 		o.tracker.MaxRate = n
 	}
 	o.tracker.Index = c.Bool("index")
-	table := memory.New()
-	for name, limit := range map[string]*int{
-		"max-keys": &table.Limits.MaxKeys, "max-peers": &table.Limits.MaxPeers,
-		"max-peers-per-key": &table.Limits.MaxPeersPerKey, "max-per-addr": &table.Limits.MaxPerAddr,
-		"max-conns": &o.server.MaxConns, "max-conns-per-addr": &o.server.MaxConnsPerAddr,
-	} {
-		if *limit = c.Int(name); *limit < 0 {
-			return usage(c, "--%s %d: 0 or more", name, *limit)
-		}
+	if err := o.buildLimits(c); err != nil {
+		return err
 	}
-	for name, limit := range map[string]*int{"max-conns": &o.server.MaxConns, "max-conns-per-addr": &o.server.MaxConnsPerAddr} {
-		switch { // what was not asked for is the door's own business
-		case !c.IsSet(name):
-			*limit = 0
-		case *limit == 0:
-			*limit = -1
-		}
-	}
-	if n := table.Limits.MaxPerAddr; n > math.MaxUint16 {
-		return usage(c, "--max-per-addr %d: 65535 at most, or 0 for no limit", n)
-	}
-	o.tracker.Store = table
 	for _, name := range []string{"request-timeout", "idle-timeout"} {
 		if err := atLeast(c, name, time.Second); err != nil {
 			return err
@@ -158,6 +139,33 @@ func (o *serveOptions) build(c *cli.Context, s Streams) error {
 			return fmt.Errorf("--token-file: %w", err)
 		}
 		o.tracker.Token, o.tokenFile = token, file
+	}
+	return nil
+}
+
+func (o *serveOptions) buildLimits(c *cli.Context) error {
+	table := memory.New()
+	for name, limit := range map[string]*int{
+		"max-keys": &table.Limits.MaxKeys, "max-peers": &table.Limits.MaxPeers,
+		"max-peers-per-key": &table.Limits.MaxPeersPerKey, "max-per-addr": &table.Limits.MaxPerAddr,
+		"max-conns": &o.server.MaxConns, "max-conns-per-addr": &o.server.MaxConnsPerAddr,
+	} {
+		if *limit = c.Int(name); *limit < 0 {
+			return usage(c, "--%s %d: 0 or more", name, *limit)
+		}
+	}
+	if n := table.Limits.MaxPerAddr; n > math.MaxUint16 {
+		return usage(c, "--max-per-addr %d: 65535 at most, or 0 for no limit", n)
+	}
+	o.tracker.Store = table
+	// To the server 0 means its own default, and -1 no limit.
+	for name, limit := range map[string]*int{"max-conns": &o.server.MaxConns, "max-conns-per-addr": &o.server.MaxConnsPerAddr} {
+		switch {
+		case !c.IsSet(name):
+			*limit = 0
+		case *limit == 0:
+			*limit = -1
+		}
 	}
 	return nil
 }
@@ -205,7 +213,7 @@ func (o *serveOptions) run(ctx context.Context, s Streams) error {
 	return nil
 }
 
-// reload reads the token file again. What cannot be read changes nothing.
+// reload reads the token file again. If that fails, the old token stays.
 func (o *serveOptions) reload(ctx context.Context, s Streams) {
 	switch o.tokenFile {
 	case "":
@@ -224,7 +232,7 @@ func (o *serveOptions) reload(ctx context.Context, s Streams) {
 	s.note("SIGHUP: the token has been read again from %s", wire.Clean(o.tokenFile))
 }
 
-// greet says where the tracker is and what to type next.
+// greet prints where the tracker is and what the user can type next.
 func (o *serveOptions) greet(s Streams, bound []string) {
 	for i, addr := range bound {
 		if ap, err := netip.ParseAddrPort(addr); err == nil && ap.Addr().IsUnspecified() {
@@ -234,7 +242,7 @@ func (o *serveOptions) greet(s Streams, bound []string) {
 		}
 		s.note("tracker at http://%s/ntrk/, in memory; Ctrl-C ends it", addr)
 	}
-	at := "" // the address that the commands need to be told
+	at := "" // the TRACKER argument that the commands below need
 	if ap, err := netip.ParseAddrPort(bound[0]); err == nil {
 		switch a := ap.Addr(); {
 		case !a.IsUnspecified() && a != netip.IPv6Loopback() && a != loopback4():
@@ -250,7 +258,7 @@ func (o *serveOptions) greet(s Streams, bound []string) {
 	s.note("     ntrack list %slobby", at)
 }
 
-// parseNetwork reads a network or an address, whose zone does not count.
+// parseNetwork reads a network or an address. It ignores a zone.
 func parseNetwork(s string) (netip.Prefix, error) {
 	if address, zone, zoned := strings.Cut(s, "%"); zoned {
 		s = address
@@ -264,10 +272,11 @@ func parseNetwork(s string) (netip.Prefix, error) {
 	return netip.ParsePrefix(s)
 }
 
-// loopback4 is where the names of this machine lead over IPv4.
+// loopback4 is the IPv4 address that localhost stands for.
 func loopback4() netip.Addr { return netip.AddrFrom4([4]byte{127, 0, 0, 1}) }
 
-// listenNetwork is that of a --listen: a literal stands for its own family only, also 0.0.0.0 and ::.
+// listenNetwork is the network of a --listen, for [net.Listen]. An address is of its own family only.
+// That goes for 0.0.0.0 and :: too.
 func listenNetwork(addr string) string {
 	switch a := literalOf(addr); {
 	case a.Is4():
@@ -278,14 +287,15 @@ func listenNetwork(addr string) string {
 	return "tcp"
 }
 
-// literalOf is the IP address that a --listen names, invalid where it names none.
+// literalOf is the IP address in a --listen. It is invalid if there is none.
 func literalOf(addr string) netip.Addr {
 	host, _, _ := net.SplitHostPort(wire.UnescapeZone(addr))
 	a, _ := netip.ParseAddr(host)
 	return a.Unmap()
 }
 
-// boundTo is where a listener listens. It does not know its zone itself.
+// boundTo is the address that a listener listens at. Its zone comes from the --listen, because the
+// listener does not report it.
 func boundTo(l net.Listener, addr string) string {
 	at, err := netip.ParseAddrPort(l.Addr().String())
 	if err != nil {
@@ -294,8 +304,8 @@ func boundTo(l net.Listener, addr string) string {
 	return netip.AddrPortFrom(at.Addr().WithZone(literalOf(addr).Zone()), at.Port()).String()
 }
 
-// listen listens at an address, at a port of every address, or at a name's first address, IPv4
-// before IPv6. bound is where this process listens already.
+// listen listens at an address, at a port of every address, or at the first address of a name, IPv4
+// before IPv6. bound are the addresses that this process listens at already.
 func listen(addr string, bound []string) (net.Listener, error) {
 	at, a := wire.UnescapeZone(addr), literalOf(addr)
 	host, port, _ := net.SplitHostPort(at)
@@ -321,7 +331,7 @@ func listen(addr string, bound []string) (net.Listener, error) {
 	return l, nil
 }
 
-// shutdown stops accepting and gives what is in flight five seconds.
+// shutdown accepts no more connections and gives requests in flight five seconds.
 func shutdown(srv *server.Server) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()

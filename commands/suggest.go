@@ -11,8 +11,9 @@ import (
 	"github.com/xrash/smetrics"
 )
 
-// What is here, and what other programs or habit call it. In braces is what the value of an option
-// becomes, or what stands for it.
+// These tables have our commands and options, and the names that other programs or habit have for
+// them. Braces mark the place of the value that the user gave; without a value the word in the braces
+// stands there.
 var (
 	commandsMeant = map[string]string{
 		"announce":         "join add register publish advertise",
@@ -61,7 +62,7 @@ var (
 	placeholder = regexp.MustCompile(`\{(\w+)\}`)
 )
 
-// meantBy is what a word means in such a table.
+// meantBy is the meaning of a word in such a table, or "".
 func meantBy(table map[string]string, word string) string {
 	for meant, words := range table {
 		if slices.Contains(strings.Fields(words), word) {
@@ -71,7 +72,7 @@ func meantBy(table map[string]string, word string) string {
 	return ""
 }
 
-// unknownOption is the error of the first of args, with the option that was probably meant.
+// unknownOption is the error for args[0], with the option that the user probably meant.
 func (l *line) unknownOption(app *cli.App, args []string) error {
 	typed, value, _ := strings.Cut(args[0], "=")
 	if value == "" && len(args) > 1 && !strings.HasPrefix(args[1], "-") {
@@ -115,7 +116,7 @@ func (l *line) meantOption(app *cli.App, typed, value string) string {
 		}
 	}
 	switch near := nearest(name, own); {
-	case slices.Contains(own, name): // but in capitals
+	case slices.Contains(own, name): // but the user wrote capitals
 		return "did you mean " + strings.Repeat("-", min(len(name), 2)) + name + "?"
 	case name == "version" || name == "v":
 		return "did you mean ntrack --version?"
@@ -153,7 +154,7 @@ func flagNames(cmd *cli.Command) []string {
 	return names
 }
 
-// nearest is the one of names that was probably meant, or "".
+// nearest is the name that the user probably meant, or "".
 func nearest(typed string, names []string) string {
 	best, most := "", 0.84
 	for _, name := range names {
@@ -168,8 +169,8 @@ func nearest(typed string, names []string) string {
 	return best
 }
 
-// unknownCommand is the error of a first word that is no command, with the line that was probably
-// meant.
+// unknownCommand is the error for a first word that is not a command, with the line that the user
+// probably meant.
 func unknownCommand(app *cli.App, words []string) error {
 	typed, rest := words[0], words[1:]
 	names := commandNames(app)
@@ -193,10 +194,10 @@ func unknownCommand(app *cli.App, words []string) error {
 	for _, words := range commandsMeant {
 		known = append(known, strings.Fields(words)...)
 	}
-	slices.Sort(known) // two may be as near
+	slices.Sort(known) // two names may be equally near
 	near := nearest(name, known)
 	switch other := meantBy(commandsMeant, near); {
-	case isName(name): // but in capitals, or with dashes
+	case isName(name): // but the user wrote capitals or dashes
 		return meant(name, rest)
 	case isOption && at >= 0:
 		why = "options stand after the command"
@@ -223,7 +224,7 @@ func unknownCommand(app *cli.App, words []string) error {
 
 var secretOption = regexp.MustCompile(`^--?(token|password|key)$`)
 
-// showRest shows what follows a command, without what may be a secret.
+// showRest shows the words after a command, without those that may be secret.
 func showRest(words []string) string {
 	text := ""
 	for i, w := range words {
