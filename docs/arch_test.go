@@ -30,6 +30,7 @@ tracker/store/memory       announce/wire tracker/store
 tracker/store/storetest    announce/wire tracker/store
 tracker/server             announce/wire tracker
 tracker/server/servertest  tracker
+tracker/trackertest        announce tracker tracker/server
 bench                      announce announce/wire tracker tracker/server
 examples/chat              announce announce/wire
 examples/job               announce
