@@ -4,22 +4,17 @@ import (
 	"context"
 	"fmt"
 	"log"
-	"net/http/httptest"
 	"time"
 
 	"ntrack/announce"
-	"ntrack/tracker"
+	"ntrack/tracker/trackertest"
 )
 
 // Two peers meet under a key.
 func Example() {
-	// A tracker inside this program. Any other is named as for the commands: "tracker.example".
-	srv := httptest.NewServer(tracker.Handler(&tracker.Tracker{}))
-	defer srv.Close()
-	t, err := announce.ParseTracker(srv.URL)
-	if err != nil {
-		log.Fatal(err)
-	}
+	// A tracker inside this program. For any other: announce.ParseTracker("tracker.example").
+	local := trackertest.New()
+	defer local.Close()
 	key, err := announce.ParseKey("lobby")
 	if err != nil {
 		log.Fatal(err)
@@ -27,7 +22,7 @@ func Example() {
 
 	var client announce.Client
 	for _, port := range []uint16{4000, 4001} {
-		reply, err := client.Announce(context.Background(), t, announce.Request{Key: key, Port: port})
+		reply, err := client.Announce(context.Background(), local.Tracker, announce.Request{Key: key, Port: port})
 		if err != nil {
 			log.Fatal(err)
 		}
@@ -44,19 +39,15 @@ func Example() {
 
 // A service stays announced for as long as it runs, while somebody watches.
 func ExampleClient_Join() {
-	srv := httptest.NewServer(tracker.Handler(&tracker.Tracker{}))
-	defer srv.Close()
-	t, err := announce.ParseTracker(srv.URL)
-	if err != nil {
-		log.Fatal(err)
-	}
+	local := trackertest.New()
+	defer local.Close()
 	key, err := announce.ParseKey("lobby")
 	if err != nil {
 		log.Fatal(err)
 	}
 
 	var client announce.Client
-	trackers := []announce.Tracker{t} // any number of them
+	trackers := []announce.Tracker{local.Tracker} // any number of them
 	staying, leave := context.WithCancel(context.Background())
 	left := make(chan error)
 	go func() {

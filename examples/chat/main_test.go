@@ -4,22 +4,21 @@ import (
 	"bufio"
 	"context"
 	"io"
-	"net/http/httptest"
 	"regexp"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 
-	"ntrack/tracker"
+	"ntrack/tracker/trackertest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // TestChat has two people talk, and one of them leave.
 func TestChat(t *testing.T) {
-	srv := httptest.NewServer(tracker.Handler(new(tracker.Tracker)))
-	defer srv.Close()
+	local := trackertest.New()
+	defer local.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	type person struct {
@@ -32,7 +31,7 @@ func TestChat(t *testing.T) {
 		reads, out := io.Pipe()
 		left := make(chan error, 1)
 		go func() {
-			left <- chat(ctx, srv.URL, "lobby", in, out)
+			left <- chat(ctx, local.Tracker.String(), "lobby", in, out)
 			_ = out.Close()
 		}()
 		return person{says, bufio.NewScanner(reads), left}

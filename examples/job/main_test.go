@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -12,15 +11,15 @@ import (
 
 	"go.uber.org/goleak"
 
-	"ntrack/tracker"
+	"ntrack/tracker/trackertest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // TestJob has four processes agree on their ranks and on the sum.
 func TestJob(t *testing.T) {
-	srv := httptest.NewServer(tracker.Handler(new(tracker.Tracker)))
-	defer srv.Close()
+	local := trackertest.New()
+	defer local.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	const size = 4
@@ -28,7 +27,7 @@ func TestJob(t *testing.T) {
 	var all sync.WaitGroup
 	for i := range size {
 		all.Go(func() {
-			if err := job(ctx, srv.URL, "sum", size, &printed[i]); err != nil {
+			if err := job(ctx, local.Tracker.String(), "sum", size, &printed[i]); err != nil {
 				t.Error(err)
 			}
 		})

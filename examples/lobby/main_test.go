@@ -4,22 +4,21 @@ import (
 	"bufio"
 	"context"
 	"io"
-	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 
-	"ntrack/tracker"
+	"ntrack/tracker/trackertest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // TestLobby has two players want the one seat there is.
 func TestLobby(t *testing.T) {
-	srv := httptest.NewServer(tracker.Handler(new(tracker.Tracker)))
-	defer srv.Close()
+	local := trackertest.New()
+	defer local.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	type program struct {
@@ -30,7 +29,7 @@ func TestLobby(t *testing.T) {
 		t.Helper()
 		reads, out := io.Pipe()
 		l := &lobby{out: out}
-		if err := l.find(srv.URL, "duel"); err != nil {
+		if err := l.find(local.Tracker.String(), "duel"); err != nil {
 			t.Fatal(err)
 		}
 		ctx, stop := context.WithCancel(ctx)
