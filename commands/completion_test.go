@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// tab is what fits after words: the last of them has only begun.
+// tab returns the answer to a completion of words. The last word is incomplete.
 func tab(t *testing.T, words ...string) []string {
 	t.Helper()
 	var out, errs bytes.Buffer
@@ -25,11 +25,11 @@ func tab(t *testing.T, words ...string) []string {
 	return lines
 }
 
-// What is offered as the value of an option is one that it takes.
+// Each option accepts the values that completion offers for it.
 func TestCompletedValues(t *testing.T) {
 	tests := map[string]struct {
-		line string // with the value at its end, or in place of a %
-		code int    // where it is taken
+		line string // a % is the place of the value
+		code int    // the exit code if the value is accepted
 	}{
 		"output":     {"list -t localhost:1 lobby --output %", 3},
 		"ready":      {"announce -t localhost:1 lobby --port 1 --ready % -- no-such-program", 127},
@@ -56,7 +56,7 @@ func TestCompletedValues(t *testing.T) {
 	}
 }
 
-// However many keys a tracker has, as many as fit are looked through and a thousand offered.
+// However many keys a tracker has, completion looks at all of them and offers at most a thousand.
 func TestCompletedKeysBound(t *testing.T) {
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")

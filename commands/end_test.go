@@ -15,7 +15,7 @@ import (
 	"ntrack/announce"
 )
 
-// What ends slowly says how to end it at once, and only where a signal has ended it.
+// A command that a signal ends slowly prints how to end it at once.
 func TestSlowEnd(t *testing.T) {
 	for _, c := range []struct {
 		cause error
@@ -26,7 +26,7 @@ func TestSlowEnd(t *testing.T) {
 		{Interrupted{syscall.SIGTERM}, 600 * time.Millisecond, "ntrack: leaving; a second signal ends it at once\n"},
 		{Interrupted{syscall.SIGINT}, 400 * time.Millisecond, ""},
 		{errReaderGone, 600 * time.Millisecond, ""},
-		{nil, 600 * time.Millisecond, ""}, // has not ended
+		{nil, 600 * time.Millisecond, ""}, // no signal, no end
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			var out bytes.Buffer
@@ -47,7 +47,8 @@ func TestSlowEnd(t *testing.T) {
 	}
 }
 
-// After a COMMAND the leaving is waited for, but neither for long nor once Ctrl-C says otherwise.
+// After the end of a COMMAND ntrack waits until the peer has left, but not for long, and only until
+// Ctrl-C.
 func TestAwaitLeft(t *testing.T) {
 	const slow = "ntrack: leaving; Ctrl-C ends it at once\n"
 	const unsure = "ntrack: could not leave, the tracker forgets you after the ttl: "
@@ -58,7 +59,7 @@ func TestAwaitLeft(t *testing.T) {
 	for _, c := range []struct {
 		about   string
 		signals []at
-		left    time.Duration // 0: never
+		left    time.Duration // 0 means never
 		err     error
 		takes   time.Duration
 		want    string

@@ -19,8 +19,7 @@ import (
 	"ntrack/tracker/server"
 )
 
-// TestNothingGoesOn ends each command that lasts, in the middle of what it does, and finds no
-// goroutine of it left.
+// TestNothingGoesOn ends each lasting command while it is busy, and checks that no goroutine is left.
 func TestNothingGoesOn(t *testing.T) {
 	defer goleak.VerifyNone(t)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -47,11 +46,11 @@ func TestNothingGoesOn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Somebody to be told of.
+	// The peer that the commands report.
 	if _, err := client.Announce(t.Context(), home, announce.Request{Key: key, Port: 1}); err != nil {
 		t.Fatal(err)
 	}
-	service, err := net.Listen("tcp", "127.0.0.1:0") // for COMMAND to be ready
+	service, err := net.Listen("tcp", "127.0.0.1:0") // makes a COMMAND ready
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,8 +59,8 @@ func TestNothingGoesOn(t *testing.T) {
 
 	for _, c := range []struct {
 		args      []string
-		begun     string // when this is written
-		interrupt bool   // then
+		begun     string // the output that shows that it has begun
+		interrupt bool   // interrupt it then
 		code      int
 	}{
 		{[]string{"serve", "--listen", "127.0.0.1:0"}, "tracker at", true, 0},
@@ -98,7 +97,7 @@ func TestNothingGoesOn(t *testing.T) {
 	}
 }
 
-// written is what a command has written; found is closed once it has written what is wanted.
+// written is the output of a command. found is closed once it contains want.
 type written struct {
 	mu    sync.Mutex
 	buf   bytes.Buffer

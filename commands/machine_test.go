@@ -16,10 +16,11 @@ import (
 	"time"
 )
 
-// place1 is the endpoint of all in these tests.
+// place1 is the endpoint of all members in these tests.
 const place1 = 1<<62 - 1
 
-// TestMemberProcess is no test: it is a process that stays, for those below, and does what it reads.
+// TestMemberProcess is not a test. It is a process that stays, for the tests below. It does what its
+// standard input says.
 func TestMemberProcess(*testing.T) {
 	if os.Getenv("NTRACK_TEST_MEMBER") == "" {
 		return
@@ -93,7 +94,7 @@ func (m *member) end() {
 	_ = m.cmd.Wait()
 }
 
-// Of those that stay only the last leaves, in whatever order they go.
+// Of several processes that stay only the last one leaves, in whatever order they end.
 func TestMembers(t *testing.T) {
 	dir := t.TempDir()
 	one, two, three := startMember(t, dir), startMember(t, dir), startMember(t, dir)
@@ -101,26 +102,26 @@ func TestMembers(t *testing.T) {
 	two.do("enter", "true")
 	three.do("enter", "true")
 	one.do("leave", "true")
-	one.do("leave", "true") // over its other family
+	one.do("leave", "true") // over the other address family
 	_ = three.cmd.Process.Kill()
 	_ = three.cmd.Wait()
-	two.do("leave", "false") // though one has not ended yet
+	two.do("leave", "false") // although one has not ended yet
 	two.do("leave", "false")
 
-	// One that comes meanwhile waits until the last has left, or is gone.
+	// A member that enters while the last one leaves waits until that has left or has died.
 	four := startMember(t, dir)
 	four.send("enter")
-	four.out.Scan() // "enters": it is about to
+	four.out.Scan() // "enters" comes just before it waits
 	two.end()
 	four.expect("false")
 	four.do("leave", "false")
 	five := startMember(t, dir)
-	five.do("enter", "true") // four goes on and on: no wait is without an end
+	five.do("enter", "true") // four never ends, and the wait ends all the same
 	four.end()
-	one.do("leave", "true") // as it said before, over its other family
+	one.do("leave", "true") // the same answer as before, over the other address family
 }
 
-// The file is this user's, or it is not used.
+// The file must belong to this user.
 func TestMembersFile(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("TMPDIR", dir)

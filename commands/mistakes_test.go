@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// What is said of a line whose tracker cannot be reached, or that has too many arguments.
+// The guesses for a line whose tracker is unreachable, and for a line with too many arguments.
 func TestGuess(t *testing.T) {
 	const two, inFile, alone = "of two arguments the first is the TRACKER; did you mean\n  ntrack ",
 		"with --key-file an argument is the TRACKER; did you mean\n  ntrack ", "one argument is the KEY; did you mean\n  ntrack "
@@ -34,7 +34,7 @@ func TestGuess(t *testing.T) {
 		{"announce tracker.example --port 1", alone, "announce tracker.example KEY --port 1"},
 		{"list tracker.example", alone, "list tracker.example KEY, or ntrack list -t tracker.example"},
 
-		// Nothing more probable than that the tracker is away.
+		// The tracker is probably just away.
 		{"announce lobby --port 1", "", ""},
 		{"announce tracker.example lobby", "", ""},
 		{"announce localhost 4000", "", ""},
@@ -52,7 +52,7 @@ func TestGuess(t *testing.T) {
 			t.Errorf("ntrack %s: guess\n%s\nwant\n%s", tt.line, got, want)
 		}
 		if _, rest, quoted := strings.Cut(tt.meant, "'"); quoted && strings.Contains(rest, " ") {
-			want = "" // the tracker has an address
+			want = "" // this guess is not for a tracker with an address
 		}
 		if got := parsed(t, tt.line).guess(true); got != want {
 			t.Errorf("ntrack %s: guess where the tracker has an address\n%s\nwant\n%s", tt.line, got, want)

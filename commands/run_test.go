@@ -16,8 +16,8 @@ import (
 	"ntrack/tracker"
 )
 
-// Where a stream is no file, what a command has started may hold the pipe to it for ever, and a
-// reader may never end. The end of the command is the end all the same, with its exit code.
+// If a stream is not a file, a child of the command may hold its pipe forever, or its reader may never
+// end. ntrack still ends with the command, and with its exit code.
 func TestCommandStreamsHeld(t *testing.T) {
 	srv := httptest.NewServer(tracker.Handler(new(tracker.Tracker)))
 	defer srv.Close()

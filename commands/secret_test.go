@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// Whoever asks gets the same secret, also those who ask at once, and where the file is damaged.
+// Every process gets the same secret, even if they ask at the same time or the file is damaged.
 func TestReadSecret(t *testing.T) {
 	good := strings.Repeat("5a", secretSize)
 	for about, left := range map[string]string{
@@ -72,7 +72,7 @@ func TestReadSecret(t *testing.T) {
 	}
 }
 
-// Where no secret can be kept that is said, and nothing waits.
+// If no secret can be kept, there is an error and no wait.
 func TestNoSecret(t *testing.T) {
 	dir := t.TempDir()
 	secret := filepath.Join(dir, "secret")
@@ -90,7 +90,7 @@ func TestNoSecret(t *testing.T) {
 	if err := os.Remove(secret); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Symlink("nowhere", secret); err == nil { // which Windows may refuse
+	if err := os.Symlink("nowhere", secret); err == nil { // Windows may refuse it
 		check("a link to nowhere", dir, "secret")
 		if err := os.Remove(secret); err != nil {
 			t.Fatal(err)
@@ -112,7 +112,7 @@ func TestNoSecret(t *testing.T) {
 	check("two that are damaged", dir, "remove it")
 }
 
-// Where the secret is, by what the environment says. No home is made for who has none.
+// The environment says where the secret is. A missing home directory is not created.
 func TestStateDir(t *testing.T) {
 	if runtime.GOOS == "windows" || runtime.GOOS == "darwin" {
 		t.Skip("the directories of other systems have other names")
@@ -144,7 +144,7 @@ func TestStateDir(t *testing.T) {
 	}
 }
 
-// Machines with the same file have different secrets, if they differ in anything.
+// Machines that differ in anything have different secrets, even with the same file.
 func TestBind(t *testing.T) {
 	secret := []byte("s")
 	seen := make(map[string]bool)

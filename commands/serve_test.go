@@ -10,7 +10,7 @@ import (
 	"ntrack/tracker/store/memory"
 )
 
-// 0 is no limit, everywhere. The door and the tracker have other zero values: their own defaults.
+// For every option 0 means no limit. In the server and in the tracker 0 means their own default.
 func TestServeZero(t *testing.T) {
 	type limits struct {
 		store.Limits

@@ -6,14 +6,15 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 
 	"ntrack/commands"
 )
 
-// typed runs a command line, in which · stands for a space inside a word.
+// typed runs a command line. A · stands for a space inside a word.
 func typed(t *testing.T, line string) (code int, stdout, stderr string) {
 	t.Helper()
-	t.Setenv("NTRACK_TRACKER", "localhost:1") // where nothing listens
+	t.Setenv("NTRACK_TRACKER", "localhost:1") // nothing listens there
 	args := []string{"ntrack"}
 	for word := range strings.SplitSeq(line, " ") {
 		if word = strings.ReplaceAll(word, "·", " "); word == "''" {
@@ -21,14 +22,14 @@ func typed(t *testing.T, line string) (code int, stdout, stderr string) {
 		}
 		args = append(args, word)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second) // for what should end, and does not
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second) // for a command that should end and does not
 	defer cancel()
 	var out, errs bytes.Buffer
 	code = commands.Main(ctx, args, commands.Streams{In: strings.NewReader(""), Out: &out, Err: &errs})
 	return code, out.String(), errs.String()
 }
 
-// refuses says that a command line is a usage error with these notes.
+// refuses checks that a command line is a usage error with these notes.
 func refuses(t *testing.T, line string, notes ...string) {
 	t.Helper()
 	code, stdout, stderr := typed(t, line)
@@ -38,7 +39,7 @@ func refuses(t *testing.T, line string, notes ...string) {
 	}
 }
 
-// A number is decimal. What other notations there are is refused, never read as another number.
+// A number is decimal. Other notations are refused and never read as another number.
 func TestNumbers(t *testing.T) {
 	const see = "; see `ntrack "
 	for _, tt := range []struct{ line, note string }{
@@ -117,7 +118,7 @@ func TestNumbers(t *testing.T) {
 	}
 }
 
-// Every option that takes a number or a duration refuses what is not decimal.
+// Every option with a number or a duration refuses values that are not decimal.
 func TestNumbersOfEveryOption(t *testing.T) {
 	for command, options := range map[string][]string{
 		"announce": {"port", "numwant", "timeout"},
@@ -135,7 +136,7 @@ func TestNumbersOfEveryOption(t *testing.T) {
 			}
 		}
 		if command == "announce" {
-			numbers-- // --ready D, which takes words, too
+			numbers-- // --ready also takes words
 		}
 		if numbers != len(options) {
 			t.Errorf("ntrack %s --help shows %d options with numbers, %d are tested", command, numbers, len(options))
@@ -148,7 +149,7 @@ func TestNumbersOfEveryOption(t *testing.T) {
 	}
 }
 
-// An option that takes one value takes it once, whatever it is called.
+// An option with one value is given once, under whichever name.
 func TestOptionTwice(t *testing.T) {
 	for line, note := range map[string]string{
 		"announce k --port 4000 --port 4001":      "--port is given twice, and takes one value; see `ntrack announce --help`",
@@ -164,7 +165,7 @@ func TestOptionTwice(t *testing.T) {
 	} {
 		refuses(t, line, note)
 	}
-	// A switch may stand twice, and what takes several values takes them under all its names.
+	// A switch may be given twice. An option with several values takes them under all its names.
 	for _, line := range []string{"list k -q -q", "list k -t localhost:1 --tracker localhost:1"} {
 		if code, _, stderr := typed(t, line); code != 3 {
 			t.Errorf("ntrack %s: exit code %d, %s", line, code, stderr)
@@ -172,7 +173,7 @@ func TestOptionTwice(t *testing.T) {
 	}
 }
 
-// Who asks for help gets it, mistakes or not.
+// A request for help is answered in spite of mistakes.
 func TestHelpInSpiteOfMistakes(t *testing.T) {
 	for _, line := range []string{"announce --prot 1 --help", "list -h --port", "watch k --min --help", "help list more"} {
 		if code, stdout, stderr := typed(t, line); code != 0 || !strings.Contains(stdout, "Usage: ntrack ") || stderr != "" {
@@ -181,10 +182,10 @@ func TestHelpInSpiteOfMistakes(t *testing.T) {
 	}
 }
 
-// Where a KEY is alone and looks like something else, the command that was meant is shown.
+// A single argument that is probably not a KEY is refused, with the line that the user meant.
 func TestForgottenKey(t *testing.T) {
 	for _, tt := range []struct{ line, looks, meant, literal string }{
-		// A tracker.
+		// The argument looks like a tracker.
 		{"announce localhost:6969 --port 4000", "localhost:6969 looks like a tracker",
 			"announce localhost:6969 KEY --port 4000", "announce --port 4000 -- localhost:6969"},
 		{"announce localhost",
@@ -226,7 +227,7 @@ func TestForgottenKey(t *testing.T) {
 		{"list udp://T:1/announce", "udp://T:1/announce looks like a tracker",
 			"list udp://T:1/announce KEY, or ntrack list -t udp://T:1/announce", "list -- udp://T:1/announce"},
 
-		// A password is not shown again.
+		// No password is repeated.
 		{"watch http://u:secret@T:8000/announce", "http://...@T:8000/announce looks like a tracker",
 			"watch http://...@T:8000/announce KEY", "watch -- http://...@T:8000/announce"},
 		{"watch u:sec/ret@T:8000",
@@ -235,7 +236,7 @@ func TestForgottenKey(t *testing.T) {
 			"http://...@T:8000/ntrk/lobby looks like the URL of a KEY",
 			"watch http://...@T:8000 lobby", "watch -- http://...@T:8000/ntrk/lobby"},
 
-		// A URL of ours.
+		// It looks like the URL of a key.
 		{"announce http://localhost:6969/ntrk/lobby",
 			"http://localhost:6969/ntrk/lobby looks like the URL of a KEY",
 			"announce localhost:6969 lobby", "announce -- http://localhost:6969/ntrk/lobby"},
@@ -258,7 +259,7 @@ func TestForgottenKey(t *testing.T) {
 			"'http://T:1/ntrk/chat?port=4000' looks like the URL of a KEY",
 			"announce T:1 chat --port 1", "announce --port 1 -- 'http://T:1/ntrk/chat?port=4000'"},
 
-		// A port.
+		// It looks like a port.
 		{"announce 4000", "4000 looks like a port", "announce KEY --port 4000", "announce -- 4000"},
 		{"announce 65535 --stay -q",
 			"65535 looks like a port", "announce KEY --stay -q --port 65535", "announce --stay -q -- 65535"},
@@ -270,7 +271,7 @@ func TestForgottenKey(t *testing.T) {
 		{"watch lobby:4000 -o json",
 			"lobby:4000 looks like a KEY and a port", "watch lobby -o json --port 4000", "watch -o json -- lobby:4000"},
 
-		// A command to run is named, and what it is given is not.
+		// A COMMAND is shown without its arguments.
 		{"announce localhost:1 --port 4000 -- server --password x",
 			"localhost:1 looks like a tracker",
 			"announce localhost:1 KEY --port 4000 -- server ...", "announce --port 4000 -- localhost:1 -- server ..."},
@@ -281,7 +282,7 @@ func TestForgottenKey(t *testing.T) {
 		refuses(t, tt.line, "one argument is the KEY, and "+tt.looks+"; try", "  ntrack "+tt.meant, "or, if it is the KEY: ntrack "+tt.literal)
 	}
 
-	// These are KEYs. Nothing listens where they lead.
+	// These are KEYs. They fail only because nothing listens.
 	for _, line := range []string{
 		"announce -- localhost:1", "announce --port 1 -- 4000", "announce 4000 --port 4000", "announce 4000 --from :4000",
 		"announce -t localhost:1 localhost:6969", "announce localhost:1 4000", "watch -t localhost:1 4000",
@@ -295,7 +296,7 @@ func TestForgottenKey(t *testing.T) {
 	}
 }
 
-// What was probably meant by an option or a command that there is not.
+// An unknown option or command gets the one that the user probably meant.
 func TestDidYouMean(t *testing.T) {
 	for _, tt := range []struct{ line, note string }{
 		{"announce k --prot 4000", "announce has no option --prot; did you mean --port?"},
@@ -391,7 +392,7 @@ func TestDidYouMean(t *testing.T) {
 		{"serve 0.0.0.0:4000 --index",
 			"serve takes no arguments; did you mean\n  ntrack serve --listen 0.0.0.0:4000"},
 
-		// Nothing is near.
+		// No name is similar.
 		{"announce k --frobnicate",
 			"announce has no option --frobnicate; see `ntrack announce --help`"},
 		{"announce k --verbose", "announce has no option --verbose; see `ntrack announce --help`"},
@@ -413,5 +414,36 @@ func TestDidYouMean(t *testing.T) {
 			"the KEY ends in the end of a line; --key-file FILE reads one without; see `ntrack announce --help`"},
 	} {
 		refuses(t, tt.line, strings.Split(tt.note, "\n")...)
+	}
+}
+
+// File names are made fit for a terminal, whichever option has them.
+func TestNamesArePrintable(t *testing.T) {
+	const name = "no/such\x1b[31m\u202efile"
+	for _, line := range []string{
+		"list k --key-file " + name, "list k --token-file " + name, "list https://localhost:1 k --ca " + name,
+		"serve --token-file " + name, "serve --listen 127.0.0.1:0 --addr-file " + name, "serve --" + name, name,
+		"announce k --port 1 -- " + name,
+	} {
+		code, stdout, stderr := typed(t, line)
+		if code == 0 || stdout != "" || !strings.HasPrefix(stderr, "ntrack: ") ||
+			strings.ContainsFunc(strings.ReplaceAll(stderr, "\n", ""), func(r rune) bool { return !unicode.IsPrint(r) }) {
+			t.Errorf("ntrack %q: exit code %d\n%q%q", line, code, stdout, stderr)
+		}
+	}
+}
+
+// After a `--` there are no options. The remedy has them before it.
+func TestOptionsFirst(t *testing.T) {
+	for line, want := range map[string]string{
+		"announce -- 4000 --port 4000":             "ntrack announce --port 4000 -- 4000",
+		"announce -- my-service --port 4000":       "ntrack announce --port 4000 -- my-service",
+		"announce -- lobby --port 4000 -- sleep 1": "ntrack announce --port 4000 lobby -- sleep ...",
+		"watch -- localhost:7000 lobby --min 2 -q": "ntrack watch --min 2 -q -- localhost:7000 lobby",
+		"list -q -- localhost:7000 lobby -o json":  "ntrack list -q -o json -- localhost:7000 lobby",
+	} {
+		if code, _, stderr := typed(t, line); code != 2 || !strings.Contains(stderr, "did you mean\nntrack:   "+want+"\n") {
+			t.Errorf("ntrack %s: exit code %d\n%swant %s", line, code, stderr, want)
+		}
 	}
 }

@@ -14,7 +14,7 @@ import (
 // A child of the Reaper's own that has ended, and that nothing has waited for yet, hides the children
 // behind it. The Reaper still reaps them later.
 func TestReaperBehindItsOwn(t *testing.T) {
-	runtime.LockOSThread() // the kernel has a list for each thread
+	runtime.LockOSThread() // the kernel lists children by thread
 	defer runtime.UnlockOSThread()
 	r := &Reaper{own: make(map[int]bool)}
 	own, other := exec.Command("sh", "-c", "exit 7"), exec.Command("true")

@@ -18,31 +18,42 @@ func TestAbsence(t *testing.T) {
 				t.Fatalf("after %v it is lost %d times, want %d", d, len(lost), want)
 			}
 		}
-		a.begin() // what has never been there
+		a.begin() // no tracker has been there yet
 		after(time.Hour, 0)
 		a.end()
 		a.ttl = 38 * time.Second
 		after(time.Hour, 0)
 		a.begin()
 		after(37*time.Second, 0)
-		a.end() // it is back within the ttl
+		a.end() // a tracker is back within the ttl
 		after(time.Hour, 0)
 		a.begin()
 		after(37*time.Second, 0)
-		a.begin() // away it was all the time
+		a.begin() // it is still away
 		after(999*time.Millisecond, 0)
 		after(time.Millisecond, 1)
 		<-lost
-		after(time.Hour, 0) // which is said once
+		after(time.Hour, 0) // it is reported once
 		a.end()
 		a.begin()
 		after(38*time.Second, 1)
 		a.end()
 		a.begin()
-		after(time.Hour, 1) // nobody has asked yet
+		after(time.Hour, 1) // the first report is still unread
 		<-lost
 		a.end()
 		a.begin()
 		after(38*time.Second, 1)
 	})
+}
+
+// A run that keeps failing is tried less and less often, in the end once a minute.
+func TestLonger(t *testing.T) {
+	pause, all := time.Duration(0), time.Duration(0)
+	for _, want := range []time.Duration{1, 2, 4, 8, 16, 32, 60, 60} {
+		if pause = longer(pause); pause != want*time.Second {
+			t.Errorf("after %v another %v, want %v", all, pause, want*time.Second)
+		}
+		all += pause
+	}
 }
