@@ -15,39 +15,23 @@ import (
 
 	"ntrack/announce"
 	"ntrack/commands"
-	"ntrack/tracker"
-	"ntrack/tracker/server"
+	"ntrack/tracker/trackertest"
 )
 
 // TestNothingGoesOn ends each lasting command while it is busy, and checks that no goroutine is left.
 func TestNothingGoesOn(t *testing.T) {
 	defer goleak.VerifyNone(t)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	at := l.Addr().String()
-	srv := &server.Server{Tracker: new(tracker.Tracker)}
-	ended := make(chan error)
-	go func() { ended <- srv.Serve(l) }()
-	defer func() {
-		if err := srv.Shutdown(context.Background()); err != nil {
-			t.Error(err)
-		}
-		<-ended
-	}()
+	local := trackertest.New()
+	defer local.Close()
+	at := local.Tracker.HostPort()
 	var client announce.Client
 	defer client.Close()
-	home, err := announce.ParseTracker(at)
-	if err != nil {
-		t.Fatal(err)
-	}
 	key, err := announce.ParseKey("k")
 	if err != nil {
 		t.Fatal(err)
 	}
 	// The peer that the commands report.
-	if _, err := client.Announce(t.Context(), home, announce.Request{Key: key, Port: 1}); err != nil {
+	if _, err := client.Announce(t.Context(), local.Tracker, announce.Request{Key: key, Port: 1}); err != nil {
 		t.Fatal(err)
 	}
 	service, err := net.Listen("tcp", "127.0.0.1:0") // makes a COMMAND ready

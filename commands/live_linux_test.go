@@ -3,7 +3,6 @@ package commands_test
 import (
 	"bytes"
 	"fmt"
-	"net/http/httptest"
 	"os"
 	"os/exec"
 	"regexp"
@@ -16,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ntrack/announce"
-	"ntrack/tracker"
+	"ntrack/tracker/trackertest"
 )
 
 // These tests run ntrack on a real pseudo-terminal, and compute what a user would see on its screen.
@@ -184,14 +183,10 @@ func (x *terminal) ends(code int) {
 }
 
 // local runs a tracker. The functions join and leave the key lobby there.
-func local(t *testing.T) (srv *httptest.Server, join, leave func(ports ...uint16)) {
+func local(t *testing.T) (srv *trackertest.Server, join, leave func(ports ...uint16)) {
 	t.Helper()
-	srv = httptest.NewServer(tracker.Handler(new(tracker.Tracker)))
-	t.Cleanup(func() { stop(srv) })
-	at, err := announce.ParseTracker(srv.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
+	srv = trackertest.New()
+	t.Cleanup(srv.Close)
 	key, err := announce.ParseKey("lobby")
 	if err != nil {
 		t.Fatal(err)
@@ -201,7 +196,7 @@ func local(t *testing.T) (srv *httptest.Server, join, leave func(ports ...uint16
 	join = func(ports ...uint16) {
 		t.Helper()
 		for _, port := range ports {
-			if _, err := c.Announce(t.Context(), at, announce.Request{Key: key, Port: port}); err != nil {
+			if _, err := c.Announce(t.Context(), srv.Tracker, announce.Request{Key: key, Port: port}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -209,7 +204,7 @@ func local(t *testing.T) (srv *httptest.Server, join, leave func(ports ...uint16
 	leave = func(ports ...uint16) {
 		t.Helper()
 		for _, port := range ports {
-			if err := c.Leave(t.Context(), at, announce.Request{Key: key, Port: port}); err != nil {
+			if err := c.Leave(t.Context(), srv.Tracker, announce.Request{Key: key, Port: port}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -217,17 +212,10 @@ func local(t *testing.T) (srv *httptest.Server, join, leave func(ports ...uint16
 	return srv, join, leave
 }
 
-// stop ends a tracker and its event streams.
-func stop(srv *httptest.Server) {
-	_ = srv.Listener.Close()
-	srv.CloseClientConnections()
-	srv.Close()
-}
-
 // On a terminal watch shows a table that changes in place.
 func TestLiveTable(t *testing.T) {
 	srv, join, leave := local(t)
-	x := onTerminal(t, "xterm", 80, 24, "watch", srv.URL, "lobby", "--every", "100ms", "--port", "4000")
+	x := onTerminal(t, "xterm", 80, 24, "watch", srv.Tracker.HostPort(), "lobby", "--every", "100ms", "--port", "4000")
 	x.waitFor("" +
 		"PEER             SCOPE      NOTE\n" +
 		"127.0.0.1:4000   loopback   you\n" +
@@ -268,8 +256,8 @@ func TestLiveTable(t *testing.T) {
 	x.waitFor(table)
 
 	// Notes appear above the table.
-	stop(srv)
-	gone := "ntrack: tracker " + srv.Listener.Addr().String() + " is unreachable: connection refused; trying again until it is back"
+	srv.Close()
+	gone := "ntrack: tracker " + srv.Tracker.HostPort() + " is unreachable: connection refused; trying again until it is back"
 	x.waitFor(gone + "\n" + table)
 
 	// Ctrl-C keeps the last table, hides the ^C of the terminal, and leaves the cursor below the table.
@@ -282,7 +270,7 @@ func TestLiveTable(t *testing.T) {
 func TestLiveTableContinued(t *testing.T) {
 	srv, join, _ := local(t)
 	join(4000)
-	x := onTerminal(t, "xterm", 80, 24, "watch", srv.URL, "lobby", "--every", "100ms")
+	x := onTerminal(t, "xterm", 80, 24, "watch", srv.Tracker.HostPort(), "lobby", "--every", "100ms")
 	table := "PEER             SCOPE      NOTE\n127.0.0.1:4000   loopback\n1 peer\n"
 	x.waitFor(table + "_")
 	if err := x.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
@@ -306,16 +294,16 @@ func TestLiveTableContinued(t *testing.T) {
 func TestNoLiveTable(t *testing.T) {
 	srv, join, _ := local(t)
 	join(4000)
-	x := onTerminal(t, "dumb", 80, 24, "watch", srv.URL, "lobby")
+	x := onTerminal(t, "dumb", 80, 24, "watch", srv.Tracker.HostPort(), "lobby")
 	x.waitFor("join 127.0.0.1:4000\n_")
-	x = onTerminal(t, "xterm", 80, 24, "watch", srv.URL, "lobby", "-q")
+	x = onTerminal(t, "xterm", 80, 24, "watch", srv.Tracker.HostPort(), "lobby", "-q")
 	x.waitFor("join 127.0.0.1:4000\n_")
 }
 
 // While a barrier waits, the table shows the peers. The result then replaces it.
 func TestLiveTableGather(t *testing.T) {
 	srv, join, _ := local(t)
-	x := onTerminal(t, "xterm", 80, 24, "watch", srv.URL, "lobby", "--port", "4001", "--min", "2")
+	x := onTerminal(t, "xterm", 80, 24, "watch", srv.Tracker.HostPort(), "lobby", "--port", "4001", "--min", "2")
 	x.waitFor("" +
 		"PEER             SCOPE      NOTE\n" +
 		"127.0.0.1:4001   loopback   you\n" +

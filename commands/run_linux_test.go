@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,7 +19,7 @@ import (
 	"ntrack/announce"
 	"ntrack/commands"
 	"ntrack/commands/commandstest"
-	"ntrack/tracker"
+	"ntrack/tracker/trackertest"
 )
 
 // These tests run a COMMAND by `ntrack announce`, where a script is not enough: signals of every kind,
@@ -34,17 +33,13 @@ type commandTest struct {
 }
 
 func newCommandTest(t *testing.T) commandTest {
-	srv := httptest.NewServer(tracker.Handler(new(tracker.Tracker)))
-	t.Cleanup(srv.Close)
-	at, err := announce.ParseTracker(srv.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
+	local := trackertest.New()
+	t.Cleanup(local.Close)
 	port, err := commandstest.FreePort(23_000)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return commandTest{t, at, port}
+	return commandTest{t, local.Tracker, port}
 }
 
 // args returns the arguments with which ntrack runs the command.

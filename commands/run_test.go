@@ -5,7 +5,6 @@ package commands_test
 import (
 	"context"
 	"io"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,14 +12,14 @@ import (
 	"time"
 
 	"ntrack/commands"
-	"ntrack/tracker"
+	"ntrack/tracker/trackertest"
 )
 
 // If a stream is not a file, a child of the command may hold its pipe forever, or its reader may never
 // end. ntrack still ends with the command, and with its exit code.
 func TestCommandStreamsHeld(t *testing.T) {
-	srv := httptest.NewServer(tracker.Handler(new(tracker.Tracker)))
-	defer srv.Close()
+	local := trackertest.New()
+	defer local.Close()
 	held := filepath.Join(t.TempDir(), "held")
 	if err := os.WriteFile(held, nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -41,7 +40,7 @@ func TestCommandStreamsHeld(t *testing.T) {
 			code := make(chan int, 1)
 			go func() {
 				code <- commands.Main(context.WithoutCancel(t.Context()),
-					[]string{"ntrack", "announce", srv.URL, "k", "--port", "4000", "--ready", "none", "--", "sh", "-c", c.script, "sh", held},
+					[]string{"ntrack", "announce", local.Tracker.String(), "k", "--port", "4000", "--ready", "none", "--", "sh", "-c", c.script, "sh", held},
 					commands.Streams{In: c.in, Out: out, Err: io.Discard})
 			}()
 			select {
