@@ -191,7 +191,7 @@ func (h *horde) announce(p int32) (told, ttl int) {
 	if h.real {
 		return h.ask(p)
 	}
-	h.meter.announce()
+	h.meter.arrive()
 	interval := pace(store.Size{Peers: tr.Peers, Total: h.total, Age: time.Duration(h.now)*time.Second - tr.Age}, h.rate(), h.most)
 	return spread(interval), (interval*5 + 1) / 2
 }

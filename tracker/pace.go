@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"ntrack/announce/wire"
 	"ntrack/tracker/store"
 )
 
@@ -40,6 +41,44 @@ func pace(size store.Size, rate, most int) int {
 	return int(max(minPace, min(load, maxPace)))
 }
 
+// A timing is all that decides, beside the size of a track, how soon an asker is to come again and
+// how long its peer is listed. Both are functions of the size alone, so the store lists a peer for
+// as long as the reply says.
+type timing struct {
+	fixed      time.Duration // the interval that was configured; 0 lets it follow the load
+	rate, most int           // of announces per second: what arrives, and what may
+	classic    bool
+}
+
+// timing returns that of a request which arrives now.
+func (t *Tracker) timing(req *wire.Request) timing {
+	most := t.MaxRate
+	if most == 0 {
+		most = DefaultMaxRate
+	}
+	return timing{fixed: t.interval, rate: t.meter.rate(), most: most, classic: req.Classic}
+}
+
+// interval is what a reply says. Each call may draw another one.
+func (g *timing) interval(size store.Size) time.Duration {
+	if g.fixed > 0 {
+		return g.fixed
+	}
+	return time.Duration(spread(pace(size, g.rate, g.most))) * time.Second
+}
+
+// ttl is 2.5 times the interval before that is spread, in whole seconds where it follows the load.
+func (g *timing) ttl(size store.Size) time.Duration {
+	ttl := g.fixed * 5 / 2
+	if g.fixed == 0 {
+		ttl = time.Duration(pace(size, g.rate, g.most)*5+1) / 2 * time.Second
+	}
+	if g.classic {
+		ttl = max(ttl, classicTTL)
+	}
+	return ttl
+}
+
 // spread draws what a peer is told of an interval of t seconds: up to a tenth less, so that those
 // who came together do not stay together.
 func spread(t int) int {
@@ -59,12 +98,8 @@ type meter struct {
 	start  time.Time
 }
 
-// announce counts one and returns the rate.
-func (m *meter) announce() int {
-	rate := m.rate()
-	m.count.Add(1)
-	return rate
-}
+// announce counts one in the second in which rate was last called.
+func (m *meter) announce() { m.count.Add(1) }
 
 // rate is how many arrived in the last whole second.
 func (m *meter) rate() int {

@@ -114,6 +114,11 @@ func TestSpread(t *testing.T) {
 	}
 }
 
+func (m *meter) arrive() {
+	m.rate()
+	m.announce()
+}
+
 // The rate is that of the last second or two, whenever it is asked for.
 func TestMeter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -130,7 +135,7 @@ func TestMeter(t *testing.T) {
 			for second := range 4 {
 				for range rate {
 					var wg sync.WaitGroup
-					wg.Go(func() { m.announce() })
+					wg.Go(func() { m.arrive() })
 					wg.Wait()
 				}
 				time.Sleep(time.Second)
@@ -143,16 +148,16 @@ func TestMeter(t *testing.T) {
 			expect("a second of silence", 0)
 		}
 		for range 5000 {
-			m.announce()
+			m.arrive()
 		}
 		time.Sleep(2 * time.Second)
 		expect("two seconds after a flood", 0)
 		for range 5000 {
-			m.announce()
+			m.arrive()
 		}
 		time.Sleep(5 * time.Minute)
 		expect("minutes after a flood", 0)
-		m.announce()
+		m.arrive()
 		time.Sleep(time.Second)
 		expect("one announce after all that", 1)
 
@@ -160,7 +165,7 @@ func TestMeter(t *testing.T) {
 		for range 8 {
 			wg.Go(func() {
 				for range 100 {
-					m.announce()
+					m.arrive()
 				}
 			})
 		}

@@ -6,6 +6,11 @@ import (
 	"ntrack/tracker/store/memory"
 )
 
+// A waiting store may wait, whatever it is made of.
+type waiting struct{ *memory.Store }
+
+func (waiting) Prompt() bool { return false }
+
 // A call is prompt unless the store may wait for something, or it is for all of an index.
 func TestPrompt(t *testing.T) {
 	table := memory.New()
@@ -20,7 +25,8 @@ func TestPrompt(t *testing.T) {
 		{&Tracker{}, "/ntrk/k", "application/json, */*", true},
 		{&Tracker{}, "/ntrk/k", "text/plain;q=0.1, Text/Event-Stream", false},
 		{&Tracker{Store: table}, "/announce?info_hash=k", "", true},
-		{&Tracker{Store: struct{ *memory.Store }{table}}, "/ntrk/k", "", false},
+		{&Tracker{Store: struct{ *memory.Store }{table}}, "/ntrk/k", "", true},
+		{&Tracker{Store: waiting{table}}, "/ntrk/k", "", false},
 		{&Tracker{Index: true}, "/ntrk/k", "", true},
 		{&Tracker{Index: true}, "/ntrk/", "", false},
 		{&Tracker{Index: true}, "/ntrk/?format=json", "", false},

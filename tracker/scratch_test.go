@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"testing"
 
+	"ntrack/announce/wire"
 	"ntrack/tracker/store"
 )
 
@@ -52,11 +53,9 @@ func TestScratchStaysSmall(t *testing.T) {
 func TestDefaultRate(t *testing.T) {
 	for _, c := range []struct{ most, least, longest int }{{0, 18, 20}, {DefaultMaxRate, 18, 20}, {2 * DefaultMaxRate, 15, 15}, {-1, 15, 15}} {
 		tr := &Tracker{MaxRate: c.most}
-		var s scratch
 		tr.once.Do(tr.init)
-		s.tracker = tr
-		s.decide(store.Size{Peers: 15_000, Total: 15_000})
-		if told := int(s.interval.Seconds()); told < c.least || told > c.longest {
+		timing := tr.timing(&wire.Request{})
+		if told := int(timing.interval(store.Size{Peers: 15_000, Total: 15_000}).Seconds()); told < c.least || told > c.longest {
 			t.Errorf("MaxRate %d: %d s, want %d to %d s", c.most, told, c.least, c.longest)
 		}
 	}

@@ -94,7 +94,7 @@ func appendData(dst []byte, e netip.AddrPort) []byte {
 // event appends the name of the next event and its id.
 func (s *Stream) event(dst []byte, name string) []byte {
 	dst = append(append(dst, "event: "...), name...)
-	dst = append(append(dst, "\nid: "...), s.t.epoch...)
+	dst = append(append(dst, "\nid: "...), s.sub.Epoch()...)
 	dst = strconv.AppendInt(append(dst, '-'), s.seq, 10)
 	s.seq++
 	return append(dst, '\n')

@@ -14,9 +14,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"math/rand/v2"
 	"net/netip"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -74,7 +72,6 @@ type Tracker struct {
 	proxies  []netip.Prefix // Proxies, of canonical addresses
 	scratch  sync.Pool      // of *scratch
 	meter    meter
-	epoch    string
 
 	mu      sync.Mutex
 	streams map[*Stream]struct{}
@@ -105,36 +102,8 @@ type scratch struct {
 	peers  []wire.Peer
 	tracks []wire.Track
 
-	tracker *Tracker
-	// interval and ttl are what the asker is told, once decide has had the size of the track.
-	interval, ttl time.Duration
-	decided       func(store.Size) time.Duration // decide, as a value that is made once
-}
-
-// decide sets how soon the asker is to come again, and returns how long he stays if he does not.
-func (s *scratch) decide(size store.Size) time.Duration {
-	t := s.tracker
-	if s.interval = t.interval; s.interval > 0 {
-		s.ttl = s.interval * 5 / 2
-	} else {
-		most := t.MaxRate
-		if most == 0 {
-			most = DefaultMaxRate
-		}
-		rate := 0
-		if s.req.Verb == wire.VerbAnnounce { // which the store has admitted
-			rate = t.meter.announce()
-		} else {
-			rate = t.meter.rate()
-		}
-		p := pace(size, rate, most)
-		s.interval = time.Duration(spread(p)) * time.Second
-		s.ttl = time.Duration(p*5+1) / 2 * time.Second
-	}
-	if s.req.Classic {
-		s.ttl = max(s.ttl, classicTTL)
-	}
-	return s.ttl
+	timing timing
+	ttl    func(store.Size) time.Duration // timing.ttl, as a value that is made once
 }
 
 // SetToken changes Token for the requests to come, while the Tracker is used. Streams that are open
@@ -147,7 +116,6 @@ func (t *Tracker) SetToken(token string) {
 func (t *Tracker) init() {
 	t.token.Store(&t.Token)
 	t.meter.start = time.Now()
-	t.epoch = strconv.FormatUint(rand.Uint64(), 36)
 	t.store = t.Store
 	if t.store == nil {
 		t.store = memory.New()
@@ -162,8 +130,8 @@ func (t *Tracker) init() {
 		t.proxies = append(t.proxies, p)
 	}
 	t.scratch.New = func() any {
-		s := &scratch{tracker: t}
-		s.decided = s.decide
+		s := new(scratch)
+		s.ttl = s.timing.ttl
 		return s
 	}
 }
@@ -178,10 +146,11 @@ func (t *Tracker) refused() time.Duration {
 
 // Prompt says whether Answer decides c without waiting for anything but a lock, in about the time
 // of an announce, and with all of the reply, so that one goroutine may answer many connections in
-// turn. It is cautious: a store other than a [Memory] may wait, a whole index takes as long as it
-// is, and an event stream goes on.
+// turn. It is not where the store may wait ([store.Store.Prompt]), for a whole index, which takes as
+// long as it is, and for an event stream, which goes on.
 func (t *Tracker) Prompt(c *Call) bool {
-	if _, memory := t.Store.(*memory.Store); !memory && t.Store != nil {
+	t.once.Do(t.init)
+	if !t.store.Prompt() {
 		return false
 	}
 	for media := range mediaRanges(c.Accept) {
@@ -253,7 +222,8 @@ func (t *Tracker) recycle(s *scratch) {
 	t.scratch.Put(s)
 }
 
-// answer is the way of every request: parse, decide, one call to the store, write.
+// answer is the way of every request: parse, decide, one call to the store (two for a classic
+// "stopped", whose reply has a count), write.
 func (t *Tracker) answer(ctx context.Context, c *Call, s *scratch, resp *Response, dst []byte) ([]byte, error) {
 	req := &s.req
 	parsed := req.Parse(c.Method, c.Target)
@@ -299,12 +269,14 @@ func (t *Tracker) answer(ctx context.Context, c *Call, s *scratch, resp *Respons
 	}
 	reply := wire.Reply{Key: req.Key, You: peer.Endpoint}
 	peers := s.peers[:0]
+	s.timing = t.timing(req)
 	var res store.Result
 	switch req.Verb {
 	case wire.VerbAnnounce:
-		peers, res, err = t.store.Announce(ctx, req.Key.Bytes(), peer, s.decided, want, peers)
+		peers, res, err = t.store.Announce(ctx, req.Key.Bytes(), peer, s.ttl, want, peers)
 		if err == nil {
-			resp.TTL = s.ttl
+			t.meter.announce()
+			resp.TTL = s.ttl(res.Size)
 		}
 	case wire.VerbLook:
 		reply.You = netip.AddrPortFrom(origin.Addr(), 0)
@@ -322,10 +294,7 @@ func (t *Tracker) answer(ctx context.Context, c *Call, s *scratch, resp *Respons
 	if err != nil {
 		return nil, err
 	}
-	if req.Verb != wire.VerbAnnounce { // for that the store has had it decided
-		s.decide(res.Size)
-	}
-	reply.Count, reply.Interval, reply.TTL = res.Count, s.interval, s.ttl
+	reply.Count, reply.Interval, reply.TTL = res.Count, s.timing.interval(res.Size), s.ttl(res.Size)
 	s.peers = peers[:0]
 	resp.Type = contentType(req, form)
 	return req.AppendReply(dst, form, &reply, peers), nil

@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"net/netip"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -205,6 +204,8 @@ type slowStore struct {
 	slow atomic.Bool
 }
 
+func (*slowStore) Prompt() bool { return false }
+
 func (s *slowStore) Announce(ctx context.Context, key []byte, p wire.Peer, ttl func(store.Size) time.Duration, want store.Want, dst []wire.Peer) ([]wire.Peer, store.Result, error) {
 	if s.slow.Load() {
 		time.Sleep(time.Second)
@@ -213,10 +214,6 @@ func (s *slowStore) Announce(ctx context.Context, key []byte, p wire.Peer, ttl f
 		panic("a store with a bug")
 	}
 	return s.Store.Announce(ctx, key, p, ttl, want, dst)
-}
-
-func (s *slowStore) Look(ctx context.Context, key []byte, asker netip.Addr, want store.Want, dst []wire.Peer) ([]wire.Peer, store.Result, error) {
-	return s.Store.Look(ctx, key, asker, want, dst)
 }
 
 // A panic ends its connection and no other.

@@ -1,6 +1,6 @@
-// Package store says what a tracker needs of whatever keeps its peers: the interface [Store], its
-// errors and its limits. Package memory is the one that a tracker has by itself, and package storetest
-// holds any other to the same sentences.
+// Package store is what a tracker needs of the place that keeps its peers: the interface [Store],
+// its errors and its limits. Package memory has the store of a tracker that is given none. Package
+// storetest tests a store against every sentence below.
 package store
 
 import (
@@ -12,126 +12,135 @@ import (
 	"ntrack/announce/wire"
 )
 
-// A Store keeps the peers of every track: one method per thing a user does. storetest holds each
-// sentence below against an implementation.
+// A Store keeps the peers of every track. It has one method for each thing a user does.
 //
-// Endpoints and addresses are canonical ([wire.Canonical]), keys have 1 to 255 bytes. A peer
-// is its endpoint; announced again it is renewed, never there twice. What a caller is given and
-// counted are the peers his scope sees ([wire.Scope.Sees]) that have not lapsed, to the second.
-// A caller never misses his own write; what others did a moment ago may show a step later. Keys and
-// slices passed in are only good during the call: a store copies what it keeps.
+// Endpoints and addresses are canonical ([wire.Canonical]); a key has 1 to 255 bytes. A peer is its
+// endpoint: a second announce of it renews the peer. An asker is given and counts only the peers
+// that its scope sees ([wire.Scope.Sees]). A peer that has lapsed is neither given nor counted for
+// more than a second.
 //
-// A track above 1,000 peers must not hold others up. Where few of its peers can be given, because
-// most have just lapsed or are hidden from the asker, a sample may miss some.
+// A caller sees its own changes at once. It may see those of others a moment later. A caller may
+// overwrite keys and slices after the call: a store copies what it keeps.
 //
-// A Store is called from any number of goroutines. It may block, and gives up when ctx ends. A
-// store over one of its limits returns a [*FullError] and has then changed nothing.
+// A track above 1,000 peers must not hold up calls for other tracks. When a sample can have few of
+// its peers, because most have just lapsed or are hidden from the asker, it may miss some of them.
+//
+// Any number of goroutines may call a Store. A call that waits returns when ctx ends. A store over
+// one of its limits refuses with a [*FullError]. A refusal leaves nothing behind: no track, no peer,
+// nothing that counts towards a limit, and no subscription.
 type Store interface {
-	// Announce lists peer under key until ttl from now, or as long as it already was if that is
-	// longer (a store may cut a ttl to 4 hours), and appends to dst at most want.Peers others of the track: all there are, or a random
-	// sample, another each time, without repetition. Where the track has peers of both families,
-	// each gets at least a quarter of these as far as it has so many. Recording and sampling are one
-	// atomic step. An ID replaces the one the peer gave before; a zero ID takes it away.
+	// Announce lists peer under key for a ttl from now, or for as long as it already was if that
+	// is longer. A store may cut a ttl of more than 4 hours, but not to less.
 	//
-	// ttl, which is above 0, may depend on the size of the track with the peer in it, which the
-	// Result tells, too. It is called once, or not at all where there is an error. It is quick and
-	// calls no store, so that it can be called with a lock held.
+	// It appends to dst at most want.Peers others of the track: all of them, or a random sample,
+	// without repetition and drawn anew each time. When the track has peers of both families, each
+	// has at least a quarter of the sample, or all of its peers. Of two peers that announce at once,
+	// at least one finds the other listed. A peer's ID replaces the one that it gave before, and a zero
+	// ID removes it. A store may forget IDs.
+	//
+	// The ttl depends on the size of the track with the peer in it. The function is pure and quick,
+	// and never returns less than a second: a store may call it with a lock held, and several times,
+	// with a guess first. What holds is its value for the Size in the Result.
 	Announce(ctx context.Context, key []byte, peer wire.Peer, ttl func(Size) time.Duration, want Want, dst []wire.Peer) ([]wire.Peer, Result, error)
 
-	// Look does what Announce does for an asker at this address who does not join.
+	// Look does the same for an asker at this address that does not join.
 	Look(ctx context.Context, key []byte, asker netip.Addr, want Want, dst []wire.Peer) ([]wire.Peer, Result, error)
 
-	// Leave takes the peer out of the track at once. That it was not there is no error. A track
-	// without peers leaves nothing behind.
+	// Leave removes the peer from the track at once. It is no error if the peer is not there. A
+	// track whose last peer is gone leaves nothing behind.
 	Leave(ctx context.Context, key []byte, endpoint netip.AddrPort) error
 
-	// Scrape appends to dst the count of each of keys, 0 for a track that is not there, in any
-	// order; when keys is empty, of every track with a peer for the asker. It may show tracks as
-	// they were at different moments of the call.
+	// Scrape appends to dst the count of each of keys, in any order; it is 0 for a track that does
+	// not exist. Without keys it appends every track of which the asker sees a peer. It may show
+	// tracks as they were at different moments of the call.
 	Scrape(ctx context.Context, keys []wire.Key, asker netip.Addr, dst []wire.Track) ([]wire.Track, error)
 
-	// Subscribe appends to dst every other peer of the track, without IDs, and has the subscriber
-	// told, from that moment on, who joins and who leaves. A peer whose endpoint has a port is
-	// listed, as by an announce, and does not lapse as long as one of its subscriptions lasts; after
-	// the last it is listed until its last announce lapses, if that has not happened yet. One whose
-	// port is 0 only looks. Leave takes a peer out whatever holds it, and ends its subscriptions. A
-	// track above 10,000 peers, whoever sees them, is refused with a [*FullError] of a stream: it is
-	// too large to stream.
+	// Subscribe appends to dst every other peer of the track, without IDs, and reports joins and
+	// leaves to the Subscription from that moment on. If the peer's port is not 0, the peer is
+	// listed, as by an announce, and does not lapse while a subscription holds it. After the last
+	// one has ended, the peer stays listed until its last announce lapses. A peer whose port is 0
+	// only looks. Leave removes a peer even if subscriptions hold it, and ends them. A track above
+	// 10,000 peers of all scopes is too large to stream and is refused with a [*FullError] that says
+	// Stream.
 	//
-	// wake is called whenever Next may have something new to give, from any goroutine, perhaps
-	// before Subscribe returns or once more after Close. It must not block, nor call the store.
-	Subscribe(ctx context.Context, key []byte, peer wire.Peer, wake func(), dst []wire.Peer) ([]wire.Peer, Subscription, error)
+	// The store calls notify whenever Next may have something new, from any goroutine, perhaps
+	// before Subscribe returns or once more after Close. notify must not block or call the store.
+	Subscribe(ctx context.Context, key []byte, peer wire.Peer, notify func(), dst []wire.Peer) ([]wire.Peer, Subscription, error)
+
+	// Prompt reports whether no method ever waits for anything but a lock. One goroutine may then
+	// call the store for many connections in turn.
+	Prompt() bool
 }
 
-// A Subscription tells of the changes of a track. It never waits for its subscriber: who lets more
-// than some thousand changes wait has it ended. Its methods may be called from any goroutine, Next
-// from one at a time.
+// A Subscription has the changes of one track. It never waits for its subscriber: it ends when more
+// than some thousand changes wait. Any goroutine may call its methods, and one at a time Next.
 type Subscription interface {
-	// Next appends to dst what has changed since it was called last, in order, as far as the
-	// subscriber sees it, but never the subscriber itself. Each change is there within a second; a
-	// lapse is a leave; a renewal is none. Changes of one peer that undo each other within 50
-	// milliseconds are left out. live is false when the subscription has ended: Leave took the
-	// peer out, too many changes waited, or the store has a reason of its own.
+	// Epoch names the life of the table that has the track, in at most 64 bytes of printable ASCII
+	// without "-". It is another one once the store may have lost peers that had not lapsed, and the
+	// same in all trackers that share a table. A subscription ends when that of its key changes.
+	Epoch() string
+	// Next appends to dst, in order, what has changed since the last call. It leaves out peers that
+	// the subscriber does not see, and the subscriber itself. It has each change within a second. A
+	// lapse is a leave, and a renewal is no change. Changes of one peer that undo each other within
+	// 50 milliseconds are left out. live is false when the subscription has ended: because of Leave,
+	// because too many changes waited, or for a reason of the store.
 	Next(dst []Change) (changes []Change, live bool)
-	// Close ends the subscription and its hold on the peer. It must be called, also after it has
-	// ended, and may be called again.
+	// Close ends the subscription and its hold on the peer. It must be called, even if the
+	// subscription has ended, and may be called again.
 	Close()
 }
 
-// A Change is a peer who joined or left.
+// A Change is a join, or else a leave, of a peer.
 type Change struct {
 	Endpoint netip.AddrPort
 	Joined   bool
 }
 
-// A Want is what an asker is to be given.
+// A Want says which peers an asker wants.
 type Want struct {
 	Peers int // at most
-	// IDs says that the peers are to come with their IDs; otherwise these are zero. To read them
-	// takes time.
+	// IDs asks for the peers' IDs, which take time to read. Without it they are zero.
 	IDs bool
 }
 
-// A Result is what an announce did, or a look found.
+// A Result describes a track after an announce, or at a look.
 type Result struct {
-	// Joined is false when the peer was there already, and after a look.
-	Joined bool
 	// Count is how many peers of the track the asker sees, itself included.
 	Count int
-	// Size is that of the track.
+	// Size is that of the track. It may be up to a second old.
 	Size Size
 }
 
-// A Size is what the load on a tracker can be told from. Its counts are of all peers, whoever sees
-// them.
+// A Size is what shows the load on a tracker. Its counts are of the peers of all scopes.
 type Size struct {
-	Peers int // of the track
-	Total int // of all tracks of the store
-	// Age is for how long the track has had peers without a break, in whole seconds; 0 where there
-	// is no track.
+	Peers int // of the track, at least 1 after an announce
+	// Total is the number of peers of all tracks. It may be an estimate.
+	Total int
+	// Age is for how long the track has had peers without a break, in whole seconds. It is 0 when
+	// there is no track.
 	Age time.Duration
 }
 
-// A FullError says which limit of a store an announce would have gone over.
+// A FullError says which limit of a store refuses an announce or a subscription.
 type FullError struct {
 	What   string // such as "peers of this key"
 	Max    int
-	Stream bool // of an event stream alone: it says nothing of announces and looks
+	Stream bool // only an event stream is refused; an announce or a look may succeed
 }
 
 func (e *FullError) Error() string {
 	return fmt.Sprintf("too many %s: at most %d", e.What, e.Max)
 }
 
-// Limits are what a store holds at most; 0 is no limit. Whoever would go over one is refused with
-// a [*FullError]. Nobody is turned out to make room, and a renewal is never refused. A peer that
-// has lapsed counts for up to a second.
+// Limits are what a store holds at most; 0 is no limit. A peer that would exceed one is refused with
+// a [*FullError]. No peer is evicted to make room, and a renewal is never refused. A peer that has
+// lapsed counts for up to a second.
 type Limits struct {
 	MaxKeys        int // tracks
 	MaxPeers       int // peers, in all tracks together
 	MaxPeersPerKey int
-	// MaxPerAddr is for the registrations, in all tracks together, of one IPv4 address or of one
-	// IPv6 /64, which is what one subscriber gets. 65535 is the most. It costs 8 MB, whatever
-	// the number of addresses.
+	// MaxPerAddr limits the registrations, in all tracks together, of one IPv4 address or of one
+	// IPv6 /64, which is what one subscriber gets. The largest limit is 65535. It takes 8 MB,
+	// whatever the number of addresses.
 	MaxPerAddr int
 }

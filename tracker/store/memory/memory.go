@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"runtime"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -22,12 +23,13 @@ import (
 // ended during a gap of 20 seconds or more stays for another 30 seconds, to come back.
 //
 // A peer takes about 11 bytes in IPv4 and 30 in IPv6, and 25 more where peers of the track gave
-// IDs; a track takes about 70 and its key. A ttl is cut to 4 hours.
+// IDs; a track takes about 70 and its key. A ttl is cut to 4 h 33 min.
 type Store struct {
 	// Limits must not change once the store is used.
 	Limits store.Limits
 
 	clock clock
+	epoch string
 	seed  maphash.Seed
 	mix   [2]uint64 // seeds the hash of peers
 
@@ -47,13 +49,20 @@ const (
 
 // New returns an empty store.
 func New() *Store {
-	m := &Store{seed: maphash.MakeSeed(), mix: [2]uint64{rand.Uint64(), rand.Uint64() | 1}}
+	m := &Store{
+		epoch: strconv.FormatUint(rand.Uint64(), 36),
+		seed:  maphash.MakeSeed(),
+		mix:   [2]uint64{rand.Uint64(), rand.Uint64() | 1},
+	}
 	m.clock.init()
 	for i := range m.shards {
 		m.shards[i].init(m)
 	}
 	return m
 }
+
+// Prompt implements [store.Store]: no method waits for anything but a lock.
+func (m *Store) Prompt() bool { return true }
 
 // second is the one that has begun.
 func (m *Store) second() int64 { return int64(m.clock.now() / time.Second) }
@@ -63,7 +72,7 @@ func (m *Store) find(key []byte) (s *shard, hash uint64) {
 	return &m.shards[hash>>(64-shardBits)], hash
 }
 
-// Announce implements [Store].
+// Announce implements [store.Store].
 func (m *Store) Announce(_ context.Context, key []byte, peer wire.Peer, ttl func(store.Size) time.Duration, want store.Want, dst []wire.Peer) ([]wire.Peer, store.Result, error) {
 	addr := peer.Endpoint.Addr()
 	fam, scope := familyOf(addr), wire.ScopeOf(addr)
@@ -84,7 +93,6 @@ func (m *Store) Announce(_ context.Context, key []byte, peer wire.Peer, ttl func
 		v = s.table(s.tracks.one(h), fam)
 		i, found = v.find(self)
 	}
-	joined := !found
 	if !found {
 		if err := s.admit(h, addr); err != nil {
 			return dst, store.Result{}, err
@@ -104,18 +112,15 @@ func (m *Store) Announce(_ context.Context, key []byte, peer wire.Peer, ttl func
 		v.at(i).setStamp(expiry)
 	} else if old := v.at(i).stamp(); old == held {
 		s.topics[string(key)].keep(peer.Endpoint, until)
-	} else {
-		joined = old.lapsed(now) // one whom the sweep has not met yet
-		if expiry.until(now) > old.until(now) {
-			v.at(i).setStamp(expiry)
-		}
+	} else if expiry.until(now) > old.until(now) {
+		v.at(i).setStamp(expiry)
 	}
 	s.lapses(h, expiry, now)
 	s.label(&v, i, peer.ID)
-	return s.sample(dst, t, want, scope, self, now), store.Result{Joined: joined, Count: s.visible(t, scope), Size: size}, nil
+	return s.sample(dst, t, want, scope, self, now), store.Result{Count: s.visible(t, scope), Size: size}, nil
 }
 
-// Look implements [Store].
+// Look implements [store.Store].
 func (m *Store) Look(_ context.Context, key []byte, asker netip.Addr, want store.Want, dst []wire.Peer) ([]wire.Peer, store.Result, error) {
 	s, hash := m.find(key)
 	s.mu.Lock()
@@ -130,7 +135,7 @@ func (m *Store) Look(_ context.Context, key []byte, asker netip.Addr, want store
 	return s.sample(dst, t, want, scope, nil, now), store.Result{Count: s.visible(t, scope), Size: s.size(t, since)}, nil
 }
 
-// Leave implements [Store].
+// Leave implements [store.Store].
 func (m *Store) Leave(_ context.Context, key []byte, endpoint netip.AddrPort) error {
 	var buf [5]uint32
 	self := pack(&buf, endpoint)
@@ -153,7 +158,7 @@ func (m *Store) Leave(_ context.Context, key []byte, endpoint netip.AddrPort) er
 	return nil
 }
 
-// Scrape implements [Store].
+// Scrape implements [store.Store].
 func (m *Store) Scrape(_ context.Context, keys []wire.Key, asker netip.Addr, dst []wire.Track) ([]wire.Track, error) {
 	scope := wire.ScopeOf(asker)
 	for _, k := range keys {

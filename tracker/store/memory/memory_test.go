@@ -95,6 +95,28 @@ func TestSlowSubscriberIsBounded(t *testing.T) {
 	})
 }
 
+// A refused announce or subscription leaves no track and no watchers in memory.
+func TestRefusalLeavesNothing(t *testing.T) {
+	m := memory.New()
+	m.Limits.MaxPeersPerKey, m.Limits.MaxPerAddr = 1, 1
+	peer := wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.1:1")}
+	if _, _, err := m.Announce(t.Context(), []byte("k"), peer, anHour, store.Want{}, nil); err != nil {
+		t.Fatal(err)
+	}
+	peer.Endpoint = netip.MustParseAddrPort("192.0.2.1:2")
+	for _, key := range []string{"k", "l"} {
+		if _, _, err := m.Announce(t.Context(), []byte(key), peer, anHour, store.Want{}, nil); err == nil {
+			t.Errorf("an announce of %q is not refused", key)
+		}
+		if _, _, err := m.Subscribe(t.Context(), []byte(key), peer, func() {}, nil); err == nil {
+			t.Errorf("a subscription to %q is not refused", key)
+		}
+	}
+	if tracks, topics := m.Tracks(), m.Topics(); tracks != 1 || topics != 0 {
+		t.Errorf("%d tracks and %d topics after refusals", tracks, topics)
+	}
+}
+
 // A change that comes while subscribers are notified of others reaches them, too.
 func TestChangeWhileOthersAreNotified(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

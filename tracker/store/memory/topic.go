@@ -314,6 +314,9 @@ func (t *topic) unhold(sub *subscription) {
 	s.lapses(handle, until, stampOf(now))
 }
 
+// Epoch implements [store.Subscription]: a table in memory lives as long as its process.
+func (sub *subscription) Epoch() string { return sub.t.s.m.epoch }
+
 // push never waits for the subscriber.
 func (sub *subscription) push(b *batch) {
 	for i := range b.changes {

@@ -37,27 +37,35 @@ func RunLimits(t *testing.T, make func(*testing.T, store.Limits) store.Store) {
 				s := &tester{t, make(t, c.limits)}
 				join := func(what string) error {
 					key, endpoint, _ := strings.Cut(what, " ")
-					asked := 0
-					_, _, err := s.Announce(t.Context(), []byte(key), wire.Peer{Endpoint: netip.MustParseAddrPort(endpoint)}, func(store.Size) time.Duration { asked++; return ttl }, store.Want{}, nil)
-					if asked > 1 || asked == 0 && err == nil {
-						t.Errorf("%s: the ttl was asked for %d times, %v", what, asked, err)
-					}
+					_, _, err := s.Announce(t.Context(), []byte(key), wire.Peer{Endpoint: netip.MustParseAddrPort(endpoint)}, lasting(ttl), store.Want{}, nil)
 					return err
+				}
+				total := func() int {
+					_, r, err := s.Look(t.Context(), []byte("nothing"), netip.MustParseAddr("192.0.2.9"), store.Want{}, nil)
+					if err != nil {
+						t.Fatal(err)
+					}
+					return r.Size.Total
 				}
 				refused := func() {
 					t.Helper()
-					before := s.index("127.0.0.1")
+					before, peers := s.index("127.0.0.1"), total()
 					var full *store.FullError
 					if err := join(c.over); !errors.As(err, &full) || err.Error() != c.inform {
 						t.Errorf("%s: %v, want %s", c.over, err, c.inform)
 					}
 					key, endpoint, _ := strings.Cut(c.over, " ")
-					_, _, err := s.Subscribe(t.Context(), []byte(key), wire.Peer{Endpoint: netip.MustParseAddrPort(endpoint)}, func() {}, nil)
-					if !errors.As(err, &full) || err.Error() != c.inform {
+					_, sub, err := s.Subscribe(t.Context(), []byte(key), wire.Peer{Endpoint: netip.MustParseAddrPort(endpoint)}, func() {
+						t.Errorf("%s: a subscription that was refused is notified", c.over)
+					}, nil)
+					if !errors.As(err, &full) || err.Error() != c.inform || sub != nil {
 						t.Errorf("%s subscribes: %v, want %s", c.over, err, c.inform)
 					}
 					s.expect("after a refusal", s.index("127.0.0.1"), before)
-					_, sub, err := s.Subscribe(t.Context(), []byte(key), wire.Peer{Endpoint: netip.AddrPortFrom(netip.MustParseAddrPort(endpoint).Addr(), 0)}, func() {}, nil)
+					if n := total(); n != peers {
+						t.Errorf("after a refusal there are %d peers, before it %d", n, peers)
+					}
+					_, sub, err = s.Subscribe(t.Context(), []byte(key), wire.Peer{Endpoint: netip.AddrPortFrom(netip.MustParseAddrPort(endpoint).Addr(), 0)}, func() {}, nil)
 					if err != nil {
 						t.Fatal("a looker: ", err)
 					}

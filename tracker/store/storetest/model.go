@@ -50,13 +50,13 @@ func (m model) announce(key string, p wire.Peer, ttl time.Duration) store.Result
 		track = &modelTrack{map[netip.AddrPort]listed{}, time.Now()}
 		m[key] = track
 	}
-	old, there := track.peers[p.Endpoint]
+	old := track.peers[p.Endpoint]
 	expiry := time.Now().Add(ttl)
 	if old.expiry.After(expiry) {
 		expiry = old.expiry
 	}
 	track.peers[p.Endpoint] = listed{p.ID, expiry}
-	return store.Result{Joined: !there, Count: len(m.visible(key, p.Endpoint.Addr())), Size: m.size(key)}
+	return store.Result{Count: len(m.visible(key, p.Endpoint.Addr())), Size: m.size(key)}
 }
 
 func (m model) size(key string) (s store.Size) {
