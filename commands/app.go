@@ -91,7 +91,8 @@ func (s Streams) couldNotLeave(err error) {
 	}
 }
 
-// results is Out. It tells a broken pipe there from one on the network.
+// results is Out. Its Write returns errReaderGone for a broken pipe, which differs from a broken
+// connection.
 type results struct{ io.Writer }
 
 func (r results) Write(b []byte) (int, error) {
