@@ -1,49 +1,54 @@
 package server
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"io"
 	"net"
+	"net/http/httputil"
 	"net/netip"
 	"os"
 	"runtime"
 	"strconv"
+	"syscall"
 	"time"
 
 	"ntrack/tracker"
 )
 
-// conn is one connection with a goroutine of its own.
+// A conn is a connection with a goroutine of its own.
 type conn struct {
 	s         *Server
 	nc        net.Conn
 	remote    netip.AddrPort
-	unix      bool // there is no remote
+	unix      bool // it came by a Unix socket and has no remote
 	admission admission
-	waiter    waiter // where it has no request
-	waits     bool   // it has had none since it came
-	// until is the deadline set last. It is moved only once a good part of it is used up: to set
-	// one costs as much as to parse a request.
-	until  time.Time
-	takeBy time.Time // the deadline for writing, until which the client has to take something
-	begun  bool      // the deadline is that of a request
-	in     []byte    // read and not yet answered
-	o      *output   // the replies of this turn; nil where there are none
-	turn   int       // how many
-	// owed is a reply that another way could not send, last that the connection ends with it.
-	owed   []byte
+	entry     queueEntry // while it waits for a request
+	isSilent  bool       // no request has come yet
+	// deadline is the read deadline that is set. It moves only after a good part of it is used up:
+	// to set one takes as long as to parse a request.
+	deadline      time.Time
+	writeDeadline time.Time
+	inRequest     bool     // deadline is for a request, not for an idle connection
+	in            []byte   // bytes read that belong to requests not yet served
+	b             *buffers // of the batch under way; nil between batches
+	served        int      // requests in that batch
+	// unsent is a reply to send first, from a worker or a refusal. last says that the connection
+	// ends with it.
+	unsent []byte
 	last   bool
-	stream *tracker.Stream // the last reply, if it is one
-	reader *reader         // of that
+	stream *tracker.Stream // what follows the last reply, if it opened an event stream
+	stall  *stallDetector  // of the stream
 }
 
-func (c *conn) serve() {
+// serveRequests serves requests until the connection ends.
+func (c *conn) serveRequests() {
 	in := c.s.inputs.Get().(*[]byte)
 	c.in = append((*in)[:0], c.in...)
 	defer func() {
 		if p := recover(); p != nil {
-			c.panicked(p)
+			c.s.logPanic(c.remote, p)
 			_ = c.flush()
 		} else if in != nil {
 			*in = c.in
@@ -55,41 +60,38 @@ func (c *conn) serve() {
 		c.s.release(c.remote, c.admission)
 		_ = c.nc.Close()
 		c.s.mu.Lock()
-		delete(c.s.open, c)
+		delete(c.s.conns, c)
 		c.s.mu.Unlock()
 		c.s.active.Done()
 	}()
-	// Whoever connects has something to ask; whom another way has answered may idle.
-	c.deadline(c.owed == nil)
-	err := c.deliver(c.owed)
+	// A new connection has Timeout for its first request. One from a worker may stay idle.
+	c.setDeadline(c.unsent == nil)
+	err := c.write(c.unsent)
 	if c.last && err == nil {
 		c.linger()
 	}
 	if c.last || err != nil {
 		return
 	}
-	c.owed = nil
+	c.unsent = nil
 	var h head
 	for {
 		n, err := c.readHead()
-		if err != nil {
-			if refused, ok := err.(refusal); ok {
-				c.refuse(refused)
-			}
-			return
+		if err == nil {
+			err = h.parse(c.in[:n])
 		}
-		if err := h.parse(c.in[:n]); err != nil {
-			c.refuse(refusal(err.Error()))
-			return
+		var used int
+		var left int64
+		if err == nil {
+			used, left, err = c.discardBody(&h, n)
 		}
-		used, left, err := c.drain(&h, n)
-		if why, ok := err.(refusal); ok {
-			c.refuse(why)
+		if bad, ok := err.(badRequest); ok {
+			c.refuse(bad)
 		}
 		if err != nil {
 			return
 		}
-		more, err := c.answer(&h, !h.keepAlive || left > 0)
+		more, err := c.serveRequest(&h, !h.keepAlive || left > 0)
 		switch {
 		case err != nil:
 			return
@@ -97,48 +99,45 @@ func (c *conn) serve() {
 			*in = c.in
 			c.s.inputs.Put(in)
 			in, c.in = nil, nil
-			c.pump()
+			c.serveStream()
 			return
-		case !more: // one that has asked for the end, and sent nothing else, sends no more
+		case !more:
+			// A client that has asked to close and has sent nothing else will send no more.
 			if h.keepAlive || left > 0 || used < len(c.in) {
 				c.linger()
 			}
 			return
 		}
 		c.in = c.in[:copy(c.in, c.in[used:])]
-		c.begun = false
+		c.inRequest = false
 	}
 }
 
-func (c *conn) panicked(p any) { c.s.panicked(c.remote, p) }
-
-// readHead reads until c.in begins with a whole head and returns how long that is.
+// readHead reads until c.in begins with a whole head and returns the length of that.
 func (c *conn) readHead() (int, error) {
-	c.deadline(len(c.in) > 0) // what is here already was pipelined
+	c.setDeadline(len(c.in) > 0) // bytes that are here already were pipelined
 	for searched := 0; ; {
 		c.in = c.in[:copy(c.in, skipEmptyLines(c.in))]
 		if len(c.in) > 0 && !isToken(c.in[:1]) && c.in[0] != '\r' {
-			return 0, refusal("no HTTP request") // a TLS client, mostly: tell it before it waits
+			return 0, badRequest("no HTTP request") // mostly a TLS client, which waits for an answer
 		}
-		if n := headEnd(c.in, searched); n > 0 {
-			if n > maxHead {
-				return 0, refusal("request line and headers: at most " + strconv.Itoa(maxHead) + " bytes")
-			}
-			return n, nil
-		}
+		n := headEnd(c.in, searched)
 		searched = len(c.in)
-		if searched > maxHead {
-			return 0, refusal("request line and headers: at most " + strconv.Itoa(maxHead) + " bytes")
+		if n > maxHead || n == 0 && searched > maxHead {
+			return 0, badRequest("request line and headers: at most " + strconv.Itoa(maxHead) + " bytes")
+		}
+		if n > 0 {
+			return n, nil
 		}
 		var err error
 		if searched > 0 {
-			c.deadline(true)
-			err = c.read()
+			c.setDeadline(true)
+			err = c.readMore()
 		} else {
-			err = c.wait()
+			err = c.awaitRequest()
 		}
 		if err == io.EOF && len(c.in) > 0 {
-			err = refusal("request cut short")
+			err = badRequest("request cut short")
 		}
 		if err != nil {
 			return 0, err
@@ -146,35 +145,35 @@ func (c *conn) readHead() (int, error) {
 	}
 }
 
-// wait reads the first bytes of a request. Until they are there the connection can be evicted. One
-// that was new then gets an answer.
-func (c *conn) wait() error {
-	if !c.waits {
-		if c.waiter.evicted { // but a request came all the same
+// awaitRequest reads the first bytes of a request. Until they are here the connection may be
+// evicted. A connection that is evicted before its first request gets an answer.
+func (c *conn) awaitRequest() error {
+	if !c.isSilent {
+		if c.entry.evicted { // after its wait, when a request had come
 			return ErrClosed
 		}
-		c.waiter.owner = c
-		c.s.idle.push(&c.waiter, time.Now())
+		c.entry.owner = c
+		c.s.idle.push(&c.entry, time.Now())
 	}
 	err := error(ErrClosed)
-	if !c.waiter.unlinked() && !c.s.ending.Load() {
-		err = c.read()
+	if c.entry.queued() && !c.s.ending.Load() {
+		err = c.readMore()
 	}
-	c.waiter.unlink()
-	c.waits = false
-	if err != nil && c.waiter.evicted && !c.waiter.in.answered && !c.s.ending.Load() {
-		if c.deliver([]byte(tooMany)) == nil {
+	c.entry.leave()
+	c.isSilent = false
+	if err != nil && c.entry.evicted && !c.entry.queue.answered && !c.s.ending.Load() {
+		if c.write([]byte(tooMany)) == nil {
 			c.linger()
 		}
 	}
 	return err
 }
 
-// evict ends the wait for a request.
-func (c *conn) evict() { _ = c.nc.SetReadDeadline(time.Unix(1, 0)) }
+// stopWaiting ends the wait for a request.
+func (c *conn) stopWaiting() { _ = c.nc.SetReadDeadline(time.Unix(1, 0)) }
 
-// read reads what there is, behind what c.in has.
-func (c *conn) read() error {
+// readMore sends the replies of the batch, and then appends what the client has sent to c.in.
+func (c *conn) readMore() error {
 	if err := c.flush(); err != nil {
 		return err
 	}
@@ -189,44 +188,44 @@ func (c *conn) read() error {
 	return err
 }
 
-// Read reads from the client. If this process was stopped, it reads what has come meanwhile before
-// the deadline counts.
+// Read reads from the client. If this process was stopped until after the deadline, it first reads
+// what the client has sent meanwhile.
 func (c *conn) Read(b []byte) (int, error) {
 	for {
 		n, err := c.nc.Read(b)
-		if n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(c.until) < late || c.s.ending.Load() {
+		if n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(c.deadline) < stoppedTime || c.s.ending.Load() {
 			return n, err
 		}
-		c.until = time.Now().Add(late)
-		_ = c.nc.SetReadDeadline(c.until)
+		c.deadline = time.Now().Add(stoppedTime)
+		_ = c.nc.SetReadDeadline(c.deadline)
 	}
 }
 
-// deadline gives a request that has begun its time, once, or an idle connection its own.
-func (c *conn) deadline(begun bool) {
-	if c.begun {
+// setDeadline sets the deadline of a request, once, or of an idle connection.
+func (c *conn) setDeadline(inRequest bool) {
+	if c.inRequest {
 		return
 	}
 	now := time.Now()
-	if c.begun = begun; begun {
-		c.until = now.Add(c.s.Timeout)
+	if c.inRequest = inRequest; inRequest {
+		c.deadline = now.Add(c.s.Timeout)
 	} else {
-		// A little more than Idle, so that it need not be moved for every request.
-		if left := c.until.Sub(now); c.s.Idle <= left && left <= c.s.Idle*9/8 {
+		// It is a little later than Idle, so that it need not move for every request.
+		if left := c.deadline.Sub(now); c.s.Idle <= left && left <= c.s.Idle*9/8 {
 			return
 		}
-		c.until = now.Add(c.s.Idle * 9 / 8)
+		c.deadline = now.Add(c.s.Idle * 9 / 8)
 	}
-	c.takeBy = c.until
-	_ = c.nc.SetDeadline(c.until)
+	c.writeDeadline = c.deadline
+	_ = c.nc.SetDeadline(c.deadline)
 }
 
-// proceed is for a client that waits for it before it sends a body.
-const proceed = "HTTP/1.1 100 Continue\r\n\r\n"
+// continue100 is for a client that waits for it before it sends a body.
+const continue100 = "HTTP/1.1 100 Continue\r\n\r\n"
 
-// drain reads what follows a head of n bytes and belongs to the request, and ignores it. It returns
-// how much of c.in is used up, and how much of the body is left because it is too much.
-func (c *conn) drain(h *head, n int) (used int, left int64, err error) {
+// discardBody reads and ignores the body of the request whose head has n bytes. It returns how many
+// bytes of c.in the request used. left is above 0 if the body is too long to be read to its end.
+func (c *conn) discardBody(h *head, n int) (used int, left int64, err error) {
 	here := min(h.length, int64(len(c.in)-n))
 	used, left = n+int(here), h.length-here
 	if left == 0 && !h.chunked {
@@ -235,44 +234,89 @@ func (c *conn) drain(h *head, n int) (used int, left int64, err error) {
 	if err := c.flush(); err != nil {
 		return 0, 0, err
 	}
-	if h.chunked {
-		return c.drainChunks(h, n)
-	}
-	if h.expect {
-		if err := c.deliver([]byte(proceed)); err != nil {
+	if h.expect && (left > 0 || len(c.in) == n) {
+		if err := c.write([]byte(continue100)); err != nil {
 			return 0, 0, err
 		}
 	}
-	c.deadline(true)
+	c.setDeadline(true)
+	if h.chunked {
+		return c.discardChunks(n)
+	}
 	read, err := io.CopyN(io.Discard, c, min(left, maxBody))
 	return used, left - read, err
 }
 
-// output is where the replies of this turn are.
-func (c *conn) output() *output {
-	if c.o == nil {
-		c.o, c.turn = c.s.outputs.Get().(*output), 0
-		c.o.out = c.o.out[:0]
+// discardChunks is discardBody for a body with a chunked transfer coding (RFC 9112 section 7.1).
+func (c *conn) discardChunks(n int) (used int, left int64, err error) {
+	here := bytes.NewReader(c.in[n:])
+	from := &errorKeeper{Reader: io.MultiReader(here, c)}
+	r := bufio.NewReader(from)
+	switch read, err := io.CopyN(io.Discard, httputil.NewChunkedReader(r), maxBody+1); {
+	case from.err != nil: // the client is gone or too slow
+		return 0, 0, from.err
+	case err == nil:
+		return n, read, nil
+	case err != io.EOF:
+		return 0, 0, badRequest("body: chunks, each after a line with its size in hexadecimal")
 	}
-	return c.o
+	// The trailer has no meaning here: it is lines up to an empty one.
+	for size := 0; ; {
+		line, err := r.ReadSlice('\n')
+		switch size += len(line); {
+		case from.err != nil:
+			return 0, 0, from.err
+		case err != nil, size > maxHead:
+			return 0, 0, badRequest("trailer of the body: at most " + strconv.Itoa(maxHead) + " bytes")
+		}
+		if len(bytes.TrimRight(line, "\r\n")) == 0 {
+			break
+		}
+	}
+	next, _ := r.Peek(r.Buffered()) // it begins the next request
+	if here.Len() > 0 {
+		return len(c.in) - here.Len() - len(next), 0, nil
+	}
+	c.in = append(c.in[:n], next...)
+	return n, 0, nil
 }
 
-// answer asks the tracker. The reply waits for the others of this turn, but they do not wait for a
-// store that may be slow. It says whether the connection goes on.
-func (c *conn) answer(h *head, close bool) (more bool, err error) {
-	o := c.output()
-	o.ask(h, c.remote)
-	o.call.Unix = c.unix
-	if !c.s.Tracker.Prompt(&o.call) {
-		if err := c.flush(); err != nil {
+// An errorKeeper keeps the error with which reading ended.
+type errorKeeper struct {
+	io.Reader
+	err error
+}
+
+func (k *errorKeeper) Read(b []byte) (int, error) {
+	n, err := k.Reader.Read(b)
+	if n == 0 {
+		k.err = err
+	}
+	return n, err
+}
+
+// batch returns the buffers of the batch under way, or begins one.
+func (c *conn) batch() *buffers {
+	if c.b == nil {
+		c.b, c.served = c.s.buffers.Get().(*buffers), 0
+		c.b.out = c.b.out[:0]
+	}
+	return c.b
+}
+
+// serveRequest adds the reply to the batch and sends the batch if it is complete. more says whether
+// the connection goes on.
+func (c *conn) serveRequest(h *head, closing bool) (more bool, err error) {
+	b := c.batch()
+	b.setCall(h, c.remote, c.unix)
+	if !c.s.Tracker.Prompt(&b.call) { // earlier replies must not wait for a store that may be slow
+		if err := c.write(b.out); err != nil {
 			return false, err
 		}
-		o = c.output()
-		o.ask(h, c.remote)
-		o.call.Unix = c.unix
+		b.out, c.served = b.out[:0], 0
 	}
-	more, c.stream = c.s.answer(o, h, time.Now(), close)
-	if c.turn++; more && c.turn < maxAnswers && len(o.out) < maxReplies {
+	more, c.stream = c.s.appendReply(b, h, time.Now(), closing)
+	if c.served++; more && c.served < maxBatch && len(b.out) < maxBatchBytes {
 		return true, nil
 	}
 	if err := c.flush(); err != nil || !more {
@@ -282,55 +326,55 @@ func (c *conn) answer(h *head, close bool) (more bool, err error) {
 	return true, nil
 }
 
-// refuse answers what is no request that a tracker could see, as far as possible in the form that
-// the client asked for.
-func (c *conn) refuse(why refusal) {
+// refuse replies to a request that the tracker cannot see, in the format that the client asked for
+// as far as that can be read, and ends the connection.
+func (c *conn) refuse(reason badRequest) {
 	lines := c.in[:bytes.LastIndexByte(c.in, '\n')+1]
 	if len(lines) == 0 {
 		lines = c.in
 	}
 	var h head
 	_ = h.parse(lines[:min(len(lines), maxHead)])
-	o := c.output()
-	o.ask(&h, c.remote)
+	b := c.batch()
+	b.setCall(&h, c.remote, c.unix)
 	var resp tracker.Response
-	resp, o.body = c.s.Tracker.Refuse(&o.call, string(why), o.body[:0])
-	c.s.reply(o, &resp, &h, time.Now(), true)
+	resp, b.body = c.s.Tracker.Refuse(&b.call, string(reason), b.body[:0])
+	c.s.appendResponse(b, &resp, &h, time.Now(), true)
 	if c.flush() == nil {
 		c.linger()
 	}
 }
 
-// flush sends the replies of this turn.
+// flush ends the batch and sends its replies.
 func (c *conn) flush() error {
-	o := c.o
-	if o == nil {
+	b := c.b
+	if b == nil {
 		return nil
 	}
-	c.o = nil
-	err := c.deliver(o.out)
-	if o.small() {
-		o.call = tracker.Call{}
-		c.s.outputs.Put(o)
+	c.b = nil
+	err := c.write(b.out)
+	if b.reusable() {
+		b.call = tracker.Call{}
+		c.s.buffers.Put(b)
 	}
 	return err
 }
 
-// deliver writes b, and gives up a client that takes nothing of it for as long as Timeout. That is
-// looked at a few times meanwhile, as progress is only seen there.
-func (c *conn) deliver(b []byte) error {
-	_, tls := c.nc.(interface{ NetConn() net.Conn })
+// write sends b. It gives up if the client accepts none of it for as long as Timeout. It looks for
+// progress several times in that time, because a write that blocks does not show any.
+func (c *conn) write(b []byte) error {
+	tls := c.tls()
 	step := c.s.Timeout / 16
-	if tls { // where a write that was cut short is the last
+	if tls { // after a write that was cut short there can be no other
 		step = c.s.Timeout
 	}
 	now := time.Now()
 	for since := now; len(b) > 0; {
 		end := since.Add(c.s.Timeout)
-		least, most := earlier(now.Add(step), end), earlier(now.Add(2*step), end)
-		if c.takeBy.Before(least) || c.takeBy.After(most) {
-			c.takeBy = most // not for every write: it costs as much as to parse a request
-			_ = c.nc.SetWriteDeadline(most)
+		earliest, latest := earlier(now.Add(step), end), earlier(now.Add(2*step), end)
+		if c.writeDeadline.Before(earliest) || c.writeDeadline.After(latest) {
+			c.writeDeadline = latest // not for every write: it takes as long as to parse a request
+			_ = c.nc.SetWriteDeadline(latest)
 		}
 		n, err := c.nc.Write(b)
 		if err == nil {
@@ -340,7 +384,7 @@ func (c *conn) deliver(b []byte) error {
 		switch {
 		case tls || !errors.Is(err, os.ErrDeadlineExceeded):
 			return err
-		case n > 0, now.Sub(c.takeBy) >= late:
+		case n > 0, now.Sub(c.writeDeadline) >= stoppedTime:
 			since = now
 		case !now.Before(end):
 			return err
@@ -356,21 +400,37 @@ func earlier(a, b time.Time) time.Time {
 	return b
 }
 
-// linger gives the client a moment to read the reply before the connection ends: a close with
-// bytes unread would reset it and could take the reply with it.
+// linger gives the client a moment to read the last reply. If the connection were closed with bytes
+// unread, the system would reset it, and the client might lose the reply.
 func (c *conn) linger() {
-	if c.half() {
+	if c.endSending() {
 		_, _ = io.CopyN(io.Discard, c.nc, 4*maxBody)
 	}
 }
 
-// half ends what is sent to the client, and gives it a moment to end what it sends. It says whether
-// there is a way to do that.
-func (c *conn) half() bool {
+// endSending closes the connection for sending only, and gives the client a moment to do the same.
+// It returns false if the connection cannot do that.
+func (c *conn) endSending() bool {
 	cw, ok := c.nc.(interface{ CloseWrite() error })
 	if !ok || cw.CloseWrite() != nil {
 		return false
 	}
-	_ = c.nc.SetReadDeadline(time.Now().Add(lingering))
+	_ = c.nc.SetReadDeadline(time.Now().Add(lingerTime))
 	return true
+}
+
+// tls says whether the connection is over TLS.
+func (c *conn) tls() bool {
+	_, ok := c.nc.(interface{ NetConn() net.Conn })
+	return ok
+}
+
+// system returns the operating system's connection, which is the one under TLS, or nil.
+func (c *conn) system() syscall.Conn {
+	nc := c.nc
+	if t, ok := nc.(interface{ NetConn() net.Conn }); ok {
+		nc = t.NetConn()
+	}
+	sc, _ := nc.(syscall.Conn)
+	return sc
 }

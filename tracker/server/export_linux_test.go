@@ -14,9 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ServeAnswers serves l with what a loop answers, but without its sockets, so that connections can
-// come from anywhere, and in virtual time.
-func (s *Server) ServeAnswers(l net.Listener) {
+// ServeBatches serves l with the replies of a worker, but without the worker's sockets. So connections
+// can come from any address and in virtual time.
+func (s *Server) ServeBatches(l net.Listener) {
 	s.once.Do(s.init)
 	for {
 		nc, err := l.Accept()
@@ -24,38 +24,38 @@ func (s *Server) ServeAnswers(l net.Listener) {
 			return
 		}
 		if _, tcp := nc.RemoteAddr().(*net.TCPAddr); !tcp {
-			s.start(nc) // no loop has such
+			s.startConn(nc) // no worker has such connections
 			continue
 		}
 		s.admit(netip.AddrPort{})
-		go s.serveAnswers(nc)
+		go s.serveBatches(nc)
 	}
 }
 
-func (s *Server) serveAnswers(nc net.Conn) {
+func (s *Server) serveBatches(nc net.Conn) {
 	c := &conn{s: s, nc: nc, remote: nc.RemoteAddr().(*net.TCPAddr).AddrPort()}
-	for l := (&loop{loops: &loops{s: s}}); ; {
-		n, err := nc.Read(l.in[:])
+	for w := (&worker{epollAcceptor: &epollAcceptor{s: s}}); ; {
+		n, err := nc.Read(w.in[:])
 		if err != nil {
 			break
 		}
-		left, why := l.in[:n], turnOver
-		for why == turnOver {
-			l.now = time.Now()
-			left, why = l.answer(left, c.remote, true)
-			if _, err := nc.Write(l.o.out); err != nil {
-				why = broken
+		rest, why := w.in[:n], batchFull
+		for why == batchFull {
+			w.now = time.Now()
+			rest, why = w.serveBatch(rest, c.remote, true)
+			if _, err := nc.Write(w.b.out); err != nil {
+				why = panicked
 			}
 		}
-		if len(left) > 0 && why != ended {
-			c.in = bytes.Clone(left)
+		if len(rest) > 0 && why != lastReply {
+			c.in = bytes.Clone(rest)
 			s.mu.Lock()
-			s.add(c)
+			s.addConn(c)
 			s.mu.Unlock()
-			c.serve()
+			c.serveRequests()
 			return
 		}
-		if why != answered {
+		if why != allServed {
 			break
 		}
 	}
@@ -63,50 +63,48 @@ func (s *Server) serveAnswers(nc net.Conn) {
 	s.release(netip.AddrPort{}, admitted)
 }
 
-// A TestLoop is a loop that nobody runs: it does what a test says, one thing after the other, also
-// in virtual time.
-type TestLoop struct {
+// A TestWorker is a worker whose steps a test takes one by one, also in virtual time.
+type TestWorker struct {
 	t *testing.T
-	l *loop
-	// End is what a shutdown makes of the connections of the loop.
+	w *worker
+	// End does what a worker does when its server ends.
 	End func()
 }
 
-func (s *Server) TestLoop(t *testing.T, listener net.Listener) TestLoop {
+func (s *Server) TestWorker(t *testing.T, listener net.Listener) TestWorker {
 	s.once.Do(s.init)
-	g := s.loops(listener).(*loops)
+	a := s.newEpollAcceptor(listener).(*epollAcceptor)
 	end := sync.OnceFunc(func() {
 		s.ending.Store(true)
-		for _, l := range g.all {
-			l.run()
+		for _, w := range a.workers {
+			w.run()
 		}
 		_ = listener.Close()
 	})
 	t.Cleanup(end)
-	return TestLoop{t, g.all[0], end}
+	return TestWorker{t, a.workers[0], end}
 }
 
-// Meet has the loop meet a connection that could come from anywhere, which takes as many bytes as
-// that before its client reads, and returns the client's end.
-func (l TestLoop) Meet(remote netip.AddrPort, buffer int) net.Conn {
-	fds := socketPair(l.t)
+// AddConn gives the worker a connection from any address and returns the client's end. The system
+// accepts as many bytes as buffer before the client reads.
+func (w TestWorker) AddConn(remote netip.AddrPort, buffer int) net.Conn {
+	fds := socketPair(w.t)
 	if err := unix.SetsockoptInt(fds[0], unix.SOL_SOCKET, unix.SO_SNDBUF, buffer); err != nil {
-		l.t.Fatal(err)
+		w.t.Fatal(err)
 	}
-	l.l.now = time.Now()
-	l.l.meet(fds[0], remote)
+	w.w.now = time.Now()
+	w.w.addConn(fds[0], remote)
 	c := fdConn{os.NewFile(uintptr(fds[1]), "client")}
-	l.t.Cleanup(func() { _ = c.Close() })
+	w.t.Cleanup(func() { _ = c.Close() })
 	return c
 }
 
-// Round is one round, Tick what is done once a tick.
-func (l TestLoop) Round() {
-	l.l.fetch()
-	l.l.round()
+func (w TestWorker) ServeEvents() {
+	w.w.ready = epollNow(w.w.epollFD, w.w.events[:])
+	w.w.serveEvents()
 }
 
-func (l TestLoop) Tick() { l.l.tidy() }
+func (w TestWorker) Housekeeping() { w.w.housekeeping() }
 
 func socketPair(t *testing.T) [2]int {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
@@ -116,7 +114,7 @@ func socketPair(t *testing.T) [2]int {
 	return fds
 }
 
-// Half of a connection that a loop has handed over can be closed, and the other goes on.
+// A connection that a worker has handed over can be closed for sending and still be read.
 func TestCloseWrite(t *testing.T) {
 	fds := socketPair(t)
 	a, b := fdConn{os.NewFile(uintptr(fds[0]), "a")}, fdConn{os.NewFile(uintptr(fds[1]), "b")}
@@ -138,8 +136,8 @@ func TestCloseWrite(t *testing.T) {
 	}
 }
 
-// Overdue has a loop close a connection that has waited longer than it may, and to which in has come
-// meanwhile. It returns what the client is sent, and the size of the buffers that the loop keeps.
+// Overdue lets a worker close a connection whose time is up, after the client has sent in. It
+// returns what the client receives, and the size of the largest buffer that the worker keeps.
 func (s *Server) Overdue(in []byte) (out []byte, kept int, err error) {
 	s.once.Do(s.init)
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
@@ -151,27 +149,27 @@ func (s *Server) Overdue(in []byte) (out []byte, kept int, err error) {
 	if _, err := client.Write(in); err != nil {
 		return nil, 0, err
 	}
-	l := &loop{loops: &loops{s: s}, now: time.Now()}
-	l.watched = make([]*watched, fds[1]+1)
-	c := &watched{fd: fds[1], remote: netip.MustParseAddrPort("192.0.2.1:1")}
+	w := &worker{epollAcceptor: &epollAcceptor{s: s}, now: time.Now()}
+	w.conns = make([]*polledConn, fds[1]+1)
+	c := &polledConn{fd: fds[1], remote: netip.MustParseAddrPort("192.0.2.1:1")}
 	c.owner = c
-	s.census.watch(&l.quiet, false)
-	s.census.watch(&l.idle, true)
+	s.limits.addQueue(&w.silent, false)
+	s.limits.addQueue(&w.idle, true)
 	s.admit(netip.AddrPort{})
-	l.watched[c.fd] = c
-	l.quiet.push(&c.waiter, l.now.Add(-time.Hour))
-	l.busy.init(true)
-	l.owing.init(true)
-	l.cut(&l.quiet, s.Timeout)
-	for c := l.busy.take(l.now); c != nil; c = l.busy.take(l.now) {
-		l.turn(c.owner.(*watched), false)
+	w.conns[c.fd] = c
+	w.silent.push(&c.queueEntry, w.now.Add(-time.Hour))
+	w.busy.init(true)
+	w.blocked.init(true)
+	w.closeIdle(&w.silent, s.Timeout)
+	for e := w.busy.popBefore(w.now); e != nil; e = w.busy.popBefore(w.now) {
+		w.serveConn(e.owner.(*polledConn), false)
 	}
-	answered := !l.idle.empty()
-	l.cut(&l.idle, 0)
+	answered := !w.idle.empty()
+	w.closeIdle(&w.idle, 0)
 	_ = client.SetReadDeadline(time.Now().Add(10 * time.Second))
 	out, err = io.ReadAll(client)
 	if err == nil && answered == (len(in) == 0) {
 		err = fmt.Errorf("it waits for another request: %v", answered)
 	}
-	return out, max(cap(l.o.out), cap(l.o.body)), err
+	return out, max(cap(w.b.out), cap(w.b.body)), err
 }

@@ -2,49 +2,49 @@ package server
 
 import "time"
 
-// SetUserTimeout makes it a short test.
+// SetUserTimeout sets a time that a test can wait for.
 func (s *Server) SetUserTimeout(d time.Duration) { s.userTimeout = d }
 
-// Conns are all connections, and Open those that have a goroutine.
+// Conns returns the number of open connections, and Goroutines that of those with a goroutine.
 func (s *Server) Conns() int {
-	s.census.mu.Lock()
-	defer s.census.mu.Unlock()
-	return s.census.all + s.census.refused
+	s.limits.mu.Lock()
+	defer s.limits.mu.Unlock()
+	return s.limits.admitted + s.limits.refused
 }
 
-func (s *Server) Open() int {
+func (s *Server) Goroutines() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.open)
+	return len(s.conns)
 }
 
-// Silent are the connections that have yet to send a request.
+// Silent returns the number of connections that have not sent a request yet.
 func (s *Server) Silent() (n int) {
-	s.census.mu.Lock()
-	defer s.census.mu.Unlock()
-	for w := range s.census.waiting {
-		if _, size := w.oldest(); !w.answered {
+	s.limits.mu.Lock()
+	defer s.limits.mu.Unlock()
+	for q := range s.limits.queues {
+		if _, size := q.oldest(); !q.answered {
 			n += size
 		}
 	}
 	return n
 }
 
-// Kept is the size of the largest buffer that is kept for those who come next.
-func (s *Server) Kept() (n int) {
+// LargestBuffer returns the size of the largest buffer that is kept for other connections.
+func (s *Server) LargestBuffer() (n int) {
 	for range 64 {
-		o := s.outputs.Get().(*output)
-		n = max(n, cap(o.out), cap(o.body))
+		b := s.buffers.Get().(*buffers)
+		n = max(n, cap(b.out), cap(b.body))
 	}
 	return n
 }
 
-// WatchReader looks after a client that reads as state says, from when begin is called, until it is
-// cut or stop is called.
-func WatchReader(most time.Duration, state func() (waits bool, taken uint64, heard time.Duration), cut func()) (begin, stop func()) {
-	r := &reader{most: most, cut: cut, state: func() (sent, bool) {
-		waits, taken, heard := state()
-		return sent{waits, taken, heard}, true
+// DetectStall watches a client whose connection is in the state that state returns, from when start
+// is called until stop is. It calls stalled if the client does not read for as long as limit.
+func DetectStall(limit time.Duration, state func() (pending bool, acked uint64, sinceHeard time.Duration), stalled func()) (start, stop func()) {
+	d := &stallDetector{limit: limit, stalled: stalled, state: func() (sendState, bool) {
+		pending, acked, sinceHeard := state()
+		return sendState{pending, acked, sinceHeard}, true
 	}}
-	return r.sent, r.stop
+	return d.afterWrite, d.stop
 }

@@ -1,15 +1,22 @@
-// Package server is the lean door to a tracker: HTTP/1 for this one protocol over net.Listener. It
-// does what tracker.Handler does under net/http, in a fraction of the time and memory, and refuses
-// what it has no use for, such as folded headers. For TLS give it a tls.NewListener.
-//
-// Each connection has a goroutine. Only on Linux, where the listener is a *net.TCPListener, a few
-// goroutines answer all of them, and a connection gets one of its own with the first request that
-// is anything but plain, or that the tracker may have to wait for (see [tracker.Tracker.Prompt]).
-// That takes about half the time where each announce has a connection of its own, and a
-// connection that idles takes no stack and no buffer. Nothing else differs.
+// Package server serves a [tracker.Tracker] over HTTP/1. It owns the listeners, the connections and
+// the shutdown. It does what [tracker.Handler] does under net/http, in a fraction of the time and
+// memory, and refuses what this protocol does not need, such as folded headers. For TLS give it a
+// tls.NewListener.
 //
 //	s := &server.Server{Tracker: &tracker.Tracker{}}
 //	err := s.Serve(listener)
+//
+// What calls what: Serve accepts the connections of a listener in one of two ways. The reference
+// way works with every listener: goroutineAcceptor.acceptConns starts a goroutine for each
+// connection, which runs conn.serveRequests. For TCP without TLS on Linux, epollAcceptor.acceptConns
+// starts a few workers. A worker accepts and serves many connections in one goroutine, in
+// worker.serveConn. Both ways parse with head.parse and reply with Server.appendReply, which calls
+// the tracker. A worker serves only a plain request that the tracker answers at once. With the
+// first other request it hands the connection over, for good, to a goroutine that runs
+// conn.serveRequests. An event stream always has a goroutine and is sent by conn.serveStream.
+//
+// Workers take about half the time if each announce has a connection of its own, and an idle
+// connection has no stack and no buffer. In all else the two ways behave alike.
 package server
 
 import (
@@ -27,78 +34,80 @@ import (
 	"ntrack/tracker"
 )
 
-// Defaults of a Server.
+// Defaults of the times of a Server.
 const (
 	DefaultTimeout = 10 * time.Second
 	DefaultIdle    = 2 * time.Minute
 )
 
 const (
-	maxHead = wire.MaxTarget + 8<<10 // request line and headers
-	maxBody = 64 << 10               // of a request; it is read and ignored
-	// A turn is what one connection has answered before it is another's turn: that many requests,
-	// or fewer once the replies have that many bytes. Its replies go out in one write.
-	maxAnswers = 16
-	maxReplies = 64 << 10
-	firstRead  = 2 << 10 // a usual request has a few hundred bytes
-	lingering  = 500 * time.Millisecond
-	// late is by how much a deadline is overdue where this process has been stopped.
-	late = time.Second
+	maxHead = wire.MaxTarget + 8<<10 // bytes of a request line and header fields
+	maxBody = 64 << 10               // bytes of a request's body, which is read and ignored
+	// A connection that sends many requests has them served in batches, and other connections are
+	// served in between. The replies of a batch are sent in one write. A batch ends after
+	// maxBatch requests, or when its replies have maxBatchBytes.
+	maxBatch      = 16
+	maxBatchBytes = 64 << 10
+	firstRead     = 2 << 10 // bytes; a usual request has a few hundred
+	lingerTime    = 500 * time.Millisecond
+	// A deadline that is overdue by stoppedTime shows that this process was stopped for a while.
+	stoppedTime = time.Second
 )
 
-// A Server answers connections. Tracker must be set; the other fields have useful zero values. It
+// A Server serves connections. Tracker must be set; the other fields have useful zero values. It
 // must not be changed once it serves, nor copied.
 type Server struct {
 	Tracker *tracker.Tracker
-	// Timeout is how long a request may take from its first byte to its last, however the bytes
-	// come, and how long a client may take nothing of a reply; 0 is DefaultTimeout.
+	// Timeout is how long a request may take from its first byte to its last, at whatever rate
+	// they arrive. It is also how long a client may accept nothing of a reply. 0 is
+	// DefaultTimeout.
 	Timeout time.Duration
-	// Idle is how long a connection may stay without a request; 0 is DefaultIdle.
+	// Idle is how long a connection may stay without a request. 0 is DefaultIdle.
 	Idle time.Duration
-	// MaxConns is how many connections there may be. One more takes the place of the one that has
-	// been idle longest, or is answered 503 if none is. 0 is DefaultMaxConns, less than 0 no limit.
-	// On Unix there are never more than about nine tenths of the files that the process may have
-	// open, and half where these are few: one that needs more of them for something else sets a
-	// lower limit.
+	// MaxConns is how many connections may be open. One more takes the place of the connection
+	// that has been idle longest. If none is idle, it is answered 503. 0 is DefaultMaxConns, less
+	// than 0 is no limit. On Unix the limit is never more than about nine tenths of the files that
+	// the process may have open, or half of them if they are few. Set a lower limit in a process
+	// that needs more files for something else.
 	MaxConns int
 	// MaxConnsPerAddr is how many of these one IPv4 address or IPv6 /64 may have. 0 is
-	// DefaultMaxConnsPerAddr, or a quarter of all if that is less; less than 0 is no limit. There
-	// is none for loopback addresses, Unix sockets and the Tracker's Proxies.
+	// DefaultMaxConnsPerAddr, or a quarter of MaxConns if that is less. Less than 0 is no limit.
+	// Loopback addresses, Unix sockets and the Tracker's Proxies have no limit.
 	MaxConnsPerAddr int
-	// Logf gets panics, each of which ends its connection and no other, and, once a minute at most,
-	// that a connection was refused; nil drops them.
+	// Logf logs each panic, which ends its connection and no other. Once a minute at most it logs
+	// that a connection was refused. nil logs nothing.
 	Logf func(format string, args ...any)
 
-	userTimeout time.Duration // of streams; not 45 seconds only in a test
+	userTimeout time.Duration // of streams; only a test changes it
 
-	once    sync.Once
-	inputs  sync.Pool // of *[]byte
-	outputs sync.Pool // of *output
-	ending  atomic.Bool
-	date    atomic.Pointer[stamp]
-	census  census
-	quiet   waiting // of those with a goroutine of their own: yet to send a first request
-	idle    waiting // and answered
-	mu      sync.Mutex
-	open    map[*conn]struct{} // those with a goroutine of their own
-	ways    map[way]struct{}
-	active  sync.WaitGroup
+	once      sync.Once
+	buffers   sync.Pool // of *buffers
+	inputs    sync.Pool // of *[]byte
+	ending    atomic.Bool
+	date      atomic.Pointer[date]
+	limits    limits
+	silent    connQueue // connections with a goroutine that have not sent a request yet
+	idle      connQueue // connections with a goroutine that have had a reply and wait
+	mu        sync.Mutex
+	conns     map[*conn]struct{} // connections with a goroutine
+	acceptors map[acceptor]struct{}
+	active    sync.WaitGroup // goroutines that Shutdown waits for
 }
 
-// A way is how the connections of one listener are served.
-type way interface {
-	// serve accepts connections until that fails or the way is closed.
-	serve() error
+// An acceptor accepts the connections of one listener.
+type acceptor interface {
+	// acceptConns accepts connections until that fails or Close is called.
+	acceptConns() error
 	io.Closer
 }
 
 // ErrClosed is what Serve returns after Shutdown.
-var ErrClosed = errors.New("door: server closed")
+var ErrClosed = errors.New("server: closed")
 
 func (s *Server) init() {
 	s.inputs.New = func() any { b := make([]byte, 0, firstRead); return &b }
-	s.outputs.New = func() any { return new(output) }
-	s.open, s.ways = make(map[*conn]struct{}), make(map[way]struct{})
+	s.buffers.New = func() any { return new(buffers) }
+	s.conns, s.acceptors = make(map[*conn]struct{}), make(map[acceptor]struct{})
 	if s.Timeout <= 0 {
 		s.Timeout = DefaultTimeout
 	}
@@ -106,14 +115,14 @@ func (s *Server) init() {
 		s.Idle = DefaultIdle
 	}
 	if s.userTimeout == 0 {
-		s.userTimeout = userTimeout
+		s.userTimeout = streamUserTimeout
 	}
-	s.census.init(s)
-	s.census.watch(&s.quiet, false)
-	s.census.watch(&s.idle, true)
+	s.limits.init(s)
+	s.limits.addQueue(&s.silent, false)
+	s.limits.addQueue(&s.idle, true)
 }
 
-// Serve accepts connections from l until that fails or Shutdown, and closes l.
+// Serve accepts connections from l until that fails or Shutdown is called. It closes l.
 func (s *Server) Serve(l net.Listener) error {
 	s.once.Do(s.init)
 	defer l.Close()
@@ -122,39 +131,39 @@ func (s *Server) Serve(l net.Listener) error {
 		s.mu.Unlock()
 		return ErrClosed
 	}
-	w := s.loops(l)
-	if w == nil {
-		w = portable{l, s}
+	a := s.newEpollAcceptor(l)
+	if a == nil {
+		a = &goroutineAcceptor{l, s}
 	}
-	s.ways[w] = struct{}{}
+	s.acceptors[a] = struct{}{}
 	s.mu.Unlock()
 	defer func() {
 		s.mu.Lock()
-		delete(s.ways, w)
+		delete(s.acceptors, a)
 		s.mu.Unlock()
 	}()
-	return w.serve()
+	return a.acceptConns()
 }
 
-// portable is the way with a goroutine for each connection. It is the reference for every other,
-// and who has a case that another does not take hands the connection over to it.
-type portable struct {
+// A goroutineAcceptor starts a goroutine for each connection. It is the reference for any other
+// acceptor, which hands over to it what it cannot serve itself.
+type goroutineAcceptor struct {
 	net.Listener
 	s *Server
 }
 
-func (p portable) serve() error {
+func (a *goroutineAcceptor) acceptConns() error {
 	for pause := time.Duration(0); ; {
-		nc, err := p.Accept()
+		nc, err := a.Accept()
 		switch {
 		case err == nil:
 			pause = 0
-			p.s.start(nc)
-		case p.s.ending.Load():
+			a.s.startConn(nc)
+		case a.s.ending.Load():
 			return ErrClosed
 		case isTemporary(err):
-			// Out of file descriptors, mostly: those that have one will give it back.
-			p.s.note(ofFiles, "no connection can be accepted: %v", err)
+			// Mostly the process is out of file descriptors. Connections that end return theirs.
+			a.s.logLimit(limitFiles, "no connection can be accepted: %v", err)
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
 			time.Sleep(pause)
 		default:
@@ -171,7 +180,8 @@ func isTemporary(err error) bool {
 	return ok && t.Temporary()
 }
 
-func (s *Server) start(nc net.Conn) {
+// startConn serves a connection in a goroutine, or refuses it.
+func (s *Server) startConn(nc net.Conn) {
 	c := &conn{s: s, nc: nc}
 	switch a := nc.RemoteAddr().(type) {
 	case *net.TCPAddr:
@@ -186,14 +196,14 @@ func (s *Server) start(nc net.Conn) {
 		setUserTimeout(raw, s.Timeout)
 	}
 	c.admission = s.admit(c.remote)
-	switch _, tls := nc.(interface{ NetConn() net.Conn }); {
+	switch {
 	case c.admission == admitted:
-	case tls: // an answer would take a handshake
+	case c.tls(): // a reply would need a handshake
 		s.release(c.remote, c.admission)
 		_ = nc.Close()
 		return
 	case c.admission == refused:
-		c.owed, c.last = []byte(tooMany), true
+		c.unsent, c.last = []byte(tooMany), true
 	case c.admission == rejected:
 		_ = nc.SetWriteDeadline(time.Now().Add(time.Second))
 		_, _ = io.WriteString(nc, tooMany)
@@ -201,38 +211,39 @@ func (s *Server) start(nc net.Conn) {
 		return
 	}
 	s.mu.Lock()
-	if s.ending.Load() { // nobody may join those Shutdown waits for
+	if s.ending.Load() { // Shutdown may be waiting already, so no goroutine may start
 		s.mu.Unlock()
 		s.release(c.remote, c.admission)
 		_ = nc.Close()
 		return
 	}
-	s.add(c)
+	s.addConn(c)
 	s.mu.Unlock()
-	if c.owed == nil {
-		c.waiter.owner, c.waits = c, true
-		s.quiet.push(&c.waiter, time.Now())
+	if c.unsent == nil {
+		c.entry.owner, c.isSilent = c, true
+		s.silent.push(&c.entry, time.Now())
 	}
-	go c.serve()
+	go c.serveRequests()
 }
 
-// add makes c one of those that Shutdown waits for. s.mu is locked.
-func (s *Server) add(c *conn) {
-	s.open[c] = struct{}{}
+// addConn makes Shutdown wait for c. s.mu is locked.
+func (s *Server) addConn(c *conn) {
+	s.conns[c] = struct{}{}
 	s.active.Add(1)
 }
 
-// Shutdown stops accepting, closes idle connections at once and the others after their reply, ends
-// the tracker's event streams, and waits for them until ctx ends; then it closes what is left.
+// Shutdown stops accepting. It closes idle connections at once and the others after their reply,
+// ends the tracker's event streams, and waits for all of them. When ctx ends, it closes what is
+// left.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.once.Do(s.init)
 	s.mu.Lock()
 	s.ending.Store(true)
-	for w := range s.ways {
-		_ = w.Close()
+	for a := range s.acceptors {
+		_ = a.Close()
 	}
 	s.mu.Unlock()
-	for s.quiet.evict() || s.idle.evict() {
+	for s.silent.evictOldest() || s.idle.evictOldest() {
 	}
 	s.Tracker.EndStreams()
 	done := make(chan struct{})
@@ -246,14 +257,14 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	s.mu.Lock()
-	for c := range s.open {
+	for c := range s.conns {
 		_ = c.nc.Close()
 	}
 	s.mu.Unlock()
 	return ctx.Err()
 }
 
-func (s *Server) panicked(remote netip.AddrPort, p any) {
+func (s *Server) logPanic(remote netip.AddrPort, p any) {
 	if s.Logf != nil {
 		s.Logf("panic while serving %s: %v\n%s", remote, p, debug.Stack())
 	}

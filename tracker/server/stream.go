@@ -1,29 +1,29 @@
 package server
 
 import (
-	"net"
 	"sync"
-	"syscall"
 	"time"
 )
 
-// userTimeout is how long a client may leave unacknowledged what was sent to it: one whose packets
-// are lost is gone then. Heartbeats see to it that something is sent.
-const userTimeout = 45 * time.Second
+// streamUserTimeout is how long the client of a stream may leave bytes unacknowledged. After that
+// its packets are lost and the system ends the connection. Heartbeats make sure that there are
+// bytes to acknowledge.
+const streamUserTimeout = 45 * time.Second
 
-// pump goes on where the first reply of an event stream ends. This goroutine reads, which is how
-// it learns that the client is gone, and another is there while there is something to write.
-func (c *conn) pump() {
+// serveStream sends the event stream that the last reply opened, until the stream or the connection
+// ends. This goroutine reads, which is how it notices that the client is gone. While there are
+// events to send, another goroutine writes.
+func (c *conn) serveStream() {
 	if raw := c.system(); raw != nil {
 		setUserTimeout(raw, c.s.userTimeout)
-		state := func() (sent, bool) { return sentState(raw) }
-		c.reader = &reader{state: state, most: c.s.Timeout, cut: func() { _ = c.nc.Close() }}
-		defer c.reader.stop()
-		c.reader.sent()
+		state := func() (sendState, bool) { return getSendState(raw) }
+		c.stall = &stallDetector{state: state, limit: c.s.Timeout, stalled: func() { _ = c.nc.Close() }}
+		defer c.stall.stop()
+		c.stall.afterWrite()
 	}
 	_ = c.nc.SetReadDeadline(time.Time{})
-	c.write()
-	var ignored [64]byte // what a client sends after its request, within reason
+	c.writeEvents()
+	var ignored [64]byte // of what the client sends after its request, maxBody is accepted
 	for n := 0; n < maxBody; {
 		k, err := c.nc.Read(ignored[:])
 		if n += k; err != nil {
@@ -32,126 +32,116 @@ func (c *conn) pump() {
 	}
 }
 
-// wake is called by the stream, before its Close, when there is something to write.
-func (c *conn) wake() {
+// wakeWriter starts a goroutine that writes. The stream calls it, before its Close, when it has
+// events.
+func (c *conn) wakeWriter() {
 	c.s.active.Add(1)
 	go func() {
 		defer c.s.active.Done()
 		defer func() {
 			if p := recover(); p != nil {
-				c.panicked(p)
+				c.s.logPanic(c.remote, p)
 				_ = c.nc.Close()
 			}
 		}()
-		c.write()
+		c.writeEvents()
 	}()
 }
 
-// write sends what the stream has, and ends the connection with it.
-func (c *conn) write() {
-	o := c.s.outputs.Get().(*output)
+// writeEvents sends the events that the stream has. If the stream has ended, it ends the connection.
+func (c *conn) writeEvents() {
+	b := c.s.buffers.Get().(*buffers)
 	for {
-		out, live := c.stream.Next(o.out[:0], c.wake)
-		o.out = out
+		out, live := c.stream.Next(b.out[:0], c.wakeWriter)
+		b.out = out
 		var err error
 		if len(out) > 0 {
-			if err = c.deliver(out); c.reader != nil {
-				c.reader.sent()
+			if err = c.write(out); c.stall != nil {
+				c.stall.afterWrite()
 			}
 		}
-		if err != nil || !live && !c.half() {
+		if err != nil || !live && !c.endSending() {
 			_ = c.nc.Close()
 		}
 		if err != nil || !live || len(out) == 0 {
 			break
 		}
 	}
-	if o.small() {
-		c.s.outputs.Put(o)
+	if b.reusable() {
+		c.s.buffers.Put(b)
 	}
 }
 
-// system is the connection as the system has it: under TLS the one below. It is nil where there is
-// none.
-func (c *conn) system() syscall.Conn {
-	nc := c.nc
-	if t, ok := nc.(interface{ NetConn() net.Conn }); ok { // TLS
-		nc = t.NetConn()
-	}
-	sc, _ := nc.(syscall.Conn)
-	return sc
+// A sendState is what the system knows about the bytes sent on a connection.
+type sendState struct {
+	pending    bool          // some are not acknowledged yet
+	acked      uint64        // how many were acknowledged
+	sinceHeard time.Duration // since the client last acknowledged anything, even nothing new
 }
 
-// sent is what has become of what was sent on a connection.
-type sent struct {
-	waits bool          // for being acknowledged: some of it does
-	taken uint64        // bytes that were acknowledged
-	heard time.Duration // since the other end acknowledged something, or nothing anew
+// A stallDetector ends the stream of a client that is there but does not read. A write shows no such
+// client, because the system buffers more than a client may leave unread.
+type stallDetector struct {
+	state   func() (s sendState, ok bool)
+	limit   time.Duration // how long the client may read nothing
+	stalled func()        // is called after that
+
+	mu       sync.Mutex
+	timer    *time.Timer
+	checking bool
+	stopped  bool
+	acked    uint64
+	since    time.Time // acked has not changed
 }
 
-// A reader is a client that should read what a stream sends. The system takes much more for
-// sending than a client leaves unread, so that no write ever has to wait for it.
-type reader struct {
-	state func() (s sent, ok bool)
-	most  time.Duration // without reading anything
-	cut   func()        // ends the connection
-
-	mu      sync.Mutex
-	timer   *time.Timer
-	looking bool
-	stopped bool
-	taken   uint64
-	since   time.Time // taken has not changed
-}
-
-// sent is called when something has been sent.
-func (r *reader) sent() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.looking || r.stopped {
+// afterWrite starts the checks, which go on until all is acknowledged.
+func (d *stallDetector) afterWrite() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.checking || d.stopped {
 		return
 	}
-	s, ok := r.state()
+	s, ok := d.state()
 	if !ok {
 		return
 	}
-	r.looking, r.taken, r.since = true, s.taken, time.Now()
-	if r.timer == nil {
-		r.timer = time.AfterFunc(r.most/4, r.look)
+	d.checking, d.acked, d.since = true, s.acked, time.Now()
+	if d.timer == nil {
+		d.timer = time.AfterFunc(d.limit/4, d.check)
 	} else {
-		r.timer.Reset(r.most / 4)
+		d.timer.Reset(d.limit / 4)
 	}
 }
 
-// look cuts a client that is there and reads nothing. One of which nothing is heard is the
-// business of the user timeout: what it was sent may be lost.
-func (r *reader) look() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.stopped {
+// check ends the stream of a client that answers and reads nothing. A client that does not answer is
+// left to the user timeout: its packets may be lost.
+func (d *stallDetector) check() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.stopped {
 		return
 	}
-	s, ok := r.state()
+	s, ok := d.state()
 	now := time.Now()
 	switch {
-	case !ok || !s.waits:
-		r.looking = false
+	case !ok || !s.pending:
+		d.checking = false
 		return
-	case s.taken != r.taken || s.heard >= r.most:
-		r.taken, r.since = s.taken, now
-	case now.Sub(r.since) >= r.most:
-		r.cut()
-		r.looking = false
+	case s.acked != d.acked || s.sinceHeard >= d.limit:
+		d.acked, d.since = s.acked, now
+	case now.Sub(d.since) >= d.limit:
+		d.stalled()
+		d.checking = false
 		return
 	}
-	r.timer.Reset(r.most / 4)
+	d.timer.Reset(d.limit / 4)
 }
 
-func (r *reader) stop() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.stopped = true
-	if r.timer != nil {
-		r.timer.Stop()
+func (d *stallDetector) stop() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.stopped = true
+	if d.timer != nil {
+		d.timer.Stop()
 	}
 }

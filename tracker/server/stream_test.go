@@ -438,7 +438,7 @@ func TestStreamReader(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T) {
 				began, cut, looks := time.Now(), time.Duration(0), 0
-				begin, stop := server.WatchReader(10*second, func() (bool, uint64, time.Duration) {
+				begin, stop := server.DetectStall(10*second, func() (bool, uint64, time.Duration) {
 					looks++
 					return tt.reads(time.Since(began))
 				}, func() { cut = time.Since(began) })

@@ -1,9 +1,18 @@
 package server
 
-import "bytes"
+import (
+	"bytes"
+	"context"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"time"
 
-// head is what a request says before its body, as far as it matters here. Its slices point into
-// the buffer that was parsed.
+	"ntrack/tracker"
+)
+
+// head is the request line and those header fields that matter here. Its slices point into the
+// buffer that was parsed.
 type head struct {
 	method string
 	target []byte
@@ -14,17 +23,17 @@ type head struct {
 
 	keepAlive bool
 	expect    bool  // the client waits for 100 Continue before it sends the body
-	length    int64 // of the body
-	chunked   bool  // the body comes in chunks, and their sizes with them
+	length    int64 // bytes in the body, unless it is chunked
+	chunked   bool  // the body has a chunked transfer coding
 }
 
-// plain says that the request has no body, nor needs anything but an answer.
+// plain says that the request has no body and a reply completes it.
 func (h *head) plain() bool {
 	return h.length == 0 && !h.chunked && !h.expect && h.method != "POST"
 }
 
-// skipEmptyLines is b without the empty lines that it begins with. Old clients end the body of a
-// POST with one too many, and a server should ignore them in front of a request (RFC 9112 2.2).
+// skipEmptyLines returns b without the empty lines at its beginning. Old clients send one after the
+// body of a POST, and a server should ignore it before a request (RFC 9112 section 2.2).
 func skipEmptyLines(b []byte) []byte {
 	for {
 		switch {
@@ -38,15 +47,15 @@ func skipEmptyLines(b []byte) []byte {
 	}
 }
 
-// refusal is why a request is answered 400 before a tracker sees it.
-type refusal string
+// badRequest is the reason why a request is answered 400 before the tracker sees it.
+type badRequest string
 
-func (r refusal) Error() string { return string(r) }
+func (r badRequest) Error() string { return string(r) }
 
-// headEnd is where the head that b begins with ends, with the empty line; 0 where it does not yet.
-// from is how far b is known to have no end.
-func headEnd(b []byte, from int) int {
-	for i := max(from-3, 0); ; {
+// headEnd returns the length of the head at the beginning of b, with its empty line, or 0 if b does
+// not have all of it. The first searched bytes are known not to contain its end.
+func headEnd(b []byte, searched int) int {
+	for i := max(searched-3, 0); ; {
 		j := bytes.IndexByte(b[i:], '\n')
 		if j < 0 {
 			return 0
@@ -61,16 +70,16 @@ func headEnd(b []byte, from int) int {
 	}
 }
 
-// parse reads a head (RFC 9112). It is as strict as net/http or stricter: where two readers of
-// the same bytes could disagree about where a request ends, it refuses. The error is what is wrong
-// first. The fields are then what the other lines say, as far as they can be read: they decide how
-// the refusal is written.
+// parse reads a head (RFC 9112). It is as strict as net/http or stricter. It refuses a head if two
+// readers could disagree about the end of the request. The error is a badRequest with the first
+// thing that is wrong. Even then h has the fields of the lines that are right, because they decide
+// in which format the refusal is written.
 func (h *head) parse(b []byte) error {
 	*h = head{}
 	var bad error
-	refuse := func(why string) {
+	refuse := func(reason string) {
 		if bad == nil {
-			bad = refusal(why)
+			bad = badRequest(reason)
 		}
 	}
 	line, rest := cutLine(b)
@@ -105,15 +114,15 @@ func (h *head) parse(b []byte) error {
 			refuse("header " + string(name) + ": control characters")
 			continue
 		}
-		switch f := known(name); f {
+		switch fieldOf(name) {
 		case fieldAccept:
-			join(&h.accept, value)
+			combine(&h.accept, value)
 		case fieldAuthorization:
-			join(&h.authorization, value)
+			combine(&h.authorization, value)
 		case fieldForwardedFor:
-			join(&h.forwardedFor, value)
+			combine(&h.forwardedFor, value)
 		case fieldFetchMode:
-			join(&h.fetchMode, value)
+			combine(&h.fetchMode, value)
 		case fieldOrigin:
 			h.origin = true
 		case fieldPage:
@@ -131,7 +140,7 @@ func (h *head) parse(b []byte) error {
 				h.keepAlive = h.keepAlive || equalFold(token, "keep-alive")
 			}
 		case fieldLength:
-			n, ok := length(value)
+			n, ok := parseLength(value)
 			if lengths++; !ok || lengths > 1 && n != h.length {
 				refuse("header Content-Length: one number")
 			}
@@ -158,7 +167,7 @@ func (h *head) parse(b []byte) error {
 	return bad
 }
 
-// cutLine takes the first line off b; its end is CRLF or LF.
+// cutLine splits b after its first line, which ends in CRLF or LF. It returns the line without that.
 func cutLine(b []byte) (line, rest []byte) {
 	line, rest, _ = bytes.Cut(b, []byte("\n"))
 	if n := len(line); n > 0 && line[n-1] == '\r' {
@@ -167,7 +176,7 @@ func cutLine(b []byte) (line, rest []byte) {
 	return line, rest
 }
 
-// methodName is the method as a string, without allocating for those that mean something.
+// methodName returns the method as a string. It does not allocate for a method that is served.
 func methodName(b []byte) string {
 	for _, m := range [...]string{"GET", "HEAD", "POST", "DELETE", "OPTIONS"} {
 		if string(b) == m {
@@ -177,7 +186,7 @@ func methodName(b []byte) string {
 	return string(b)
 }
 
-// The fields that matter.
+// The header fields that matter. fieldPage is any of those that only a web page sends.
 const (
 	fieldUnknown = iota
 	fieldAccept
@@ -193,8 +202,8 @@ const (
 	fieldForwardedFor
 )
 
-// known looks at the length first: most fields that clients send are of no interest.
-func known(name []byte) int {
+// fieldOf compares the length first, because most fields that clients send do not matter.
+func fieldOf(name []byte) int {
 	is := func(s string, f int) int {
 		if equalFold(name, s) {
 			return f
@@ -224,7 +233,7 @@ func known(name []byte) int {
 	return fieldUnknown
 }
 
-// equalFold compares with s, which is in lower case, ASCII only.
+// equalFold compares b with s, which is ASCII in lower case, without regard to b's case.
 func equalFold(b []byte, s string) bool {
 	if len(b) != len(s) {
 		return false
@@ -240,8 +249,8 @@ func equalFold(b []byte, s string) bool {
 	return true
 }
 
-// join adds the value of a repeated field, as RFC 9110 section 5.3 has it.
-func join(to *[]byte, value []byte) {
+// combine adds the value of a repeated field, after a comma (RFC 9110 section 5.3).
+func combine(to *[]byte, value []byte) {
 	if *to == nil {
 		*to = value
 		return
@@ -249,7 +258,7 @@ func join(to *[]byte, value []byte) {
 	*to = append(append(bytes.Clone(*to), ','), value...)
 }
 
-func length(v []byte) (n int64, ok bool) {
+func parseLength(v []byte) (n int64, ok bool) {
 	if len(v) == 0 || len(v) > 18 {
 		return 0, false
 	}
@@ -262,7 +271,7 @@ func length(v []byte) (n int64, ok bool) {
 	return n, true
 }
 
-// isToken is RFC 9110 section 5.6.2.
+// isToken says whether b is a token (RFC 9110 section 5.6.2).
 func isToken(b []byte) bool {
 	for _, c := range b {
 		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9') &&
@@ -291,8 +300,8 @@ func validValue(b []byte) bool {
 	return true
 }
 
-// validHost takes the bytes that RFC 3986 allows in a host and a port. An empty one is for targets
-// that name none.
+// validHost allows the bytes that RFC 3986 allows in a host and a port. An empty Host is valid: it
+// is sent with a target that has no host.
 func validHost(b []byte) bool {
 	for _, c := range b {
 		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9') &&
@@ -301,4 +310,93 @@ func validHost(b []byte) bool {
 		}
 	}
 	return true
+}
+
+// buffers hold one request for the tracker and the replies of a batch. A connection has them only
+// while it serves requests. Otherwise each of ten thousand idle connections would keep the largest
+// reply that it ever had.
+type buffers struct {
+	out  []byte // the replies, complete
+	body []byte // of the reply under way
+	call tracker.Call
+}
+
+// reusable says whether b is small enough to be kept for another connection. Few replies need more.
+func (b *buffers) reusable() bool { return max(cap(b.out), cap(b.body)) <= 2*maxBatchBytes }
+
+// setCall makes a call to the tracker from a request.
+func (b *buffers) setCall(h *head, remote netip.AddrPort, unix bool) {
+	b.call = tracker.Call{
+		Method: h.method, Target: h.target, Remote: remote, Unix: unix,
+		Accept: h.accept, Authorization: h.authorization, ForwardedFor: h.forwardedFor, FetchMode: h.fetchMode,
+		Origin: h.origin, Page: h.page,
+	}
+}
+
+// appendReply lets the tracker decide b.call and appends the reply to b.out. more says whether the
+// connection goes on to another request. If the reply opens an event stream, that follows instead.
+func (s *Server) appendReply(b *buffers, h *head, now time.Time, closing bool) (more bool, stream *tracker.Stream) {
+	var resp tracker.Response
+	resp, b.body = s.Tracker.Answer(context.Background(), &b.call, b.body[:0])
+	closing = closing || resp.Close || s.ending.Load() || resp.Stream != nil
+	s.appendResponse(b, &resp, h, now, closing)
+	return !closing, resp.Stream
+}
+
+// appendResponse appends a response, whose body is b.body, to b.out.
+func (s *Server) appendResponse(b *buffers, resp *tracker.Response, h *head, now time.Time, closing bool) {
+	out := append(b.out, "HTTP/1.1 "...)
+	out = append(out, statusText(resp.Status)...)
+	out = append(append(out, "\r\nDate: "...), s.dateText(now)...)
+	out = resp.AppendHeader(append(out, "\r\n"...), now)
+	if resp.Status != 204 && resp.Stream == nil {
+		out = append(out, "Content-Length: "...)
+		out = append(strconv.AppendInt(out, int64(len(b.body)), 10), "\r\n"...)
+	}
+	switch {
+	case closing:
+		out = append(out, "Connection: close\r\n"...)
+	case h.minor == 0:
+		out = append(out, "Connection: keep-alive\r\n"...)
+	}
+	out = append(out, "\r\n"...)
+	if h.method != "HEAD" {
+		out = append(out, b.body...)
+	}
+	b.out = out
+}
+
+// statusText returns a status code with its reason phrase.
+func statusText(code int) string {
+	switch code {
+	case 200:
+		return "200 OK"
+	case 204:
+		return "204 No Content"
+	case 400:
+		return "400 Bad Request"
+	case 401:
+		return "401 Unauthorized"
+	case 404:
+		return "404 Not Found"
+	case 503:
+		return "503 Service Unavailable"
+	}
+	return "500 Internal Server Error"
+}
+
+// A date is a second and its text in HTTP.
+type date struct {
+	unix int64
+	text string
+}
+
+// dateText returns the value of Date at now. It formats it once a second.
+func (s *Server) dateText(now time.Time) string {
+	d := s.date.Load()
+	if d == nil || d.unix != now.Unix() {
+		d = &date{now.Unix(), now.UTC().Format(http.TimeFormat)}
+		s.date.Store(d)
+	}
+	return d.text
 }

@@ -22,8 +22,8 @@ type peer struct {
 }
 
 // meet has a loop meet a client of this machine.
-func meet(t *testing.T, l server.TestLoop, buffer int) peer {
-	return peer{t, l.Meet(netip.MustParseAddrPort("127.0.0.1:1"), buffer)}
+func meet(t *testing.T, w server.TestWorker, buffer int) peer {
+	return peer{t, w.AddConn(netip.MustParseAddrPort("127.0.0.1:1"), buffer)}
 }
 
 func (p peer) send(request string, n int) {
@@ -64,13 +64,13 @@ const plenty = 1 << 20
 // What a client pipelines is answered in turns, and between two of these everybody else is.
 func TestLoopTurns(t *testing.T) {
 	s := &server.Server{Tracker: &tracker.Tracker{}, Logf: t.Errorf}
-	l := s.TestLoop(t, listen(t))
+	w := s.TestWorker(t, listen(t))
 	var many [20]peer
 	for i := range many {
-		many[i] = meet(t, l, plenty)
+		many[i] = meet(t, w, plenty)
 		many[i].send(hello, 700)
 	}
-	l.Round()
+	w.ServeEvents()
 	total := 0
 	count := func() (n int) {
 		for _, p := range many {
@@ -83,9 +83,9 @@ func TestLoopTurns(t *testing.T) {
 		t.Errorf("%d replies in the first round", n)
 	}
 	for range 50 {
-		one := meet(t, l, plenty)
+		one := meet(t, w, plenty)
 		one.send(hello, 1)
-		l.Round()
+		w.ServeEvents()
 		if n := one.replies(); n != 1 {
 			t.Errorf("%d replies to a client with one request", n)
 		}
@@ -94,14 +94,14 @@ func TestLoopTurns(t *testing.T) {
 		}
 	}
 	for range 1000 {
-		l.Round()
+		w.ServeEvents()
 		count()
 	}
-	if total != 20*700 || s.Open() != 0 {
-		t.Errorf("%d replies in the end; %d connections have a goroutine", total, s.Open())
+	if total != 20*700 || s.Goroutines() != 0 {
+		t.Errorf("%d replies in the end; %d connections have a goroutine", total, s.Goroutines())
 	}
 	many[0].send(hello, 1) // it goes on
-	l.Round()
+	w.ServeEvents()
 	if n := count(); n != 1 {
 		t.Errorf("%d replies to one more request", n)
 	}
@@ -114,18 +114,18 @@ func TestLoopLargeReplies(t *testing.T) {
 		join(t, tr, "k", 1+i)
 	}
 	s := &server.Server{Tracker: tr, Logf: t.Errorf}
-	l := s.TestLoop(t, listen(t))
+	w := s.TestWorker(t, listen(t))
 	const large = "GET /ntrk/k?port=0&numwant=1000&format=text HTTP/1.1\r\nHost: t\r\n\r\n"
 	var greedy [200]peer
 	for i := range greedy {
-		greedy[i] = meet(t, l, plenty)
+		greedy[i] = meet(t, w, plenty)
 		greedy[i].send(hello, i%3) // the replies to these come at once
 		greedy[i].send(large, 2)
 	}
-	one := meet(t, l, plenty)
+	one := meet(t, w, plenty)
 	one.send(hello, 1)
 	for range 4 { // a round has 64 events
-		l.Round()
+		w.ServeEvents()
 	}
 	if n := one.replies(); n != 1 {
 		t.Errorf("%d replies to a client with a small request", n)
@@ -142,7 +142,7 @@ func TestLoopLargeReplies(t *testing.T) {
 		t.Errorf("meanwhile %d small and %d large replies to the greedy", small, big)
 	}
 	for range 396 {
-		l.Round()
+		w.ServeEvents()
 	}
 	if small, big := sum(); small != 0 || big != 396 {
 		t.Errorf("%d small and %d large replies in as many rounds", small, big)
@@ -155,12 +155,12 @@ func TestLoopTurnBytes(t *testing.T) {
 	for i := range 200 {
 		join(t, s.Tracker, "k", 1+i)
 	}
-	l := s.TestLoop(t, listen(t))
-	p := meet(t, l, plenty)
+	w := s.TestWorker(t, listen(t))
+	p := meet(t, w, plenty)
 	const request = "GET /ntrk/k?port=0&numwant=200 HTTP/1.1\r\nHost: t\r\n\r\n" // for 12 KB
 	p.send(request, 200)
 	for i := range 33 {
-		l.Round()
+		w.ServeEvents()
 		want := 6
 		if i == 0 {
 			want = 12 // a turn for the event, and one more
@@ -190,8 +190,8 @@ func TestLoopReplyNotTaken(t *testing.T) {
 				for i := range 200 {
 					join(t, s.Tracker, "k", 1+i)
 				}
-				l := s.TestLoop(t, listen(t))
-				p := meet(t, l, 4096)
+				w := s.TestWorker(t, listen(t))
+				p := meet(t, w, 4096)
 				time.Sleep(5 * time.Second) // that does not count
 				const n = 50                // replies of 3 KB each
 				p.send("GET /ntrk/k?port=0&numwant=200&format=text HTTP/1.1\r\nHost: t\r\n\r\n", n)
@@ -201,9 +201,9 @@ func TestLoopReplyNotTaken(t *testing.T) {
 						replies += p.replies()
 					}
 					for range 5 {
-						l.Round()
+						w.ServeEvents()
 					}
-					l.Tick()
+					w.Housekeeping()
 					time.Sleep(time.Second)
 				}
 				second-- // that in which it ended
@@ -222,17 +222,17 @@ func TestLoopReplyNotTaken(t *testing.T) {
 // replies to take the time for these.
 func TestLoopEnd(t *testing.T) {
 	s := &server.Server{Tracker: &tracker.Tracker{}, Logf: t.Errorf}
-	l := s.TestLoop(t, listen(t))
-	busy, lazy := meet(t, l, plenty), meet(t, l, 4096)
+	w := s.TestWorker(t, listen(t))
+	busy, lazy := meet(t, w, plenty), meet(t, w, 4096)
 	busy.send(hello, 100)
 	lazy.send(hello, 100)
 	for range 3 {
-		l.Round()
+		w.ServeEvents()
 	}
 	if n := busy.replies(); n != 2*16 && n != 3*16 && n != 4*16 {
 		t.Errorf("%d replies", n)
 	}
-	l.End()
+	w.End()
 	const last = "Connection: close\r\n"
 	if b := busy.read(plenty); strings.Count(b, "HTTP/1.1 200") != 1 || strings.Count(b, last) != 1 {
 		t.Errorf("the busy one got %d bytes, in the end %.80q", len(b), b[max(0, len(b)-80):])
@@ -259,13 +259,13 @@ func TestLoopLastReply(t *testing.T) {
 		"GET /ntrk/" + strings.Repeat("k", 9000) + " HTTP/1.1\r\nHost: t\r\n\r\n": true,
 	} {
 		s := &server.Server{Tracker: &tracker.Tracker{}, Logf: t.Errorf}
-		l := s.TestLoop(t, listen(t))
-		p := meet(t, l, plenty)
+		w := s.TestWorker(t, listen(t))
+		p := meet(t, w, plenty)
 		p.send(request, 1)
 		for range 100 {
-			l.Round()
+			w.ServeEvents()
 		}
-		if n := s.Open(); (n == 1) != lingers || !lingers && s.Conns() != 0 {
+		if n := s.Goroutines(); (n == 1) != lingers || !lingers && s.Conns() != 0 {
 			t.Errorf("%.80q: %d connections, %d with a goroutine", request, s.Conns(), n)
 		}
 		p.Close()
@@ -276,8 +276,8 @@ func TestLoopLastReply(t *testing.T) {
 // A loop counts the connections of each address, as the portable way does.
 func TestLoopMaxConnsPerAddr(t *testing.T) {
 	s := &server.Server{Tracker: &tracker.Tracker{}, MaxConnsPerAddr: 2, Logf: t.Logf}
-	l := s.TestLoop(t, listen(t))
-	from := func(addr string) net.Conn { return l.Meet(netip.MustParseAddrPort(addr), plenty) }
+	w := s.TestWorker(t, listen(t))
+	from := func(addr string) net.Conn { return w.AddConn(netip.MustParseAddrPort(addr), plenty) }
 	from("192.0.2.1:1")
 	from("192.0.2.1:2")
 	refused := from("192.0.2.1:3")

@@ -186,7 +186,7 @@ func TestLargeRepliesAreForgotten(t *testing.T) {
 		go s.Serve(&oneListener{conn: c, done: make(chan struct{})})
 		c.ended(t)
 		_ = s.Shutdown(t.Context())
-		if n := s.Kept(); n > 128<<10 {
+		if n := s.LargestBuffer(); n > 128<<10 {
 			t.Errorf("%s: %d bytes are kept", method, n)
 		}
 	}

@@ -29,7 +29,7 @@ import (
 func TestLoopVectors(t *testing.T) {
 	servertest.Vectors(t, "../../testdata/vectors/tracker", func(l net.Listener, tr *tracker.Tracker) {
 		s := &server.Server{Tracker: tr, Logf: t.Errorf}
-		s.ServeAnswers(l)
+		s.ServeBatches(l)
 	})
 }
 
@@ -124,7 +124,7 @@ func TestHandOver(t *testing.T) {
 				t.Errorf("%.80q: %s, %v", request, resp.Status, err)
 			}
 		}
-		if n := s.Open(); n != open {
+		if n := s.Goroutines(); n != open {
 			t.Errorf("%.80q: %d connections with a goroutine, not %d", request, n, open)
 		}
 		get(t, c, r, "/ntrk/k?port=2") // either way it goes on
@@ -136,7 +136,7 @@ func TestSlowStoreHasNoLoop(t *testing.T) {
 	s := &server.Server{Tracker: &tracker.Tracker{Store: &slowStore{Store: memory.New()}}}
 	c := dial(t, serve(t, s))
 	get(t, c, bufio.NewReader(c), "/ntrk/k?port=1")
-	if n := s.Open(); n != 1 {
+	if n := s.Goroutines(); n != 1 {
 		t.Errorf("%d connections with a goroutine", n)
 	}
 }
@@ -181,7 +181,7 @@ func TestLazyReader(t *testing.T) {
 				t.Fatal(err)
 			}
 			get(t, busy, r, "/ntrk/k?port=1&numwant=0") // who waits for nobody
-			if n := s.Open(); n != 0 {
+			if n := s.Goroutines(); n != 0 {
 				t.Errorf("%d connections with a goroutine", n)
 			}
 			for range strings.Count(text, "GET") {
@@ -240,7 +240,7 @@ func TestLoopShutdown(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "connections: 3", func() bool { return s.Conns() == 3 })
-	eventually(t, "handed over: 1", func() bool { return s.Open() == 1 })
+	eventually(t, "handed over: 1", func() bool { return s.Goroutines() == 1 })
 	done := make(chan error)
 	go func() { done <- shutdown(s) }()
 	for name, c := range map[string]net.Conn{"quiet": quiet, "idle": idle} {
@@ -309,8 +309,8 @@ func TestLoopPanic(t *testing.T) {
 			}
 		}
 	}
-	if logged.Load() != 1 || s.Conns() != 1 || s.Open() != 0 {
-		t.Errorf("%d panics logged, %d connections, %d handed over", logged.Load(), s.Conns(), s.Open())
+	if logged.Load() != 1 || s.Conns() != 1 || s.Goroutines() != 0 {
+		t.Errorf("%d panics logged, %d connections, %d handed over", logged.Load(), s.Conns(), s.Goroutines())
 	}
 }
 
@@ -324,7 +324,7 @@ func TestLoopMaxConns(t *testing.T) {
 		if _, err := io.WriteString(handed, "GET"); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "handed over: 1", func() bool { return s.Open() == 1 })
+		eventually(t, "handed over: 1", func() bool { return s.Goroutines() == 1 })
 		c := dial(t, addr)
 		get(t, c, bufio.NewReader(c), "/ntrk/k?port=1") // in place of the one in the loop
 		if n, err := looped.Read(make([]byte, 1)); err != io.EOF {

@@ -1,0 +1,161 @@
+package server
+
+import (
+	"encoding/binary"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"sync/atomic"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// An epollAcceptor serves TCP on Linux with a few workers. Each worker accepts connections, reads
+// requests, lets the tracker decide them, and writes the replies, for many connections in one
+// goroutine. If each connection had a goroutine, a place in Go's poller, deadlines and socket options
+// of its own, those would take more time than its requests, above all if it sends only one.
+type epollAcceptor struct {
+	s       *Server
+	l       *net.TCPListener
+	raw     syscall.RawConn // of l
+	workers []*worker
+	failed  chan error // why no more connections are accepted
+	// inherits says that the connections accepted now came after the listener had its options, and
+	// so have inherited them.
+	inherits atomic.Bool
+}
+
+// newEpollAcceptor returns nil if l is not plain TCP or epoll is not available. s.mu is locked.
+func (s *Server) newEpollAcceptor(l net.Listener) acceptor {
+	tl, ok := l.(*net.TCPListener)
+	if !ok {
+		return nil
+	}
+	a := &epollAcceptor{s: s, l: tl, failed: make(chan error, 1)}
+	raw, err := tl.SyscallConn()
+	if err != nil {
+		return nil
+	}
+	a.raw = raw
+	err = raw.Control(func(listener uintptr) {
+		a.setOptions(int(listener))
+		for err == nil && len(a.workers) < max(1, min(runtime.GOMAXPROCS(0), maxWorkers, s.limits.spare/8)) {
+			err = a.addWorker(listener)
+		}
+	})
+	for _, w := range a.workers {
+		w.accepted = make([]acceptedConn, 0, max(1, min(maxAccept, s.limits.spare/4/len(a.workers))))
+	}
+	if err != nil || len(a.workers) == 0 {
+		for _, w := range a.workers {
+			w.close()
+		}
+		return nil
+	}
+	s.active.Add(len(a.workers))
+	return a
+}
+
+// setOptions sets the options of a connection, or of the listener, from which connections inherit.
+func (a *epollAcceptor) setOptions(fd int) {
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(a.s.Timeout.Milliseconds()))
+}
+
+// addWorker makes one more worker. The first is the first to accept.
+func (a *epollAcceptor) addWorker(listener uintptr) error {
+	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return err
+	}
+	_ = unix.SetNonblock(fd, true) // so that NewFile adds it to Go's poller
+	w := &worker{epollAcceptor: a, epollFD: fd, epoll: os.NewFile(uintptr(fd), "epoll")}
+	w.acceptBatch = w.acceptFrom
+	a.s.limits.addQueue(&w.silent, false)
+	a.s.limits.addQueue(&w.idle, true)
+	w.busy.init(true)
+	w.blocked.init(true)
+	a.workers = append(a.workers, w)
+	w.next = a.workers[0]
+	a.workers[max(0, len(a.workers)-2)].next = w
+	events := uint32(unix.EPOLLONESHOT)
+	if len(a.workers) == 1 {
+		events |= unix.EPOLLIN
+	}
+	if err := w.control(unix.EPOLL_CTL_ADD, int(listener), listenerEvent, events); err != nil {
+		return err
+	}
+	return w.epoll.SetReadDeadline(time.Now().Add(a.housekeepingInterval()))
+}
+
+func (a *epollAcceptor) housekeepingInterval() time.Duration {
+	return min(a.s.Timeout, a.s.Idle, 8*time.Second)/8 + 1
+}
+
+// acceptConns starts the workers and waits until one of them can no longer accept.
+func (a *epollAcceptor) acceptConns() error {
+	for _, w := range a.workers {
+		go w.run()
+	}
+	if err := <-a.failed; !a.s.ending.Load() {
+		return err
+	}
+	return ErrClosed
+}
+
+// fail makes acceptConns return.
+func (a *epollAcceptor) fail(err error) {
+	select {
+	case a.failed <- err:
+	default:
+	}
+}
+
+// Close ends the workers of a server that is ending.
+func (a *epollAcceptor) Close() error {
+	for _, w := range a.workers {
+		_ = w.epoll.SetReadDeadline(time.Unix(1, 0))
+	}
+	return a.l.Close()
+}
+
+// rawCall makes a system call that never blocks, so Go's scheduler need not know about it.
+func rawCall(trap uintptr, fd int, b []byte) (int, syscall.Errno) {
+	n, _, errno := unix.RawSyscall(trap, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
+	return int(n), errno
+}
+
+// A sockaddr is the address that accept4 fills in.
+type sockaddr struct {
+	b   [unix.SizeofSockaddrInet6]byte
+	len uint32
+}
+
+// accept4 accepts a connection that does not block, if there is one.
+func accept4(listener int, from *sockaddr) (fd int, errno syscall.Errno) {
+	from.len = uint32(len(from.b))
+	r, _, errno := unix.RawSyscall6(unix.SYS_ACCEPT4, uintptr(listener), uintptr(unsafe.Pointer(&from.b)), uintptr(unsafe.Pointer(&from.len)),
+		unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
+	return int(r), errno
+}
+
+func (a *sockaddr) addrPort() netip.AddrPort {
+	b, port := a.b[:], binary.BigEndian.Uint16(a.b[2:])
+	if binary.NativeEndian.Uint16(b) == unix.AF_INET {
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte(b[4:])), port)
+	}
+	return netip.AddrPortFrom(netip.AddrFrom16([16]byte(b[8:])), port)
+}
+
+// epollNow fills events with those that are there, without waiting, and returns their number.
+func epollNow(epoll int, events []unix.EpollEvent) int {
+	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(epoll), uintptr(unsafe.Pointer(unsafe.SliceData(events))), uintptr(len(events)), 0, 0, 0)
+	if errno != 0 {
+		return 0
+	}
+	return int(n)
+}

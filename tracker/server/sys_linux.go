@@ -1,0 +1,69 @@
+package server
+
+import (
+	"math"
+	"net"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxFiles returns how many files this process may have open. A connection is one.
+func maxFiles() int {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return math.MaxInt32
+	}
+	return int(min(limit.Cur, math.MaxInt32))
+}
+
+// setUserTimeout sets TCP_USER_TIMEOUT (RFC 5482) if c is TCP.
+func setUserTimeout(c syscall.Conn, d time.Duration) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return
+	}
+	_ = raw.Control(func(fd uintptr) {
+		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(d.Milliseconds()))
+	})
+}
+
+// getSendState returns what became of the bytes sent to c. ok says whether that is known.
+func getSendState(c syscall.Conn) (s sendState, ok bool) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return sendState{}, false
+	}
+	var info *unix.TCPInfo
+	if ctlErr := raw.Control(func(fd uintptr) {
+		info, err = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+	}); ctlErr != nil || err != nil {
+		return sendState{}, false
+	}
+	return sendState{
+		pending:    info.Unacked > 0 || info.Notsent_bytes > 0,
+		acked:      info.Bytes_acked,
+		sinceHeard: time.Duration(info.Last_ack_recv) * time.Millisecond,
+	}, true
+}
+
+// An fdConn makes a net.Conn of a socket in Go's poller. net.FileConn would need a second file
+// descriptor for that, and there may be none.
+type fdConn struct{ *os.File }
+
+// LocalAddr and RemoteAddr are not used: a worker knows the address from accepting.
+func (fdConn) LocalAddr() net.Addr  { return nil }
+func (fdConn) RemoteAddr() net.Addr { return nil }
+
+func (c fdConn) CloseWrite() error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	if ctlErr := raw.Control(func(fd uintptr) { err = unix.Shutdown(int(fd), unix.SHUT_WR) }); ctlErr != nil {
+		return ctlErr
+	}
+	return err
+}

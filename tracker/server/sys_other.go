@@ -1,0 +1,22 @@
+//go:build !unix
+
+package server
+
+import (
+	"math"
+	"net"
+	"syscall"
+	"time"
+)
+
+// maxFiles returns how many files this process may have open: no limit is known.
+func maxFiles() int { return math.MaxInt32 }
+
+// newEpollAcceptor returns nil, because only Linux has epoll.
+func (s *Server) newEpollAcceptor(net.Listener) acceptor { return nil }
+
+// setUserTimeout does nothing: the system decides how long it tries.
+func setUserTimeout(syscall.Conn, time.Duration) {}
+
+// getSendState returns false, because the state is not known.
+func getSendState(syscall.Conn) (sendState, bool) { return sendState{}, false }

@@ -1,0 +1,28 @@
+//go:build unix && !linux
+
+package server
+
+import (
+	"math"
+	"net"
+	"syscall"
+	"time"
+)
+
+// maxFiles returns how many files this process may have open. A connection is one.
+func maxFiles() int {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return math.MaxInt32
+	}
+	return int(min(uint64(limit.Cur), math.MaxInt32))
+}
+
+// newEpollAcceptor returns nil, because only Linux has epoll.
+func (s *Server) newEpollAcceptor(net.Listener) acceptor { return nil }
+
+// setUserTimeout does nothing: the system decides how long it tries.
+func setUserTimeout(syscall.Conn, time.Duration) {}
+
+// getSendState returns false, because the state is not known.
+func getSendState(syscall.Conn) (sendState, bool) { return sendState{}, false }
