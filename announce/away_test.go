@@ -56,7 +56,7 @@ func hold(t *testing.T, p *pipes, addr string) announce.Request {
 	t.Helper()
 	c, r := p.client(addr), announce.Request{Key: key(t, "k"), Port: 4000}
 	defer c.Close()
-	if _, err := c.Announce(t.Context(), announce.Tracker{}, r); err != nil {
+	if _, err := c.Announce(t.Context(), named(t, ""), r); err != nil {
 		t.Fatal(err)
 	}
 	return r
@@ -103,7 +103,7 @@ func TestClosedConnections(t *testing.T) {
 		w.expect(t, "join 192.0.2.1:4000")
 		leaver := p.client("192.0.2.1")
 		defer leaver.Close()
-		if err := leaver.Leave(t.Context(), announce.Tracker{}, r); err != nil {
+		if err := leaver.Leave(t.Context(), named(t, ""), r); err != nil {
 			t.Fatal(err)
 		}
 		pass(10 * time.Second)
@@ -123,7 +123,7 @@ func TestClosedFirstConnection(t *testing.T) {
 		w.expect(t, "peers [192.0.2.1:4000]")
 		leaver := p.client("192.0.2.1")
 		defer leaver.Close()
-		if err := leaver.Leave(t.Context(), announce.Tracker{}, r); err != nil {
+		if err := leaver.Leave(t.Context(), named(t, ""), r); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(15 * time.Second)

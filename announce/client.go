@@ -165,7 +165,12 @@ func (c *Client) classicID(t Tracker, r *Request) (id ID, key uint32) {
 	text := append(hash[:], r.ID[:]...)
 	text = binary.BigEndian.AppendUint16(text, r.Port)
 	mac := hmac.New(sha256.New, c.secret)
-	mac.Write(append(text, t.Target(nil, nil).String()...)) // a target has no user and no password
+	u := t.URL()
+	u.User = nil // another password is the same peer
+	if u.RawQuery != "" {
+		u.RawQuery += "&" // earlier versions hashed it too, and the id must not change
+	}
+	mac.Write(append(text, u.String()...))
 	sum := mac.Sum(nil)
 	if id = r.ID; id == (ID{}) {
 		copy(id[copy(id[:], idPrefix):], sum)
@@ -270,7 +275,11 @@ func (c *Client) Leave(ctx context.Context, t Tracker, r Request) error {
 
 func (c *Client) leave(ctx context.Context, t Tracker, r Request) error {
 	if r.Verb = wire.VerbLeave; !t.Classic() {
-		res, err := c.do(ctx, t, http.MethodDelete, t.Target(r.AppendNative(nil, "/ntrk/"), nil), maxReply)
+		u, err := r.URL(t, "", 0)
+		if err != nil {
+			return err
+		}
+		res, err := c.do(ctx, t, http.MethodDelete, u, maxReply)
 		if err == nil && res.status != http.StatusNoContent {
 			err = &ReplyError{t, fmt.Errorf("status %d is no answer to a leave", res.status)}
 		}
@@ -339,15 +348,15 @@ func (c *Client) look(ctx context.Context, t Tracker, key Key, want int) (*Reply
 // the full scrape of a classic one, which is asked over each family, as it may count only peers of
 // one.
 func (c *Client) Index(ctx context.Context, t Tracker) ([]Track, error) {
-	if !t.Classic() {
-		return c.index(ctx, t, t.Target([]byte("/ntrk/"), nil))
-	}
-	u, err := t.ScrapeURL()
+	u, err := t.IndexURL()
 	if err != nil {
 		return nil, err
 	}
+	if !t.Classic() {
+		return c.index(ctx, t, u)
+	}
 	all := overEach(ctx, c, t, false, func(ctx context.Context, c *Client) ([]Track, error) {
-		return c.index(ctx, t, &u)
+		return c.index(ctx, t, u)
 	})
 	var tracks []Track
 	for _, f := range all {
@@ -381,15 +390,15 @@ func (res *result) judge(t Tracker, err error) error {
 // ask sends an announce or a look and reads the reply.
 func (c *Client) ask(ctx context.Context, t Tracker, r Request, event string) (*Reply, conn, error) {
 	c.once.Do(c.init)
-	var target *url.URL
+	var key uint32
 	if t.Classic() {
-		var key uint32
 		r.ID, key = c.classicID(t, &r)
-		target = t.Target(nil, r.AppendClassic(nil, key, event))
-	} else {
-		target = t.Target(r.AppendNative(nil, "/ntrk/"), nil)
 	}
-	res, err := c.do(ctx, t, http.MethodGet, target, maxReply)
+	u, err := r.URL(t, event, key)
+	if err != nil {
+		return nil, conn{}, err
+	}
+	res, err := c.do(ctx, t, http.MethodGet, u, maxReply)
 	if err != nil {
 		return nil, conn{}, err
 	}

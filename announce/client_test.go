@@ -352,3 +352,28 @@ func TestFrom(t *testing.T) {
 		t.Errorf("connected to itself: %v", err)
 	}
 }
+
+// Every request to the zero Tracker, which names none, is an error at once.
+func TestZeroTracker(t *testing.T) {
+	var c announce.Client
+	defer c.Close()
+	var zero announce.Tracker
+	ctx, r := t.Context(), announce.Request{Key: key(t, "k"), Port: 4000}
+	for name, ask := range map[string]func() error{
+		"announce": func() error { _, err := c.Announce(ctx, zero, r); return err },
+		"leave":    func() error { return c.Leave(ctx, zero, r) },
+		"list":     func() error { _, err := c.List(ctx, zero, r.Key, 0); return err },
+		"index":    func() error { _, err := c.Index(ctx, zero); return err },
+		"join":     func() error { return c.Join(ctx, []announce.Tracker{named(t, ""), zero}, r, nil) },
+		"gather":   func() error { _, err := c.Gather(ctx, zero, r, 2, nil); return err },
+		"watch": func() (err error) {
+			for _, err = range c.Watch(ctx, []announce.Tracker{zero}, r, 0) {
+			}
+			return err
+		},
+	} {
+		if err := ask(); err == nil || !strings.Contains(err.Error(), "no tracker is named") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

@@ -210,7 +210,8 @@ func TestDialDeadline(t *testing.T) {
 			return nil, ctx.Err()
 		}}
 		defer c.Close()
-		_, err := c.List(t.Context(), Tracker{}, wire.KeyOf([]byte("k")), 0)
+		at, _ := ParseTracker("")
+		_, err := c.List(t.Context(), at, wire.KeyOf([]byte("k")), 0)
 		if _, ok := err.(*UnreachableError); !ok {
 			t.Error(err)
 		}

@@ -3,7 +3,8 @@
 //
 //	key, err := announce.ParseKey("lobby")
 //	var c announce.Client
-//	reply, err := c.Announce(ctx, announce.Tracker{}, announce.Request{Key: key, Port: 4000})
+//	at, err := announce.ParseTracker("") // on this machine
+//	reply, err := c.Announce(ctx, at, announce.Request{Key: key, Port: 4000})
 //	for _, p := range reply.Peers { dial(p) }
 //
 // [Client.Announce] joins once, [Client.Join] stays until its context ends, [Client.Watch] tells

@@ -138,8 +138,8 @@ func TestLeaveInTheMiddle(t *testing.T) {
 		door func(*tracker.Tracker) http.Handler
 		at   announce.Tracker
 	}{
-		"a stream":            {tracker.Handler, announce.Tracker{}},
-		"an announce":         {polled, announce.Tracker{}},
+		"a stream":            {tracker.Handler, named(t, "")},
+		"an announce":         {polled, named(t, "")},
 		"one by BitTorrent's": {tracker.Handler, named(t, "http://localhost/announce")},
 	} {
 		for _, slow := range []time.Duration{500 * time.Millisecond, 3 * time.Second} {

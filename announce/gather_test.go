@@ -52,7 +52,7 @@ func TestGather(t *testing.T) {
 			time.Sleep(1700 * time.Millisecond)
 			go func() {
 				c := p.client(fmt.Sprint("192.0.2.", 9-i))
-				g, err := c.Gather(ctx, announce.Tracker{}, announce.Request{Key: k, Port: port}, 4, nil)
+				g, err := c.Gather(ctx, named(t, ""), announce.Request{Key: k, Port: port}, 4, nil)
 				results <- gathered{g, err, time.Since(began)}
 				g.Leave(ctx)
 				g.Leave(ctx) // changes nothing
@@ -93,7 +93,7 @@ func TestGatherTimeUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		deadline(t, 24*time.Hour)
 		p, k := newPipes(t), key(t, "k")
-		if _, err := p.client("192.0.2.9").Announce(t.Context(), announce.Tracker{}, announce.Request{Key: k, Port: 4000}); err != nil {
+		if _, err := p.client("192.0.2.9").Announce(t.Context(), named(t, ""), announce.Request{Key: k, Port: 4000}); err != nil {
 			t.Fatal(err)
 		}
 		patience := errors.New("enough")
@@ -101,7 +101,7 @@ func TestGatherTimeUp(t *testing.T) {
 		defer cancel()
 		began := time.Now()
 		told := ""
-		g, err := p.client("192.0.2.1").Gather(ctx, announce.Tracker{}, announce.Request{Key: k, Port: 4001}, 3, func(ev announce.Event, err error) {
+		g, err := p.client("192.0.2.1").Gather(ctx, named(t, ""), announce.Request{Key: k, Port: 4001}, 3, func(ev announce.Event, err error) {
 			told += fmt.Sprintln(ev.Type, len(ev.Peers), err)
 		})
 		if got, want := (gathered{g, err, 0}).String(), "0 of 192.0.2.1:4001 192.0.2.9:4000, enough"; got != want {
@@ -142,7 +142,7 @@ func TestGatherLook(t *testing.T) {
 		deadline(t, 24*time.Hour)
 		p, k := newPipes(t), key(t, "k")
 		began := time.Now()
-		g, err := p.client("192.0.2.1").Gather(t.Context(), announce.Tracker{}, announce.Request{Key: k}, 0, nil)
+		g, err := p.client("192.0.2.1").Gather(t.Context(), named(t, ""), announce.Request{Key: k}, 0, nil)
 		if got := (gathered{g, err, 0}).String(); got != "-1 of , <nil>" {
 			t.Errorf("got %s", got)
 		}
@@ -160,7 +160,7 @@ func TestGatherLeaveAtOnce(t *testing.T) {
 		p, k := newPipes(t), key(t, "k")
 		ctx, cancel := context.WithCancel(t.Context())
 		waits := true
-		g, err := p.client("192.0.2.1").Gather(ctx, announce.Tracker{}, announce.Request{Key: k, Port: 4000}, 1, func(announce.Event, error) {
+		g, err := p.client("192.0.2.1").Gather(ctx, named(t, ""), announce.Request{Key: k, Port: 4000}, 1, func(announce.Event, error) {
 			if !waits {
 				t.Error("told of an event after the waiting")
 			}
@@ -180,7 +180,7 @@ func TestGatherLeaveAtOnce(t *testing.T) {
 		g.Leave(t.Context())
 
 		began := time.Now()
-		g, err = p.client("192.0.2.1").Gather(t.Context(), announce.Tracker{}, announce.Request{Key: k, Port: 4000}, 1, nil)
+		g, err = p.client("192.0.2.1").Gather(t.Context(), named(t, ""), announce.Request{Key: k, Port: 4000}, 1, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -197,7 +197,7 @@ func TestGatherTrackerAway(t *testing.T) {
 		deadline(t, 24*time.Hour)
 		p, k := newPipes(t), key(t, "k")
 		p.stop()
-		g, err := p.client("192.0.2.1").Gather(t.Context(), announce.Tracker{}, announce.Request{Key: k, Port: 4000}, 2, nil)
+		g, err := p.client("192.0.2.1").Gather(t.Context(), named(t, ""), announce.Request{Key: k, Port: 4000}, 2, nil)
 		if _, ok := errors.AsType[*announce.UnreachableError](err); !ok {
 			t.Errorf("with nobody: %v", err)
 		}
@@ -206,7 +206,7 @@ func TestGatherTrackerAway(t *testing.T) {
 		p.start(tracker.Handler(new(tracker.Tracker)))
 		results, away := make(chan gathered), make(chan bool, 100)
 		gather := func(port uint16) {
-			g, err := p.client("192.0.2.1").Gather(t.Context(), announce.Tracker{}, announce.Request{Key: k, Port: port}, 2, func(_ announce.Event, err error) {
+			g, err := p.client("192.0.2.1").Gather(t.Context(), named(t, ""), announce.Request{Key: k, Port: port}, 2, func(_ announce.Event, err error) {
 				if err != nil {
 					away <- true
 				}
@@ -316,7 +316,7 @@ func TestGatherDualStack(t *testing.T) {
 		results := make(chan string)
 		for i, c := range []*announce.Client{p.both("192.0.2.1", "2001:db8::1"), p.both("192.0.2.2", "2001:db8::2"), p.both("", "2001:db8::3")} {
 			go func() {
-				g, err := c.Gather(t.Context(), announce.Tracker{}, announce.Request{Key: k, Port: uint16(4000 + i)}, 3, nil)
+				g, err := c.Gather(t.Context(), named(t, ""), announce.Request{Key: k, Port: uint16(4000 + i)}, 3, nil)
 				results <- gathered{g, err, 0}.String()
 				g.Leave(t.Context())
 			}()
@@ -335,7 +335,7 @@ func TestGatherDualStack(t *testing.T) {
 		time.Sleep(time.Minute)
 
 		// Neither does.
-		_, err := p.both("", "").Gather(t.Context(), announce.Tracker{}, announce.Request{Key: k, Port: 4000}, 1, nil)
+		_, err := p.both("", "").Gather(t.Context(), named(t, ""), announce.Request{Key: k, Port: 4000}, 1, nil)
 		if _, ok := errors.AsType[*announce.UnreachableError](err); !ok {
 			t.Errorf("without a way to the tracker: %v", err)
 		}
@@ -366,7 +366,7 @@ func TestGatherMoment(t *testing.T) {
 		meet := func(port uint16, d time.Duration, news func(announce.Event, error)) gathered {
 			ctx, cancel := context.WithTimeout(t.Context(), d)
 			defer cancel()
-			g, err := p.client("192.0.2.1").Gather(ctx, announce.Tracker{}, announce.Request{Key: k, Port: port}, 3, news)
+			g, err := p.client("192.0.2.1").Gather(ctx, named(t, ""), announce.Request{Key: k, Port: port}, 3, news)
 			if got := who(t, p, k); err == nil && !strings.Contains(got, fmt.Sprint(port)) {
 				t.Errorf("%d has met, and the tracker lists %q", port, got)
 			}
@@ -459,7 +459,7 @@ func TestGatherEachEvent(t *testing.T) {
 				ctx, cancel := context.WithTimeoutCause(t.Context(), 10*time.Second, errors.New("enough"))
 				defer cancel()
 				began := time.Now()
-				g, err := p.client("192.0.2.1").Gather(overdue{ctx, tt.overdue}, announce.Tracker{}, announce.Request{Key: key(t, "k"), Port: tt.port}, 3, nil)
+				g, err := p.client("192.0.2.1").Gather(overdue{ctx, tt.overdue}, named(t, ""), announce.Request{Key: key(t, "k"), Port: tt.port}, 3, nil)
 				if got := (gathered{g, err, 0}).String(); got != tt.want || time.Since(began) > 11*time.Second {
 					t.Errorf("got %s after %v\nwant %s", got, time.Since(began), tt.want)
 				}

@@ -189,7 +189,7 @@ func retryAfter(h http.Header) time.Duration {
 	value := h.Get("Retry-After")
 	n, err := strconv.ParseUint(value, 10, 64)
 	if err == nil || errors.Is(err, strconv.ErrRange) {
-		return min(wire.Seconds(float64(n)), most)
+		return time.Duration(min(n, uint64(most/time.Second))) * time.Second
 	}
 	at, err := http.ParseTime(value)
 	if err != nil {

@@ -51,7 +51,7 @@ func TestLeaveBothFamilies(t *testing.T) {
 		for _, classic := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, classic %v", c.about, classic), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					p, at := new(pipes), announce.Tracker{}
+					p, at := new(pipes), named(t, "")
 					if classic {
 						at = named(t, "http://localhost/announce")
 					}
@@ -109,7 +109,7 @@ func TestLeaveNowhere(t *testing.T) {
 		p.stop()
 		r := announce.Request{Key: key(t, "k"), Port: 4000}
 		for _, c := range []*announce.Client{p.both("192.0.2.1", "2001:db8::1"), p.both("192.0.2.1", ""), p.both("", "")} {
-			err := c.Leave(t.Context(), announce.Tracker{}, r)
+			err := c.Leave(t.Context(), named(t, ""), r)
 			if _, ok := errors.AsType[*announce.UnreachableError](err); !ok {
 				t.Errorf("left: %v", err)
 			}

@@ -295,7 +295,7 @@ func TestLeaveFrozen(t *testing.T) {
 						defer p.stop()
 						defer tr.EndStreams()
 						defer close(thaw)
-						at := announce.Tracker{}
+						at := named(t, "")
 						if classic {
 							at = named(t, "http://localhost/announce")
 						}

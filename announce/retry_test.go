@@ -127,7 +127,7 @@ func TestWaits(t *testing.T) {
 							w.WriteHeader(status)
 						}))
 						defer p.stop()
-						at, r := announce.Tracker{}, announce.Request{Key: key(t, "k")}
+						at, r := named(t, ""), announce.Request{Key: key(t, "k")}
 						if strings.HasPrefix(way, "classic") {
 							at = named(t, "http://localhost/announce")
 						}

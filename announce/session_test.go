@@ -22,7 +22,7 @@ func who(t *testing.T, p *pipes, k announce.Key) string {
 	t.Helper()
 	c := p.client("192.0.2.250")
 	defer c.Close()
-	r, err := c.List(t.Context(), announce.Tracker{}, k, 1000)
+	r, err := c.List(t.Context(), named(t, ""), k, 1000)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -30,7 +30,7 @@ func who(t *testing.T, p *pipes, k announce.Key) string {
 }
 
 // one is the tracker of a test that has but one.
-var one = []announce.Tracker{{}}
+var one, _ = announce.ParseTrackers("")
 
 func TestJoin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -165,7 +165,7 @@ func TestWatch(t *testing.T) {
 		a, b := p.client("192.0.2.1"), p.client("192.0.2.2")
 		join := func(c *announce.Client) {
 			t.Helper()
-			if _, err := c.Announce(t.Context(), announce.Tracker{}, announce.Request{Key: k, Port: 4000}); err != nil {
+			if _, err := c.Announce(t.Context(), named(t, ""), announce.Request{Key: k, Port: 4000}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -205,7 +205,7 @@ func TestWatch(t *testing.T) {
 		join(b)
 		time.Sleep(10 * time.Second)
 		expect("join 192.0.2.2:4000 of [192.0.2.1:4000 192.0.2.2:4000]")
-		if err := a.Leave(t.Context(), announce.Tracker{}, announce.Request{Key: k, Port: 4000}); err != nil {
+		if err := a.Leave(t.Context(), named(t, ""), announce.Request{Key: k, Port: 4000}); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(10 * time.Second)

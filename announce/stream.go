@@ -58,13 +58,15 @@ func (o *openReply) silent() {
 // open sends an announce or a look that asks for an event stream. A reply has to come, and a
 // stream to begin, within the timeout of a request. The caller must call close.
 func (c *Client) open(ctx context.Context, t Tracker, r *Request) (*openReply, error) {
+	u, err := r.URL(t, "", 0)
+	if err != nil {
+		return nil, err
+	}
 	c.once.Do(c.init)
 	o := new(openReply)
 	o.ctx, o.cancel = context.WithCancelCause(ctx)
 	o.last.Store(true)
 	o.quiet = time.AfterFunc(c.timeout(), o.silent)
-	var err error
-	u := t.Target(r.AppendNative(nil, "/ntrk/"), nil)
 	if o.exchange, err = c.follow(o.ctx, t, http.MethodGet, u, acceptStream); err != nil {
 		o.close()
 		return nil, o.why(c, t, err)

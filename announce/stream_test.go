@@ -282,7 +282,7 @@ func TestStreamRestart(t *testing.T) {
 		w := watch(t, p.client("192.0.2.9"), one, announce.Request{Key: k}, 0)
 		w.expect(t, "peers []")
 		c := p.client("192.0.2.1")
-		if _, err := c.Announce(t.Context(), announce.Tracker{}, announce.Request{Key: k, Port: 4000}); err != nil {
+		if _, err := c.Announce(t.Context(), named(t, ""), announce.Request{Key: k, Port: 4000}); err != nil {
 			t.Fatal(err)
 		}
 		c.Close()

@@ -133,6 +133,9 @@ func (c *Client) sessions(m *follower, trackers []Tracker, r Request, every time
 	}
 	var sessions []*session
 	for _, t := range trackers {
+		if err := t.Check(); err != nil {
+			return nil, err
+		}
 		site := m.add(t)
 		for _, way := range ways(t) {
 			d := c.derive()

@@ -28,3 +28,6 @@ func ParseKey(s string) (Key, error) { return wire.ParseKey(s) }
 
 // ParseTracker is [wire.ParseTracker].
 func ParseTracker(s string) (Tracker, error) { return wire.ParseTracker(s) }
+
+// ParseTrackers is [wire.ParseTrackers].
+func ParseTrackers(s string) ([]Tracker, error) { return wire.ParseTrackers(s) }

@@ -130,7 +130,8 @@ func (o *client) buildTrack(c *cli.Context, s Streams) error {
 		}
 	}
 	if len(o.trackers) == 0 {
-		o.trackers = []announce.Tracker{{}}
+		local, _ := announce.ParseTracker("")
+		o.trackers = []announce.Tracker{local}
 	}
 	if given := strings.Join(names, ""); from == "" && strings.TrimSpace(given) == "" {
 		return usage(c, "the tracker is empty: host, host:port or a URL; leave it out for localhost:%d", wire.LocalPort)

@@ -146,10 +146,10 @@ func (r *Reply) decodeJSON(body []byte) error {
 		}
 	}
 	if n, _ := numeric(d["interval"]); n > 0 {
-		r.Interval = Seconds(n)
+		r.Interval = duration(n)
 	}
 	ttl, _ := numeric(d["ttl"])
-	r.TTL = Seconds(ttl)
+	r.TTL = duration(ttl)
 	if n, ok := numeric(d["count"]); ok {
 		r.Count = clampCount(n)
 	}
@@ -228,10 +228,10 @@ func (r *Reply) decodeBencode(body []byte) error {
 		return errors.New("not a tracker's reply: neither interval nor peers in it")
 	}
 	if n, _ := numeric(d["interval"]); n > 0 {
-		r.Interval = Seconds(n)
+		r.Interval = duration(n)
 	}
 	least, _ := numeric(d["min interval"])
-	r.Interval = max(r.Interval, Seconds(least))
+	r.Interval = max(r.Interval, duration(least))
 	complete, ok1 := numeric(d["complete"])
 	incomplete, ok2 := numeric(d["incomplete"])
 	if ok1 || ok2 {
@@ -270,7 +270,7 @@ func refusalIn(d map[string]any) error {
 	if d["retry in"] == "never" {
 		minutes = 24 * 60 // the longest wait
 	}
-	f.Retry = Seconds(60 * min(minutes, 24*60))
+	f.Retry = duration(60 * min(minutes, 24*60))
 	return f
 }
 
@@ -424,6 +424,6 @@ func numeric(v any) (float64, bool) {
 // clamp bounds a number from the network, so that nothing overflows.
 func clamp(n float64) float64 { return min(max(n, 0), 1<<30) }
 
-func Seconds(n float64) time.Duration { return time.Duration(clamp(n) * float64(time.Second)) }
+func duration(n float64) time.Duration { return time.Duration(clamp(n) * float64(time.Second)) }
 
 func clampCount(n float64) int { return int(clamp(n)) }

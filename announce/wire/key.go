@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"crypto/sha1"
 	"crypto/sha256"
 	"encoding/base32"
@@ -8,42 +9,47 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"unicode"
 	"unicode/utf8"
 )
 
-// MaxKey is the length of the longest key, in bytes. The shortest is 1.
+// MaxKey is the length of the longest key, in bytes. The shortest has 1.
 const MaxKey = 255
 
-// A Key names a track: 1 to [MaxKey] opaque bytes, compared byte for byte. Make one with
-// [ParseKey] from what a person wrote or with [KeyOf] from raw bytes; the zero Key is no key and
-// every request with it is refused.
+// A Key names a track. It is 1 to [MaxKey] opaque bytes, compared byte for byte. Make one with
+// [ParseKey] from text or with [KeyOf] from raw bytes. The zero Key is none, and every request with
+// it is an error.
 type Key struct {
 	raw []byte
-	// torrent says that raw is a torrent's info_hash and goes to a classic tracker as it is; any
-	// other key goes there hashed. Length alone cannot tell: a text may have 20 bytes too.
+	// torrent means that raw is the info_hash of a torrent. A classic tracker gets that unchanged and
+	// any other key hashed. The length does not tell them apart: a text may have 20 bytes too.
 	torrent bool
 }
 
-// ParseKey reads a key as a person writes it. urn:btih: followed by 40 hex digits or 32 base32
-// digits names a torrent, and so does a magnet link with such an xt: its key is the 20 bytes of the
-// info_hash. urn:btmh: followed by 1220 and 64 hex digits names a torrent of version 2, whose key is
-// the first 20 bytes of the hash (BEP 52). Everything else is the key itself, byte for byte.
+// ParseKey reads a key as a person writes it. These name a torrent, and the key is its info_hash:
+//
+//   - urn:btih: and 40 hex digits or 32 base32 digits;
+//   - urn:btmh:1220 and 64 hex digits, for a torrent of version 2: the key is the first 20 bytes of
+//     the hash (BEP 52);
+//   - a magnet link with one of these as its xt.
+//
+// Any other text is the key itself, byte for byte. With an error the Key is the zero one.
 func ParseKey(s string) (Key, error) {
 	name := strings.TrimSpace(s)
-	switch query, magnet := cutMagnet(name); {
-	case magnet:
+	if query, ok := cutMagnet(name); ok {
 		return parseMagnet(s, query)
-	case isURN(name):
+	}
+	if isURN(name) {
 		return infoHash(name)
 	}
-	k := KeyOf([]byte(s))
-	k.torrent = false
-	return k, k.Check()
+	k := Key{raw: []byte(s)}
+	if err := k.Check(); err != nil {
+		return Key{}, err
+	}
+	return k, nil
 }
 
-// KeyOf makes a Key of raw bytes, which it keeps and does not copy. 20 bytes that are not UTF-8
-// are taken for an info_hash.
+// KeyOf makes a Key of raw bytes. It keeps raw and does not copy it. It takes 20 bytes that are not
+// UTF-8 for an info_hash.
 func KeyOf(raw []byte) Key {
 	return Key{raw: raw, torrent: len(raw) == sha1.Size && !utf8.Valid(raw)}
 }
@@ -56,10 +62,10 @@ func cutMagnet(s string) (query string, ok bool) {
 	return strings.CutPrefix(strings.TrimLeft(s[len("magnet:"):], "/"), "?")
 }
 
-// parseMagnet reads the query of a magnet link s (BEP 9). Links in the wild are broken in many ways
-// that BitTorrent clients do not mind, so only the hash has to be right. Parameters may be numbered,
-// as in xt.1, and separated by &amp;. Of several hashes the last counts, as in other clients, but
-// version 1 before version 2: that is where the peers of a hybrid torrent are.
+// parseMagnet reads the query of the magnet link s (BEP 9). Many links are broken in ways that
+// BitTorrent clients accept, so only the hash has to be right. Parameters may be numbered, as in
+// xt.1, and &amp; may separate them. Of several hashes the last one counts, as in other clients, but
+// version 1 goes before version 2: it has the peers of a hybrid torrent.
 func parseMagnet(s, query string) (k Key, err error) {
 	v2 := ""
 	for field := range strings.SplitSeq(query, "&") {
@@ -91,7 +97,7 @@ func parseMagnet(s, query string) (k Key, err error) {
 	return Key{}, fmt.Errorf("key %s: a magnet link needs xt=%s or xt=%s and an info_hash", Quote(s), btih, btmh)
 }
 
-// How the hash of a torrent of version 1 (BEP 9) and 2 (BEP 52) begins.
+// The prefixes of a torrent's hash, in version 1 (BEP 9) and version 2 (BEP 52).
 const (
 	btih = "urn:btih:"
 	btmh = "urn:btmh:"
@@ -103,8 +109,8 @@ func hasPrefix(s, prefix string) bool {
 	return len(s) >= len(prefix) && strings.EqualFold(s[:len(prefix)], prefix)
 }
 
-// infoHash reads a hash as it is in a magnet link. That of version 2 is a multihash: 12 says SHA-256,
-// and 20 that it has 32 bytes, of which trackers know the first 20.
+// infoHash reads a hash with its prefix. In version 2 it is a multihash: 12 stands for SHA-256 and 20
+// for its 32 bytes. Trackers know the first 20 of them.
 func infoHash(urn string) (Key, error) {
 	digits := urn[len(btih):]
 	raw, err := hex.DecodeString(digits)
@@ -134,11 +140,12 @@ func (k Key) Check() error {
 	return nil
 }
 
-// Bytes are the key as trackers see it. They are shared, not copied.
+// Bytes returns the key as trackers see it. The bytes are shared with k and must not be changed.
 func (k Key) Bytes() []byte { return k.raw }
 
-// InfoHash is what stands for the key on a classic tracker, where keys are 20 bytes: a torrent's
-// info_hash itself, or else the SHA-1 of "ntrack:" and the key, which no real torrent has.
+// InfoHash returns the 20 bytes that stand for the key on a classic tracker. They are the info_hash
+// of a torrent itself. For any other key they are the SHA-1 of "ntrack:" and the key, which no real
+// torrent has.
 func (k Key) InfoHash() [sha1.Size]byte {
 	if k.torrent && len(k.raw) == sha1.Size {
 		return [sha1.Size]byte(k.raw)
@@ -146,100 +153,45 @@ func (k Key) InfoHash() [sha1.Size]byte {
 	return sha1.Sum(append([]byte("ntrack:"), k.raw...))
 }
 
-// String is the key in a form that is safe to print. [ParseKey] reads it back where it is the text
-// itself, which has to be printable UTF-8, or urn:btih: and hex, for an info_hash. Every other key
-// comes percent-encoded, which is for reading only.
+// String returns the key in a form that is safe to print. An info_hash is urn:btih: and hex, and any
+// other key is its text. [ParseKey] reads both back. A key is percent-encoded if its text is not
+// printable or if ParseKey would read another key from it; then it is only for people to read.
 func (k Key) String() string {
-	text := strings.TrimSpace(string(k.raw))
-	_, magnet := cutMagnet(text)
-	switch {
-	case k.torrent:
-		return btih + hex.EncodeToString(k.raw)
-	case printable(k.raw) && !isURN(text) && !magnet:
-		return string(k.raw)
+	if text, ok := k.text(); ok && printable(text) {
+		return string(text)
 	}
 	return string(AppendEscaped(nil, k.raw))
 }
 
-func printable(b []byte) bool {
-	for i := 0; i < len(b); {
-		r, n := utf8.DecodeRune(b[i:])
-		if r == utf8.RuneError && n < 2 || !unicode.IsPrint(r) {
-			return false
-		}
-		i += n
+// text returns the text from which ParseKey makes k. ok is false if there is none.
+func (k Key) text() (text []byte, ok bool) {
+	if k.torrent {
+		return hex.AppendEncode([]byte(btih), k.raw), true
 	}
-	return true
+	name := string(bytes.TrimSpace(k.raw))
+	_, magnet := cutMagnet(name)
+	return k.raw, utf8.Valid(k.raw) && !isURN(name) && !magnet
 }
 
-// AppendEscaped appends b percent-encoded: everything but the unreserved characters of RFC 3986
-// section 2.3, a slash included.
-func AppendEscaped(dst, b []byte) []byte {
-	const digits = "0123456789abcdef"
-	for _, c := range b {
-		switch {
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9',
-			c == '-', c == '.', c == '_', c == '~':
-			dst = append(dst, c)
-		default:
-			dst = append(dst, '%', digits[c>>4], digits[c&15])
-		}
+// MarshalText returns a text that [Key.UnmarshalText] reads back as the same key, and an error if
+// there is none. Such a key is not UTF-8, or looks like a torrent or a magnet link without being one.
+// The zero Key and one that is too long are errors too.
+func (k Key) MarshalText() ([]byte, error) {
+	if err := k.Check(); err != nil {
+		return nil, err
 	}
-	return dst
+	text, ok := k.text()
+	if !ok {
+		return nil, fmt.Errorf("key %s: no text stands for these bytes", Quote(k.raw))
+	}
+	return bytes.Clone(text), nil
 }
 
-// unescape decodes percent-encoding once, in place. It returns nil and false at a malformed escape.
-func unescape(b []byte) ([]byte, bool) {
-	n := 0
-	for i := 0; i < len(b); i++ {
-		c := b[i]
-		if c == '%' {
-			if i+2 >= len(b) {
-				return nil, false
-			}
-			hi, lo := unhex(b[i+1]), unhex(b[i+2])
-			if hi > 15 || lo > 15 {
-				return nil, false
-			}
-			c = hi<<4 | lo
-			i += 2
-		}
-		b[n] = c
-		n++
+// UnmarshalText reads text as [ParseKey] does. After an error k has its old value.
+func (k *Key) UnmarshalText(text []byte) error {
+	parsed, err := ParseKey(string(text))
+	if err == nil {
+		*k = parsed
 	}
-	return b[:n], true
-}
-
-func unhex(c byte) byte {
-	switch {
-	case '0' <= c && c <= '9':
-		return c - '0'
-	case 'a' <= c|0x20 && c|0x20 <= 'f':
-		return c | 0x20 - 'a' + 10
-	}
-	return 0xff
-}
-
-// Quote shows a value inside an error: printable, and short even when the value is not.
-func Quote[T string | []byte](v T) string {
-	const most = 40
-	if len(v) > most {
-		return fmt.Sprintf("%q...", v[:most])
-	}
-	return fmt.Sprintf("%q", v)
-}
-
-// Clean makes text from the network fit for a terminal and a log: one line, at most 300 bytes,
-// what is not printable replaced by '?'.
-func Clean(s string) string {
-	s = strings.TrimSpace(s)
-	if len(s) > 300 {
-		s = s[:300] + "..."
-	}
-	return strings.Map(func(r rune) rune {
-		if r == utf8.RuneError || !unicode.IsPrint(r) {
-			return '?'
-		}
-		return r
-	}, s)
+	return err
 }

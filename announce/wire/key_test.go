@@ -52,7 +52,7 @@ func TestParseKey(t *testing.T) {
 		"magnet:?xt=urn:btih:" + hash40 + "%", "magnet:?xt=urn:btih:12&xt=urn:btih:" + hash40, "magnet:?xt=urn:btih:" + hash40 + "&xt=urn:btih:12",
 		"magnet:?xt=urn:btih:12&xt=urn:btmh:1220" + hash64, "magnet:?xt=urn:btmh:1220" + hash40, "magnet:?xt=" + hash40, "magnet:?xt=urn:sha1:" + hash40,
 		"magnet:?xt.a=urn:btih:" + hash40, "magnet:?xt.1a=urn:btih:" + hash40, "magnet:?xts=urn:btih:" + hash40, "magnet:?dn=urn:btih:" + hash40} {
-		if k, err := ParseKey(bad); err == nil {
+		if k, err := ParseKey(bad); err == nil || k.Check() == nil {
 			t.Errorf("ParseKey(%q) = %v, want an error", bad, k)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/hex"
 	"fmt"
+	"net/url"
 	"strconv"
 )
 
@@ -59,6 +60,14 @@ type Request struct {
 	Compact, NoPeerID bool
 	// Format is what the request names as format=; the Accept header is not looked at here.
 	Format Format
+}
+
+// want is how many peers the request asks for.
+func (r *Request) want() int {
+	if r.Want == 0 {
+		return DefaultWant
+	}
+	return max(r.Want, 0)
 }
 
 // Parse reads a request from its method and its target as sent, absolute-form included. It works
@@ -366,43 +375,58 @@ func formatNamed(v []byte) Format {
 	return FormatUnnamed
 }
 
-// appendNative appends the request to the path of a native tracker, as its target. The client
-// reads JSON, the only form that tells the port of origin and the ttl.
-func (r *Request) AppendNative(dst []byte, path string) []byte {
-	dst = append(dst, path...)
-	dst = AppendEscaped(dst, r.Key.raw)
-	sep := byte('?')
-	put := func(name string, n int) {
-		dst = append(append(append(dst, sep), name...), '=')
-		dst = strconv.AppendInt(dst, int64(n), 10)
-		sep = '&'
+// URL returns the URL of the request to t, without the user and the password of t. A native tracker
+// gets JSON to read from its client, the only form that has the port of origin and the ttl. event
+// and key are for classic trackers: event is started, stopped or "" for a renewal, and key proves to
+// the tracker that a peer with a new address is the same one.
+func (r *Request) URL(t Tracker, event string, key uint32) (*url.URL, error) {
+	if err := t.Check(); err != nil {
+		return nil, err
 	}
-	if r.Verb == VerbLook || r.Port != 0 {
-		put("port", int(r.Port))
+	u := t.url
+	u.User = nil // errors may quote the URL
+	if !t.classic {
+		u.RawPath = string(AppendEscaped([]byte(u.Path), r.Key.raw))
+		u.Path += string(r.Key.raw)
+		u.RawQuery = r.nativeQuery()
+		return &u, nil
 	}
-	if r.Verb != VerbLeave && r.Want != 0 {
-		put("numwant", max(r.Want, 0))
+	if u.RawQuery != "" {
+		u.RawQuery += "&"
 	}
-	if r.ID != (ID{}) {
-		dst = append(append(append(dst, sep), "peer_id="...), hex.EncodeToString(r.ID[:])...)
-	}
-	return dst
+	u.RawQuery += r.classicQuery(event, key)
+	return &u, nil
 }
 
-// appendClassic appends the query of a classic announce with what every known tracker accepts,
-// and what some insist on. left=1, because some trackers hide seeds from seeds. event is "",
-// started or stopped; key proves to a tracker that a changed address is the same peer.
-func (r *Request) AppendClassic(dst []byte, key uint32, event string) []byte {
+func (r *Request) nativeQuery() string {
+	var q []byte
+	put := func(name, value string) {
+		if len(q) > 0 {
+			q = append(q, '&')
+		}
+		q = append(append(append(q, name...), '='), value...)
+	}
+	if r.Verb == VerbLook || r.Port != 0 {
+		put("port", strconv.Itoa(int(r.Port)))
+	}
+	if r.Verb != VerbLeave && r.Want != 0 {
+		put("numwant", strconv.Itoa(max(r.Want, 0)))
+	}
+	if r.ID != (ID{}) {
+		put("peer_id", hex.EncodeToString(r.ID[:]))
+	}
+	return string(q)
+}
+
+// classicQuery has the parameters that every known tracker accepts and that some require. It says
+// left=1, because some trackers hide peers that have everything from each other.
+func (r *Request) classicQuery(event string, key uint32) string {
 	hash := r.Key.InfoHash()
-	dst = AppendEscaped(append(dst, "info_hash="...), hash[:])
-	dst = AppendEscaped(append(dst, "&peer_id="...), r.ID[:])
-	want := r.Want
-	if want == 0 {
-		want = DefaultWant
-	}
-	dst = fmt.Appendf(dst, "&port=%d&uploaded=0&downloaded=0&left=1&compact=1&numwant=%d&key=%08x", r.Port, max(want, 0), key)
+	q := AppendEscaped([]byte("info_hash="), hash[:])
+	q = AppendEscaped(append(q, "&peer_id="...), r.ID[:])
+	q = fmt.Appendf(q, "&port=%d&uploaded=0&downloaded=0&left=1&compact=1&numwant=%d&key=%08x", r.Port, r.want(), key)
 	if event != "" {
-		dst = append(append(dst, "&event="...), event...)
+		q = append(append(q, "&event="...), event...)
 	}
-	return dst
+	return string(q)
 }

@@ -3,6 +3,7 @@ package wire
 import (
 	"bytes"
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -10,6 +11,13 @@ import (
 
 // What a client writes a tracker reads back as the same request.
 func TestRequestRoundTrip(t *testing.T) {
+	tracker := func(name string) Tracker {
+		tr, err := ParseTracker(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return tr
+	}
 	id := ID([]byte("-NT0100-abc\x00\xff&=+% xyz")[:20])
 	for _, want := range []Request{
 		{Key: KeyOf([]byte("lobby"))},
@@ -22,9 +30,13 @@ func TestRequestRoundTrip(t *testing.T) {
 		if want.Verb == VerbLeave {
 			method = "DELETE"
 		}
-		target := want.AppendNative(nil, "/ntrk/")
+		u, err := want.URL(tracker("t.example"), "", 0)
+		if err != nil || u.Host != "t.example:80" {
+			t.Fatal(u, err)
+		}
+		target := u.RequestURI()
 		var got Request
-		if err := got.Parse(method, bytes.Clone(target)); err != nil {
+		if err := got.Parse(method, []byte(target)); err != nil {
 			t.Errorf("%s: %v", target, err)
 			continue
 		}
@@ -34,9 +46,16 @@ func TestRequestRoundTrip(t *testing.T) {
 		}
 	}
 	classic := Request{Key: KeyOf([]byte("\xff234567890123456789\x00")), Port: 6881, ID: id}
-	target := classic.AppendClassic([]byte("/announce?"), 0xabcdef, "started")
+	u, err := classic.URL(tracker("http://t.example/announce?passkey=1"), "started", 0xabcdef)
+	if err != nil {
+		t.Fatal(err)
+	}
+	target := u.RequestURI()
+	if !strings.HasPrefix(target, "/announce?passkey=1&info_hash=") || !strings.HasSuffix(target, "&key=00abcdef&event=started") {
+		t.Errorf("the target is %s", target)
+	}
 	var got Request
-	if err := got.Parse("GET", bytes.Clone(target)); err != nil {
+	if err := got.Parse("GET", []byte(target)); err != nil {
 		t.Fatalf("%s: %v", target, err)
 	}
 	got.Keys = nil

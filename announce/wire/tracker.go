@@ -1,42 +1,48 @@
 package wire
 
 import (
-	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"net/url"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 )
 
-// LocalPort is where `ntrack serve` listens, and the port of a tracker on this machine that is
-// named without one.
+// LocalPort is the port on which `ntrack serve` listens. A tracker on this machine that is named
+// without a port has it.
 const LocalPort = 6969
 
-// A Tracker says where a tracker is and which interface it is spoken to by. The zero Tracker is
-// localhost:6969, native.
+// A Tracker is the name of a tracker: where it is, and whether it is native or classic. The zero
+// Tracker names none, and every request to it is an error. Make one with [ParseTracker].
 type Tracker struct {
 	url     url.URL
 	classic bool
 }
 
-// ParseTracker reads a tracker's name: host, host:port or http(s)://host[:port][/ntrk/] for the
-// native interface, a URL with another path for a classic BitTorrent tracker. Without a port it
-// is 80, with https 443, and 6969 for localhost and loopback addresses over http. "" is
-// localhost:6969. A link-local address may have a zone, as in [fe80::1%eth0]:6969, which may be
-// escaped as in URLs: %25eth0. Errors quote s without the user and the password that it may have.
+// ParseTracker reads the name of one tracker. A native tracker is host, host:port or
+// http(s)://host[:port][/ntrk/]; a URL with another path is a classic BitTorrent tracker. "" is
+// localhost:6969.
+//
+// Without a port it is 443 for https, 6969 for localhost and loopback addresses, and 80 for any
+// other host. A link-local address may have a zone, as in [fe80::1%eth0]:6969 or, escaped as in
+// URLs, [fe80::1%25eth0]:6969. A comma has to be written as %2C, because it separates trackers in
+// [ParseTrackers].
+//
+// With an error the Tracker is the zero one. The error quotes s without the user and the password.
 func ParseTracker(s string) (Tracker, error) {
-	if s == "" {
-		return Tracker{}, nil
-	}
 	bad := func(why string) (Tracker, error) {
 		return Tracker{}, fmt.Errorf("tracker %s: %s", Quote(Redact(s)), why)
 	}
-	scheme, rest := cutScheme(s)
+	if strings.Contains(s, ",") {
+		return bad("a comma separates trackers, and here is place for one; in a path or a password write %2C")
+	}
+	scheme, rest := cutScheme(cmp.Or(s, "localhost"))
 	authority, tail := rest, ""
 	if i := strings.IndexAny(rest, "/?#"); i >= 0 {
 		authority, tail = rest[:i], rest[i:]
@@ -112,7 +118,7 @@ func ParseTracker(s string) (Tracker, error) {
 		if strings.HasPrefix(u.Path, "/ntrk/") {
 			return bad("ends after /ntrk/; give the key as an argument of its own")
 		}
-		// As the path of a classic tracker each of these would find nobody.
+		// A classic tracker with one of these paths would have no peers.
 		switch last := path.Base(u.Path); {
 		case strings.Contains(u.Path+"/", "/ntrk/") && !strings.HasPrefix(last, "announce"):
 			return bad("a native tracker is named by its host alone: nothing stands before /ntrk/, and no key after it")
@@ -124,49 +130,55 @@ func ParseTracker(s string) (Tracker, error) {
 	return t, nil
 }
 
-// cutScheme splits SCHEME:// off; without one, scheme is "".
+// ParseTrackers reads the names of one or more trackers, separated by commas, each as
+// [ParseTracker] does. It ignores white space around a name, and names of a tracker that it already
+// has. "" is one tracker, localhost:6969. An empty name among others, as in "a,,b", is an error.
+// With an error there are no trackers.
+func ParseTrackers(s string) ([]Tracker, error) {
+	var trackers []Tracker
+	names := strings.Split(s, ",")
+	for i, name := range names {
+		name = strings.TrimSpace(name)
+		if name == "" && len(names) > 1 {
+			return nil, fmt.Errorf("trackers %s: name %d of %d is empty", Quote(Redact(s)), i+1, len(names))
+		}
+		t, err := ParseTracker(name)
+		if err != nil && !strings.Contains(name, "@") && strings.Contains(s, "@") { // name may be half a password
+			return nil, fmt.Errorf("trackers %s: a comma in a user or a password has to be percent-encoded: %%2C", Quote(Redact(s)))
+		}
+		if err != nil {
+			return nil, err
+		}
+		if !slices.ContainsFunc(trackers, t.Equal) {
+			trackers = append(trackers, t)
+		}
+	}
+	return trackers, nil
+}
+
+// cutScheme splits SCHEME:// off. It returns "" for the scheme if s has none.
 func cutScheme(s string) (scheme, rest string) {
 	scheme, rest, ok := strings.Cut(s, "://")
-	if !ok || scheme == "" || strings.ContainsAny(scheme, ":/?#@[]%") { // it belongs to a password
+	if !ok || scheme == "" || strings.ContainsAny(scheme, ":/?#@[]%") { // then :// is part of a password
 		return "", s
 	}
 	return scheme, rest
 }
 
-// isZoneRune says that a zone may have r. Windows has names with spaces; its numbers do as well.
+// isZoneRune reports whether a zone may contain r. Windows has names with spaces, but accepts
+// numbers in their place.
 func isZoneRune(r rune) bool {
 	return ' ' < r && r <= '~' && !strings.ContainsRune(":%[]/\\?#@\"<>", r)
 }
 
-// pathHasUser says that a delimiter in a password has cut it into what looks like a port, or like
-// a password and a host, and a path.
+// pathHasUser reports whether a delimiter in a password has cut the name at the wrong place. Then
+// the host is the start of the password, and the path has the rest of it, an @ and the real host.
 func pathHasUser(user, host, tail string) bool {
 	if strings.HasPrefix(tail, "/") {
 		tail, _, _ = strings.Cut(tail, "?")
 	}
 	hasPort := strings.Contains(host, ":") && host[0] != '['
 	return (user != "" || hasPort) && strings.Contains(tail, "@")
-}
-
-// Redact hides the user and the password in what may be a tracker's name, whether or not
-// [ParseTracker] would take it, so that it can be shown.
-func Redact(s string) string {
-	_, rest := cutScheme(s)
-	begin, end := len(s)-len(rest), strings.LastIndexByte(s, '@')
-	if end < begin || begin == 0 && !strings.Contains(s[:end], ":") {
-		return s
-	}
-	return s[:begin] + "..." + s[end:]
-}
-
-// UnescapeZone writes the zone of an address as %eth0 where it is %25eth0, as in URLs (RFC 6874).
-// Both are in use. The zone 25 is %25 or %2525.
-func UnescapeZone(s string) string {
-	before, zone, ok := strings.Cut(s, "%25")
-	if !ok || zone == "" || zone[0] == ']' {
-		return s
-	}
-	return before + "%" + zone
 }
 
 func defaultPort(u *url.URL) int {
@@ -179,78 +191,80 @@ func defaultPort(u *url.URL) int {
 	return 80
 }
 
+// IsLoopbackName reports whether host, a name or an address without a port, always means the local
+// machine.
 func IsLoopbackName(host string) bool {
 	a, err := netip.ParseAddr(host)
 	host = strings.ToLower(strings.TrimSuffix(host, "."))
 	return host == "localhost" || strings.HasSuffix(host, ".localhost") || err == nil && a.Unmap().IsLoopback()
 }
 
-// Loopback says that the tracker's name means this machine, whatever machine that is.
-func (t Tracker) Loopback() bool {
-	u := t.norm().url
-	return IsLoopbackName(u.Hostname())
-}
-
-func (t Tracker) norm() Tracker {
+// Check returns an error if t is the zero Tracker, which names none.
+func (t Tracker) Check() error {
 	if t.url.Host == "" {
-		t.url = url.URL{Scheme: "http", Host: fmt.Sprint("localhost:", LocalPort), Path: "/ntrk/"}
+		return errors.New("no tracker is named: the zero Tracker is none, and ParseTracker makes one")
 	}
-	return t
+	return nil
 }
 
-// URL is the tracker's URL, with the user and the password that it may have.
-func (t Tracker) URL() url.URL { return t.norm().url }
+// Loopback reports whether the name always means the local machine.
+func (t Tracker) Loopback() bool { return IsLoopbackName(t.url.Hostname()) }
 
-// Equal says that two names mean the same tracker by the same user.
-func (t Tracker) Equal(o Tracker) bool {
-	a, b := t.norm(), o.norm()
-	return a.url.String() == b.url.String()
+// URL returns the tracker's URL, with its user and password.
+func (t Tracker) URL() url.URL { return t.url }
+
+// Equal reports whether both names mean the same tracker and the same user of it.
+func (t Tracker) Equal(o Tracker) bool { return t.url.String() == o.url.String() }
+
+// String returns the tracker's URL with xxxxx in place of the password. It is "" for the zero
+// Tracker.
+func (t Tracker) String() string { return t.url.Redacted() }
+
+// LogValue returns [Tracker.String], which keeps the password out of logs.
+func (t Tracker) LogValue() slog.Value { return slog.StringValue(t.String()) }
+
+// MarshalText returns a text that [Tracker.UnmarshalText] reads back as an equal Tracker. Unlike
+// [Tracker.String], the text has the password. The zero Tracker is an error.
+func (t Tracker) MarshalText() ([]byte, error) {
+	return []byte(strings.ReplaceAll(t.url.String(), ",", "%2C")), t.Check()
 }
 
-// String is the tracker's URL, without the password it may have.
-func (t Tracker) String() string {
-	t = t.norm()
-	return t.url.Redacted()
+// UnmarshalText reads text as [ParseTracker] does. After an error t has its old value.
+func (t *Tracker) UnmarshalText(text []byte) error {
+	parsed, err := ParseTracker(string(text))
+	if err == nil {
+		*t = parsed
+	}
+	return err
 }
 
-// HostPort is where the tracker is connected to.
-func (t Tracker) HostPort() string { return t.norm().url.Host }
+// HostPort returns the host and the port of the tracker.
+func (t Tracker) HostPort() string { return t.url.Host }
 
-// Classic says that the tracker is spoken to as a BitTorrent tracker: 20-byte keys, no port of
-// origin, no leaving by DELETE.
+// Classic reports whether the tracker speaks the BitTorrent tracker protocol. That has keys of 20
+// bytes, no port of origin, and no DELETE to leave.
 func (t Tracker) Classic() bool { return t.classic }
 
-// TLS says that the tracker is reached over https.
+// TLS reports whether the tracker is reached over https.
 func (t Tracker) TLS() bool { return t.url.Scheme == "https" }
 
-// ScrapeURL is where a classic tracker is scraped: "announce" at the start of the last path element
-// becomes "scrape" (BEP 48). A URL without it has no scrape.
-func (t Tracker) ScrapeURL() (url.URL, error) {
+// IndexURL returns the URL of the tracker's list of tracks, without its user and password. For a
+// native tracker that is the index. For a classic one it is the scrape of all tracks (BEP 48): the
+// last element of the path has "scrape" in place of "announce", and any other path is an error.
+func (t Tracker) IndexURL() (*url.URL, error) {
+	if err := t.Check(); err != nil {
+		return nil, err
+	}
 	u := t.url
-	u.User = nil
-	dir, last := u.Path[:strings.LastIndexByte(u.Path, '/')+1], u.Path[strings.LastIndexByte(u.Path, '/')+1:]
-	rest, ok := strings.CutPrefix(last, "announce")
-	if !ok {
-		return u, fmt.Errorf("tracker %s: has no scrape, its path does not end in /announce", t)
-	}
-	u.Path, u.RawPath = dir+"scrape"+rest, ""
-	return u, nil
-}
-
-// Target is the URL of a request: to another path of the same server, which may have a query, or
-// with query appended to whatever the tracker's URL has already.
-func (t Tracker) Target(path, query []byte) *url.URL {
-	u := t.norm().url
 	u.User = nil // errors may quote the URL
-	if path != nil {
-		before, after, _ := bytes.Cut(path, []byte("?"))
-		u.RawPath, u.RawQuery = string(before), string(after)
-		u.Path, _ = url.PathUnescape(u.RawPath)
-		return &u
+	if !t.classic {
+		return &u, nil
 	}
-	if u.RawQuery != "" {
-		u.RawQuery += "&"
+	last := strings.LastIndexByte(u.Path, '/') + 1
+	rest, ok := strings.CutPrefix(u.Path[last:], "announce")
+	if !ok {
+		return nil, fmt.Errorf("tracker %s: has no scrape, its path does not end in /announce", t)
 	}
-	u.RawQuery += string(query)
-	return &u
+	u.Path, u.RawPath = u.Path[:last]+"scrape"+rest, ""
+	return &u, nil
 }

@@ -1,0 +1,112 @@
+package wire
+
+import (
+	"fmt"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Quote returns v in quotes, for an error message: printable, and cut after 40 bytes.
+func Quote[T string | []byte](v T) string {
+	const most = 40
+	if len(v) > most {
+		return fmt.Sprintf("%q...", v[:most])
+	}
+	return fmt.Sprintf("%q", v)
+}
+
+// Clean makes text from the network safe for a terminal and a log. The result is one line of at most
+// 300 bytes, with '?' for each character that is not printable.
+func Clean(s string) string {
+	s = strings.TrimSpace(s)
+	if len(s) > 300 {
+		s = s[:300] + "..."
+	}
+	return strings.Map(func(r rune) rune {
+		if r == utf8.RuneError || !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, s)
+}
+
+// Redact hides the user and the password in the name of a tracker, so that it can be shown. s may be
+// a name that [ParseTracker] refuses, or no name at all.
+func Redact(s string) string {
+	_, rest := cutScheme(s)
+	begin, end := len(s)-len(rest), strings.LastIndexByte(s, '@')
+	if end < begin || begin == 0 && !strings.Contains(s[:end], ":") {
+		return s
+	}
+	return s[:begin] + "..." + s[end:]
+}
+
+// UnescapeZone writes the zone of an address as %eth0 if it is %25eth0, as in URLs (RFC 6874). Both
+// forms are in use. %2525 and %25 mean the zone 25.
+func UnescapeZone(s string) string {
+	before, zone, ok := strings.Cut(s, "%25")
+	if !ok || zone == "" || zone[0] == ']' {
+		return s
+	}
+	return before + "%" + zone
+}
+
+// AppendEscaped appends b percent-encoded: everything but the unreserved characters of RFC 3986
+// section 2.3. A slash is encoded too.
+func AppendEscaped(dst, b []byte) []byte {
+	const digits = "0123456789abcdef"
+	for _, c := range b {
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9',
+			c == '-', c == '.', c == '_', c == '~':
+			dst = append(dst, c)
+		default:
+			dst = append(dst, '%', digits[c>>4], digits[c&15])
+		}
+	}
+	return dst
+}
+
+// unescape decodes percent-encoding once, in place. It returns nil and false for a malformed escape.
+func unescape(b []byte) ([]byte, bool) {
+	n := 0
+	for i := 0; i < len(b); i++ {
+		c := b[i]
+		if c == '%' {
+			if i+2 >= len(b) {
+				return nil, false
+			}
+			hi, lo := unhex(b[i+1]), unhex(b[i+2])
+			if hi > 15 || lo > 15 {
+				return nil, false
+			}
+			c = hi<<4 | lo
+			i += 2
+		}
+		b[n] = c
+		n++
+	}
+	return b[:n], true
+}
+
+func unhex(c byte) byte {
+	switch {
+	case '0' <= c && c <= '9':
+		return c - '0'
+	case 'a' <= c|0x20 && c|0x20 <= 'f':
+		return c | 0x20 - 'a' + 10
+	}
+	return 0xff
+}
+
+func printable(b []byte) bool {
+	for i := 0; i < len(b); {
+		r, n := utf8.DecodeRune(b[i:])
+		if r == utf8.RuneError && n < 2 || !unicode.IsPrint(r) {
+			return false
+		}
+		i += n
+	}
+	return true
+}
