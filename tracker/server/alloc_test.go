@@ -9,8 +9,7 @@ import (
 	"ntrack/tracker/server"
 )
 
-// The door adds no allocation to what the tracker does without. (Not under the race detector, which
-// makes pools allocate.)
+// An announce allocates nothing. The race detector makes pools allocate, so this test is not for it.
 func TestAllocatesNothing(t *testing.T) { bothWays(t, testAllocatesNothing) }
 
 func testAllocatesNothing(t *testing.T, serve serveFunc) {

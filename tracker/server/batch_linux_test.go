@@ -15,32 +15,32 @@ import (
 	"ntrack/tracker/server"
 )
 
-// peer is a client of a TestLoop.
-type peer struct {
+// A testClient is a client of a TestWorker.
+type testClient struct {
 	t *testing.T
 	net.Conn
 }
 
-// meet has a loop meet a client of this machine.
-func meet(t *testing.T, w server.TestWorker, buffer int) peer {
-	return peer{t, w.AddConn(netip.MustParseAddrPort("127.0.0.1:1"), buffer)}
+// connect gives a worker a client on this machine.
+func connect(t *testing.T, w server.TestWorker, buffer int) testClient {
+	return testClient{t, w.AddConn(netip.MustParseAddrPort("127.0.0.1:1"), buffer)}
 }
 
-func (p peer) send(request string, n int) {
-	p.t.Helper()
-	if _, err := io.WriteString(p, strings.Repeat(request, n)); err != nil {
-		p.t.Fatal(err)
+func (c testClient) send(request string, n int) {
+	c.t.Helper()
+	if _, err := io.WriteString(c, strings.Repeat(request, n)); err != nil {
+		c.t.Fatal(err)
 	}
 }
 
-// read is what is there, at most that many bytes.
-func (p peer) read(most int) string {
-	p.t.Helper()
-	raw, err := p.Conn.(interface {
+// read returns the bytes that are here, at most that many, without waiting.
+func (c testClient) read(most int) string {
+	c.t.Helper()
+	raw, err := c.Conn.(interface {
 		SyscallConn() (syscall.RawConn, error)
 	}).SyscallConn()
 	if err != nil {
-		p.t.Fatal(err)
+		c.t.Fatal(err)
 	}
 	var all bytes.Buffer
 	for b := make([]byte, min(most, 64<<10)); all.Len() < most; {
@@ -49,25 +49,25 @@ func (p peer) read(most int) string {
 		if err = errors.Join(ctlErr, err); errors.Is(err, syscall.EAGAIN) || err == nil && n == 0 {
 			break
 		} else if err != nil {
-			p.t.Fatal(err)
+			c.t.Fatal(err)
 		}
 		all.Write(b[:n])
 	}
 	return all.String()
 }
 
-// replies counts those that are there.
-func (p peer) replies() int { return strings.Count(p.read(1<<30), "HTTP/1.1 2") }
+// replies reads the replies that are here and returns their number.
+func (c testClient) replies() int { return strings.Count(c.read(1<<30), "HTTP/1.1 2") }
 
 const plenty = 1 << 20
 
-// What a client pipelines is answered in turns, and between two of these everybody else is.
-func TestLoopTurns(t *testing.T) {
+// Requests that a client pipelines are served in batches, and other clients are served in between.
+func TestWorkerBatches(t *testing.T) {
 	s := &server.Server{Tracker: &tracker.Tracker{}, Logf: t.Errorf}
 	w := s.TestWorker(t, listen(t))
-	var many [20]peer
+	var many [20]testClient
 	for i := range many {
-		many[i] = meet(t, w, plenty)
+		many[i] = connect(t, w, plenty)
 		many[i].send(hello, 700)
 	}
 	w.ServeEvents()
@@ -79,11 +79,11 @@ func TestLoopTurns(t *testing.T) {
 		total += n
 		return n
 	}
-	if n := count(); n != 21*16 { // each has had a turn, and one a second
-		t.Errorf("%d replies in the first round", n)
+	if n := count(); n != 21*16 { // each has had a batch, and one has had two
+		t.Errorf("%d replies in the first step", n)
 	}
 	for range 50 {
-		one := meet(t, w, plenty)
+		one := connect(t, w, plenty)
 		one.send(hello, 1)
 		w.ServeEvents()
 		if n := one.replies(); n != 1 {
@@ -107,8 +107,8 @@ func TestLoopTurns(t *testing.T) {
 	}
 }
 
-// Replies that take long wait for a turn of their own, whatever they come after.
-func TestLoopLargeReplies(t *testing.T) {
+// A large reply is a batch of its own, whatever comes before it.
+func TestWorkerLargeReplies(t *testing.T) {
 	tr := &tracker.Tracker{}
 	for i := range 1000 {
 		join(t, tr, "k", 1+i)
@@ -116,19 +116,19 @@ func TestLoopLargeReplies(t *testing.T) {
 	s := &server.Server{Tracker: tr, Logf: t.Errorf}
 	w := s.TestWorker(t, listen(t))
 	const large = "GET /ntrk/k?port=0&numwant=1000&format=text HTTP/1.1\r\nHost: t\r\n\r\n"
-	var greedy [200]peer
+	var greedy [200]testClient
 	for i := range greedy {
-		greedy[i] = meet(t, w, plenty)
-		greedy[i].send(hello, i%3) // the replies to these come at once
+		greedy[i] = connect(t, w, plenty)
+		greedy[i].send(hello, i%3) // these are answered at once
 		greedy[i].send(large, 2)
 	}
-	one := meet(t, w, plenty)
+	one := connect(t, w, plenty)
 	one.send(hello, 1)
-	for range 4 { // a round has 64 events
+	for range 4 { // a step handles 64 events
 		w.ServeEvents()
 	}
 	if n := one.replies(); n != 1 {
-		t.Errorf("%d replies to a client with a small request", n)
+		t.Errorf("%d replies to the client with a small request", n)
 	}
 	sum := func() (small, big int) {
 		for _, p := range greedy {
@@ -145,40 +145,40 @@ func TestLoopLargeReplies(t *testing.T) {
 		w.ServeEvents()
 	}
 	if small, big := sum(); small != 0 || big != 396 {
-		t.Errorf("%d small and %d large replies in as many rounds", small, big)
+		t.Errorf("%d small and %d large replies in as many steps", small, big)
 	}
 }
 
-// A turn is so many bytes, too.
-func TestLoopTurnBytes(t *testing.T) {
+// A batch also ends when its replies have 64 KB.
+func TestWorkerBatchBytes(t *testing.T) {
 	s := &server.Server{Tracker: &tracker.Tracker{}, Logf: t.Errorf}
 	for i := range 200 {
 		join(t, s.Tracker, "k", 1+i)
 	}
 	w := s.TestWorker(t, listen(t))
-	p := meet(t, w, plenty)
-	const request = "GET /ntrk/k?port=0&numwant=200 HTTP/1.1\r\nHost: t\r\n\r\n" // for 12 KB
+	p := connect(t, w, plenty)
+	const request = "GET /ntrk/k?port=0&numwant=200 HTTP/1.1\r\nHost: t\r\n\r\n" // 12 KB of reply
 	p.send(request, 200)
 	for i := range 33 {
 		w.ServeEvents()
 		want := 6
 		if i == 0 {
-			want = 12 // a turn for the event, and one more
+			want = 12 // a batch for the event, and one because it is busy
 		}
 		if n := p.replies(); n != want && i < 32 {
-			t.Fatalf("%d replies in round %d", n, i)
+			t.Fatalf("%d replies in step %d", n, i)
 		}
 	}
 }
 
-// A client that does not take its replies is cut ten seconds after it last took something, and one
-// that takes them slowly gets them all. Nothing more is answered meanwhile.
-func TestLoopReplyNotTaken(t *testing.T) {
+// A client that does not accept its replies is disconnected ten seconds after it last accepted
+// something. One that accepts them slowly gets them all. No other request is served meanwhile.
+func TestWorkerReplyNotAccepted(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
-		every int // seconds: it takes what is there this often
+		every int // seconds: it accepts what is here this often
 		times int
-		cut   int // after that many seconds; 0 for not
+		cut   int // after that many seconds; 0 for never
 	}{
 		{"nothing", 1, 0, 10},
 		{"something", 2, 4, 16}, // after 0, 2, 4 and 6 seconds
@@ -191,8 +191,8 @@ func TestLoopReplyNotTaken(t *testing.T) {
 					join(t, s.Tracker, "k", 1+i)
 				}
 				w := s.TestWorker(t, listen(t))
-				p := meet(t, w, 4096)
-				time.Sleep(5 * time.Second) // that does not count
+				p := connect(t, w, 4096)
+				time.Sleep(5 * time.Second) // this time does not count
 				const n = 50                // replies of 3 KB each
 				p.send("GET /ntrk/k?port=0&numwant=200&format=text HTTP/1.1\r\nHost: t\r\n\r\n", n)
 				replies, second := 0, 0
@@ -206,26 +206,26 @@ func TestLoopReplyNotTaken(t *testing.T) {
 					w.Housekeeping()
 					time.Sleep(time.Second)
 				}
-				second-- // that in which it ended
+				second-- // the second in which it ended
 				switch {
 				case tt.cut == 0 && (s.Conns() != 1 || replies != n || second < 27):
-					t.Errorf("%d replies taken in %d seconds, %d connections", replies, second, s.Conns())
+					t.Errorf("%d replies accepted in %d seconds, %d connections", replies, second, s.Conns())
 				case tt.cut > 0 && second != tt.cut:
-					t.Errorf("cut after %d seconds, %d replies were taken", second, replies)
+					t.Errorf("cut after %d seconds, %d replies were accepted", second, replies)
 				}
 			})
 		})
 	}
 }
 
-// A shutdown gives a connection with more to answer one more turn, with a last reply, and one with
-// replies to take the time for these.
-func TestLoopEnd(t *testing.T) {
+// At a shutdown a busy connection gets one more reply, its last. A connection whose client has
+// replies to accept gets the time for that.
+func TestWorkerEnd(t *testing.T) {
 	s := &server.Server{Tracker: &tracker.Tracker{}, Logf: t.Errorf}
 	w := s.TestWorker(t, listen(t))
-	busy, lazy := meet(t, w, plenty), meet(t, w, 4096)
+	busy, slow := connect(t, w, plenty), connect(t, w, 4096)
 	busy.send(hello, 100)
-	lazy.send(hello, 100)
+	slow.send(hello, 100)
 	for range 3 {
 		w.ServeEvents()
 	}
@@ -235,20 +235,20 @@ func TestLoopEnd(t *testing.T) {
 	w.End()
 	const last = "Connection: close\r\n"
 	if b := busy.read(plenty); strings.Count(b, "HTTP/1.1 200") != 1 || strings.Count(b, last) != 1 {
-		t.Errorf("the busy one got %d bytes, in the end %.80q", len(b), b[max(0, len(b)-80):])
+		t.Errorf("the busy one got %d bytes, at the end %.80q", len(b), b[max(0, len(b)-80):])
 	}
-	_ = lazy.SetReadDeadline(time.Now().Add(patience))
-	if b, err := io.ReadAll(lazy); err != nil || strings.Count(string(b), "HTTP/1.1 200") < 17 || strings.Count(string(b), last) != 1 {
-		t.Errorf("the lazy one got %d bytes, in the end %.80q, %v", len(b), b[max(0, len(b)-80):], err)
+	_ = slow.SetReadDeadline(time.Now().Add(patience))
+	if b, err := io.ReadAll(slow); err != nil || strings.Count(string(b), "HTTP/1.1 200") < 17 || strings.Count(string(b), last) != 1 {
+		t.Errorf("the slow one got %d bytes, at the end %.80q, %v", len(b), b[max(0, len(b)-80):], err)
 	}
 	busy.Close()
-	lazy.Close()
+	slow.Close()
 	eventually(t, "connections: 0", func() bool { return s.Conns() == 0 })
 }
 
-// A connection that a loop ends with a reply is closed at once where its client has asked for the
-// end. In every other case the client may send more, and that takes a goroutine.
-func TestLoopLastReply(t *testing.T) {
+// A worker closes a connection at once if the client has asked for that. Otherwise the client may
+// send more, and a goroutine waits for that.
+func TestWorkerLastReply(t *testing.T) {
 	const end = " HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n"
 	for request, lingers := range map[string]bool{
 		"GET /ntrk/k?port=0" + end:                                                false,
@@ -260,7 +260,7 @@ func TestLoopLastReply(t *testing.T) {
 	} {
 		s := &server.Server{Tracker: &tracker.Tracker{}, Logf: t.Errorf}
 		w := s.TestWorker(t, listen(t))
-		p := meet(t, w, plenty)
+		p := connect(t, w, plenty)
 		p.send(request, 1)
 		for range 100 {
 			w.ServeEvents()
@@ -273,8 +273,8 @@ func TestLoopLastReply(t *testing.T) {
 	}
 }
 
-// A loop counts the connections of each address, as the portable way does.
-func TestLoopMaxConnsPerAddr(t *testing.T) {
+// A worker limits the connections of each address.
+func TestWorkerMaxConnsPerAddr(t *testing.T) {
 	s := &server.Server{Tracker: &tracker.Tracker{}, MaxConnsPerAddr: 2, Logf: t.Logf}
 	w := s.TestWorker(t, listen(t))
 	from := func(addr string) net.Conn { return w.AddConn(netip.MustParseAddrPort(addr), plenty) }

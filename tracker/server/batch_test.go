@@ -18,7 +18,7 @@ import (
 	"ntrack/tracker/store/memory"
 )
 
-// replies is a client that has sent everything, and counts the replies in each write.
+// A replies client has sent all its requests and counts the replies in each write.
 type replies struct {
 	*playedConn
 	mu      sync.Mutex
@@ -54,8 +54,8 @@ func (c *replies) ended(t *testing.T) {
 	}
 }
 
-// What a client pipelines is answered in turns: so many replies or so many bytes, in one write.
-func TestTurn(t *testing.T) {
+// Requests that a client pipelines are served in batches. The replies of a batch are one write.
+func TestBatch(t *testing.T) {
 	full := &tracker.Tracker{}
 	for i := range 1000 {
 		join(t, full, "k", 1+i)
@@ -66,8 +66,8 @@ func TestTurn(t *testing.T) {
 		tracker  *tracker.Tracker
 		request  string
 		n        int
-		replies  int // in a write, at most
-		bytes    int
+		replies  int // in one write, at most
+		bytes    int // in one write, at most
 		writings int // at most
 	}{
 		{"short replies", &tracker.Tracker{}, "GET /ntrk/k?port=0" + head, 1000, 16, 16 << 10, 100},
@@ -95,9 +95,9 @@ func TestTurn(t *testing.T) {
 	}
 }
 
-// One who pipelines is answered a few requests before another is answered his only one, though
-// there is one CPU and neither connection ever blocks.
-func TestTurnsAlternate(t *testing.T) {
+// A client that pipelines requests does not delay a client with one request, even with one CPU and
+// connections that never block.
+func TestBatchesAlternate(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	s := &server.Server{Tracker: &tracker.Tracker{}, Logf: t.Errorf}
 	l := newArrivals(s)
@@ -117,19 +117,19 @@ func TestTurnsAlternate(t *testing.T) {
 	l.conns <- one
 	one.ended(t)
 	many.ended(t)
-	if many.total != 5000 || answered > 500 { // 16 are a turn; each goroutine on the way takes one
+	if many.total != 5000 || answered > 500 { // a batch has 16, and several goroutines may run before that of the other client
 		t.Errorf("answered after %d of %d", answered, many.total)
 	}
 }
 
-// A reply that its client does not take is given up after ten seconds without progress.
-func TestReplyNotTaken(t *testing.T) {
+// The connection of a client that accepts nothing of a reply for ten seconds ends.
+func TestReplyNotAccepted(t *testing.T) {
 	for _, tt := range []struct {
 		name       string
-		take       int           // bytes at a time
-		every      time.Duration // so often
+		take       int           // bytes that the client accepts at a time
+		every      time.Duration // how often
 		times      int
-		least, end time.Duration // when it is given up; 0 for not
+		least, end time.Duration // the connection ends between these; 0 for never
 	}{
 		{"none of it", 0, 0, 0, 10 * time.Second, 10 * time.Second},
 		{"some of it", 10, time.Second, 5, 14 * time.Second, 17 * time.Second},
@@ -142,7 +142,7 @@ func TestReplyNotTaken(t *testing.T) {
 				c := pipe(s)
 				defer c.Close()
 				r := bufio.NewReader(c)
-				get(t, c, r, "/ntrk/k?port=0") // it idles then; deadlines are moved after 15 seconds of that
+				get(t, c, r, "/ntrk/k?port=0") // it is idle then; its deadlines move after 15 seconds
 				time.Sleep(14900 * time.Millisecond)
 				get(t, c, r, "/ntrk/k?port=0")
 				time.Sleep(150 * time.Millisecond)
@@ -152,7 +152,7 @@ func TestReplyNotTaken(t *testing.T) {
 					t.Fatal(err)
 				}
 				done := make(chan error)
-				go func() { // reads nothing as long as the reply is not taken
+				go func() { // the server reads nothing until the client has accepted the reply
 					_, err := io.WriteString(c, request)
 					done <- err
 				}()
@@ -167,15 +167,15 @@ func TestReplyNotTaken(t *testing.T) {
 				<-done
 				d := time.Since(began)
 				if tt.end == 0 && taken < 200 || tt.end > 0 && (d < tt.least || d > tt.end) {
-					t.Errorf("given up after %v, with %d bytes taken", d, taken)
+					t.Errorf("ended after %v, with %d bytes accepted", d, taken)
 				}
 			})
 		})
 	}
 }
 
-// A large reply, also one that is not sent, leaves no large buffer behind.
-func TestLargeRepliesAreForgotten(t *testing.T) {
+// The server keeps no large buffer after a large reply, even if that was not sent.
+func TestLargeBuffersAreFreed(t *testing.T) {
 	tr := &tracker.Tracker{Index: true}
 	for i := range 5000 {
 		join(t, tr, fmt.Sprintf("%0100d", i), 1)
@@ -187,13 +187,14 @@ func TestLargeRepliesAreForgotten(t *testing.T) {
 		c.ended(t)
 		_ = s.Shutdown(t.Context())
 		if n := s.LargestBuffer(); n > 128<<10 {
-			t.Errorf("%s: %d bytes are kept", method, n)
+			t.Errorf("%s: a buffer of %d bytes is kept", method, n)
 		}
 	}
 }
 
-// Who may send more after the last reply is read for a moment: a close with bytes unread would be
-// a reset, and could take the reply with it. Who has asked for the end sends no more.
+// After the last reply the server reads for a moment what the client may still send. A close with
+// bytes unread would reset the connection, and the client might lose the reply. A client that has
+// asked for the close sends no more.
 func TestLastReply(t *testing.T) {
 	const end = " HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n"
 	for _, tt := range []struct {
@@ -229,18 +230,18 @@ func TestLastReply(t *testing.T) {
 				default:
 				}
 				if _, err := near.Write([]byte("x")); (err == nil) != tt.lingers || halved != tt.lingers {
-					t.Errorf("lingers: %t; %v", halved, err)
+					t.Errorf("lingers: %t, %v", halved, err)
 				}
 				time.Sleep(time.Second)
 				if _, err := near.Write([]byte("x")); err == nil {
-					t.Error("it lingers for long")
+					t.Error("it lingers for too long")
 				}
 			})
 		})
 	}
 }
 
-// A stream that the tracker ends is no different.
+// The same holds for a stream that the tracker ends.
 func TestStreamEndLingers(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		s := &server.Server{Tracker: &tracker.Tracker{}, Logf: t.Errorf}

@@ -17,7 +17,7 @@ import (
 	"ntrack/tracker/server"
 )
 
-// stricter are the reasons for which this door refuses what net/http takes. Each is deliberate.
+// stricter has the reasons for which this server refuses what net/http accepts. Each is deliberate.
 var stricter = []string{
 	"header Transfer-Encoding: ", // chunked only, and in HTTP/1.1
 	"headers Transfer-Encoding ", // net/http ignores the Content-Length beside it
@@ -27,14 +27,14 @@ var stricter = []string{
 	"request line and headers: ", // the limits differ
 	"header Expect: 100",         // net/http answers 417 before the handler, or ignores it
 	"HTTP version: 1.0 or 1.1",   // net/http answers 505
-	"request target: ",           // net/http also takes what is no path, for CONNECT
+	"request target: ",           // net/http also accepts one that is no path, for CONNECT
 	"request target of ",         // net/http may find its own limit first
 	"header Host: one, and",      // two equal ones in HTTP/1.0
 }
 
 var emptyLines = regexp.MustCompile(`^\r?\n|\n\r?\n\r?\n`)
 
-// corpus is what quick parsers get wrong.
+// corpus has requests that careless parsers get wrong.
 var corpus = []string{
 	"GET /ntrk/k?port=1&format=text HTTP/1.1\r\nHost: t\r\n\r\n",
 	"GET /ntrk/k?port=1 HTTP/1.0\r\n\r\n",
@@ -122,85 +122,86 @@ var corpus = []string{
 	"GET",
 }
 
-// TestDoorsAgree plays the corpus to both doors, and to this one both ways, whole and split at
-// every byte.
-func TestDoorsAgree(t *testing.T) {
+// This server agrees with net/http, and its two ways agree with each other, whether a request comes
+// whole or is split at any byte.
+func TestServersAgree(t *testing.T) {
 	for _, in := range corpus {
 		compare(t, []byte(in))
-		compareLoop(t, []byte(in), len(in) <= 1000)
+		compareWorker(t, []byte(in), len(in) <= 1000)
 		if len(in) > 1000 {
 			continue
 		}
-		whole := viaDoor(t, []byte(in))
+		whole := viaGoroutine(t, []byte(in))
 		for i := range in {
-			if split := viaDoor(t, []byte(in[:i]), []byte(in[i:])); !same(whole, split) {
+			if split := viaGoroutine(t, []byte(in[:i]), []byte(in[i:])); !same(whole, split) {
 				t.Errorf("%q split at %d:\n%v\nwhole:\n%v", in, i, split, whole)
 			}
 		}
 	}
 }
 
-func FuzzDoorsAgree(f *testing.F) {
+func FuzzServersAgree(f *testing.F) {
 	for _, in := range corpus {
 		f.Add([]byte(in))
 	}
 	f.Fuzz(func(t *testing.T, in []byte) {
-		if !bytes.Contains(in, []byte("HEAD ")) { // its replies cannot be told apart here
+		if !bytes.Contains(in, []byte("HEAD ")) { // readReplies cannot separate its replies
 			compare(t, in)
-			compareLoop(t, in, false)
+			compareWorker(t, in, false)
 		}
 	})
 }
 
 func compare(t *testing.T, in []byte) {
 	t.Helper()
-	lean, std := viaDoor(t, in), viaNetHTTP(t, in)
+	lean, std := viaGoroutine(t, in), viaNetHTTP(t, in)
 	for i, l := range lean {
 		if i >= len(std) && l.refused() && l.close {
-			return // net/http says nothing where less than four bytes of a second request came
+			return // net/http does not answer less than four bytes of a second request
 		}
 		if i >= len(std) {
-			t.Errorf("%q: reply %d only from this door: %v", in, i+1, l)
+			t.Errorf("%q: reply %d only from this server: %v", in, i+1, l)
 			return
 		}
 		s := std[i]
 		switch {
 		case s.below() && emptyLines.Match(in):
-			return // in front of a request: net/http ignores one after a POST, and this door any
+			return // before a request: net/http ignores one after a POST, and this server any number
 		case l.refused() && slices.ContainsFunc(stricter, func(r string) bool { return strings.HasPrefix(l.body, r) }):
 			return
 		case l.refused() && s.refused() && (s.below() || l.status == 400 && l.close):
-			return // below the tracker both say no in words of their own
+			return // below the tracker each refuses in its own words
 		}
 		if l.close && !s.close && bytes.Contains(bytes.ToLower(in), []byte("keep-alive ")) {
-			s.close = true // net/http reads "keep-alive 0" two ways, and then closes all the same
+			s.close = true // net/http reads "keep-alive 0" in two ways, and then closes anyway
 		}
 		if !l.equal(s) {
-			t.Errorf("%q: reply %d:\nthis door %v\nnet/http  %v", in, i+1, l, s)
+			t.Errorf("%q: reply %d:\nthis server %v\nnet/http    %v", in, i+1, l, s)
 			return
 		}
 	}
-	if len(lean) < len(std) && !std[len(lean)].below() { // else this door waited for a body that never came
+	if len(lean) < len(std) && !std[len(lean)].below() { // else this server waited for a body that never came
 		t.Errorf("%q: %d replies, net/http has one more: %v", in, len(lean), std[len(lean)])
 	}
 }
 
-// reply is what of a reply both doors have to agree on.
+// A reply has what both servers must agree on.
 type reply struct {
 	status int
 	typ    string
 	length int64
 	close  bool
-	body   string // its bytes sorted: peers have no order
+	body   string
 }
 
 func (r reply) refused() bool { return r.status >= 400 }
 
-// below says that net/http refused by itself, before the handler.
+// below says that net/http refused the request before the handler saw it.
 func (r reply) below() bool {
 	return r.close && r.length < 0 || r.status == 417 || r.status == 431 || r.status == 501 || r.status == 505
 }
 
+// equal ignores the order of a body's bytes, because peers have no order.
 func (r reply) equal(s reply) bool {
 	a, b := []byte(r.body), []byte(s.body)
 	slices.Sort(a)
@@ -210,11 +211,11 @@ func (r reply) equal(s reply) bool {
 
 func same(a, b []reply) bool { return slices.EqualFunc(a, b, reply.equal) }
 
-func viaDoor(t *testing.T, chunks ...[]byte) []reply {
-	return viaDoorFrom(t, somewhere, chunks...)
+func viaGoroutine(t *testing.T, chunks ...[]byte) []reply {
+	return viaGoroutineFrom(t, somewhere, chunks...)
 }
 
-func viaDoorFrom(t *testing.T, from net.Addr, chunks ...[]byte) []reply {
+func viaGoroutineFrom(t *testing.T, from net.Addr, chunks ...[]byte) []reply {
 	return via(t, from, chunks, func(l net.Listener) {
 		s := &server.Server{Tracker: &tracker.Tracker{}, Logf: t.Errorf}
 		_ = s.Serve(l)
@@ -228,7 +229,7 @@ func viaNetHTTP(t *testing.T, chunks ...[]byte) []reply {
 	})
 }
 
-// via plays chunks to a door as one connection and reads the replies until the door closes it.
+// via sends chunks to a server on one connection and returns the replies until the server closes it.
 func via(t *testing.T, from net.Addr, chunks [][]byte, serve func(net.Listener)) []reply {
 	t.Helper()
 	c := &playedConn{from: from, chunks: slices.Clone(chunks), closed: make(chan struct{})}
@@ -250,7 +251,7 @@ func via(t *testing.T, from net.Addr, chunks [][]byte, serve func(net.Listener))
 	return readReplies(t, bytes.Join(chunks, nil), c.out.Bytes())
 }
 
-// readReplies reads what came back for in.
+// readReplies parses out, which came back for in.
 func readReplies(t *testing.T, in, out []byte) (replies []reply) {
 	t.Helper()
 	methods := methodsOf(in)
@@ -274,7 +275,7 @@ func readReplies(t *testing.T, in, out []byte) (replies []reply) {
 	}
 }
 
-// methodsOf guesses where HEAD stands among pipelined requests, whose replies have no body.
+// methodsOf guesses the methods of pipelined requests: the reply to HEAD has no body.
 func methodsOf(in []byte) []string {
 	var m []string
 	for line := range strings.Lines(string(in)) {
@@ -287,7 +288,7 @@ func methodsOf(in []byte) []string {
 
 var somewhere = &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 1001}
 
-// playedConn gives its chunks to whoever reads, then the end, and keeps what is written.
+// A playedConn returns its chunks to the reader, then io.EOF, and keeps what is written.
 type playedConn struct {
 	from   net.Addr
 	mu     sync.Mutex

@@ -48,18 +48,18 @@ func (v visitor) post(t *testing.T) {
 func (v visitor) gone(t *testing.T, name string) {
 	t.Helper()
 	if b, err := io.ReadAll(v.r); err != nil || len(b) > 0 {
-		t.Errorf("%s, which should have gone: %q, %v", name, b, err)
+		t.Errorf("%s is still open: %q, %v", name, b, err)
 	}
 }
 
-// Where there is no room, the connection goes that has been idle longest, and not the one that
-// comes. It does not matter which goroutine has them.
+// When there are too many connections, the server closes the one that has been idle longest, and
+// serves the new one. It does not matter which goroutine has it.
 func TestIdleMakesRoom(t *testing.T) { bothWays(t, testIdleMakesRoom) }
 
 func testIdleMakesRoom(t *testing.T, serve serveFunc) {
 	addr := serve(t, &server.Server{Tracker: &tracker.Tracker{}, MaxConns: 50})
 	v := make(map[int]visitor)
-	var idle []int // the longest first
+	var idle []int // the one that has been idle longest first
 	for i := range 300 {
 		v[i] = visit(t, addr)
 		if i%3 == 0 {
@@ -83,9 +83,9 @@ func testIdleMakesRoom(t *testing.T, serve serveFunc) {
 }
 
 // A connection with a request under way, or with a stream, is not idle.
-func TestBusyStay(t *testing.T) { bothWays(t, testBusyStay) }
+func TestBusyAreNotEvicted(t *testing.T) { bothWays(t, testBusyAreNotEvicted) }
 
-func testBusyStay(t *testing.T, serve serveFunc) {
+func testBusyAreNotEvicted(t *testing.T, serve serveFunc) {
 	tr := &tracker.Tracker{}
 	addr := serve(t, &server.Server{Tracker: tr, MaxConns: 4})
 	stream := openStream(t, dial(t, addr), "/ntrk/k?port=4000")
@@ -118,11 +118,11 @@ func testBusyStay(t *testing.T, serve serveFunc) {
 	expectEvent(t, stream, "join 192.0.2.7:5000;")
 }
 
-// Silent connections do not take the place of those that have asked. The one that has been silent
-// longest goes for another, and is answered 503.
-func TestSilentMakeRoom(t *testing.T) { bothWays(t, testSilentMakeRoom) }
+// Silent connections do not displace those that have sent a request. The one that has been silent
+// longest makes room for another, and is answered 503.
+func TestSilentMakesRoom(t *testing.T) { bothWays(t, testSilentMakesRoom) }
 
-func testSilentMakeRoom(t *testing.T, serve serveFunc) {
+func testSilentMakesRoom(t *testing.T, serve serveFunc) {
 	s := &server.Server{Tracker: &tracker.Tracker{}, MaxConns: 8}
 	addr := serve(t, s)
 	var asked [5]visitor
@@ -147,8 +147,8 @@ func testSilentMakeRoom(t *testing.T, serve serveFunc) {
 	}
 }
 
-// Few silent connections are given a second: in that, their requests may be on the way.
-func TestSilentSecond(t *testing.T) {
+// Few silent connections are not evicted for a second, because their requests may be on the way.
+func TestSilentGrace(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		s := &server.Server{Tracker: &tracker.Tracker{}, MaxConns: 8}
 		defer shutdown(s)
@@ -179,7 +179,7 @@ func TestSilentSecond(t *testing.T) {
 		time.Sleep(900 * time.Millisecond)
 		const no = "HTTP/1.1 503 Service Unavailable"
 		if got := end(arrive()); got != no {
-			t.Errorf("the one that comes: %q", got)
+			t.Errorf("the new one: %q", got)
 		}
 		time.Sleep(100 * time.Millisecond)
 		next := arrive()
@@ -187,7 +187,7 @@ func TestSilentSecond(t *testing.T) {
 			t.Errorf("the silent one: %q", got)
 		}
 		next.look(t)
-		last := arrive() // in place of what has been idle for no time
+		last := arrive() // in place of one that has been idle for no time
 		next.gone(t, "the idle one")
 		last.look(t)
 		for _, v := range append(busy, next, last) {

@@ -18,9 +18,9 @@ import (
 	"ntrack/tracker/server"
 )
 
-// serveFewFiles is a process of its own that may have 64 files open. It prints where it listens,
-// and what its server logs, and ends with its standard input.
-func serveFewFiles(portable bool) error {
+// serveFewFiles runs in a process that may have 64 files open. It prints its address and what its
+// server logs. It ends when its standard input does.
+func serveFewFiles(goroutines bool) error {
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 64, Max: 64}); err != nil {
 		return err
 	}
@@ -29,7 +29,7 @@ func serveFewFiles(portable bool) error {
 		return err
 	}
 	fmt.Println(l.Addr())
-	if portable {
+	if goroutines {
 		l = notTCP{l}
 	}
 	s := &server.Server{Tracker: &tracker.Tracker{}, Logf: func(format string, args ...any) { fmt.Printf(format+"\n", args...) }}
@@ -38,17 +38,17 @@ func serveFewFiles(portable bool) error {
 	return err
 }
 
-// Where few files may be open, the door serves few connections, and those well: they are answered,
-// whatever they send, though others fill all that is left. These are answered 503, and the operator
-// learns of it in one line.
+// If few files may be open, the server serves few connections, but serves them well. It answers them
+// whatever they send, even if others use all files that are left. Those are answered 503, and one
+// line is logged for the operator.
 func TestFewFiles(t *testing.T) {
 	if mode := os.Getenv("NTRACK_TEST_FILES"); mode != "" {
-		if err := serveFewFiles(mode == "portable"); err != nil {
+		if err := serveFewFiles(mode == "goroutine"); err != nil {
 			t.Fatal(err)
 		}
 		os.Exit(0)
 	}
-	for _, mode := range []string{"loop", "portable"} {
+	for _, mode := range []string{"worker", "goroutine"} {
 		t.Run(mode, func(t *testing.T) { testFewFiles(t, mode) })
 	}
 }
@@ -94,7 +94,7 @@ func testFewFiles(t *testing.T, mode string) {
 			refused <- string(b)
 		}()
 	}
-	for range silent - room { // the others have ten seconds to say something
+	for range silent - room { // the others have ten seconds to send a request
 		if b := <-refused; !strings.HasPrefix(b, "HTTP/1.1 503 ") {
 			t.Errorf("a silent one too many got %q", b)
 		}

@@ -11,11 +11,11 @@ import (
 	"ntrack/tracker/server"
 )
 
-// A test fails where the door hangs: what it waits for has a time that nothing takes here.
+// patience is how long a test waits before it fails. Nothing here takes that long.
 const patience = 30 * time.Second
 
-// inBubble runs a test in virtual time, and panics where that stands still: then no deadline in it
-// is ever reached.
+// inBubble runs a test in virtual time. It panics if that time stands still, because then no
+// deadline of the test would ever be reached.
 func inBubble(t *testing.T, test func(*testing.T)) {
 	t.Helper()
 	watchdog := time.AfterFunc(2*patience, func() { panic(t.Name() + " does not end") })
@@ -23,7 +23,7 @@ func inBubble(t *testing.T, test func(*testing.T)) {
 	synctest.Test(t, test)
 }
 
-// patient gives a connection in virtual time, which is cheap, two hours.
+// patient sets a deadline of two hours, which is for virtual time.
 func patient(c net.Conn) net.Conn {
 	_ = c.SetDeadline(time.Now().Add(2 * time.Hour))
 	return c
@@ -37,7 +37,7 @@ func dialTLS(addr string, secure *tls.Config) (*tls.Conn, error) {
 	return c, err
 }
 
-// await receives what is sent, or no more.
+// await receives from c, or fails the test.
 func await[T any](t *testing.T, what string, c <-chan T) (got T) {
 	t.Helper()
 	select {

@@ -3,21 +3,198 @@ package server_test
 import (
 	"bufio"
 	"crypto/tls"
-	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"os"
+	"net/netip"
+	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"ntrack/tracker"
 	"ntrack/tracker/server"
 )
 
-// A TLS client too many that says nothing does not keep others from being accepted.
+// arrivals is a listener whose connections come from any address, in a synctest bubble.
+type arrivals struct {
+	conns chan net.Conn
+	once  sync.Once
+	done  chan struct{}
+}
+
+func newArrivals(s *server.Server) *arrivals {
+	l := &arrivals{conns: make(chan net.Conn), done: make(chan struct{})}
+	go s.Serve(l)
+	return l
+}
+
+func (l *arrivals) from(remote net.Addr) net.Conn {
+	near, far := net.Pipe()
+	l.conns <- from{far, remote}
+	return patient(near)
+}
+
+type from struct {
+	net.Conn
+	remote net.Addr
+}
+
+func (c from) RemoteAddr() net.Addr { return c.remote }
+
+func (l *arrivals) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *arrivals) Close() error {
+	l.once.Do(func() { close(l.done) })
+	return nil
+}
+
+func (l *arrivals) Addr() net.Addr { return &net.TCPAddr{} }
+
+// One address may have a share of the connections, and others are served meanwhile. An address that
+// may have many clients behind it has no limit.
+func TestMaxConnsPerAddr(t *testing.T) {
+	tcp := func(a string) net.Addr { return net.TCPAddrFromAddrPort(netip.MustParseAddrPort(a)) }
+	unix := &net.UnixAddr{Net: "unix"}
+	for _, tt := range []struct {
+		name  string
+		most  int
+		addrs []net.Addr
+		fit   int // how many of addrs, in this order, are admitted
+	}{
+		{"one address", 2, []net.Addr{tcp("192.0.2.1:1"), tcp("192.0.2.1:2"), tcp("192.0.2.1:3")}, 2},
+		{"two", 2, []net.Addr{tcp("192.0.2.1:1"), tcp("192.0.2.1:2"), tcp("192.0.2.2:3"), tcp("192.0.2.2:4")}, 4},
+		{"mapped into IPv6", 2, []net.Addr{tcp("192.0.2.1:1"), tcp("[::ffff:192.0.2.1]:2"), tcp("192.0.2.1:3")}, 2},
+		{"one /64", 2, []net.Addr{tcp("[2001:db8::1]:1"), tcp("[2001:db8::2]:2"), tcp("[2001:db8::ffff:0:0:3]:3")}, 2},
+		{"two /64", 2, []net.Addr{tcp("[2001:db8::1]:1"), tcp("[2001:db8::2]:2"), tcp("[2001:db8:0:1::3]:3")}, 3},
+		{"a zone", 2, []net.Addr{tcp("[fe80::1%a]:1"), tcp("[fe80::2%b]:2"), tcp("[fe80::3]:3")}, 2},
+		{"loopback", 1, []net.Addr{tcp("127.0.0.1:1"), tcp("127.0.0.1:2"), tcp("[::1]:1"), tcp("[::1]:2"), tcp("[::ffff:127.0.0.1]:1")}, 5},
+		{"a proxy", 1, []net.Addr{tcp("198.51.100.1:1"), tcp("198.51.100.1:2"), tcp("[::ffff:198.51.100.1]:3"), tcp("203.0.113.1:1"), tcp("203.0.113.1:2")}, 5},
+		{"a Unix socket", 1, []net.Addr{unix, unix, unix}, 3},
+		{"no limit", -1, []net.Addr{tcp("192.0.2.1:1"), tcp("192.0.2.1:2"), tcp("192.0.2.1:3")}, 3},
+		{"a quarter of 9", 0, []net.Addr{tcp("192.0.2.1:1"), tcp("192.0.2.1:2"), tcp("192.0.2.1:3")}, 2},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T) {
+				tr := &tracker.Tracker{Proxies: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("::ffff:203.0.113.0/120")}}
+				var log []string
+				s := &server.Server{Tracker: tr, MaxConns: 9, MaxConnsPerAddr: tt.most, Logf: func(f string, args ...any) { log = append(log, fmt.Sprintf(f, args...)) }}
+				defer shutdown(s)
+				l := newArrivals(s)
+				conns := make([]net.Conn, len(tt.addrs))
+				for round := range 2 { // closed connections make room
+					for i, a := range tt.addrs {
+						conns[i] = l.from(a)
+						defer conns[i].Close()
+						if i >= tt.fit {
+							b, err := io.ReadAll(conns[i])
+							if err != nil || !strings.HasPrefix(string(b), "HTTP/1.1 503 ") {
+								t.Errorf("round %d: %s got %q, %v", round, a, b, err)
+							}
+							continue
+						}
+						if _, err := io.WriteString(conns[i], "OPTIONS * HTTP/1.1\r\nHost: t\r\n\r\n"); err != nil {
+							t.Fatal(err)
+						}
+						if line, err := bufio.NewReader(conns[i]).ReadString('\n'); err != nil || line != "HTTP/1.1 204 No Content\r\n" {
+							t.Errorf("round %d: %s got %q, %v", round, a, line, err)
+						}
+					}
+					for _, c := range conns {
+						c.Close()
+					}
+					synctest.Wait()
+				}
+				if refused := tt.fit < len(tt.addrs); len(log) > 1 || refused != (len(log) == 1) {
+					t.Errorf("logged %q", log)
+				}
+			})
+		})
+	}
+}
+
+// A limit that is exceeded all the time is logged once a minute.
+func TestRefusedLog(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		lines := 0
+		s := &server.Server{Tracker: &tracker.Tracker{}, MaxConnsPerAddr: 1, Timeout: time.Hour, Logf: func(string, ...any) { lines++ }}
+		defer shutdown(s)
+		l := newArrivals(s)
+		at := &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 1}
+		kept := l.from(at)
+		defer kept.Close()
+		for range 150 {
+			c := l.from(at)
+			_, _ = io.Copy(io.Discard, c)
+			c.Close()
+			time.Sleep(time.Second)
+		}
+		if lines != 3 {
+			t.Errorf("%d lines in 150 seconds", lines)
+		}
+	})
+}
+
+// A halfClosing connection can be closed for sending only, like TCP.
+type halfClosing struct {
+	from
+	closed chan struct{}
+}
+
+func (c halfClosing) CloseWrite() error {
+	close(c.closed)
+	return nil
+}
+
+// After a refusal the server reads until the client closes the connection, for half a second at
+// most. Other connections do not wait for that.
+func TestRefusedLingers(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		s := &server.Server{Tracker: &tracker.Tracker{}, MaxConnsPerAddr: 1, Timeout: time.Hour}
+		defer shutdown(s)
+		l := newArrivals(s)
+		at := &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 1}
+		kept := l.from(at)
+		defer kept.Close()
+		near, far := net.Pipe()
+		defer near.Close()
+		c := halfClosing{from{far, at}, make(chan struct{})}
+		began := time.Now()
+		l.conns <- c
+		r := bufio.NewReader(near)
+		if resp, err := http.ReadResponse(r, nil); err != nil || resp.StatusCode != 503 || resp.ContentLength != 21 {
+			t.Fatalf("%+v, %v", resp, err)
+		}
+		if _, err := r.Discard(21); err != nil {
+			t.Fatal(err)
+		}
+		<-c.closed
+		for { // a client that keeps sending
+			if _, err := near.Write([]byte("G")); err != nil {
+				break
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+		if d := time.Since(began); d < 500*time.Millisecond || d > 600*time.Millisecond {
+			t.Errorf("read for %v, want half a second", d)
+		}
+		other := l.from(&net.TCPAddr{IP: net.IPv4(192, 0, 2, 2), Port: 1})
+		defer other.Close()
+		get(t, other, bufio.NewReader(other), "/ntrk/k?port=1")
+	})
+}
+
+// A TLS client that is refused and sends nothing does not delay the clients after it.
 func TestMaxConnsTLS(t *testing.T) {
 	std := httptest.NewTLSServer(nil) // for its certificate
 	defer std.Close()
@@ -38,12 +215,12 @@ func TestMaxConnsTLS(t *testing.T) {
 	if _, err := io.WriteString(first, "OPTIONS * HTTP/1.1\r\nHost: t\r\n\r\nGET"); err != nil {
 		t.Fatal(err)
 	}
-	if resp, err := http.ReadResponse(r, nil); err != nil || resp.StatusCode != 204 { // so it is not idle
+	if resp, err := http.ReadResponse(r, nil); err != nil || resp.StatusCode != 204 { // then it has half a request, and is not idle
 		t.Fatalf("%+v, %v", resp, err)
 	}
 	mute := dial(t, l.Addr().String())
 	if n, _ := mute.Read(make([]byte, 1)); n != 0 {
-		t.Error("the one too many got an answer")
+		t.Error("the refused one got an answer")
 	}
 	first.Close()
 	for deadline := time.Now().Add(10 * time.Second); ; {
@@ -54,38 +231,6 @@ func TestMaxConnsTLS(t *testing.T) {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatal(err)
-		}
-	}
-}
-
-// Connections that come while the server is shut down neither panic nor outlive it.
-func TestShutdownRace(t *testing.T) {
-	var clients sync.WaitGroup
-	defer clients.Wait()
-	for i := range 200 {
-		l := listen(t)
-		if i%2 > 0 {
-			l = notTCP{l}
-		}
-		s := &server.Server{Tracker: &tracker.Tracker{}}
-		ended := make(chan error)
-		go func() { ended <- s.Serve(l) }()
-		for range 3 {
-			clients.Go(func() {
-				if c, err := net.Dial("tcp", l.Addr().String()); err == nil {
-					_ = c.SetReadDeadline(time.Now().Add(time.Minute))
-					if _, err := c.Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) {
-						t.Error("a connection outlives its server")
-					}
-					c.Close()
-				}
-			})
-		}
-		if err := shutdown(s); err != nil {
-			t.Fatal(err)
-		}
-		if err := await(t, "Serve", ended); err != server.ErrClosed {
 			t.Fatal(err)
 		}
 	}

@@ -13,8 +13,8 @@ import (
 	"ntrack/tracker/server"
 )
 
-// What the tracker never sees is refused as the tracker refuses: not to be stored, legible to a web
-// page, and in the form that was asked for, as far as that can be known.
+// A request that the tracker never sees is refused like any other: not to be cached, readable by a
+// web page, and in the format that the client asked for, as far as that can be read.
 func TestRefusals(t *testing.T) { bothWays(t, testRefusals) }
 
 func testRefusals(t *testing.T, serve serveFunc) {
@@ -30,7 +30,7 @@ func testRefusals(t *testing.T, serve serveFunc) {
 		send   string
 		status int
 		typ    string
-		body   string // begins so
+		body   string // how it begins
 		cors   bool
 	}{
 		{"GET /ntrk/k HTTP/1.1\r\n" + bad + "\r\n", 400, text, "header: ", false},
@@ -82,11 +82,11 @@ func testRefusals(t *testing.T, serve serveFunc) {
 	}
 }
 
-// A body is read up to a bound, and within the time of its request.
+// A body is read up to a limit, and within the time that its request has.
 func TestChunkedBody(t *testing.T) {
 	const head = "POST /ntrk/k?format=text HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n"
 	for name, tt := range map[string]struct {
-		send     string // again and again
+		send     string // that many times
 		times    int
 		pause    time.Duration
 		end      string
@@ -143,7 +143,7 @@ func TestChunkedBody(t *testing.T) {
 	}
 }
 
-// Empty lines hold no connection open: one that sends nothing else waits like any other.
+// Empty lines do not keep a connection open: it is idle if it sends nothing else.
 func TestEmptyLines(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		s := &server.Server{Tracker: &tracker.Tracker{}}

@@ -10,7 +10,9 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -58,7 +60,8 @@ func get(t *testing.T, c net.Conn, r *bufio.Reader, target string) {
 	}
 }
 
-// A request has ten seconds, however its bytes come, and a connection two minutes between them.
+// A request may take ten seconds, at whatever rate its bytes come. A connection may be idle for two
+// minutes between requests.
 func TestDeadlines(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		s := &server.Server{Tracker: &tracker.Tracker{}}
@@ -94,7 +97,7 @@ func TestDeadlines(t *testing.T) {
 		}
 		c, began := pipe(s), time.Now()
 		r := bufio.NewReader(c)
-		for range 10 { // busy enough, it goes on
+		for range 10 { // it is not idle for long enough
 			get(t, c, r, "/ntrk/k?port=1")
 			time.Sleep(100 * time.Second)
 		}
@@ -108,7 +111,7 @@ func TestDeadlines(t *testing.T) {
 	})
 }
 
-// Shutdown ends idle connections at once, and lets a request under way have its reply.
+// Shutdown closes idle connections at once and completes a request under way.
 func TestShutdown(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		store := &slowStore{Store: memory.New()}
@@ -134,8 +137,8 @@ func TestShutdown(t *testing.T) {
 	})
 }
 
-// A shutdown whose time is up closes what is open, whatever it is in the middle of. Nothing else
-// would do so soon.
+// A shutdown whose time is up closes every connection, whatever it is doing. Nothing else would end
+// these before an hour.
 func TestShutdownNow(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		const request = "GET /ntrk/k?port=1 HTTP/1.1\r\nHost: t\r\n\r\n"
@@ -144,7 +147,7 @@ func TestShutdownNow(t *testing.T) {
 			"GET",
 			"POST /ntrk/k?port=1 HTTP/1.1\r\nHost: t\r\nContent-Length: 10\r\n\r\nhello",
 			"POST /ntrk/k?port=1 HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello",
-			request, // whose reply is not taken
+			request, // its reply is not read
 		} {
 			c := pipe(s)
 			if _, err := io.WriteString(c, sent); err != nil {
@@ -173,7 +176,7 @@ func TestShutdownNow(t *testing.T) {
 	})
 }
 
-// The same over sockets, with what a loop has handed over.
+// The same over sockets, with a connection that a worker has handed over.
 func TestShutdownNowOverTCP(t *testing.T) { bothWays(t, testShutdownNow) }
 
 func testShutdownNow(t *testing.T, serve serveFunc) {
@@ -197,6 +200,38 @@ func testShutdownNow(t *testing.T, serve serveFunc) {
 		t.Errorf("%d, %v", n, err)
 	}
 	eventually(t, "no connections", func() bool { return s.Conns() == 0 })
+}
+
+// Connections that come during a shutdown do not panic and do not outlive the server.
+func TestShutdownRace(t *testing.T) {
+	var clients sync.WaitGroup
+	defer clients.Wait()
+	for i := range 200 {
+		l := listen(t)
+		if i%2 > 0 {
+			l = notTCP{l}
+		}
+		s := &server.Server{Tracker: &tracker.Tracker{}}
+		ended := make(chan error)
+		go func() { ended <- s.Serve(l) }()
+		for range 3 {
+			clients.Go(func() {
+				if c, err := net.Dial("tcp", l.Addr().String()); err == nil {
+					_ = c.SetReadDeadline(time.Now().Add(time.Minute))
+					if _, err := c.Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) {
+						t.Error("a connection outlives its server")
+					}
+					c.Close()
+				}
+			})
+		}
+		if err := shutdown(s); err != nil {
+			t.Fatal(err)
+		}
+		if err := await(t, "Serve", ended); err != server.ErrClosed {
+			t.Fatal(err)
+		}
+	}
 }
 
 type slowStore struct {
@@ -236,7 +271,7 @@ func TestPanic(t *testing.T) {
 	}
 }
 
-// Where there is no room, and nobody idles, one more is answered 503.
+// If there are too many connections and none is idle, one more is answered 503.
 func TestMaxConns(t *testing.T) { bothWays(t, testMaxConns) }
 
 func testMaxConns(t *testing.T, serve serveFunc) {
@@ -249,7 +284,7 @@ func testMaxConns(t *testing.T, serve serveFunc) {
 	if _, err := io.WriteString(first, "OPTIONS * HTTP/1.1\r\nHost: t\r\n\r\nGET"); err != nil {
 		t.Fatal(err)
 	}
-	if resp, err := http.ReadResponse(r, nil); err != nil || resp.StatusCode != 204 { // so GET is there, too
+	if resp, err := http.ReadResponse(r, nil); err != nil || resp.StatusCode != 204 { // then GET has come, too
 		t.Fatalf("%+v, %v", resp, err)
 	}
 	second := dial(t, addr)
@@ -290,17 +325,17 @@ func TestTLS(t *testing.T) {
 
 type serveFunc func(*testing.T, *server.Server) (addr string)
 
-// bothWays plays a test over the loops, where there are any, and over the portable way.
+// bothWays runs a test with workers, if the system has them, and with a goroutine per connection.
 func bothWays(t *testing.T, test func(*testing.T, serveFunc)) {
-	t.Run("loop", func(t *testing.T) { test(t, serve) })
-	t.Run("portable", func(t *testing.T) { test(t, servePortable) })
+	t.Run("worker", func(t *testing.T) { test(t, serve) })
+	t.Run("goroutine", func(t *testing.T) { test(t, serveGoroutines) })
 }
 
 func serve(t *testing.T, s *server.Server) string { return serveOn(t, s, listen(t)) }
 
-func servePortable(t *testing.T, s *server.Server) string { return serveOn(t, s, notTCP{listen(t)}) }
+func serveGoroutines(t *testing.T, s *server.Server) string { return serveOn(t, s, notTCP{listen(t)}) }
 
-// notTCP keeps the door from seeing what listener it has.
+// notTCP hides the type of a listener, so that no worker serves it.
 type notTCP struct{ net.Listener }
 
 func listen(t *testing.T) net.Listener {

@@ -8,23 +8,24 @@ import (
 	"ntrack/tracker/server"
 )
 
-// A loop that is late, since the process was stopped, answers what has come before it closes anything.
-func TestLoopStopped(t *testing.T) {
+// After its process was stopped, a worker serves the requests that have come before it closes any
+// connection.
+func TestWorkerStopped(t *testing.T) {
 	s := &server.Server{Tracker: &tracker.Tracker{}}
 	out, _, err := s.Overdue([]byte(hello))
 	if err != nil || !bytes.HasPrefix(out, []byte("HTTP/1.1 200 OK\r\n")) {
-		t.Errorf("one that has sent a request: %q, %v", out, err)
+		t.Errorf("a connection with a request: %q, %v", out, err)
 	}
 	if out, _, err = s.Overdue(nil); err != nil || len(out) > 0 {
-		t.Errorf("one that has not: %q, %v", out, err)
+		t.Errorf("a connection without: %q, %v", out, err)
 	}
 	if n := s.Conns(); n != 0 {
 		t.Errorf("%d connections are still counted", n)
 	}
 }
 
-// A loop keeps no large buffer for the next connection.
-func TestLoopForgetsLargeReplies(t *testing.T) {
+// A worker keeps no large buffer for the next connection.
+func TestWorkerFreesLargeBuffers(t *testing.T) {
 	tr := &tracker.Tracker{MaxWant: 10_000}
 	for i := range 5000 {
 		join(t, tr, "k", 1+i)

@@ -18,8 +18,8 @@ import (
 	"ntrack/tracker/server"
 )
 
-// sleeper is a connection of a process that is stopped for an hour while it waits for it: by the time
-// that it goes on, its deadline is long past.
+// A sleeper is a connection of a process that is stopped for an hour while it reads or writes. When
+// the process goes on, the deadline is long past.
 type sleeper struct {
 	net.Conn
 	awake bool
@@ -36,7 +36,7 @@ func (s *sleeper) sleep(n int, err error) (int, error) {
 	return n, err
 }
 
-// Whoever sends, or takes, something while the process is stopped is not cut for that.
+// A client that sends or accepts bytes while the process is stopped does not lose its connection.
 func TestStopped(t *testing.T) {
 	const look = "GET /ntrk/crowd?port=0&numwant=1000 HTTP/1.1\r\nHost: t\r\n\r\n"
 	const post = "POST /ntrk/k?port=4000&format=json HTTP/1.1\r\nHost: t\r\n"
@@ -80,7 +80,7 @@ func TestStopped(t *testing.T) {
 				if parts[0] == look && len(parts) > 1 {
 					reply()
 				}
-				time.Sleep(30 * time.Minute) // it stands still by now
+				time.Sleep(30 * time.Minute) // the process is stopped by now
 				if len(parts) == 1 {
 					reply()
 					return
@@ -93,7 +93,7 @@ func TestStopped(t *testing.T) {
 				began := time.Now()
 				rest, _ := io.ReadAll(r)
 				if d := time.Since(began); d > 35*time.Minute {
-					t.Errorf("a silent client is cut after %v, with %q", d, rest)
+					t.Errorf("a silent client loses its connection after %v, with %q", d, rest)
 				}
 			})
 		})

@@ -13,7 +13,7 @@ import (
 	"ntrack/tracker/server"
 )
 
-// keeping is a listener that remembers what it accepted.
+// A keeping listener sends each connection that it accepts to a channel.
 type keeping struct {
 	net.Listener
 	conns chan *net.TCPConn
@@ -27,7 +27,7 @@ func (l keeping) Accept() (net.Conn, error) {
 	return c, err
 }
 
-// The system gives up a stream whose client acknowledges nothing for 45 seconds.
+// The system ends a stream whose client acknowledges nothing for 45 seconds.
 func TestStreamUserTimeout(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -43,7 +43,7 @@ func TestStreamUserTimeout(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// It is set before the first heartbeat or event; here, before the one that follows.
+	// The option is set before the first event after those that open the stream.
 	join(t, s.Tracker, "k", 5000)
 	expectEvent(t, r, "join 192.0.2.7:5000;")
 	var ms int
@@ -58,8 +58,8 @@ func TestStreamUserTimeout(t *testing.T) {
 	}
 }
 
-// A member whose packets are dropped, both ways, has gone, though nobody closed its connection. Its
-// socket has a filter that drops all that comes, so that it acknowledges nothing.
+// A member whose packets are lost leaves, though its connection is never closed. Its socket has a
+// filter that drops every packet, so that it acknowledges nothing.
 func TestStreamPacketsDropped(t *testing.T) {
 	s := &server.Server{Tracker: &tracker.Tracker{}}
 	s.SetUserTimeout(time.Second)
@@ -78,12 +78,12 @@ func TestStreamPacketsDropped(t *testing.T) {
 	}); ctlErr != nil || err != nil {
 		t.Fatal(ctlErr, err)
 	}
-	join(t, s.Tracker, "k", 5000) // something to be acknowledged
+	join(t, s.Tracker, "k", 5000) // so that there are bytes to acknowledge
 	expectEvent(t, r, "join 192.0.2.7:5000;")
 	expectEvent(t, r, "leave 127.0.0.1:4000;")
 }
 
-// unreading is a client whose system takes little for it, and which reads nothing.
+// unreading connects a client that reads nothing and whose system buffers little.
 func unreading(t *testing.T, addr string) net.Conn {
 	t.Helper()
 	d := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
@@ -97,8 +97,8 @@ func unreading(t *testing.T, addr string) net.Conn {
 	return c
 }
 
-// A client that does not read what a stream has sent is cut off, though the system has taken it for
-// sending, and acknowledges that the client is there.
+// A client that does not read its stream loses it, even if the server's system buffers the events
+// and the client's system answers.
 func TestStreamNotRead(t *testing.T) { bothWays(t, testStreamNotRead) }
 
 func testStreamNotRead(t *testing.T, serve serveFunc) {
@@ -111,7 +111,7 @@ func testStreamNotRead(t *testing.T, serve serveFunc) {
 		t.Fatal(err)
 	}
 	expectEvent(t, r, "join 127.0.0.1:4000;")
-	for i := range 1000 { // 60 KB for it
+	for i := range 1000 { // 60 KB of events
 		join(t, s.Tracker, "k", 5000+i)
 	}
 	for range 1000 {

@@ -27,7 +27,7 @@ import (
 	"ntrack/tracker/store/memory"
 )
 
-// openStream asks for a stream, and returns what comes after its first two events.
+// openStream opens an event stream and reads its first two events.
 func openStream(t *testing.T, c net.Conn, target string) *bufio.Reader {
 	t.Helper()
 	r := bufio.NewReader(c)
@@ -74,7 +74,7 @@ func expectEvent(t *testing.T, r *bufio.Reader, want string) {
 	}
 }
 
-// list is who is there.
+// list returns the peers of a key, one per line.
 func list(t *testing.T, tr *tracker.Tracker, key string) string {
 	t.Helper()
 	call := tracker.Call{Method: "GET", Target: []byte("/ntrk/" + key + "?port=0&format=text"), Remote: netip.MustParseAddrPort("127.0.0.1:1")}
@@ -93,8 +93,8 @@ func join(t *testing.T, tr *tracker.Tracker, key string, port int) {
 	}
 }
 
-// Shutdown ends streams at once, cleanly, and tells each client a moment of its own to come back,
-// within two seconds for a thousand peers.
+// Shutdown ends streams at once. Each client is asked to return after a random time, up to two seconds
+// for each thousand peers.
 func TestStreamShutdown(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		tr := &tracker.Tracker{}
@@ -121,7 +121,7 @@ func TestStreamShutdown(t *testing.T) {
 		}
 		// The mean of 200 such numbers is 3000 with a deviation of 122.
 		if mean := sum / n; mean < 2200 || mean > 3800 || most < 5000 {
-			t.Errorf("told to come back after %d ms on the average, %d at most", mean, most)
+			t.Errorf("asked to return after %d ms on average, %d at most", mean, most)
 		}
 		if err := await(t, "Shutdown", done); err != nil || time.Since(began) > 0 {
 			t.Errorf("shutdown: %v after %v", err, time.Since(began))
@@ -129,7 +129,7 @@ func TestStreamShutdown(t *testing.T) {
 	})
 }
 
-// Who does not read is cut off, and holds up nobody.
+// A client that does not read loses its stream and does not delay others.
 func TestStreamSlow(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		tr := &tracker.Tracker{}
@@ -146,7 +146,7 @@ func TestStreamSlow(t *testing.T) {
 			at := time.Now()
 			expectEvent(t, r, fmt.Sprintf("join 192.0.2.7:%d;", 5000+i))
 			if d := time.Since(at); d > 50*time.Millisecond {
-				t.Errorf("told after %v", d)
+				t.Errorf("the event came after %v", d)
 			}
 			time.Sleep(time.Second)
 		}
@@ -160,7 +160,7 @@ func TestStreamSlow(t *testing.T) {
 	})
 }
 
-// What a client sends after its request is ignored, and too much of it is too much.
+// The server ignores bytes that a client sends after the request. Too many of them end the stream.
 func TestStreamIgnoresInput(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		tr := &tracker.Tracker{}
@@ -187,7 +187,7 @@ func TestStreamIgnoresInput(t *testing.T) {
 			}
 		}
 		if sent > 80<<10 {
-			t.Errorf("took %d bytes", sent)
+			t.Errorf("%d bytes were read", sent)
 		}
 		synctest.Wait()
 		if l := list(t, tr, "k"); l != "" {
@@ -196,8 +196,8 @@ func TestStreamIgnoresInput(t *testing.T) {
 	})
 }
 
-// A stream whose client is gone while its first reply is written, or whose store has a bug, ends,
-// and lists nobody.
+// A stream ends if the client is gone before its first events are written, or if the store panics.
+// Its peer is not listed any more.
 func TestStreamBroken(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		var logged atomic.Int32
@@ -248,8 +248,8 @@ func (s *brokenSubscription) Next(dst []store.Change) ([]store.Change, bool) {
 	return s.Subscription.Next(dst)
 }
 
-// A thousand streams come and go in disorder, among announces and leaves: in the end the tracker
-// knows what each did last.
+// A thousand streams open and close at random, among announces and leaves. In the end the tracker
+// lists each peer by what it did last.
 func TestStreamChurn(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		tr := &tracker.Tracker{}
@@ -338,7 +338,7 @@ func TestStreamChurn(t *testing.T) {
 	})
 }
 
-// eventually waits for what takes a moment.
+// eventually waits until ok returns true.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(time.Millisecond) {
@@ -348,7 +348,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// A client whose process is killed has left: its system closes its connection.
+// A client whose process is killed leaves, because its system closes the connection.
 func TestStreamKilled(t *testing.T) {
 	if addr := os.Getenv("NTRACK_TEST_STREAM"); addr != "" {
 		openStream(t, dial(t, addr), "/ntrk/k?port=4000")
@@ -373,12 +373,12 @@ func TestStreamKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	expectEvent(t, r, "leave 127.0.0.1:4000;")
-	if d := time.Since(began); d > 10*time.Second { // heartbeats would find out in 15
+	if d := time.Since(began); d > 10*time.Second { // a heartbeat would notice after 15
 		t.Errorf("gone after %v", d)
 	}
 }
 
-// Streams work over TLS, and a reset ends one like any other end.
+// Streams work over TLS, and a reset ends one.
 func TestStreamTLS(t *testing.T) {
 	std := httptest.NewTLSServer(nil) // for its certificate
 	defer std.Close()
@@ -412,14 +412,14 @@ func TestStreamTLS(t *testing.T) {
 	}
 }
 
-// A client that is there and reads nothing for ten seconds is given up. One that reads slowly is
-// not, nor one of which nothing is heard: what it was sent may be lost.
-func TestStreamReader(t *testing.T) {
+// A client that answers and reads nothing for ten seconds loses its stream. A client that reads
+// slowly does not, nor one that does not answer: its packets may be lost.
+func TestStallDetector(t *testing.T) {
 	const second = time.Second
 	for _, tt := range []struct {
 		name  string
-		reads func(at time.Duration) (waits bool, taken uint64, heard time.Duration)
-		cut   time.Duration // 0 for not
+		state func(at time.Duration) (pending bool, acked uint64, sinceHeard time.Duration)
+		cut   time.Duration // 0 for never
 	}{
 		{"nothing", func(time.Duration) (bool, uint64, time.Duration) { return true, 7, second }, 10 * second},
 		{"something", func(at time.Duration) (bool, uint64, time.Duration) { return true, uint64(min(at, 4*second)), second }, 15 * second},
@@ -437,19 +437,19 @@ func TestStreamReader(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T) {
-				began, cut, looks := time.Now(), time.Duration(0), 0
-				begin, stop := server.DetectStall(10*second, func() (bool, uint64, time.Duration) {
-					looks++
-					return tt.reads(time.Since(began))
+				began, cut, checks := time.Now(), time.Duration(0), 0
+				start, stop := server.DetectStall(10*second, func() (bool, uint64, time.Duration) {
+					checks++
+					return tt.state(time.Since(began))
 				}, func() { cut = time.Since(began) })
-				begin()
+				start()
 				time.Sleep(600 * second)
 				stop()
 				if (cut > 0) != (tt.cut > 0) || cut < tt.cut || cut > tt.cut+5*second/2 {
 					t.Errorf("cut after %v", cut)
 				}
-				if waits, _, _ := tt.reads(600 * second); looks > 300 || !waits && looks > 130 || tt.name == "all at once" && looks > 2 {
-					t.Errorf("looked %d times", looks)
+				if pending, _, _ := tt.state(600 * second); checks > 300 || !pending && checks > 130 || tt.name == "all at once" && checks > 2 {
+					t.Errorf("checked %d times", checks)
 				}
 			})
 		})

@@ -1,5 +1,3 @@
-//go:build linux
-
 package server_test
 
 import (
@@ -24,28 +22,28 @@ import (
 	"ntrack/tracker/store/memory"
 )
 
-// What a loop answers is what the vectors say. Sockets have no virtual time, and no addresses but
-// this machine's, so it answers without them.
-func TestLoopVectors(t *testing.T) {
+// A worker's replies are those of the vectors. This test does without the worker's sockets, which
+// have no virtual time and only the addresses of this machine.
+func TestWorkerVectors(t *testing.T) {
 	servertest.Vectors(t, "../../testdata/vectors/tracker", func(l net.Listener, tr *tracker.Tracker) {
 		s := &server.Server{Tracker: tr, Logf: t.Errorf}
 		s.ServeBatches(l)
 	})
 }
 
-// hello is a request that a loop answers. When its reply is there, the loop has also read what was
-// sent with it.
+// hello is a request that a worker serves. When its reply has come, the worker has also read the
+// bytes that were sent with it.
 const hello = "GET /ntrk/hello?port=0 HTTP/1.1\r\nHost: t\r\n\r\n"
 
-// compareLoop plays in to the loop over TCP, whole and, where split is true, in two parts at every
-// byte, and compares with what the portable way says.
-func compareLoop(t *testing.T, in []byte, split bool) {
+// compareWorker sends in to a worker over TCP and compares the replies with those of the reference
+// way. If split is true, it also sends in split into two parts after every byte.
+func compareWorker(t *testing.T, in []byte, split bool) {
 	t.Helper()
 	check := func(parts ...[]byte) {
 		t.Helper()
-		got, from := viaLoop(t, parts...)
-		if want := viaDoorFrom(t, from, bytes.Join(parts, nil)); !same(got, want) {
-			t.Errorf("%q:\nloop     %v\nportable %v", parts, got, want)
+		got, from := viaWorker(t, parts...)
+		if want := viaGoroutineFrom(t, from, bytes.Join(parts, nil)); !same(got, want) {
+			t.Errorf("%q:\nworker    %v\ngoroutine %v", parts, got, want)
 		}
 	}
 	check(in)
@@ -54,8 +52,8 @@ func compareLoop(t *testing.T, in []byte, split bool) {
 	}
 }
 
-// viaLoop sends the second part once the first request of the first has been answered.
-func viaLoop(t *testing.T, parts ...[]byte) ([]reply, net.Addr) {
+// viaWorker sends the second part after the reply to the first request of the first part.
+func viaWorker(t *testing.T, parts ...[]byte) ([]reply, net.Addr) {
 	t.Helper()
 	l := listen(t)
 	s := &server.Server{Tracker: &tracker.Tracker{}, Logf: t.Errorf}
@@ -74,10 +72,10 @@ func viaLoop(t *testing.T, parts ...[]byte) ([]reply, net.Addr) {
 				t.Fatalf("%q: %v", parts, err)
 			}
 		}
-		_, _ = c.Write(part) // the door may have refused what was before
+		_, _ = c.Write(part) // the server may have refused the part before
 	}
 	_ = c.(*net.TCPConn).CloseWrite()
-	// Who sends more after what ends the connection is reset, once it has the replies.
+	// A client that sends more after the last request is reset, after it has the replies.
 	if _, err := io.Copy(&out, c); err != nil && !(len(parts) > 1 && errors.Is(err, syscall.ECONNRESET)) {
 		t.Errorf("%q: %v", parts, err)
 	}
@@ -93,7 +91,7 @@ func viaLoop(t *testing.T, parts ...[]byte) ([]reply, net.Addr) {
 	return readReplies(t, bytes.Join(parts, nil), out.Bytes()), c.LocalAddr()
 }
 
-// Plain requests stay in the loop; what is not plain makes a connection that has a goroutine.
+// A worker serves plain requests. Any other request gives its connection a goroutine.
 func TestHandOver(t *testing.T) {
 	long := strings.TrimSuffix(hello, "\r\n") + "X: "
 	long += strings.Repeat("x", 1024-len(long)-4) + "\r\n\r\n"
@@ -101,17 +99,17 @@ func TestHandOver(t *testing.T) {
 		"GET /ntrk/k?port=1 HTTP/1.1\r\nHost: t\r\n\r\n":                                               0,
 		"DELETE /ntrk/k?port=1 HTTP/1.1\r\nHost: t\r\n\r\n":                                            0,
 		"GET /announce?info_hash=k&port=1 HTTP/1.0\r\nConnection: keep-alive\r\n\r\n":                  0,
-		"GET /ntrk/?format=json HTTP/1.1\r\nHost: t\r\n\r\n":                                           1, // as long as there are keys
+		"GET /ntrk/?format=json HTTP/1.1\r\nHost: t\r\n\r\n":                                           1, // it takes as long as there are keys
 		"POST /ntrk/k?port=1 HTTP/1.1\r\nHost: t\r\n\r\n":                                              1,
 		"GET /ntrk/k?port=1 HTTP/1.1\r\nHost: t\r\nContent-Length: 1\r\n\r\nx":                         1,
 		"POST /ntrk/k?port=1 HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\nContent-Length: 0\r\n\r\n": 1,
-		strings.Repeat(hello, 1000):                                                                    0, // more than is read, or sent, in one go
-		strings.Repeat(long, 20) + hello:                                                               0, // that, where requests fill it to the last byte
+		strings.Repeat(hello, 1000):                                                                    0, // more than one read, or one batch
+		strings.Repeat(long, 20) + hello:                                                               0, // requests that fill a read to the last byte
 	} {
 		s := &server.Server{Tracker: &tracker.Tracker{Index: true}}
 		c := dial(t, serve(t, s))
 		r := bufio.NewReader(c)
-		get(t, c, r, "/ntrk/k?port=2") // it is watched from here on
+		get(t, c, r, "/ntrk/k?port=2") // the worker has it from here on
 		if _, err := io.WriteString(c, request); err != nil {
 			t.Fatal(err)
 		}
@@ -127,12 +125,12 @@ func TestHandOver(t *testing.T) {
 		if n := s.Goroutines(); n != open {
 			t.Errorf("%.80q: %d connections with a goroutine, not %d", request, n, open)
 		}
-		get(t, c, r, "/ntrk/k?port=2") // either way it goes on
+		get(t, c, r, "/ntrk/k?port=2") // it goes on either way
 	}
 }
 
-// A store that may wait would hold up all connections of a loop.
-func TestSlowStoreHasNoLoop(t *testing.T) {
+// A store that may wait is not used by a worker, where it would delay all connections.
+func TestSlowStoreHasNoWorker(t *testing.T) {
 	s := &server.Server{Tracker: &tracker.Tracker{Store: &slowStore{Store: memory.New()}}}
 	c := dial(t, serve(t, s))
 	get(t, c, bufio.NewReader(c), "/ntrk/k?port=1")
@@ -141,8 +139,9 @@ func TestSlowStoreHasNoLoop(t *testing.T) {
 	}
 }
 
-// A reply that does not fit into the socket is owed, and the connection goes on or ends after it.
-func TestLazyReader(t *testing.T) {
+// A reply that the client does not accept at once is sent later. The connection goes on or ends after
+// that.
+func TestSlowReader(t *testing.T) {
 	small := func(option int) func(string, string, syscall.RawConn) error {
 		return func(_, _ string, c syscall.RawConn) error {
 			return c.Control(func(fd uintptr) { _ = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, option, 4096) })
@@ -166,26 +165,26 @@ func TestLazyReader(t *testing.T) {
 	for i, sent := range [][]string{
 		{request(""), request("") + request("Connection: close\r\n")},
 		{request("Connection: close\r\n")},
-		{strings.Repeat(request(""), 9) + request("Connection: close\r\n")}, // more than is kept for one client
+		{strings.Repeat(request(""), 9) + request("Connection: close\r\n")}, // more than a worker keeps for one client
 	} {
-		lazy, err := d.Dial("tcp", addr)
+		slow, err := d.Dial("tcp", addr)
 		if err != nil {
 			t.Fatal(err)
 		}
-		lr, replies := bufio.NewReader(lazy), 0
+		sr, replies := bufio.NewReader(slow), 0
 		for _, text := range sent {
-			if _, err := io.WriteString(lazy, text); err != nil {
+			if _, err := io.WriteString(slow, text); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := lr.Peek(1); err != nil {
+			if _, err := sr.Peek(1); err != nil {
 				t.Fatal(err)
 			}
-			get(t, busy, r, "/ntrk/k?port=1&numwant=0") // who waits for nobody
+			get(t, busy, r, "/ntrk/k?port=1&numwant=0") // which does not wait for the slow one
 			if n := s.Goroutines(); n != 0 {
 				t.Errorf("%d connections with a goroutine", n)
 			}
 			for range strings.Count(text, "GET") {
-				resp, err := http.ReadResponse(lr, nil)
+				resp, err := http.ReadResponse(sr, nil)
 				if err != nil {
 					t.Fatalf("%d: after %d replies: %v", i, replies, err)
 				}
@@ -196,45 +195,45 @@ func TestLazyReader(t *testing.T) {
 				replies++
 			}
 		}
-		if n, err := lr.ReadByte(); err != io.EOF {
+		if n, err := sr.ReadByte(); err != io.EOF {
 			t.Errorf("%d: %q, %v after the last reply", i, n, err)
 		}
-		lazy.Close()
+		slow.Close()
 		eventually(t, "connections: 1", func() bool { return s.Conns() == 1 })
 	}
 }
 
-// Who says nothing is cut after Timeout, who has been answered after Idle.
-func TestLoopTimeouts(t *testing.T) {
+// A silent connection is closed after Timeout, an idle one after Idle.
+func TestWorkerTimeouts(t *testing.T) {
 	s := &server.Server{Tracker: &tracker.Tracker{}, Timeout: time.Second / 2, Idle: time.Hour}
 	addr := serve(t, s)
 	kept := dial(t, addr)
 	r := bufio.NewReader(kept)
 	get(t, kept, r, "/ntrk/k?port=1")
 	if n, err := dial(t, addr).Read(make([]byte, 1)); err != io.EOF {
-		t.Errorf("one that says nothing: %d, %v", n, err)
+		t.Errorf("a silent one: %d, %v", n, err)
 	}
 	get(t, kept, r, "/ntrk/k?port=1")
 
 	s = &server.Server{Tracker: &tracker.Tracker{}, Timeout: time.Hour, Idle: 20 * time.Millisecond}
 	addr = serve(t, s)
-	quiet, idle := dial(t, addr), dial(t, addr)
+	silent, idle := dial(t, addr), dial(t, addr)
 	get(t, idle, bufio.NewReader(idle), "/ntrk/k?port=1")
 	if n, err := idle.Read(make([]byte, 1)); err != io.EOF {
 		t.Errorf("an idle one: %d, %v", n, err)
 	}
-	get(t, quiet, bufio.NewReader(quiet), "/ntrk/k?port=1")
+	get(t, silent, bufio.NewReader(silent), "/ntrk/k?port=1")
 	eventually(t, "connections: 0", func() bool { return s.Conns() == 0 })
 }
 
-// Those in the loop are closed, those that it has handed over get their reply, and nobody else
-// gets in.
-func TestLoopShutdown(t *testing.T) {
+// At a shutdown a worker closes its connections. Those that it has handed over get their reply, and
+// no new ones are accepted.
+func TestWorkerShutdown(t *testing.T) {
 	s := &server.Server{Tracker: &tracker.Tracker{}}
 	l := listen(t)
 	ended := make(chan error)
 	go func() { ended <- s.Serve(l) }()
-	quiet, idle, busy := dial(t, l.Addr().String()), dial(t, l.Addr().String()), dial(t, l.Addr().String())
+	silent, idle, busy := dial(t, l.Addr().String()), dial(t, l.Addr().String()), dial(t, l.Addr().String())
 	get(t, idle, bufio.NewReader(idle), "/ntrk/k?port=1")
 	if _, err := io.WriteString(busy, "GET /ntrk/k?port=2 HTTP/1.1\r\nHost:"); err != nil {
 		t.Fatal(err)
@@ -243,7 +242,7 @@ func TestLoopShutdown(t *testing.T) {
 	eventually(t, "handed over: 1", func() bool { return s.Goroutines() == 1 })
 	done := make(chan error)
 	go func() { done <- shutdown(s) }()
-	for name, c := range map[string]net.Conn{"quiet": quiet, "idle": idle} {
+	for name, c := range map[string]net.Conn{"silent": silent, "idle": idle} {
 		if n, err := c.Read(make([]byte, 1)); err != io.EOF {
 			t.Errorf("the %s one: %d, %v", name, n, err)
 		}
@@ -265,8 +264,8 @@ func TestLoopShutdown(t *testing.T) {
 	}
 }
 
-// Who closes the listener ends Serve, and no connection.
-func TestLoopListenerClosed(t *testing.T) {
+// Closing the listener ends Serve, but no connection.
+func TestWorkerListenerClosed(t *testing.T) {
 	s := &server.Server{Tracker: &tracker.Tracker{}, Timeout: 2 * time.Second}
 	l := listen(t)
 	ended := make(chan error)
@@ -288,7 +287,7 @@ func TestLoopListenerClosed(t *testing.T) {
 }
 
 // A panic ends its connection, after the replies before it, and no other.
-func TestLoopPanic(t *testing.T) {
+func TestWorkerPanic(t *testing.T) {
 	var logged atomic.Int32
 	s := &server.Server{Tracker: &tracker.Tracker{Store: (*memory.Store)(nil)}, Logf: func(string, ...any) { logged.Add(1) }}
 	addr := serve(t, s)
@@ -314,31 +313,31 @@ func TestLoopPanic(t *testing.T) {
 	}
 }
 
-// MaxConns counts those in the loop and those it has handed over, each once.
-func TestLoopMaxConns(t *testing.T) {
+// A connection counts once for MaxConns, also after a worker has handed it over.
+func TestWorkerMaxConns(t *testing.T) {
 	s := &server.Server{Tracker: &tracker.Tracker{}, MaxConns: 2}
 	addr := serve(t, s)
 	for range 2 {
-		looped, handed := dial(t, addr), dial(t, addr)
-		get(t, looped, bufio.NewReader(looped), "/ntrk/k?port=1")
-		if _, err := io.WriteString(handed, "GET"); err != nil {
+		polled, handedOver := dial(t, addr), dial(t, addr)
+		get(t, polled, bufio.NewReader(polled), "/ntrk/k?port=1")
+		if _, err := io.WriteString(handedOver, "GET"); err != nil {
 			t.Fatal(err)
 		}
 		eventually(t, "handed over: 1", func() bool { return s.Goroutines() == 1 })
 		c := dial(t, addr)
-		get(t, c, bufio.NewReader(c), "/ntrk/k?port=1") // in place of the one in the loop
-		if n, err := looped.Read(make([]byte, 1)); err != io.EOF {
+		get(t, c, bufio.NewReader(c), "/ntrk/k?port=1") // in place of the one that the worker has
+		if n, err := polled.Read(make([]byte, 1)); err != io.EOF {
 			t.Errorf("%d, %v", n, err)
 		}
 		eventually(t, "connections: 2", func() bool { return s.Conns() == 2 })
 		c.Close()
-		handed.Close()
+		handedOver.Close()
 		eventually(t, "connections: 0", func() bool { return s.Conns() == 0 })
 	}
 }
 
-// Connections that come when there are no file descriptors left are answered once there are.
-func TestLoopOutOfFiles(t *testing.T) {
+// A connection that comes when no file descriptor is free is served as soon as one is.
+func TestWorkerOutOfFiles(t *testing.T) {
 	s := &server.Server{Tracker: &tracker.Tracker{}, Timeout: 2 * time.Second}
 	addr := serve(t, s)
 	c := dial(t, addr)
@@ -353,14 +352,14 @@ func TestLoopOutOfFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	low := limit
-	low.Cur = uint64(f.Fd()) + 1 // that is the lowest that is free: one more, for the client
+	low.Cur = uint64(f.Fd()) + 1 // the lowest that is free: one more, for the client
 	f.Close()
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &low); err != nil {
 		t.Fatal(err)
 	}
-	defer syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit) // also where this fails below
+	defer syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit) // even if the test fails below
 	late, err := net.Dial("tcp", addr)
-	get(t, c, r, "/ntrk/k?port=1") // those that have one go on, in the loop and out of it
+	get(t, c, r, "/ntrk/k?port=1") // open connections go on, with the worker and without
 	_, postErr := io.WriteString(c, "POST /ntrk/k?port=1 HTTP/1.1\r\nHost: t\r\nContent-Length: 1\r\n\r\nx")
 	resp, replyErr := http.ReadResponse(r, nil)
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
@@ -377,8 +376,8 @@ func TestLoopOutOfFiles(t *testing.T) {
 	get(t, late, bufio.NewReader(late), "/ntrk/k?port=2")
 }
 
-// Many come at once, ask in turns or once, wait for replies or not, and each gets its own.
-func TestLoopCrowd(t *testing.T) {
+// Many clients connect at once. Some pipeline their requests, and each gets its own replies.
+func TestWorkerCrowd(t *testing.T) {
 	s := &server.Server{Tracker: &tracker.Tracker{}, Logf: t.Errorf}
 	addr := serve(t, s)
 	var crowd sync.WaitGroup
