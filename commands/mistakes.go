@@ -210,18 +210,11 @@ func (l *line) tooMany(why string) error {
 // showOptionsFirst shows the line with its options before the `--`. They stand after it now, at
 // args[i].
 func (l *line) showOptionsFirst(args []string, i int) string {
-	options, command := args[i:], l.command
-	words := append([]string{"ntrack", l.cmd.Name}, l.showOptions()...)
-	for _, o := range options {
-		words = append(words, quote(o))
-	}
-	if command == nil {
+	words := slices.Concat([]string{"ntrack", l.cmd.Name}, l.showOptions(), quoted(args[i:]))
+	if l.command == nil {
 		words = append(words, "--")
 	}
-	for _, a := range args[:i] {
-		words = append(words, quote(a))
-	}
-	return strings.Join(append(words, commandWords(command)...), " ")
+	return strings.Join(slices.Concat(words, quoted(args[:i]), commandWords(l.command)), " ")
 }
 
 // regroup shows the line that two or more arguments probably stand for, or "".
@@ -271,11 +264,7 @@ func (l *line) runs(word string) bool {
 
 // show is the line with other arguments. It adds the port if the command takes one and has none.
 func (l *line) show(arguments []string, port string) string {
-	words := []string{"ntrack", l.cmd.Name}
-	for _, a := range arguments {
-		words = append(words, quote(a))
-	}
-	words = append(words, l.showOptions()...)
+	words := slices.Concat([]string{"ntrack", l.cmd.Name}, quoted(arguments), l.showOptions())
 	if port != "" && l.hasFlag("port") && !l.hasPort() {
 		words = append(words, "--port", port)
 	}
@@ -300,11 +289,7 @@ func (l *line) showCommand(arguments, command []string) string {
 
 // showMeant is the line with a `--`, so that every argument means what it says.
 func (l *line) showMeant() string {
-	words := append([]string{"ntrack", l.cmd.Name}, l.showOptions()...)
-	words = append(words, "--")
-	for _, a := range l.arguments {
-		words = append(words, quote(a))
-	}
+	words := slices.Concat([]string{"ntrack", l.cmd.Name}, l.showOptions(), []string{"--"}, quoted(l.arguments))
 	return strings.Join(append(words, commandWords(l.command)...), " ")
 }
 
@@ -346,4 +331,12 @@ func quote(word string) string {
 		return word
 	}
 	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+}
+
+func quoted(words []string) []string {
+	out := make([]string, len(words))
+	for i, w := range words {
+		out[i] = quote(w)
+	}
+	return out
 }
