@@ -21,7 +21,7 @@ func announceCommand(s Streams) *cli.Command {
 		Usage:     "join a KEY, and print your endpoint and the other peers",
 		UsageText: "ntrack announce [OPTIONS] [TRACKER] KEY [-- COMMAND ARGS...]",
 		Description: "Lists you under KEY with the address the tracker sees, and prints who else is\n" +
-			"look. The tracker forgets you after the ttl unless you announce again.\n\n" +
+			"there. The tracker forgets you after the ttl unless you announce again.\n\n" +
 			"With a COMMAND it runs that and prints nothing. It joins once COMMAND can be\n" +
 			"reached at the port, leaves when it ends, and ends with its exit code. A tracker\n" +
 			"that is away does not disturb COMMAND, which finds $NTRACK_TRACKER, $NTRACK_KEY\n" +
