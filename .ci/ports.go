@@ -1,10 +1,8 @@
-// Ports checks the types of packages, and of their tests, for other ports of Go, as a compiler
-// would see them: every name has to be there, and every constant has to fit. It reads all sources
-// itself. To compile the standard library for each of some fifty ports would take half an hour.
+// Ports checks the types of packages and of their tests for other ports of Go, as a compiler does:
+// every name has to exist, and every constant has to fit. It reads all sources itself, because
+// compiling the standard library for each of about fifty ports would take half an hour.
 //
-//	ports PATTERN [GOOS/GOARCH...]
-//
-// Without ports named it takes all that `go tool dist list` has.
+//	ports PATTERN GOOS/GOARCH...
 package main
 
 import (
@@ -26,21 +24,19 @@ import (
 )
 
 func main() {
-	pattern, ports := os.Args[1], os.Args[2:]
-	if len(ports) == 0 {
-		list, err := exec.Command("go", "tool", "dist", "list").Output()
-		if ports = strings.Fields(string(list)); err != nil || len(ports) == 0 {
-			fmt.Println("go tool dist list:", err)
-			os.Exit(1)
-		}
+	if len(os.Args) < 3 {
+		fmt.Println("usage: ports PATTERN GOOS/GOARCH...")
+		os.Exit(1)
 	}
+	pattern, ports := os.Args[1], os.Args[2:]
 	errs := make([]error, len(ports))
+	files := &sources{fset: token.NewFileSet(), parsed: make(map[string]func() (*ast.File, error))}
 	var wg sync.WaitGroup
 	next := make(chan int)
 	for range runtime.NumCPU() {
 		wg.Go(func() {
 			for i := range next {
-				errs[i] = check(ports[i], pattern)
+				errs[i] = files.check(ports[i], pattern)
 			}
 		})
 	}
@@ -62,7 +58,7 @@ func main() {
 	fmt.Printf("%s: %d ports\n", pattern, len(ports))
 }
 
-// pkg is what `go list -json` says of a package.
+// A pkg is a package in the output of `go list -json`.
 type pkg struct {
 	ImportPath, Dir string
 	Standard        bool
@@ -72,7 +68,37 @@ type pkg struct {
 	Error           *struct{ Err string }
 }
 
-func check(port, pattern string) error {
+// sources has each file once, for all ports.
+type sources struct {
+	fset   *token.FileSet
+	mu     sync.Mutex
+	parsed map[string]func() (*ast.File, error)
+}
+
+// parse parses a file, but without function bodies if its package is of the standard library.
+func (s *sources) parse(name string, standard bool) (*ast.File, error) {
+	s.mu.Lock()
+	parse := s.parsed[name]
+	if parse == nil {
+		parse = sync.OnceValues(func() (*ast.File, error) {
+			f, err := parser.ParseFile(s.fset, name, nil, parser.SkipObjectResolution)
+			if err == nil && standard {
+				for _, decl := range f.Decls {
+					if d, ok := decl.(*ast.FuncDecl); ok && d.Body != nil {
+						d.Body = new(ast.BlockStmt)
+					}
+				}
+			}
+			return f, err
+		})
+		s.parsed[name] = parse
+	}
+	s.mu.Unlock()
+	return parse()
+}
+
+// check checks the packages that pattern names, for one port.
+func (s *sources) check(port, pattern string) error {
 	goos, goarch, _ := strings.Cut(port, "/")
 	cmd := exec.Command("go", "list", "-e", "-deps", "-test", "-json=ImportPath,Dir,Standard,DepOnly,GoFiles,ImportMap,Error", pattern)
 	cmd.Env = append(os.Environ(), "GOOS="+goos, "GOARCH="+goarch, "CGO_ENABLED=0")
@@ -84,7 +110,6 @@ func check(port, pattern string) error {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	fset := token.NewFileSet()
 	checked := map[string]*types.Package{"unsafe": types.Unsafe}
 	ours := 0
 	var failed []string
@@ -95,7 +120,7 @@ func check(port, pattern string) error {
 		} else if err != nil {
 			return errors.Join(err, cmd.Wait())
 		}
-		if p.ImportPath == "unsafe" || strings.HasSuffix(p.ImportPath, ".test") { // the latter is made by go test
+		if p.ImportPath == "unsafe" || strings.HasSuffix(p.ImportPath, ".test") { // go test makes the latter
 			continue
 		}
 		if p.Error != nil {
@@ -109,7 +134,7 @@ func check(port, pattern string) error {
 			if !filepath.IsAbs(name) {
 				name = filepath.Join(p.Dir, name)
 			}
-			f, err := parser.ParseFile(fset, name, nil, parser.SkipObjectResolution)
+			f, err := s.parse(name, p.Standard)
 			if err != nil {
 				failed = append(failed, err.Error())
 				continue
@@ -129,13 +154,13 @@ func check(port, pattern string) error {
 				return checked[path], nil
 			}),
 			Error: func(err error) {
-				if !p.Standard { // which the compiler treats specially in places
+				if !p.Standard { // the compiler treats parts of the standard library specially
 					failed = append(failed, err.Error())
 				}
 			},
 		}
 		path, _, _ := strings.Cut(p.ImportPath, " ") // "PATH [PATH.test]"
-		checked[p.ImportPath], _ = conf.Check(path, fset, files, nil)
+		checked[p.ImportPath], _ = conf.Check(path, s.fset, files, nil)
 	}
 	if err := cmd.Wait(); err != nil {
 		return err

@@ -1,6 +1,6 @@
-// Summary reads what `go test -json` prints, shows the output of what failed or was skipped, and
-// ends with the line "N passed, N failed, N skipped". It fails unless tests passed and nothing
-// failed or was skipped.
+// Summary reads the output of `go test -json`. It prints the time of each package and the output of
+// each test that failed or was skipped. Its last line is "N passed, N failed, N skipped". It fails if
+// no test passed, or any failed or was skipped.
 package main
 
 import (
@@ -19,7 +19,7 @@ type event struct {
 }
 
 func main() {
-	failed := flag.Int("failed", 0, "how many checks failed before")
+	failed := flag.Int("failed", 0, "the number of failed checks")
 	flag.Parse()
 	var passed, skipped int
 	output := map[[2]string]*strings.Builder{} // by package and test
@@ -63,17 +63,17 @@ func main() {
 				passed++
 			}
 		case "skip":
-			if e.Test != "" { // a package without tests skips, too
+			if e.Test != "" { // a package without tests is skipped as a whole
 				skipped++
 				show("SKIP", e)
 			}
 		case "fail":
-			if e.Test != "" || !culprits[e.Package] { // a package that does not build fails as a whole
+			if e.Test != "" || !culprits[e.Package] { // a package that does not build fails without a test
 				*failed++
 			}
 			culprits[e.Package] = true
 			show("FAIL", e)
-			if e.Test == "" { // with what was under way when the process died
+			if e.Test == "" { // if the process died, show the tests that were running
 				for k := range running {
 					if k[0] == e.Package {
 						show("DIED", event{Package: k[0], Test: k[1]})
