@@ -226,12 +226,13 @@ func (s *session) stream(ctx context.Context) (streamed bool, pause time.Duratio
 	if err != io.EOF || o.relayed() {
 		s.hold(noticing)
 	}
+	var long *wire.LongEventError
 	switch {
 	case ctx.Err() != nil:
 		return true, 0, nil
 	case !o.live && context.Cause(o.ctx) == errSilent:
 		return false, 0, s.pollInstead(ctx)
-	case err == wire.ErrLongLine, err == wire.ErrLongEvent:
+	case errors.As(err, &long):
 		s.source.lost()
 		s.plain = time.Now().Add(plainFor)
 		return false, 0, &ReplyError{s.tracker, err}

@@ -79,5 +79,5 @@ func (s *Stream) sharing(dst []byte) []byte {
 	}
 	s.said = s.shared
 	name := map[bool]string{true: "shared", false: "unshared"}[s.shared]
-	return append(appendData(s.event(dst, name), s.endpoint), '\n')
+	return s.events.AppendEvent(dst, name, wire.Peer{Endpoint: s.endpoint})
 }

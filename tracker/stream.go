@@ -3,8 +3,6 @@ package tracker
 import (
 	"context"
 	"math/rand/v2"
-	"net/netip"
-	"strconv"
 	"sync"
 	"time"
 
@@ -33,7 +31,7 @@ type Stream struct {
 
 	mu      sync.Mutex
 	wake    func() // nil while the door knows that there is something
-	seq     int64
+	events  wire.EventWriter
 	peers   int // in the track, as far as the stream has told
 	changes []store.Change
 	shared  bool // with another program
@@ -52,6 +50,7 @@ func (t *Tracker) stream(ctx context.Context, key []byte, peer wire.Peer, s *scr
 	}
 	s.peers = peers[:0]
 	st.sub, st.peers = sub, len(peers)
+	st.events.Epoch = sub.Epoch()
 	st.beats = time.AfterFunc(heartbeat, st.heartbeat)
 	t.mu.Lock()
 	if st.ending = t.ended; !t.ended {
@@ -66,38 +65,11 @@ func (t *Tracker) stream(ctx context.Context, key []byte, peer wire.Peer, s *scr
 	t.mu.Unlock()
 	resp.Stream, resp.Type = st, "text/event-stream"
 
-	dst = st.event(dst, "you")
-	dst = append(dst, "retry: "...)
-	dst = strconv.AppendInt(dst, comeBack.Milliseconds(), 10)
-	dst = append(dst, "\ndata: "...)
-	if peer.Endpoint.Port() != 0 {
-		dst = peer.Endpoint.AppendTo(dst)
-	}
-	dst = append(dst, "\n\n"...)
+	dst = st.events.AppendYou(dst, peer.Endpoint, comeBack)
 	st.mu.Lock()
 	dst = st.sharing(dst)
 	st.mu.Unlock()
-	dst = st.event(dst, "peers")
-	for i := range peers {
-		dst = appendData(dst, peers[i].Endpoint)
-	}
-	if len(peers) == 0 {
-		dst = append(dst, "data: \n"...) // an event without data is not delivered
-	}
-	return append(dst, '\n'), nil
-}
-
-func appendData(dst []byte, e netip.AddrPort) []byte {
-	return append(e.AppendTo(append(dst, "data: "...)), '\n')
-}
-
-// event appends the name of the next event and its id.
-func (s *Stream) event(dst []byte, name string) []byte {
-	dst = append(append(dst, "event: "...), name...)
-	dst = append(append(dst, "\nid: "...), s.sub.Epoch()...)
-	dst = strconv.AppendInt(append(dst, '-'), s.seq, 10)
-	s.seq++
-	return append(dst, '\n')
+	return st.events.AppendEvent(dst, "peers", peers...), nil
 }
 
 // Next appends to dst what there is to send. When live is false that is the end. When it appends
@@ -115,18 +87,18 @@ func (s *Stream) Next(dst []byte, wake func()) (_ []byte, live bool) {
 		if s.peers--; c.Joined {
 			name, s.peers = "join", s.peers+2
 		}
-		dst = append(appendData(s.event(dst, name), c.Endpoint), '\n')
+		dst = s.events.AppendEvent(dst, name, wire.Peer{Endpoint: c.Endpoint})
 	}
 	if s.changes = changes; cap(changes) > 16 {
 		s.changes = nil
 	}
 	if s.beat {
 		s.beat = false
-		dst = append(dst, ":\n\n"...)
+		dst = s.events.AppendHeartbeat(dst)
 	}
 	if s.ending {
 		ms := rand.Int64N(comeBack.Milliseconds() * int64(1+s.peers/1000))
-		dst = append(strconv.AppendInt(append(dst, "retry: "...), ms, 10), "\n\n"...)
+		dst = s.events.AppendRetry(dst, time.Duration(ms)*time.Millisecond)
 		live = false
 	}
 	if live && len(dst) == given {

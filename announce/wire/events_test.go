@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -59,13 +60,14 @@ func TestEvents(t *testing.T) {
 	}
 	for about, s := range map[string]struct {
 		r    io.Reader
-		want error
+		want string
 	}{
-		"a line without end":    {endless("x"), ErrLongLine},
-		"a comment without end": {io.MultiReader(strings.NewReader(":"), endless("x")), ErrLongLine},
-		"an event without end":  {endless("data: 192.0.2.1:1\n"), ErrLongEvent},
+		"a line without end":    {endless("x"), "event stream: line longer than 4096 bytes"},
+		"a comment without end": {io.MultiReader(strings.NewReader(":"), endless("x")), "event stream: line longer than 4096 bytes"},
+		"an event without end":  {endless("data: 192.0.2.1:1\n"), "event stream: event longer than 640000 bytes"},
 	} {
-		if _, _, err := read(s.r); !errors.Is(err, s.want) {
+		_, _, err := read(s.r)
+		if long, ok := errors.AsType[*LongEventError](err); !ok || long.Error() != s.want {
 			t.Errorf("%s: %v, want %v", about, err, s.want)
 		}
 	}
@@ -107,6 +109,36 @@ func TestEventIDs(t *testing.T) {
 	}
 }
 
+// What a tracker writes a client reads back, and writing allocates nothing.
+func TestEventsRoundTrip(t *testing.T) {
+	w := EventWriter{Epoch: "e"}
+	a, b := netip.MustParseAddrPort("192.0.2.1:1"), netip.MustParseAddrPort("[2001:db8::1]:2")
+	retry, peers := 2*time.Second, []Peer{{Endpoint: a, ID: IDOf(a)}, {Endpoint: b}}
+	buf := make([]byte, 0, 4096)
+	write := func() []byte {
+		w.seq = 0
+		s := w.AppendYou(buf, a, retry)
+		s = w.AppendEvent(s, "peers", peers...)
+		s = w.AppendHeartbeat(s)
+		s = w.AppendEvent(s, "leave", Peer{Endpoint: b})
+		s = w.AppendRetry(s, retry/2)
+		s = w.AppendYou(s, netip.AddrPortFrom(a.Addr(), 0), retry)
+		s = w.AppendEvent(s, "peers")
+		return w.AppendRetry(s, 1500*time.Millisecond)
+	}
+	if n := testing.AllocsPerRun(100, func() { write() }); n > 0 {
+		t.Errorf("%v allocations", n)
+	}
+	s := string(write())
+	got, r, err := read(strings.NewReader(s))
+	if want := "you[192.0.2.1:1], peers[192.0.2.1:1 [2001:db8::1]:2], leave[[2001:db8::1]:2], you[], peers[]"; got != want || err != io.EOF {
+		t.Errorf("%q is read as %s, %v\nwant %s", s, got, err, want)
+	}
+	if r.Epoch != w.Epoch || r.Retry != 1500*time.Millisecond || strings.Count(s, "\nid: e-") != 5 || !strings.Contains(s, "\nid: e-4\n") {
+		t.Errorf("%q is read as epoch %q, retry %v", s, r.Epoch, r.Retry)
+	}
+}
+
 func FuzzEvents(f *testing.F) {
 	for _, s := range streams {
 		f.Add(s.bytes)
@@ -114,7 +146,7 @@ func FuzzEvents(f *testing.F) {
 	f.Fuzz(func(t *testing.T, s string) {
 		whole, e1, err1 := read(strings.NewReader(s))
 		bytes, e2, err2 := read(iotest.OneByteReader(strings.NewReader(s)))
-		if whole != bytes || err1 != err2 || e1.Epoch != e2.Epoch || e1.Retry != e2.Retry {
+		if whole != bytes || fmt.Sprint(err1) != fmt.Sprint(err2) || e1.Epoch != e2.Epoch || e1.Retry != e2.Retry {
 			t.Errorf("%q at once: %s, %v; byte by byte: %s, %v", s, whole, err1, bytes, err2)
 		}
 		if strings.Count(whole, ":") > 8*len(s) || len(e1.Epoch) > maxEpoch || e1.Retry > MaxRetry {
