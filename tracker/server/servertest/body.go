@@ -6,12 +6,12 @@ import (
 	"strings"
 )
 
-// body is what a reply's body must be: parts, one after the other.
+// A body is the expected body of a reply: parts, one after the other.
 type body []part
 
-// part is one of: literal bytes; Pick different elements of Of in any order, with Sep between
-// them; Any, one or more bytes none of which is a control character; or As, which is Any where it
-// comes first in a scenario, and the same bytes wherever it comes again.
+// A part is one of these: literal bytes; as many different elements of Of as Pick says, in any order,
+// with Sep between them; Any, which is one or more bytes that are not control characters; or As,
+// which is Any where the name first appears in a scenario, and then always the same bytes.
 type part struct {
 	Literal latin1   `json:"-"`
 	Pick    int      `json:"pick"`
@@ -57,16 +57,16 @@ func (p *part) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// match reports whether got is what b says, and how many bytes of it at least are right. texts has
-// what each As stands for, and is told of new ones.
+// match returns whether got matches b, and how many bytes of it are right at least. texts has the text
+// of each As, and match adds new ones.
 func (b body) match(got string, texts map[string]string) (ok bool, agree int) {
 	m := matcher{got: got, texts: texts}
 	ok = m.parts(b, 0)
 	return ok, m.furthest
 }
 
-// matcher tries what can be tried and steps back where that leads nowhere, as a regular
-// expression would; bodies are small.
+// A matcher tries all possibilities with backtracking, as some regular expressions do. Bodies are
+// small.
 type matcher struct {
 	got      string
 	texts    map[string]string

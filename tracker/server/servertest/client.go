@@ -2,23 +2,26 @@ package servertest
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
+	"testing/synctest"
 	"time"
 )
 
-// patience is how long a reply may take, in virtual time: only a door that hangs uses it up.
+// patience is how long a reply may take, in virtual time. Only a server that hangs takes that long.
 const patience = time.Minute
 
-// client is one connection to the door.
+// A client is one connection to the server.
 type client struct {
 	conn  net.Conn
 	r     *bufio.Reader
-	wrote chan struct{}
+	wrote chan struct{} // closed when the last request has been sent; nil before the first
 }
 
 func newClient(conn net.Conn) *client {
@@ -32,15 +35,15 @@ func (c *client) close() {
 	}
 }
 
-// send sends what st says and reads the head of the reply.
+// send sends the request of st and reads the head of the reply.
 func (c *client) send(st *step) (*http.Response, error) {
 	if c.wrote != nil {
 		<-c.wrote
 	}
 	c.conn.SetDeadline(time.Now().Add(patience))
 	c.wrote = make(chan struct{})
-	// Sending runs beside reading: a door may refuse a request before it has read all of it,
-	// and these pipes have no buffer. A write cut short by that is no error.
+	// The client sends and reads at the same time: a server may refuse a request before it has
+	// read all of it, and these pipes have no buffer. A write that this cuts short is no error.
 	go func() {
 		defer close(c.wrote)
 		io.WriteString(c.conn, string(st.Send))
@@ -54,7 +57,7 @@ func (c *client) send(st *step) (*http.Response, error) {
 	return resp, nil
 }
 
-// do sends what st says and checks everything that st says about the reply.
+// do sends the request of st and checks the reply against st.
 func (c *client) do(st *step) error {
 	resp, err := c.send(st)
 	if err != nil {
@@ -99,9 +102,9 @@ func headers(h http.Header, st *step) error {
 	return nil
 }
 
-// framing checks what is promised of every reply: its length is stated, so that a client can read
-// it without knowing chunks. One reply is out of a tracker's hands: the 400 with which an HTTP
-// server below it turns away what is not HTTP to it, before it closes.
+// framing checks that the reply has a Content-Length, so that a client need not know chunks. Every
+// reply has one, except the 400 of an HTTP server below the tracker, which refuses what is not HTTP
+// and closes.
 func framing(resp *http.Response) error {
 	switch {
 	case len(resp.TransferEncoding) > 0:
@@ -114,7 +117,8 @@ func framing(resp *http.Response) error {
 	return fmt.Errorf("the reply has no Content-Length: %v", resp.Header)
 }
 
-// header checks one header: nil wants it absent, "Date+150" wants the moment 150 s after Date.
+// header checks one header field. If want is nil, it must be absent. "Date+150" is the time 150 s
+// after Date.
 func header(h http.Header, name string, want *string) error {
 	got, present := h[http.CanonicalHeaderKey(name)]
 	if want == nil {
@@ -139,4 +143,77 @@ func header(h http.Header, name string, want *string) error {
 		return fmt.Errorf("header %s\n     got %q\nexpected %q", name, got, expect)
 	}
 	return nil
+}
+
+// A stream is a connection on which the server goes on sending.
+type stream struct {
+	conn net.Conn
+	done chan struct{} // closed when either end has closed it
+
+	mu  sync.Mutex
+	got []byte // since the last step that checked it
+	err error  // io.EOF if the server has ended it
+}
+
+// openStream sends the request of st and leaves the connection open.
+func openStream(conn net.Conn, st *step) (*stream, error) {
+	c := newClient(conn)
+	resp, err := c.send(st)
+	if err == nil && resp.StatusCode != st.Status {
+		err = fmt.Errorf("status\n     got %d\nexpected %d", resp.StatusCode, st.Status)
+	}
+	if err == nil && (len(resp.TransferEncoding) > 0 || resp.ContentLength >= 0 || !resp.Close) {
+		err = fmt.Errorf("the stream does not say that it ends with its connection: %q, %v", resp.TransferEncoding, resp.Header)
+	}
+	if err == nil {
+		err = headers(resp.Header, st)
+	}
+	if err != nil {
+		c.close()
+		return nil, err
+	}
+	<-c.wrote
+	_ = conn.SetDeadline(time.Time{})
+	s := &stream{conn: conn, done: make(chan struct{})}
+	go s.collect(c.r, resp)
+	return s, s.check(st)
+}
+
+func (s *stream) collect(r *bufio.Reader, resp *http.Response) {
+	defer close(s.done)
+	defer resp.Body.Close()
+	for buf := make([]byte, 4096); ; {
+		n, err := r.Read(buf)
+		s.mu.Lock()
+		s.got, s.err = append(s.got, buf[:n]...), err
+		s.mu.Unlock()
+		if err != nil {
+			return
+		}
+	}
+}
+
+// check compares what has come so far with st.
+func (s *stream) check(st *step) error {
+	synctest.Wait()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if st.Body != nil {
+		if ok, agree := st.Body.match(string(s.got), st.texts); !ok {
+			return fmt.Errorf("stream %q\n     got %q\nexpected %v\nthey agree for %d bytes", st.Stream, s.got, *st.Body, agree)
+		}
+	}
+	s.got = s.got[:0]
+	if ended := s.err != nil; ended != st.Closed {
+		return fmt.Errorf("stream %q ended: %v (%v), expected %v", st.Stream, ended, s.err, st.Closed)
+	}
+	if s.err != nil && !errors.Is(s.err, io.EOF) {
+		return fmt.Errorf("stream %q: %w", st.Stream, s.err)
+	}
+	return nil
+}
+
+func (s *stream) close() {
+	s.conn.Close()
+	<-s.done
 }

@@ -13,16 +13,16 @@ import (
 	"ntrack/tracker"
 )
 
-// scenario is one file: what somebody sends and must be answered, in order.
+// A scenario is one file: requests and the replies they must get, in order.
 type scenario struct {
 	About   string   `json:"about"`
 	Tracker settings `json:"tracker"`
 	Steps   []step   `json:"steps"`
 }
 
-// settings are what the operator of the scenario's tracker chose. Zero is the default of each.
+// settings are those of the scenario's tracker. Zero is the default of each.
 type settings struct {
-	Interval int            `json:"interval"` // seconds, 60 if MaxRate does not set it
+	Interval int            `json:"interval"` // seconds; 60 if neither this nor MaxRate is set
 	MaxRate  int            `json:"max_rate"` // announces per second; the interval follows the load
 	Index    bool           `json:"index"`
 	Token    string         `json:"token"`
@@ -44,10 +44,10 @@ func (s settings) tracker() *tracker.Tracker {
 	}
 }
 
-// step is one request and the reply it must get, or what has come on a stream that an earlier one
-// opened.
+// A step is one request and the reply it must get, or the bytes that must have come on a stream that
+// an earlier step opened.
 type step struct {
-	At      int                `json:"at"` // seconds since the scenario began; 0: as the step before
+	At      int                `json:"at"` // seconds since the scenario began; 0 is the time of the step before
 	From    source             `json:"from"`
 	Reuse   bool               `json:"reuse"` // send on the connection of the step before
 	Send    latin1             `json:"send"`
@@ -55,14 +55,14 @@ type step struct {
 	Headers map[string]*string `json:"headers"`
 	Body    *body              `json:"body"`
 	Closed  bool               `json:"closed"`  // the tracker must close after the reply
-	Stream  string             `json:"stream"`  // the reply goes on; without Send: how
+	Stream  string             `json:"stream"`  // the name of the stream that Send opens or, without Send, that is checked
 	HangUp  bool               `json:"hang_up"` // close the stream
 
 	at    time.Duration     // At, with the default filled in
-	texts map[string]string // of the scenario: what each "as" stands for
+	texts map[string]string // of the scenario: the text of each "as"
 }
 
-// source is where a connection comes from: an address, or a Unix socket, which has none.
+// A source is where a connection comes from: an address, or a Unix socket, which has none.
 type source struct {
 	addr netip.AddrPort
 	unix bool
@@ -94,7 +94,7 @@ func load(file string) (*scenario, error) {
 	return s, nil
 }
 
-// parse is strict: a field that is misspelt would check nothing.
+// parse is strict, because a misspelt field would check nothing.
 func parse(data []byte) (*scenario, error) {
 	s := new(scenario)
 	if err := strict(data, s); err != nil {
@@ -114,7 +114,7 @@ func (s *scenario) check() error {
 		return errors.New("no steps")
 	}
 	now, texts := 0, make(map[string]string)
-	open := make(map[string]bool) // by name of a stream
+	open := make(map[string]bool) // by the name of the stream
 	for i := range s.Steps {
 		st := &s.Steps[i]
 		switch {
@@ -152,8 +152,8 @@ func (s *scenario) check() error {
 	return nil
 }
 
-// latin1 is bytes written as a JSON string: each character one byte, U+0000 to U+00FF. So a file
-// can hold any request and any reply, and still be read by eye where they are text.
+// latin1 is bytes written as a JSON string, each byte as one character from U+0000 to U+00FF. So a
+// file can hold any bytes, and those that are text can be read.
 type latin1 string
 
 func (l *latin1) UnmarshalJSON(data []byte) error {
@@ -172,7 +172,7 @@ func (l *latin1) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// strict decodes exactly one JSON value, all of whose fields v knows.
+// strict decodes exactly one JSON value. It is an error if v does not have one of its fields.
 func strict(data []byte, v any) error {
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.DisallowUnknownFields()

@@ -1,12 +1,12 @@
-// Package servertest plays the conformance scenarios of testdata/vectors/tracker against a door: the
-// code between a connection and a [tracker.Tracker].
+// Package servertest plays the conformance scenarios of testdata/vectors/tracker against a server:
+// the code between a connection and a [tracker.Tracker].
 //
-// Enter by [Vectors]. It promises that every scenario it finds is played, each as a subtest with
-// its own tracker, in its own bubble of virtual time (a scenario of fifteen minutes takes none),
-// over connections that come from wherever the scenario says; that finding no scenario, or one
-// that does not follow the format word by word, is a failure; and that nothing is left running.
+// Its one function is [Vectors]. It plays every scenario it finds as a subtest with a tracker of its
+// own. The subtest has virtual time, so a scenario of fifteen minutes takes none. Its connections
+// come from the addresses that the scenario names. The test fails if there is no scenario, or if one
+// does not follow the format exactly. Nothing is left running.
 //
-// The format is described in testdata/vectors/README.md.
+// testdata/vectors/README.md describes the format.
 package servertest
 
 import (
@@ -14,6 +14,7 @@ import (
 	"net"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -23,9 +24,9 @@ import (
 
 // Vectors plays every scenario in dir, the files named *.json.
 //
-// serve answers the connections of l with tr and returns once l is closed. It is called once a
-// scenario, in a goroutine inside the bubble. The connections' RemoteAddr is a *net.TCPAddr, or a
-// *net.UnixAddr.
+// serve serves the connections of l with tr and returns once l is closed. It is called once for each
+// scenario, in a goroutine inside the synctest bubble. The RemoteAddr of a connection is a
+// *net.TCPAddr or a *net.UnixAddr.
 func Vectors(t *testing.T, dir string, serve func(l net.Listener, tr *tracker.Tracker)) {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(dir, "*.json"))
@@ -50,15 +51,15 @@ func Vectors(t *testing.T, dir string, serve func(l net.Listener, tr *tracker.Tr
 	}
 }
 
-// play runs s from its first step to its last, or to the first that goes wrong: what follows a
-// wrong step says nothing. It must be called inside a synctest bubble.
+// play runs the steps of s up to the first that fails, because those after it would prove nothing. It
+// must be called inside a synctest bubble.
 func (s *scenario) play(serve func(net.Listener, *tracker.Tracker)) error {
 	start := time.Now()
 	l := newListener()
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
-		defer l.Close() // a door that gives up must not leave us dialling
+		defer l.Close() // if serve returns early, dial must not wait
 		serve(l, s.Tracker.tracker())
 	}()
 	defer func() {
@@ -76,7 +77,7 @@ func (s *scenario) play(serve func(net.Listener, *tracker.Tracker)) error {
 	for i, st := range s.Steps {
 		time.Sleep(time.Until(start.Add(st.at)))
 		if st.Stream != "" {
-			if err := follow(streams, &st, l); err != nil {
+			if err := playStream(streams, &st, l); err != nil {
 				return fmt.Errorf("step %d, stream %q: %w", i+1, st.Stream, err)
 			}
 			continue
@@ -92,8 +93,8 @@ func (s *scenario) play(serve func(net.Listener, *tracker.Tracker)) error {
 		if err != nil || i+1 == len(s.Steps) || !s.Steps[i+1].Reuse {
 			c.close()
 			c = nil
-			// The door may still be busy with the connection that went away; the next step
-			// must find it at rest, or scenarios would depend on scheduling.
+			// The server may still be busy with the closed connection. The next step waits until
+			// it is idle, so that no scenario depends on scheduling.
 			synctest.Wait()
 		}
 		if err != nil {
@@ -103,8 +104,8 @@ func (s *scenario) play(serve func(net.Listener, *tracker.Tracker)) error {
 	return nil
 }
 
-// follow opens a stream, or looks what has come on it.
-func follow(streams map[string]*stream, st *step, l *listener) (err error) {
+// playStream opens a stream, or checks what has come on one.
+func playStream(streams map[string]*stream, st *step, l *listener) (err error) {
 	s := streams[st.Stream]
 	if len(st.Send) > 0 {
 		conn, err := l.dial(st.From)
@@ -131,3 +132,57 @@ func firstLine(send latin1) string {
 	}
 	return fmt.Sprintf("%q", line)
 }
+
+// A listener is a net.Listener in memory whose connections can come from any address. Real sockets
+// would all come from 127.0.0.1, and virtual time does not wait for them.
+type listener struct {
+	conns  chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+func newListener() *listener {
+	return &listener{conns: make(chan net.Conn), closed: make(chan struct{})}
+}
+
+// dial makes a connection from that source and returns the client's end.
+func (l *listener) dial(from source) (net.Conn, error) {
+	near, far := net.Pipe()
+	c := conn{far, net.TCPAddrFromAddrPort(from.addr), here}
+	if from.unix {
+		c.from, c.to = &net.UnixAddr{Name: "@", Net: "unix"}, &net.UnixAddr{Name: "/run/ntrack", Net: "unix"}
+	}
+	select {
+	case l.conns <- c:
+		return near, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *listener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *listener) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return nil
+}
+
+func (l *listener) Addr() net.Addr { return here }
+
+// here is the address that the server seems to listen on. It is reserved for documentation (RFC 5737).
+var here = &net.TCPAddr{IP: net.IPv4(192, 0, 2, 80), Port: 80}
+
+type conn struct {
+	net.Conn
+	from, to net.Addr
+}
+
+func (c conn) RemoteAddr() net.Addr { return c.from }
+func (c conn) LocalAddr() net.Addr  { return c.to }

@@ -16,7 +16,7 @@ import (
 	"ntrack/tracker"
 )
 
-// A runner that lets everything pass would pass every door: each rule is seen to fail once.
+// These tests let each rule fail once, because a runner that finds no fault would be of no use.
 
 func TestMatch(t *testing.T) {
 	for _, c := range []struct {
@@ -29,7 +29,7 @@ func TestMatch(t *testing.T) {
 		{`"abc"`, "abcd", false},
 		{`"abc"`, "ab", false},
 		{`"\u00ff\u0000"`, "\xff\x00", true},
-		{`"\u00ff"`, "\u00ff", false}, // that is two bytes
+		{`"\u00ff"`, "\u00ff", false}, // two bytes
 		{`["a", "b"]`, "ab", true},
 		{`["[", {"pick": 2, "of": ["a", "b", "c"], "sep": ","}, "]"]`, "[c,a]", true},
 		{`["[", {"pick": 2, "of": ["a", "b", "c"], "sep": ","}, "]"]`, "[a,a]", false},
@@ -37,13 +37,13 @@ func TestMatch(t *testing.T) {
 		{`["[", {"pick": 2, "of": ["a", "b", "c"], "sep": ","}, "]"]`, "[ab]", false},
 		{`["[", {"pick": 2, "of": ["a", "b", "c"], "sep": ","}, "]"]`, "[a,b,c]", false},
 		{`["[", {"pick": 2, "of": ["a", "b", "c"], "sep": ","}, "]"]`, "[a,d]", false},
-		{`[{"pick": 2, "of": ["a", "ab"]}, "c"]`, "abac", true}, // the longer one must come first
+		{`[{"pick": 2, "of": ["a", "ab"]}, "c"]`, "abac", true}, // "ab" matches before "a"
 		{`["port ", {"any": true}, "\n"]`, "port 7: no\n", true},
 		{`["port ", {"any": true}, "\n"]`, "port \n", false},
 		{`["port ", {"any": true}, "\n"]`, "port 7\nport 8\n", false},
 		{`["id ", {"as": "e"}, "-0\nid ", {"as": "e"}, "-1\n"]`, "id a-b-0\nid a-b-1\n", true},
 		{`["id ", {"as": "e"}, "-0\nid ", {"as": "e"}, "-1\n"]`, "id a-0\nid b-1\n", false},
-		{`[{"as": "e"}, "-", {"as": "e"}]`, "a-b-a-b", true}, // not the first that it could be
+		{`[{"as": "e"}, "-", {"as": "e"}]`, "a-b-a-b", true}, // "a" is not the only text that it could be
 	} {
 		var b body
 		if err := b.UnmarshalJSON([]byte(c.body)); err != nil {
@@ -176,8 +176,8 @@ func TestPlay(t *testing.T) {
 	}
 }
 
-// A door that gives up ends the scenario instead of hanging it.
-func TestPlayDeadDoor(t *testing.T) {
+// A server that returns early ends the scenario, which does not hang.
+func TestPlayDeadServer(t *testing.T) {
 	s, err := parse([]byte(`{"about": "x", "steps": [{"from": "192.0.2.1:1", "send": "x", "status": 200}]}`))
 	if err != nil {
 		t.Fatal(err)
@@ -189,7 +189,7 @@ func TestPlayDeadDoor(t *testing.T) {
 	})
 }
 
-// The scenarios that are published all follow the format, whatever doors make of them.
+// All published scenarios follow the format.
 func TestPublishedScenariosParse(t *testing.T) {
 	files, err := filepath.Glob("../../../testdata/vectors/tracker/*.json")
 	if err != nil || len(files) == 0 {
