@@ -5,6 +5,7 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"os/exec"
 	"path"
 	"path/filepath"
 	"slices"
@@ -98,6 +99,34 @@ func mayHost(name, imported string) bool {
 		}
 	}
 	return false
+}
+
+// burdens has the packages that other programs import. Each is followed by every package outside the
+// standard library that it needs, directly or not. Of the standard library it has net/http alone, the
+// largest.
+const burdens = `
+announce              announce/wire github.com/jackpal/bencode-go golang.org/x/sys/unix net/http
+announce/wire         github.com/jackpal/bencode-go
+tracker               tracker/store tracker/store/memory announce/wire github.com/jackpal/bencode-go net/http
+tracker/store         announce/wire github.com/jackpal/bencode-go
+tracker/store/memory  tracker/store announce/wire github.com/jackpal/bencode-go
+`
+
+// A program with the client gets no tracker, and a program with a tracker gets no client.
+func TestBurdens(t *testing.T) {
+	for name, may := range table(burdens) {
+		out, err := exec.Command("go", "list", "-deps", "-f", "{{.Standard}} {{.ImportPath}}", "./"+name).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(out)) {
+			standard, path, _ := strings.Cut(strings.TrimSpace(line), " ")
+			path = strings.TrimPrefix(path, "ntrack/")
+			if path != name && (standard == "false" || path == "net/http") && !slices.Contains(may, path) {
+				t.Errorf("%s needs %s", name, path)
+			}
+		}
+	}
 }
 
 func TestPackageComments(t *testing.T) {
