@@ -114,31 +114,16 @@ func (o *client) buildTrack(c *cli.Context, s Streams) error {
 		}
 		names, from, args = strings.Split(args[0], ","), "", args[1:]
 	}
-	for i, name := range names {
-		if name = strings.TrimSpace(name); name == "" && len(names) > 1 {
-			continue // after a last comma
-		}
-		t, err := announce.ParseTracker(name)
-		if rest := strings.Join(names[i:], ","); err != nil && strings.Contains(rest, "@") && !strings.Contains(name, "@") {
-			return usage(c, "%stracker %q: a comma inside a password has to be percent-encoded: %%2C", from, shown(rest))
-		}
-		if err != nil {
-			return usage(c, "%s%v", from, err)
-		}
-		if !slices.ContainsFunc(o.trackers, t.Equal) {
-			o.trackers = append(o.trackers, t)
-		}
-	}
-	if len(o.trackers) == 0 {
-		local, _ := announce.ParseTracker("")
-		o.trackers = []announce.Tracker{local}
-	}
-	if given := strings.Join(names, ""); from == "" && strings.TrimSpace(given) == "" {
+	names = slices.DeleteFunc(names, func(name string) bool { return strings.TrimSpace(name) == "" }) // as after a last comma
+	if len(names) == 0 && from == "" {
 		return usage(c, "the tracker is empty: host, host:port or a URL; leave it out for localhost:%d", wire.LocalPort)
 	}
 	o.names.trackers = strings.Join(names, ",")
+	var err error
+	if o.trackers, err = announce.ParseTrackers(o.names.trackers); err != nil {
+		return usage(c, "%s%v", from, err)
+	}
 	if len(args) == 1 {
-		var err error
 		if o.key, err = announce.ParseKey(args[0]); err != nil {
 			return usage(c, "%v", err)
 		}
