@@ -143,7 +143,8 @@ func ParseTrackers(s string) ([]Tracker, error) {
 			return nil, fmt.Errorf("trackers %s: name %d of %d is empty", Quote(Redact(s)), i+1, len(names))
 		}
 		t, err := ParseTracker(name)
-		if err != nil && !strings.Contains(name, "@") && strings.Contains(s, "@") { // name may be half a password
+		rest := strings.Join(names[i+1:], ",")
+		if err != nil && !strings.Contains(name, "@") && strings.Contains(rest, "@") { // name may be half a password
 			return nil, fmt.Errorf("trackers %s: a comma in a user or a password has to be percent-encoded: %%2C", Quote(Redact(s)))
 		}
 		if err != nil {

@@ -191,7 +191,7 @@ func TestParseTrackers(t *testing.T) {
 		}
 	}
 	for in, says := range map[string]string{
-		"a,,b": "2 of 3 is empty", "a,": "2 of 2 is empty", ",a": "1 of 2 is empty", " , ": "1 of 2 is empty", "a,b:x": "port",
+		"a,,b": "2 of 3 is empty", "a,": "2 of 2 is empty", ",a": "1 of 2 is empty", " , ": "1 of 2 is empty", "a,b:x": "port", "u:p@a,b:x": "port",
 		"a,http://u:secret,secret@b": "%2C", "u:secret,secret@b": "%2C", "http://u:12,secret@b,,": "", "secret,secret@b:0": "",
 	} {
 		if got, err := ParseTrackers(in); err == nil || got != nil || !strings.Contains(err.Error(), says) || strings.Contains(err.Error(), "secret,") {
