@@ -233,7 +233,7 @@ func (c *Client) Announce(ctx context.Context, t Tracker, r Request) (*Reply, er
 	reply, err := combined(ctx, all, r.Want)
 	for _, f := range all {
 		if err == nil && f.err != nil && f.from.IsValid() { // it may be listed from before, or now
-			reply.Disown(netip.AddrPortFrom(f.from.Addr(), cmp.Or(r.Port, f.from.Port())))
+			reply.RemoveSelf(netip.AddrPortFrom(f.from.Addr(), cmp.Or(r.Port, f.from.Port())))
 		}
 	}
 	return reply, err
@@ -340,7 +340,7 @@ func (c *Client) look(ctx context.Context, t Tracker, key Key, want int) (*Reply
 	if err != nil {
 		return nil, cn, err
 	}
-	reply.WithoutLooker(stopped.Count)
+	reply.UncountAsker(stopped.Count)
 	return reply, cn, nil
 }
 

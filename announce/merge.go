@@ -200,7 +200,7 @@ func (r *source) replied(reply *Reply, restarted bool) {
 		r.reply, r.epoch = reply, ""
 		r.is(up, now)
 		r.sees(reply.You)
-		r.roster.update(reply.Peers, reply.Share(), now)
+		r.roster.update(reply.Peers, reply.Coverage(), now)
 	})
 }
 

@@ -136,7 +136,7 @@ func TestShare(t *testing.T) {
 		want         float64
 	}{{false, 2, 3, 1}, {false, 0, -1, 1}, {true, 2, 4, 0.5}, {true, 2, 2, 0.99}, {true, 9, 2, 0.99}, {true, 0, 4, 0}, {true, 3, -1, 0.05}, {true, 3, 0, 0.05}} {
 		r := Reply{Sample: tt.sample, Count: tt.count, Peers: make([]netip.AddrPort, tt.peers)}
-		if got := r.Share(); got != tt.want {
+		if got := r.Coverage(); got != tt.want {
 			t.Errorf("%d of %d, a sample %v: %v, want %v", tt.peers, tt.count, tt.sample, got, tt.want)
 		}
 	}

@@ -18,12 +18,12 @@ import (
 	"unicode"
 )
 
-// DefaultInterval is taken where a tracker names no interval.
+// DefaultInterval is the interval of a tracker that names none.
 const DefaultInterval = 30 * time.Minute
 
-// Interval bounds: what a tracker asks for beyond them is clamped, so that none can make a client
-// hammer it or fall silent. A native tracker, whose ttl follows its interval, may ask for as
-// little as a second.
+// The shortest and the longest interval. An interval beyond them is clamped, so that no tracker can
+// make a client hammer it or fall silent. The ttl of a native tracker follows its interval, so its
+// shortest interval is one second.
 const (
 	MinInterval = 10 * time.Second
 	MaxInterval = time.Hour
@@ -40,19 +40,19 @@ const (
 // native trackers send. An empty body is an error, although it is how a native tracker says in text
 // that a track has no other peers.
 func (r *Request) DecodeReply(body []byte, local netip.AddrPort) (*Reply, error) {
-	reply := &Reply{Interval: DefaultInterval, Count: -1, asker: r.ID}
+	reply := &Reply{Key: r.Key, Interval: DefaultInterval, Count: -1, asker: r.ID}
 	least := MinInterval
 	var err error
 	switch body = trimLeft(body); {
 	case len(body) == 0:
 		err = errors.New("not a tracker's reply: it is empty")
 	case body[0] == 'd':
-		err = reply.decodeBencode(body)
+		err = reply.readBencode(body)
 	case body[0] == '{':
-		err = reply.decodeJSON(body)
+		err = reply.readJSON(body)
 		least = time.Second
 	default:
-		err = reply.decodeText(body)
+		err = reply.readText(body)
 	}
 	if err != nil {
 		return nil, err
@@ -70,12 +70,109 @@ func DecodeRefusal(body []byte) *RefusalError {
 	return refusal
 }
 
-// trimLeft drops a byte order mark and white space, which scripts send in front of a reply.
+// trimLeft drops a byte order mark and white space, which some scripts send before a reply.
 func trimLeft(body []byte) []byte {
 	return bytes.TrimLeft(bytes.TrimPrefix(body, []byte("\ufeff")), " \t\r\n")
 }
 
-func (r *Reply) add(e netip.AddrPort, id ID, leastPort uint16) {
+// readText is strict and the other forms are lenient: text is known to be a reply only by its lines,
+// each of which is an endpoint.
+func (r *Reply) readText(body []byte) error {
+	for line := range strings.Lines(string(body)) {
+		if line = strings.TrimSpace(line); line == "" {
+			continue
+		}
+		e, ok := parsePeer(line)
+		if !ok {
+			return errors.New("not a tracker's reply: " + Clean(Quote(line)))
+		}
+		r.addPeer(e, ID{}, 1)
+	}
+	return nil
+}
+
+func (r *Reply) readJSON(body []byte) error {
+	d, err := decodeJSON(body)
+	if err != nil {
+		return fmt.Errorf("not a tracker's reply: %w", err)
+	}
+	if err := refusalInJSON(d); err != nil {
+		return err
+	}
+	peers, given := d["peers"]
+	if !given {
+		return errors.New("not a tracker's reply: no peers in it")
+	}
+	if s, _ := d["you"].(string); s != "" {
+		you, ok := parsePeer(s)
+		if !ok {
+			return fmt.Errorf("reply: you: %s is no endpoint", Quote(s))
+		}
+		r.setYou(you)
+	}
+	r.setInterval(d)
+	ttl, _ := numeric(d["ttl"])
+	r.TTL = duration(ttl)
+	if n, ok := numeric(d["count"]); ok {
+		r.Count = clampCount(n)
+	}
+	return r.addList("peers", peers, 1)
+}
+
+func (r *Reply) readBencode(body []byte) error {
+	d, err := decodeBencode(body)
+	if err != nil {
+		return err
+	}
+	if err := refusalInBencode(d); err != nil {
+		return err
+	}
+	if s, ok := d["warning message"].(string); ok {
+		r.Warning = Clean(s)
+	}
+	if d["interval"] == nil && d["peers"] == nil && d["peers6"] == nil {
+		return errors.New("not a tracker's reply: neither interval nor peers in it")
+	}
+	r.setInterval(d)
+	least, _ := numeric(d["min interval"])
+	r.Interval = max(r.Interval, duration(least))
+	if n, ok := countIn(d); ok {
+		r.Count = n
+	}
+	if s, ok := d["external ip"].(string); ok {
+		a, _ := netip.AddrFromSlice([]byte(s))
+		r.setYou(netip.AddrPortFrom(a, 0))
+	}
+	for _, p := range []struct {
+		name string
+		size int // of an address
+	}{{"peers", 4}, {"peers6", 16}} {
+		if records, ok := d[p.name].(string); ok {
+			err = r.addRecords(p.name, records, p.size)
+		} else {
+			err = r.addList(p.name, d[p.name], 2)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *Reply) setYou(e netip.AddrPort) {
+	if e = Canonical(e); usable(e, 0) {
+		r.You = e
+	}
+}
+
+func (r *Reply) setInterval(d map[string]any) {
+	if n, _ := numeric(d["interval"]); n > 0 {
+		r.Interval = duration(n)
+	}
+}
+
+// addPeer adds an entry of the reply. leastPort is the lowest port that a peer may have.
+func (r *Reply) addPeer(e netip.AddrPort, id ID, leastPort uint16) {
 	r.given++
 	e = Canonical(e)
 	if !usable(e, leastPort) {
@@ -88,30 +185,52 @@ func (r *Reply) add(e netip.AddrPort, id ID, leastPort uint16) {
 	}
 }
 
-// usable says that somebody could dial e.
+// usable reports whether it is possible to dial e.
 func usable(e netip.AddrPort, leastPort uint16) bool {
 	return e.Port() >= leastPort && e.Addr().IsValid() && !e.Addr().IsUnspecified() && !e.Addr().IsMulticast()
 }
 
-// decodeText is strict where the other forms are lenient: text has no other mark of a reply than
-// that each of its lines is an endpoint.
-func (r *Reply) decodeText(body []byte) error {
-	for line := range strings.Lines(string(body)) {
-		line = strings.TrimSpace(line)
-		if line == "" {
-			continue
-		}
-		e, ok := parsePeer(line)
-		if !ok {
-			return errors.New("not a tracker's reply: " + Clean(Quote(line)))
-		}
-		r.add(e, ID{}, 1)
+// addRecords adds peers that are records: an address of size bytes and a port (BEP 23, BEP 7).
+func (r *Reply) addRecords(name, records string, size int) error {
+	if len(records)%(size+2) != 0 {
+		return fmt.Errorf("reply: %s of %d bytes: no multiple of %d", name, len(records), size+2)
+	}
+	for b := range slices.Chunk([]byte(records), size+2) {
+		a, _ := netip.AddrFromSlice(b[:size])
+		r.addPeer(netip.AddrPortFrom(a, binary.BigEndian.Uint16(b[size:])), ID{}, 2)
 	}
 	return nil
 }
 
-// parsePeer reads IP:PORT. It lets HOST:PORT pass, too, without an endpoint: that is a peer, though
-// none that can be dialled.
+// addList adds peers that are texts or dictionaries. The ip in a dictionary may be a host name
+// (BEP 3).
+func (r *Reply) addList(name string, v any, leastPort uint16) error {
+	list, ok := listOf(v)
+	if !ok {
+		return fmt.Errorf("reply: %s is neither a string nor a list", name)
+	}
+	sense := len(list) == 0
+	for _, v := range list {
+		var e netip.AddrPort
+		var id ID
+		switch v := v.(type) {
+		case string:
+			e, ok = parsePeer(v)
+			sense = sense || ok
+		case map[string]any:
+			e, id = peerIn(v)
+			sense = true
+		}
+		r.addPeer(e, id, leastPort)
+	}
+	if !sense {
+		return fmt.Errorf("reply: %s: none of %d entries is a peer", name, len(list))
+	}
+	return nil
+}
+
+// parsePeer reads IP:PORT. It also accepts HOST:PORT, which is a peer too, but returns no endpoint
+// for it.
 func parsePeer(s string) (netip.AddrPort, bool) {
 	if e, err := netip.ParseAddrPort(s); err == nil {
 		return e, true
@@ -124,39 +243,121 @@ func parsePeer(s string) (netip.AddrPort, bool) {
 	return netip.AddrPort{}, isNumber && host != "" && !odd
 }
 
-func (r *Reply) decodeJSON(body []byte) error {
-	d, err := decodeJSON(body)
-	if err != nil {
-		return fmt.Errorf("not a tracker's reply: %w", err)
+func peerIn(d map[string]any) (e netip.AddrPort, id ID) {
+	ip, _ := d["ip"].(string)
+	a, _ := netip.ParseAddr(ip) // invalid for a host name
+	port, _ := numeric(d["port"])
+	if port < 0 || port > 65535 || port != math.Trunc(port) {
+		port = 0
 	}
-	if err := errorIn(d); err != nil {
-		return err
+	if s, _ := d["peer id"].(string); len(s) == len(id) {
+		copy(id[:], s)
 	}
-	peers, given := d["peers"]
-	if !given {
-		return errors.New("not a tracker's reply: no peers in it")
-	}
-	if s, _ := d["you"].(string); s != "" {
-		you, ok := parsePeer(s)
-		if !ok {
-			return fmt.Errorf("reply: you: %s is no endpoint", Quote(s))
-		}
-		if you = Canonical(you); usable(you, 0) {
-			r.You = you
-		}
-	}
-	if n, _ := numeric(d["interval"]); n > 0 {
-		r.Interval = duration(n)
-	}
-	ttl, _ := numeric(d["ttl"])
-	r.TTL = duration(ttl)
-	if n, ok := numeric(d["count"]); ok {
-		r.Count = clampCount(n)
-	}
-	return r.addPeers("peers", peers, 1)
+	return netip.AddrPortFrom(a, uint16(port)), id
 }
 
-// decodeJSON decodes one JSON object. Its numbers stay as they are written: [numeric] reads them.
+// listOf reads a list. Some languages do not distinguish it from a dictionary whose names are
+// numbers, and write an empty one as null.
+func listOf(v any) (list []any, ok bool) {
+	switch v := v.(type) {
+	case nil:
+		return nil, true
+	case []any:
+		return v, true
+	case map[string]any:
+		for _, e := range v {
+			list = append(list, e)
+		}
+		return list, true
+	}
+	return nil, false
+}
+
+// DecodeTracks reads a scrape or an index, in bencode or JSON, sorted by key in bencode. It skips an
+// entry that is no track. A refusal in it is returned as a [*RefusalError].
+func DecodeTracks(body []byte) ([]Track, error) {
+	body = trimLeft(body)
+	if len(body) > 0 && body[0] == '{' {
+		return decodeIndex(body)
+	}
+	d, err := decodeBencode(body)
+	if err != nil {
+		return nil, err
+	}
+	if err := refusalInBencode(d); err != nil {
+		return nil, err
+	}
+	files, ok := d["files"].(map[string]any)
+	if list, isList := d["files"].([]any); !ok && (!isList || len(list) > 0) {
+		return nil, errors.New("not a scrape: no files in it")
+	}
+	var tracks []Track
+	for key, v := range files {
+		f, ok := v.(map[string]any)
+		k := KeyOf([]byte(key))
+		if !ok || k.Check() != nil {
+			continue
+		}
+		count, _ := countIn(f)
+		tracks = append(tracks, Track{Key: k, Count: count})
+	}
+	slices.SortFunc(tracks, byKey)
+	return tracks, nil
+}
+
+func decodeIndex(body []byte) ([]Track, error) {
+	d, err := decodeJSON(body)
+	if err != nil {
+		return nil, fmt.Errorf("not a tracker's index: %w", err)
+	}
+	if err := refusalInJSON(d); err != nil {
+		return nil, err
+	}
+	v, given := d["tracks"]
+	list, ok := listOf(v)
+	if !given || !ok {
+		return nil, errors.New("not a tracker's index: no tracks in it")
+	}
+	var tracks []Track
+	for _, v := range list {
+		t, _ := v.(map[string]any)
+		var raw []byte
+		if s, ok := t["key"].(string); ok {
+			raw = []byte(s)
+		} else if s, ok := t["key_escaped"].(string); ok {
+			raw, _ = unescape([]byte(s))
+		}
+		if k := KeyOf(raw); k.Check() == nil {
+			count, _ := numeric(t["count"])
+			tracks = append(tracks, Track{Key: k, Count: clampCount(count)})
+		}
+	}
+	return tracks, nil
+}
+
+// refusalInJSON returns the refusal that a reply in JSON may be.
+func refusalInJSON(d map[string]any) error {
+	if reason, _ := d["error"].(string); reason != "" {
+		return &RefusalError{Status: 200, Reason: Clean(reason)}
+	}
+	return nil
+}
+
+// refusalInBencode returns the refusal that a reply in bencode may be.
+func refusalInBencode(d map[string]any) error {
+	reason, ok := d["failure reason"].(string)
+	if !ok {
+		return nil
+	}
+	const day = 24 * 60
+	minutes, _ := numeric(d["retry in"]) // BEP 31
+	if d["retry in"] == "never" {
+		minutes = day
+	}
+	return &RefusalError{Status: 200, Reason: cmp.Or(Clean(reason), "it gives no reason"), Retry: duration(60 * min(minutes, day))}
+}
+
+// decodeJSON decodes one JSON object. It leaves numbers as they are written, for [numeric].
 func decodeJSON(b []byte) (map[string]any, error) {
 	if jsonValues(b) > maxValues {
 		return nil, fmt.Errorf("more than %d values", maxValues)
@@ -173,8 +374,8 @@ func decodeJSON(b []byte) (map[string]any, error) {
 	return object, nil
 }
 
-// jsonValues is how many values b has at most: one begins at its start, in each array or object,
-// and after each comma.
+// jsonValues returns how many values b has at most. One begins at the start of b, in each array or
+// object, and after each comma.
 func jsonValues(b []byte) int {
 	n, quoted := 1, false
 	for i := 0; i < len(b); i++ {
@@ -190,218 +391,15 @@ func jsonValues(b []byte) int {
 	return n
 }
 
-// errorIn is the refusal that a reply in JSON may be.
-func errorIn(d map[string]any) error {
-	if reason, _ := d["error"].(string); reason != "" {
-		return &RefusalError{Status: 200, Reason: Clean(reason)}
-	}
-	return nil
-}
-
-// jsonKey is the key in a reply or an index; zero where there is none.
-func jsonKey(d map[string]any) Key {
-	raw := []byte(nil)
-	if s, ok := d["key"].(string); ok {
-		raw = []byte(s)
-	} else if s, ok := d["key_escaped"].(string); ok {
-		raw, _ = unescape([]byte(s))
-	}
-	k := KeyOf(raw)
-	if k.Check() != nil {
-		return Key{}
-	}
-	return k
-}
-
-func (r *Reply) decodeBencode(body []byte) error {
-	d, err := decodeBencode(body)
-	if err != nil {
-		return err
-	}
-	if err := refusalIn(d); err != nil {
-		return err
-	}
-	if s, ok := d["warning message"].(string); ok {
-		r.Warning = Clean(s)
-	}
-	if d["interval"] == nil && d["peers"] == nil && d["peers6"] == nil {
-		return errors.New("not a tracker's reply: neither interval nor peers in it")
-	}
-	if n, _ := numeric(d["interval"]); n > 0 {
-		r.Interval = duration(n)
-	}
-	least, _ := numeric(d["min interval"])
-	r.Interval = max(r.Interval, duration(least))
+// countIn returns how many peers d counts. ok is false if d has no number of them.
+func countIn(d map[string]any) (n int, ok bool) {
 	complete, ok1 := numeric(d["complete"])
 	incomplete, ok2 := numeric(d["incomplete"])
-	if ok1 || ok2 {
-		r.Count = clampCount(clamp(complete) + clamp(incomplete))
-	}
-	if s, ok := d["external ip"].(string); ok {
-		a, _ := netip.AddrFromSlice([]byte(s))
-		if you := Canonical(netip.AddrPortFrom(a, 0)); usable(you, 0) {
-			r.You = you
-		}
-	}
-	for _, p := range []struct {
-		name string
-		size int // of an address
-	}{{"peers", 4}, {"peers6", 16}} {
-		if records, ok := d[p.name].(string); ok {
-			err = r.addRecords(p.name, records, p.size)
-		} else {
-			err = r.addPeers(p.name, d[p.name], 2)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	return clampCount(clamp(complete) + clamp(incomplete)), ok1 || ok2
 }
 
-// refusalIn is the refusal that a bencoded reply may be.
-func refusalIn(d map[string]any) error {
-	reason, ok := d["failure reason"].(string)
-	if !ok {
-		return nil
-	}
-	f := &RefusalError{Status: 200, Reason: cmp.Or(Clean(reason), "it gives no reason")}
-	minutes, _ := numeric(d["retry in"]) // BEP 31
-	if d["retry in"] == "never" {
-		minutes = 24 * 60 // the longest wait
-	}
-	f.Retry = duration(60 * min(minutes, 24*60))
-	return f
-}
-
-// addRecords takes peers that are records of an address of size bytes and a port (BEP 23, BEP 7).
-func (r *Reply) addRecords(name, records string, size int) error {
-	if len(records)%(size+2) != 0 {
-		return fmt.Errorf("reply: %s of %d bytes: no multiple of %d", name, len(records), size+2)
-	}
-	for b := range slices.Chunk([]byte(records), size+2) {
-		a, _ := netip.AddrFromSlice(b[:size])
-		r.add(netip.AddrPortFrom(a, binary.BigEndian.Uint16(b[size:])), ID{}, 2)
-	}
-	return nil
-}
-
-// addPeers takes a list of peers: as text, or as dictionaries, whose ip may be a host name (BEP 3).
-func (r *Reply) addPeers(name string, v any, leastPort uint16) error {
-	list, ok := listOf(v)
-	if !ok {
-		return fmt.Errorf("reply: %s is neither a string nor a list", name)
-	}
-	sense := len(list) == 0
-	for _, v := range list {
-		switch v := v.(type) {
-		case string:
-			e, ok := parsePeer(v)
-			sense = sense || ok
-			r.add(e, ID{}, leastPort)
-		case map[string]any:
-			sense = true
-			r.addDict(v, leastPort)
-		default:
-			r.add(netip.AddrPort{}, ID{}, leastPort)
-		}
-	}
-	if !sense {
-		return fmt.Errorf("reply: %s: none of %d entries is a peer", name, len(list))
-	}
-	return nil
-}
-
-func (r *Reply) addDict(d map[string]any, leastPort uint16) {
-	ip, _ := d["ip"].(string)
-	a, _ := netip.ParseAddr(ip) // invalid for a host name
-	port, _ := numeric(d["port"])
-	if port < 0 || port > 65535 || port != math.Trunc(port) {
-		port = 0
-	}
-	var id ID
-	if s, _ := d["peer id"].(string); len(s) == len(id) {
-		copy(id[:], s)
-	}
-	r.add(netip.AddrPortFrom(a, uint16(port)), id, leastPort)
-}
-
-// listOf is a list. Some languages know no difference between that and a dictionary of which the
-// names are numbers, and write an empty one as nothing.
-func listOf(v any) (list []any, ok bool) {
-	switch v := v.(type) {
-	case nil:
-		return nil, true
-	case []any:
-		return v, true
-	case map[string]any:
-		for _, e := range v {
-			list = append(list, e)
-		}
-		return list, true
-	}
-	return nil, false
-}
-
-// DecodeTracks reads a scrape or an index, in bencode or JSON. A refusal inside it is returned as
-// a [*RefusalError]. What is no track among tracks is skipped.
-func DecodeTracks(body []byte) ([]Track, error) {
-	body = trimLeft(body)
-	if len(body) > 0 && body[0] == '{' {
-		return decodeIndex(body)
-	}
-	d, err := decodeBencode(body)
-	if err != nil {
-		return nil, err
-	}
-	if err := refusalIn(d); err != nil {
-		return nil, err
-	}
-	files, ok := d["files"].(map[string]any)
-	if list, isList := d["files"].([]any); !ok && (!isList || len(list) > 0) {
-		return nil, errors.New("not a scrape: no files in it")
-	}
-	var tracks []Track
-	for key, v := range files {
-		f, ok := v.(map[string]any)
-		k := KeyOf([]byte(key))
-		if !ok || k.Check() != nil {
-			continue
-		}
-		complete, _ := numeric(f["complete"])
-		incomplete, _ := numeric(f["incomplete"])
-		tracks = append(tracks, Track{Key: k, Count: clampCount(clamp(complete) + clamp(incomplete))})
-	}
-	slices.SortFunc(tracks, func(a, b Track) int { return bytes.Compare(a.Key.raw, b.Key.raw) })
-	return tracks, nil
-}
-
-func decodeIndex(body []byte) ([]Track, error) {
-	d, err := decodeJSON(body)
-	if err != nil {
-		return nil, fmt.Errorf("not a tracker's index: %w", err)
-	}
-	if err := errorIn(d); err != nil {
-		return nil, err
-	}
-	v, given := d["tracks"]
-	list, ok := listOf(v)
-	if !given || !ok {
-		return nil, errors.New("not a tracker's index: no tracks in it")
-	}
-	var tracks []Track
-	for _, v := range list {
-		t, _ := v.(map[string]any)
-		if k := jsonKey(t); k.Check() == nil {
-			count, _ := numeric(t["count"])
-			tracks = append(tracks, Track{Key: k, Count: clampCount(count)})
-		}
-	}
-	return tracks, nil
-}
-
-// numeric reads a number as trackers write it: an integer, in JSON also one with a fraction or an
-// exponent (RFC 8259), or decimal digits in a string.
+// numeric reads a number as trackers write it: an integer, decimal digits in a string, or in JSON
+// also a number with a fraction or an exponent (RFC 8259).
 func numeric(v any) (float64, bool) {
 	var text string
 	switch v := v.(type) {
@@ -417,13 +415,14 @@ func numeric(v any) (float64, bool) {
 	default:
 		return 0, false
 	}
-	n, _ := strconv.ParseFloat(text, 64) // infinite where it is too large
+	n, _ := strconv.ParseFloat(text, 64) // infinite if it is too large
 	return n, true
 }
 
 // clamp bounds a number from the network, so that nothing overflows.
 func clamp(n float64) float64 { return min(max(n, 0), 1<<30) }
 
-func duration(n float64) time.Duration { return time.Duration(clamp(n) * float64(time.Second)) }
-
 func clampCount(n float64) int { return int(clamp(n)) }
+
+// duration returns n seconds.
+func duration(n float64) time.Duration { return time.Duration(clamp(n) * float64(time.Second)) }

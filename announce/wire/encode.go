@@ -1,11 +1,9 @@
 package wire
 
 import (
-	"cmp"
 	"encoding/binary"
 	"fmt"
 	"net/netip"
-	"slices"
 	"strconv"
 	"time"
 	"unicode/utf8"
@@ -127,11 +125,11 @@ func appendJSONEndpoint(dst []byte, e netip.AddrPort) []byte {
 	return append(e.AppendTo(append(dst, '"')), '"')
 }
 
-// AppendTracks appends a scrape or the index: bencode as BEP 48 has it, a line of JSON, or a line
-// of text per track with the key percent-encoded. It sorts tracks by key and drops repetitions.
+// AppendTracks appends a scrape or the index. In bencode it is as in BEP 48, in JSON one line, and in
+// text one line for each track, with the key percent-encoded. It sorts tracks by key, in place, and
+// drops repetitions.
 func AppendTracks(dst []byte, f Format, tracks []Track) []byte {
-	slices.SortFunc(tracks, func(a, b Track) int { return cmp.Compare(string(a.Key.raw), string(b.Key.raw)) })
-	tracks = slices.CompactFunc(tracks, func(a, b Track) bool { return string(a.Key.raw) == string(b.Key.raw) })
+	tracks = compactTracks(tracks)
 	switch f {
 	case FormatText:
 		for _, t := range tracks {
@@ -160,8 +158,8 @@ func AppendTracks(dst []byte, f Format, tracks []Track) []byte {
 	return append(dst, "ee"...)
 }
 
-// Append appends the refusal: a line of text, or bencode or JSON where those were asked for. The
-// interval, for classic clients, is when to come again.
+// Append appends the refusal as bencode, as JSON, or as a line of text. A client that reads bencode
+// comes again after interval.
 func (f *RefusalError) Append(dst []byte, form Format, interval time.Duration) []byte {
 	switch form {
 	case FormatJSON:
@@ -194,8 +192,8 @@ func appendJSONKey(dst []byte, k Key) []byte {
 	return append(AppendEscaped(append(dst, `"key_escaped":"`...), k.raw), '"')
 }
 
-// appendJSONString appends valid UTF-8 as a JSON string in which also the control characters that
-// JSON would allow are escaped: it may be printed on a terminal as it is.
+// appendJSONString appends s, which is valid UTF-8, as a JSON string. It escapes all control
+// characters, more than JSON requires, so that a terminal may show the string.
 func appendJSONString(dst, s []byte) []byte {
 	dst = append(dst, '"')
 	for i := 0; i < len(s); {

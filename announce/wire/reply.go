@@ -9,41 +9,40 @@ import (
 	"time"
 )
 
-// A Reply is what a tracker says to an announce, a look or a leave.
+// A Reply is a tracker's answer to an announce, a look or a leave.
 type Reply struct {
-	// Key is the key of the track; zero where the reply does not repeat it.
+	// Key is the key of the request.
 	Key Key
-	// You is the endpoint the tracker has listed. Port 0: none is listed, the address is the one
-	// the tracker saw. Invalid where a tracker tells neither.
+	// You is the endpoint that the tracker has listed. With port 0 none is listed, and the address
+	// is the one that the tracker has seen. You is invalid if the tracker reports neither.
 	You netip.AddrPort
-	// Endpoints are all that are listed for you, You first: several where a tracker is reached over
-	// both families, or where replies of several trackers are merged. A client works it out; empty
-	// where none is listed.
+	// Endpoints are all that are listed for you, You first. There are several if a tracker is
+	// reached over both families, or after [Reply.Merge]. The client finds them out.
 	Endpoints []netip.AddrPort
 	// Interval is how long to wait before the next announce.
 	Interval time.Duration
-	// TTL is how long the announce holds unless renewed; 0 where a tracker does not tell.
+	// TTL is how long the announce lasts without a renewal, and 0 if the tracker does not report it.
 	TTL time.Duration
-	// Count is how many peers the track has that the asker may see, itself included if it joined;
-	// -1 where a tracker does not tell.
+	// Count is how many peers of the track the asker may see, itself included if it is one. It is -1
+	// if the tracker does not count.
 	Count int
-	// Peers are other peers of the track, in no order, each once.
+	// Peers are other peers of the track, each once and in no order.
 	Peers []netip.AddrPort
-	// Sample says that the track has more peers than these. A client works it out; see Count.
+	// Sample is true if the track has more peers than these. The client finds it out.
 	Sample bool
-	// Warning is what a tracker wants a person to read, made fit to print.
+	// Warning is a message of the tracker for a person. It has passed [Clean].
 	Warning string
 
-	given  int              // entries of the reply, also those that follow
+	given  int              // entries in the reply, before any is dropped
 	barred int              // entries that nobody could dial
-	again  int              // entries of an endpoint that another one has
-	asker  ID               // the peer id of the request
+	again  int              // entries that repeat the endpoint of another one
+	asker  ID               // the peer id in the request
 	byID   []netip.AddrPort // entries that have it
-	// self are own endpoints that the tracker counts and does not name: connections come from there.
+	// self are endpoints of yours that the tracker counts without naming them to you.
 	self []netip.AddrPort
 }
 
-// own is how many of those that the tracker counts are you.
+// own returns how many of the peers that the tracker counts are you.
 func (r *Reply) own() int {
 	n := len(r.Endpoints)
 	for _, e := range r.self {
@@ -54,8 +53,8 @@ func (r *Reply) own() int {
 	return n
 }
 
-// Others is how many peers the track has besides you; -1 where a tracker does not tell. Where that
-// is more than there are Peers, some of them are not in the reply, or cannot be dialled.
+// Others returns how many peers the track has besides you, and -1 if the tracker does not count. If
+// that is more than len(Peers), the others are not in the reply or cannot be dialled.
 func (r *Reply) Others() int {
 	if r.Count < 0 {
 		return -1
@@ -63,8 +62,8 @@ func (r *Reply) Others() int {
 	return max(r.Count-r.own(), len(r.Peers))
 }
 
-// drop takes out the peers that are yours, and all but the first of each endpoint. It returns how
-// many entries were which.
+// drop removes yours from the peers, and all but the first entry of any other endpoint. It returns
+// how many entries it has removed for each reason.
 func (r *Reply) drop(yours ...netip.AddrPort) (own, again int) {
 	self := make(map[netip.AddrPort]bool)
 	for _, e := range yours {
@@ -86,29 +85,28 @@ func (r *Reply) drop(yours ...netip.AddrPort) (own, again int) {
 	return own, again
 }
 
-// Disown takes e, where it is among the peers, for an endpoint of yours.
-func (r *Reply) Disown(e netip.AddrPort) {
+// RemoveSelf removes e from the peers. If it was there, it counts as an endpoint of yours.
+func (r *Reply) RemoveSelf(e netip.AddrPort) {
 	if own, _ := r.drop(e); own > 0 {
 		r.self = append(r.self, e)
 	}
 }
 
-// WithoutLooker corrects the reply to an announce of somebody who only looks, and who is therefore no
-// peer: count is what the tracker counted before.
-func (r *Reply) WithoutLooker(count int) {
+// SetSelf replaces the endpoints of yours that the tracker counts. It may name them or not.
+func (r *Reply) SetSelf(own []netip.AddrPort) { r.self = own }
+
+// UncountAsker corrects the reply to an announce that was only meant to look. count is what the
+// tracker counted before the announce.
+func (r *Reply) UncountAsker(count int) {
 	r.Sample = count > r.given-min(r.barred, 1) || count < 0 && r.Sample
 	r.Count = max(count-r.again, min(count, len(r.Peers)))
 }
 
-// SetSelf says which endpoints are your own, whether the tracker names them or only counts them.
-func (r *Reply) SetSelf(own []netip.AddrPort) { r.self = own }
-
-// fewestGiven is how many peers every known tracker gives before it chooses among them.
+// fewestGiven is how many peers every known tracker gives before it starts to choose among them.
 const fewestGiven = 30
 
-// finish works out what trackers leave to their clients: it takes the asker itself out of the
-// peers, which not every tracker does, counts each endpoint once, and tells whether the peers are
-// all there are.
+// finish works out what a tracker does not report. It removes the asker from the peers, counts each
+// endpoint once, and finds out whether the peers are all that the track has.
 func (r *Reply) finish(req *Request, local netip.AddrPort) {
 	member := req.Verb == VerbAnnounce
 	local = netip.AddrPortFrom(local.Addr(), cmp.Or(req.Port, local.Port()))
@@ -123,54 +121,43 @@ func (r *Reply) finish(req *Request, local netip.AddrPort) {
 	}
 	own, again := r.drop(slices.Concat(r.Endpoints, r.self, r.byID)...)
 	r.again = again
-	want := req.Want
-	if want == 0 {
-		want = DefaultWant
-	}
-	switch others := r.Count; {
+	want := req.want()
+	switch {
 	case r.Count < 0:
 		r.Sample = r.given >= want
-	case member && own == 0:
-		r.Sample = r.given < others-1 // the tracker counts the asker, and has not given it
-	case own > 0 && r.given == others-1 && r.given < min(want, fewestGiven):
-		again++ // it has given what else has the asker's endpoint, but not the asker
+	case member && own == 0: // the tracker counts the asker and leaves it out
+		r.Sample = r.given < r.Count-1
+	case own > 0 && r.given == r.Count-1 && r.given < min(want, fewestGiven):
+		again++ // the tracker leaves the asker out, and another entry has its endpoint
 	default:
-		r.Sample = r.given < others
+		r.Sample = r.given < r.Count
 	}
 	if again += max(own-1, 0); again > 0 {
 		r.Count = max(r.Count-again, min(r.Count, len(r.Peers)+r.own()))
 	}
-	r.Key = req.Key // whatever the tracker calls it
 }
 
-// Share is how much of the track a reply has told; 1 is all of it.
-func (r *Reply) Share() float64 {
+// Coverage returns which share of the track's peers the reply has, above 0 and at most 1, which is
+// all of them.
+func (r *Reply) Coverage() float64 {
 	switch {
 	case !r.Sample:
 		return 1
 	case r.Count > 0:
 		return min(float64(len(r.Peers))/float64(r.Count), 0.99)
 	}
-	return 0.05 // where the tracker does not say how large the track is
+	return 0.05 // a guess: the tracker does not count
 }
 
-// Merge adds what another tracker replied about the same track, or the same one over the other
-// family: who is there by either, up to want (as [Request.Want]). What is told once for all is
-// taken from r, where it is told; the interval and the ttl are the shorter ones.
+// Merge adds to r what o, another reply about the same track, reports: by another tracker, or by the
+// same one over the other family. It keeps up to want peers (as [Request.Want]). The interval and
+// the ttl are the shorter ones. You and Warning are those of r, or else those of o.
 func (r *Reply) Merge(o *Reply, want int) {
 	if !r.You.IsValid() {
 		r.You = o.You
 	}
-	for _, e := range o.Endpoints {
-		if !slices.Contains(r.Endpoints, e) {
-			r.Endpoints = append(r.Endpoints, e)
-		}
-	}
-	for _, e := range o.self {
-		if !slices.Contains(r.self, e) {
-			r.self = append(r.self, e)
-		}
-	}
+	r.Endpoints = union(r.Endpoints, o.Endpoints)
+	r.self = union(r.self, o.self)
 	r.Peers = append(r.Peers, o.Peers...)
 	r.drop(slices.Concat(r.Endpoints, r.self)...)
 	r.barred = max(r.barred, o.barred)
@@ -181,20 +168,25 @@ func (r *Reply) Merge(o *Reply, want int) {
 		r.Count = max(r.Count, o.Count, all)
 		r.Sample = (r.Sample || o.Sample) && r.Count > all+r.barred
 	}
-	if want == 0 {
-		want = DefaultWant
-	}
-	if len(r.Peers) > max(want, 0) {
-		r.Peers, r.Sample = r.Peers[:max(want, 0)], true
+	if most := (&Request{Want: want}).want(); len(r.Peers) > most {
+		r.Peers, r.Sample = r.Peers[:most], true
 	}
 	r.Interval = shorter(r.Interval, o.Interval)
 	r.TTL = shorter(r.TTL, o.TTL)
-	if r.Warning == "" {
-		r.Warning = o.Warning
-	}
+	r.Warning = cmp.Or(r.Warning, o.Warning)
 }
 
-// shorter is the shorter of two durations that are told; 0 is one that is not.
+// union returns a and each of b that it does not have.
+func union(a, b []netip.AddrPort) []netip.AddrPort {
+	for _, e := range b {
+		if !slices.Contains(a, e) {
+			a = append(a, e)
+		}
+	}
+	return a
+}
+
+// shorter returns the shorter of two durations. A duration of 0 is unknown.
 func shorter(a, b time.Duration) time.Duration {
 	if a == 0 || b != 0 && b < a {
 		return b
@@ -202,29 +194,34 @@ func shorter(a, b time.Duration) time.Duration {
 	return a
 }
 
-// A Track is a key and how many peers it has, in a scrape or the index.
+// A Track is a key and how many peers it has, in a scrape or an index.
 type Track struct {
 	Key   Key
 	Count int
 }
 
-// MergeTracks is one index of several, sorted by key. A peer may be in each of them: a track has as
-// many as the index says that has the most.
+func byKey(a, b Track) int { return bytes.Compare(a.Key.raw, b.Key.raw) }
+
+// MergeTracks returns one index of several, sorted by key. Indexes may count the same peers, so the
+// count of a track is the highest of them, not their sum.
 func MergeTracks(indexes ...[]Track) []Track {
-	tracks := slices.Concat(indexes...)
-	slices.SortFunc(tracks, func(a, b Track) int {
-		return cmp.Or(bytes.Compare(a.Key.raw, b.Key.raw), b.Count-a.Count)
-	})
-	return slices.CompactFunc(tracks, func(a, b Track) bool { return bytes.Equal(a.Key.raw, b.Key.raw) })
+	return compactTracks(slices.Concat(indexes...))
+}
+
+// compactTracks sorts tracks by key, in place. It keeps the highest count of each key.
+func compactTracks(tracks []Track) []Track {
+	slices.SortFunc(tracks, func(a, b Track) int { return cmp.Or(byKey(a, b), b.Count-a.Count) })
+	return slices.CompactFunc(tracks, func(a, b Track) bool { return byKey(a, b) == 0 })
 }
 
 // A RefusalError is a tracker's refusal.
 type RefusalError struct {
-	// Status is the HTTP status. A classic tracker sends 200 with most of its failures.
+	// Status is the HTTP status. A classic tracker sends 200 with most of its refusals.
 	Status int
-	// Reason says why, in one line. From the network it has passed [Clean].
+	// Reason explains the refusal in one line. A reason from the network has passed [Clean].
 	Reason string
-	// Retry is how long to wait before asking again, a day at most; 0 where the tracker names no time.
+	// Retry is how long to wait before the next request, at most a day. It is 0 if the tracker names
+	// no time.
 	Retry time.Duration
 }
 
