@@ -197,13 +197,13 @@ func TestJoinClassicWithoutPort(t *testing.T) {
 		if err != nil || len(ev.You) != 1 || ev.You[0].Port() < 2 {
 			t.Fatalf("%+v, %v", ev, err)
 		}
-		look, err := c.List(t.Context(), classic, k, 0)
+		look, err := c.List(t.Context(), classic, announce.Request{Key: k})
 		if err != nil || endpoints(look) != ev.You[0].String() {
 			t.Errorf("the tracker lists %v, %v; want %v", look, err, ev.You)
 		}
 		break
 	}
-	if look, err := c.List(t.Context(), classic, k, 0); err != nil || len(look.Peers) != 0 {
+	if look, err := c.List(t.Context(), classic, announce.Request{Key: k}); err != nil || len(look.Peers) != 0 {
 		t.Errorf("after leaving: %+v, %v", look, err)
 	}
 }
@@ -220,7 +220,7 @@ func joined(t *testing.T, c *announce.Client, at announce.Tracker, k announce.Ke
 		defer cancel()
 		left := make(chan error, 1)
 		go func() {
-			left <- c.Join(ctx, []announce.Tracker{at}, announce.Request{Key: k}, func(ev announce.Event, err error) { told <- news{ev, err} })
+			left <- stay(ctx, c, []announce.Tracker{at}, announce.Request{Key: k}, func(ev announce.Event, err error) { told <- news{ev, err} })
 		}()
 		for going := true; going; {
 			select {
@@ -263,7 +263,7 @@ func TestStayFromPort(t *testing.T) {
 	}
 	var c announce.Client
 	defer c.Close()
-	if look, err := c.List(t.Context(), native, k, 0); err != nil || len(look.Peers) != 0 {
+	if look, err := c.List(t.Context(), native, announce.Request{Key: k}); err != nil || len(look.Peers) != 0 {
 		t.Errorf("after leaving: %+v, %v", look, err)
 	}
 }

@@ -86,12 +86,12 @@ func TestClient(t *testing.T) {
 		}
 		all := sorted("127.0.0.1:4000", "127.0.0.1:4001", origin.You.String())
 		for range 2 { // the second look shows that the first left nothing behind
-			look, err := c.List(ctx, at, k, 0)
+			look, err := c.List(ctx, at, announce.Request{Key: k})
 			if err != nil || endpoints(look) != all || look.Count != 3 || look.Sample {
 				t.Errorf("classic %v: list: %+v, %v; want %s", classic, look, err, all)
 			}
 		}
-		if look, err := c.List(ctx, at, k, 1); err != nil || len(look.Peers) != 1 || !look.Sample {
+		if look, err := c.List(ctx, at, announce.Request{Key: k, Want: 1}); err != nil || len(look.Peers) != 1 || !look.Sample {
 			t.Errorf("classic %v: list of one: %+v, %v", classic, look, err)
 		}
 		tracks, err := c.Index(ctx, at)
@@ -101,7 +101,7 @@ func TestClient(t *testing.T) {
 		if err := c.Leave(ctx, at, announce.Request{Key: k, Port: 4000}); err != nil {
 			t.Error(err)
 		}
-		if look, err := c.List(ctx, at, k, 0); err != nil || endpoints(look) != sorted("127.0.0.1:4001", origin.You.String()) {
+		if look, err := c.List(ctx, at, announce.Request{Key: k}); err != nil || endpoints(look) != sorted("127.0.0.1:4001", origin.You.String()) {
 			t.Errorf("classic %v: after leaving: %+v, %v", classic, look, err)
 		}
 		// A torrent's key is the same track by either interface, a text key is not: on a classic
@@ -110,10 +110,10 @@ func TestClient(t *testing.T) {
 		if _, err := c.Announce(ctx, at, announce.Request{Key: torrent, Port: 4000}); err != nil {
 			t.Error(err)
 		}
-		if look, err := c.List(ctx, other, torrent, 0); err != nil || endpoints(look) != "127.0.0.1:4000" {
+		if look, err := c.List(ctx, other, announce.Request{Key: torrent}); err != nil || endpoints(look) != "127.0.0.1:4000" {
 			t.Errorf("classic %v: a torrent through the other interface: %+v, %v", classic, look, err)
 		}
-		if look, err := c.List(ctx, other, k, 0); err != nil || len(look.Peers) != 0 {
+		if look, err := c.List(ctx, other, announce.Request{Key: k}); err != nil || len(look.Peers) != 0 {
 			t.Errorf("classic %v: a text key through the other interface: %+v, %v", classic, look, err)
 		}
 	}
@@ -132,14 +132,14 @@ func TestListLarge(t *testing.T) {
 		}
 	}
 	for want, n := range map[int]int{10: 10, 1000: 1000, 1100: 1100, 10_000: 1200} {
-		r, err := c.List(t.Context(), native, k, want)
+		r, err := c.List(t.Context(), native, announce.Request{Key: k, Want: want})
 		if err != nil || len(r.Peers) != n || r.Count != 1200 || r.Sample != (n < 1200) || r.Interval == 0 {
 			t.Errorf("list of %d: %d peers, count %d, sample %v, %v", want, len(r.Peers), r.Count, r.Sample, err)
 		}
 	}
 	without := httptest.NewServer(polled(tr))
 	t.Cleanup(without.Close)
-	if r, err := c.List(t.Context(), named(t, without.URL), k, 10_000); err != nil || len(r.Peers) != 1000 || r.Count != 1200 || !r.Sample {
+	if r, err := c.List(t.Context(), named(t, without.URL), announce.Request{Key: k, Want: 10_000}); err != nil || len(r.Peers) != 1000 || r.Count != 1200 || !r.Sample {
 		t.Errorf("without streams: %d peers, %v", len(r.Peers), err)
 	}
 }
@@ -148,14 +148,14 @@ func TestClientErrors(t *testing.T) {
 	native, _ := local(t, &tracker.Tracker{Token: "secret"})
 	var c announce.Client
 	k := key(t, "k")
-	_, err := c.List(t.Context(), native, k, 0)
+	_, err := c.List(t.Context(), native, announce.Request{Key: k})
 	if f, ok := errors.AsType[*announce.RefusalError](err); !ok || f.Status != 401 {
 		t.Errorf("without a token: %v", err)
 	}
-	if _, err := (&announce.Client{Token: "secret"}).List(t.Context(), native, k, 0); err != nil {
+	if _, err := (&announce.Client{Token: "secret"}).List(t.Context(), native, announce.Request{Key: k}); err != nil {
 		t.Errorf("with the token: %v", err)
 	}
-	if _, err := c.List(t.Context(), native, announce.Key{}, 0); err == nil {
+	if _, err := c.List(t.Context(), native, announce.Request{Key: announce.Key{}}); err == nil {
 		t.Error("an empty key was sent")
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -163,19 +163,19 @@ func TestClientErrors(t *testing.T) {
 		t.Fatal(err)
 	}
 	silent := named(t, l.Addr().String())
-	_, err = (&announce.Client{Timeout: time.Millisecond}).List(t.Context(), silent, k, 0)
+	_, err = (&announce.Client{Timeout: time.Millisecond}).List(t.Context(), silent, announce.Request{Key: k})
 	if _, ok := errors.AsType[*announce.UnreachableError](err); !ok || !strings.Contains(err.Error(), "no answer within 1ms") {
 		t.Errorf("a tracker that does not answer: %v", err)
 	}
 	l.Close()
-	_, err = c.List(t.Context(), silent, k, 0)
+	_, err = c.List(t.Context(), silent, announce.Request{Key: k})
 	if u, ok := errors.AsType[*announce.UnreachableError](err); !ok || strings.Count(err.Error(), l.Addr().String()) != 1 || u.Tracker != silent {
 		t.Errorf("nobody there: %v", err)
 	}
 	ctx, cancel := context.WithCancelCause(t.Context())
 	why := errors.New("why")
 	cancel(why)
-	if _, err := c.List(ctx, native, k, 0); !errors.Is(err, why) {
+	if _, err := c.List(ctx, native, announce.Request{Key: k}); !errors.Is(err, why) {
 		t.Errorf("a context that has ended: %v", err)
 	}
 }
@@ -188,19 +188,19 @@ func TestHTTPS(t *testing.T) {
 	k := key(t, "k")
 	at := named(t, srv.URL)
 	var c announce.Client
-	_, err := c.List(t.Context(), at, k, 0)
+	_, err := c.List(t.Context(), at, announce.Request{Key: k})
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); !ok {
 		t.Errorf("an unknown authority: %v", err)
 	}
 	pool := x509.NewCertPool()
 	pool.AddCert(srv.Certificate())
 	trusting := announce.Client{TLS: &tls.Config{RootCAs: pool}}
-	if _, err := trusting.List(t.Context(), at, k, 0); err != nil {
+	if _, err := trusting.List(t.Context(), at, announce.Request{Key: k}); err != nil {
 		t.Error(err)
 	}
 	for _, to := range []string{"http://127.0.0.1:1/", "ftp://x/"} {
 		srv.Config.Handler = http.RedirectHandler(to, http.StatusFound)
-		if _, err := trusting.List(t.Context(), at, k, 0); err == nil || !strings.Contains(err.Error(), "redirects") {
+		if _, err := trusting.List(t.Context(), at, announce.Request{Key: k}); err == nil || !strings.Contains(err.Error(), "redirects") {
 			t.Errorf("https redirected to %s: %v", to, err)
 		}
 	}
@@ -233,7 +233,7 @@ func TestRedirects(t *testing.T) {
 	}))
 	t.Cleanup(loop.Close)
 	asked = nil
-	if _, err := c.List(t.Context(), named(t, loop.URL), key(t, "k"), 0); err == nil || len(asked) != 4 {
+	if _, err := c.List(t.Context(), named(t, loop.URL), announce.Request{Key: key(t, "k")}); err == nil || len(asked) != 4 {
 		t.Errorf("a loop: %v after %d requests, want an error after 4", err, len(asked))
 	}
 }
@@ -249,7 +249,7 @@ func TestReplyIsBounded(t *testing.T) {
 	}))
 	t.Cleanup(srv.Close)
 	var c announce.Client
-	if _, err := c.List(t.Context(), named(t, srv.URL), key(t, "k"), 0); err == nil || !strings.Contains(err.Error(), "longer than") {
+	if _, err := c.List(t.Context(), named(t, srv.URL), announce.Request{Key: key(t, "k")}); err == nil || !strings.Contains(err.Error(), "longer than") {
 		t.Errorf("an endless reply: %v", err)
 	}
 }
@@ -273,9 +273,9 @@ func TestSenselessReplies(t *testing.T) {
 	}
 	for _, body = range []string{"", `{"status":"ok"}`, "de", "<html>", "null", `{"interval":` + strings.Repeat("1", 1<<20) + "}",
 		"d5:peersl" + strings.Repeat("de", 1<<20) + "ee"} {
-		_, err := c.List(t.Context(), native, k, 0)
+		_, err := c.List(t.Context(), native, announce.Request{Key: k})
 		expect("native list of "+body[:min(20, len(body))], err)
-		_, err = c.List(t.Context(), classic, k, 0)
+		_, err = c.List(t.Context(), classic, announce.Request{Key: k})
 		expect("classic list of "+body[:min(20, len(body))], err)
 		expect("leave", c.Leave(t.Context(), native, announce.Request{Key: k, Port: 4000}))
 	}
@@ -306,7 +306,7 @@ func TestStalledHandshake(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	c := announce.Client{Timeout: 50 * time.Millisecond}
-	_, err = c.List(ctx, named(t, "https://"+l.Addr().String()), key(t, "k"), 0)
+	_, err = c.List(ctx, named(t, "https://"+l.Addr().String()), announce.Request{Key: key(t, "k")})
 	if _, ok := errors.AsType[*announce.UnreachableError](err); !ok || ctx.Err() != nil {
 		t.Errorf("%v", err)
 	}
@@ -340,7 +340,7 @@ func TestFrom(t *testing.T) {
 		if err := c.Leave(t.Context(), at, r); err != nil {
 			t.Error(err)
 		}
-		if look, err := c.List(t.Context(), at, r.Key, 0); err != nil || len(look.Peers) != 0 {
+		if look, err := c.List(t.Context(), at, announce.Request{Key: r.Key}); err != nil || len(look.Peers) != 0 {
 			t.Errorf("after leaving from the port: %+v, %v", look, err)
 		}
 		c.Close()
@@ -362,12 +362,12 @@ func TestZeroTracker(t *testing.T) {
 	for name, ask := range map[string]func() error{
 		"announce": func() error { _, err := c.Announce(ctx, zero, r); return err },
 		"leave":    func() error { return c.Leave(ctx, zero, r) },
-		"list":     func() error { _, err := c.List(ctx, zero, r.Key, 0); return err },
+		"list":     func() error { _, err := c.List(ctx, zero, announce.Request{Key: r.Key}); return err },
 		"index":    func() error { _, err := c.Index(ctx, zero); return err },
-		"join":     func() error { return c.Join(ctx, []announce.Tracker{named(t, ""), zero}, r, nil) },
+		"join":     func() error { _, err := c.Join(ctx, []announce.Tracker{named(t, ""), zero}, r, nil); return err },
 		"gather":   func() error { _, err := c.Gather(ctx, zero, r, 2, nil); return err },
 		"watch": func() (err error) {
-			for _, err = range c.Watch(ctx, []announce.Tracker{zero}, r, 0) {
+			for _, err = range c.Watch(ctx, []announce.Tracker{zero}, r) {
 			}
 			return err
 		},

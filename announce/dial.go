@@ -189,7 +189,7 @@ func race(ctx context.Context, addrs []netip.AddrPort, connect func(context.Cont
 			if r.err == nil {
 				return r.conn, nil
 			}
-			if failed == nil || telling(r.err) > telling(failed) {
+			if failed == nil || weight(r.err) > weight(failed) {
 				failed = r.err
 			}
 			timer.Reset(0)

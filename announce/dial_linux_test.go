@@ -76,13 +76,13 @@ func TestDeadAddress(t *testing.T) {
 			if reply, err := c.Announce(ctx, at, r); err != nil || reply.You.String() != "127.0.0.1:4000" {
 				t.Fatalf("announce: %+v, %v", reply, err)
 			}
-			if reply, err := c.List(ctx, at, k, 0); err != nil || endpoints(reply) != "127.0.0.1:4000" {
+			if reply, err := c.List(ctx, at, announce.Request{Key: k}); err != nil || endpoints(reply) != "127.0.0.1:4000" {
 				t.Errorf("list: %+v, %v", reply, err)
 			}
 			if err := c.Leave(ctx, at, r); err != nil {
 				t.Errorf("leave: %v", err)
 			}
-			for ev, err := range c.Watch(ctx, []announce.Tracker{at}, r, 0) {
+			for ev, err := range c.Watch(ctx, []announce.Tracker{at}, r) {
 				if err != nil || len(ev.You) != 1 || ev.You[0].String() != "127.0.0.1:4000" {
 					t.Errorf("watch: %+v, %v", ev, err)
 				}

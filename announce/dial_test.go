@@ -185,13 +185,12 @@ func TestKeepZone(t *testing.T) {
 		{"http://host.example:1/x", "http://[FE80:0::1]:80/y", "http://[FE80:0::1]:80/y"},
 		{"http://169.254.0.1/x", "http://169.254.0.2/y", "http://169.254.0.2/y"},
 	} {
-		from, err1 := url.Parse(tt.from)
-		to, err2 := from.Parse(tt.location)
-		if err := errors.Join(err1, err2); err != nil {
+		from, err := url.Parse(tt.from)
+		if err != nil {
 			t.Fatal(err)
 		}
-		if keepZone(to, from); to.String() != tt.want {
-			t.Errorf("from %s to %s: %s, want %s", tt.from, tt.location, to, tt.want)
+		if to, err := redirected(from, tt.location); err != nil || to.String() != tt.want {
+			t.Errorf("from %s to %s: %s, %v, want %s", tt.from, tt.location, to, err, tt.want)
 		}
 	}
 }
@@ -211,7 +210,7 @@ func TestDialDeadline(t *testing.T) {
 		}}
 		defer c.Close()
 		at, _ := ParseTracker("")
-		_, err := c.List(t.Context(), at, wire.KeyOf([]byte("k")), 0)
+		_, err := c.List(t.Context(), at, Request{Key: wire.KeyOf([]byte("k"))})
 		if _, ok := err.(*UnreachableError); !ok {
 			t.Error(err)
 		}

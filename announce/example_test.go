@@ -37,7 +37,7 @@ func Example() {
 	// dial 127.0.0.1:4000
 }
 
-// A service stays announced for as long as it runs, while somebody watches.
+// A service stays announced for as long as it runs, while someone else watches.
 func ExampleClient_Join() {
 	local := trackertest.New()
 	defer local.Close()
@@ -46,19 +46,19 @@ func ExampleClient_Join() {
 		log.Fatal(err)
 	}
 
+	ctx := context.Background()
 	var client announce.Client
 	trackers := []announce.Tracker{local.Tracker} // any number of them
-	staying, leave := context.WithCancel(context.Background())
-	left := make(chan error)
-	go func() {
-		left <- client.Join(staying, trackers, announce.Request{Key: key, Port: 4000}, func(_ announce.Event, err error) {
-			if err != nil {
-				log.Print(err) // and the stay goes on
-			}
-		})
-	}()
+	membership, err := client.Join(ctx, trackers, announce.Request{Key: key, Port: 4000}, func(_ announce.Event, err error) {
+		if err != nil {
+			log.Print(err) // and the membership goes on
+		}
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
 
-	for event, err := range client.Watch(context.Background(), trackers, announce.Request{Key: key}, 50*time.Millisecond) {
+	for event, err := range client.Watch(ctx, trackers, announce.Request{Key: key}) {
 		if err != nil {
 			log.Print(err) // and the watch goes on
 			continue
@@ -70,9 +70,40 @@ func ExampleClient_Join() {
 			break
 		}
 	}
-	leave()
-	fmt.Println(<-left)
+
+	soon, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	if err := membership.Leave(soon); err != nil {
+		log.Print(err) // the tracker forgets it after the ttl
+	}
 	// Output:
 	// 127.0.0.1:4000 is here
-	// <nil>
+}
+
+// A process waits until two workers are there.
+func ExampleClient_Gather() {
+	local := trackertest.New()
+	defer local.Close()
+	key, err := announce.ParseKey("job")
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	ctx := context.Background()
+	var client announce.Client
+	for _, port := range []uint16{4000, 4001} {
+		worker, err := client.Join(ctx, []announce.Tracker{local.Tracker}, announce.Request{Key: key, Port: port}, nil)
+		if err != nil {
+			log.Fatal(err)
+		}
+		defer worker.Leave(ctx)
+	}
+
+	all, err := client.Gather(ctx, local.Tracker, announce.Request{Key: key}, 2, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer all.Leave(ctx)
+	fmt.Println(all.Peers)
+	// Output: [127.0.0.1:4000 127.0.0.1:4001]
 }

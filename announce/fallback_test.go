@@ -275,7 +275,7 @@ func TestHostileStreams(t *testing.T) {
 			defer srv.Close()
 			var c announce.Client
 			got := "nothing"
-			for ev, err := range c.Watch(ctx, []announce.Tracker{named(t, srv.URL)}, announce.Request{Key: key(t, "k"), Port: 4000}, 0) {
+			for ev, err := range c.Watch(ctx, []announce.Tracker{named(t, srv.URL)}, announce.Request{Key: key(t, "k"), Port: 4000}) {
 				if got = strings.Replace(fmt.Sprint(ev.Peers), " "+last, "", 1); err != nil {
 					got = "error"
 				}
@@ -335,7 +335,7 @@ func TestStreamsWithoutEnd(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				left := make(chan error)
 				go func() {
-					left <- p.client("192.0.2.1").Join(ctx, one, announce.Request{Key: k, Port: 4000}, func(_ announce.Event, err error) {
+					left <- stay(ctx, p.client("192.0.2.1"), one, announce.Request{Key: k, Port: 4000}, func(_ announce.Event, err error) {
 						if err != nil {
 							news = append(news, err)
 						}

@@ -2,17 +2,14 @@ package announce
 
 import (
 	"context"
-	"errors"
-	"net"
 	"net/http/httptrace"
 	"net/netip"
-	"slices"
 	"sync"
 	"time"
 )
 
-// families are the networks over which to announce to a tracker: both where its name may have
-// addresses of both, so that peers of either kind learn of an endpoint they can dial (BEP 7).
+// families returns the networks over which to announce to a tracker. These are both if its name may
+// have addresses of both, so that peers of either family learn an endpoint they can dial (BEP 7).
 func (c *Client) families(t Tracker) []string {
 	u := t.URL()
 	literal, err := netip.ParseAddr(u.Hostname())
@@ -29,7 +26,8 @@ func (c *Client) families(t Tracker) []string {
 	return []string{"tcp4", "tcp6"}
 }
 
-// over is c by one network only, with connections of its own, which are kept.
+// over returns a client like c that uses one network only. It has connections of its own, which it
+// keeps for the next call.
 func (c *Client) over(network string) *Client {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -44,46 +42,50 @@ func (c *Client) over(network string) *Client {
 	return c.byFamily[network]
 }
 
-// answering is how long a tracker has to answer over one family once it has over the other: it may
-// have done what it was asked.
-const answering = 2 * time.Second
+// How long to wait for the other family once a tracker has answered over one.
+const (
+	// connectWait is the time to connect. A dialler waits as long (RFC 8305).
+	connectWait = 300 * time.Millisecond
+	// answerWait is the time to answer once connected: the tracker may have done what it was asked.
+	answerWait = 2 * time.Second
+)
 
-// A tried is what came of something over one family.
-type tried[T any] struct {
+// An outcome is the result of a request over one family.
+type outcome[T any] struct {
 	result T
 	err    error
-	from   netip.AddrPort // where the connection came from; invalid without one
+	from   netip.AddrPort // the local end of the connection; invalid if there was none
 }
 
-// overEach does something over each family at once. Unless it is patient, it gives up the others
-// once one has succeeded: those that have not connected after as long as a dialler would (RFC 8305).
-func overEach[T any](ctx context.Context, c *Client, t Tracker, patient bool, do func(context.Context, *Client) (T, error)) []tried[T] {
+// overEach sends a request over each family at once. Unless it is patient, it gives the others a
+// bounded time once one has succeeded.
+func overEach[T any](ctx context.Context, c *Client, t Tracker, patient bool, request func(context.Context, *Client) (T, error)) []outcome[T] {
 	families := c.families(t)
-	all := make([]tried[T], len(families))
-	limited, giveUp := context.WithCancel(ctx)
+	all := make([]outcome[T], len(families))
+	answering, giveUp := context.WithCancel(ctx)
 	defer giveUp()
-	connecting, giveUpConnecting := context.WithCancel(limited)
+	connecting, giveUpConnecting := context.WithCancel(answering)
 	defer giveUpConnecting()
 	var wg sync.WaitGroup
-	var grace sync.Once
+	var first sync.Once
 	for i, network := range families {
 		d, f := c, &all[i]
 		if len(families) > 1 {
 			d = c.over(network)
 		}
 		wg.Go(func() {
-			ctx, cancel := context.WithCancel(limited)
+			ctx, cancel := context.WithCancel(answering)
 			defer cancel()
 			connected := context.AfterFunc(connecting, cancel)
 			defer connected()
-			f.result, f.err = do(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) {
+			f.result, f.err = request(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) {
 				connected()
 				f.from = endpointOf(i.Conn.LocalAddr())
 			}}), d)
 			if f.err == nil && !patient {
-				grace.Do(func() {
-					time.AfterFunc(gathering, giveUpConnecting)
-					time.AfterFunc(answering, giveUp)
+				first.Do(func() {
+					time.AfterFunc(connectWait, giveUpConnecting)
+					time.AfterFunc(answerWait, giveUp)
 				})
 			}
 		})
@@ -92,15 +94,13 @@ func overEach[T any](ctx context.Context, c *Client, t Tracker, patient bool, do
 	return all
 }
 
-// failure is the error that says most; nil where something has succeeded.
-func failure[T any](ctx context.Context, all []tried[T]) (failed error) {
+// failure returns the error that says most, or nil if one family has succeeded.
+func failure[T any](ctx context.Context, all []outcome[T]) (failed error) {
 	for _, f := range all {
 		if f.err == nil {
 			return nil
 		}
-		if failed == nil || telling(f.err) > telling(failed) {
-			failed = f.err
-		}
+		failed = weightier(failed, f.err)
 	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -108,8 +108,8 @@ func failure[T any](ctx context.Context, all []tried[T]) (failed error) {
 	return failed
 }
 
-// combined is one reply of those over each family.
-func combined(ctx context.Context, all []tried[*Reply], want int) (*Reply, error) {
+// combine makes one reply of those over each family.
+func combine(ctx context.Context, all []outcome[*Reply], want int) (*Reply, error) {
 	if err := failure(ctx, all); err != nil {
 		return nil, err
 	}
@@ -124,38 +124,4 @@ func combined(ctx context.Context, all []tried[*Reply], want int) (*Reply, error
 		}
 	}
 	return reply, nil
-}
-
-// leaveEach leaves over each family at once. None is given up because another has succeeded: what
-// one of them has listed, no other takes back. Where one has, an error counts only of those that
-// lead to the tracker: nobody is listed over one that does not.
-func (c *Client) leaveEach(ctx context.Context, t Tracker, r Request) (failed error) {
-	all := overEach(ctx, c, t, true, func(ctx context.Context, c *Client) (struct{}, error) {
-		return struct{}{}, c.leave(ctx, t, r)
-	})
-	left := slices.ContainsFunc(all, func(f tried[struct{}]) bool { return f.err == nil })
-	for _, f := range all {
-		counts := f.from.IsValid() || !left || ctx.Err() != nil
-		if f.err != nil && counts && (failed == nil || telling(f.err) > telling(failed)) {
-			failed = f.err
-		}
-	}
-	return failed
-}
-
-// telling ranks errors of one tracker by how much they say about it.
-func telling(err error) int {
-	var noAddress *net.AddrError
-	var noHost *net.DNSError
-	var refused *RefusalError
-	var senseless *ReplyError
-	switch {
-	case errors.As(err, &refused):
-		return 3
-	case errors.As(err, &senseless):
-		return 2
-	case errors.As(err, &noAddress), errors.As(err, &noHost) && noHost.IsNotFound, isNoRoute(err):
-		return 0
-	}
-	return 1
 }

@@ -9,13 +9,13 @@ import (
 	"time"
 )
 
-// settle lets a watch of m take what there is whenever it would, until d has passed, and returns
+// settle lets a watch of f take what there is whenever it would, until d has passed, and returns
 // what that tells and when.
-func settle(m *follower, d time.Duration) string {
+func settle(f *follower, d time.Duration) string {
 	began := time.Now()
 	var all []string
 	for {
-		told, next := m.take(time.Now())
+		told, next := f.take(time.Now())
 		for _, n := range told {
 			what := fmt.Sprint(n.event.Type, " ", n.event.Peer)
 			if n.event.Type == EventPeers {
@@ -40,15 +40,15 @@ func settle(m *follower, d time.Duration) string {
 // The first event waits for others from the first answer on, not from each again.
 func TestTakeFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := newFollower()
-		a, b := m.add(Tracker{}).add(), m.add(Tracker{}).add()
-		m.add(Tracker{}).add() // says nothing
+		f := newFollower()
+		a, b := f.addSource(f.addTracker(Tracker{})), f.addSource(f.addTracker(Tracker{}))
+		f.addSource(f.addTracker(Tracker{})) // says nothing
 		a.listed("A", netip.AddrPort{}, nil)
-		if got := settle(m, 200*time.Millisecond); got != "" {
+		if got := settle(f, 200*time.Millisecond); got != "" {
 			t.Errorf("told %q at once", got)
 		}
 		b.listed("B", netip.AddrPort{}, nil)
-		if got := settle(m, time.Second); got != "100ms peers [] you []" {
+		if got := settle(f, time.Second); got != "100ms peers [] you []" {
 			t.Errorf("told %q", got)
 		}
 	})
@@ -60,17 +60,17 @@ func TestTakeBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := newFollower()
-	a, b := m.add(Tracker{}), m.add(classic)
-	ra, rb := a.add(), b.add()
+	f := newFollower()
+	a, b := f.addTracker(Tracker{}), f.addTracker(classic)
+	ra, rb := f.addSource(a), f.addSource(b)
 	ra.listed("A", endpointsOf(mine4)[0], nil)
 	rb.listed("B", netip.AddrPort{}, nil)
-	tells(m, 0)
+	tells(f, 0)
 	rb.failed(errNoOrigin)
-	tells(m, 0)
+	tells(f, 0)
 	rb.listed("B", netip.AddrPort{}, nil)
 	ra.listed("A", endpointsOf(mine6)[0], nil)
-	told, _ := m.take(time.Now())
+	told, _ := f.take(time.Now())
 	var of []string
 	for _, n := range told {
 		of = append(of, fmt.Sprint(n.event.Type, n.event.Tracker.Classic()))
@@ -83,8 +83,8 @@ func TestTakeBack(t *testing.T) {
 // A peer that samples leave out is not dropped by the clock: only further samples may tell.
 func TestTakeSamples(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := newFollower()
-		r := m.add(Tracker{}).add()
+		f := newFollower()
+		r := f.addSource(f.addTracker(Tracker{}))
 		p, q := endpointsOf(peer)[0], endpointsOf(inside)[0]
 		sample := func(e netip.AddrPort) {
 			reply := replyOf(time.Minute, e)
@@ -93,7 +93,7 @@ func TestTakeSamples(t *testing.T) {
 		}
 		sample(p)
 		sample(q)
-		if got := settle(m, time.Hour); got != "0s peers ["+inside+" "+peer+"] you []" {
+		if got := settle(f, time.Hour); got != "0s peers ["+inside+" "+peer+"] you []" {
 			t.Errorf("told %q", got)
 		}
 	})
@@ -106,66 +106,66 @@ func TestTakeAway(t *testing.T) {
 	none := netip.AddrPort{}
 	for _, tt := range []struct {
 		about string
-		do    func(m *follower)
+		do    func(f *follower)
 		want  string // after the first event
 	}{
-		{"its own endpoint", func(m *follower) {
-			r, other := m.sites[0].sources[0], m.sites[1].sources[0]
+		{"its own endpoint", func(f *follower) {
+			r, other := f.sources[0], f.sources[1]
 			r.listed("A", you, nil)
 			other.listed("B", none, nil)
-			m.take(time.Now())
+			f.take(time.Now())
 			r.lost()
 		}, "2m30s peers [] you []"},
-		{"others that came one after the other", func(m *follower) {
-			r, other, last := m.sites[0].sources[0], m.sites[1].sources[0], m.sites[2].sources[0]
+		{"others that came one after the other", func(f *follower) {
+			r, other, last := f.sources[0], f.sources[1], f.sources[2]
 			r.listed("A", none, []netip.AddrPort{p})
 			other.listed("B", none, nil)
 			last.failed(errNoOrigin)
-			m.take(time.Now())
+			f.take(time.Now())
 			r.lost()
 			time.Sleep(time.Minute)
 			last.listed("C", none, nil)
-			settle(m, 0)
+			settle(f, 0)
 		}, "1m30s leave " + peer},
-		{"two with different ttls", func(m *follower) {
-			r, other, last := m.sites[0].sources[0], m.sites[1].sources[0], m.sites[2].sources[0]
+		{"two with different ttls", func(f *follower) {
+			r, other, last := f.sources[0], f.sources[1], f.sources[2]
 			r.replied(replyOf(2*time.Minute, p), true)
 			last.replied(replyOf(time.Minute, q), true)
 			other.listed("B", none, nil)
-			m.take(time.Now())
+			f.take(time.Now())
 			r.lost()
 			last.lost()
 		}, "1m0s leave " + inside + ", 2m0s leave " + peer},
-		{"two with different ttls, the other way round", func(m *follower) {
-			r, other, last := m.sites[0].sources[0], m.sites[1].sources[0], m.sites[2].sources[0]
+		{"two with different ttls, the other way round", func(f *follower) {
+			r, other, last := f.sources[0], f.sources[1], f.sources[2]
 			r.replied(replyOf(time.Minute, p), true)
 			last.replied(replyOf(2*time.Minute, q), true)
 			other.listed("B", none, nil)
-			m.take(time.Now())
+			f.take(time.Now())
 			r.lost()
 			last.lost()
 		}, "1m0s leave " + peer + ", 2m0s leave " + inside},
-		{"one that connects again from where it was", func(m *follower) {
-			r, other := m.sites[0].sources[0], m.sites[1].sources[0]
-			r.connected(you)
+		{"one that connects again from where it was", func(f *follower) {
+			r, other := f.sources[0], f.sources[1]
+			r.hasConnected(you)
 			r.listed("A", none, nil)
 			other.listed("B", none, nil)
-			m.take(time.Now())
+			f.take(time.Now())
 			r.lost()
-			settle(m, time.Hour)
-			r.connected(you)
-			settle(m, time.Second)
-			other.changed([]netip.AddrPort{you}, true)
+			settle(f, time.Hour)
+			r.hasConnected(you)
+			settle(f, time.Second)
+			other.joined([]netip.AddrPort{you})
 		}, ""},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			m := newFollower()
+			f := newFollower()
 			for range 3 {
-				r := m.add(Tracker{}).add()
+				r := f.addSource(f.addTracker(Tracker{}))
 				r.state = away
 			}
-			tt.do(m)
-			if got := settle(m, time.Hour); got != tt.want {
+			tt.do(f)
+			if got := settle(f, time.Hour); got != tt.want {
 				t.Errorf("%s: told %q, want %q", tt.about, got, tt.want)
 			}
 		})

@@ -146,7 +146,7 @@ func TestForeignSelf(t *testing.T) {
 			c.Close()
 			var reply *announce.Reply
 			ctx, cancel := context.WithCancel(t.Context())
-			err := p.both("192.0.2.1", "2001:db8::1").Join(ctx, classic(t), announce.Request{Key: k, Port: 4000}, func(ev announce.Event, err error) {
+			err := stay(ctx, p.both("192.0.2.1", "2001:db8::1"), classic(t), announce.Request{Key: k, Port: 4000}, func(ev announce.Event, err error) {
 				if err != nil || len(ev.Peers) > 0 {
 					t.Errorf("a member: %+v, %v", ev, err)
 				}
@@ -190,7 +190,7 @@ func TestForeignLook(t *testing.T) {
 				}
 			}))
 			defer pp.stop()
-			r, err := pp.client("192.0.2.1").List(t.Context(), classic(t)[0], key(t, "k"), 0)
+			r, err := pp.client("192.0.2.1").List(t.Context(), classic(t)[0], announce.Request{Key: key(t, "k")})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -217,7 +217,7 @@ func TestForeignFamilies(t *testing.T) {
 			t.Helper()
 			c := p.both(from4, from6)
 			defer c.Close()
-			r, err := c.List(t.Context(), classic(t)[0], k, 0)
+			r, err := c.List(t.Context(), classic(t)[0], announce.Request{Key: k})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -305,7 +305,7 @@ func TestForeignSlowFamily(t *testing.T) {
 		deadline(t, 24*time.Hour)
 		k := key(t, "k")
 		f.slow6.Store(int64(3 * time.Second)) // by which the only family there is is not cut
-		if _, err := p.both("", "2001:db8::9").List(t.Context(), classic(t)[0], k, 0); err != nil {
+		if _, err := p.both("", "2001:db8::9").List(t.Context(), classic(t)[0], announce.Request{Key: k}); err != nil {
 			t.Error(err)
 		}
 		f.slow6.Store(0)
@@ -342,7 +342,9 @@ func TestForeignSlowFamily(t *testing.T) {
 			c.Close()
 			began := time.Now()
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-			for ev := range p.both("192.0.2.9", "2001:db8::9").Watch(ctx, classic(t), announce.Request{Key: k}, 10*time.Second) {
+			w := p.both("192.0.2.9", "2001:db8::9")
+			w.Poll = 10 * time.Second
+			for ev := range w.Watch(ctx, classic(t), announce.Request{Key: k}) {
 				if took("the first event", began); strings.Contains(fmt.Sprint(ev.Peers), b6) != (seen == b6) {
 					t.Errorf("slow by %v: a watch begins with %v", tt.slow, ev.Peers)
 				}
@@ -350,7 +352,7 @@ func TestForeignSlowFamily(t *testing.T) {
 			}
 			cancel()
 			began = time.Now()
-			r, err := p.both("192.0.2.9", "2001:db8::9").List(t.Context(), classic(t)[0], k, 0)
+			r, err := p.both("192.0.2.9", "2001:db8::9").List(t.Context(), classic(t)[0], announce.Request{Key: k})
 			if took("a list", began); err != nil || strings.Contains(endpoints(r), b6) != (seen == b6) {
 				t.Errorf("slow by %v: a list has %v, %v", tt.slow, endpoints(r), err)
 			}

@@ -1,6 +1,7 @@
 package announce
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,239 +12,241 @@ import (
 	"ntrack/announce/wire"
 )
 
-// A Gathering is who has met under a key.
+// A Gathering is the result of [Client.Gather].
 type Gathering struct {
-	// Peers are all who were there, you included, in the order of [netip.AddrPort.Compare].
+	// Peers are all peers that were there, you included, in the order of [netip.AddrPort.Compare].
 	Peers []netip.AddrPort
-	// Rank is your own place in Peers, from 0; -1 when you only look.
+	// Rank is your own place in Peers, from 0. It is -1 if you only look.
 	Rank int
 
-	until time.Time // not to leave before
-	leave context.CancelFunc
-	left  chan struct{}
+	membership *Membership // nil if Gather ended before it joined
+	until      time.Time   // when the membership may end
 }
 
-// linger is how long the members of a gathering stay at least, so that the slowest still finds all
-// of them, and gatherEvery how often they look where there is no event stream: twice meanwhile.
 const (
-	linger      = 2 * time.Second
-	gatherEvery = 800 * time.Millisecond
+	// lingerTime is how long the members of a gathering stay at least, so that the slowest finds all
+	// of them. Without an event stream a member polls every gatherPoll, so twice in this time.
+	lingerTime = 2 * time.Second
+	gatherPoll = 800 * time.Millisecond
+	// clashTime is how long two programs may be listed as one endpoint: the first may be about to leave.
+	clashTime = 2 * time.Second
 )
 
-// late is by how much the end of a gathering's time has to be overdue for the process to count as
-// stopped meanwhile.
-const late = 500 * time.Millisecond
-
-// sharing is how long two programs may be listed as one endpoint: one may be on its way out.
-const sharing = 2 * time.Second
-
-// Gather joins the track of r.Key with r.Port and waits until at least n peers are there, yourself
+// Gather joins the track of r.Key with r.Port and waits until at least n peers are there, you
 // included. You stay a member until [Gathering.Leave]. With r.Port 0 it only looks.
 //
-// The first moment at which n are there counts, as the tracker reports it: also where some have
-// left again before this process, which may have been stopped, came to read of it. Where there is
-// no event stream, a moment that no reply shows is missed.
+// The first moment at which n are there counts, as the tracker reports it, even if some have left
+// again before this process reads of it. If the tracker has no event stream, a moment that no reply
+// shows is missed.
 //
-// When exactly n come, all of them get the same Peers, and each another Rank. When more come, some
-// may have seen fewer of them than others: len(Peers) > n tells. One process is one peer here: it
-// is listed over one address family even where a tracker has both, over IPv4 if that leads there,
-// and all have to name the same tracker. On a classic tracker that keeps the families apart, one
-// that IPv4 does not lead to cannot meet the others. An endpoint that others have left behind under
-// the key counts as well: take a new key for each gathering. Two processes that give the same port from the
-// same address would be one peer. Where the tracker has event streams, the second one gets a
-// [*SharedError], and the first one is told. The tracker tells them apart by r.ID, which is drawn
-// where it is zero.
+// If exactly n come, all get the same Peers, and each a different Rank. If more come, some may have
+// seen fewer than others: then len(Peers) > n for at least one.
 //
-// An error before the first answer is returned. From then on news, which may be nil, is told every
-// event and every error while it waits, one at a time, and it tries again. When ctx ends first,
-// the error is what ended it, Peers are those who were there, and you have left. The Gathering is
-// never nil.
+// One process is one peer: it is listed over one address family, IPv4 if that leads to the tracker,
+// even if the tracker has both. All have to name the same tracker. Some classic trackers keep the
+// families apart; there, a process without IPv4 cannot meet the others. An endpoint that someone has
+// left behind under the key counts as well, so use a new key for each gathering.
+//
+// Two processes with the same address and the same port would be one peer. A tracker with event
+// streams tells them apart by r.ID, which is random if it is zero. Then Gather of the second
+// process returns a [*SharedError], and news of the first is called with one.
+//
+// While Gather waits, news, if it is not nil, is called for every event and every error, one at a
+// time. An error is not the end: it tries again, also if the tracker was not there at the start. But
+// if the tracker refuses the first request with status 400, 401 or 404, Gather returns that error.
+// If ctx ends first, Gather returns its cause; Peers are those who were there, and you have left.
+// The Gathering is never nil.
 func (c *Client) Gather(ctx context.Context, t Tracker, r Request, n int, news func(Event, error)) (*Gathering, error) {
-	d := c.derive()
-	g := &Gathering{Rank: -1, left: make(chan struct{})}
-	stay := linger
-	every := gatherEvery
-	if t.Classic() { // which are not to be asked as often
-		every, stay = wire.MinInterval, 2*wire.MinInterval
+	if news == nil {
+		news = func(Event, error) {}
 	}
-	if r.Port == 0 {
-		stay = 0
-	}
-	var err error
-	for _, d.network = range d.families(t) { // the first that leads there, or a process would be two peers
-		_, _, failed := d.look(ctx, t, r.Key, maxWant)
-		if failed == nil {
-			err = nil
-			break
-		}
-		if err == nil || telling(failed) > telling(err) {
-			err = failed
-		}
-	}
-	if err != nil {
-		d.Close()
+	g := &Gathering{Rank: -1}
+	if err := cmp.Or(r.Key.Check(), t.Check()); err != nil {
 		return g, err
 	}
-	if r.ID == (ID{}) && !t.Classic() {
+	d := c.derive()
+	network, err := d.firstNetwork(ctx, t, r, news)
+	d.Close() // or its connection could be in the way of the next one from the same port
+	if err != nil {
+		return g, err
+	}
+	member, stay := r.Port != 0, time.Duration(0)
+	d.Poll = gatherPoll
+	if t.Classic() { // it is not to be asked as often
+		d.Poll = wire.MinInterval
+	}
+	if member {
+		stay = max(lingerTime, 2*d.Poll)
+	}
+	if r.ID == (wire.ID{}) && !t.Classic() {
 		r.ID = newID()
 	}
-	over := []path{{d.network, r.Port != 0}}
-	for _, network := range c.families(t) {
-		if t.Classic() && network != d.network { // which may have its own peers
-			over = append(over, path{network, false})
+	paths := []path{{network, member}}
+	for _, other := range c.families(t) {
+		if t.Classic() && other != network { // it may report other peers
+			paths = append(paths, path{other, false})
 		}
 	}
-	w := &meeting{follower: newFollower(), n: n, member: r.Port != 0, rank: -1, news: news,
-		ended: make(chan struct{}), telling: make(chan struct{}, 1)}
-	w.moment = w.judge
-	sessions, err := d.sessions(w.follower, []Tracker{t}, r, every, func(Tracker) []path { return over })
+	b := &barrier{follower: newFollower(), n: n, member: member, rank: -1, news: news,
+		ended: make(chan struct{}), calling: make(chan struct{}, 1)}
+	b.afterChange = b.judge
+	sessions, err := d.sessions(b.follower, []Tracker{t}, r, func(Tracker) []path { return paths })
 	if err != nil {
-		d.Close()
 		return g, err
 	}
-	var member context.Context
-	member, g.leave = context.WithCancel(context.WithoutCancel(ctx))
-	go func() {
-		defer close(g.left)
-		defer d.Close()
-		_ = w.watch(member, sessions, w.tell)
-	}()
+	b.self = b.sources[0]
+	g.membership = b.join(context.WithoutCancel(ctx), sessions, b.report)
 	select {
-	case <-w.ended:
+	case <-b.ended:
+	case <-g.membership.Done():
+		b.mu.Lock()
+		b.end(g.membership.Err())
+		b.mu.Unlock()
 	case <-ctx.Done():
-		if end, ok := ctx.Deadline(); ok && time.Since(end) > late {
+		if end, ok := ctx.Deadline(); ok && time.Since(end) > overdue {
 			select {
-			case <-w.ended:
+			case <-b.ended:
 			case <-time.After(catchUp):
 			}
 		}
 	}
-	if w.stop() {
+	if b.stop() {
 		g.until = time.Now().Add(stay)
 	} else {
-		g.leave()
-		<-g.left // the moment may still come: the tracker reports it until it has let go of this peer
+		_ = g.Leave(ctx) // all may still meet: the tracker reports peers until it has let go of this one
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	g.Peers, g.Rank = w.peers, w.rank
-	if !w.over {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	g.Peers, g.Rank = b.peers, b.rank
+	if !b.over {
 		return g, context.Cause(ctx)
 	}
-	return g, w.err
+	return g, b.err
 }
 
-// A meeting is what a gathering waits for.
-type meeting struct {
+// firstNetwork returns the first network over which the tracker answers a look. A process that used
+// several would be several peers. It waits for a tracker that is absent.
+func (c *Client) firstNetwork(ctx context.Context, t Tracker, r Request, news func(Event, error)) (string, error) {
+	for failures := 1; ; failures++ {
+		var failed error
+		for _, network := range c.families(t) {
+			_, _, err := c.over(network).look(ctx, t, Request{Key: r.Key, Want: maxWant})
+			if err == nil {
+				return network, nil
+			}
+			failed = weightier(failed, err)
+		}
+		if ctx.Err() != nil {
+			return "", context.Cause(ctx)
+		}
+		if isFinal(failed) {
+			return "", failed
+		}
+		news(Event{Tracker: t}, failed)
+		if !wait(ctx, backoff(failures, maxBackoff, failed)) {
+			return "", context.Cause(ctx)
+		}
+	}
+}
+
+// Leave leaves, and returns why it could not: the tracker then forgets you after the ttl. Before, it
+// waits until two seconds after all had met (20 s on a classic tracker), so that the slowest finds
+// you, too. The end of ctx ends this wait at once, but not the leaving, which takes five seconds at
+// most. Leave may be called again, and returns the same.
+func (g *Gathering) Leave(ctx context.Context) error {
+	if g.membership == nil {
+		return nil
+	}
+	wait(ctx, time.Until(g.until))
+	return g.membership.Leave(context.WithoutCancel(ctx))
+}
+
+// A barrier is what a gathering waits for. Its follower calls judge after every change.
+type barrier struct {
 	*follower
+	self   *source // the one over which this process is a member, or looks first
 	n      int
 	member bool
-	ended  chan struct{} // closed once it is over
+	ended  chan struct{} // closed once the barrier is over
 
-	// By mu of merged.
+	// The mutex of the follower guards these.
 	over  bool
 	err   error
-	clash *time.Timer // ends it where another process has the same endpoint
+	clash *time.Timer // ends the barrier if another process has the same endpoint
 	peers []netip.AddrPort
 	rank  int
 
-	telling chan struct{} // holds a token while news is called, and so guards what follows
+	calling chan struct{} // holds a token while news is called, and so guards what follows
 	news    func(Event, error)
-	began   bool
 	silent  bool
 }
 
-// judge looks whether enough are there at this moment.
-func (w *meeting) judge() {
-	switch self := w.sites[0].sources[0]; {
-	case w.over || !w.gathered(time.Now()).IsZero():
-	case self.shared && self.late:
-		if w.clash == nil {
-			w.clash = time.AfterFunc(sharing, w.clashed)
+// judge ends the barrier if enough peers are there at this moment.
+func (b *barrier) judge() {
+	switch {
+	case b.over || !b.waitsUntil(time.Now()).IsZero():
+	case b.self.clash && b.self.second:
+		if b.clash == nil {
+			b.clash = time.AfterFunc(clashTime, b.endClash)
 		}
-	case w.member && self.state != up:
-	case w.member && self.you.Port() == 0:
-		w.end(fmt.Errorf("tracker %s does not tell which address it has listed: nobody can have a rank there", self.site.tracker.HostPort()))
-	case w.members() >= w.n:
-		w.look()
-		w.end(nil)
+	case b.member && b.self.state != up:
+	case b.member && b.self.you.Port() == 0:
+		b.end(fmt.Errorf("tracker %s does not tell which address it has listed: nobody can have a rank there", b.self.tracker.tracker.HostPort()))
+	case b.size >= b.n, b.member && b.size+1 >= b.n:
+		b.noteWho()
+		b.end(nil)
 	}
 }
 
-// clashed ends it if the process that was there first still is.
-func (w *meeting) clashed() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.clash = nil
-	if self := w.sites[0].sources[0]; self.shared && self.late {
-		w.end(&SharedError{self.you}) // nothing, where it is over
+// endClash ends the barrier if the process that was listed before still is.
+func (b *barrier) endClash() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.clash = nil
+	if b.self.clash && b.self.second {
+		b.end(&SharedError{b.self.you})
 	}
 }
 
-// members is how many there are, you included.
-func (w *meeting) members() int {
-	if w.member {
-		return w.present + 1
-	}
-	return w.present
-}
-
-// look takes down who is there.
-func (w *meeting) look() {
-	w.peers, w.rank = w.everyone(), -1
-	if you := w.sites[0].sources[0].you; w.member && you.Port() != 0 {
-		w.rank, _ = slices.BinarySearchFunc(w.peers, you, netip.AddrPort.Compare)
-		w.peers = slices.Insert(w.peers, w.rank, you)
+// noteWho notes the peers that are there, and the own rank.
+func (b *barrier) noteWho() {
+	b.peers, b.rank = b.follower.peers(), -1
+	if you := b.self.you; b.member && you.Port() != 0 {
+		b.rank, _ = slices.BinarySearchFunc(b.peers, you, netip.AddrPort.Compare)
+		b.peers = slices.Insert(b.peers, b.rank, you)
 	}
 }
 
-func (w *meeting) end(err error) {
-	if !w.over {
-		w.over, w.err = true, err
-		close(w.ended)
+// end ends the barrier, unless it has ended. err is nil if all have met.
+func (b *barrier) end(err error) {
+	if !b.over {
+		b.over, b.err = true, err
+		close(b.ended)
 	}
 }
 
-// tell passes news on for as long as the gathering waits.
-func (w *meeting) tell(ev Event, err error) bool {
-	w.telling <- struct{}{}
-	defer func() { <-w.telling }()
-	w.mu.Lock()
+// report calls news for as long as the gathering waits, but not for the error that Gather returns.
+func (b *barrier) report(ev Event, err error) {
+	b.calling <- struct{}{}
+	defer func() { <-b.calling }()
+	b.mu.Lock()
 	_, shared := errors.AsType[*SharedError](err)
-	clash := shared && w.sites[0].sources[0].late // which clashed is for
-	if err != nil && !shared && !w.began {
-		w.end(err)
+	returned := b.over && b.err != nil || err != nil && b.self.tracker.final || shared && b.self.second
+	b.mu.Unlock()
+	if !b.silent && !returned {
+		b.news(ev, err)
 	}
-	w.began = w.began || err == nil
-	silent := w.silent || w.over && w.err != nil || clash || w.news == nil
-	w.mu.Unlock()
-	if !silent {
-		w.news(ev, err)
-	}
-	return true // a member for as long as the watch runs
 }
 
-// stop ends the news. It reports whether all have met; if not, it takes down who is there.
-func (w *meeting) stop() (met bool) {
-	w.telling <- struct{}{}
-	w.silent = true
-	<-w.telling
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if !w.over {
-		w.look()
+// stop ends the calls of news. It reports whether all have met. If not, it notes who is there.
+func (b *barrier) stop() (met bool) {
+	b.calling <- struct{}{}
+	b.silent = true
+	<-b.calling
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.over {
+		b.noteWho()
 	}
-	return w.over && w.err == nil
-}
-
-// Leave leaves, and returns when that is done: two seconds after everybody was there, so that the
-// slowest finds you too (on a classic tracker 20 s), but at once if ctx ends. It may be called
-// again. A tracker that is away then forgets you after the ttl.
-func (g *Gathering) Leave(ctx context.Context) {
-	if g.leave == nil {
-		return
-	}
-	wait(ctx, time.Until(g.until))
-	g.leave()
-	<-g.left
+	return b.over && b.err == nil
 }

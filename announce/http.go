@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"mime"
 	"net"
 	"net/http"
 	"net/http/httptrace"
@@ -14,6 +15,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"ntrack/announce/wire"
@@ -22,13 +24,20 @@ import (
 // maxRedirects is how many redirects a client follows.
 const maxRedirects = 3
 
-// conn is what a request learns of the connection it used.
+// Bounds of a body in bytes. A reply with 1000 peers in the longest form has 100 KB.
+const (
+	maxReply = 4 << 20
+	maxIndex = 8 << 20
+)
+
+// A conn is what a request learns about the connection that carried it.
 type conn struct {
-	local, remote netip.AddrPort
-	reused        bool // an earlier request had used it
-	kept          bool // the tracker has not said that it closes it
+	local  netip.AddrPort
+	reused bool // an earlier request has used it
+	kept   bool // the tracker has not announced that it closes it
 }
 
+// A result is a successful answer that was read to its end.
 type result struct {
 	conn
 	status int
@@ -36,13 +45,12 @@ type result struct {
 	body   []byte
 }
 
-// do sends one request and reads the reply, which is bounded by limit. It follows redirects
-// itself: net/http would turn a DELETE into a GET, and so a leave into an announce.
-func (c *Client) do(ctx context.Context, t Tracker, method string, target *url.URL, limit int64) (*result, error) {
-	c.once.Do(c.init)
+// fetch sends one request, waits for the answer within the timeout, and reads at most limit bytes.
+// An answer with an error status becomes a [RefusalError].
+func (c *Client) fetch(ctx context.Context, t Tracker, method string, target *url.URL, limit int64) (*result, error) {
 	limited, cancel := context.WithTimeout(ctx, c.timeout())
 	defer cancel()
-	x, err := c.follow(limited, t, method, target, "application/json")
+	x, err := c.send(limited, t, method, target, "application/json")
 	var res *result
 	if err == nil {
 		res, err = x.read(t, limit)
@@ -58,89 +66,86 @@ func (c *Client) do(ctx context.Context, t Tracker, method string, target *url.U
 	return nil, err
 }
 
-// follow sends a request, also to where it is redirected, and returns the reply with its body open.
-func (c *Client) follow(ctx context.Context, t Tracker, method string, first *url.URL, accept string) (*exchange, error) {
-	u := first
-	for hops := 0; ; hops++ {
-		res, err := c.roundTrip(ctx, t, method, u, u.Scheme == first.Scheme && u.Host == first.Host, accept)
-		if err != nil {
-			return nil, err
-		}
-		location := res.resp.Header.Get("Location")
-		if res.resp.StatusCode/100 != 3 || location == "" {
-			return res, nil
-		}
-		_ = res.resp.Body.Close()
-		next, err := u.Parse(location)
-		switch {
-		case err != nil:
-			return nil, &ReplyError{t, fmt.Errorf("redirects to %s, which is no URL", wire.Quote(wire.Redact(location)))}
-		case hops == maxRedirects:
-			return nil, &ReplyError{t, fmt.Errorf("redirects more than %d times", maxRedirects)}
-		case next.Scheme != "http" && next.Scheme != "https":
-			return nil, &ReplyError{t, fmt.Errorf("redirects to scheme %s", wire.Quote(next.Scheme))}
-		case u.Scheme == "https" && next.Scheme != "https":
-			return nil, &ReplyError{t, errors.New("redirects from https to http, which is not followed")}
-		}
-		keepZone(next, u)
-		u = next
-	}
-}
-
-// keepZone gives the target of a redirect the zone of where it comes from. What a tracker writes
-// as a zone means nothing on this machine, but a link-local address is on the tracker's own link.
-func keepZone(to, from *url.URL) {
-	a, err := netip.ParseAddr(to.Hostname())
-	zone := ""
-	if b, err := netip.ParseAddr(from.Hostname()); err == nil && a.IsLinkLocalUnicast() {
-		zone = b.Zone()
-	}
-	if err != nil || a.Zone() == zone {
-		return
-	}
-	port := strings.TrimPrefix(to.Host, "["+to.Hostname()+"]")
-	to.Host = "[" + a.WithZone(zone).String() + "]" + port
-}
-
+// An exchange is a request and its answer, whose body is still open.
 type exchange struct {
 	conn
 	over net.Conn
 	resp *http.Response
 }
 
-func (c *Client) roundTrip(ctx context.Context, t Tracker, method string, u *url.URL, named bool, accept string) (*exchange, error) {
+// send sends a request and follows redirects. It does so itself, since net/http would turn a DELETE
+// into a GET, and so a leave into an announce.
+func (c *Client) send(ctx context.Context, t Tracker, method string, first *url.URL, accept string) (*exchange, error) {
+	c.once.Do(c.init)
 	x := new(exchange)
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) {
 		x.over = i.Conn
-		x.local, x.remote, x.reused = endpointOf(i.Conn.LocalAddr()), endpointOf(i.Conn.RemoteAddr()), i.Reused
+		x.local, x.reused = endpointOf(i.Conn.LocalAddr()), i.Reused
 		if c.connected != nil {
 			c.connected(x.local)
 		}
 	}})
-	req, err := http.NewRequestWithContext(ctx, method, u.String(), nil)
-	if err != nil {
-		return nil, fmt.Errorf("tracker %s: %w", t, err)
-	}
-	req.Header.Set("User-Agent", "ntrack")
-	if !t.Classic() {
-		req.Header.Set("Accept", accept)
-	}
-	switch user := t.URL().User; {
-	case !named:
-	case c.Token != "" && !t.Classic():
-		req.Header.Set("Authorization", "Bearer "+c.Token)
-	case user != nil:
-		password, _ := user.Password()
-		req.SetBasicAuth(user.Username(), password)
-	}
-	if x.resp, err = c.transport.RoundTrip(req); err != nil {
-		if u.Host != t.HostPort() {
-			err = &redirectError{u.Host, err}
+	u := first
+	for redirects := 0; ; redirects++ {
+		req, err := http.NewRequestWithContext(ctx, method, u.String(), nil)
+		if err != nil {
+			return nil, fmt.Errorf("tracker %s: %w", t, err)
 		}
-		return nil, &UnreachableError{t, err}
+		req.Header.Set("User-Agent", "ntrack")
+		if !t.Classic() {
+			req.Header.Set("Accept", accept)
+		}
+		switch user := t.URL().User; {
+		case u.Scheme != first.Scheme || u.Host != first.Host: // credentials are for the named tracker only
+		case c.Token != "" && !t.Classic():
+			req.Header.Set("Authorization", "Bearer "+c.Token)
+		case user != nil:
+			password, _ := user.Password()
+			req.SetBasicAuth(user.Username(), password)
+		}
+		if x.resp, err = c.transport.RoundTrip(req); err != nil {
+			if u.Host != t.HostPort() {
+				err = &redirectError{u.Host, err}
+			}
+			return nil, &UnreachableError{t, err}
+		}
+		x.kept = !x.resp.Close
+		location := x.resp.Header.Get("Location")
+		if x.resp.StatusCode/100 != 3 || location == "" {
+			return x, nil
+		}
+		_ = x.resp.Body.Close()
+		if redirects == maxRedirects {
+			return nil, &ReplyError{t, fmt.Errorf("redirects more than %d times", maxRedirects)}
+		}
+		if u, err = redirected(u, location); err != nil {
+			return nil, &ReplyError{t, err}
+		}
 	}
-	x.kept = !x.resp.Close
-	return x, nil
+}
+
+// redirected returns the target of a redirect. The target gets the zone of from: a zone in the
+// tracker's text means nothing on this machine, but a link-local address is on the tracker's link.
+func redirected(from *url.URL, location string) (*url.URL, error) {
+	to, err := from.Parse(location)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("redirects to %s, which is no URL", wire.Quote(wire.Redact(location)))
+	case to.Scheme != "http" && to.Scheme != "https":
+		return nil, fmt.Errorf("redirects to scheme %s", wire.Quote(to.Scheme))
+	case from.Scheme == "https" && to.Scheme != "https":
+		return nil, errors.New("redirects from https to http, which is not followed")
+	}
+	a, err := netip.ParseAddr(to.Hostname())
+	zone := ""
+	if b, err := netip.ParseAddr(from.Hostname()); err == nil && a.IsLinkLocalUnicast() {
+		zone = b.Zone()
+	}
+	if err == nil && a.Zone() != zone {
+		port := strings.TrimPrefix(to.Host, "["+to.Hostname()+"]")
+		to.Host = "[" + a.WithZone(zone).String() + "]" + port
+	}
+	return to, nil
 }
 
 func endpointOf(a net.Addr) netip.AddrPort {
@@ -148,7 +153,7 @@ func endpointOf(a net.Addr) netip.AddrPort {
 	return wire.Canonical(e)
 }
 
-// read reads the body, or the refusal that the status and the body make.
+// read reads the body to its end. An error status and its body become a [RefusalError].
 func (x *exchange) read(t Tracker, limit int64) (*result, error) {
 	defer x.resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(x.resp.Body, limit+1))
@@ -162,6 +167,25 @@ func (x *exchange) read(t Tracker, limit int64) (*result, error) {
 		return nil, refusalFrom(status, x.resp.Header, body)
 	}
 	return &result{x.conn, x.resp.StatusCode, retryAfter(x.resp.Header), body}, nil
+}
+
+// decode decodes the reply to r.
+func (res *result) decode(t Tracker, r *Request) (*Reply, conn, error) {
+	reply, err := r.DecodeReply(res.body, res.local)
+	if err != nil {
+		return nil, res.conn, res.decodeError(t, err)
+	}
+	return reply, res.conn, nil
+}
+
+// decodeError completes an error of decoding. A refusal may come with status 200, and a header may
+// say when to ask again. Any other error means that the body makes no sense.
+func (res *result) decodeError(t Tracker, err error) error {
+	if refusal, ok := err.(*RefusalError); ok {
+		refusal.Retry = cmp.Or(res.retry, refusal.Retry)
+		return refusal
+	}
+	return &ReplyError{t, err}
 }
 
 func refusalFrom(status int, h http.Header, body []byte) *RefusalError {
@@ -181,9 +205,9 @@ func refusalFrom(status int, h http.Header, body []byte) *RefusalError {
 	return f
 }
 
-// retryAfter is how long a reply asks to wait before the next request, in whole seconds, a day at
-// most; 0 where it does not. It names seconds or a date (RFC 9110, 10.2.3), which counts from the
-// reply's own where that has one: two clocks may differ.
+// retryAfter returns how long a reply asks to wait before the next request: whole seconds, a day at
+// most, and 0 if it does not ask. The header has seconds or a date (RFC 9110, 10.2.3). A date is
+// compared with that of the reply, if there is one, since the two clocks may differ.
 func retryAfter(h http.Header) time.Duration {
 	const most = 24 * time.Hour
 	value := h.Get("Retry-After")
@@ -200,4 +224,106 @@ func retryAfter(h http.Header) time.Duration {
 		now = time.Now()
 	}
 	return (min(max(at.Sub(now), 0), most) + time.Second - 1).Truncate(time.Second)
+}
+
+// acceptStream asks for an event stream. A tracker without event streams answers as usual.
+const acceptStream = "text/event-stream, application/json;q=0.5"
+
+const (
+	silence = 35 * time.Second // a stream is dead after as long without a byte, heartbeats included
+	// catchUp is how long a process that was stopped may read what has arrived meanwhile.
+	catchUp = time.Second
+)
+
+// The reasons for which this end gives a stream up.
+var (
+	errSilent = errors.New("no answer")
+	errEnded  = errors.New("the end of the session")
+)
+
+// An openReply is an answer whose body may be an event stream.
+type openReply struct {
+	*exchange
+	timer  *time.Timer // calls timeUp
+	warned atomic.Bool // timeUp was called, and nothing was read since
+	cancel context.CancelCauseFunc
+	ctx    context.Context
+	live   bool // the stream has begun: from now on each byte is a sign of life
+}
+
+// open sends an announce or a look that asks for an event stream. An answer has to come, and a
+// stream has to begin, within the timeout of a request. The caller must call close.
+func (c *Client) open(ctx context.Context, t Tracker, r *Request) (*openReply, error) {
+	u, err := r.URL(t, "", 0)
+	if err != nil {
+		return nil, err
+	}
+	o := new(openReply)
+	o.ctx, o.cancel = context.WithCancelCause(ctx)
+	o.warned.Store(true)
+	o.timer = time.AfterFunc(c.timeout(), o.timeUp)
+	if o.exchange, err = c.send(o.ctx, t, http.MethodGet, u, acceptStream); err != nil {
+		o.close()
+		return nil, o.reason(c, t, err)
+	}
+	return o, nil
+}
+
+// timeUp gives up an answer that has not come, or a stream that has been silent. In a process that
+// was stopped every timer is over, even if there is something to read: so a stream gets a last second.
+func (o *openReply) timeUp() {
+	if o.warned.Swap(true) {
+		o.cancel(errSilent)
+	} else {
+		o.timer.Reset(catchUp)
+	}
+}
+
+// alive records a sign of life of a stream.
+func (o *openReply) alive() {
+	o.warned.Store(false)
+	o.timer.Reset(silence - catchUp)
+}
+
+// Read reads the body of a stream.
+func (o *openReply) Read(b []byte) (int, error) {
+	n, err := o.resp.Body.Read(b)
+	if n > 0 && o.live {
+		o.alive()
+	}
+	return n, err
+}
+
+// reason returns why this end gave the request up, or else err.
+func (o *openReply) reason(c *Client, t Tracker, err error) error {
+	switch cause := context.Cause(o.ctx); {
+	case cause == errSilent:
+		return &UnreachableError{t, fmt.Errorf("%w within %v", errSilent, c.timeout())}
+	case cause != nil && cause != context.Canceled:
+		return cause
+	}
+	return err
+}
+
+func (o *openReply) close() {
+	o.timer.Stop()
+	if o.exchange != nil {
+		if o.streams() {
+			_ = o.over.Close() // at once: the next connection may come from the same port
+		}
+		_ = o.resp.Body.Close()
+	}
+	o.cancel(context.Canceled)
+}
+
+// streams reports whether the answer is an event stream.
+func (o *openReply) streams() bool {
+	media, _, _ := mime.ParseMediaType(o.resp.Header.Get("Content-Type"))
+	return o.resp.StatusCode == http.StatusOK && media == "text/event-stream"
+}
+
+// relayed reports whether an intermediary passes the stream on: a tracker sends neither chunks nor
+// Via. The end of such a stream says nothing about the end of the tracker's stream.
+func (o *openReply) relayed() bool {
+	return o.resp.Header.Get("Via") != "" || len(o.resp.TransferEncoding) > 0
 }

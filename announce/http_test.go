@@ -40,7 +40,7 @@ func TestHeadIsBounded(t *testing.T) {
 	})
 	var c announce.Client
 	defer c.Close()
-	if r, err := c.List(within(t), at, key(t, "k"), 0); err == nil {
+	if r, err := c.List(within(t), at, announce.Request{Key: key(t, "k")}); err == nil {
 		t.Errorf("a head of 100 KB: %+v", r)
 	}
 }
@@ -77,7 +77,7 @@ func TestReplyInsteadOfStreamIsBounded(t *testing.T) {
 	})
 	var c announce.Client
 	defer c.Close()
-	for _, err := range c.Watch(within(t), []announce.Tracker{at}, announce.Request{Key: key(t, "k")}, 0) {
+	for _, err := range c.Watch(within(t), []announce.Tracker{at}, announce.Request{Key: key(t, "k")}) {
 		if _, ok := errors.AsType[*announce.ReplyError](err); !ok || !strings.Contains(err.Error(), "longer than") || asked.Load() != 1 {
 			t.Errorf("asked %d times: %v", asked.Load(), err)
 		}
@@ -106,7 +106,7 @@ func TestRedirectWithBody(t *testing.T) {
 	})
 	var c announce.Client
 	defer c.Close()
-	for _, err := range c.Watch(within(t), []announce.Tracker{at}, announce.Request{Key: key(t, "k")}, 0) {
+	for _, err := range c.Watch(within(t), []announce.Tracker{at}, announce.Request{Key: key(t, "k")}) {
 		if err != nil {
 			t.Error(err)
 		}
@@ -128,7 +128,7 @@ func TestRedirectElsewhere(t *testing.T) {
 			w.WriteHeader(http.StatusFound)
 		})
 		var c announce.Client
-		_, err := c.List(within(t), at, key(t, "k"), 0)
+		_, err := c.List(within(t), at, announce.Request{Key: key(t, "k")})
 		if _, ok := errors.AsType[*announce.ReplyError](err); !ok {
 			t.Errorf("redirected to %q: %v", to, err)
 		}
@@ -164,7 +164,7 @@ func TestReasonIsClean(t *testing.T) {
 			_, _ = io.WriteString(w, reason)
 		})
 		var c announce.Client
-		_, err := c.List(within(t), at, key(t, "k"), 0)
+		_, err := c.List(within(t), at, announce.Request{Key: key(t, "k")})
 		if f, ok := errors.AsType[*announce.RefusalError](err); !ok || f.Reason != wire.Clean(f.Reason) || !strings.Contains(f.Reason, "no") || strings.Contains(f.Reason, "X: y") {
 			t.Errorf("%q: %+v", reason, err)
 		}

@@ -258,7 +258,7 @@ func TestJoinEnded(t *testing.T) {
 		p := newPipes(t)
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		if err := p.client("192.0.2.1").Join(ctx, one, announce.Request{Key: key(t, "k"), Port: 4000}, nil); err != nil || p.dials() != 0 {
+		if err := stay(ctx, p.client("192.0.2.1"), one, announce.Request{Key: key(t, "k"), Port: 4000}, nil); err != nil || p.dials() != 0 {
 			t.Errorf("%d connections, %v", p.dials(), err)
 		}
 	})
@@ -500,7 +500,7 @@ func TestLookIsTakenBack(t *testing.T) {
 			c.Timeout = time.Hour
 			defer c.Close()
 			began := time.Now()
-			_, err := c.List(ctx, named(t, "http://localhost/announce"), key(t, "k"), 0)
+			_, err := c.List(ctx, named(t, "http://localhost/announce"), announce.Request{Key: key(t, "k")})
 			if took := time.Since(began); !errors.Is(err, context.Canceled) || took > 2*time.Second {
 				t.Errorf("after %v: %v", took, err)
 			}

@@ -3,135 +3,131 @@ package announce
 import (
 	"cmp"
 	"errors"
-	"maps"
 	"net/netip"
 	"slices"
 	"sync"
 	"time"
 )
 
-// gathering is how long the first event waits for the other trackers and families once one has
-// told: as long as a dialler waits for its other family (RFC 8305).
-const gathering = 300 * time.Millisecond
-
-// merged is what a watch has been told by all its trackers. Sessions put in, and the watch takes
-// out the difference to what it has told.
+// A follower puts together what all sources of a watch report: a peer is there if any source has it.
+// Sessions record changes in it, and the loop in watch.go takes out the sum of the changes.
 type follower struct {
-	wake chan struct{} // there may be something to take
-	mu   sync.Mutex
-	// moment, which may be nil, is called after every single change, with mu held: take only gives
-	// the sum of several. present is how many peers there are then, as everyone lists them.
-	moment  func()
-	present int
-	sites   []*trackerSources
-	known   map[netip.AddrPort]int // by how many sources
-	own     map[netip.AddrPort]int // by how many sources
-	you     []netip.AddrPort       // own endpoints as told last
+	pending chan struct{} // holds a token while the loop may have something to take out
+	mu      sync.Mutex    // guards the rest, and the sources
+	// afterChange is called after every single change, with mu held. The loop sees only the sum of
+	// several. It may be nil.
+	afterChange func()
+	trackers    []*trackerSources
+	sources     []*source              // those of all trackers
+	known       map[netip.AddrPort]int // how many sources have this peer
+	own         map[netip.AddrPort]int // how many sources have this own endpoint
+	size        int                    // how many peers are there
+	expires     time.Time              // when to call expire next; zero if nothing is to expire
+	resumed     time.Time              // when this process went on after it was stopped
 
-	next    time.Time // when expire is to look again; zero: nothing waits for that
-	resumed time.Time // when it looked too late, as after a stop of the process
-
-	began  bool
-	first  *trackerSources // who told first
-	gather time.Time       // until when the first event waits for the others
-	told   map[netip.AddrPort]struct{}
-	dirty  map[netip.AddrPort]struct{} // told otherwise than they are
-	list   []netip.AddrPort            // told, sorted
+	// The rest is for the loop.
+	begun      bool            // the first event was reported
+	first      *trackerSources // the first tracker that answered
+	firstUntil time.Time       // until when the first event waits for the other sources
+	reported   map[netip.AddrPort]struct{}
+	changed    map[netip.AddrPort]struct{} // the peers whose presence differs from what was reported
+	list       []netip.AddrPort            // reported, sorted
+	you        []netip.AddrPort            // own endpoints as last reported
 }
 
-// site is one tracker of them.
+// A trackerSources is one tracker with its sources, and what is to be reported about it.
 type trackerSources struct {
-	m       *follower
-	tracker Tracker
-	sources []*source
-	last    *source // who told last who is there
-	err     error   // to be told
-	failed  bool    // told, or to be
-	back    bool    // answers again, which is to be told
+	tracker  Tracker
+	sources  []*source
+	latest   *source // the source that answered last
+	accepted bool    // it has accepted a request
+	cause    error   // why it last failed; nil if it never did
+	final    bool    // it has accepted no request, and refuses for good
+	err      error   // to be reported
+	failed   bool    // err was reported, or will be
+	back     bool    // it answers again, which is to be reported
 }
 
-// route is one way to it: by one address family. Each has a view of its own, since a tracker tells
-// everybody what his address may be given.
+// A source is one tracker over one address family. Each has a roster of its own, since a tracker
+// reports only those peers whose addresses are of use to the asker's address.
 type source struct {
-	site       *trackerSources
-	roster     roster
-	state      sourceState
-	since      time.Time      // of that state
-	err        error          // why it is away
-	unsure     error          // why the tracker may still list it after the end
-	reply      *Reply         // the last one; nil on a stream
-	epoch      string         // of the run of the tracker that told last, "" where it does not name it
-	reached    bool           // has had a connection
-	shared     bool           // another program is listed as the same endpoint
-	late       bool           // and was before
-	from       netip.AddrPort // where the last connection of a member came from
-	you, local netip.AddrPort // own endpoints: as the tracker sees it, and from until it has told that
+	follower  *follower
+	tracker   *trackerSources
+	roster    roster
+	state     sourceState
+	since     time.Time      // since when it is in this state
+	err       error          // why it is away
+	reply     *Reply         // the last one; nil on a stream
+	epoch     string         // identifies the run of the tracker; "" if the tracker reports none
+	connected bool           // has had a connection
+	clash     bool           // another program is listed as the same endpoint
+	second    bool           // it was listed before this one
+	from      netip.AddrPort // the local end of a member's last connection
+	// The own endpoint: you as the tracker reports it, local as the connection has it until then.
+	you, local netip.AddrPort
 }
 
 type sourceState uint8
 
 const (
-	waiting sourceState = iota
+	waiting sourceState = iota // for the first answer
 	up
 	away
 )
 
-// news is one turn of a watch's loop.
-type news struct {
-	event Event
-	err   error
-}
-
 func newFollower() *follower {
 	return &follower{
-		wake:  make(chan struct{}, 1),
-		known: make(map[netip.AddrPort]int),
-		own:   make(map[netip.AddrPort]int),
-		told:  make(map[netip.AddrPort]struct{}),
-		dirty: make(map[netip.AddrPort]struct{}),
+		pending:  make(chan struct{}, 1),
+		known:    make(map[netip.AddrPort]int),
+		own:      make(map[netip.AddrPort]int),
+		reported: make(map[netip.AddrPort]struct{}),
+		changed:  make(map[netip.AddrPort]struct{}),
 	}
 }
 
-func (m *follower) add(t Tracker) *trackerSources {
-	s := &trackerSources{m: m, tracker: t}
-	m.sites = append(m.sites, s)
+func (f *follower) addTracker(t Tracker) *trackerSources {
+	ts := &trackerSources{tracker: t}
+	f.trackers = append(f.trackers, ts)
+	return ts
+}
+
+func (f *follower) addSource(t *trackerSources) *source {
+	s := &source{follower: f, tracker: t, since: time.Now()}
+	s.roster.notify = func(e netip.AddrPort, there bool) { f.count(f.known, e, there) }
+	t.sources = append(t.sources, s)
+	f.sources = append(f.sources, s)
 	return s
 }
 
-func (s *trackerSources) add() *source {
-	r := &source{site: s, since: time.Now()}
-	r.roster.notify = func(e netip.AddrPort, there bool) { s.m.count(s.m.known, e, there) }
-	s.sources = append(s.sources, r)
-	return r
-}
-
-// count counts one more, or one less, for e.
-func (m *follower) count(in map[netip.AddrPort]int, e netip.AddrPort, more bool) {
-	before := m.there(e)
+// count counts one source more, or one less, that has e.
+func (f *follower) count(in map[netip.AddrPort]int, e netip.AddrPort, more bool) {
+	before := f.isThere(e)
 	if more {
 		in[e]++
 	} else if in[e]--; in[e] == 0 {
 		delete(in, e)
 	}
-	there := m.there(e)
+	there := f.isThere(e)
 	switch {
 	case there && !before:
-		m.present++
+		f.size++
 	case before && !there:
-		m.present--
+		f.size--
 	}
-	if _, told := m.told[e]; told != there {
-		m.dirty[e] = struct{}{}
+	if _, reported := f.reported[e]; reported != there {
+		f.changed[e] = struct{}{}
 	} else {
-		delete(m.dirty, e)
+		delete(f.changed, e)
 	}
 }
 
-// everyone lists the peers that are there at this moment, sorted.
-func (m *follower) everyone() []netip.AddrPort {
-	list := make([]netip.AddrPort, 0, m.present+1)
-	for e := range m.known {
-		if m.there(e) {
+func (f *follower) isThere(e netip.AddrPort) bool { return f.known[e] > 0 && f.own[e] == 0 }
+
+// peers returns the peers that are there at this moment, sorted.
+func (f *follower) peers() []netip.AddrPort {
+	list := make([]netip.AddrPort, 0, f.size+1)
+	for e := range f.known {
+		if f.isThere(e) {
 			list = append(list, e)
 		}
 	}
@@ -139,379 +135,270 @@ func (m *follower) everyone() []netip.AddrPort {
 	return list
 }
 
-func (m *follower) there(e netip.AddrPort) bool { return m.known[e] > 0 && m.own[e] == 0 }
+// endpoints returns the own endpoints that trackers have reported, sorted.
+func (f *follower) endpoints() []netip.AddrPort {
+	var you []netip.AddrPort
+	for _, s := range f.sources {
+		if s.you.Port() != 0 {
+			you = append(you, s.you)
+		}
+	}
+	slices.SortFunc(you, netip.AddrPort.Compare)
+	return slices.Compact(you)
+}
 
-// mine replaces an own endpoint. Routes that are away may have known the old one as a peer.
-func (m *follower) mine(at *netip.AddrPort, e netip.AddrPort) {
+// setOwn replaces one own endpoint. Sources that are away may still have the old one as a peer.
+func (f *follower) setOwn(at *netip.AddrPort, e netip.AddrPort) {
 	if *at == e {
 		return
 	}
 	if at.Port() != 0 {
-		m.count(m.own, *at, false)
-		for _, s := range m.sites {
-			for _, r := range s.sources {
-				if r.state == away {
-					r.roster.remove(*at)
-				}
+		f.count(f.own, *at, false)
+		for _, s := range f.sources {
+			if s.state == away {
+				s.roster.remove(*at)
 			}
 		}
 	}
 	*at = e
 	if at.Port() != 0 {
-		m.count(m.own, *at, true)
+		f.count(f.own, *at, true)
 	}
 }
 
-// change lets f change what is known, and wakes the watch.
-func (m *follower) change(f func(now time.Time)) {
-	m.mu.Lock()
-	f(time.Now())
-	if m.moment != nil {
-		m.moment()
+// record makes a change and wakes the loop.
+func (f *follower) record(change func(now time.Time)) {
+	f.mu.Lock()
+	change(time.Now())
+	if f.afterChange != nil {
+		f.afterChange()
 	}
-	m.mu.Unlock()
+	f.mu.Unlock()
 	select {
-	case m.wake <- struct{}{}:
+	case f.pending <- struct{}{}:
 	default:
 	}
 }
 
-// connected takes in a connection, and where that of a member comes from, before the tracker can
-// list it. Not every tracker tells what it sees, and another route may be told of this one first.
-// One that has told what it sees will see the same again from there: behind a NAT, another peer may
-// be there.
-func (r *source) connected(local netip.AddrPort) {
-	r.site.m.change(func(time.Time) {
-		r.reached = true
-		if local != r.from || r.you.Port() == 0 {
-			r.from = local
-			r.site.m.mine(&r.local, local)
+// hasConnected records a connection and the local end of a member's, before the tracker can list it.
+// Some trackers do not report what they list, and another source may report this member first.
+// A tracker that has reported an endpoint will list the same one for the same local end. Behind a NAT
+// the local end may then be another peer's endpoint, so it no longer counts as an own one.
+func (s *source) hasConnected(local netip.AddrPort) {
+	s.follower.record(func(time.Time) {
+		s.connected = true
+		if local != s.from || s.you.Port() == 0 {
+			s.from = local
+			s.follower.setOwn(&s.local, local)
 		}
 	})
 }
 
-// replied takes in a reply; restarted says that the tracker may have been since the last one.
-func (r *source) replied(reply *Reply, restarted bool) {
-	r.site.m.change(func(now time.Time) {
-		if restarted || r.epoch != "" {
-			r.roster.restarted()
+// replied records a reply. restarted says that the tracker may have been restarted since the last.
+func (s *source) replied(reply *Reply, restarted bool) {
+	s.follower.record(func(now time.Time) {
+		if restarted || s.epoch != "" {
+			s.roster.restarted()
 		}
-		r.roster.ttl = cmp.Or(reply.TTL, reply.Interval*5/2)
-		r.reply, r.epoch = reply, ""
-		r.is(up, now)
-		r.sees(reply.You)
-		r.roster.update(reply.Peers, reply.Coverage(), now)
+		s.roster.ttl = cmp.Or(reply.TTL, reply.Interval*5/2)
+		s.reply, s.epoch = reply, ""
+		s.isUp(reply.You, now)
+		s.roster.update(reply.Peers, reply.Coverage(), now)
 	})
 }
 
-// listed takes in who is there as a stream begins.
-func (r *source) listed(epoch string, you netip.AddrPort, peers []netip.AddrPort) {
-	r.site.m.change(func(now time.Time) {
-		if epoch == "" || epoch != r.epoch {
-			r.roster.restarted()
+// listed records the list of peers with which a stream begins.
+func (s *source) listed(epoch string, you netip.AddrPort, peers []netip.AddrPort) {
+	s.follower.record(func(now time.Time) {
+		if epoch == "" || epoch != s.epoch {
+			s.roster.restarted()
 		}
-		r.reply, r.epoch = nil, epoch
-		r.is(up, now)
-		r.sees(you)
-		r.roster.update(peers, 1, now)
+		s.reply, s.epoch = nil, epoch
+		s.isUp(you, now)
+		s.roster.update(peers, 1, now)
 	})
 }
 
-// changed takes in that a peer has joined, or left: also by the sources that are away, since it is
-// the tracker that says so.
-func (r *source) changed(peers []netip.AddrPort, joined bool) {
-	r.site.m.change(func(time.Time) {
+// joined records the peers that the stream has reported to join.
+func (s *source) joined(peers []netip.AddrPort) {
+	s.follower.record(func(time.Time) {
 		for _, e := range peers {
-			if joined {
-				r.roster.add(e)
-				continue
-			}
-			for _, o := range r.site.sources {
-				if o == r || o.state == away {
-					o.roster.remove(e)
+			s.roster.add(e)
+		}
+	})
+}
+
+// departed records the peers that the stream has reported to leave. They have also left the other
+// sources of this tracker that are away, since it is the tracker that says so.
+func (s *source) departed(peers []netip.AddrPort) {
+	s.follower.record(func(time.Time) {
+		for _, e := range peers {
+			for _, other := range s.tracker.sources {
+				if other == s || other.state == away {
+					other.roster.remove(e)
 				}
 			}
 		}
 	})
 }
 
-// spare says that another route leads to the tracker.
-func (r *source) spare() bool {
-	r.site.m.mu.Lock()
-	defer r.site.m.mu.Unlock()
-	return r.other()
-}
-
-func (r *source) other() bool {
-	return slices.ContainsFunc(r.site.sources, func(o *source) bool { return o != r && o.state == up })
-}
-
-// sharing takes in that another program is listed as e, too, or no longer.
-func (r *source) sharing(e netip.AddrPort, shared bool) {
-	r.site.m.change(func(time.Time) {
-		if shared && !r.shared {
-			r.late = r.state != up
-			r.site.err = &SharedError{e}
+// shares records that another program is listed as e, too, or no longer.
+func (s *source) shares(e netip.AddrPort, shared bool) {
+	s.follower.record(func(time.Time) {
+		if shared && !s.clash {
+			s.second = s.state != up
+			s.tracker.err = &SharedError{e}
 		}
-		r.shared = shared
+		s.clash = shared
 	})
 }
 
-// lost takes in that a stream has ended, which is no news by itself.
-func (r *source) lost() {
-	r.site.m.change(func(now time.Time) { r.is(away, now) })
+// lost records that a stream has ended. That alone is nothing to report.
+func (s *source) lost() {
+	s.follower.record(func(now time.Time) { s.isAway(now) })
 }
 
-// failed takes in that a request has. That is news once no route leads to the tracker.
-func (r *source) failed(err error) {
-	r.site.m.change(func(now time.Time) {
-		r.is(away, now)
-		r.err = err
-		s := r.site
-		for _, other := range s.sources {
+// failed records that a request has failed. That is reported once all sources of the tracker are away.
+func (s *source) failed(err error) {
+	s.follower.record(func(now time.Time) {
+		s.isAway(now)
+		s.err = err
+		t := s.tracker
+		for _, other := range t.sources {
 			if other.state != away {
 				return
 			}
-			if telling(other.err) > telling(err) {
+			if weight(other.err) > weight(err) {
 				err = other.err
 			}
 		}
-		s.err, s.failed, s.back = err, true, false
+		t.err, t.cause, t.failed, t.back = err, err, true, false
+		t.final = !t.accepted && isFinal(err)
 	})
 }
 
-// is changes the state of a route.
-func (r *source) is(state sourceState, now time.Time) {
-	if r.state != state {
-		r.state, r.since = state, now
+// isUp records that the tracker answers, and the own endpoint if the tracker has reported it.
+func (s *source) isUp(you netip.AddrPort, now time.Time) {
+	if s.state != up {
+		s.state, s.since = up, now
 	}
-	if state == away {
-		r.shared = false
-		return
+	f, t := s.follower, s.tracker
+	if f.firstUntil.IsZero() {
+		f.first, f.firstUntil = t, now.Add(connectWait)
 	}
-	s, m := r.site, r.site.m
-	s.last = r
-	if m.gather.IsZero() {
-		m.first, m.gather = s, now.Add(gathering)
-	}
-	s.back = s.back || s.failed
-	s.failed = false
-}
-
-// sees takes in the own endpoint, where the tracker has told it.
-func (r *source) sees(you netip.AddrPort) {
-	if m := r.site.m; you.Port() != 0 {
-		m.mine(&r.you, you)
-		m.mine(&r.local, netip.AddrPort{})
+	t.latest, t.accepted, t.final = s, true, false
+	t.back = t.back || t.failed
+	t.failed = false
+	if you.Port() != 0 {
+		f.setOwn(&s.you, you)
+		f.setOwn(&s.local, netip.AddrPort{})
 	}
 }
 
-// take returns what is to be told, and when there may be more by then.
-func (m *follower) take(now time.Time) (told []news, next time.Time) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, s := range m.sites {
-		if s.err != nil {
-			told = append(told, news{Event{Tracker: s.tracker}, s.err})
-			s.err = nil
-		}
+func (s *source) isAway(now time.Time) {
+	if s.state != away {
+		s.state, s.since = away, now
 	}
-	if !m.began {
-		if next = m.gathered(now); !next.IsZero() || m.first == nil {
-			return told, next
-		}
-		if m.moment != nil {
-			m.moment() // which has waited for the other families, too
-		}
-	}
-	next = m.expire(now)
-	var left, joined []netip.AddrPort
-	for e := range m.dirty {
-		if m.there(e) {
-			m.told[e] = struct{}{}
-			joined = append(joined, e)
-		} else {
-			delete(m.told, e)
-			left = append(left, e)
-		}
-	}
-	clear(m.dirty)
-	slices.SortFunc(left, netip.AddrPort.Compare)
-	slices.SortFunc(joined, netip.AddrPort.Compare)
-	m.list = merge(m.list, left, joined)
-	var events []Event
-	if you := m.endpoints(); !slices.Equal(you, m.you) || !m.began {
-		m.you = you
-		events = append(events, m.first.event())
-	}
-	for _, s := range m.sites {
-		if s.back && (len(events) == 0 || s != m.first) {
-			events = append(events, s.event())
-		}
-		s.back = false
-	}
-	if m.began {
-		for _, e := range left {
-			events = append(events, Event{Type: EventLeave, Peer: e})
-		}
-		for _, e := range joined {
-			events = append(events, Event{Type: EventJoin, Peer: e})
-		}
-	}
-	m.began = true
-	for _, ev := range events {
-		ev.Peers, ev.You = m.list, m.you
-		told = append(told, news{event: ev})
-	}
-	return told, next
+	s.clash = false
 }
 
-// merge is list without those who have left and with those who have joined; all are sorted. Events
-// share list: where something has changed it is a new one.
-func merge(list, left, joined []netip.AddrPort) []netip.AddrPort {
-	if len(left)+len(joined) == 0 {
-		return list
-	}
-	merged := make([]netip.AddrPort, 0, len(list)+len(joined))
-	for _, e := range list {
-		if len(left) > 0 && left[0] == e {
-			left = left[1:]
-			continue
-		}
-		for len(joined) > 0 && joined[0].Compare(e) < 0 {
-			merged, joined = append(merged, joined[0]), joined[1:]
-		}
-		merged = append(merged, e)
-	}
-	return append(merged, joined...)
+// hasSpare reports whether another source of this tracker is up.
+func (s *source) hasSpare() bool {
+	s.follower.mu.Lock()
+	defer s.follower.mu.Unlock()
+	return s.otherIsUp()
 }
 
-func (s *trackerSources) event() Event {
-	ev := Event{Type: EventPeers, Tracker: s.tracker}
-	if s.last.reply != nil {
-		reply := *s.last.reply
-		reply.SetSelf(slices.Collect(maps.Keys(s.m.own))) // of all families, as Endpoints may not be
-		ev.Reply = &reply
-	}
-	return ev
+func (s *source) otherIsUp() bool {
+	return slices.ContainsFunc(s.tracker.sources, func(o *source) bool { return o != s && o.state == up })
 }
 
-// gathered returns until when the first event still waits; zero if for nothing. A tracker that has
-// answered over one family is given longer over another that has connected.
-func (m *follower) gathered(now time.Time) time.Time {
-	for _, s := range m.sites {
-		for _, r := range s.sources {
-			until := m.gather
-			if r.reached && r.other() {
-				until = until.Add(answering - gathering)
-			}
-			if r.state == waiting && now.Before(until) {
-				return until
-			}
+// waitsUntil returns until when the first event waits for other sources; zero if it need not wait.
+// If a tracker has answered over one family, it gets longer over another that has connected.
+func (f *follower) waitsUntil(now time.Time) time.Time {
+	for _, s := range f.sources {
+		until := f.firstUntil
+		if s.connected && s.otherIsUp() {
+			until = until.Add(answerWait - connectWait)
+		}
+		if s.state == waiting && now.Before(until) {
+			return until
 		}
 	}
 	return time.Time{}
 }
 
-// expire drops what is known no more, and returns when to look again. A process that was stopped
-// first reads what has come meanwhile.
-func (m *follower) expire(now time.Time) (next time.Time) {
-	if !m.next.IsZero() && now.Sub(m.next) > late {
-		m.resumed = now
+// overdue is how late a timer has to be to show that this process was stopped meanwhile.
+const overdue = 500 * time.Millisecond
+
+// expire removes the peers that no longer count, and returns when to call it again. A process that
+// was stopped reads first what has arrived meanwhile.
+func (f *follower) expire(now time.Time) (next time.Time) {
+	if !f.expires.IsZero() && now.Sub(f.expires) > overdue {
+		f.resumed = now
 	}
-	if caught := m.resumed.Add(2 * catchUp); now.Before(caught) {
-		m.next = caught
-		return caught
+	if caughtUp := f.resumed.Add(2 * catchUp); now.Before(caughtUp) {
+		f.expires = caughtUp
+		return caughtUp
 	}
-	defer func() { m.next = next }()
-	for _, s := range m.sites {
-		for _, r := range s.sources {
-			due := r.due()
-			switch {
-			case r.state == up && r.reply == nil: // a stream tells every return
-				r.roster.expire(now)
-				due = r.roster.due
-			case !due.IsZero() && !due.After(now):
-				for e := range r.roster.peers {
-					r.roster.remove(e)
-				}
-				if !r.other() { // or the tracker may list it still, and tell the other route
-					m.mine(&r.you, netip.AddrPort{})
-					m.mine(&r.local, netip.AddrPort{})
-				}
-				due = time.Time{}
+	for _, s := range f.sources {
+		due := s.givenUpAt()
+		switch {
+		case s.state == up && s.reply == nil: // a stream reports every peer that joins again
+			s.roster.expire(now)
+			due = s.roster.due
+		case !due.IsZero() && !due.After(now):
+			for e := range s.roster.peers {
+				s.roster.remove(e)
 			}
-			if !due.IsZero() && (next.IsZero() || due.Before(next)) {
-				next = due
+			if !s.otherIsUp() { // else the tracker may still list it, and report it to the other source
+				f.setOwn(&s.you, netip.AddrPort{})
+				f.setOwn(&s.local, netip.AddrPort{})
 			}
+			due = time.Time{}
+		}
+		if !due.IsZero() && (next.IsZero() || due.Before(next)) {
+			next = due
 		}
 	}
+	f.expires = next
 	return next
 }
 
-// due is when a route that is away no longer counts: once another, to this tracker or any, has been
-// there for a ttl without it. Zero: it counts for as long as it likes.
-func (r *source) due() time.Time {
-	if r.state != away || len(r.roster.peers) == 0 && !r.you.IsValid() {
+// givenUpAt returns when a source that is away no longer counts: when another source, of any
+// tracker, has been up for a ttl meanwhile. Zero: it counts for now.
+func (s *source) givenUpAt() time.Time {
+	if s.state != away || len(s.roster.peers) == 0 && !s.you.IsValid() {
 		return time.Time{}
 	}
-	var with time.Time // since when there is another one
-	for _, s := range r.site.m.sites {
-		for _, other := range s.sources {
-			if other.state == up && (with.IsZero() || other.since.Before(with)) {
-				with = other.since
-			}
+	var with time.Time // since when another one is up
+	for _, other := range s.follower.sources {
+		if other.state == up && (with.IsZero() || other.since.Before(with)) {
+			with = other.since
 		}
 	}
 	if with.IsZero() {
 		return with
 	}
-	if with.Before(r.since) {
-		with = r.since
+	if with.Before(s.since) {
+		with = s.since
 	}
-	return with.Add(r.roster.grace())
+	return with.Add(s.roster.grace())
 }
 
-// unsure is why trackers may still list who has left, one error for each.
-func (m *follower) unsure() error {
-	var errs []error
-	for _, s := range m.sites {
-		for _, r := range s.sources {
-			if r.unsure != nil {
-				errs = append(errs, r.unsure)
-				break
-			}
+// isOver reports whether every tracker refuses for good, and why.
+func (f *follower) isOver() (over bool, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var causes []error
+	for _, t := range f.trackers {
+		if !t.final {
+			return false, nil
 		}
+		causes = append(causes, t.cause)
 	}
-	return errors.Join(errs...)
-}
-
-// failure is why no tracker is asked any more, one error for each.
-func (m *follower) failure() error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	var errs []error
-	for _, s := range m.sites {
-		for _, r := range s.sources {
-			if r.err != nil {
-				errs = append(errs, r.err)
-				break
-			}
-		}
+	if len(causes) == 1 {
+		return true, causes[0]
 	}
-	return errors.Join(errs...)
-}
-
-// endpoints are the own ones.
-func (m *follower) endpoints() []netip.AddrPort {
-	var you []netip.AddrPort
-	for _, s := range m.sites {
-		for _, r := range s.sources {
-			if r.you.Port() != 0 {
-				you = append(you, r.you)
-			}
-		}
-	}
-	slices.SortFunc(you, netip.AddrPort.Compare)
-	return slices.Compact(you)
+	return true, errors.Join(causes...)
 }

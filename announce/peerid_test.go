@@ -176,7 +176,7 @@ func TestNoIDElsewhere(t *testing.T) {
 	defer c.Close()
 	k := wire.KeyOf([]byte("lobby"))
 	for range 2 {
-		if _, err := c.List(t.Context(), classic, k, 0); err != nil {
+		if _, err := c.List(t.Context(), classic, Request{Key: k}); err != nil {
 			t.Error(err)
 		}
 	}
@@ -220,7 +220,12 @@ func TestShared(t *testing.T) {
 		b.asked, b.left = nil, 0
 		c := &Client{Shared: tt.shared}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		if err := c.Join(ctx, []Tracker{tt.tracker}, Request{Key: k, Port: 4000}, func(Event, error) { cancel() }); err != nil {
+		m, err := c.Join(ctx, []Tracker{tt.tracker}, Request{Key: k, Port: 4000}, func(Event, error) { cancel() })
+		if err != nil {
+			t.Fatal(err)
+		}
+		<-m.Done()
+		if err := m.Leave(ctx); err != nil {
 			t.Errorf("%s: %v", tt.about, err)
 		}
 		if left := b.left > 0; len(b.asked) == 0 || left != tt.leaves {

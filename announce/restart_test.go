@@ -44,17 +44,17 @@ func TestRoutesDoubt(t *testing.T) {
 		{"a reply and two streams", []func(*source){answer(true, p, q), list("E", p, q), lost, list("E", q)}, 0},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			m := newFollower()
-			r := m.add(Tracker{}).add()
+			f := newFollower()
+			r := f.addSource(f.addTracker(Tracker{}))
 			for _, step := range tt.steps[:len(tt.steps)-1] {
 				step(r)
 			}
-			tells(m, 0)
+			tells(f, 0)
 			began := time.Now()
 			last := tt.steps[len(tt.steps)-1]
 			last(r)
 			for told := ""; ; {
-				if told = tells(m, 0); told != "" {
+				if told = tells(f, 0); told != "" {
 					if d := time.Since(began); told != "leave "+peer || d != tt.at {
 						t.Errorf("%s: told %q after %v, want the leave after %v", tt.about, told, d, tt.at)
 					}
@@ -64,7 +64,7 @@ func TestRoutesDoubt(t *testing.T) {
 					t.Errorf("%s: told nothing", tt.about)
 					break
 				}
-				_, next := m.take(time.Now())
+				_, next := f.take(time.Now())
 				if next.IsZero() { // the next reply has to tell
 					next = time.Now().Add(time.Second)
 				}
@@ -82,7 +82,8 @@ func TestRoutesTTL(t *testing.T) {
 	for _, tt := range []struct{ ttl, interval, want time.Duration }{
 		{100 * time.Second, time.Hour, 100 * time.Second}, {0, 20 * time.Second, 50 * time.Second}, {0, 0, defaultTTL},
 	} {
-		r := newFollower().add(Tracker{}).add()
+		f := newFollower()
+		r := f.addSource(f.addTracker(Tracker{}))
 		r.replied(&Reply{TTL: tt.ttl, Interval: tt.interval}, true)
 		if got := r.roster.grace(); got != tt.want {
 			t.Errorf("ttl %v, interval %v: a grace of %v", tt.ttl, tt.interval, got)
@@ -93,12 +94,12 @@ func TestRoutesTTL(t *testing.T) {
 // Of the errors of a tracker's families the one that says most is told, and none once it is back.
 func TestRoutesErrors(t *testing.T) {
 	refusal, noRoute := &RefusalError{Status: 401, Reason: "no"}, &UnreachableError{Err: errNoOrigin}
-	m := newFollower()
-	s := m.add(Tracker{})
-	v4, v6 := s.add(), s.add()
+	f := newFollower()
+	s := f.addTracker(Tracker{})
+	v4, v6 := f.addSource(s), f.addSource(s)
 	expect := func(what, want string) {
 		t.Helper()
-		told, _ := m.take(time.Now().Add(time.Hour))
+		told, _ := f.take(time.Now().Add(time.Hour))
 		got := ""
 		for _, n := range told {
 			got += fmt.Sprintf("%s %v, ", n.event.Type, n.err)
@@ -131,18 +132,18 @@ func TestRoutesErrors(t *testing.T) {
 func TestRoutesOldEndpoint(t *testing.T) {
 	old4, me6, new4 := endpointsOf(mine4)[0], endpointsOf(mine6)[0], endpointsOf("198.51.100.5:4000")[0]
 	for away, want := range map[bool]string{false: "peers [" + mine4 + "], join " + mine4, true: "peers []"} {
-		m := newFollower()
-		s := m.add(Tracker{})
-		v4, v6 := s.add(), s.add()
+		f := newFollower()
+		s := f.addTracker(Tracker{})
+		v4, v6 := f.addSource(s), f.addSource(s)
 		v4.listed("E", old4, nil)
 		v6.listed("E", me6, []netip.AddrPort{old4})
-		tells(m, 0)
+		tells(f, 0)
 		if away {
 			v6.lost()
 		}
 		v4.lost()
 		v4.listed("E", new4, nil)
-		if got := tells(m, 0); got != want {
+		if got := tells(f, 0); got != want {
 			t.Errorf("the other route away %v: told %q, want %q", away, got, want)
 		}
 	}
@@ -151,26 +152,26 @@ func TestRoutesOldEndpoint(t *testing.T) {
 // A route that was given up for a ttl, and connects again from where it was, is listed there again.
 func TestRoutesConnectAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := newFollower()
-		s := m.add(Tracker{})
-		v4, v6 := s.add(), s.add()
+		f := newFollower()
+		s := f.addTracker(Tracker{})
+		v4, v6 := f.addSource(s), f.addSource(s)
 		me4 := endpointsOf(mine4)[0]
-		v4.connected(me4)
+		v4.hasConnected(me4)
 		v4.listed("E", netip.AddrPort{}, nil)
 		v6.listed("E", netip.AddrPort{}, nil)
-		if got := tells(m, 0); got != "peers []" {
+		if got := tells(f, 0); got != "peers []" {
 			t.Errorf("begun: told %q", got)
 		}
 		v4.lost()
 		v6.lost()
-		other := m.add(Tracker{}).add()
+		other := f.addSource(f.addTracker(Tracker{}))
 		other.listed("F", netip.AddrPort{}, nil)
-		m.mu.Lock()
-		m.mine(&v4.local, netip.AddrPort{}) // as expire does
-		m.mu.Unlock()
-		v4.connected(me4)
-		other.changed([]netip.AddrPort{me4}, true)
-		if got := tells(m, 0); got != "" {
+		f.mu.Lock()
+		f.setOwn(&v4.local, netip.AddrPort{}) // as expire does
+		f.mu.Unlock()
+		v4.hasConnected(me4)
+		other.joined([]netip.AddrPort{me4})
+		if got := tells(f, 0); got != "" {
 			t.Errorf("connected again from the same place: told %q", got)
 		}
 	})

@@ -62,7 +62,7 @@ func TestRetryAfter(t *testing.T) {
 				answer(w)
 			}))
 			var client announce.Client
-			_, err1 := client.List(t.Context(), named(t, srv.URL), key(t, "k"), 0)
+			_, err1 := client.List(t.Context(), named(t, srv.URL), announce.Request{Key: key(t, "k")})
 			_, err2 := client.Index(t.Context(), named(t, srv.URL))
 			for _, err := range []error{err1, err2} {
 				f, ok := errors.AsType[*announce.RefusalError](err)

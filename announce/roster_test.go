@@ -56,28 +56,28 @@ func TestStoppedWatch(t *testing.T) {
 	} {
 		for _, stopped := range []time.Duration{time.Second, time.Minute, 10 * time.Hour} {
 			for _, back := range []bool{true, false} {
-				m := newFollower()
-				r, other := m.add(Tracker{}).add(), m.add(Tracker{}).add()
+				f := newFollower()
+				r, other := f.addSource(f.addTracker(Tracker{})), f.addSource(f.addTracker(Tracker{}))
 				other.state = up
 				r.listed("run", self, []netip.AddrPort{a, b})
-				m.take(time.Now().Add(time.Hour)) // peers
-				m.next, m.resumed = time.Time{}, time.Time{}
+				f.take(time.Now().Add(time.Hour)) // peers
+				f.expires, f.resumed = time.Time{}, time.Time{}
 				c.begin(r, other)
-				told, next := m.take(time.Now())
+				told, next := f.take(time.Now())
 				if len(told) > 0 || next.IsZero() {
 					t.Fatalf("%s: %v, next at %v", c.what, told, next)
 				}
 				now := next.Add(stopped)
 				for range 3 { // whatever wakes it
-					if told, next = m.take(now); len(told) > 0 || next.IsZero() || next.After(now.Add(3*time.Second)) {
+					if told, next = f.take(now); len(told) > 0 || next.IsZero() || next.After(now.Add(3*time.Second)) {
 						t.Errorf("%s, stopped for %v: %v, next at %v of %v", c.what, stopped, told, next, now)
 					}
 				}
 				if back {
-					r.changed([]netip.AddrPort{b}, true)
-					other.changed([]netip.AddrPort{b}, true)
+					r.joined([]netip.AddrPort{b})
+					other.joined([]netip.AddrPort{b})
 				}
-				told, _ = m.take(next.Add(100 * time.Millisecond))
+				told, _ = f.take(next.Add(100 * time.Millisecond))
 				if left := len(told) == 1 && told[0].event.Type == EventLeave && told[0].event.Peer == b; left == back || back && len(told) > 0 {
 					t.Errorf("%s, stopped for %v, come back %v: %v", c.what, stopped, back, told)
 				}
@@ -210,28 +210,28 @@ func TestGraceOfSeveral(t *testing.T) {
 // However many peers a tracker sends, a watch remembers no more than it can bear, and goes on with
 // those.
 func TestWatchedBound(t *testing.T) {
-	m := newFollower()
-	r := m.add(Tracker{}).add()
+	f := newFollower()
+	r := f.addSource(f.addTracker(Tracker{}))
 	r.listed("E", netip.AddrPort{}, nil)
 	endpoint := func(i int) netip.AddrPort {
 		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 4000)
 	}
 	for i := range maxRoster + 1000 {
-		r.changed([]netip.AddrPort{endpoint(i)}, true)
+		r.joined([]netip.AddrPort{endpoint(i)})
 	}
-	m.take(time.Now())
+	f.take(time.Now())
 	more := &Reply{Count: 1 << 30, Sample: true}
 	for i := range 1000 {
 		more.Peers = append(more.Peers, netip.AddrPortFrom(endpoint(i).Addr(), 5))
 	}
 	r.replied(more, false)
-	if m.take(time.Now()); len(m.list) != maxRoster || len(m.told) != maxRoster || len(m.known) != maxRoster || len(r.roster.peers) != maxRoster || len(m.dirty) > 0 {
-		t.Errorf("it remembers %d, %d, %d, %d and %d peers", len(m.list), len(m.told), len(m.known), len(r.roster.peers), len(m.dirty))
+	if f.take(time.Now()); len(f.list) != maxRoster || len(f.reported) != maxRoster || len(f.known) != maxRoster || len(r.roster.peers) != maxRoster || len(f.changed) > 0 {
+		t.Errorf("it remembers %d, %d, %d, %d and %d peers", len(f.list), len(f.reported), len(f.known), len(r.roster.peers), len(f.changed))
 	}
 	r.listed("F", netip.AddrPort{}, nil)
-	r.changed([]netip.AddrPort{endpoint(7)}, false)
-	r.changed([]netip.AddrPort{endpoint(1 << 23)}, true)
-	if m.take(time.Now()); len(m.list) != maxRoster || m.there(endpoint(7)) || !m.there(endpoint(1<<23)) {
-		t.Errorf("it does not go on: %d peers", len(m.list))
+	r.departed([]netip.AddrPort{endpoint(7)})
+	r.joined([]netip.AddrPort{endpoint(1 << 23)})
+	if f.take(time.Now()); len(f.list) != maxRoster || f.isThere(endpoint(7)) || !f.isThere(endpoint(1<<23)) {
+		t.Errorf("it does not go on: %d peers", len(f.list))
 	}
 }

@@ -4,130 +4,111 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"math/rand/v2"
+	"net/http"
 	"net/netip"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"ntrack/announce/wire"
 )
 
-// maxWant is how many peers a watch asks for: what trackers give at most unless told otherwise.
+// maxWant is how many peers a session asks for, unless the request says otherwise. Trackers usually
+// give no more.
 const maxWant = 1000
 
-// Waits of sessions.
 const (
-	silence    = 35 * time.Second // without a byte, heartbeats included: a stream is dead
-	maxBackoff = 15 * time.Second // where no interval is known
-	// plainFor is how long a tracker is asked plainly after a stream of it was of no use: its track
-	// is too large for one, or something on the way gathers what it sends.
-	plainFor = 10 * time.Minute
-	// comeBack is the time over which every thousand peers spread their return to a tracker that
-	// has ended its streams.
-	comeBack = 2 * time.Second
-	// leaving bounds how long leaving takes. Of that, crossing is for what comes first: the answer to
-	// an announce that is under way, since whoever is listed by that has to leave after it, or the end
-	// of a stream.
-	leaving  = 5 * time.Second
-	crossing = time.Second
-	// noticing is how long a tracker may list a member whose stream broke: it gives up a connection
-	// after 45 s without an acknowledgement, an intermediary at the second heartbeat that it cannot
-	// pass on.
-	noticing = time.Minute
+	maxBackoff = 15 * time.Second // the longest wait after a failure while no interval is known
+	// pollTime is how long a session polls after a stream was of no use: the track is too large for a
+	// stream, or something on the way holds the stream back.
+	pollTime = 10 * time.Minute
+	// returnTime is the time over which every thousand peers spread their return to a tracker that has
+	// ended its streams.
+	returnTime = 2 * time.Second
+	// leaveTime bounds how long a session takes to leave. Of that, endTime is for what comes first:
+	// the answer to an announce that is under way, or the end of a stream. A peer has to leave after
+	// such an answer, since the announce has listed it.
+	leaveTime = 5 * time.Second
+	endTime   = time.Second
+	// brokenTime is how long a tracker may list a member whose stream broke. A tracker gives up a
+	// connection 45 s after the last acknowledgement, an intermediary at the second heartbeat that it
+	// cannot pass on.
+	brokenTime = time.Minute
 )
 
-// session is a watch's dealings with one tracker over one route: it follows the tracker's event
-// stream, or announces or looks time and again, until its context ends, and then leaves.
+// A session deals with one source until its context ends, and then leaves. It follows the tracker's
+// event stream. If there is none, it polls: it announces or looks time and again.
 //
-// Renewals come at the tracker's interval or up to a fifth before it, so that peers that joined
-// together spread. It keeps to the port that the first reply told: a renewal that came from another
-// would be another peer, and the first a ghost.
+// Polls come at the tracker's interval or up to a fifth earlier, so that peers that joined together
+// spread. A member keeps the port that the first reply reported. With another port it would be
+// another peer, and the first one would stay listed until its ttl is over.
 type session struct {
-	c       *Client // with connections of its own
+	c       *Client // with connections of its own, over the family of the source
 	tracker Tracker
 	request Request
-	every   time.Duration
 	member  bool
 	source  *source
 
-	interval time.Duration // of the last reply; 0 before
-	failures int           // in a row
-	plain    time.Time     // until when not to ask for a stream
-	refused  bool          // the last request was for a stream, and a plain one may be answered
-	held     time.Time     // until when the tracker may list it whatever ends: only DELETE helps
-	// lasting says that the next request should find this connection alive: the tracker has not
-	// said that it closes it, and has kept the one before, if there was one.
-	lasting bool
-	reached bool // the last request had a connection
+	interval    time.Duration // of the last reply; 0 before
+	failures    int           // in a row
+	pollUntil   time.Time     // until when not to ask for a stream
+	pollNext    bool          // the last stream was refused: ask without one next
+	listedUntil time.Time     // until when the tracker may list this member if nothing takes it out
+	connected   bool          // the last request had a connection
+	// keepsAlive says that the next request should find the connection alive: the tracker has not
+	// announced that it closes it, and has kept the one before, if there was one. If the connection
+	// is not alive, the tracker may have been restarted.
+	keepsAlive bool
 }
 
+// run returns nil once the member has left, or else why the tracker may still list it.
 func (s *session) run(ctx context.Context) error {
-	defer func() { s.c.Close() }()
-	if s.member {
-		if s.tracker.Classic() && s.request.Port == 0 {
-			c, port, err := s.c.fromSomePort()
-			if err != nil {
-				s.source.failed(err)
-				return nil
-			}
-			s.c, s.request.Port = c, port
-		}
-	}
+	defer s.c.Close()
 	s.c.connected = func(local netip.AddrPort) {
-		s.reached = true
+		s.connected = true
 		if s.member {
 			local = netip.AddrPortFrom(local.Addr(), cmp.Or(s.request.Port, local.Port()))
 		} else {
-			local = netip.AddrPort{} // nobody is listed
+			local = netip.AddrPort{} // a look lists nothing
 		}
-		s.source.connected(local)
+		s.source.hasConnected(local)
 	}
 	for ctx.Err() == nil {
-		pause, err := s.turn(ctx)
+		pause, err := s.round(ctx)
 		if ctx.Err() != nil {
 			break
 		}
 		if err != nil {
 			s.source.failed(err)
 		}
-		if err == errNoOrigin {
+		if err == errNoOrigin || err == errHiddenPort {
 			return nil
 		}
 		wait(ctx, pause)
 	}
-	if time.Now().After(s.held) || s.request.Port == 0 && s.c.From.Port() == 0 {
-		return nil // not listed, or by nothing that a DELETE could name
-	}
-	if s.tracker.Classic() && s.c.Shared != nil && s.c.Shared(s.tracker, s.request) {
+	switch {
+	case time.Now().After(s.listedUntil): // not listed
+		return nil
+	case s.request.Port == 0 && s.c.From.Port() == 0: // no port that a leave could name
+		return nil
+	case s.tracker.Classic() && s.c.Shared != nil && s.c.Shared(s.tracker, s.request):
 		return nil
 	}
-	s.c.Timeout = min(s.c.timeout(), leaving-crossing)
-	return s.c.leave(context.WithoutCancel(ctx), s.tracker, s.request)
+	s.c.Timeout = min(s.c.timeout(), leaveTime-endTime)
+	return s.c.sendLeave(context.WithoutCancel(ctx), s.tracker, s.request)
 }
 
-// hold takes note that the tracker may list this member for as long as d, whatever ends.
-func (s *session) hold(d time.Duration) {
-	if until := time.Now().Add(d); s.member && until.After(s.held) {
-		s.held = until
-	}
-}
-
-// doubt takes note of a request that has failed though it may have listed this member: its answer
-// was lost, or is an error of the tracker or a gateway. A tracker over a limit (503) has done nothing.
-func (s *session) doubt(err error) {
-	f, refused := errors.AsType[*RefusalError](err)
-	if err != nil && s.reached && !(refused && (f.Status < 500 || f.Status == 503)) {
-		s.hold(wire.DefaultInterval)
-	}
-}
-
-// turn asks once, follows a stream to its end if that is the answer, and returns how long to wait
-// before the next turn.
-func (s *session) turn(ctx context.Context) (time.Duration, error) {
+// round asks once, and follows a stream to its end if that is the answer. It returns how long to
+// wait before the next round.
+func (s *session) round(ctx context.Context) (time.Duration, error) {
 	var err error
-	if s.refused {
-		s.refused = false
+	if s.pollNext {
+		s.pollNext = false
 		err = s.pollInstead(ctx)
-	} else if s.tracker.Classic() || time.Now().Before(s.plain) {
+	} else if s.tracker.Classic() || time.Now().Before(s.pollUntil) {
 		err = s.poll(ctx)
 	} else {
 		began := time.Now()
@@ -146,71 +127,76 @@ func (s *session) turn(ctx context.Context) (time.Duration, error) {
 	if err != nil {
 		s.failures++
 		most := cmp.Or(s.interval, maxBackoff)
-		if s.source.spare() {
-			most = plainFor // there may be no such way, or not for long
-		} else if s.every > 0 {
-			most = max(s.every, wire.MinInterval)
+		if s.source.hasSpare() {
+			most = pollTime // this machine may have no path over this family
+		} else if s.c.Poll > 0 {
+			most = max(s.c.Poll, wire.MinInterval)
 		}
 		return backoff(s.failures, most, err), err
 	}
 	pause := jitter(s.interval, 0.2)
-	if s.every > 0 && (!s.member || s.every < pause) {
-		pause = s.every
+	if s.c.Poll > 0 && (!s.member || s.c.Poll < pause) {
+		pause = s.c.Poll
 	}
 	return pause, nil
 }
 
-// outlive is ctx, but ends a moment later.
-func outlive(ctx context.Context) (context.Context, context.CancelFunc) {
-	later, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	stop := context.AfterFunc(ctx, func() { time.AfterFunc(crossing, cancel) })
-	return later, func() {
-		stop()
-		cancel()
-	}
-}
-
-// errNoOrigin ends a session: each of its renewals would be another peer.
-var errNoOrigin = errors.New("the tracker does not tell the port of origin: give a port to stay")
-
 // poll announces, or looks, once.
 func (s *session) poll(ctx context.Context) error {
-	var reply *Reply
-	var cn conn
-	var err error
-	if s.member {
-		event := ""
-		if s.interval == 0 {
-			event = "started"
+	if !s.member {
+		reply, cn, err := s.c.look(ctx, s.tracker, s.request)
+		if err != nil {
+			return err
 		}
-		asking, done := outlive(ctx)
-		s.reached = false
-		reply, cn, err = s.c.announce(asking, s.tracker, s.request, event)
-		done()
-		s.doubt(err)
-	} else {
-		reply, cn, err = s.c.look(ctx, s.tracker, s.request.Key, s.request.Want)
+		return s.replied(reply, cn)
 	}
+	if s.tracker.Classic() && s.request.Port == 0 {
+		port, err := s.c.originPort()
+		if err != nil {
+			return err
+		}
+		s.request.Port, s.c.From = port, netip.AddrPortFrom(s.c.From.Addr(), port)
+	}
+	event := ""
+	if s.interval == 0 {
+		event = "started"
+	}
+	// The context ends a moment after ctx, so that an answer under way can still come.
+	asking, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(endTime, cancel) })()
+	s.connected = false
+	reply, cn, err := s.c.ask(asking, s.tracker, s.request, event)
+	s.mayBeListed(err)
 	if err != nil {
 		return err
 	}
 	return s.replied(reply, cn)
 }
 
+// pollInstead polls once, since a stream is of no use. If that succeeds, polls go on for a while.
+func (s *session) pollInstead(ctx context.Context) error {
+	err := s.poll(ctx)
+	if err == nil {
+		s.pollUntil = time.Now().Add(jitter(pollTime, 0.5))
+	}
+	return err
+}
+
 func (s *session) replied(reply *Reply, cn conn) error {
-	s.hold(max(reply.TTL, reply.Interval*5/2, wire.DefaultInterval))
+	s.isListedFor(max(reply.TTL, reply.Interval*5/2, wire.DefaultInterval))
 	if s.member {
 		if err := s.keepPort(reply.You); err != nil {
 			return err
 		}
 	}
-	s.source.replied(reply, s.failures > 0 || s.lasting && !cn.reused)
-	s.lasting = cn.kept && (cn.reused || s.interval == 0)
+	s.source.replied(reply, s.failures > 0 || s.keepsAlive && !cn.reused)
+	s.keepsAlive = cn.kept && (cn.reused || s.interval == 0)
 	s.interval, s.failures = reply.Interval, 0
 	return nil
 }
 
-// keepPort makes the port of origin that was listed the port.
+// keepPort takes the port of origin that the tracker has listed for all further requests.
 func (s *session) keepPort(you netip.AddrPort) error {
 	if s.request.Port == 0 {
 		s.request.Port = you.Port()
@@ -221,16 +207,173 @@ func (s *session) keepPort(you netip.AddrPort) error {
 	return nil
 }
 
-// backoff is how long to wait after so many failures in a row, at least as long as a refusal asks for.
-func backoff(failures int, interval time.Duration, err error) time.Duration {
-	d := jitter(min(time.Second<<min(failures-1, 12), interval), 0.5)
+// isListedFor records that the tracker may list this member for at least d from now.
+func (s *session) isListedFor(d time.Duration) {
+	if until := time.Now().Add(d); s.member && until.After(s.listedUntil) {
+		s.listedUntil = until
+	}
+}
+
+// mayBeListed takes the error of a request. The tracker may have listed this member all the same, if
+// the answer was lost or is an error of a gateway. Status 503, a limit, says that it has not.
+func (s *session) mayBeListed(err error) {
+	refusal, refused := errors.AsType[*RefusalError](err)
+	if err != nil && s.connected && !(refused && (refusal.Status < 500 || refusal.Status == 503)) {
+		s.isListedFor(wire.DefaultInterval)
+	}
+}
+
+// stream asks for an event stream. If it gets one, it follows it to its end, and returns true and
+// how long to wait before the next one. It treats any other answer as the answer to a poll.
+//
+// At the end of ctx a member half-closes the connection and waits until the tracker closes its
+// side, which shows that the tracker no longer lists it. A leave by DELETE would also remove another
+// member with the same endpoint. So a DELETE follows only if the tracker does not close its side, or
+// if that says nothing: an intermediary may keep its own connection to the tracker open.
+func (s *session) stream(ctx context.Context) (streamed bool, pause time.Duration, err error) {
+	r := s.request
+	if r.Verb = wire.VerbAnnounce; !s.member {
+		r.Verb = wire.VerbLook
+	}
+	asking, end := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer end(context.Canceled)
+	var halfClose atomic.Pointer[func() error]
+	var answered atomic.Bool
+	defer context.AfterFunc(ctx, func() {
+		half := halfClose.Load()
+		if half != nil && (*half)() == nil || s.member && !answered.Load() {
+			time.AfterFunc(endTime, func() { end(errEnded) })
+		} else {
+			end(errEnded)
+		}
+	})()
+	s.connected = false
+	o, err := s.c.open(asking, s.tracker, &r)
+	answered.Store(err == nil)
+	if err == nil {
+		defer o.close()
+		if !o.streams() {
+			err = s.takeReply(o, &r)
+		}
+	}
+	s.mayBeListed(err)
+	refusal, refused := errors.AsType[*RefusalError](err)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return false, 0, err
+	case s.connected && errors.Is(err, errSilent), refused && refusal.Status == http.StatusNotAcceptable:
+		return false, 0, s.pollInstead(ctx)
+	case refused && refusal.Status >= 500:
+		// The track may be too large for a stream, or the tracker overloaded. A poll shows which, but not
+		// at once. Only a long wait is worth a report.
+		if s.pollNext = true; refusal.Retry <= maxBackoff {
+			return true, backoff(1, maxBackoff, err), nil
+		}
+		return false, 0, err
+	case err != nil || !o.streams():
+		return false, 0, err
+	}
+
+	events := wire.NewEventReader(o)
+	peers, err := s.followStream(ctx, o, events, &halfClose)
+	if err != io.EOF || o.relayed() {
+		s.isListedFor(brokenTime)
+	}
+	var long *wire.LongEventError
+	switch {
+	case ctx.Err() != nil:
+		return true, 0, nil
+	case err == errNoOrigin:
+		return false, 0, err
+	case !o.live && context.Cause(o.ctx) == errSilent:
+		return false, 0, s.pollInstead(ctx)
+	case errors.As(err, &long):
+		s.source.lost()
+		s.pollUntil = time.Now().Add(pollTime)
+		return false, 0, &ReplyError{s.tracker, err}
+	case !o.live:
+		return false, 0, &UnreachableError{s.tracker, fmt.Errorf("the event stream broke off: %w", err)}
+	}
+	s.source.lost()
+	return true, afterStream(events.Retry, err == io.EOF, peers), nil
+}
+
+// takeReply reads a reply that is no stream.
+func (s *session) takeReply(o *openReply, r *Request) error {
+	res, err := o.read(s.tracker, maxReply)
+	if err != nil {
+		return o.reason(s.c, s.tracker, err)
+	}
+	reply, cn, err := res.decode(s.tracker, r)
+	if err != nil {
+		return err
+	}
+	return s.replied(reply, cn)
+}
+
+// followStream reads events until the stream ends, and returns how many peers there were then.
+// Once the tracker has listed a member, it stores how to half-close the connection.
+func (s *session) followStream(ctx context.Context, o *openReply, events *wire.EventReader, halfClose *atomic.Pointer[func() error]) (peers int, err error) {
+	var you netip.AddrPort
+	for {
+		ev, err := events.Next()
+		if err != nil {
+			return peers, err
+		}
+		switch {
+		case ev.Name == "you" && len(ev.Peers) == 1 && s.member:
+			you = ev.Peers[0]
+			if err := s.keepPort(you); err != nil {
+				return peers, err
+			}
+			if half, ok := o.over.(interface{ CloseWrite() error }); ok && s.c.From.Port() == 0 {
+				closeWrite := sync.OnceValue(half.CloseWrite)
+				if halfClose.Store(&closeWrite); ctx.Err() != nil {
+					_ = closeWrite() // ctx ended before the answer came
+				}
+			}
+		case (ev.Name == "shared" || ev.Name == "unshared") && len(ev.Peers) == 1 && s.member:
+			s.source.shares(ev.Peers[0], ev.Name == "shared")
+		case ev.Name == "peers":
+			o.live, peers = true, len(ev.Peers)
+			o.alive()
+			s.source.listed(events.Epoch, you, ev.Peers)
+		case ev.Name == "join" && o.live:
+			peers += len(ev.Peers)
+			s.source.joined(ev.Peers)
+		case ev.Name == "leave" && o.live:
+			peers = max(peers-len(ev.Peers), 0)
+			s.source.departed(ev.Peers)
+		}
+	}
+}
+
+// afterStream returns how long to wait after a stream has ended. retry is what the tracker asked for
+// last, or negative. After a clean end the tracker has ended all of its streams, so their clients
+// spread: the more peers, the longer.
+func afterStream(retry time.Duration, clean bool, peers int) time.Duration {
+	if retry < 0 {
+		retry = time.Second
+	}
+	pause := jitter(retry, 0.5)
+	if clean {
+		spread := returnTime * time.Duration(peers+1) / 1000
+		pause = max(pause, rand.N(min(spread, wire.MaxRetry)))
+	}
+	return pause
+}
+
+// backoff returns how long to wait after that many failures in a row: most at the longest, but no
+// less than a refusal asks for.
+func backoff(failures int, most time.Duration, err error) time.Duration {
+	d := jitter(min(time.Second<<min(failures-1, 12), most), 0.5)
 	if f, ok := errors.AsType[*RefusalError](err); ok && f.Retry > d {
 		d = min(f.Retry+rand.N(f.Retry/5+1), wire.MaxInterval)
 	}
 	return d
 }
 
-// jitter shortens d by up to a share of it.
+// jitter shortens d by a random part of the share.
 func jitter(d time.Duration, share float64) time.Duration {
 	return d - time.Duration(rand.Float64()*share*float64(d))
 }

@@ -22,7 +22,7 @@ func who(t *testing.T, p *pipes, k announce.Key) string {
 	t.Helper()
 	c := p.client("192.0.2.250")
 	defer c.Close()
-	r, err := c.List(t.Context(), named(t, ""), k, 1000)
+	r, err := c.List(t.Context(), named(t, ""), announce.Request{Key: k, Want: 1000})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,7 +51,7 @@ func TestJoin(t *testing.T) {
 		left := make(chan error)
 		you := ""
 		go func() {
-			left <- p.client("192.0.2.1").Join(ctx, one, announce.Request{Key: k}, func(ev announce.Event, err error) {
+			left <- stay(ctx, p.client("192.0.2.1"), one, announce.Request{Key: k}, func(ev announce.Event, err error) {
 				if err != nil || ev.Type != announce.EventPeers || len(ev.You) != 1 || you != "" {
 					t.Errorf("told %+v, %v", ev, err)
 					return
@@ -101,7 +101,7 @@ func joinThroughRestart(t *testing.T, serve func(*tracker.Tracker) http.Handler)
 	var errs atomic.Int32
 	left := make(chan error)
 	go func() {
-		left <- p.client("192.0.2.1").Join(ctx, one, announce.Request{Key: k, Port: 4000}, func(_ announce.Event, err error) {
+		left <- stay(ctx, p.client("192.0.2.1"), one, announce.Request{Key: k, Port: 4000}, func(_ announce.Event, err error) {
 			if err != nil {
 				errs.Add(1)
 			}
@@ -136,7 +136,7 @@ func TestJoinFirstFails(t *testing.T) {
 		var told []string
 		left := make(chan error)
 		go func() {
-			left <- p.client("192.0.2.1").Join(ctx, one, announce.Request{Key: k, Port: 4000}, func(ev announce.Event, err error) {
+			left <- stay(ctx, p.client("192.0.2.1"), one, announce.Request{Key: k, Port: 4000}, func(ev announce.Event, err error) {
 				if _, ok := errors.AsType[*announce.UnreachableError](err); ok && ev.Tracker == one[0] {
 					told = append(told, "unreachable")
 				} else {
@@ -190,7 +190,9 @@ func TestWatch(t *testing.T) {
 		done := make(chan bool)
 		go func() {
 			defer close(done)
-			for ev, err := range p.client("192.0.2.3").Watch(ctx, one, announce.Request{Key: k}, 10*time.Second) {
+			c := p.client("192.0.2.3")
+			c.Poll = 10 * time.Second
+			for ev, err := range c.Watch(ctx, one, announce.Request{Key: k}) {
 				mu.Lock()
 				if err != nil {
 					told = append(told, "error")
@@ -276,7 +278,9 @@ func TestWatchSample(t *testing.T) {
 		defer p.stop()
 		stay := func(i int) (leave func()) {
 			ctx, cancel := context.WithCancel(t.Context())
-			go p.client("192.0.2.1").Join(ctx, one, announce.Request{Key: k, Port: uint16(4000 + i)}, nil)
+			if _, err := p.client("192.0.2.1").Join(ctx, one, announce.Request{Key: k, Port: uint16(4000 + i)}, nil); err != nil {
+				t.Fatal(err)
+			}
 			return cancel
 		}
 		for i := range 40 {
@@ -289,7 +293,9 @@ func TestWatchSample(t *testing.T) {
 		watch, stop := context.WithCancel(t.Context())
 		go func() {
 			defer close(done)
-			for ev, err := range p.client("192.0.2.3").Watch(watch, one, announce.Request{Key: k}, 10*time.Second) {
+			c := p.client("192.0.2.3")
+			c.Poll = 10 * time.Second
+			for ev, err := range c.Watch(watch, one, announce.Request{Key: k}) {
 				switch {
 				case err != nil:
 					t.Error(err)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"ntrack/announce"
+	"ntrack/announce/wire"
 )
 
 // Two processes with one port are one peer, and learn it: the second one ends, the first one goes on
@@ -89,11 +90,11 @@ func TestGatherShared(t *testing.T) {
 // that has broken, a process that is about to go, and one that gives the same id.
 func TestGatherNotShared(t *testing.T) {
 	for about, tt := range map[string]struct {
-		id    announce.ID
+		id    wire.ID
 		lasts time.Duration
 	}{
-		"about to go": {announce.ID{}, time.Second},
-		"the same":    {announce.ID{1}, time.Hour},
+		"about to go": {wire.ID{}, time.Second},
+		"the same":    {wire.ID{1}, time.Hour},
 	} {
 		t.Run(about, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -103,7 +104,7 @@ func TestGatherNotShared(t *testing.T) {
 				old, cancel := context.WithTimeout(t.Context(), tt.lasts)
 				defer cancel()
 				go func() {
-					for range p.client("192.0.2.1").Watch(old, one, announce.Request{Key: k, Port: 4000, ID: announce.ID{1}}, 0) {
+					for range p.client("192.0.2.1").Watch(old, one, announce.Request{Key: k, Port: 4000, ID: wire.ID{1}}) {
 					}
 				}()
 				synctest.Wait()

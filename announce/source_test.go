@@ -25,12 +25,12 @@ func endpointsOf(s ...string) (list []netip.AddrPort) {
 	return list
 }
 
-// tells is what m tells after a while.
-func tells(m *follower, after time.Duration) string {
+// tells is what f tells after a while.
+func tells(f *follower, after time.Duration) string {
 	var s []string
-	told, _ := m.take(time.Now().Add(after))
-	if now := m.everyone(); m.present != len(now) || !slices.Equal(now, m.list) {
-		s = append(s, fmt.Sprintf("BUT there are %d: %v", m.present, now))
+	told, _ := f.take(time.Now().Add(after))
+	if now := f.peers(); f.size != len(now) || !slices.Equal(now, f.list) {
+		s = append(s, fmt.Sprintf("BUT there are %d: %v", f.size, now))
 	}
 	for _, n := range told {
 		if n.event.Type == EventPeers {
@@ -45,12 +45,12 @@ func tells(m *follower, after time.Duration) string {
 // The streams of two families do not tell at the same moment. One that breaks makes nobody leave
 // whom the other has not been told of yet, and no leave that the other tells is held back by it.
 func TestRoutesLag(t *testing.T) {
-	m := newFollower()
-	s := m.add(Tracker{})
-	v4, v6 := s.add(), s.add()
+	f := newFollower()
+	s := f.addTracker(Tracker{})
+	v4, v6 := f.addSource(s), f.addSource(s)
 	expect := func(what, want string) {
 		t.Helper()
-		if got := tells(m, time.Second); got != want {
+		if got := tells(f, time.Second); got != want {
 			t.Errorf("%s: told %q, want %q", what, got, want)
 		}
 	}
@@ -58,7 +58,7 @@ func TestRoutesLag(t *testing.T) {
 	v4.listed("E", me4, nil)
 	v6.listed("E", me6, nil)
 	expect("both are there", "peers []")
-	v4.changed(p, true)
+	v4.joined(p)
 	expect("one tells a join", "join "+peer)
 	v4.lost()
 	expect("it breaks", "")
@@ -66,37 +66,37 @@ func TestRoutesLag(t *testing.T) {
 	expect("the other one breaks, too", "")
 	v6.listed("E", me6, p)
 	expect("that one is back", "")
-	if v6.spare() || !v4.spare() {
+	if v6.hasSpare() || !v4.hasSpare() {
 		t.Error("one of two is up, and is a spare for itself or none for the other")
 	}
-	v6.changed(p, false)
+	v6.departed(p)
 	expect("and tells a leave", "leave "+peer)
-	v6.changed(p, true)
+	v6.joined(p)
 	v4.listed("E", me4, p)
 	expect("both are back", "join "+peer)
-	v4.changed(p, false)
+	v4.departed(p)
 	expect("one tells a leave", "")
-	v6.changed(p, false)
+	v6.departed(p)
 	expect("so does the other one", "leave "+peer)
 }
 
 // A member that comes back by another address is not told of its old one, which the other route
 // knew as that of another peer.
 func TestRoutesMove(t *testing.T) {
-	m := newFollower()
-	s := m.add(Tracker{})
-	v4, v6 := s.add(), s.add()
+	f := newFollower()
+	s := f.addTracker(Tracker{})
+	v4, v6 := f.addSource(s), f.addSource(s)
 	old4, me6, new4 := endpointsOf(mine4)[0], endpointsOf(mine6)[0], endpointsOf("198.51.100.5:4000")[0]
 	v4.listed("E", old4, endpointsOf(mine6, peer))
 	v6.listed("E", me6, endpointsOf(mine4, peer))
-	if got := tells(m, time.Second); got != "peers ["+peer+"]" {
+	if got := tells(f, time.Second); got != "peers ["+peer+"]" {
 		t.Errorf("both are there: told %q", got)
 	}
 	v4.lost()
 	v6.lost()
-	v4.connected(new4)
+	v4.hasConnected(new4)
 	v4.listed("E", new4, endpointsOf(mine6, peer))
-	if got := tells(m, time.Second); got != "peers ["+peer+"]" {
+	if got := tells(f, time.Second); got != "peers ["+peer+"]" {
 		t.Errorf("one is back from elsewhere: told %q", got)
 	}
 }
@@ -104,27 +104,27 @@ func TestRoutesMove(t *testing.T) {
 // Where a connection comes from is an own endpoint until the tracker has told what it sees. Behind
 // a NAT, a peer of the tracker's own network may have the same.
 func TestOwnBehindNAT(t *testing.T) {
-	m := newFollower()
-	r := m.add(Tracker{}).add()
+	f := newFollower()
+	r := f.addSource(f.addTracker(Tracker{}))
 	local, you, other, p := endpointsOf(inside)[0], endpointsOf(mine4)[0], endpointsOf("10.0.0.2:4000"), endpointsOf(inside, peer)
-	r.connected(local)
+	r.hasConnected(local)
 	r.listed("E", netip.AddrPort{}, p)
-	if got := tells(m, time.Second); got != "peers ["+peer+"]" {
+	if got := tells(f, time.Second); got != "peers ["+peer+"]" {
 		t.Errorf("by a tracker that tells no endpoint: told %q", got)
 	}
 	r.listed("E", you, p)
-	if got := tells(m, time.Second); got != "peers ["+inside+" "+peer+"], join "+inside {
+	if got := tells(f, time.Second); got != "peers ["+inside+" "+peer+"], join "+inside {
 		t.Errorf("once it has told it: told %q", got)
 	}
 	r.lost()
-	r.connected(local)
-	if got := tells(m, time.Second); got != "" {
+	r.hasConnected(local)
+	if got := tells(f, time.Second); got != "" {
 		t.Errorf("connected again: told %q", got)
 	}
 	r.lost()
-	r.connected(other[0]) // from another network, by whose endpoint the tracker may list it now
-	r.changed(other, true)
-	if got := tells(m, time.Second); got != "" {
+	r.hasConnected(other[0]) // from another network, by whose endpoint the tracker may list it now
+	r.joined(other)
+	if got := tells(f, time.Second); got != "" {
 		t.Errorf("connected from elsewhere: told %q", got)
 	}
 }
@@ -135,11 +135,11 @@ func TestSilentAfterStop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := &openReply{exchange: &exchange{resp: &http.Response{Body: io.NopCloser(strings.NewReader("::"))}}, live: true}
 		o.ctx, o.cancel = context.WithCancelCause(t.Context())
-		o.quiet = time.AfterFunc(time.Hour, o.silent)
+		o.timer = time.AfterFunc(time.Hour, o.timeUp)
 		dead := func() bool { return o.ctx.Err() != nil }
 		var b [1]byte
 		for range 2 {
-			o.silent()
+			o.timeUp()
 			if _, err := o.Read(b[:]); err != nil || dead() {
 				t.Fatalf("dead, though there is something to read: %v", err)
 			}

@@ -1,6 +1,7 @@
 package announce_test
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -29,9 +30,10 @@ type watched struct {
 func watch(t *testing.T, c *announce.Client, trackers []announce.Tracker, r announce.Request, every time.Duration) *watched {
 	ctx, cancel := context.WithCancel(t.Context())
 	w := &watched{stop: cancel, done: make(chan struct{})}
+	c.Poll = every
 	go func() {
 		defer close(w.done)
-		for ev, err := range c.Watch(ctx, trackers, r, every) {
+		for ev, err := range c.Watch(ctx, trackers, r) {
 			w.mu.Lock()
 			switch {
 			case err != nil:
@@ -79,13 +81,21 @@ func join(t *testing.T, c *announce.Client, trackers []announce.Tracker, k annou
 
 // start does not wait until it has joined.
 func start(t *testing.T, c *announce.Client, trackers []announce.Tracker, k announce.Key, port uint16) (leave func() error) {
-	ctx, cancel := context.WithCancel(t.Context())
-	left := make(chan error, 1)
-	go func() { left <- c.Join(ctx, trackers, announce.Request{Key: k, Port: port}, nil) }()
-	return sync.OnceValue(func() error {
-		cancel()
-		return <-left
-	})
+	m, err := c.Join(t.Context(), trackers, announce.Request{Key: k, Port: port}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func() error { return m.Leave(context.WithoutCancel(t.Context())) }
+}
+
+// stay is a member until ctx ends, or the membership does, and returns why it ended or could not leave.
+func stay(ctx context.Context, c *announce.Client, trackers []announce.Tracker, r announce.Request, news func(announce.Event, error)) error {
+	m, err := c.Join(ctx, trackers, r, news)
+	if err != nil {
+		return err
+	}
+	<-m.Done()
+	return cmp.Or(m.Err(), m.Leave(ctx))
 }
 
 const burst = 100 * time.Millisecond // more than a tracker may hold an event back
@@ -179,7 +189,7 @@ func TestSlowLoop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, k := newPipes(t), key(t, "k")
 		turns := 0
-		for ev, err := range p.client("192.0.2.9").Watch(t.Context(), one, announce.Request{Key: k, Port: 4000}, 0) {
+		for ev, err := range p.client("192.0.2.9").Watch(t.Context(), one, announce.Request{Key: k, Port: 4000}) {
 			if turns++; turns == 1 {
 				time.Sleep(time.Minute)
 				leave := join(t, p.client("192.0.2.1"), one, k, 4000)
@@ -403,7 +413,7 @@ func TestWatchEndsAtOnce(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		turns := 0
-		for range p.client("192.0.2.9").Watch(ctx, one, announce.Request{Key: k}, 0) {
+		for range p.client("192.0.2.9").Watch(ctx, one, announce.Request{Key: k}) {
 			switch turns++; turns {
 			case 1:
 				defer join(t, p.client("192.0.2.1"), one, k, 4000)()

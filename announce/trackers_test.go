@@ -102,7 +102,7 @@ func TestSeveralTrackersFirst(t *testing.T) {
 		began := time.Now()
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		for ev, err := range net.client("192.0.2.9").Watch(ctx, []announce.Tracker{named(t, "b.example"), named(t, "a.example")}, announce.Request{Key: k}, 0) {
+		for ev, err := range net.client("192.0.2.9").Watch(ctx, []announce.Tracker{named(t, "b.example"), named(t, "a.example")}, announce.Request{Key: k}) {
 			if err != nil {
 				if d := time.Since(began); d < 10*time.Second || ev.Tracker != named(t, "b.example") || !strings.Contains(err.Error(), "b.example") {
 					t.Errorf("after %v: %v of %v", d, err, ev.Tracker)
@@ -125,7 +125,7 @@ func TestSeveralTrackersSilent(t *testing.T) {
 		net := internet{"a.example": a, "b.example": b}
 		both := []announce.Tracker{named(t, "b.example"), named(t, "a.example")}
 		began := time.Now()
-		for ev, err := range net.client("192.0.2.9").Watch(t.Context(), both, announce.Request{Key: k}, 0) {
+		for ev, err := range net.client("192.0.2.9").Watch(t.Context(), both, announce.Request{Key: k}) {
 			if d := time.Since(began); err != nil || d != 300*time.Millisecond || ev.Tracker != both[1] {
 				t.Errorf("after %v: %+v, %v", d, ev, err)
 			}

@@ -106,7 +106,7 @@ func (v *clientVector) play(t *testing.T) {
 	case "announce":
 		reply, err = c.Announce(t.Context(), at, request)
 	case "list":
-		reply, err = c.List(t.Context(), at, k, v.Want)
+		reply, err = c.List(t.Context(), at, announce.Request{Key: k, Want: v.Want})
 	case "leave":
 		err = c.Leave(t.Context(), at, request)
 	case "watch":
@@ -146,7 +146,7 @@ func (v *clientVector) play(t *testing.T) {
 
 // beginWatch is a watch that ends with its first event.
 func beginWatch(t *testing.T, c *announce.Client, at announce.Tracker, request announce.Request) (*announce.Reply, error) {
-	for ev, err := range c.Watch(t.Context(), []announce.Tracker{at}, request, 0) {
+	for ev, err := range c.Watch(t.Context(), []announce.Tracker{at}, request) {
 		if err != nil {
 			return nil, err
 		}

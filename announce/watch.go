@@ -1,22 +1,36 @@
 package announce
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"iter"
+	"maps"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
+
+	"ntrack/announce/wire"
 )
 
-// An EventType says what happened to a track.
+// How a change reaches a program:
+//
+// Each source, which is one tracker over one address family, has a session. A session runs in a
+// goroutine of its own (session.go). It reads the tracker's event stream, or polls, and records what
+// it learns in the roster of its source (roster.go), and so in the follower (merge.go). One loop,
+// below, reports to the program: in the goroutine that iterates over Watch, or in one of Join's own.
+//
+// The loop takes out the sum of all changes since it last looked. This is the only place where
+// changes are combined: a peer that joins and leaves in between is not reported. So a slow program
+// holds no session up, and no queue can overflow.
+
+// An EventType says what kind of change an [Event] is.
 type EventType string
 
-// The events.
+// The types of events.
 const (
-	// EventPeers tells who is there: the first event of all, the first of a tracker after an error
-	// of it, and the first after your own endpoints have changed.
+	// EventPeers is the list of peers. It is the first event of all, the first of a tracker that
+	// answers again after an error, and the first after your own endpoints have changed.
 	EventPeers EventType = "peers"
 	EventJoin  EventType = "join"
 	EventLeave EventType = "leave"
@@ -25,110 +39,179 @@ const (
 // An Event is a change to a track.
 type Event struct {
 	Type EventType
-	// Tracker is whose answer EventPeers comes of; next to an error, who failed.
+	// Tracker is the one that answered, with EventPeers, and the one that failed, next to an error.
 	Tracker Tracker
-	// Peer is who joined or left.
+	// Peer has joined or left.
 	Peer netip.AddrPort
-	// Peers is everyone there but you, once all changes known at this moment are made, sorted.
-	// Events share it: do not change it.
+	// Peers are all peers but you, sorted, with all changes that are known at this moment.
+	// Events share the list: do not change it.
 	Peers []netip.AddrPort
-	// You are your own endpoints as the trackers see them, sorted; empty when only looking. There
-	// is more than one with several trackers, or where a tracker is reached over both families.
-	// Events share it, too.
+	// You are your own endpoints as trackers have reported them, sorted. It is empty if you only
+	// look. There are several with several trackers, or if a tracker is reached over both families.
+	// Events share the list: do not change it.
 	You []netip.AddrPort
-	// Reply is, with EventPeers, what the tracker replied last: its interval, ttl, count and
-	// warning. It is nil where the tracker told by an event stream, which needs no renewing.
+	// Reply is, with EventPeers, the tracker's last reply, with its interval, ttl, count and warning.
+	// It is nil if the tracker has sent an event stream, which needs no renewal.
 	Reply *Reply
 }
 
-// Watch iterates over the changes of the track of r.Key: first [EventPeers], then joins and
-// leaves, until ctx ends or the loop is left. With r.Port 0 it only looks. Otherwise it is a
-// member, listed for as long as the loop runs, and leaves at its end: over each family that the
-// tracker has, as [Client.Announce]. With no trackers it ends after one error.
+// Watch iterates over the changes to the track of r.Key: first [EventPeers], then joins and leaves,
+// until ctx ends or the loop is left. With r.Port 0 it only looks. Otherwise it is a member, listed
+// for as long as the loop runs. At its end it leaves, and takes up to five seconds for that.
 //
-// Each tracker is followed by its event stream, which tells at once. Where there is none, it is
-// asked at its interval, or every so often if every is above 0 (by a member at least as often as the
-// tracker wants), and the differences are reported.
+// It follows the event stream of each tracker, which reports every change at once. If a tracker has
+// none, it polls at the tracker's interval, or as [Client.Poll] says. r.Want bounds the peers in each
+// reply; 0 is as many as trackers give.
 //
-// An error is news and not the end: the loop may go on, and the watch tries again, less and less
-// often. A leave is reported when it is known:
+// An error is news and not the end, and comes with Event.Tracker. The watch tries again, less and
+// less often, also if the tracker was not there at the start. The watch ends after the error if no
+// tracker is left that could accept it: each has refused the first request with status 400, 401 or
+// 404, which no waiting changes. Without trackers, or without a key, it ends after one error.
 //
-//   - A tracker that was away, or was restarted, may know nobody: peers known before get one ttl to
-//     come back (150 s where only streams are known), and have left if they do not.
-//   - In a track that is larger than what a tracker gives, as classic trackers do, a peer missing
-//     from one sample has not left: its leave is reported when chance alone would have hidden it so
-//     often only once in a million.
-//   - With several trackers, a peer has joined when the first of them has it, and left when the last
-//     one that had it says so. A tracker that is away keeps what it knew; once another one has been
-//     there for a ttl without it, what it alone knew has left. The two families of one tracker, which
-//     need not tell the same, count as two.
+// A leave is reported when it is certain:
 //
-// A loop that is slow is told the sum of what has changed meanwhile: who came and went between two
-// turns is not told. What keeps a member listed does not wait for the loop.
-func (c *Client) Watch(ctx context.Context, trackers []Tracker, r Request, every time.Duration) iter.Seq2[Event, error] {
+//   - A tracker that was away or restarted may have forgotten its peers. They have one ttl to join
+//     again before they count as gone (150 s if the tracker has reported no ttl).
+//   - If a track is larger than a reply, as with classic trackers, each reply is a sample. A peer has
+//     left once so many samples omit it that chance explains this only once in a million.
+//   - Of several trackers, the first that reports a peer makes it join, and the last that had it makes
+//     it leave. A tracker that is away keeps the peers that it had. Once another tracker has been
+//     there for a ttl, the peers that only the absent one had have left. The two address families of
+//     one tracker count as two, since they need not report the same peers.
+//
+// A slow loop gets the sum of the changes: a peer that joins and leaves meanwhile is not reported.
+// A slow loop does not keep a member from being listed.
+func (c *Client) Watch(ctx context.Context, trackers []Tracker, r Request) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
-		_ = c.watch(ctx, newFollower(), trackers, r, every, c.ways(r.Port != 0), yield)
+		f := newFollower()
+		sessions, err := c.sessions(f, trackers, r, c.paths(r.Port != 0))
+		if err != nil {
+			yield(Event{}, err)
+			return
+		}
+		_, _ = f.follow(ctx, sessions, yield)
 	}
 }
 
-// Join is a member of the track of r.Key until ctx ends, and then leaves: what [Client.Watch] does
-// with a port, for those who need no loop. r.Port 0 is the port of origin, which is kept. r.Want
-// bounds the peers in replies that are asked for time and again; NoPeers just joins.
-//
-// news, which may be nil, is told every event and every error, one at a time. Errors end it only
-// where it cannot be a member of any tracker: without trackers, or with a tracker that does not tell
-// the port of origin where r.Port is 0. It returns nil once it has left, or why it could not join or
-// leave: of several trackers the errors joined.
-//
-// To a classic tracker two members with one endpoint are one peer, which is out as soon as one of
-// them leaves, until the other renews: see [Client.Shared].
-func (c *Client) Join(ctx context.Context, trackers []Tracker, r Request, news func(Event, error)) error {
-	return c.watch(ctx, newFollower(), trackers, r, 0, c.ways(true), func(ev Event, err error) bool {
-		if news != nil {
-			news(ev, err)
-		}
-		return true
-	})
+// A Membership is a peer's stay in a track. See [Client.Join].
+type Membership struct {
+	follower *follower
+	cancel   context.CancelFunc
+	done     chan struct{}
+	refused  error // why it ended by itself
+	unsure   error // why a tracker may still list it
 }
 
-// A way is how a watch goes to a tracker: over which network, and whether to be a member there.
+// Join makes you a member of the track of r.Key and returns at once. You are listed as soon as a
+// tracker answers, until [Membership.Leave] is called or ctx ends: then the membership leaves. It
+// does what [Client.Watch] does with a port, for programs that need no loop. r.Port 0 is the port of
+// origin of the first connection. r.Want bounds the peers in each reply; NoPeers just joins.
+//
+// news, if it is not nil, is called for every event and every error, one at a time. It must not call
+// Leave, which waits for it; it may end ctx.
+//
+// Errors are as in Watch: an absent tracker is waited for. The membership ends if no tracker is left
+// that could accept it: see [Membership.Err]. Join returns an error only if there are no trackers or
+// no key.
+//
+// For a classic tracker, two members with one endpoint are one peer. If either leaves, this peer is
+// gone until the other renews: see [Client.Shared].
+func (c *Client) Join(ctx context.Context, trackers []Tracker, r Request, news func(Event, error)) (*Membership, error) {
+	f := newFollower()
+	sessions, err := c.sessions(f, trackers, r, c.paths(true))
+	if err != nil {
+		return nil, err
+	}
+	if news == nil {
+		news = func(Event, error) {}
+	}
+	return f.join(ctx, sessions, news), nil
+}
+
+func (f *follower) join(ctx context.Context, sessions []*session, news func(Event, error)) *Membership {
+	ctx, cancel := context.WithCancel(ctx)
+	m := &Membership{follower: f, cancel: cancel, done: make(chan struct{})}
+	go func() {
+		defer close(m.done)
+		defer cancel()
+		m.refused, m.unsure = f.follow(ctx, sessions, func(ev Event, err error) bool {
+			news(ev, err)
+			return true
+		})
+	}()
+	return m
+}
+
+// You returns your own endpoints as trackers have reported them so far, sorted. It is empty until
+// the first answer. There are several with several trackers, or with both address families.
+func (m *Membership) You() []netip.AddrPort {
+	m.follower.mu.Lock()
+	defer m.follower.mu.Unlock()
+	return m.follower.endpoints()
+}
+
+// Done returns a channel that is closed once the membership has ended and has left.
+func (m *Membership) Done() <-chan struct{} { return m.done }
+
+// Err returns why the membership ended by itself: every tracker refuses it with status 400, 401 or
+// 404, or does not report the port of origin while r.Port is 0. It returns nil before the end, and
+// if the membership was ended by Leave or by its context. The errors of several trackers are joined.
+func (m *Membership) Err() error {
+	select {
+	case <-m.done:
+		return m.refused
+	default:
+		return nil
+	}
+}
+
+// Leave ends the membership, waits until it has left, and returns why it could not: a tracker then
+// forgets you after the ttl. Leaving takes five seconds at most. If ctx ends first, Leave returns the
+// cause, and leaving goes on. Leave may be called again, and returns the same once that is done.
+func (m *Membership) Leave(ctx context.Context) error {
+	m.cancel()
+	select {
+	case <-m.done:
+		return m.unsure
+	default:
+	}
+	select {
+	case <-m.done:
+		return m.unsure
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// A path says how a session gets to a tracker: over which network, and whether as a member.
 type path struct {
 	network string
 	member  bool
 }
 
-// ways are those of a member, which is listed over each family, or of one that only looks. That
-// needs but one where a tracker gives peers of both, as not every classic one does.
-func (c *Client) ways(member bool) func(Tracker) []path {
-	return func(t Tracker) (ways []path) {
+// paths returns the paths of a member, which is listed over each family, or of a watch that only
+// looks. That needs one path only, except to classic trackers, which may report one family each.
+func (c *Client) paths(member bool) func(Tracker) []path {
+	return func(t Tracker) (paths []path) {
 		if !member && !t.Classic() {
 			return []path{{c.network, false}}
 		}
 		for _, network := range c.families(t) {
-			ways = append(ways, path{network, member})
+			paths = append(paths, path{network, member})
 		}
-		return ways
+		return paths
 	}
 }
 
-func (c *Client) watch(ctx context.Context, m *follower, trackers []Tracker, r Request, every time.Duration, ways func(Tracker) []path, yield func(Event, error) bool) error {
-	sessions, err := c.sessions(m, trackers, r, every, ways)
-	if err != nil {
-		yield(Event{}, err)
-		return err
-	}
-	return m.watch(ctx, sessions, yield)
-}
-
-// sessions are those of a watch, which none of them has begun.
-func (c *Client) sessions(m *follower, trackers []Tracker, r Request, every time.Duration, ways func(Tracker) []path) ([]*session, error) {
+// sessions returns one session for each path to each tracker. None has begun.
+func (c *Client) sessions(f *follower, trackers []Tracker, r Request, paths func(Tracker) []path) ([]*session, error) {
 	if err := r.Key.Check(); err != nil {
 		return nil, err
 	}
 	if len(trackers) == 0 {
 		return nil, errors.New("no tracker to ask: name at least one")
 	}
-	if r.Want == 0 {
+	if r.Verb = wire.VerbAnnounce; r.Want == 0 {
 		r.Want = maxWant
 	}
 	var sessions []*session
@@ -136,42 +219,41 @@ func (c *Client) sessions(m *follower, trackers []Tracker, r Request, every time
 		if err := t.Check(); err != nil {
 			return nil, err
 		}
-		site := m.add(t)
-		for _, way := range ways(t) {
+		sources := f.addTracker(t)
+		for _, path := range paths(t) {
 			d := c.derive()
-			d.network = way.network
-			sessions = append(sessions, &session{c: d, tracker: t, request: r, every: every, member: way.member, source: site.add()})
+			d.network = path.network
+			sessions = append(sessions, &session{c: d, tracker: t, request: r, member: path.member, source: f.addSource(sources)})
 		}
 	}
 	return sessions, nil
 }
 
-// watch runs the sessions, which are on m, until ctx or the loop ends.
-func (m *follower) watch(ctx context.Context, sessions []*session, yield func(Event, error) bool) (err error) {
+// follow runs the sessions and the loop until ctx ends, yield returns false, or every tracker
+// refuses for good: refused is why. It returns once all sessions have left. unsure is why trackers
+// may still list a member.
+func (f *follower) follow(ctx context.Context, sessions []*session, yield func(Event, error) bool) (refused, unsure error) {
 	ctx, cancel := context.WithCancel(ctx)
-	var wg sync.WaitGroup
+	left := make([]error, len(sessions))
+	var running sync.WaitGroup
 	defer func() {
 		cancel()
-		wg.Wait()
-		err = cmp.Or(err, m.unsure())
+		running.Wait()
+		unsure = oneEach(sessions, left)
 	}()
-	for _, s := range sessions {
-		wg.Go(func() { s.source.unsure = s.run(ctx) })
+	for i, s := range sessions {
+		running.Go(func() { left[i] = s.run(ctx) })
 	}
-	ended := make(chan struct{})
-	go func() {
-		wg.Wait()
-		close(ended)
-	}()
-	for over := false; ; {
-		told, next := m.take(time.Now())
-		for _, n := range told {
-			if ctx.Err() != nil || !yield(n.event, n.err) {
-				return
+	for {
+		over, refused := f.isOver() // first: its errors are in what take returns
+		reports, next := f.take(time.Now())
+		for _, r := range reports {
+			if ctx.Err() != nil || !yield(r.event, r.err) {
+				return nil, nil
 			}
 		}
 		if over {
-			return m.failure()
+			return refused, nil
 		}
 		var timer <-chan time.Time
 		if !next.IsZero() {
@@ -179,11 +261,117 @@ func (m *follower) watch(ctx context.Context, sessions []*session, yield func(Ev
 		}
 		select {
 		case <-ctx.Done():
-			return
-		case <-m.wake:
+			return nil, nil
+		case <-f.pending:
 		case <-timer:
-		case <-ended: // none of them can go on
-			over = true
 		}
 	}
+}
+
+// oneEach joins the errors of sessions, one for each tracker.
+func oneEach(sessions []*session, errs []error) error {
+	var all []error
+	var last *trackerSources
+	for i, s := range sessions {
+		if t := s.source.tracker; errs[i] != nil && t != last {
+			all, last = append(all, errs[i]), t
+		}
+	}
+	return errors.Join(all...)
+}
+
+// A report is an event, or an error and the tracker that failed.
+type report struct {
+	event Event
+	err   error
+}
+
+// take returns what is to be reported, and when to call it again if nothing changes before.
+func (f *follower) take(now time.Time) (all []report, next time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, t := range f.trackers {
+		if t.err != nil {
+			all = append(all, report{Event{Tracker: t.tracker}, t.err})
+			t.err = nil
+		}
+	}
+	if !f.begun {
+		if next = f.waitsUntil(now); !next.IsZero() || f.first == nil {
+			return all, next
+		}
+		if f.afterChange != nil {
+			f.afterChange() // it has waited for the other sources, too
+		}
+	}
+	next = f.expire(now)
+	var left, joined []netip.AddrPort
+	for e := range f.changed {
+		if f.isThere(e) {
+			f.reported[e] = struct{}{}
+			joined = append(joined, e)
+		} else {
+			delete(f.reported, e)
+			left = append(left, e)
+		}
+	}
+	clear(f.changed)
+	slices.SortFunc(left, netip.AddrPort.Compare)
+	slices.SortFunc(joined, netip.AddrPort.Compare)
+	f.list = merged(f.list, left, joined)
+	var events []Event
+	if you := f.endpoints(); !slices.Equal(you, f.you) || !f.begun {
+		f.you = you
+		events = append(events, f.first.peersEvent(f.own))
+	}
+	for _, t := range f.trackers {
+		if t.back && (len(events) == 0 || t != f.first) {
+			events = append(events, t.peersEvent(f.own))
+		}
+		t.back = false
+	}
+	if f.begun {
+		for _, e := range left {
+			events = append(events, Event{Type: EventLeave, Peer: e})
+		}
+		for _, e := range joined {
+			events = append(events, Event{Type: EventJoin, Peer: e})
+		}
+	}
+	f.begun = true
+	for _, ev := range events {
+		ev.Peers, ev.You = f.list, f.you
+		all = append(all, report{event: ev})
+	}
+	return all, next
+}
+
+func (t *trackerSources) peersEvent(own map[netip.AddrPort]int) Event {
+	ev := Event{Type: EventPeers, Tracker: t.tracker}
+	if t.latest.reply != nil {
+		reply := *t.latest.reply
+		reply.SetSelf(slices.Collect(maps.Keys(own))) // those of all families; reply.Endpoints may have fewer
+		ev.Reply = &reply
+	}
+	return ev
+}
+
+// merged returns list without the peers that have left, and with those that have joined. All are
+// sorted. Events share list, so a change makes a new one.
+func merged(list, left, joined []netip.AddrPort) []netip.AddrPort {
+	if len(left)+len(joined) == 0 {
+		return list
+	}
+	merged := make([]netip.AddrPort, 0, len(list)+len(joined))
+	for _, e := range list {
+		if len(left) > 0 && left[0] == e {
+			left = left[1:]
+			continue
+		}
+		for len(joined) > 0 && joined[0].Compare(e) < 0 {
+			merged, joined = append(merged, joined[0]), joined[1:]
+		}
+		merged = append(merged, e)
+	}
+	return append(merged, joined...)
 }

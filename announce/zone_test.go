@@ -90,13 +90,13 @@ func TestZoneIsNotSent(t *testing.T) {
 				if reply, err := c.Announce(ctx, at, r); err != nil || reply.You.String() != "[::1]:4000" {
 					t.Fatalf("announce to %s: %+v, %v", at, reply, err)
 				}
-				if reply, err := c.List(ctx, at, k, 0); err != nil || endpoints(reply) != "[::1]:4000" {
+				if reply, err := c.List(ctx, at, announce.Request{Key: k}); err != nil || endpoints(reply) != "[::1]:4000" {
 					t.Errorf("list %s: %+v, %v", at, reply, err)
 				}
 				if _, err := c.Index(ctx, at); err != nil {
 					t.Errorf("index of %s: %v", at, err)
 				}
-				for ev, err := range c.Watch(ctx, []announce.Tracker{at}, r, 0) {
+				for ev, err := range c.Watch(ctx, []announce.Tracker{at}, r) {
 					if err != nil || len(ev.You) != 1 || ev.You[0].String() != "[::1]:4000" || len(ev.Peers) != 0 {
 						t.Errorf("watch %s: %+v, %v", at, ev, err)
 					}
@@ -138,7 +138,7 @@ func TestZoneErrors(t *testing.T) {
 		"[fe80::1]:7000":          "needs the interface",
 	} {
 		var c announce.Client
-		_, err := c.List(t.Context(), named(t, name), key(t, "k"), 0)
+		_, err := c.List(t.Context(), named(t, name), announce.Request{Key: key(t, "k")})
 		if _, ok := errors.AsType[*announce.UnreachableError](err); !ok || !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -146,7 +146,7 @@ func TestZoneErrors(t *testing.T) {
 	}
 	c := announce.Client{From: netip.MustParseAddrPort("[fe80::1%nowhere0]:4000")}
 	defer c.Close()
-	if _, err := c.List(t.Context(), named(t, "[::1]:7000"), key(t, "k"), 0); err == nil || !strings.Contains(err.Error(), `"nowhere0"`) {
+	if _, err := c.List(t.Context(), named(t, "[::1]:7000"), announce.Request{Key: key(t, "k")}); err == nil || !strings.Contains(err.Error(), `"nowhere0"`) {
 		t.Errorf("from there: %v", err)
 	}
 }
@@ -160,7 +160,7 @@ func TestZoneRedirect(t *testing.T) {
 	}))
 	var c announce.Client
 	t.Cleanup(c.Close)
-	_, err := c.List(t.Context(), named(t, srv.URL), key(t, "k"), 0)
+	_, err := c.List(t.Context(), named(t, srv.URL), announce.Request{Key: key(t, "k")})
 	if err == nil || !strings.Contains(err.Error(), "redirects to "+closed+": ") {
 		t.Errorf("%v; want a redirect to %s", err, closed)
 	}

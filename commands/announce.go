@@ -131,7 +131,7 @@ func (o *announceOptions) runStay(c *cli.Context, s Streams) error {
 	defer cancel(nil)
 	var you []netip.AddrPort
 	started := false
-	err := o.Join(ctx, o.trackers, o.request, func(ev announce.Event, err error) {
+	m, err := o.Join(ctx, o.trackers, o.request, func(ev announce.Event, err error) {
 		switch {
 		case err != nil:
 			if err := look.failed(ctx, ev.Tracker, err); err != nil {
@@ -151,7 +151,11 @@ func (o *announceOptions) runStay(c *cli.Context, s Streams) error {
 		}
 		you, started = ev.You, true
 	})
-	s.couldNotLeave(err)
+	if err != nil {
+		return err
+	}
+	<-m.Done() // ctx has ended: at the latest by the first error, if every tracker refuses
+	s.couldNotLeave(m.Leave(ctx))
 	return context.Cause(ctx)
 }
 

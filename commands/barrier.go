@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net/netip"
 	"time"
 
@@ -51,20 +50,21 @@ func (o *watchOptions) runBarrier(c *cli.Context, waiting context.Context, s Str
 		defer cancel()
 		waiting = limited
 	}
-	gather := func() (*announce.Gathering, error) {
-		return o.Gather(waiting, o.trackers[0], o.request, b.min, func(ev announce.Event, err error) { _ = news(ev, err) })
-	}
-	g, err := gather()
-	for pause := time.Duration(0); b.atMost > 0 && mayMend(err); g, err = gather() {
-		if pause == 0 {
+	waiting, giveUp := context.WithCancelCause(waiting)
+	defer giveUp(nil)
+	answered, noted := false, false
+	g, err := o.Gather(waiting, o.trackers[0], o.request, b.min, func(ev announce.Event, err error) {
+		answered = answered || err == nil
+		switch {
+		case answered || is[*announce.SharedError](err):
+			_ = news(ev, err)
+		case b.atMost == 0 || !mayMend(err): // only --for waits for a tracker that has not answered yet
+			giveUp(err)
+		case !noted:
+			noted = true
 			s.note("%s; trying again for %v", brief(err), b.atMost)
 		}
-		pause = min(longer(pause), 15*time.Second)
-		select {
-		case <-waiting.Done():
-		case <-time.After(pause/2 + rand.N(pause/2)): // peers that started together do not ask together
-		}
-	}
+	})
 	switch {
 	case errors.Is(err, errTimeUp):
 		err = fmt.Errorf("%d of %d peers after %v: %w", len(g.Peers), b.min, b.atMost, err)
@@ -77,7 +77,7 @@ func (o *watchOptions) runBarrier(c *cli.Context, waiting context.Context, s Str
 	} else if err2 := output.WriteGathering(s.Out, o.format, g.Rank, g.Peers); err2 != nil {
 		err = err2
 	}
-	g.Leave(c.Context)
+	_ = g.Leave(c.Context)
 	if c.Context.Err() != nil {
 		return context.Cause(c.Context)
 	}

@@ -38,7 +38,7 @@ func (o *listOptions) run(c *cli.Context, s Streams) error {
 		return o.index(c, s)
 	}
 	trackers, reply, err := o.mergeAll(c.Context, s, maxList, func(ctx context.Context, t announce.Tracker) (*announce.Reply, error) {
-		return o.List(ctx, t, o.key, maxList)
+		return o.List(ctx, t, announce.Request{Key: o.key, Want: maxList})
 	})
 	if err != nil {
 		return err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"net/netip"
 	"os"
 	"os/signal"
@@ -230,7 +231,7 @@ func (o *announceOptions) beMember(ctx context.Context, s Streams, look *lookout
 	}
 	defer o.stayTogether(ctx, s, o.request)()
 	absence := absence{lost: lost}
-	return o.Join(ctx, o.trackers, o.request, func(ev announce.Event, err error) {
+	news := func(ev announce.Event, err error) {
 		switch {
 		case err != nil:
 			_ = look.failed(ctx, ev.Tracker, err)
@@ -249,7 +250,24 @@ func (o *announceOptions) beMember(ctx context.Context, s Streams, look *lookout
 		if err := self.write(ev.You); err != nil {
 			s.note("NTRACK_SELF_FILE: %v", err)
 		}
-	})
+	}
+	for pause := time.Duration(0); ; {
+		m, err := o.Join(ctx, o.trackers, o.request, news)
+		if err != nil {
+			return err
+		}
+		<-m.Done()
+		if m.Err() == nil {
+			return m.Leave(ctx)
+		}
+		// Every tracker refuses it. COMMAND runs on, so it tries again.
+		pause = min(longer(pause), 15*time.Second)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(pause/2 + rand.N(pause/2)):
+		}
+	}
 }
 
 // ttl is how long the tracker of this event keeps a peer. A stream does not report it.
@@ -257,7 +275,7 @@ func (o *announceOptions) ttl(ctx context.Context, ev announce.Event) time.Durat
 	reply := ev.Reply
 	if reply == nil {
 		var err error
-		if reply, err = o.List(ctx, ev.Tracker, o.key, announce.NoPeers); err != nil {
+		if reply, err = o.List(ctx, ev.Tracker, announce.Request{Key: o.key, Want: announce.NoPeers}); err != nil {
 			return 150 * time.Second // docs/PROTOCOL.md 12.7
 		}
 	}

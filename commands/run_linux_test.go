@@ -85,7 +85,7 @@ func (t commandTest) listed(n int) {
 	var c announce.Client
 	defer c.Close()
 	t.until(fmt.Sprint(n, " peers are listed"), func() bool {
-		reply, err := c.List(t.Context(), t.tracker, key, 0)
+		reply, err := c.List(t.Context(), t.tracker, announce.Request{Key: key})
 		return err == nil && len(reply.Peers) == n
 	})
 }

@@ -150,7 +150,8 @@ func (o *watchOptions) run(c *cli.Context, s Streams) error {
 	if o.barrier.min > 0 {
 		return o.runBarrier(c, ctx, s, table, news)
 	}
-	for ev, err := range o.Watch(ctx, o.trackers, o.request, o.every) {
+	o.Poll = o.every
+	for ev, err := range o.Watch(ctx, o.trackers, o.request) {
 		if err := news(ev, err); err != nil || o.once && ev.Type != announce.EventPeers {
 			return err
 		}

@@ -81,7 +81,7 @@ func chat(ctx context.Context, tracker, name string, in io.Reader, out io.Writer
 	// The socket has one address, so be listed with that alone, in IPv4.
 	client := announce.Client{From: netip.AddrPortFrom(netip.IPv4Unspecified(), 0)}
 	port := uint16(socket.LocalAddr().(*net.UDPAddr).Port)
-	for event, err := range client.Watch(ctx, []announce.Tracker{t}, announce.Request{Key: key, Port: port}, 0) {
+	for event, err := range client.Watch(ctx, []announce.Tracker{t}, announce.Request{Key: key, Port: port}) {
 		if err != nil {
 			fmt.Fprintln(out, "*", err) // and the chat goes on
 			continue

@@ -57,7 +57,11 @@ func job(ctx context.Context, tracker, name string, size int, out io.Writer) err
 	// The barrier: from here on everybody is there, and knows the same list.
 	client := announce.Client{From: netip.AddrPortFrom(netip.IPv4Unspecified(), 0)}
 	request := announce.Request{Key: key, Port: uint16(listener.Addr().(*net.TCPAddr).Port)}
-	all, err := client.Gather(ctx, t, request, size, nil)
+	all, err := client.Gather(ctx, t, request, size, func(_ announce.Event, err error) {
+		if err != nil {
+			fmt.Fprintln(out, err) // and it tries again
+		}
+	})
 	if err != nil {
 		return err
 	}

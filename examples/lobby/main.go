@@ -122,20 +122,16 @@ func (l *lobby) host(ctx context.Context, seats int) error {
 
 // list keeps a server listed until the function it returns is called.
 func (l *lobby) list(ctx context.Context, r announce.Request) (unlist func()) {
-	ctx, cancel := context.WithCancel(ctx)
-	gone := make(chan struct{})
-	go func() {
-		defer close(gone)
-		_ = l.client.Join(ctx, l.trackers, r, func(_ announce.Event, err error) {
-			if err != nil {
-				fmt.Fprintln(l.out, err) // and it tries again
-			}
-		})
-	}()
-	return func() {
-		cancel()
-		<-gone
+	m, err := l.client.Join(ctx, l.trackers, r, func(_ announce.Event, err error) {
+		if err != nil {
+			fmt.Fprintln(l.out, err) // and it tries again
+		}
+	})
+	if err != nil {
+		fmt.Fprintln(l.out, err)
+		return func() {}
 	}
+	return func() { _ = m.Leave(context.WithoutCancel(ctx)) }
 }
 
 // seat has a player until he hangs up.
@@ -153,7 +149,7 @@ func (l *lobby) seat(ctx context.Context, player net.Conn, welcome string, left 
 // play sits down at the first server that has a seat, and waits for one if it has to.
 func (l *lobby) play(ctx context.Context) error {
 	fmt.Fprintln(l.out, "looking for a free seat")
-	for event, err := range l.client.Watch(ctx, l.trackers, announce.Request{Key: l.key}, 0) {
+	for event, err := range l.client.Watch(ctx, l.trackers, announce.Request{Key: l.key}) {
 		if err != nil {
 			fmt.Fprintln(l.out, err) // and it tries again
 			continue
