@@ -6,26 +6,24 @@ import (
 )
 
 const (
-	// tickEvery is how often a clock is ticked, and maxStep how far it goes without a tick. A peer
-	// that renews on time has 1.5 intervals left, at least 1.5 seconds, and loses less than that
-	// however long the process stands still. A tick that is a little late costs nothing.
+	// A clock is ticked every tickEvery, and goes on for maxStep without a tick. A peer that renews
+	// on time has 1.5 intervals left, at least 1.5 seconds. It loses less than that, however long
+	// the process stands still. A tick that is a little late costs nothing.
 	tickEvery = time.Second
 	maxStep   = 1250 * time.Millisecond
 
-	// A client gives its event stream up after 35 seconds of silence, and the last heartbeat may
-	// have been 15 seconds old: longGap is after what gap connections have ended because of it.
+	// A client closes its event stream after 35 seconds of silence, and the last heartbeat may have
+	// been 15 seconds before a gap. So clients have closed streams during a gap of longGap or more.
 	longGap = 20 * time.Second
-	// settling is how long after such a gap ends that had waited may still be noticed.
+	// settling is for how long after such a gap the store may still notice these ends.
 	settling = 5 * time.Second
 )
 
-// A clock counts the time in which the process ran. While the process is stopped, the machine
-// sleeps, or neither gets anything done, no announce can be read, so that time is held against no
-// peer. The machine's monotonic clock goes on while a process is stopped.
-//
-// It goes on by itself for maxStep and then stands still until it is ticked.
+// A clock counts the time in which the process runs. While the process is stopped or the machine
+// sleeps, no announce can be read, so that time makes no peer lapse. The machine's monotonic clock
+// does go on while a process is stopped. This one stands still maxStep after its last tick.
 type clock struct {
-	// machine is the machine's monotonic clock, since some moment.
+	// machine is the time on the machine's monotonic clock since some moment.
 	machine func() time.Duration
 	last    atomic.Pointer[tick]
 }
@@ -35,6 +33,9 @@ type tick struct {
 	machine, ran time.Duration
 	resumed      time.Duration // when, on this clock, the last long gap ended
 }
+
+// wholeSeconds rounds down.
+func wholeSeconds(d time.Duration) int64 { return int64(d / time.Second) }
 
 func (c *clock) init() {
 	start := time.Now()
@@ -48,14 +49,14 @@ func (c *clock) now() time.Duration {
 	return t.ran + min(c.machine()-t.machine, maxStep)
 }
 
-// start has the clock go on from where it stands, after a time in which nobody needed it. One
-// goroutine at a time may call start and tick.
+// start lets the clock go on from where it stands, after a time in which it was not needed. Only one
+// goroutine at a time may call start or tick.
 func (c *clock) start() {
 	t := c.last.Load()
 	c.last.Store(&tick{c.machine(), c.now(), t.resumed})
 }
 
-// tick has the clock go on.
+// tick lets the clock go on.
 func (c *clock) tick() {
 	t, machine := c.last.Load(), c.machine()
 	step := machine - t.machine
@@ -66,7 +67,8 @@ func (c *clock) tick() {
 	c.last.Store(next)
 }
 
-// settling says that a long gap has just ended: what is noticed now may have happened meanwhile.
+// settling reports whether a long gap has just ended. An end that is noticed now may have happened
+// during the gap.
 func (c *clock) settling() bool {
 	t := c.last.Load()
 	step := c.machine() - t.machine

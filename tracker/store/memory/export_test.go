@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Tracks is how many tracks take up memory.
+// Tracks is how many tracks have memory.
 func (m *Store) Tracks() int {
 	n := 0
 	for i := range m.shards {
@@ -19,18 +19,18 @@ func (m *Store) Tracks() int {
 	return n
 }
 
-// Sweep does now what a timer does every second, and every few seconds.
+// Sweep does at once what a timer does every second, and every few seconds.
 func (m *Store) Sweep() {
 	m.sweep()
 	m.trim()
 }
 
-// Topics is how many keys the store knows that somebody subscribes to.
-func (m *Store) Topics() (n int) {
+// Watched is how many keys have watchers.
+func (m *Store) Watched() (n int) {
 	for i := range m.shards {
 		s := &m.shards[i]
 		s.mu.Lock()
-		n += len(s.topics)
+		n += len(s.watched)
 		s.mu.Unlock()
 	}
 	return n
@@ -56,8 +56,8 @@ func (s *slab[T]) have() (n int) {
 	return n
 }
 
-// NewStoppable returns an empty store, and a function that has its process not run for a while:
-// for that long no call comes, and no timer fires.
+// NewStoppable returns an empty store, and a function that stops its process for a time, in which no
+// call comes and no timer fires.
 func NewStoppable() (m *Store, stop func(time.Duration)) {
 	m = New()
 	var stopped atomic.Int64

@@ -8,8 +8,8 @@ import (
 	"ntrack/tracker/store"
 )
 
-// admit counts a peer that is about to join the track, which is 0 for a new one, or says why it
-// cannot and has counted nothing.
+// admit counts a peer that is about to join track h, which is 0 for a new track. If a limit refuses
+// the peer, it counts nothing and returns a [*store.FullError].
 func (s *shard) admit(h handle, a netip.Addr) error {
 	m, l := s.m, &s.m.Limits
 	if h != 0 && l.MaxPeersPerKey > 0 && s.len(s.tracks.one(h)) >= l.MaxPeersPerKey {
@@ -34,7 +34,7 @@ func (s *shard) admit(h handle, a netip.Addr) error {
 	return full
 }
 
-// reserve counts one more, unless that is too many.
+// reserve counts one more, unless that would exceed most; 0 is no limit.
 func reserve(count *atomic.Int64, most int) bool {
 	if n := count.Add(1); most > 0 && n > int64(most) {
 		count.Add(-1)
@@ -43,28 +43,24 @@ func reserve(count *atomic.Int64, most int) bool {
 	return true
 }
 
-// counters is how many counters a shard has for addresses.
-const counters = 1 << 17
-
-// counter is the shard that counts an address, and its counter there. Addresses have their own by
-// a seeded hash, and two that meet share an allowance: with a million addresses one in four does,
-// which matters only to a limit of a few. A count for each would take more memory than the peers.
-func (m *Store) counter(a netip.Addr) (*shard, int) {
-	var buf [5]uint32
-	r := pack(&buf, netip.AddrPortFrom(a, 0))
-	network := uint64(r[0])
-	if len(r) > 2 {
-		network = network<<32 | uint64(r[1]) // the /64
-	} else {
-		network |= 0xff << 56 // which begins no IPv6 address that a peer has
+// uncount is for a peer that is gone.
+func (m *Store) uncount(a netip.Addr) {
+	m.peers.Add(-1)
+	if m.Limits.MaxPerAddr <= 0 {
+		return
 	}
-	h := fold(fold(network^m.mix[0], m.mix[1]), m.mix[0]|1)
-	return &m.shards[h>>(64-shardBits)], int(h % counters)
+	s, i := m.counter(a)
+	s.addrMu.Lock()
+	defer s.addrMu.Unlock()
+	s.addrs[i]--
+	if s.registered--; s.registered == 0 {
+		s.addrs = nil
+	}
 }
 
 func (m *Store) register(a netip.Addr) bool {
 	s, i := m.counter(a)
-	s.addrMu.Lock() // the last lock anybody takes
+	s.addrMu.Lock() // no other lock is taken under this one
 	defer s.addrMu.Unlock()
 	if s.addrs == nil {
 		s.addrs = make([]uint16, counters)
@@ -77,17 +73,22 @@ func (m *Store) register(a netip.Addr) bool {
 	return true
 }
 
-// release is for a peer that is gone.
-func (m *Store) release(a netip.Addr) {
-	m.peers.Add(-1)
-	if m.Limits.MaxPerAddr <= 0 {
-		return
+// counters is how many counters a shard has for addresses.
+const counters = 1 << 17
+
+// counter returns the shard that counts an address, and the number of the counter there. A seeded
+// hash chooses it, and two addresses that meet in one share its limit. Of a million addresses one in
+// four does, which matters only if the limit is a few. A counter for each address would take more
+// memory than the peers.
+func (m *Store) counter(a netip.Addr) (*shard, int) {
+	var buf [5]uint32
+	p := pack(&buf, netip.AddrPortFrom(a, 0))
+	network := uint64(p[0])
+	if p.family() == 1 {
+		network = network<<32 | uint64(p[1]) // the /64
+	} else {
+		network |= 0xff << 56 // no peer has an IPv6 address that begins so
 	}
-	s, i := m.counter(a)
-	s.addrMu.Lock()
-	defer s.addrMu.Unlock()
-	s.addrs[i]--
-	if s.registered--; s.registered == 0 {
-		s.addrs = nil
-	}
+	h := fold(fold(network^m.peerSeed[0], m.peerSeed[1]), m.peerSeed[0]|1)
+	return &m.shards[h>>(64-shardBits)], int(h % counters)
 }

@@ -1,4 +1,9 @@
 // Package memory keeps the peers of a tracker in the memory of its process, in a packed table.
+//
+// A [Store] has 32 shards. Each has a lock and the tracks of a part of the keys (shard.go). The peers
+// of a track are records in a hash table (table.go), whose memory a slab hands out (slab.go). A reply
+// has a random sample of them (sample.go). Subscriptions are notified of changes in batches
+// (watchers.go). Time passes only while the process runs (clock.go).
 package memory
 
 import (
@@ -15,44 +20,44 @@ import (
 	"ntrack/tracker/store"
 )
 
-// A Store is a [store.Store] in this process's memory, and nowhere else. Make one with [New]. It
-// forgets what has lapsed by itself; there is nothing to close.
+// A Store is a [store.Store] in the memory of this process. Make one with [New]. It removes lapsed
+// peers by itself, and there is nothing to close. Its sizes are exact, and it keeps peer ids.
 //
-// Only time in which the process runs counts. Peers do not lapse because it was stopped or the
-// machine was suspended: of each such gap at most 1.25 seconds count. A peer whose subscription
-// ended during a gap of 20 seconds or more stays for another 30 seconds, to come back.
+// Only time in which the process runs counts. Peers do not lapse because the process was stopped or
+// the machine was suspended: at most 1.25 seconds of each such gap count. A peer whose subscription
+// ended during a gap of 20 seconds or more stays for another 30 seconds, so that it can come back.
 //
-// A peer takes about 11 bytes in IPv4 and 30 in IPv6, and 25 more where peers of the track gave
-// IDs; a track takes about 70 and its key. A ttl is cut to 4 h 33 min.
+// A peer takes about 11 bytes in IPv4 and 30 in IPv6, and 25 more if peers of its track gave IDs. A
+// track takes about 70 bytes and its key. The store cuts a ttl to 4 h 33 min.
 type Store struct {
 	// Limits must not change once the store is used.
 	Limits store.Limits
 
-	clock clock
-	epoch string
-	seed  maphash.Seed
-	mix   [2]uint64 // seeds the hash of peers
+	clock    clock
+	epoch    string
+	keySeed  maphash.Seed
+	peerSeed [2]uint64
 
 	shards [1 << shardBits]shard
 
 	keys, peers atomic.Int64 // in all shards
-	// awake says that a timer will call housekeep: it does as long as there is a track, so that
-	// an empty store costs nothing and an abandoned one is garbage after its last peer lapsed.
-	awake atomic.Bool
+	// scheduled says that a timer will call housekeep. It does while there is a track, so that an
+	// empty store costs nothing, and an abandoned one is garbage once its last peer has lapsed.
+	scheduled atomic.Bool
 }
 
 const (
 	shardBits = 5
-	// trimEvery is how many seconds memory that is not used is kept for whoever comes next.
+	// trimEvery is for how many seconds the store keeps unused memory for the next peers.
 	trimEvery = 5
 )
 
 // New returns an empty store.
 func New() *Store {
 	m := &Store{
-		epoch: strconv.FormatUint(rand.Uint64(), 36),
-		seed:  maphash.MakeSeed(),
-		mix:   [2]uint64{rand.Uint64(), rand.Uint64() | 1},
+		epoch:    strconv.FormatUint(rand.Uint64(), 36),
+		keySeed:  maphash.MakeSeed(),
+		peerSeed: [2]uint64{rand.Uint64(), rand.Uint64() | 1},
 	}
 	m.clock.init()
 	for i := range m.shards {
@@ -64,60 +69,39 @@ func New() *Store {
 // Prompt implements [store.Store]: no method waits for anything but a lock.
 func (m *Store) Prompt() bool { return true }
 
-// second is the one that has begun.
-func (m *Store) second() int64 { return int64(m.clock.now() / time.Second) }
-
 func (m *Store) find(key []byte) (s *shard, hash uint64) {
-	hash = maphash.Bytes(m.seed, key)
+	hash = maphash.Bytes(m.keySeed, key)
 	return &m.shards[hash>>(64-shardBits)], hash
 }
 
 // Announce implements [store.Store].
 func (m *Store) Announce(_ context.Context, key []byte, peer wire.Peer, ttl func(store.Size) time.Duration, want store.Want, dst []wire.Peer) ([]wire.Peer, store.Result, error) {
-	addr := peer.Endpoint.Addr()
-	fam, scope := familyOf(addr), wire.ScopeOf(addr)
 	var buf [5]uint32
 	self := pack(&buf, peer.Endpoint)
-
 	s, hash := m.find(key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	since := m.clock.now()
-	now := stampOf(int64(since / time.Second))
-
-	var v table
-	var i int
-	found := false
-	h := s.live(key, hash, now)
-	if h != 0 {
-		v = s.table(s.tracks.one(h), fam)
-		i, found = v.find(self)
-	}
-	if !found {
-		if err := s.admit(h, addr); err != nil {
-			return dst, store.Result{}, err
-		}
-		if h == 0 {
-			h = s.add(key, hash, since)
-		}
-		v, i = s.insert(s.tracks.one(h), self, fam, scope)
-		m.wake()
+	now := m.clock.now()
+	second := expiryAt(wholeSeconds(now))
+	h, v, i, err := s.enter(s.current(key, hash, second), key, hash, self, now)
+	if err != nil {
+		return dst, store.Result{}, err
 	}
 	t := s.tracks.one(h)
-	size := s.size(t, since)
-	// Whoever comes at half past a second stays until after the second his ttl ends in.
-	until := int64((since + min(ttl(size), maxTTL) + time.Second - 1) / time.Second)
-	expiry := stampOf(until)
-	if !found {
-		v.at(i).setStamp(expiry)
-	} else if old := v.at(i).stamp(); old == held {
-		s.topics[string(key)].keep(peer.Endpoint, until)
-	} else if expiry.until(now) > old.until(now) {
-		v.at(i).setStamp(expiry)
+	size := s.size(t, now)
+	// Rounded up: a peer that comes at half past a second stays until the second after its ttl ends.
+	until := wholeSeconds(now + min(ttl(size), maxTTL) + time.Second - 1)
+	expiry := expiryAt(until)
+	switch old := v.at(i).expiry(); {
+	case old == held:
+		s.watched[string(key)].keep(peer.Endpoint, until)
+	case old == 0 || expiry.after(second) > old.after(second):
+		v.at(i).setExpiry(expiry)
 	}
-	s.lapses(h, expiry, now)
-	s.label(&v, i, peer.ID)
-	return s.sample(dst, t, want, scope, self, now), store.Result{Count: s.visible(t, scope), Size: size}, nil
+	s.dueAt(h, expiry, second)
+	s.setID(&v, i, peer.ID)
+	scope := wire.ScopeOf(peer.Endpoint.Addr())
+	return s.sample(dst, t, want, scope, self, second), store.Result{Count: s.visible(t, scope), Size: size}, nil
 }
 
 // Look implements [store.Store].
@@ -125,14 +109,14 @@ func (m *Store) Look(_ context.Context, key []byte, asker netip.Addr, want store
 	s, hash := m.find(key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	since := m.clock.now()
-	now := stampOf(int64(since / time.Second))
-	h := s.live(key, hash, now)
+	now := m.clock.now()
+	second := expiryAt(wholeSeconds(now))
+	h := s.current(key, hash, second)
 	if h == 0 {
 		return dst, store.Result{Size: store.Size{Total: int(m.peers.Load())}}, nil
 	}
 	t, scope := s.tracks.one(h), wire.ScopeOf(asker)
-	return s.sample(dst, t, want, scope, nil, now), store.Result{Count: s.visible(t, scope), Size: s.size(t, since)}, nil
+	return s.sample(dst, t, want, scope, nil, second), store.Result{Count: s.visible(t, scope), Size: s.size(t, now)}, nil
 }
 
 // Leave implements [store.Store].
@@ -147,10 +131,10 @@ func (m *Store) Leave(_ context.Context, key []byte, endpoint netip.AddrPort) er
 		return nil
 	}
 	t := s.tracks.one(h)
-	v := s.table(t, familyOf(endpoint.Addr()))
+	v := s.table(t, self.family())
 	if i, found := v.find(self); found {
-		if v.at(i).stamp() == held {
-			s.topics[string(key)].release(endpoint)
+		if v.at(i).expiry() == held {
+			s.watched[string(key)].release(endpoint)
 		}
 		s.remove(t, &v, i)
 		s.tidy(h)
@@ -160,7 +144,6 @@ func (m *Store) Leave(_ context.Context, key []byte, endpoint netip.AddrPort) er
 
 // Scrape implements [store.Store].
 func (m *Store) Scrape(_ context.Context, keys []wire.Key, asker netip.Addr, dst []wire.Track) ([]wire.Track, error) {
-	scope := wire.ScopeOf(asker)
 	for _, k := range keys {
 		_, res, _ := m.Look(context.Background(), k.Bytes(), asker, store.Want{}, nil)
 		dst = append(dst, wire.Track{Key: k, Count: res.Count})
@@ -170,15 +153,15 @@ func (m *Store) Scrape(_ context.Context, keys []wire.Key, asker netip.Addr, dst
 	}
 	for i := range m.shards {
 		for h, more := handle(0), true; more; {
-			dst, h, more = m.shards[i].index(dst, h, scope, stampOf(m.second()))
+			dst, h, more = m.shards[i].index(dst, h, wire.ScopeOf(asker), expiryAt(wholeSeconds(m.clock.now())))
 		}
 	}
 	return dst, nil
 }
 
-// wake sees to it that housekeep will be called as the next second begins.
-func (m *Store) wake() {
-	if !m.awake.Load() && m.awake.CompareAndSwap(false, true) {
+// schedule has housekeep called when the next second begins.
+func (m *Store) schedule() {
+	if !m.scheduled.Load() && m.scheduled.CompareAndSwap(false, true) {
 		m.clock.start()
 		now := m.clock.now()
 		time.AfterFunc(now.Truncate(tickEvery)+tickEvery-now, m.housekeep)
@@ -187,27 +170,27 @@ func (m *Store) wake() {
 
 func (m *Store) housekeep() {
 	m.sweep()
-	if m.keys.Load() == 0 || m.second()%trimEvery == 0 {
+	if m.keys.Load() == 0 || wholeSeconds(m.clock.now())%trimEvery == 0 {
 		m.trim()
 	}
-	m.awake.Store(false)
+	m.scheduled.Store(false)
 	if m.keys.Load() > 0 {
-		m.wake()
+		m.schedule()
 	}
 }
 
-// sweep takes out the peers that have lapsed, shard by shard and never for long.
+// sweep removes the peers that have lapsed, shard by shard. It never holds a lock for long.
 func (m *Store) sweep() {
 	for i := range m.shards {
 		m.clock.tick()
 		var at cursor
-		for m.shards[i].sweep(&at, stampOf(m.second())) {
+		for m.shards[i].sweep(&at, expiryAt(wholeSeconds(m.clock.now()))) {
 			runtime.Gosched()
 		}
 	}
 }
 
-// trim gives back memory.
+// trim gives unused memory back.
 func (m *Store) trim() {
 	for i := range m.shards {
 		m.shards[i].trim()

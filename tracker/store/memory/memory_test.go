@@ -112,8 +112,8 @@ func TestRefusalLeavesNothing(t *testing.T) {
 			t.Errorf("a subscription to %q is not refused", key)
 		}
 	}
-	if tracks, topics := m.Tracks(), m.Topics(); tracks != 1 || topics != 0 {
-		t.Errorf("%d tracks and %d topics after refusals", tracks, topics)
+	if tracks, watched := m.Tracks(), m.Watched(); tracks != 1 || watched != 0 {
+		t.Errorf("%d tracks and %d watched keys after refusals", tracks, watched)
 	}
 }
 
@@ -138,11 +138,11 @@ func TestChangeWhileOthersAreNotified(t *testing.T) {
 		if changes, live := sub.Next(nil); len(changes) != 2 || !live || woken.Load() != 2 {
 			t.Errorf("%v, live %v, woken %d times", changes, live, woken.Load())
 		}
-		if n := m.Topics(); n != 1 {
+		if n := m.Watched(); n != 1 {
 			t.Errorf("%d keys are subscribed to", n)
 		}
 		sub.Close()
-		if n := m.Topics(); n != 0 {
+		if n := m.Watched(); n != 0 {
 			t.Errorf("%d keys are subscribed to after the end", n)
 		}
 	})

@@ -3,6 +3,7 @@ package memory
 import (
 	"bytes"
 	"hash/maphash"
+	"math"
 	"sync"
 	"time"
 
@@ -10,7 +11,8 @@ import (
 	"ntrack/tracker/store"
 )
 
-// A shard has the tracks of a part of the keys, and one lock for them.
+// A shard has the tracks of a part of the keys, and one lock for them. Its index is a hash table
+// with chains of tracks. What tracks are made of comes from slabs, so none of it is a pointer.
 type shard struct {
 	mu      sync.Mutex
 	m       *Store
@@ -23,47 +25,49 @@ type shard struct {
 	words    slab[uint32]
 	ids      slab[wire.ID]
 
-	// due has, for each page of tracks, a time not later than when the first of them is due.
-	due []stamp
+	// pageDue has the due time of each page of tracks: not later than that of any track in it. A
+	// sweep skips the pages in which no track is due.
+	pageDue []expiry
 
-	topics map[string]*topic // the keys that somebody subscribes to
+	watched map[string]*watchers // by key, while there is a subscription
 
-	// registrations per address, of addresses in this shard's care: see [Limits.MaxPerAddr].
-	addrMu sync.Mutex
-	addrs  []uint16 // registrations by counter
-	// registered is the sum of addrs.
-	registered int
+	// addrs counts the registrations of the addresses that this shard counts: see limits.go.
+	addrMu     sync.Mutex
+	addrs      []uint16
+	registered int // the sum of addrs
 }
 
-// A track has the peers of a key. It is there as long as it has one.
+// A track has the peers of a key. It exists while it has one.
 type track struct {
 	next handle // in the bucket
 	key  handle
-	fam  [2]handle // IPv4, IPv6; 0 while there is no such peer
-	// soon is not later than when the first peer lapses: nothing has to be looked at before.
-	soon stamp
-	tag  uint16 // of the key's hash, to pass by other keys without reading them
-	born uint32 // the second when it was made, since the store was
+	fam  [2]handle // IPv4, IPv6; 0 without such a peer
+	// due is not later than the first lapse of a peer. Until then nothing has lapsed. It is exact
+	// after expire has seen all of the track.
+	due  expiry
+	tag  uint16 // of the key's hash: most other keys in the bucket differ in it
+	born uint32 // the second in which the track was made
 }
 
-// few is how many peers are looked at in one go, and under one hold of the lock, for whether they
-// have lapsed. A larger track is left to the sweep.
-const few = 1000
+// small is up to how many peers a track is searched for lapsed ones in one go. A sweep walks larger
+// tracks in pieces of that many steps, and lets others have the lock in between.
+const small = 1000
 
-// pageBytes is small, because every shard has a page in part empty for each size it uses, and just
-// what Go's heap has for a span, so that one page given back leaves no hole among others.
+// pageBytes is small, because a shard has a partly empty page for each size of block that it uses.
+// It is a size of Go's heap, so that a page given back leaves no odd hole.
 const pageBytes = 8192
 
 func (s *shard) init(m *Store) {
-	s.m, s.buckets, s.count, s.due = m, nil, 0, nil
-	s.tracks = slab[track]{room: pageBytes / 24} // 24 bytes long, as the next
-	s.families = slab[family]{room: pageBytes / 24}
-	s.keys = slab[byte]{room: pageBytes}
-	s.words = slab[uint32]{room: pageBytes / 4}
-	s.ids = slab[wire.ID]{room: pageBytes / len(wire.ID{})}
+	s.m, s.buckets, s.count, s.pageDue = m, nil, 0, nil
+	s.tracks = slab[track]{perPage: pageBytes / 24} // a track has 24 bytes, and so has a family
+	s.families = slab[family]{perPage: pageBytes / 24}
+	s.keys = slab[byte]{perPage: pageBytes}
+	s.words = slab[uint32]{perPage: pageBytes / 4}
+	s.ids = slab[wire.ID]{perPage: pageBytes / len(wire.ID{})}
 }
 
-// The shard takes the top bits of a key's hash, the tag the next, the bucket the low ones.
+// tagOf takes other bits of a hash than the shard, which has the highest, and the bucket, which has
+// the lowest.
 func tagOf(hash uint64) uint16 { return uint16(hash >> 40) }
 
 func (s *shard) keyOf(t *track) []byte {
@@ -71,7 +75,7 @@ func (s *shard) keyOf(t *track) []byte {
 	return block[1 : 1+int(block[0])]
 }
 
-// lookup returns 0 when there is no such track.
+// lookup returns the track of a key, or 0. It may have lapsed peers.
 func (s *shard) lookup(key []byte, hash uint64) handle {
 	if s.count == 0 {
 		return 0
@@ -86,29 +90,64 @@ func (s *shard) lookup(key []byte, hash uint64) handle {
 	return 0
 }
 
-// live is lookup, after what has lapsed is gone.
-func (s *shard) live(key []byte, hash uint64, now stamp) handle {
+// current returns the track of a key, or 0. A small track has no lapsed peers.
+func (s *shard) current(key []byte, hash uint64, now expiry) handle {
 	h := s.lookup(key, hash)
 	if h == 0 {
 		return 0
 	}
-	if t := s.tracks.one(h); t.soon.until(now) > 0 || s.len(t) > few {
-		return h
+	if t := s.tracks.one(h); t.due.after(now) <= 0 && s.len(t) <= small {
+		h = s.expire(h, &position{}, math.MaxInt, now)
 	}
-	return s.expire(h, now)
+	return h
 }
 
-// add makes a track, which admit has counted. A peer has to follow.
-func (s *shard) add(key []byte, hash uint64, since time.Duration) handle {
+// enter returns the track, the table and the slot of a peer. It adds the peer, and the track if h is
+// 0, unless a limit refuses them. A peer that it has added has no expiry yet.
+func (s *shard) enter(h handle, key []byte, hash uint64, peer packed, now time.Duration) (handle, table, int, error) {
+	fam := peer.family()
+	if h != 0 {
+		v := s.table(s.tracks.one(h), fam)
+		if i, found := v.find(peer); found {
+			return h, v, i, nil
+		}
+	}
+	addr := peer.addr()
+	if err := s.admit(h, addr); err != nil {
+		return 0, table{}, 0, err
+	}
+	if h == 0 {
+		h = s.add(key, hash, now)
+	}
+	t := s.tracks.one(h)
+	if t.fam[fam] == 0 {
+		t.fam[fam] = s.families.alloc(1)
+		s.families.one(t.fam[fam]).slots = s.words.alloc(widths[fam])
+	}
+	v := s.table(t, fam)
+	if v.len() >= maxPeers(v.cap) {
+		// The next size of block is a quarter larger, or twice as large while a table is small.
+		v = s.resize(t, fam, v.cap+1)
+	}
+	i, _ := v.find(peer)
+	copy(v.at(i), peer)
+	v.scopes[wire.ScopeOf(addr)]++
+	s.recordChange(t, peer, true)
+	s.m.schedule()
+	return h, v, i, nil
+}
+
+// add makes a track, which admit has counted. The caller adds a peer.
+func (s *shard) add(key []byte, hash uint64, now time.Duration) handle {
 	if s.count == len(s.buckets) {
 		s.rehash(max(1, 2*len(s.buckets)))
 	}
 	h := s.tracks.alloc(1)
 	t := s.tracks.one(h)
-	t.tag, t.born = tagOf(hash), uint32(since/time.Second)
-	t.soon = stampOf(int64(t.born)) + horizon
-	for len(s.due) <= h.page() {
-		s.due = append(s.due, t.soon)
+	t.tag, t.born = tagOf(hash), uint32(wholeSeconds(now))
+	t.due = expiryAt(wholeSeconds(now)) + horizon
+	for len(s.pageDue) <= h.page() {
+		s.pageDue = append(s.pageDue, t.due)
 	}
 	t.key = s.keys.alloc(1 + len(key))
 	block := s.keys.at(t.key)
@@ -127,14 +166,14 @@ func (s *shard) link(h handle, hash uint64) {
 func (s *shard) rehash(n int) {
 	s.buckets = make([]handle, n)
 	for h := s.tracks.from(0); h != 0; h = s.tracks.from(h + 1) {
-		s.link(h, maphash.Bytes(s.m.seed, s.keyOf(s.tracks.one(h))))
+		s.link(h, maphash.Bytes(s.m.keySeed, s.keyOf(s.tracks.one(h))))
 	}
 }
 
-// drop forgets a track whose peers are gone.
+// drop removes a track that has no peers.
 func (s *shard) drop(h handle) {
 	t := s.tracks.one(h)
-	at := &s.buckets[maphash.Bytes(s.m.seed, s.keyOf(t))&uint64(len(s.buckets)-1)]
+	at := &s.buckets[maphash.Bytes(s.m.keySeed, s.keyOf(t))&uint64(len(s.buckets)-1)]
 	for *at != h {
 		at = &s.tracks.one(*at).next
 	}
@@ -148,16 +187,16 @@ func (s *shard) drop(h handle) {
 	}
 }
 
-// table is empty, of no width, where the family has no peers.
+// table returns the table of a family, without slots if the track has no such peers.
 func (s *shard) table(t *track, fam int) table {
 	if t.fam[fam] == 0 {
 		return table{}
 	}
-	v := table{family: s.families.one(t.fam[fam]), width: widths[fam], seed: s.m.mix}
+	v := table{family: s.families.one(t.fam[fam]), width: widths[fam], seed: s.m.peerSeed}
 	v.words = s.words.at(v.slots)
 	v.cap = len(v.words) / v.width
 	if v.ids != 0 {
-		v.labels = s.ids.at(v.ids)
+		v.peerIDs = s.ids.at(v.ids)
 	}
 	return v
 }
@@ -171,8 +210,8 @@ func (s *shard) len(t *track) (n int) {
 	return n
 }
 
-func (s *shard) size(t *track, since time.Duration) store.Size {
-	age := since.Truncate(time.Second) - time.Duration(t.born)*time.Second
+func (s *shard) size(t *track, now time.Duration) store.Size {
+	age := now.Truncate(time.Second) - time.Duration(t.born)*time.Second
 	return store.Size{Peers: s.len(t), Total: int(s.m.peers.Load()), Age: age}
 }
 
@@ -185,26 +224,8 @@ func (s *shard) visible(t *track, asker wire.Scope) (n int) {
 	return n
 }
 
-// insert adds a peer that is not there.
-func (s *shard) insert(t *track, r record, fam int, scope wire.Scope) (table, int) {
-	if t.fam[fam] == 0 {
-		t.fam[fam] = s.families.alloc(1)
-		s.families.one(t.fam[fam]).slots = s.words.alloc(widths[fam])
-	}
-	v := s.table(t, fam)
-	if v.len() >= room(v.cap) {
-		// The next size class: a quarter more, or twice as much while a table is small.
-		v = s.resize(t, fam, v.cap+1)
-	}
-	i, _ := v.find(r)
-	copy(v.at(i), r)
-	v.scopes[scope]++
-	s.changed(t, r, true)
-	return v, i
-}
-
-// resize moves a table into at least n slots. It moves every peer at once, 10 to 20 ns each: a
-// track of a million keeps its shard waiting that long when it has grown by a quarter.
+// resize gives a table at least n slots. It moves every peer at once, which takes 10 to 20 ns each:
+// the shard of a track of a million waits that long whenever the track has grown by a quarter.
 func (s *shard) resize(t *track, fam, n int) table {
 	old := s.table(t, fam)
 	oldSlots, oldIDs := old.slots, old.ids
@@ -217,8 +238,8 @@ func (s *shard) resize(t *track, fam, n int) table {
 		}
 		j, _ := v.find(r)
 		copy(v.at(j), r)
-		if old.labels != nil {
-			s.label(&v, j, old.labels[i])
+		if old.peerIDs != nil {
+			s.setID(&v, j, old.peerIDs[i])
 		}
 	}
 	s.words.free(oldSlots)
@@ -226,29 +247,29 @@ func (s *shard) resize(t *track, fam, n int) table {
 	return v
 }
 
-// label gives the peer in slot i an ID. The first in a table makes room for everybody's.
-func (s *shard) label(v *table, i int, id wire.ID) {
-	if v.labels == nil {
+// setID sets the ID of the peer in slot i. The first ID in a table allocates memory for all.
+func (s *shard) setID(v *table, i int, id wire.ID) {
+	if v.peerIDs == nil {
 		if id == (wire.ID{}) {
 			return
 		}
 		v.ids = s.ids.alloc(v.cap)
-		v.labels = s.ids.at(v.ids)
+		v.peerIDs = s.ids.at(v.ids)
 	}
-	v.labels[i] = id
+	v.peerIDs[i] = id
 }
 
-// remove takes out the peer in slot i. The table stays as large as it is: see tidy.
+// remove removes the peer in slot i. The table stays as large as it is until tidy.
 func (s *shard) remove(t *track, v *table, i int) {
-	s.changed(t, v.at(i), false)
+	s.recordChange(t, v.at(i), false)
 	addr := v.at(i).addr()
 	v.scopes[wire.ScopeOf(addr)]--
 	v.remove(i)
-	s.m.release(addr)
+	s.m.uncount(addr)
 }
 
-// tidy gives back what peers that are gone have left: half-empty tables, and then the track. It
-// returns h, or 0 if the track is gone.
+// tidy gives back the memory of peers that are gone: of tables that are half empty, and of a track
+// without peers. It returns h, or 0 if the track is gone.
 func (s *shard) tidy(h handle) handle {
 	t := s.tracks.one(h)
 	for fam := range t.fam {
@@ -271,60 +292,127 @@ func (s *shard) tidy(h handle) handle {
 	return h
 }
 
-// lapses notes when a peer of a track will.
-func (s *shard) lapses(h handle, at, now stamp) {
-	if t := s.tracks.one(h); at.until(now) < t.soon.until(now) {
-		t.soon = at
-		s.falls(h, at, now)
-	}
-}
-
-// falls notes when a track is due.
-func (s *shard) falls(h handle, due, now stamp) {
-	if page := &s.due[h.page()]; due.until(now) < page.until(now) {
-		*page = due
-	}
-}
-
-// expire drops what has lapsed from a small track. It returns h, or 0 if nothing is left.
-func (s *shard) expire(h handle, now stamp) handle {
+// dueAt says that a peer of the track will lapse at a second.
+func (s *shard) dueAt(h handle, at, now expiry) {
 	t := s.tracks.one(h)
-	t.soon = now + horizon
-	for fam := range t.fam {
-		v := s.table(t, fam)
-		s.lapse(t, &v, 0, 2*v.cap, now)
+	if at.after(now) > t.due.after(now) {
+		return
+	}
+	t.due = at
+	if page := &s.pageDue[h.page()]; at.after(now) < page.after(now) {
+		*page = at
+	}
+}
+
+// A position is where expire goes on in a track. It is at the end if fam is 2.
+type position struct{ fam, slot int }
+
+// expire removes the lapsed peers of a track: all of them if the track is small, and otherwise those
+// that it meets from p on in at most steps steps. It returns h, or 0 if the track is gone.
+func (s *shard) expire(h handle, p *position, steps int, now expiry) handle {
+	t := s.tracks.one(h)
+	// Peers move between the pieces of a walk, so the next lapse is not known: the track stays due.
+	t.due = now
+	if s.len(t) <= small {
+		t.due, *p, steps = now+horizon, position{}, math.MaxInt
+	}
+	for ; p.fam < len(t.fam); p.fam, p.slot = p.fam+1, 0 {
+		v := s.table(t, p.fam)
+		last := v.width - 1
+		soonest := max(1, t.due.after(now))
+		for ; p.slot < v.cap && steps > 0; steps-- {
+			word := v.words[p.slot*v.width+last]
+			left := expiry(word).after(now)
+			if word == 0 {
+				left = horizon // not a branch in machine code, which would often be mispredicted
+			}
+			if left < soonest && expiry(word) != held {
+				if left <= 0 {
+					s.remove(t, &v, p.slot) // another peer may have moved into the slot
+					continue
+				}
+				soonest, t.due = left, expiry(word)
+			}
+			p.slot++
+		}
+		if p.slot < v.cap {
+			return h
+		}
 	}
 	return s.tidy(h)
 }
 
-// lapse drops what has lapsed from slot i on, in at most n steps. It returns the slot to go on
-// from and the steps left.
-func (s *shard) lapse(t *track, v *table, i, n int, now stamp) (next, left int) {
-	if v.cap == 0 {
-		return i, n
-	}
-	last := v.width - 1
-	soonest := max(1, t.soon.until(now))
-	for words := v.words[i*v.width:]; n > 0 && i < v.cap; n-- {
-		word := words[last]
-		left := stamp(word).until(now)
-		if word == 0 {
-			left = horizon // no branch in machine code: it would be mispredicted every other time
-		}
-		if left < soonest && stamp(word) != held {
-			if left <= 0 {
-				s.remove(t, v, i) // and look at the slot again: another peer may have moved there
-				continue
-			}
-			soonest, t.soon = left, stamp(word)
-		}
-		words = words[last+1:]
-		i++
-	}
-	return i, n
+// A cursor is where a sweep goes on.
+type cursor struct {
+	page  int // which the sweep has begun
+	track handle
+	position
 }
 
-// trim gives back memory.
+// sweep expires tracks from c on, as many as fit into one hold of the lock. It reports whether there
+// are more.
+func (s *shard) sweep(c *cursor, now expiry) (more bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for steps := small; steps > 0; steps-- { // one for the track itself
+		h := s.tracks.from(c.track)
+		if h == 0 {
+			return false
+		}
+		if h.page() != c.page {
+			if s.pageDue[h.page()].after(now) > 0 {
+				c.track = pageOf(h.page() + 1)
+				continue
+			}
+			c.page = h.page()
+			s.pageDue[c.page] = now + horizon // until dueAt lowers it for the tracks in the page
+		}
+		if h != c.track {
+			c.track, c.position = h, position{}
+		}
+		t := s.tracks.one(h)
+		if t.due.after(now) <= 0 {
+			n := s.len(t)
+			h = s.expire(h, &c.position, steps, now)
+			if c.fam < len(t.fam) {
+				return true
+			}
+			steps -= n
+		}
+		if h != 0 {
+			s.dueAt(h, t.due, now)
+		}
+		c.track, c.position = c.track+1, position{}
+	}
+	return true
+}
+
+// index appends tracks from h on of which the asker sees peers, as many as fit into one hold of the
+// lock. It returns where to go on, if there are more.
+func (s *shard) index(dst []wire.Track, h handle, asker wire.Scope, now expiry) (_ []wire.Track, next handle, more bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for steps := small; steps > 0; steps-- {
+		if h = s.tracks.from(h); h == 0 {
+			return dst, 0, false
+		}
+		t := s.tracks.one(h)
+		if n := s.len(t); n <= small && t.due.after(now) <= 0 {
+			steps -= n
+			if s.expire(h, &position{}, math.MaxInt, now) == 0 {
+				h++
+				continue
+			}
+		}
+		if n := s.visible(t, asker); n > 0 {
+			dst = append(dst, wire.Track{Key: wire.KeyOf(bytes.Clone(s.keyOf(t))), Count: n})
+		}
+		h++
+	}
+	return dst, h, true
+}
+
+// trim gives unused memory back.
 func (s *shard) trim() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -339,88 +427,4 @@ func (s *shard) trim() {
 	s.families.trim()
 	s.words.trim()
 	s.ids.trim()
-}
-
-// A cursor is where a sweep has got to.
-type cursor struct {
-	page  int // that it has entered
-	track handle
-	fam   int
-	slot  int
-}
-
-// sweep drops what has lapsed among the next peers, at most few, and says whether there is more.
-// What another moves meanwhile in a large track may be met a second later.
-func (s *shard) sweep(c *cursor, now stamp) (more bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for budget := few; budget > 0; {
-		h := s.tracks.from(c.track)
-		if h == 0 {
-			return false
-		}
-		budget-- // to pass by costs, too
-		if h.page() != c.page {
-			if s.due[h.page()].until(now) > 0 {
-				c.track = pageOf(h.page() + 1)
-				continue
-			}
-			c.page = h.page()
-			s.due[c.page] = now + horizon
-		}
-		if h != c.track {
-			*c = cursor{page: c.page, track: h}
-		}
-		t := s.tracks.one(h)
-		switch n := s.len(t); {
-		case t.soon.until(now) > 0:
-		case n <= few && c.fam == 0 && c.slot == 0:
-			if n > budget && budget < few-1 {
-				return true
-			}
-			budget -= n
-			h = s.expire(h, now)
-		default:
-			// A large track is walked piece by piece, so its soon cannot be known: it is always due.
-			t.soon = now
-			v := s.table(t, c.fam)
-			c.slot, budget = s.lapse(t, &v, c.slot, budget, now)
-			if c.slot < v.cap {
-				return true
-			}
-			if c.fam, c.slot = c.fam+1, 0; c.fam < len(t.fam) {
-				continue
-			}
-			h = s.tidy(h)
-		}
-		if h != 0 {
-			s.falls(h, t.soon, now)
-		}
-		*c = cursor{page: c.page, track: c.track + 1}
-	}
-	return true
-}
-
-// index appends the tracks from h on that asker sees peers of, at most few, and where to go on.
-func (s *shard) index(dst []wire.Track, h handle, asker wire.Scope, now stamp) (_ []wire.Track, next handle, more bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for budget := few; budget > 0; budget-- {
-		if h = s.tracks.from(h); h == 0 {
-			return dst, 0, false
-		}
-		t := s.tracks.one(h)
-		if n := s.len(t); n <= few && t.soon.until(now) <= 0 {
-			budget -= n
-			if s.expire(h, now) == 0 {
-				h++
-				continue
-			}
-		}
-		if n := s.visible(t, asker); n > 0 {
-			dst = append(dst, wire.Track{Key: wire.KeyOf(bytes.Clone(s.keyOf(t))), Count: n})
-		}
-		h++
-	}
-	return dst, h, true
 }

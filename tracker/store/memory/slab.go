@@ -5,40 +5,40 @@ import (
 	"math/bits"
 )
 
-// A slab hands out blocks of Ts from a few larger pages and names them by handles, not pointers:
-// a million small tracks are some tens of thousands of objects to the garbage collector, none of
-// which it has to look into.
+// A slab hands out blocks of Ts from larger pages, and names them by handles instead of pointers. So
+// a million small tracks are some ten thousand objects for the garbage collector, and it looks into
+// none of them.
 type slab[T any] struct {
-	room  int       // how many Ts a page holds, unless a single block is larger
-	pages []page[T] // by number; the first is nobody's, so that handle 0 is none
-	open  []uint32  // by size class: the first page with room, 0 if none
-	// idle counts the pages without blocks. Some are kept for a while, so that tracks that come
-	// and go allocate nothing: see trim.
-	idle int
-	gone uint32 // the first number of a page given back, chained by next
+	perPage int       // how many Ts a page has, unless a single block is larger
+	pages   []page[T] // by number; page 0 is never used, so that handle 0 is none
+	open    []uint32  // by size class: the first page with a free block, or 0
+	// idle counts the pages without blocks. A slab keeps some, so that tracks that come and go
+	// allocate nothing: see trim.
+	idle   int
+	unused uint32 // the first page that has been given back, or 0; next has the others
 }
 
 // A page has up to 256 blocks of one size.
 type page[T any] struct {
-	items []T       // nil when given back
-	used  [4]uint64 // bit i: block i is taken
-	live  uint16    // how many are
-	per   uint16    // how many there are
-	size  uint32    // of a block
-	// next and prev are the others with room in this class, while it has room itself.
+	items  []T       // nil once given back
+	taken  [4]uint64 // bit i: block i is taken
+	count  uint16    // of blocks taken
+	blocks uint16    // of blocks in all
+	size   uint32    // of a block
+	// next and prev are other open pages of the class, while this one is open.
 	next, prev uint32
 }
 
-// A handle is a page's number and, in the low 8 bits, the block's.
+// A handle is the number of a page and, in the low 8 bits, that of a block.
 type handle uint32
 
 func (h handle) page() int { return int(h >> 8) }
 
-// pageOf is the first handle of a page.
+// pageOf returns the first handle of a page.
 func pageOf(page int) handle { return handle(page << 8) }
 
-// class rounds a size up, and numbers it: exact up to 8, then four sizes to a doubling, so that a
-// block is never more than a quarter larger than asked for.
+// class rounds a size up and numbers it. Sizes up to 8 are exact; then there are four to a doubling,
+// so a block is at most a quarter larger than necessary.
 func class(n int) (c, size int) {
 	if n <= 8 {
 		return n, n
@@ -56,55 +56,55 @@ func (s *slab[T]) alloc(n int) handle {
 	}
 	i := s.open[c]
 	if i == 0 {
-		i = s.fresh(size)
-		s.push(i, c)
+		i = s.newPage(size)
+		s.pushOpen(i, c)
 	}
 	p := &s.pages[i]
-	if p.live == 0 {
+	if p.count == 0 {
 		s.idle--
 	}
-	if p.live++; p.live == p.per {
-		s.pull(i, c)
+	if p.count++; p.count == p.blocks {
+		s.pullOpen(i, c)
 	}
 	w := 0
-	for p.used[w] == math.MaxUint64 {
+	for p.taken[w] == math.MaxUint64 {
 		w++
 	}
-	block := bits.TrailingZeros64(^p.used[w])
-	p.used[w] |= 1 << block
+	block := bits.TrailingZeros64(^p.taken[w])
+	p.taken[w] |= 1 << block
 	return handle(i<<8 | uint32(64*w+block))
 }
 
-// fresh returns the number of a new page for blocks of this size.
-func (s *slab[T]) fresh(size int) uint32 {
-	i := s.gone
+// newPage returns the number of a new page for blocks of this size.
+func (s *slab[T]) newPage(size int) uint32 {
+	i := s.unused
 	if i == 0 {
 		i = uint32(max(1, len(s.pages)))
 		s.pages = append(s.pages, make([]page[T], int(i)+1-len(s.pages))...)
 	}
 	p := &s.pages[i]
-	s.gone = p.next
-	// A slab has a page in part empty for each size: small ones while it is small itself, and
-	// then larger ones, which are fewer objects.
+	s.unused = p.next
+	// Each size has a partly empty page. While the slab is small its pages are small, too; later they
+	// are larger, so that there are fewer objects.
 	most := 64
 	if len(s.pages) > 32 {
 		most = 256
 	}
-	per := max(1, min(s.room/size, most))
-	*p = page[T]{items: make([]T, size*per), size: uint32(size), per: uint16(per)}
+	blocks := max(1, min(s.perPage/size, most))
+	*p = page[T]{items: make([]T, size*blocks), size: uint32(size), blocks: uint16(blocks)}
 	s.idle++
 	return i
 }
 
-// push and pull put a page on, and take it from, the list of those with room.
-func (s *slab[T]) push(i uint32, class int) {
+// pushOpen adds a page to the list of open pages of its class, and pullOpen takes it out.
+func (s *slab[T]) pushOpen(i uint32, class int) {
 	p, first := &s.pages[i], s.open[class]
 	p.next, p.prev = first, 0
-	s.pages[first].prev = i // page 0 may say what it likes
+	s.pages[first].prev = i // nothing reads that of page 0
 	s.open[class] = i
 }
 
-func (s *slab[T]) pull(i uint32, class int) {
+func (s *slab[T]) pullOpen(i uint32, class int) {
 	p := &s.pages[i]
 	if s.open[class] == i {
 		s.open[class] = p.next
@@ -114,10 +114,10 @@ func (s *slab[T]) pull(i uint32, class int) {
 	s.pages[p.next].prev = p.prev
 }
 
-// trim gives back the pages that are idle.
+// trim gives back the idle pages.
 func (s *slab[T]) trim() {
 	for i := 1; s.idle > 0; i++ {
-		if p := &s.pages[i]; p.live == 0 && p.items != nil {
+		if p := &s.pages[i]; p.count == 0 && p.items != nil {
 			s.giveBack(uint32(i))
 		}
 	}
@@ -125,41 +125,41 @@ func (s *slab[T]) trim() {
 
 func (s *slab[T]) giveBack(i uint32) {
 	c, _ := class(int(s.pages[i].size))
-	s.pull(i, c)
-	s.pages[i] = page[T]{next: s.gone}
-	s.gone = i
+	s.pullOpen(i, c)
+	s.pages[i] = page[T]{next: s.unused}
+	s.unused = i
 	s.idle--
 }
 
-// at is the block of a handle. It stays where it is until it is freed.
+// at returns the block of a handle. It stays where it is until it is freed.
 func (s *slab[T]) at(h handle) []T {
 	p := &s.pages[h>>8]
 	from, to := uint32(h&255)*p.size, uint32(h&255)*p.size+p.size
 	return p.items[from:to:to]
 }
 
-// one is the block of a handle where blocks are single Ts.
+// one is at for blocks of a single T.
 func (s *slab[T]) one(h handle) *T { return &s.pages[h>>8].items[h&255] }
 
-// free takes a block back. Handle 0 is nothing to do.
+// free takes a block back. Handle 0 is ignored.
 func (s *slab[T]) free(h handle) {
 	if h == 0 {
 		return
 	}
 	i := uint32(h >> 8)
 	p := &s.pages[i]
-	if p.live == p.per {
+	if p.count == p.blocks {
 		c, _ := class(int(p.size))
-		s.push(i, c)
+		s.pushOpen(i, c)
 	}
-	p.used[h&255>>6] &^= 1 << (h & 63)
-	if p.live--; p.live > 0 {
+	p.taken[h&255>>6] &^= 1 << (h & 63)
+	if p.count--; p.count > 0 {
 		clear(s.at(h))
 		return
 	}
 	s.idle++
 	switch {
-	case p.per == 1: // large, and on the way to another size
+	case p.blocks == 1: // a large block, which the next of its table will not fit
 		s.giveBack(i)
 	case s.idle > 4+len(s.pages)/32:
 		s.trim()
@@ -168,12 +168,12 @@ func (s *slab[T]) free(h handle) {
 	}
 }
 
-// from is the first handle in use that is not below h, 0 at the end.
+// from returns the first handle in use that is not below h, or 0.
 func (s *slab[T]) from(h handle) handle {
 	for i := h >> 8; int(i) < len(s.pages); i++ {
 		for w := h & 255 >> 6; w < 4; w++ {
-			if used := s.pages[i].used[w] >> (h & 63); used != 0 {
-				return i<<8 | w<<6 | h&63 + handle(bits.TrailingZeros64(used))
+			if taken := s.pages[i].taken[w] >> (h & 63); taken != 0 {
+				return i<<8 | w<<6 | h&63 + handle(bits.TrailingZeros64(taken))
 			}
 			h = 0
 		}

@@ -7,7 +7,7 @@ import (
 
 // Blocks of all sizes come zeroed, do not overlap, are found by from, and are gone when freed.
 func TestSlab(t *testing.T) {
-	s := slab[uint32]{room: 1024}
+	s := slab[uint32]{perPage: 1024}
 	taken := map[handle]uint32{} // and what is written all over the block
 	for step := range uint32(100_000) {
 		if rand.IntN(1000) == 0 {

@@ -1,0 +1,315 @@
+package memory
+
+import (
+	"context"
+	"math"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"ntrack/announce/wire"
+	"ntrack/tracker/store"
+)
+
+const (
+	// maxStreamed is how many peers a track may have, of all scopes, for a subscription to begin.
+	maxStreamed = 10_000
+	// batchTime is for how long changes are gathered before the subscriptions have them.
+	batchTime = 50 * time.Millisecond
+	// A subscription for which more batches or changes wait is ended. Its subscriber starts again
+	// from the list of all peers, which is shorter.
+	maxBatches = 256
+	maxWaiting = 2 * maxStreamed
+	// regain is for how many seconds a peer stays whose stream ended because the process stood
+	// still. A client tries again at least every 15 seconds, and waits 10 for a reply.
+	regain = 30
+)
+
+// The watchers of a key are its subscriptions, and what they wait for. There may be no track. The
+// shard's lock guards all but flushing and recipients.
+type watchers struct {
+	s     *shard
+	key   string
+	subs  []*subscription
+	holds map[netip.AddrPort]hold
+
+	batch     []change               // since the last flush
+	place     map[netip.AddrPort]int // of each endpoint in batch
+	recorded  int                    // changes, ever
+	scheduled bool                   // flush will be called
+
+	flushing   sync.Mutex      // so that each subscription has the batches in order
+	recipients []*subscription // of the batch that flush hands out
+}
+
+// A change is what has happened to one peer in a batch: joins and leaves in turn.
+type change struct {
+	endpoint netip.AddrPort
+	scope    wire.Scope
+	joined   bool  // the last time
+	numbers  []int // each time, in the order of all changes
+}
+
+// A hold is why a peer does not lapse.
+type hold struct {
+	count int   // of subscriptions that hold the peer
+	until int64 // the second at which its last announce lapses
+}
+
+type subscription struct {
+	w      *watchers
+	self   netip.AddrPort // port 0 only looks
+	scope  wire.Scope
+	place  int // in watchers.subs; -1 once closed
+	from   int // the number of the first change after it began
+	holds  bool
+	notify func()
+
+	mu      sync.Mutex
+	queue   [][]change
+	waiting int // changes in the queue
+	ended   bool
+}
+
+// Subscribe implements [store.Store].
+func (m *Store) Subscribe(_ context.Context, key []byte, peer wire.Peer, notify func(), dst []wire.Peer) ([]wire.Peer, store.Subscription, error) {
+	s, hash := m.find(key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := m.clock.now()
+	second := expiryAt(wholeSeconds(now))
+	h := s.lookup(key, hash)
+	if h != 0 {
+		t := s.tracks.one(h)
+		if s.len(t) > maxStreamed {
+			return dst, nil, &store.FullError{What: "peers of this key for an event stream", Max: maxStreamed, Stream: true}
+		}
+		if t.due.after(second) <= 0 {
+			// All of it, so that no leave is reported of a peer that was not listed.
+			h = s.expire(h, &position{}, math.MaxInt, second)
+		}
+	}
+	sub := &subscription{self: peer.Endpoint, scope: wire.ScopeOf(peer.Endpoint.Addr()), holds: peer.Endpoint.Port() != 0, notify: notify}
+	var self packed
+	if sub.holds {
+		var buf [5]uint32
+		self = pack(&buf, peer.Endpoint)
+		var v table
+		var i int
+		var err error
+		if h, v, i, err = s.enter(h, key, hash, self, now); err != nil {
+			return dst, nil, err
+		}
+		s.watch(key, sub)
+		sub.w.hold(sub.self, v.at(i).expiry(), second)
+		v.at(i).setExpiry(held)
+		s.setID(&v, i, peer.ID)
+	} else {
+		s.watch(key, sub)
+	}
+	if h == 0 {
+		return dst, sub, nil
+	}
+	for fam := range widths {
+		v := s.table(s.tracks.one(h), fam)
+		for i := range v.cap {
+			p := v.at(i)
+			if p.empty() || len(p) == len(self) && p.same(self) || !sub.scope.Sees(wire.ScopeOf(p.addr())) {
+				continue
+			}
+			dst = append(dst, wire.Peer{Endpoint: p.endpoint()})
+		}
+	}
+	return dst, sub, nil
+}
+
+// watch adds a subscription to the watchers of a key.
+func (s *shard) watch(key []byte, sub *subscription) {
+	w := s.watched[string(key)]
+	if w == nil {
+		w = &watchers{s: s, key: string(key)}
+		if s.watched == nil {
+			s.watched = make(map[string]*watchers)
+		}
+		s.watched[w.key] = w
+	}
+	sub.w, sub.place, sub.from = w, len(w.subs), w.recorded
+	w.subs = append(w.subs, sub)
+}
+
+// recordChange records that a peer has joined or left, if the track has watchers.
+func (s *shard) recordChange(t *track, p packed, joined bool) {
+	if len(s.watched) == 0 {
+		return
+	}
+	w := s.watched[string(s.keyOf(t))]
+	if w == nil {
+		return
+	}
+	e := p.endpoint()
+	i, found := w.place[e]
+	if !found {
+		if w.place == nil {
+			w.place = make(map[netip.AddrPort]int)
+		}
+		i = len(w.batch)
+		w.place[e] = i
+		w.batch = append(w.batch, change{endpoint: e, scope: wire.ScopeOf(e.Addr())})
+	}
+	c := &w.batch[i]
+	c.joined, c.numbers = joined, append(c.numbers, w.recorded)
+	w.recorded++
+	if !w.scheduled {
+		w.scheduled = true
+		time.AfterFunc(batchTime, w.flush)
+	}
+}
+
+// flush hands the batch to the subscriptions. It locks the shard only to take the batch and to copy
+// the list of recipients.
+func (w *watchers) flush() {
+	w.flushing.Lock()
+	defer w.flushing.Unlock()
+	w.s.mu.Lock()
+	batch := w.batch
+	w.batch, w.place, w.scheduled = nil, nil, false
+	w.recipients = append(w.recipients[:0], w.subs...)
+	w.s.mu.Unlock()
+	for _, sub := range w.recipients {
+		sub.push(batch)
+	}
+	clear(w.recipients)
+}
+
+// hold counts one more hold on a peer, whose expiry in the table is old: 0 if it has just joined.
+func (w *watchers) hold(e netip.AddrPort, old, now expiry) {
+	h := w.holds[e]
+	if h.count == 0 && old != 0 {
+		h.until = wholeSeconds(w.s.m.clock.now()) + int64(old.after(now))
+	}
+	h.count++
+	if w.holds == nil {
+		w.holds = make(map[netip.AddrPort]hold)
+	}
+	w.holds[e] = h
+}
+
+// keep notes that an announce lists a held peer until a second.
+func (w *watchers) keep(e netip.AddrPort, until int64) {
+	h := w.holds[e]
+	h.until = max(h.until, until)
+	w.holds[e] = h
+}
+
+// release ends every hold on a peer, and the subscriptions that have them.
+func (w *watchers) release(e netip.AddrPort) {
+	delete(w.holds, e)
+	for _, sub := range w.subs {
+		if sub.holds && sub.self == e {
+			sub.holds = false
+			sub.mu.Lock()
+			sub.ended = true
+			sub.mu.Unlock()
+			sub.notify()
+		}
+	}
+}
+
+// unhold takes one hold on a peer away. After the last the peer is listed for as long as its
+// announce lists it.
+func (w *watchers) unhold(e netip.AddrPort) {
+	h := w.holds[e]
+	if h.count--; h.count > 0 {
+		w.holds[e] = h
+		return
+	}
+	delete(w.holds, e)
+	s := w.s
+	now := wholeSeconds(s.m.clock.now())
+	if s.m.clock.settling() {
+		h.until = max(h.until, now+regain)
+	}
+	key := []byte(w.key)
+	_, hash := s.m.find(key)
+	track := s.lookup(key, hash)
+	t := s.tracks.one(track)
+	var buf [5]uint32
+	p := pack(&buf, e)
+	v := s.table(t, p.family())
+	i, _ := v.find(p)
+	if h.until <= now {
+		s.remove(t, &v, i)
+		s.tidy(track)
+		return
+	}
+	v.at(i).setExpiry(expiryAt(h.until))
+	s.dueAt(track, expiryAt(h.until), expiryAt(now))
+}
+
+// Close implements [store.Subscription].
+func (sub *subscription) Close() {
+	w := sub.w
+	w.s.mu.Lock()
+	defer w.s.mu.Unlock()
+	if sub.place < 0 {
+		return
+	}
+	end := len(w.subs) - 1
+	w.subs[sub.place] = w.subs[end]
+	w.subs[sub.place].place = sub.place
+	w.subs = slices.Delete(w.subs, end, end+1)
+	sub.place = -1
+	if sub.holds {
+		w.unhold(sub.self)
+	}
+	if len(w.subs) == 0 {
+		delete(w.s.watched, w.key)
+	}
+}
+
+// Epoch implements [store.Subscription]: the table lives as long as the store.
+func (sub *subscription) Epoch() string { return sub.w.s.m.epoch }
+
+// push queues a batch, if the subscriber sees any of it. It never waits for the subscriber.
+func (sub *subscription) push(batch []change) {
+	if !slices.ContainsFunc(batch, sub.sees) {
+		return
+	}
+	sub.mu.Lock()
+	if !sub.ended {
+		sub.queue = append(sub.queue, batch)
+		if sub.waiting += len(batch); len(sub.queue) > maxBatches || sub.waiting > maxWaiting {
+			sub.ended, sub.queue = true, nil
+		}
+	}
+	sub.mu.Unlock()
+	sub.notify()
+}
+
+// sees reports whether a change is news to the subscriber: whether it sees the peer, and whether the
+// peer has joined or left, and not both, since the subscription began. It is never about itself: a
+// peer that a subscription holds neither joins nor leaves.
+func (sub *subscription) sees(c change) bool {
+	news := false
+	for _, n := range c.numbers {
+		news = news != (n >= sub.from)
+	}
+	return news && sub.scope.Sees(c.scope)
+}
+
+// Next implements [store.Subscription].
+func (sub *subscription) Next(dst []store.Change) ([]store.Change, bool) {
+	sub.mu.Lock()
+	queue, live := sub.queue, !sub.ended
+	sub.queue, sub.waiting = nil, 0
+	sub.mu.Unlock()
+	for _, batch := range queue {
+		for _, c := range batch {
+			if sub.sees(c) {
+				dst = append(dst, store.Change{Endpoint: c.endpoint, Joined: c.joined})
+			}
+		}
+	}
+	return dst, live
+}
