@@ -97,7 +97,9 @@ func (o *announceOptions) build(c *cli.Context, s Streams) error {
 }
 
 func (o *announceOptions) run(c *cli.Context, s Streams) error {
-	o.keepSecret(s)
+	if o.anyClassic() {
+		o.keepSecret(s)
+	}
 	switch {
 	case o.command != nil:
 		return o.runCommand(c, s)

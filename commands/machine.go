@@ -14,7 +14,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -26,12 +25,9 @@ import (
 // The processes of one user on one machine share two things on classic trackers: a secret, from which
 // the peer ids follow, and locks, which show whether another process has announced the same endpoint.
 
-// keepSecret gives the client the secret of this user on this machine if there is a classic tracker.
-// Some classic trackers remove a peer only by the id that announced it.
+// keepSecret gives the client the secret of this user on this machine. Some classic trackers remove a
+// peer only by the id that announced it.
 func (o *client) keepSecret(s Streams) {
-	if !slices.ContainsFunc(o.trackers, announce.Tracker.Classic) {
-		return
-	}
 	dir, err := stateDir()
 	var secret []byte
 	if err == nil {

@@ -155,6 +155,8 @@ func (o *client) needKey(c *cli.Context) error {
 	return nil
 }
 
+func (o *client) anyClassic() bool { return slices.ContainsFunc(o.trackers, announce.Tracker.Classic) }
+
 // environ is the environment of a program that ntrack runs. With it ntrack finds the same track.
 func (o *client) environ() []string {
 	trackers := o.names.trackers

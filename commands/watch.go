@@ -103,7 +103,9 @@ func (o *watchOptions) run(c *cli.Context, s Streams) error {
 	ending := "ending"
 	if o.request.Port != 0 {
 		ending = "leaving"
-		o.keepSecret(s)
+		if o.anyClassic() {
+			o.keepSecret(s)
+		}
 		defer o.stayTogether(ctx, s, o.request)()
 	}
 	go func() {
