@@ -198,23 +198,17 @@ func (o *client) stayTogether(ctx context.Context, s Streams, r announce.Request
 	if r.Port == 0 {
 		r.Port = o.From.Port()
 	}
-	var m *members
-	for _, t := range o.trackers {
-		if r.Port == 0 || !t.Classic() {
-			continue // no process shares a port that the system chooses; native trackers count their holds
-		}
-		if m == nil {
-			var err error
-			if m, err = openMembers(); err != nil {
-				return func() {}
-			}
-		}
-		if m.enter(ctx, o.place(t, r)) {
+	if r.Port == 0 || !o.anyClassic() { // no process shares a port that the system chooses
+		return func() {}
+	}
+	m, err := openMembers()
+	if err != nil {
+		return func() {}
+	}
+	for _, t := range o.trackers { // native trackers count their holds themselves
+		if t.Classic() && m.enter(ctx, o.place(t, r)) {
 			s.note("another process announces port %d under this KEY to %s, too: there you are one peer", r.Port, t.HostPort())
 		}
-	}
-	if m == nil {
-		return func() {}
 	}
 	o.Shared = func(t announce.Tracker, r announce.Request) bool { return m.leave(o.place(t, r)) }
 	return func() { _ = m.file.Close() }
