@@ -9,17 +9,17 @@ import (
 	"github.com/jackpal/bencode-go"
 )
 
-// maxDepth bounds nesting. A reply of peers has depth 3; nothing known goes beyond 5.
+// maxDepth bounds nesting. A list of peers has depth 3, and no known reply is deeper than 5.
 const maxDepth = 16
 
-// maxValues bounds how many values a reply has, and so the memory and time to decode it, which
-// are a hundred times that of its bytes for the smallest. A scrape has four for each track.
+// maxValues bounds the values in a reply, and so the memory and the time to decode it: a small value
+// needs a hundred times the memory of its bytes. A scrape has four values for each track.
 const maxValues = 1 << 18
 
-// decodeBencode decodes one bencoded dictionary. bencode-go panics on some hostile inputs and
-// takes much that is no bencode, so it sees only what scan has passed.
+// decodeBencode decodes one dictionary. bencode-go panics on some hostile input and accepts input
+// that is no bencode, so a scanner checks the input first.
 func decodeBencode(b []byte) (map[string]any, error) {
-	b = bytes.TrimRight(b, " \t\r\n") // some trackers end their reply like a line
+	b = bytes.TrimRight(b, " \t\r\n") // some trackers end their reply with a newline
 	s := scanner{b: b}
 	if err := s.value(0); err != nil {
 		return nil, fmt.Errorf("bencode at byte %d: %w", s.i, err)
@@ -38,8 +38,8 @@ func decodeBencode(b []byte) (map[string]any, error) {
 	return d, nil
 }
 
-// scanner checks bencode (BEP 3) strictly, but for the order of dictionary keys, which not every
-// tracker keeps.
+// A scanner checks bencode (BEP 3) strictly. Only the order of dictionary keys is free, because some
+// trackers do not sort them.
 type scanner struct {
 	b      []byte
 	i      int
@@ -81,7 +81,7 @@ func (s *scanner) value(depth int) error {
 
 func (s *scanner) dict(depth int) error {
 	var keys [][]byte
-	var seen map[string]bool // only once a key is out of order: sorted keys cannot repeat unseen
+	var seen map[string]bool // made when a key is out of order: in sorted keys a repetition shows
 	for s.peek() != 'e' {
 		if c := s.peek(); c < '0' || c > '9' {
 			return errors.New("dictionary key is no string")
@@ -111,7 +111,7 @@ func (s *scanner) dict(depth int) error {
 	return nil
 }
 
-// peek is the next byte, 0 at the end, which begins nothing.
+// peek returns the next byte. At the end it returns 0, with which no value begins.
 func (s *scanner) peek() byte {
 	if s.i < len(s.b) {
 		return s.b[s.i]
@@ -119,7 +119,7 @@ func (s *scanner) peek() byte {
 	return 0
 }
 
-// digits reads a number without leading zeros up to and with its delimiter.
+// digits reads a number without leading zeros, and the delimiter after it.
 func (s *scanner) digits(end byte) (string, error) {
 	n := bytes.IndexByte(s.b[s.i:min(len(s.b), s.i+20)], end)
 	if n < 1 {

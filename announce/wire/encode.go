@@ -86,7 +86,7 @@ func (p *Peer) appendDict(dst []byte, noPeerID bool) []byte {
 	if !noPeerID {
 		id := p.ID
 		if id == (ID{}) {
-			id = IDOf(p.Endpoint)
+			id = idOf(p.Endpoint)
 		}
 		dst = append(dst, "7:peer id"...)
 		dst = appendString(dst, id[:])

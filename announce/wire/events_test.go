@@ -113,7 +113,7 @@ func TestEventIDs(t *testing.T) {
 func TestEventsRoundTrip(t *testing.T) {
 	w := EventWriter{Epoch: "e"}
 	a, b := netip.MustParseAddrPort("192.0.2.1:1"), netip.MustParseAddrPort("[2001:db8::1]:2")
-	retry, peers := 2*time.Second, []Peer{{Endpoint: a, ID: IDOf(a)}, {Endpoint: b}}
+	retry, peers := 2*time.Second, []Peer{{Endpoint: a, ID: idOf(a)}, {Endpoint: b}}
 	buf := make([]byte, 0, 4096)
 	write := func() []byte {
 		w.seq = 0

@@ -98,9 +98,9 @@ func TestClean(t *testing.T) {
 
 // The proposal's example.
 func TestIDOf(t *testing.T) {
-	id := IDOf(netip.MustParseAddrPort("123.45.67.89:1234"))
+	id := idOf(netip.MustParseAddrPort("123.45.67.89:1234"))
 	if got := hex.EncodeToString(id[:]); got != "396747a010eff799e3a82ce1b351ac25bce23fce" {
-		t.Errorf("IDOf = %s", got)
+		t.Errorf("idOf = %s", got)
 	}
 }
 

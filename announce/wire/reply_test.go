@@ -59,7 +59,7 @@ func TestReplyRoundTrip(t *testing.T) {
 		}
 		// A client knows itself by its peer id, which dictionaries alone carry.
 		for i, p := range somePeers {
-			tt.req.ID = stdcmp.Or(p.ID, IDOf(p.Endpoint))
+			tt.req.ID = stdcmp.Or(p.ID, idOf(p.Endpoint))
 			got, err := tt.req.DecodeReply(body, someReply.You)
 			if err != nil || slices.Contains(got.Peers, p.Endpoint) == (name == "dictionary") {
 				t.Errorf("%s, asked by peer %d: %v, %v", name, i, got, err)

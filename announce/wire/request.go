@@ -10,10 +10,10 @@ import (
 
 // Limits of a request.
 const (
-	MaxTarget   = 8192 // bytes of a request target; a longer one is refused
-	MaxScrape   = 74   // keys in one scrape
-	DefaultWant = 50   // peers in a reply when the request does not say
-	NoPeers     = -1   // as Request.Want: just join, or just count
+	MaxTarget   = 8192 // bytes in the target of a request; a tracker refuses a longer one
+	DefaultWant = 50   // peers in a reply, if the request names no number
+	NoPeers     = -1   // as Request.Want: no peers at all
+	maxScrape   = 74   // keys in one scrape
 )
 
 // A Verb is what a request asks for.
@@ -22,47 +22,49 @@ type Verb uint8
 // The verbs.
 const (
 	VerbAnnounce Verb = iota // join the track or renew, and get other peers
-	VerbLook                 // get peers and leave no trace
+	VerbLook                 // get peers without joining
 	VerbLeave                // leave the track
-	VerbScrape               // count the peers of Keys; of every key when there are none
+	VerbScrape               // count the peers of Keys, or of every key if there are none
 )
 
-// A Format is how a reply is written.
+// A Format is the form of a reply.
 type Format uint8
 
-// The formats. FormatUnnamed is a request that names none and gets bencode.
+// The formats.
 const (
-	FormatUnnamed Format = iota
+	FormatUnnamed Format = iota // the request names none
 	FormatBencode
 	FormatJSON
 	FormatText
 )
 
-// A Request is what a peer asks of a tracker. Both ends use it: [Request.Parse] reads it from a
-// request target, and the client writes the same fields into one.
+// A Request is what a peer asks of a tracker. A client writes it with [Request.URL], and a tracker
+// reads it with [Request.Parse].
 type Request struct {
 	Verb Verb
 	Key  Key
-	// Keys are what a scrape asks for.
+	// Keys are those of a scrape.
 	Keys []Key
-	// Port is where the peer can be reached. 0 in an announce or a leave is the port of origin,
-	// the port the connection to the tracker comes from.
+	// Port is the port on which the peer can be reached. In an announce or a leave, 0 is the port of
+	// origin, from which the connection to the tracker comes.
 	Port uint16
-	// Want is how many peers to give at most: 0 means DefaultWant, NoPeers none. A tracker has a
-	// maximum of its own.
+	// Want is how many peers the reply may have: 0 is [DefaultWant] and [NoPeers] none. Trackers have
+	// a maximum of their own.
 	Want int
-	// ID labels the peer; zero for none.
+	// ID is a label for the peer. The zero ID is none.
 	ID ID
 
-	// Classic says that the request came by, or goes to, the BitTorrent interface.
+	// The rest is what a tracker reads, and a client need not set it.
+
+	// Classic is true for a request to the BitTorrent interface.
 	Classic bool
 	// Compact and NoPeerID choose the form of peers in bencode (BEP 23).
 	Compact, NoPeerID bool
-	// Format is what the request names as format=; the Accept header is not looked at here.
+	// Format is the parameter format=. Parse does not see the Accept header.
 	Format Format
 }
 
-// want is how many peers the request asks for.
+// want returns how many peers the reply may have.
 func (r *Request) want() int {
 	if r.Want == 0 {
 		return DefaultWant
@@ -70,10 +72,10 @@ func (r *Request) want() int {
 	return max(r.Want, 0)
 }
 
-// Parse reads a request from its method and its target as sent, absolute-form included. It works
-// in place: target is overwritten, r.Key and r.Keys point into it. What is malformed comes back as
-// a [*RefusalError] with the status to answer; r then still says in which form. A valid request costs
-// no allocation once r.Keys has grown.
+// Parse reads a request from its method and its target, which may be in absolute form. It overwrites
+// target, and r.Key and r.Keys point into it. The error is a [*RefusalError], the answer to a
+// malformed request; then r.Classic and r.Format are still the form of that answer. Parse allocates
+// no memory for a valid request, except for r.Keys.
 func (r *Request) Parse(method string, target []byte) error {
 	*r = Request{Keys: r.Keys[:0]}
 	if len(target) > MaxTarget {
@@ -93,14 +95,14 @@ func (r *Request) Parse(method string, target []byte) error {
 		return refuse(404, "nothing at %s: a key is announced at /ntrk/KEY", Quote(path))
 	}
 	if method != "GET" && method != "HEAD" {
-		r.Classic = false // no BitTorrent client sends this: the status says it too
+		r.Classic = false // no BitTorrent client sends this, so the HTTP status can be the real one
 		return refuse(400, "method %s: the classic interface takes GET", Quote(method))
 	}
 	return r.parseClassic(method, query)
 }
 
-// ParseForm reads only in which form to answer: [Request.Classic] and [Request.Format]. It is for
-// requests that are refused before they are parsed. Method and target may be empty, or cut.
+// ParseForm reads only the form of the answer, [Request.Classic] and [Request.Format]. It is for a
+// request that is refused before Parse. method and target may be empty or cut off.
 func (r *Request) ParseForm(method string, target []byte) {
 	*r = Request{Keys: r.Keys[:0]}
 	path, query, _ := bytes.Cut(originForm(target), []byte("?"))
@@ -114,8 +116,8 @@ func (r *Request) ParseForm(method string, target []byte) {
 	}
 }
 
-// originForm is the target without scheme and authority, which a client sends to a proxy and a
-// server must accept (RFC 9112 section 3.2.2).
+// originForm removes scheme and authority from the target. Clients send them to proxies, and servers
+// have to accept them (RFC 9112 section 3.2.2).
 func originForm(target []byte) []byte {
 	for _, scheme := range []string{"http://", "https://"} {
 		if n := len(scheme); len(target) > n && bytes.EqualFold(target[:n], []byte(scheme)) {
@@ -129,7 +131,7 @@ func originForm(target []byte) []byte {
 
 func (r *Request) parseNative(method string, key, query []byte) error {
 	p := readParams(query)
-	r.Format = formatNamed(p[paramFormat].value) // first: it is also the form of a refusal
+	r.Format = formatNamed(p[paramFormat].value) // first, because a refusal has this form too
 	switch method {
 	case "GET", "POST":
 	case "HEAD":
@@ -147,7 +149,7 @@ func (r *Request) parseNative(method string, key, query []byte) error {
 	} else if err := setKey(&r.Key, "key", key); err != nil {
 		return err
 	}
-	for i := range paramInfoHash { // the two after it are of the classic interface
+	for i := range paramInfoHash { // the parameters from there on are classic
 		if p[i].malformed {
 			return refuse(400, "%s %s: malformed percent-encoding", paramNames[i], Quote(p[i].value))
 		}
@@ -182,14 +184,13 @@ func (r *Request) parseNative(method string, key, query []byte) error {
 	return nil
 }
 
-// parseClassic is lenient where clients are sloppy and it does no harm: what they send has to
-// work unchanged.
+// parseClassic accepts what sloppy clients send if that does no harm: they have to work unchanged.
 func (r *Request) parseClassic(method string, query []byte) error {
 	if r.Verb == VerbScrape {
 		return r.parseScrape(query)
 	}
 	p := readParams(query)
-	r.setForm(&p) // first: also a failure has it
+	r.setForm(&p) // first, because a refusal has this form too
 	if !p[paramInfoHash].given {
 		return refuse(400, "info_hash is missing: the key, 1 to %d bytes", MaxKey)
 	}
@@ -207,7 +208,7 @@ func (r *Request) parseClassic(method string, query []byte) error {
 		if err := r.setPort(p[paramPort].value); err != nil {
 			return err
 		}
-		if r.Port <= 1 { // what a client sends that cannot be reached
+		if r.Port <= 1 { // a client that cannot be reached sends this
 			r.Verb = VerbLook
 		}
 	}
@@ -229,8 +230,8 @@ func (r *Request) parseScrape(query []byte) error {
 		if string(name) != "info_hash" {
 			continue
 		}
-		if len(r.Keys) == MaxScrape {
-			return refuse(400, "info_hash: more than %d in one scrape", MaxScrape)
+		if len(r.Keys) == maxScrape {
+			return refuse(400, "info_hash: more than %d in one scrape", maxScrape)
 		}
 		r.Keys = append(r.Keys, Key{})
 		if err := setKey(&r.Keys[len(r.Keys)-1], "info_hash", value); err != nil {
@@ -240,7 +241,7 @@ func (r *Request) parseScrape(query []byte) error {
 	return nil
 }
 
-// The parameters that mean something. Everything else a client sends is not looked at.
+// The parameters that have a meaning. All others are ignored.
 const (
 	paramPort = iota
 	paramNumwant
@@ -258,7 +259,7 @@ var paramNames = [numParams]string{"port", "numwant", "peer_id", "compact", "no_
 type param struct {
 	value     []byte
 	given     bool
-	malformed bool // value is as sent: its percent-encoding is no good
+	malformed bool // the percent-encoding is wrong, and value is still encoded
 }
 
 // readParams takes the first of each known parameter and decodes it in place.
@@ -351,7 +352,7 @@ func (r *Request) setForm(p *[numParams]param) {
 	r.NoPeerID = string(p[paramNoPeerID].value) == "1"
 }
 
-// number reads decimal digits and nothing else; what is larger than most is most.
+// number reads decimal digits and nothing else. A number above most is most.
 func number(v []byte, most int) (int, bool) {
 	n := 0
 	for _, c := range v {
@@ -375,10 +376,11 @@ func formatNamed(v []byte) Format {
 	return FormatUnnamed
 }
 
-// URL returns the URL of the request to t, without the user and the password of t. A native tracker
-// gets JSON to read from its client, the only form that has the port of origin and the ttl. event
-// and key are for classic trackers: event is started, stopped or "" for a renewal, and key proves to
-// the tracker that a peer with a new address is the same one.
+// URL returns the URL of the request to t, without the user and the password of t. It ignores Keys
+// and the fields after ID.
+//
+// event and key are for classic trackers and ignored by others. event is started, stopped or, for a
+// renewal, "". key proves to the tracker that a peer with a new address is still the same peer.
 func (r *Request) URL(t Tracker, event string, key uint32) (*url.URL, error) {
 	if err := t.Check(); err != nil {
 		return nil, err

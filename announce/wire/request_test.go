@@ -66,7 +66,7 @@ func TestRequestRoundTrip(t *testing.T) {
 }
 
 func TestParseAllocatesNothing(t *testing.T) {
-	r := Request{Keys: make([]Key, 0, MaxScrape)}
+	r := Request{Keys: make([]Key, 0, maxScrape)}
 	buf := make([]byte, 0, MaxTarget)
 	for _, target := range []string{
 		"/ntrk/chat%2Froom%201?port=4000&numwant=50&peer_id=396747a010eff799e3a82ce1b351ac25bce23fce&format=json",
@@ -103,7 +103,7 @@ func FuzzParse(f *testing.F) {
 			}
 			return
 		}
-		if n := len(r.Key.raw); r.Verb != VerbScrape && (n == 0 || n > MaxKey) || len(r.Keys) > MaxScrape {
+		if n := len(r.Key.raw); r.Verb != VerbScrape && (n == 0 || n > MaxKey) || len(r.Keys) > maxScrape {
 			t.Fatalf("accepted %q as %+v", target, r)
 		}
 		if r.Want < NoPeers || r.Verb == VerbLeave && method == "HEAD" {
