@@ -10,8 +10,7 @@ import (
 	"ntrack/tracker"
 )
 
-// The way of every request allocates nothing: parse, decide, store, write. (Not under
-// the race detector, which makes pools allocate.)
+// A request allocates nothing. The race detector makes pools allocate, so this test is not for it.
 func TestAnswerAllocatesNothing(t *testing.T) {
 	tr := &tracker.Tracker{}
 	call := tracker.Call{Method: "GET", Remote: netip.MustParseAddrPort("192.0.2.1:1"), Accept: []byte("application/json, text/plain;q=0.5")}

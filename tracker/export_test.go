@@ -1,13 +1,13 @@
 package tracker
 
-// Streams is how many event streams the tracker knows of.
+// Streams returns the number of open event streams.
 func (t *Tracker) Streams() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return len(t.streams)
 }
 
-// Sharers is how many streams are remembered with the peer id that they gave.
+// Sharers returns the number of entries about streams that gave a peer id.
 func (t *Tracker) Sharers() (n int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

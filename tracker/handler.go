@@ -13,31 +13,27 @@ import (
 	"ntrack/announce/wire"
 )
 
-// maxPostBody is how much of a POST's body is read before it is ignored.
-const maxPostBody = 64 << 10
+const (
+	maxBody       = 64 << 10         // bytes of a request's body that are read and ignored
+	maxBuffer     = 64 << 10         // bytes of a buffer that is kept for another reply
+	streamTimeout = 10 * time.Second // how long a client may accept nothing of a stream
+)
 
-// maxBuffer is up to what size a buffer is kept for the next reply.
-const maxBuffer = 64 << 10
-
-// takeTimeout is how long a client may take to take what a stream sends.
-const takeTimeout = 10 * time.Second
-
-// Handler is the net/http door of t. Mount it at /ntrk/, /announce, /tracker and /scrape, or make
-// it a server's only handler. It reads the request target as it was sent, so http.StripPrefix
-// changes nothing. Mounted on an http.ServeMux it serves every key without empty or dot segments:
-// the mux redirects /ntrk/a//b before a handler sees it. As a server's only handler it serves
-// every key.
+// Handler returns an http.Handler for t. Mount it at /ntrk/, /announce, /tracker and /scrape, or make
+// it a server's only handler. It reads the request target as it was sent, so http.StripPrefix changes
+// nothing. An http.ServeMux redirects /ntrk/a//b before a handler sees it, so there it serves only
+// keys without empty segments and dot segments. As a server's only handler it serves every key.
 //
 // Connection limits and timeouts are the server's: set ReadHeaderTimeout, MaxHeaderBytes and
-// WriteTimeout, which does not end event streams. The server's Shutdown waits for these, and they
-// do not end by themselves: have it call [Tracker.EndStreams], by RegisterOnShutdown. A streaming peer whose packets are lost is gone when
-// the system gives its connection up, which takes Linux a quarter of an hour unless the server's
-// ConnContext sets TCP_USER_TIMEOUT; package door does.
+// WriteTimeout, which does not end event streams. The server's Shutdown waits for streams, which do not
+// end by themselves: pass [Tracker.EndStreams] to RegisterOnShutdown. If the packets of a streaming
+// peer are lost, it leaves when the system ends its connection. On Linux that takes a quarter of an
+// hour, unless the server's ConnContext sets TCP_USER_TIMEOUT as package server does.
 func Handler(t *Tracker) http.Handler {
 	buffers := &sync.Pool{New: func() any { return new([2][]byte) }}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		remote, err := netip.ParseAddrPort(r.RemoteAddr)
-		if err != nil { // what wraps a handler may leave an address there
+		if err != nil { // a handler around this one may have set it to an address
 			a, _ := netip.ParseAddr(r.RemoteAddr)
 			remote = netip.AddrPortFrom(a, 0)
 		}
@@ -53,8 +49,8 @@ func Handler(t *Tracker) http.Handler {
 			Origin:    h["Origin"] != nil,
 			Page:      h["Referer"] != nil || h["Sec-Purpose"] != nil || h["Purpose"] != nil,
 		}
-		if _, err := io.Copy(io.Discard, io.LimitReader(r.Body, maxPostBody)); err != nil {
-			panic(http.ErrAbortHandler) // cut short: not a request, so no reply
+		if _, err := io.Copy(io.Discard, io.LimitReader(r.Body, maxBody)); err != nil {
+			panic(http.ErrAbortHandler) // the request is cut short, so it gets no reply
 		}
 		resp, body := t.Answer(r.Context(), &call, buf[1][:0])
 		buf[0], buf[1] = target, body
@@ -70,7 +66,7 @@ func Handler(t *Tracker) http.Handler {
 		}
 		if resp.Stream != nil {
 			defer resp.Stream.Close()
-			pump(w, r, resp.Stream, body) // and buf is garbage: it may be large, and streams last
+			sendStream(w, r, resp.Stream, body) // buf is not reused: it may be large, and streams last
 			return
 		}
 		if resp.Status != http.StatusNoContent {
@@ -84,11 +80,11 @@ func Handler(t *Tracker) http.Handler {
 	})
 }
 
-// pump sends an event stream until it ends or the client is gone. net/http sees that at once,
-// unless the client has sent something after its request: then it is seen at the next heartbeat.
-func pump(w http.ResponseWriter, r *http.Request, s *Stream, out []byte) {
+// sendStream sends an event stream until it ends or the client is gone. net/http notices that at once.
+// If the client has sent something after its request, it notices at the next heartbeat.
+func sendStream(w http.ResponseWriter, r *http.Request, s *Stream, out []byte) {
 	if r.ProtoMajor == 1 {
-		w.Header().Set("Transfer-Encoding", "identity") // in words of net/http: no chunks
+		w.Header().Set("Transfer-Encoding", "identity") // net/http sends no chunks then
 	}
 	conn := http.NewResponseController(w)
 	woken := make(chan struct{}, 1)
@@ -100,8 +96,8 @@ func pump(w http.ResponseWriter, r *http.Request, s *Stream, out []byte) {
 			case <-r.Context().Done():
 				return
 			}
-		} else { // a server's ReadTimeout does not matter here, and its WriteTimeout is for a reply
-			_ = conn.SetWriteDeadline(time.Now().Add(takeTimeout))
+		} else { // the server's WriteTimeout is for a reply that ends
+			_ = conn.SetWriteDeadline(time.Now().Add(streamTimeout))
 			if _, err := w.Write(out); err != nil || conn.Flush() != nil || !live {
 				return
 			}
@@ -110,6 +106,7 @@ func pump(w http.ResponseWriter, r *http.Request, s *Stream, out []byte) {
 	}
 }
 
+// joined returns the values of a header field, joined with commas.
 func joined(h http.Header, name string) []byte {
 	v := h[name]
 	if len(v) == 0 {

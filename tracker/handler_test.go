@@ -23,8 +23,8 @@ import (
 	"ntrack/tracker/store/memory"
 )
 
-// ask is a whole client over a bare socket, inside the HTTP 0.2 subset: one request line, one
-// header, and the length of the reply known by the end of the connection.
+// ask is a complete client over a socket: it sends a request line and one header field, and reads
+// until the end of the connection.
 func ask(tracker, method, target string) (status, body string, err error) {
 	c, err := net.Dial("tcp", tracker)
 	if err != nil {
@@ -59,7 +59,7 @@ func TestRawSocketClient(t *testing.T) {
 	}
 }
 
-// Mounted on a mux with other things, and under StripPrefix, the target is still read as sent.
+// On a mux, and under StripPrefix, the handler reads the target as it was sent.
 func TestHandlerMounted(t *testing.T) {
 	h := tracker.Handler(&tracker.Tracker{})
 	mux := http.NewServeMux()
@@ -75,7 +75,7 @@ func TestHandlerMounted(t *testing.T) {
 	}
 }
 
-// A connection over a Unix socket is a proxy's, which says who asks.
+// A connection over a Unix socket comes from a proxy, which must send X-Forwarded-For.
 func TestHandlerUnix(t *testing.T) {
 	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
 	if err != nil {
@@ -104,8 +104,8 @@ func TestHandlerUnix(t *testing.T) {
 	}
 }
 
-// What wraps a Handler may have changed RemoteAddr. An address without a port is one whose port is
-// not known, and nothing makes a proxy of a stranger.
+// A handler around this one may change RemoteAddr. Without a port in it the port is not known. No value
+// of it makes the client a proxy.
 func TestHandlerRemote(t *testing.T) {
 	h := tracker.Handler(&tracker.Tracker{})
 	tcp, unix := &net.TCPAddr{IP: net.IPv4(192, 0, 2, 80), Port: 80}, &net.UnixAddr{Name: "/s", Net: "unix"}
@@ -142,7 +142,7 @@ func TestHandlerRemote(t *testing.T) {
 	}
 }
 
-// A body is read within bounds and ignored. A request that is cut short is none.
+// A body is read up to a limit and ignored. A request that is cut short gets no reply.
 func TestHandlerBody(t *testing.T) {
 	tr := &tracker.Tracker{}
 	srv := httptest.NewServer(tracker.Handler(tr))
@@ -158,45 +158,45 @@ func TestHandlerBody(t *testing.T) {
 		return c.(*net.TCPConn)
 	}
 	c := open(4000, 1<<30)
-	if _, err := c.Write(make([]byte, 64<<10)); err != nil { // of all that, no more than this is needed
+	if _, err := c.Write(make([]byte, 64<<10)); err != nil { // the handler reads no more than this
 		t.Fatal(err)
 	}
 	if reply, err := bufio.NewReader(c).ReadString('\n'); err != nil || reply != "HTTP/1.1 200 OK\r\n" {
 		t.Errorf("a large body: %q, %v", reply, err)
 	}
 	c = open(4001, 100)
-	_, _ = io.WriteString(c, "half of it")
+	_, _ = io.WriteString(c, "half of")
 	_ = c.CloseWrite()
 	if reply, err := io.ReadAll(c); err != nil || len(reply) > 0 {
 		t.Errorf("a body cut short: %q, %v", reply, err)
 	}
-	if there := count(t, tr); there != "127.0.0.1:4000\n" {
-		t.Errorf("there are %q", there)
+	if listed := list(t, tr); listed != "127.0.0.1:4000\n" {
+		t.Errorf("listed: %q", listed)
 	}
 }
 
-// gone says when the memory of what it writes is collected.
-type gone struct {
+// A collecting writer reports when the memory of what it has written is collected.
+type collecting struct {
 	http.ResponseWriter
 	collected chan int
 }
 
-func (g gone) Write(b []byte) (int, error) {
+func (g collecting) Write(b []byte) (int, error) {
 	runtime.AddCleanup(&b[0], func(n int) { g.collected <- n }, len(b))
 	return g.ResponseWriter.Write(b)
 }
 
-// A large reply is garbage afterwards, and not kept for the next.
-func TestHandlerForgetsLargeReplies(t *testing.T) {
+// The handler does not keep the memory of a large reply.
+func TestHandlerFreesLargeReplies(t *testing.T) {
 	tr := &tracker.Tracker{Index: true}
 	for i := range 5000 {
 		call := tracker.Call{Method: "GET", Target: fmt.Appendf(nil, "/ntrk/%0100d?port=1", i), Remote: netip.MustParseAddrPort("192.0.2.1:1")}
 		tr.Answer(t.Context(), &call, nil)
 	}
 	h := tracker.Handler(tr)
-	w := gone{httptest.NewRecorder(), make(chan int, 1)}
+	w := collecting{httptest.NewRecorder(), make(chan int, 1)}
 	h.ServeHTTP(w, httptest.NewRequest("GET", "/ntrk/?format=text", nil))
-	runtime.GC() // a second one would empty any pool
+	runtime.GC() // a second one would also empty a pool
 	select {
 	case n := <-w.collected:
 		if n < 5000*100 {
@@ -208,8 +208,8 @@ func TestHandlerForgetsLargeReplies(t *testing.T) {
 	runtime.KeepAlive(h)
 }
 
-// The options are the caller's: two trackers may share them.
-func TestOptionsStayAsTheyAre(t *testing.T) {
+// A tracker does not change the slice of Proxies, so two trackers may share it.
+func TestProxiesAreNotChanged(t *testing.T) {
 	given := func() []netip.Prefix {
 		return []netip.Prefix{netip.MustParsePrefix("::ffff:10.0.0.0/104"), netip.MustParsePrefix("::/0"), netip.MustParsePrefix("192.0.2.0/24")}
 	}
@@ -230,35 +230,35 @@ func TestOptionsStayAsTheyAre(t *testing.T) {
 	}
 }
 
-// An interval out of bounds is the nearest within them, and the store keeps what Expires promises.
+// An interval out of bounds counts as the nearest within them, and a peer is listed until Expires.
 func TestIntervalBounds(t *testing.T) {
-	for _, c := range []struct{ interval, told time.Duration }{
+	for _, c := range []struct{ interval, want time.Duration }{
 		{1, time.Second}, {time.Second, time.Second}, {time.Minute, time.Minute}, {time.Hour, time.Hour}, {100 * time.Hour, time.Hour},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			tr := &tracker.Tracker{Interval: c.interval}
 			call := tracker.Call{Method: "GET", Target: []byte("/ntrk/k?port=4000&format=json"), Remote: netip.MustParseAddrPort("127.0.0.1:1")}
 			resp, body := tr.Answer(t.Context(), &call, nil)
-			if want := fmt.Sprintf(`"interval":%d,`, c.told/time.Second); !strings.Contains(string(body), want) || resp.TTL != c.told*5/2 {
+			if want := fmt.Sprintf(`"interval":%d,`, c.want/time.Second); !strings.Contains(string(body), want) || resp.TTL != c.want*5/2 {
 				t.Errorf("%v: ttl %v, %s; want %s", c.interval, resp.TTL, body, want)
 			}
 			time.Sleep(resp.TTL - time.Millisecond)
-			if there := count(t, tr); there == "" {
+			if list(t, tr) == "" {
 				t.Errorf("%v: lapsed before its ttl of %v", c.interval, resp.TTL)
 			}
 			time.Sleep(time.Millisecond + time.Second)
-			if there := count(t, tr); there != "" {
+			if list(t, tr) != "" {
 				t.Errorf("%v: listed after its ttl of %v", c.interval, resp.TTL)
 			}
 			call.Target = []byte("/ntrk/" + strings.Repeat("k", 256) + "?format=bencode")
-			if _, body := tr.Answer(t.Context(), &call, nil); !strings.Contains(string(body), fmt.Sprintf("8:intervali%de", c.told/time.Second)) {
+			if _, body := tr.Answer(t.Context(), &call, nil); !strings.Contains(string(body), fmt.Sprintf("8:intervali%de", c.want/time.Second)) {
 				t.Errorf("%v: a refusal is %s", c.interval, body)
 			}
 		})
 	}
 }
 
-// Who is refused is not told until when he is listed.
+// A refusal has no Expires.
 func TestRefusedHasNoExpires(t *testing.T) {
 	store := memory.New()
 	store.Limits.MaxPeers = 1
@@ -310,7 +310,7 @@ func BenchmarkReply(b *testing.B) {
 	}
 }
 
-// A token may change while requests come.
+// SetToken may be called while requests come.
 func TestSetToken(t *testing.T) {
 	tr := &tracker.Tracker{Token: "one"}
 	status := func(token string) int {
@@ -329,21 +329,21 @@ func TestSetToken(t *testing.T) {
 		})
 	}
 	if status("one") != 200 || status("two") != 401 {
-		t.Error("Token does not count")
+		t.Error("Token has no effect")
 	}
 	tr.SetToken("two")
 	if status("one") != 401 || status("two") != 200 {
-		t.Error("SetToken does not count")
+		t.Error("SetToken has no effect")
 	}
 	tr.SetToken("")
 	if status("one") != 200 {
-		t.Error("without a token nobody needs one")
+		t.Error("a request needs a token after it was removed")
 	}
 	asking.Wait()
 	first := &tracker.Tracker{Token: "one"} // before the first request, too
 	first.SetToken("two")
 	tr = first
 	if status("one") != 401 || status("two") != 200 {
-		t.Error("SetToken before the first request does not count")
+		t.Error("SetToken before the first request has no effect")
 	}
 }

@@ -3,6 +3,7 @@ package tracker
 import (
 	"context"
 	"math/rand/v2"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -11,47 +12,60 @@ import (
 )
 
 const (
-	// heartbeat is how often a stream says that it is there.
+	// heartbeat is how often a stream without events sends a sign of life.
 	heartbeat = 15 * time.Second
-	// comeBack is how soon a client whose stream broke may come back. When the tracker ends them,
-	// each is told to come at a moment of its own within that for every thousand peers.
-	comeBack = 2 * time.Second
+	// returnWithin is how long a client waits after its stream broke. When the tracker ends all
+	// streams, each client waits for a random time, up to this for every thousand peers.
+	returnWithin = 2 * time.Second
 )
 
-// A Stream is an event stream that has been opened. The body of its [Response] is what it begins
-// with. The door sends that and then what Next gives, until Next says that it has ended or the
-// client is gone; then it calls Close and ends the connection, for only that ends the reply.
-// The client is a peer until Close.
+// A Stream is an open event stream. The body of its [Response] is the beginning. The server sends
+// that and then what Next appends, until Next says that the stream has ended or the client is gone.
+// Then it calls Close and ends the connection, which ends the reply. The client is a peer until
+// Close.
+//
+// An event takes this way: the store collects the changes of a track for up to 50 ms, so that changes
+// that undo each other are not sent. Then a goroutine of the store queues them for each subscription
+// and calls notify, which calls the wake of the server if that waits. wake starts or continues a
+// goroutine of the server, which calls Next and writes the events to the connection. So a slow
+// client blocks only its own goroutine. While that writes, changes collect in the subscription and
+// there is no other wake. A heartbeat comes from the stream's own timer in the same way.
 type Stream struct {
 	t     *Tracker
 	sub   store.Subscription
-	beats *time.Timer
+	timer *time.Timer // of the heartbeat
 	listing
-	id wire.ID // that it has given; zero where it only looks
+	id wire.ID // the peer id that the client gave; zero if it only looks
 
-	mu      sync.Mutex
-	wake    func() // nil while the door knows that there is something
-	events  wire.EventWriter
-	peers   int // in the track, as far as the stream has told
-	changes []store.Change
-	shared  bool // with another program
-	said    bool // that it is
-	beat    bool // due
-	ending  bool // the tracker ends it
-	closed  bool
+	mu         sync.Mutex
+	wake       func() // nil unless the server waits for events
+	events     wire.EventWriter
+	peers      int // in the track, as the client has been sent
+	changes    []store.Change
+	shared     bool // another program is listed as the same endpoint
+	sharedSent bool // what the client was last sent about that
+	beatDue    bool
+	ending     bool // the tracker ends the stream
+	closed     bool
 }
 
-// stream answers with an event stream.
-func (t *Tracker) stream(ctx context.Context, key []byte, peer wire.Peer, s *scratch, resp *Response, dst []byte) ([]byte, error) {
+// A listing is what a peer is listed as: an endpoint under a key.
+type listing struct {
+	key      string
+	endpoint netip.AddrPort
+}
+
+// openStream replies with an event stream.
+func (t *Tracker) openStream(ctx context.Context, key []byte, peer wire.Peer, s *scratch, resp *Response, dst []byte) ([]byte, error) {
 	st := &Stream{t: t, listing: listing{string(key), peer.Endpoint}, id: peer.ID}
-	peers, sub, err := t.store.Subscribe(ctx, key, peer, st.wakeUp, s.peers[:0])
+	peers, sub, err := t.store.Subscribe(ctx, key, peer, st.notify, s.peers[:0])
 	if err != nil {
 		return nil, err
 	}
 	s.peers = peers[:0]
 	st.sub, st.peers = sub, len(peers)
 	st.events.Epoch = sub.Epoch()
-	st.beats = time.AfterFunc(heartbeat, st.heartbeat)
+	st.timer = time.AfterFunc(heartbeat, st.beat)
 	t.mu.Lock()
 	if st.ending = t.ended; !t.ended {
 		if t.streams == nil {
@@ -59,28 +73,28 @@ func (t *Tracker) stream(ctx context.Context, key []byte, peer wire.Peer, s *scr
 		}
 		t.streams[st] = struct{}{}
 		if st.id != (wire.ID{}) {
-			t.share(st)
+			t.addSharer(st)
 		}
 	}
 	t.mu.Unlock()
 	resp.Stream, resp.Type = st, "text/event-stream"
 
-	dst = st.events.AppendYou(dst, peer.Endpoint, comeBack)
+	dst = st.events.AppendYou(dst, peer.Endpoint, returnWithin)
 	st.mu.Lock()
-	dst = st.sharing(dst)
+	dst = st.appendShared(dst)
 	st.mu.Unlock()
 	return st.events.AppendEvent(dst, "peers", peers...), nil
 }
 
-// Next appends to dst what there is to send. When live is false that is the end. When it appends
-// nothing it will call wake, once, as soon as there is something, unless Close comes first: wake
-// must not block, nor call the stream.
+// Next appends to dst what there is to send. If live is false, that is the end of the stream. If Next
+// appends nothing, it calls wake once, as soon as there is something to send, unless Close is called
+// first. wake must not block and must not call the stream.
 func (s *Stream) Next(dst []byte, wake func()) (_ []byte, live bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.wake = nil
 	given := len(dst)
-	dst = s.sharing(dst)
+	dst = s.appendShared(dst)
 	changes, live := s.sub.Next(s.changes[:0])
 	for _, c := range changes {
 		name := "leave"
@@ -92,12 +106,12 @@ func (s *Stream) Next(dst []byte, wake func()) (_ []byte, live bool) {
 	if s.changes = changes; cap(changes) > 16 {
 		s.changes = nil
 	}
-	if s.beat {
-		s.beat = false
+	if s.beatDue {
+		s.beatDue = false
 		dst = s.events.AppendHeartbeat(dst)
 	}
 	if s.ending {
-		ms := rand.Int64N(comeBack.Milliseconds() * int64(1+s.peers/1000))
+		ms := rand.Int64N(returnWithin.Milliseconds() * int64(1+s.peers/1000))
 		dst = s.events.AppendRetry(dst, time.Duration(ms)*time.Millisecond)
 		live = false
 	}
@@ -107,50 +121,113 @@ func (s *Stream) Next(dst []byte, wake func()) (_ []byte, live bool) {
 	return dst, live
 }
 
-// wakeUp is called when there is something to send.
-func (s *Stream) wakeUp() {
+// notify wakes the server if it waits. The store calls it when there are changes.
+func (s *Stream) notify() { s.change(func() {}) }
+
+// change changes a field and wakes the server if it waits.
+func (s *Stream) change(field func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	field()
 	if wake := s.wake; wake != nil {
 		s.wake = nil
 		wake()
 	}
 }
 
-func (s *Stream) heartbeat() {
-	s.mu.Lock()
-	s.beat = true
-	if !s.closed {
-		s.beats.Reset(heartbeat)
-	}
-	s.mu.Unlock()
-	s.wakeUp()
+func (s *Stream) beat() {
+	s.change(func() {
+		if s.beatDue = true; !s.closed {
+			s.timer.Reset(heartbeat)
+		}
+	})
 }
 
-// Close ends the stream: the peer is gone unless something else holds it. It may be called again.
+// Close ends the stream. Its peer leaves unless another stream or an announce still lists it. Close
+// may be called again.
 func (s *Stream) Close() {
 	s.mu.Lock()
 	s.closed, s.wake = true, nil
-	s.beats.Stop()
+	s.timer.Stop()
 	s.mu.Unlock()
 	s.t.mu.Lock()
 	delete(s.t.streams, s)
-	s.t.unshare(s)
+	s.t.removeSharer(s)
 	s.t.mu.Unlock()
 	s.sub.Close()
 }
 
-// EndStreams ends every event stream, those to come included, and tells each client a moment of
-// its own to come back, so that not all of them do at once. For a server that shuts down: a
-// net/http.Server does not wait for streams unless this is among its RegisterOnShutdown.
+// EndStreams ends all event streams, also those that are opened later. Each client is asked to return
+// after a random time, so that not all return at once. A server that shuts down calls it. For a
+// net/http.Server pass it to RegisterOnShutdown: its Shutdown waits for streams and does not end
+// them.
 func (t *Tracker) EndStreams() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.ended = true
 	for s := range t.streams {
-		s.mu.Lock()
-		s.ending = true
-		s.mu.Unlock()
-		s.wakeUp()
+		s.change(func() { s.ending = true })
 	}
+}
+
+// Sharers are the streams with one listing that gave a peer id. If their ids differ, they belong to
+// programs that believe to be different peers, but are listed as one.
+type sharers struct {
+	streams map[*Stream]struct{}
+	ids     map[wire.ID]int // how many of the streams gave it
+}
+
+// addSharer and removeSharer are called with t.mu locked.
+func (t *Tracker) addSharer(st *Stream) {
+	s := t.sharers[st.listing]
+	if s == nil {
+		s = &sharers{make(map[*Stream]struct{}), make(map[wire.ID]int)}
+		if t.sharers == nil {
+			t.sharers = make(map[listing]*sharers)
+		}
+		t.sharers[st.listing] = s
+	}
+	s.streams[st] = struct{}{}
+	switch s.ids[st.id]++; {
+	case len(s.ids) == 2 && s.ids[st.id] == 1:
+		s.setShared(true)
+	case len(s.ids) > 1:
+		st.change(func() { st.shared = true })
+	}
+}
+
+func (t *Tracker) removeSharer(st *Stream) {
+	s := t.sharers[st.listing]
+	if s == nil {
+		return
+	}
+	if _, in := s.streams[st]; !in {
+		return
+	}
+	delete(s.streams, st)
+	if s.ids[st.id]--; s.ids[st.id] > 0 {
+		return
+	}
+	switch delete(s.ids, st.id); len(s.ids) {
+	case 0:
+		delete(t.sharers, st.listing)
+	case 1:
+		s.setShared(false)
+	}
+}
+
+func (s *sharers) setShared(shared bool) {
+	for st := range s.streams {
+		st.change(func() { st.shared = shared })
+	}
+}
+
+// appendShared appends an event if another program has begun or ceased to share the listing.
+func (s *Stream) appendShared(dst []byte) []byte {
+	if s.shared == s.sharedSent {
+		return dst
+	}
+	s.sharedSent = s.shared
+	name := map[bool]string{true: "shared", false: "unshared"}[s.shared]
+	return s.events.AppendEvent(dst, name, wire.Peer{Endpoint: s.endpoint})
 }

@@ -18,7 +18,7 @@ import (
 	"ntrack/tracker"
 )
 
-// pipes is a listener in memory.
+// pipes is a listener in memory. It accepts the connections that are sent to it.
 type pipes chan net.Conn
 
 func (p pipes) Accept() (net.Conn, error) {
@@ -42,15 +42,16 @@ func (p pipes) dial() net.Conn {
 	return near
 }
 
-func count(t *testing.T, tr *tracker.Tracker) string {
+// list returns the peers of the key k, one per line.
+func list(t *testing.T, tr *tracker.Tracker) string {
 	t.Helper()
 	call := tracker.Call{Method: "GET", Target: []byte("/ntrk/k?port=0&format=text"), Remote: netip.MustParseAddrPort("127.0.0.1:1")}
 	_, body := tr.Answer(t.Context(), &call, nil)
 	return string(body)
 }
 
-// Under net/http a stream outlasts the server's timeouts, which are for requests, and its peer
-// leaves with the connection. Shutdown ends it.
+// Under net/http a stream is not ended by the server's timeouts, which are for requests. Its peer
+// leaves when the connection ends. Shutdown ends the stream.
 func TestHandlerStream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := &tracker.Tracker{}
@@ -73,16 +74,16 @@ func TestHandlerStream(t *testing.T) {
 			beats <- strings.Count(string(all), "\n:\n")
 		}()
 		time.Sleep(time.Hour)
-		if l := count(t, tr); l != "192.0.2.1:4000\n" {
-			t.Errorf("there are %q", l)
+		if l := list(t, tr); l != "192.0.2.1:4000\n" {
+			t.Errorf("listed: %q", l)
 		}
 		a.Close()
 		if n := <-beats; n != 239 && n != 240 {
 			t.Errorf("%d heartbeats in an hour", n)
 		}
 		synctest.Wait()
-		if l := count(t, tr); l != "" || tr.Streams() != 0 {
-			t.Errorf("there are %q, and %d streams", l, tr.Streams())
+		if l := list(t, tr); l != "" || tr.Streams() != 0 {
+			t.Errorf("listed: %q, and %d streams", l, tr.Streams())
 		}
 
 		_, r = open()
@@ -96,12 +97,12 @@ func TestHandlerStream(t *testing.T) {
 		if err != nil || !strings.Contains(string(all), "\n\nretry: ") || !strings.HasSuffix(string(all), "\n\n") {
 			t.Errorf("%q, %v", all, err)
 		}
-		// net/http looks for connections that have become idle now and then.
+		// net/http looks for idle connections only from time to time.
 		if err := <-over; err != nil || time.Since(began) > 2*time.Second {
 			t.Errorf("shutdown: %v after %v", err, time.Since(began))
 		}
 		<-ended
-		// A stream that was on its way ends at once.
+		// A stream that opens later ends at once.
 		call := tracker.Call{Method: "GET", Target: []byte("/ntrk/k?port=4000"), Remote: netip.MustParseAddrPort("192.0.2.1:1"), Accept: []byte("text/event-stream")}
 		resp, _ := tr.Answer(t.Context(), &call, nil)
 		if out, live := resp.Stream.Next(nil, nil); live || !strings.HasPrefix(string(out), "retry: ") {
@@ -111,7 +112,7 @@ func TestHandlerStream(t *testing.T) {
 	})
 }
 
-// HTTP/2 has no connection to end, and needs none.
+// Over HTTP/2 a stream ends without its connection.
 func TestHandlerStreamHTTP2(t *testing.T) {
 	tr := &tracker.Tracker{}
 	srv := httptest.NewUnstartedServer(tracker.Handler(tr))
@@ -132,18 +133,19 @@ func TestHandlerStreamHTTP2(t *testing.T) {
 	if line, err := r.ReadString('\n'); err != nil || line != "event: you\n" || resp.ProtoMajor != 2 {
 		t.Errorf("%s: %q, %v", resp.Proto, line, err)
 	}
-	if l := count(t, tr); l != "127.0.0.1:4000\n" {
-		t.Errorf("there are %q", l)
+	if l := list(t, tr); l != "127.0.0.1:4000\n" {
+		t.Errorf("listed: %q", l)
 	}
 	resp.Body.Close()
-	for deadline := time.Now().Add(10 * time.Second); count(t, tr) != ""; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(10 * time.Second); list(t, tr) != ""; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatal("the client has gone and is still there")
+			t.Fatal("the client is gone and its peer still listed")
 		}
 	}
 }
 
-// A track that is too large refuses streams, and nothing else: no time to come back is given.
+// A stream of a track that is too large is refused without Retry-After, because a plain request may
+// follow at once.
 func TestStreamRefused(t *testing.T) {
 	tr := &tracker.Tracker{}
 	for i := range 10_001 {
@@ -157,55 +159,54 @@ func TestStreamRefused(t *testing.T) {
 	}
 }
 
-// A door that was given something, a heartbeat too, is not woken before it asks again: it may still
-// be writing, and what came next would overtake.
+// After Next has appended something, even a heartbeat, the server is not woken before it calls Next
+// again. It may still be writing, and later events must not come first.
 func TestStreamWakes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := new(tracker.Tracker)
 		resp, _ := tr.Answer(t.Context(), &tracker.Call{Method: "GET", Target: []byte("/ntrk/k?port=0"),
 			Remote: netip.MustParseAddrPort("192.0.2.9:1"), Accept: []byte("text/event-stream")}, nil)
 		defer resp.Stream.Close()
-		woken := 0
-		gives := func(want string) {
+		wakes := 0
+		next := func(want string) {
 			t.Helper()
-			got, live := resp.Stream.Next(nil, func() { woken++ })
+			got, live := resp.Stream.Next(nil, func() { wakes++ })
 			if !strings.HasPrefix(string(got), want) || want == "" && len(got) > 0 || !live {
-				t.Fatalf("given %q, live %v; want %q", got, live, want)
+				t.Fatalf("Next appends %q, live %v; want %q", got, live, want)
 			}
 		}
-		wakes := func(want int) {
+		expectWakes := func(want int) {
 			t.Helper()
 			synctest.Wait()
-			if woken != want {
-				t.Fatalf("woken %d times, want %d", woken, want)
+			if wakes != want {
+				t.Fatalf("woken %d times, want %d", wakes, want)
 			}
 		}
-		gives("")
+		next("")
 		time.Sleep(15 * time.Second)
-		wakes(1)
-		gives(":")
+		expectWakes(1)
+		next(":")
 		tr.Answer(t.Context(), &tracker.Call{Method: "GET", Target: []byte("/ntrk/k?port=4000"), Remote: netip.MustParseAddrPort("192.0.2.1:1")}, nil)
 		time.Sleep(time.Second)
-		wakes(1)
-		gives("event: join\n")
-		gives("")
-		wakes(1)
-		// It is woken once, however much there is.
+		expectWakes(1)
+		next("event: join\n")
+		next("")
+		expectWakes(1)
+		// It is woken once, even if there are several events.
 		tr.Answer(t.Context(), &tracker.Call{Method: "GET", Target: []byte("/ntrk/k?port=4001"), Remote: netip.MustParseAddrPort("192.0.2.1:1")}, nil)
 		time.Sleep(40 * time.Second)
-		wakes(2)
-		gives("event: join\n")
-		gives("")
-		resp.Stream.Close() // and after its end not at all
+		expectWakes(2)
+		next("event: join\n")
+		next("")
+		resp.Stream.Close() // after this it is not woken
 		tr.Answer(t.Context(), &tracker.Call{Method: "GET", Target: []byte("/ntrk/k?port=4002"), Remote: netip.MustParseAddrPort("192.0.2.1:1")}, nil)
 		tr.EndStreams()
 		time.Sleep(40 * time.Second)
-		wakes(2)
+		expectWakes(2)
 	})
 }
 
-// At the end each client is to come back within 2 seconds for every thousand peers that there are
-// by then.
+// At the end each client is asked to return within 2 seconds for every thousand peers of the track.
 func TestEndStreams(t *testing.T) {
 	for _, c := range []struct{ before, join, leave int }{{0, 0, 0}, {5000, 0, 0}, {0, 5000, 0}, {5000, 0, 4500}} {
 		synctest.Test(t, func(t *testing.T) {
@@ -248,17 +249,17 @@ func TestEndStreams(t *testing.T) {
 				s.Close()
 			}
 			most := 2000 * (1 + (c.before+c.join-c.leave)/1000)
-			if longest >= most || longest < most/2 { // the latter once in 10^15 runs
+			if longest >= most || longest < most/2 { // the second is true once in 10^15 runs
 				t.Errorf("%+v: the longest of %d is %d ms, want %d ms at most", c, len(streams), longest, most)
 			}
 			if n := tr.Streams(); n != 0 {
-				t.Errorf("%d streams are left", n)
+				t.Errorf("%d streams are still open", n)
 			}
 		})
 	}
 }
 
-// Nothing is left of streams that have ended, whoever shared an endpoint with whom.
+// The tracker keeps nothing about streams that have ended.
 func TestSharedStreamsEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := new(tracker.Tracker)
@@ -276,7 +277,7 @@ func TestSharedStreamsEnd(t *testing.T) {
 			streams = append(streams, resp.Stream)
 		}
 		if n := tr.Sharers(); n != 1+4+3 {
-			t.Errorf("%d with an id are open", n)
+			t.Errorf("%d entries about 4 streams", n)
 		}
 		closeTwice := func(streams []*tracker.Stream) {
 			for _, s := range streams {
@@ -286,12 +287,12 @@ func TestSharedStreamsEnd(t *testing.T) {
 		}
 		closeTwice(streams[:2])
 		if n := tr.Sharers(); n != 1+2+2 {
-			t.Errorf("%d are left of those that have not ended", n)
+			t.Errorf("%d entries about 2 streams", n)
 		}
 		tr.EndStreams()
 		closeTwice(streams)
 		if n := tr.Sharers(); n != 0 {
-			t.Errorf("%d are left", n)
+			t.Errorf("%d entries are left", n)
 		}
 	})
 }

@@ -1,19 +1,18 @@
-// Package tracker is a complete ntrack and BitTorrent tracker without sockets.
+// Package tracker has the rules of an ntrack and BitTorrent tracker. It has no sockets.
 //
-// A [Tracker] decides: its one method takes a [Call], which is what a request says and where it
-// comes from, and returns a [Response] with the body appended to a buffer. It keeps peers in a
-// [Store], in memory unless told otherwise. [Handler] is a door to it: an http.Handler to mount
-// in any Go server, next to anything else:
+// [Tracker.Answer] takes a [Call], which is a request and where it comes from, and returns a
+// [Response] with the body appended to a buffer. The peers are in a [store.Store], by default in
+// memory. Package server serves a Tracker over sockets, and [Handler] makes it an http.Handler for
+// any Go server:
 //
 //	http.Handle("/ntrk/", tracker.Handler(&tracker.Tracker{}))
 //
-// The protocol is docs/PROTOCOL.md; the types that cross the wire are package announce's.
+// docs/PROTOCOL.md describes the protocol, and package wire has the types that cross the wire.
 package tracker
 
 import (
 	"bytes"
 	"context"
-	"errors"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -28,85 +27,64 @@ import (
 const (
 	DefaultMaxRate = 1000
 	DefaultMaxWant = 1000
-	// maxLabelled is how many peers a reply has at most that gives their peer ids. Of a peer that
-	// gave none this is a SHA-1, which takes longer than all else about it.
-	maxLabelled = 200
+	// maxWithIDs is how many peers a reply has at most if it gives their peer ids. The id of a peer
+	// that sent none is a SHA-1, which takes longer than all the rest of that peer.
+	maxWithIDs = 200
 	// largeWant is how many peers a usual reply has at most.
 	largeWant = 200
-	// refusedInterval is what those who were refused are told where no interval was chosen.
-	refusedInterval = time.Minute
-	// classicTTL is the shortest ttl on the classic interface, whose clients come every 5 minutes
-	// at the earliest, whatever they are told, and half an hour is not unusual.
-	classicTTL = 15 * time.Minute
-	// maxKept is how many peers or tracks a call may need for the next to use the same memory.
+	// maxKept is the largest number of peers or tracks whose memory is kept for another call.
 	maxKept = 4096
 )
 
 // A Tracker answers requests. The zero Tracker works. Its fields must not change once it is used,
 // it must not be copied, and its methods may be called from any number of goroutines.
 type Tracker struct {
-	// Store keeps the peers; nil is a [memory.Store] of the Tracker's own.
+	// Store has the peers; nil is a new [memory.Store].
 	Store store.Store
-	// Interval is how often peers are asked to announce, in whole seconds: 1 second to 1 hour,
-	// and what lies outside counts as the nearer of these. 0 lets it follow the load, from 15
+	// Interval is how often peers are asked to announce, in whole seconds. It is 1 second to 1 hour;
+	// a value outside counts as the nearer of these. 0 lets the interval follow the load, from 15
 	// seconds to 30 minutes. A peer that announced natively lapses after 2.5 intervals.
 	Interval time.Duration
-	// MaxRate is how many announces per second the load is kept within by the interval, where that
-	// follows it: 0 is DefaultMaxRate, less than 0 no limit.
+	// MaxRate is how many announces per second an interval that follows the load allows. 0 is
+	// DefaultMaxRate, less than 0 is no limit.
 	MaxRate int
-	// MaxWant is how many peers one reply has at most, whatever is asked for; 0 is DefaultMaxWant.
+	// MaxWant is how many peers one reply has at most, even if a client wants more. 0 is
+	// DefaultMaxWant.
 	MaxWant int
-	// Index shows everybody every key. Without it a key that cannot be guessed is private.
+	// Index lets everybody list all keys. Without it a key that cannot be guessed is private.
 	Index bool
-	// Token, if any, is what every request has to carry: as a bearer token (RFC 6750) or as the
-	// password of basic authentication (RFC 7617). SetToken changes it later.
+	// Token, unless empty, must be in every request: as a bearer token (RFC 6750) or as the password
+	// of basic authentication (RFC 7617). SetToken changes it later.
 	Token string
-	// Proxies are the networks of reverse proxies: what they say in X-Forwarded-For is believed. One
-	// that comes by a Unix socket is believed in any case, and has to say it.
+	// Proxies are the networks of trusted reverse proxies, which send X-Forwarded-For. A proxy that
+	// comes by a Unix socket is always trusted, and must send it.
 	Proxies []netip.Prefix
 
 	once     sync.Once
 	store    store.Store
 	token    atomic.Pointer[string]
 	interval time.Duration  // Interval within its bounds
-	proxies  []netip.Prefix // Proxies, of canonical addresses
+	proxies  []netip.Prefix // Proxies for canonical addresses
 	scratch  sync.Pool      // of *scratch
 	meter    meter
 
 	mu      sync.Mutex
 	streams map[*Stream]struct{}
 	sharers map[listing]*sharers
-	ended   bool
+	ended   bool // EndStreams was called
 }
 
-// A Call is one request, as far as a tracker looks at it.
-type Call struct {
-	Method string
-	// Target is the request target as sent, never a cleaned path. It is overwritten.
-	Target []byte
-	// Remote is the other end of the connection. Port 0 says that the port is not known.
-	Remote netip.AddrPort
-	// Unix says that the connection came by a Unix socket and has no address: the other end is a
-	// proxy that is trusted, and Remote is not looked at.
-	Unix bool
-	// Accept, Authorization and ForwardedFor (X-Forwarded-For) are the fields' values, several of
-	// a name joined with commas; FetchMode is Sec-Fetch-Mode.
-	Accept, Authorization, ForwardedFor, FetchMode []byte
-	// Origin says that the field is there, Page that one of Referer, Sec-Purpose and Purpose is.
-	Origin, Page bool
-}
-
-// scratch is what one call needs and the next can use again.
+// scratch is memory that a call needs and another can use again.
 type scratch struct {
 	req    wire.Request
 	peers  []wire.Peer
 	tracks []wire.Track
 
 	timing timing
-	ttl    func(store.Size) time.Duration // timing.ttl, as a value that is made once
+	ttlOf  func(store.Size) time.Duration // timing.ttl, as a func value that is made once
 }
 
-// SetToken changes Token for the requests to come, while the Tracker is used. Streams that are open
+// SetToken changes Token for later requests. It may be called while the Tracker is used. Open streams
 // stay open.
 func (t *Tracker) SetToken(token string) {
 	t.once.Do(t.init)
@@ -131,32 +109,19 @@ func (t *Tracker) init() {
 	}
 	t.scratch.New = func() any {
 		s := new(scratch)
-		s.ttl = s.timing.ttl
+		s.ttlOf = s.timing.ttl
 		return s
 	}
 }
 
-// refused is when to come again for those who were refused: no store has told the load.
-func (t *Tracker) refused() time.Duration {
-	if t.interval > 0 {
-		return t.interval
-	}
-	return refusedInterval
-}
-
-// Prompt says whether Answer decides c without waiting for anything but a lock, in about the time
-// of an announce, and with all of the reply, so that one goroutine may answer many connections in
-// turn. It is not where the store may wait ([store.Store.Prompt]), for a whole index, which takes as
-// long as it is, and for an event stream, which goes on.
+// Prompt says whether Answer decides c at once: in about the time of an announce, without waiting, and
+// with the whole reply. Then one goroutine may serve many connections one after the other. A call is
+// not prompt if the store may wait ([store.Store.Prompt]), if it lists a whole index, or if it opens
+// an event stream. Prompt must be called before Answer.
 func (t *Tracker) Prompt(c *Call) bool {
 	t.once.Do(t.init)
-	if !t.store.Prompt() {
+	if !t.store.Prompt() || c.parseAccept().stream {
 		return false
-	}
-	for media := range mediaRanges(c.Accept) {
-		if asciiEqual(media, "text/event-stream") {
-			return false
-		}
 	}
 	if !t.Index {
 		return true
@@ -166,7 +131,7 @@ func (t *Tracker) Prompt(c *Call) bool {
 }
 
 // Large says whether the reply to c may have so many peers that it takes many times as long as a
-// usual one. It may be wrong about a request that is not what it seems.
+// usual one. It may be wrong about a request that is malformed. It must be called before Answer.
 func (t *Tracker) Large(c *Call) bool {
 	for rest := c.Target; ; {
 		_, value, found := bytes.Cut(rest, []byte("numwant="))
@@ -176,7 +141,7 @@ func (t *Tracker) Large(c *Call) bool {
 		n, i := 0, 0
 		for ; i < len(value) && value[i] != '&'; i++ {
 			if n = n*10 + int(value[i]-'0'); value[i] < '0' || value[i] > '9' || n > largeWant {
-				return true // or is written in a way that is not looked into
+				return true // or it is escaped, and is not decoded here
 			}
 		}
 		rest = value[i:]
@@ -193,25 +158,25 @@ func (t *Tracker) Answer(ctx context.Context, c *Call, dst []byte) (Response, []
 	}
 	s := t.scratch.Get().(*scratch)
 	defer t.recycle(s)
-	body, err := t.answer(ctx, c, s, &resp, dst)
+	body, err := t.decide(ctx, c, s, &resp, dst)
 	if err != nil {
-		return t.refuse(c, &s.req, err, resp, dst)
+		return t.appendRefusal(c, &s.req, err, dst)
 	}
 	return resp, body
 }
 
-// Refuse answers a request that is malformed before c is whole, such as in a header: with status
-// 400, or as the classic interface does, in the form that c asks for as far as it is known. It
-// appends the body of the reply to dst.
+// Refuse answers a request that is malformed in a part which is not in c, such as a header field. The
+// status is 400, or that of the classic interface, and the format is that of the request as far as c
+// has it. The body of the reply is appended to dst.
 func (t *Tracker) Refuse(c *Call, reason string, dst []byte) (Response, []byte) {
 	t.once.Do(t.init)
 	s := t.scratch.Get().(*scratch)
 	defer t.recycle(s)
 	s.req.ParseForm(c.Method, c.Target)
-	return t.refuse(c, &s.req, &wire.RefusalError{Status: 400, Reason: reason}, Response{CORS: c.Origin}, dst)
+	return t.appendRefusal(c, &s.req, &wire.RefusalError{Status: 400, Reason: reason}, dst)
 }
 
-// recycle gives s to the next call, but not what few calls need as large.
+// recycle keeps s for another call, without the memory that only a large call needs.
 func (t *Tracker) recycle(s *scratch) {
 	if cap(s.peers) > maxKept {
 		s.peers = nil
@@ -222,65 +187,38 @@ func (t *Tracker) recycle(s *scratch) {
 	t.scratch.Put(s)
 }
 
-// answer is the way of every request: parse, decide, one call to the store (two for a classic
-// "stopped", whose reply has a count), write.
-func (t *Tracker) answer(ctx context.Context, c *Call, s *scratch, resp *Response, dst []byte) ([]byte, error) {
+// decide is what happens to every request: it is parsed and checked, the store is called once, and
+// the reply is written. Only a classic "stopped" calls the store twice, because its reply has a count.
+func (t *Tracker) decide(ctx context.Context, c *Call, s *scratch, resp *Response, dst []byte) ([]byte, error) {
 	req := &s.req
-	parsed := req.Parse(c.Method, c.Target)
-	if f, ok := parsed.(*wire.RefusalError); ok && f.Status == 404 {
-		return nil, f
-	}
-	if token := *t.token.Load(); token != "" && !authorized(c.Authorization, token) {
-		return nil, &wire.RefusalError{Status: 401, Reason: "token missing or wrong: send Authorization: Bearer TOKEN"}
-	}
-	if parsed != nil {
-		return nil, parsed
-	}
-	if c.Origin && c.Method != "GET" && c.Method != "HEAD" {
-		return nil, &wire.RefusalError{Status: 400, Reason: "method " + c.Method + " with an Origin: a web page may only look"}
-	}
-	origin, known, err := t.origin(c)
+	peer, err := t.parse(c, req)
 	if err != nil {
 		return nil, err
 	}
-	if (req.Verb == wire.VerbAnnounce || req.Verb == wire.VerbLeave) && c.Method == "GET" && isBrowser(c) {
-		req.Verb = wire.VerbLook
+	accept := c.parseAccept()
+	format := replyFormat(req, accept, wire.FormatBencode)
+	switch {
+	case req.Verb == wire.VerbScrape:
+		return t.listTracks(ctx, peer.Endpoint.Addr(), format, s, resp, dst)
+	case c.Method == "GET" && accept.stream && !req.Classic && req.Format == wire.FormatUnnamed:
+		return t.openStream(ctx, req.Key.Bytes(), peer, s, resp, dst)
 	}
-	peer := wire.Peer{Endpoint: netip.AddrPortFrom(origin.Addr(), req.Port), ID: req.ID}
-	if req.Port == 0 && (req.Verb == wire.VerbAnnounce || req.Verb == wire.VerbLeave) {
-		if !known {
-			return nil, &wire.RefusalError{Status: 400, Reason: "port is missing: behind a proxy the port of origin is not known; 1 to 65535"}
-		}
-		peer.Endpoint = origin
-	}
-	if c.Method == "GET" && req.Verb != wire.VerbScrape && streamed(req, c.Accept) {
-		if req.Verb == wire.VerbLook {
-			peer = wire.Peer{Endpoint: netip.AddrPortFrom(origin.Addr(), 0)}
-		}
-		return t.stream(ctx, req.Key.Bytes(), peer, s, resp, dst)
-	}
-	if req.Verb == wire.VerbScrape {
-		return t.scrape(ctx, c, s, origin.Addr(), resp, dst)
-	}
-	form := formOf(req, c.Accept)
-	want := store.Want{Peers: t.want(req), IDs: form == wire.FormatBencode && !req.Compact && !req.NoPeerID}
+	want := store.Want{Peers: t.maxPeers(req), IDs: format == wire.FormatBencode && !req.Compact && !req.NoPeerID}
 	if want.IDs {
-		want.Peers = min(want.Peers, maxLabelled)
+		want.Peers = min(want.Peers, maxWithIDs)
 	}
-	reply := wire.Reply{Key: req.Key, You: peer.Endpoint}
 	peers := s.peers[:0]
-	s.timing = t.timing(req)
+	s.timing = t.timingOf(req)
 	var res store.Result
 	switch req.Verb {
 	case wire.VerbAnnounce:
-		peers, res, err = t.store.Announce(ctx, req.Key.Bytes(), peer, s.ttl, want, peers)
+		peers, res, err = t.store.Announce(ctx, req.Key.Bytes(), peer, s.ttlOf, want, peers)
 		if err == nil {
-			t.meter.announce()
-			resp.TTL = s.ttl(res.Size)
+			t.meter.add()
+			resp.TTL = s.timing.ttl(res.Size)
 		}
 	case wire.VerbLook:
-		reply.You = netip.AddrPortFrom(origin.Addr(), 0)
-		peers, res, err = t.store.Look(ctx, req.Key.Bytes(), origin.Addr(), want, peers)
+		peers, res, err = t.store.Look(ctx, req.Key.Bytes(), peer.Endpoint.Addr(), want, peers)
 	case wire.VerbLeave:
 		err = t.store.Leave(ctx, req.Key.Bytes(), peer.Endpoint)
 		if err == nil && !req.Classic {
@@ -288,20 +226,55 @@ func (t *Tracker) answer(ctx context.Context, c *Call, s *scratch, resp *Respons
 			return dst, nil
 		}
 		if err == nil {
-			_, res, err = t.store.Look(ctx, req.Key.Bytes(), origin.Addr(), store.Want{}, nil)
+			_, res, err = t.store.Look(ctx, req.Key.Bytes(), peer.Endpoint.Addr(), store.Want{}, nil)
 		}
 	}
 	if err != nil {
 		return nil, err
 	}
-	reply.Count, reply.Interval, reply.TTL = res.Count, s.timing.interval(res.Size), s.ttl(res.Size)
+	reply := wire.Reply{Key: req.Key, You: peer.Endpoint, Count: res.Count, Interval: s.timing.interval(res.Size), TTL: s.timing.ttl(res.Size)}
 	s.peers = peers[:0]
-	resp.Type = contentType(req, form)
-	return req.AppendReply(dst, form, &reply, peers), nil
+	resp.Type = contentType(req, format)
+	return req.AppendReply(dst, format, &reply, peers), nil
 }
 
-// want is how many peers the store is to give.
-func (t *Tracker) want(r *wire.Request) int {
+// parse reads a call into req and applies the rules that do not need the store. It returns the peer.
+// The peer of a call that only looks has port 0 and no id.
+func (t *Tracker) parse(c *Call, req *wire.Request) (wire.Peer, error) {
+	err := req.Parse(c.Method, c.Target)
+	if f, ok := err.(*wire.RefusalError); ok && f.Status == 404 {
+		return wire.Peer{}, err
+	}
+	if token := *t.token.Load(); token != "" && !c.hasToken(token) {
+		return wire.Peer{}, &wire.RefusalError{Status: 401, Reason: "token missing or wrong: send Authorization: Bearer TOKEN"}
+	}
+	if err != nil {
+		return wire.Peer{}, err
+	}
+	if c.Origin && c.Method != "GET" && c.Method != "HEAD" {
+		return wire.Peer{}, &wire.RefusalError{Status: 400, Reason: "method " + c.Method + " with an Origin: a web page may only look"}
+	}
+	origin, err := t.origin(c)
+	if err != nil {
+		return wire.Peer{}, err
+	}
+	registers := req.Verb == wire.VerbAnnounce || req.Verb == wire.VerbLeave
+	if registers && c.Method == "GET" && c.fromBrowser() {
+		req.Verb, registers = wire.VerbLook, false
+	}
+	switch {
+	case !registers:
+		return wire.Peer{Endpoint: netip.AddrPortFrom(origin.Addr(), 0)}, nil
+	case req.Port != 0:
+		origin = netip.AddrPortFrom(origin.Addr(), req.Port)
+	case origin.Port() == 0:
+		return wire.Peer{}, &wire.RefusalError{Status: 400, Reason: "port is missing: behind a proxy the port of origin is not known; 1 to 65535"}
+	}
+	return wire.Peer{Endpoint: origin, ID: req.ID}, nil
+}
+
+// maxPeers returns how many peers the reply may have.
+func (t *Tracker) maxPeers(r *wire.Request) int {
 	most := t.MaxWant
 	if most <= 0 {
 		most = DefaultMaxWant
@@ -315,8 +288,8 @@ func (t *Tracker) want(r *wire.Request) int {
 	return min(r.Want, most)
 }
 
-// scrape answers /scrape and the index, which is a scrape of everything.
-func (t *Tracker) scrape(ctx context.Context, c *Call, s *scratch, asker netip.Addr, resp *Response, dst []byte) ([]byte, error) {
+// listTracks replies to a scrape and to a request for the index, which is a scrape of all keys.
+func (t *Tracker) listTracks(ctx context.Context, asker netip.Addr, format wire.Format, s *scratch, resp *Response, dst []byte) ([]byte, error) {
 	if len(s.req.Keys) == 0 && !t.Index {
 		return nil, &wire.RefusalError{Status: 404, Reason: "this tracker keeps its index to itself: ask for a key"}
 	}
@@ -325,45 +298,8 @@ func (t *Tracker) scrape(ctx context.Context, c *Call, s *scratch, asker netip.A
 		return nil, err
 	}
 	s.tracks = tracks[:0]
-	form := formOf(&s.req, c.Accept)
-	resp.Type = contentType(&s.req, form)
-	dst = wire.AppendTracks(dst, form, tracks)
-	clear(tracks) // keys are the store's: keep none alive in the pool
+	resp.Type = contentType(&s.req, format)
+	dst = wire.AppendTracks(dst, format, tracks)
+	clear(tracks) // the keys belong to the store, and the pool must not keep them alive
 	return dst, nil
-}
-
-// refuse writes an error in the form that was asked for.
-func (t *Tracker) refuse(c *Call, req *wire.Request, err error, resp Response, dst []byte) (Response, []byte) {
-	var f *wire.RefusalError
-	var full *store.FullError
-	switch {
-	case errors.As(err, &f):
-	case errors.As(err, &full):
-		f = &wire.RefusalError{Status: 503, Reason: full.Error(), Retry: t.refused()}
-		if full.Stream {
-			f.Retry = 0 // a plain request may come at once, and a stream is of no use for long
-		}
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		f = &wire.RefusalError{Status: 503, Reason: "the store did not answer in time", Retry: t.refused()}
-	default:
-		// Not err's text: what a store says of itself is the operator's business.
-		f = &wire.RefusalError{Status: 500, Reason: "the tracker has an error of its own"}
-	}
-	resp.Status, resp.Retry = f.Status, f.Retry
-	resp.Close = len(c.Target) > wire.MaxTarget
-	form := wire.FormatBencode
-	if !req.Classic {
-		form = req.Format
-		if form == wire.FormatUnnamed {
-			form = formAccepted(c.Accept)
-		}
-		if form == wire.FormatUnnamed {
-			form = wire.FormatText
-		}
-	}
-	resp.Type = contentType(req, form)
-	if req.Classic {
-		resp.Status, resp.Retry = 200, 0
-	}
-	return resp, f.Append(dst, form, t.refused())
 }

@@ -9,12 +9,12 @@ import (
 	"ntrack/tracker/server/servertest"
 )
 
-// The published conformance scenarios, through the net/http door.
+// A Handler passes the published conformance scenarios.
 func TestVectors(t *testing.T) {
 	servertest.Vectors(t, "../testdata/vectors/tracker", func(l net.Listener, tr *tracker.Tracker) {
 		server := &http.Server{
 			Handler: tracker.Handler(tr),
-			// Else net/http itself answers OPTIONS *, without the CORS headers.
+			// Otherwise net/http itself answers OPTIONS *, without the CORS headers.
 			DisableGeneralOptionsHandler: true,
 		}
 		server.Serve(l)

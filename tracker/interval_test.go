@@ -15,28 +15,28 @@ import (
 	"ntrack/tracker/store/memory"
 )
 
-func TestPace(t *testing.T) {
+func TestInterval(t *testing.T) {
 	for _, c := range []struct {
 		about      string
 		size       store.Size
-		rate, most int
+		rate, most int // announces per second that arrive, and that may
 		want       int
 	}{
 		{"a first announce", store.Size{Peers: 1, Total: 1, Age: 0}, 0, 1000, 15},
-		{"nobody there", store.Size{Peers: 0, Total: 0, Age: 0}, 0, 1000, 15},
+		{"no peers", store.Size{Peers: 0, Total: 0, Age: 0}, 0, 1000, 15},
 		{"few peers, however old", store.Size{Peers: 11_250, Total: 11_250, Age: 100 * time.Hour}, 750, 1000, 15},
-		{"the first for whom 15 s are too few", store.Size{Peers: 100, Total: 11_251, Age: 0}, 750, 1000, 16},
+		{"the first number for which 15 s are too short", store.Size{Peers: 100, Total: 11_251, Age: 0}, 750, 1000, 16},
 		{"3/4 of the budget", store.Size{Peers: 100, Total: 900_000, Age: 0}, 0, 1000, 1200},
 		{"rounded up", store.Size{Peers: 100, Total: 900_001, Age: 0}, 0, 1000, 1201},
 		{"a tenth of the budget, ten times the interval", store.Size{Peers: 100, Total: 90_000, Age: 0}, 0, 100, 1200},
 		{"the longest", store.Size{Peers: 100, Total: 1_350_000, Age: 0}, 0, 1000, 1800},
-		{"and no longer", store.Size{Peers: 100, Total: 10_000_000, Age: 0}, 9000, 1000, 1800},
+		{"never longer", store.Size{Peers: 100, Total: 10_000_000, Age: 0}, 9000, 1000, 1800},
 		{"no budget", store.Size{Peers: 100, Total: 10_000_000, Age: 0}, 9000, 0, 15},
 		{"no budget", store.Size{Peers: 100, Total: 10_000_000, Age: 0}, 9000, -1, 15},
 		{"more budget than peers", store.Size{Peers: 100, Total: 1000, Age: 0}, 0, math.MaxInt, 15},
 
 		{"young and small", store.Size{Peers: 2, Total: 900_000, Age: 0}, 0, 1000, 15},
-		{"still", store.Size{Peers: 50, Total: 900_000, Age: time.Minute}, 0, 1000, 15},
+		{"still young", store.Size{Peers: 50, Total: 900_000, Age: time.Minute}, 0, 1000, 15},
 		{"small and not so young", store.Size{Peers: 2, Total: 900_000, Age: 61 * time.Second}, 0, 1000, 16},
 		{"a quarter of its age", store.Size{Peers: 2, Total: 900_000, Age: time.Hour}, 0, 1000, 900},
 		{"small and old", store.Size{Peers: 2, Total: 900_000, Age: 5000 * time.Second}, 0, 1000, 1200},
@@ -50,76 +50,76 @@ func TestPace(t *testing.T) {
 		{"all", store.Size{Peers: 2, Total: 900_000, Age: 0}, 1000, 1000, 1200},
 		{"more than all", store.Size{Peers: 2, Total: 900_000, Age: 0}, 5000, 1000, 1200},
 		{"a budget that cannot be kept", store.Size{Peers: 2, Total: 10_000_000, Age: 0}, 3703, 1000, 15},
-		{"such a one, nearly used up", store.Size{Peers: 2, Total: 10_000_000, Age: 0}, 6666, 1000, 75},
-		{"such a one, used up", store.Size{Peers: 2, Total: 10_000_000, Age: 0}, 7407, 1000, 1800},
+		{"such a budget, nearly used up", store.Size{Peers: 2, Total: 10_000_000, Age: 0}, 6666, 1000, 75},
+		{"such a budget, used up", store.Size{Peers: 2, Total: 10_000_000, Age: 0}, 7407, 1000, 1800},
 	} {
-		if got := pace(c.size, c.rate, c.most); got != c.want {
+		if got := intervalFor(c.size, c.rate, c.most); got != c.want {
 			t.Errorf("%s: %+v at %d/s of %d/s: %d s, want %d s", c.about, c.size, c.rate, c.most, got, c.want)
 		}
 	}
 }
 
-// More of anything but budget never makes an interval shorter, and what everybody is told together
-// stays within three quarters of the budget where it can.
-func TestPaceFollows(t *testing.T) {
+// More peers, age or announces never make an interval shorter. All peers together stay within three
+// quarters of the budget if the longest interval allows that.
+func TestIntervalFollowsLoad(t *testing.T) {
 	up := func() int { return int(rand.Float64() * float64(int(1)<<rand.IntN(25))) }
 	for range 200_000 {
 		size := store.Size{Peers: up(), Total: 1 + up(), Age: time.Duration(up()) * time.Second}
 		rate, most := up(), 1+up()
-		p := pace(size, rate, most)
-		if p < minPace || p > maxPace {
+		p := intervalFor(size, rate, most)
+		if p < minInterval || p > maxInterval {
 			t.Fatalf("%+v at %d/s of %d/s: %d s", size, rate, most, p)
 		}
 		more := size
 		more.Peers += up()
-		if longer := pace(more, rate, most); longer < p {
+		if longer := intervalFor(more, rate, most); longer < p {
 			t.Fatalf("%+v at %d/s of %d/s: %d s, but %d s for %d peers", size, rate, most, p, longer, more.Peers)
 		}
 		more = size
 		more.Age += time.Duration(up()) * time.Second
-		if longer := pace(more, rate, most); longer < p {
+		if longer := intervalFor(more, rate, most); longer < p {
 			t.Fatalf("%+v at %d/s of %d/s: %d s, but %d s when %v old", size, rate, most, p, longer, more.Age)
 		}
 		busier := rate + up()
-		if longer := pace(size, busier, most); longer < p {
+		if longer := intervalFor(size, busier, most); longer < p {
 			t.Fatalf("%+v at %d/s of %d/s: %d s, but %d s at %d/s", size, rate, most, p, longer, busier)
 		}
 		more = size
 		more.Peers, more.Total = smallTrack+1, size.Total+up()
-		crowd := pace(store.Size{Peers: smallTrack + 1, Total: size.Total}, rate, most)
-		if longer := pace(more, rate, most); longer < crowd || p > crowd {
+		crowd := intervalFor(store.Size{Peers: smallTrack + 1, Total: size.Total}, rate, most)
+		if longer := intervalFor(more, rate, most); longer < crowd || p > crowd {
 			t.Fatalf("%+v at %d/s of %d/s: %d s, and %d s when large, but %d s among %d", size, rate, most, p, crowd, longer, more.Total)
 		}
-		if crowd < maxPace && float64(size.Total)/float64(crowd) > 0.75*float64(most) {
+		if crowd < maxInterval && float64(size.Total)/float64(crowd) > 0.75*float64(most) {
 			t.Fatalf("%d peers come every %d s, that is more than 3/4 of %d/s", size.Total, crowd, most)
 		}
 	}
 }
 
 func TestSpread(t *testing.T) {
-	for _, c := range []struct{ pace, least int }{{15, 15}, {16, 15}, {17, 16}, {20, 18}, {100, 90}, {1800, 1620}} {
-		told := map[int]int{}
+	for _, c := range []struct{ interval, least int }{{15, 15}, {16, 15}, {17, 16}, {20, 18}, {100, 90}, {1800, 1620}} {
+		drawn := map[int]int{}
 		const rounds = 20_000
 		for range rounds {
-			told[spread(c.pace)]++
+			drawn[spread(c.interval)]++
 		}
-		for s := range told {
-			if s < c.least || s > c.pace {
-				t.Errorf("told %d s of %d s", s, c.pace)
+		for s := range drawn {
+			if s < c.least || s > c.interval {
+				t.Errorf("%d s of an interval of %d s", s, c.interval)
 			}
 		}
-		if n := c.pace - c.least + 1; len(told) != n || told[c.least] < rounds/n/4 {
-			t.Errorf("of %d s: %v, want each from %d s on", c.pace, told, c.least)
+		if n := c.interval - c.least + 1; len(drawn) != n || drawn[c.least] < rounds/n/4 {
+			t.Errorf("interval of %d s: %v, want every number from %d s", c.interval, drawn, c.least)
 		}
 	}
 }
 
 func (m *meter) arrive() {
 	m.rate()
-	m.announce()
+	m.add()
 }
 
-// The rate is that of the last second or two, whenever it is asked for.
+// The rate is that of the last one or two seconds, at whatever time it is read.
 func TestMeter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := meter{start: time.Now()}
@@ -143,7 +143,7 @@ func TestMeter(t *testing.T) {
 					expect(fmt.Sprint("second ", second), rate)
 				}
 			}
-			expect("asked again", rate)
+			expect("read again", rate)
 			time.Sleep(time.Second)
 			expect("a second of silence", 0)
 		}
@@ -159,7 +159,7 @@ func TestMeter(t *testing.T) {
 		expect("minutes after a flood", 0)
 		m.arrive()
 		time.Sleep(time.Second)
-		expect("one announce after all that", 1)
+		expect("one announce after that", 1)
 
 		var wg sync.WaitGroup
 		for range 8 {
@@ -175,9 +175,9 @@ func TestMeter(t *testing.T) {
 	})
 }
 
-// A flood keeps those who come after it away for no longer than it lasts, and those who are refused
-// are no load.
-func TestAfterAFlood(t *testing.T) {
+// A flood makes the intervals of new tracks longer only while it lasts. Refused announces and looks do
+// not count.
+func TestIntervalAfterFlood(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()
 		store.Limits.MaxPeersPerKey = 5000
@@ -191,14 +191,14 @@ func TestAfterAFlood(t *testing.T) {
 			t.Helper()
 			resp, body := ask(1, key)
 			if got := strings.Contains(body, `"interval":15,"ttl":38,`) && resp.TTL == 38*time.Second; got != young {
-				t.Errorf("%s a new key is given %s", what, body)
+				t.Errorf("%s: the reply for a new key is %s", what, body)
 			}
 		}
 		for i := range 5000 {
 			ask(1+i, "crowd")
 		}
 		time.Sleep(time.Second)
-		expect("within", "a", false)
+		expect("during the flood", "a", false)
 		time.Sleep(time.Second)
 		expect("right after", "b", true)
 		for i := range 5000 {

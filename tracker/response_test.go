@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-func TestAppendTime(t *testing.T) {
+func TestAppendDate(t *testing.T) {
 	for range 100_000 {
 		when := time.Unix(rand.Int64N(1<<37), 0).UTC() // to the year 6325
-		if got, want := string(appendTime(nil, when)), when.Format(http.TimeFormat); got != want {
+		if got, want := string(appendDate(nil, when)), when.Format(http.TimeFormat); got != want {
 			t.Fatalf("%s, not %s", got, want)
 		}
 	}

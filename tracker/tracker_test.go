@@ -1,17 +1,73 @@
 package tracker
 
 import (
+	"fmt"
+	"net/netip"
 	"testing"
 
+	"ntrack/announce/wire"
+	"ntrack/tracker/store"
 	"ntrack/tracker/store/memory"
 )
 
-// A waiting store may wait, whatever it is made of.
+// The memory that a call leaves for another is small and keeps no key of the store alive.
+func TestScratchStaysSmall(t *testing.T) {
+	const n = 2 * maxKept
+	tr := &Tracker{MaxWant: n, Index: true}
+	ask := func(target string, args ...any) {
+		t.Helper()
+		call := Call{Method: "GET", Target: fmt.Appendf(nil, target, args...), Remote: netip.MustParseAddrPort("192.0.2.1:1")}
+		if resp, body := tr.Answer(t.Context(), &call, nil); resp.Status != 200 {
+			t.Fatalf("%d %s", resp.Status, body)
+		}
+	}
+	kept := func(what string) {
+		t.Helper()
+		for range 64 { // as many as one processor may keep
+			s := tr.scratch.Get().(*scratch)
+			if cap(s.peers) > maxKept || cap(s.tracks) > maxKept {
+				t.Errorf("%s: the memory of %d peers and %d tracks is kept", what, cap(s.peers), cap(s.tracks))
+			}
+			for _, track := range s.tracks[:cap(s.tracks)] {
+				if len(track.Key.Bytes()) > 0 {
+					t.Fatalf("%s: a key is kept: %v", what, track)
+				}
+			}
+		}
+	}
+	for i := range 100 {
+		ask("/ntrk/few%d?port=1&numwant=0", i)
+	}
+	ask("/ntrk/")
+	kept("an index")
+	for i := range n {
+		ask("/ntrk/k?port=%d&numwant=0", 1+i)
+		ask("/ntrk/%d?port=1&numwant=0", i)
+	}
+	ask("/ntrk/k?port=0&numwant=%d", n)
+	kept("a large reply")
+	ask("/ntrk/")
+	kept("a large index")
+}
+
+// By default a tracker stays within 1000 announces per second. A MaxRate below 0 is no limit.
+func TestDefaultRate(t *testing.T) {
+	for _, c := range []struct{ most, least, longest int }{{0, 18, 20}, {DefaultMaxRate, 18, 20}, {2 * DefaultMaxRate, 15, 15}, {-1, 15, 15}} {
+		tr := &Tracker{MaxRate: c.most}
+		tr.once.Do(tr.init)
+		timing := tr.timingOf(&wire.Request{})
+		if got := int(timing.interval(store.Size{Peers: 15_000, Total: 15_000}).Seconds()); got < c.least || got > c.longest {
+			t.Errorf("MaxRate %d: %d s, want %d to %d s", c.most, got, c.least, c.longest)
+		}
+	}
+}
+
+// A waiting store says that it may wait.
 type waiting struct{ *memory.Store }
 
 func (waiting) Prompt() bool { return false }
 
-// A call is prompt unless the store may wait for something, or it is for all of an index.
+// A call is prompt unless the store may wait, or it lists a whole index or opens a stream.
 func TestPrompt(t *testing.T) {
 	table := memory.New()
 	for _, tt := range []struct {
@@ -24,6 +80,7 @@ func TestPrompt(t *testing.T) {
 		{&Tracker{}, "/ntrk/", "", true},
 		{&Tracker{}, "/ntrk/k", "application/json, */*", true},
 		{&Tracker{}, "/ntrk/k", "text/plain;q=0.1, Text/Event-Stream", false},
+		{&Tracker{}, "/ntrk/k", "text/event-stream;q=0.1, text/plain", true},
 		{&Tracker{Store: table}, "/announce?info_hash=k", "", true},
 		{&Tracker{Store: struct{ *memory.Store }{table}}, "/ntrk/k", "", true},
 		{&Tracker{Store: waiting{table}}, "/ntrk/k", "", false},
@@ -41,7 +98,7 @@ func TestPrompt(t *testing.T) {
 	}
 }
 
-// A reply is large where a request wants many peers, and where it is not plain how many it wants.
+// A reply may be large if a request wants many peers, or if the number is not plain to see.
 func TestLarge(t *testing.T) {
 	for target, large := range map[string]bool{
 		"/ntrk/k":                               false,

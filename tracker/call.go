@@ -1,0 +1,202 @@
+package tracker
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"fmt"
+	"net/netip"
+
+	"ntrack/announce/wire"
+)
+
+// A Call is the part of one request that a tracker needs. Make a new one for each request.
+type Call struct {
+	Method string
+	// Target is the request target as sent, not a cleaned path. Answer overwrites it.
+	Target []byte
+	// Remote is the other end of the connection. Port 0 says that the port is not known.
+	Remote netip.AddrPort
+	// Unix says that the connection came by a Unix socket and has no address. The other end is a
+	// trusted proxy, and Remote is ignored.
+	Unix bool
+	// Accept, Authorization, ForwardedFor (X-Forwarded-For) and FetchMode (Sec-Fetch-Mode) are the
+	// values of these header fields. The values of a repeated field are joined with commas.
+	Accept, Authorization, ForwardedFor, FetchMode []byte
+	// Origin says that the request has this header field, Page that it has one of Referer,
+	// Sec-Purpose and Purpose.
+	Origin, Page bool
+
+	accepted accepted
+}
+
+// accepted is what the Accept of a call says.
+type accepted struct {
+	read   bool        // by parseAccept
+	format wire.Format // the format with the highest weight; FormatUnnamed if there is none
+	stream bool        // an event stream has a higher weight than every format
+	page   bool        // it names HTML or images, as a browser does
+}
+
+// parseAccept reads Accept, once in the life of a call. Of equal weights the first counts. Wildcards
+// name no format (RFC 9110 section 12.5.1 has the grammar).
+func (c *Call) parseAccept() *accepted {
+	a := &c.accepted
+	if a.read {
+		return a
+	}
+	*a = accepted{read: true}
+	formatWeight, weight := 0, 0
+	for rest, field := c.Accept, []byte(nil); len(rest) > 0; {
+		field, rest, _ = bytes.Cut(rest, []byte(","))
+		media, params, _ := bytes.Cut(field, []byte(";"))
+		media = bytes.TrimSpace(media)
+		f := formatOf(media)
+		stream := equalFold(media, "text/event-stream")
+		if q := weightOf(params); f != wire.FormatUnnamed || stream {
+			if q > weight {
+				a.stream, weight = stream, q
+			}
+			if !stream && q > formatWeight {
+				a.format, formatWeight = f, q
+			}
+		}
+		a.page = a.page || equalFold(media, "text/html") || len(media) > 6 && equalFold(media[:6], "image/")
+	}
+	// Java's HTTP client, and with it Azureus and its forks, names HTML and images, in words that no
+	// browser uses.
+	if bytes.HasPrefix(c.Accept, []byte("text/html, image/gif, image/jpeg, *")) {
+		a.page = false
+	}
+	return a
+}
+
+// formatOf returns the format with that media type, or FormatUnnamed.
+func formatOf(media []byte) wire.Format {
+	switch {
+	case equalFold(media, "text/plain"):
+		return wire.FormatText
+	case equalFold(media, "application/json"):
+		return wire.FormatJSON
+	case equalFold(media, "application/x-bencode"):
+		return wire.FormatBencode
+	}
+	return wire.FormatUnnamed
+}
+
+// weightOf returns the weight in the parameters of a media type, in thousandths. Without one, or if
+// it is malformed, the weight is 1.
+func weightOf(params []byte) int {
+	weight := 1000
+	for p := []byte(nil); len(params) > 0; {
+		p, params, _ = bytes.Cut(params, []byte(";"))
+		name, value, _ := bytes.Cut(p, []byte("="))
+		if equalFold(bytes.TrimSpace(name), "q") {
+			weight = parseWeight(bytes.TrimSpace(value))
+		}
+	}
+	return weight
+}
+
+func parseWeight(v []byte) int {
+	whole, part, _ := bytes.Cut(v, []byte("."))
+	if len(whole) != 1 && len(part) == 0 || len(part) > 3 || len(whole) > 1 || len(whole) == 1 && whole[0] != '0' {
+		return 1000
+	}
+	q := 0
+	for i := range 3 {
+		q *= 10
+		if i < len(part) {
+			if part[i] < '0' || part[i] > '9' {
+				return 1000
+			}
+			q += int(part[i] - '0')
+		}
+	}
+	return q
+}
+
+// equalFold compares without regard to case and does not allocate.
+func equalFold(b []byte, s string) bool {
+	return len(b) == len(s) && bytes.EqualFold(b, []byte(s))
+}
+
+// fromBrowser says whether a web page has made a GET, or may have. Node's fetch is no browser, but
+// sends Sec-Fetch-Mode: cors. With that a browser also sends an Origin, unless the page is the
+// tracker's own.
+func (c *Call) fromBrowser() bool {
+	return c.Origin || c.Page || len(c.FetchMode) > 0 && !equalFold(c.FetchMode, "cors") || c.parseAccept().page
+}
+
+// hasToken says whether the call carries the token: as a bearer token (RFC 6750) or as the password
+// of basic authentication (RFC 7617). It compares in constant time, also if the lengths differ.
+func (c *Call) hasToken(token string) bool {
+	scheme, given, _ := bytes.Cut(bytes.TrimSpace(c.Authorization), []byte(" "))
+	given = bytes.TrimSpace(given)
+	switch {
+	case equalFold(scheme, "bearer"):
+	case equalFold(scheme, "basic"):
+		userPass, err := base64.StdEncoding.DecodeString(string(given))
+		if err != nil {
+			return false
+		}
+		_, given, _ = bytes.Cut(userPass, []byte(":"))
+	default:
+		return false
+	}
+	a, b := sha256.Sum256(given), sha256.Sum256([]byte(token))
+	return subtle.ConstantTimeCompare(a[:], b[:]) == 1
+}
+
+// origin returns where a call comes from: the other end of the connection or, behind trusted proxies,
+// the last address in X-Forwarded-For that is not one of these. Port 0 says that the peer's own port
+// is not known.
+func (t *Tracker) origin(c *Call) (netip.AddrPort, error) {
+	origin := wire.Canonical(c.Remote)
+	chain := bytes.TrimSpace(c.ForwardedFor)
+	switch {
+	case c.Unix && len(chain) == 0:
+		return origin, &wire.RefusalError{Status: 400, Reason: "X-Forwarded-For is missing: a proxy at a Unix socket has to say who asks"}
+	case !c.Unix && !origin.Addr().IsValid():
+		return origin, fmt.Errorf("connection without an address")
+	}
+	more := len(chain) > 0
+	for trusted := c.Unix; more && (trusted || t.isProxy(origin.Addr())); trusted = false {
+		i := bytes.LastIndexByte(chain, ',')
+		entry := string(bytes.TrimSpace(chain[i+1:]))
+		chain, more = chain[:max(i, 0)], i >= 0
+		ap, err := netip.ParseAddrPort(entry)
+		if err != nil {
+			if n := len(entry); n > 2 && entry[0] == '[' && entry[n-1] == ']' {
+				entry = entry[1 : n-1]
+			}
+			a, err := netip.ParseAddr(entry)
+			if err != nil {
+				return origin, &wire.RefusalError{Status: 400, Reason: fmt.Sprintf("X-Forwarded-For: %.60q is no address", entry)}
+			}
+			ap = netip.AddrPortFrom(a, 0)
+		}
+		origin = wire.Canonical(ap)
+		if a := origin.Addr(); a.IsUnspecified() || a.IsMulticast() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
+			return origin, &wire.RefusalError{Status: 400, Reason: fmt.Sprintf("X-Forwarded-For: %s is nobody's address", a)}
+		}
+	}
+	return origin, nil
+}
+
+// Trusts says whether a is the address of a reverse proxy: in one of Proxies.
+func (t *Tracker) Trusts(a netip.Addr) bool {
+	t.once.Do(t.init)
+	return t.isProxy(a.Unmap().WithZone(""))
+}
+
+// isProxy is Trusts for a canonical address.
+func (t *Tracker) isProxy(a netip.Addr) bool {
+	for _, p := range t.proxies {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
