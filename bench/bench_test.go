@@ -56,7 +56,7 @@ func TestRun(t *testing.T) {
 		t.Errorf("%d modes, %d memory plans, %d of growth", len(r.Modes), len(r.Memory), len(r.Growth))
 	}
 	for _, m := range r.Modes {
-		for _, name := range []string{"floor", "door", "nethttp"} {
+		for _, name := range []string{"floor", "ntrack", "nethttp"} {
 			s := m.named(name)
 			if s == nil || len(s.All) != b.rounds || s.CPU.Median <= 0 || s.PerSecond.Median <= 0 || s.P50.Median <= 0 || s.P99.Median < s.P50.Median || s.ToFloor <= 0 {
 				t.Errorf("%s, %s: %+v", m.Mode, name, s)

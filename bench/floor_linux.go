@@ -95,7 +95,7 @@ func runFloor() error {
 	}
 }
 
-// floorReply is as long as the door's, and holds peers of key 0.
+// floorReply is as long as a tracker's reply and has peers of key 0.
 func floorReply(field string) []byte {
 	p := population{keys: 1, peers: maxPeers}
 	body := []byte("d8:completei0e11:external ip4:\x7f\x00\x00\x0110:incompletei80e8:intervali60e12:min intervali60e5:peers300:")

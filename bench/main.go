@@ -1,16 +1,16 @@
 //go:build linux && (amd64 || arm64)
 
-// Command bench compares trackers in one run: this module's two doors, one of them both ways,
-// opentracker where it is installed, and a floor, which is the least that any server can do. docs/performance.md says what
-// is measured, how, and what came out.
+// Command bench compares trackers in one run: this module's server, in both its ways, its
+// net/http handler, opentracker if it is installed, and a floor, which does the least that any server can. docs/performance.md
+// says what is measured, how, and with what result.
 //
 //	go run ./bench
-//	go run ./bench -quick -only close,door,floor
+//	go run ./bench -quick -only close,ntrack,floor
 //
-// Another build is measured beside this one, for which it has to have a bench of its own:
+// Another build can be measured in the same run with its own bench:
 //
 //	go build -o old/bench ./bench   # there
-//	go run ./bench -only close,door,before,floor -before "old/bench door"
+//	go run ./bench -only close,ntrack,before,floor -before "old/bench ntrack"
 package main
 
 import (
@@ -80,13 +80,13 @@ func run(args []string, stdout, stderr io.Writer) error {
 	f.SetOutput(stderr)
 	f.IntVar(&b.rounds, "rounds", 7, "measure each server `N` times in each mode, and again what others disturbed")
 	f.DurationVar(&b.time, "time", 800*time.Millisecond, "measure for `D` in each round")
-	only := f.String("only", "", "a comma-separated `LIST` of sections (keep-alive, close, memory, growth, streams) and servers (floor, door, portable, nethttp, opentracker, door-2, before); all where it names none")
+	only := f.String("only", "", "a comma-separated `LIST` of sections (keep-alive, close, memory, growth, streams) and servers (floor, ntrack, portable, nethttp, opentracker, ntrack-2, before); all where it names none")
 	quick := f.Bool("quick", false, "a smaller run, to see that it works")
 	jsonFile := f.String("json", "", "write everything measured to `FILE`")
 	mdFile := f.String("md", "", "put the tables into `FILE`, between two markers")
 	f.BoolVar(&b.crowd, "crowd", true, "where each announce has a connection, let the clients connect while the server is stopped")
-	f.StringVar(&b.profile, "cpuprofile", "", "write a profile of the door's CPU time under load to `FILE`")
-	before := f.String("before", "", "measure the server of another build beside these: its bench as a `PROGRAM`, and a role of it, as in \"old/bench door\"")
+	f.StringVar(&b.profile, "cpuprofile", "", "write a profile of ntrack's CPU time under load to `FILE`")
+	before := f.String("before", "", "measure the server of another build beside these: its bench as a `PROGRAM`, and a role of it, as in \"old/bench ntrack\"")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
@@ -110,7 +110,7 @@ func run(args []string, stdout, stderr io.Writer) error {
 }
 
 var sections = []string{keepAlive, oneEach, memory, growth, streams}
-var names = []string{"floor", "door", "portable", "nethttp", "opentracker", "door-2", "before"}
+var names = []string{"floor", "ntrack", "portable", "nethttp", "opentracker", "ntrack-2", "before"}
 
 // wants says whether a section or server is to be in the run: -only names it, or none of its kind.
 func (b *bench) wants(kind []string, name string) bool {
@@ -206,7 +206,7 @@ func (b *bench) startServers() error {
 				continue
 			}
 			s, err = spawnOpentracker(b.serverCPU, b.loadCPU, b.keys)
-		case "door-2":
+		case "ntrack-2":
 			if len(b.cpus) < 2 {
 				continue
 			}
@@ -216,8 +216,8 @@ func (b *bench) startServers() error {
 				continue
 			}
 			s, err = spawnRoleOf(b.before[0], name, b.serverCPU, b.loadCPU, b.before[1])
-		case "door":
-			args := []string{"door"}
+		case "ntrack":
+			args := []string{"ntrack"}
 			if b.profile != "" {
 				args = append(args, "-cpuprofile="+b.profile)
 			}
@@ -350,7 +350,7 @@ func (b *bench) atRest() error {
 		}
 	}
 	for _, s := range b.servers {
-		if s.name == "door" && b.profile != "" {
+		if s.name == "ntrack" && b.profile != "" {
 			if _, err := s.tell("profile"); err != nil {
 				return err
 			}

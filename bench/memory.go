@@ -45,7 +45,7 @@ func memoryPlans(million int, grow bool) []memoryPlan {
 }
 
 // fill gives a child the commands that play a plan. The announces go to Tracker.Answer without a
-// socket between: a door keeps nothing for a peer whose connection is gone.
+// socket: a server keeps nothing for a peer whose connection is gone.
 func (c commands) fill(p memoryPlan) {
 	t := &tracker.Tracker{}
 	body, target := make([]byte, 0, 4096), make([]byte, 0, 512)

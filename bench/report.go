@@ -130,8 +130,8 @@ func (m *modeReport) finish() {
 	}
 	for _, s := range m.Servers {
 		s.ToFloor, s.ToOpen = s.ratio(m.named("floor")), s.ratio(m.named("opentracker"))
-		if s.Name == "door-2" {
-			s.ToOne = s.ratio(m.named("door"))
+		if s.Name == "ntrack-2" {
+			s.ToOne = s.ratio(m.named("ntrack"))
 		}
 	}
 }
@@ -191,7 +191,7 @@ func (r *report) print(w io.Writer) {
 		fmt.Fprintf(t, "\n%s\tCPU µs/announce\tx floor\tx opentracker\tannounces/s\tp50 µs\tp99 µs\tserver busy\trounds\n", m.Mode)
 		for _, s := range m.Servers {
 			busy := fmt.Sprintf("%.0f %%", 100*s.Busy.Median)
-			if s.Busy.Median < saturated && s.Name != "door-2" {
+			if s.Busy.Median < saturated && s.Name != "ntrack-2" {
 				busy += " (the load is the limit)"
 			}
 			rounds := fmt.Sprintf("%d of %d", s.Kept, len(s.All))
@@ -203,7 +203,7 @@ func (r *report) print(w io.Writer) {
 		}
 	}
 	for _, m := range r.Modes {
-		if s := m.named("door-2"); s != nil && m.named("door") != nil {
+		if s := m.named("ntrack-2"); s != nil && m.named("ntrack") != nil {
 			fmt.Fprintf(t, "\n%s: CPU time with GOMAXPROCS=2, on both CPUs, is %s of that with 1\n", m.Mode, times(s.ToOne))
 		}
 	}
@@ -217,7 +217,7 @@ func (r *report) print(w io.Writer) {
 	printMemory(t, "growth", r.Growth)
 	if s := r.Streams; s != nil {
 		fmt.Fprintf(t, "\n%d streams\tRSS bytes/member\tbytes/looker\tCPU at rest\tjoin told: p50 ms\tp99 ms\tCPU µs/event\tannounce x without\trounds\n", s.Streams)
-		fmt.Fprintf(t, "door\t%.0f\t%.0f\t%.1f %%\t%.0f (%.0f-%.0f)\t%.0f (%.0f-%.0f)\t%.1f\t%s\t%d of %d\n", s.Members, s.Lookers, 100*s.AtRest,
+		fmt.Fprintf(t, "ntrack\t%.0f\t%.0f\t%.1f %%\t%.0f (%.0f-%.0f)\t%.0f (%.0f-%.0f)\t%.1f\t%s\t%d of %d\n", s.Members, s.Lookers, 100*s.AtRest,
 			s.P50.Median, s.P50.Min, s.P50.Max, s.P99.Median, s.P99.Min, s.P99.Max, s.CPU, times(s.Announce), s.Rounds.Kept, len(s.Rounds.All))
 	}
 	_ = t.Flush()

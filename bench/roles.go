@@ -60,10 +60,10 @@ func runRole(args []string) error {
 	failed := make(chan error, 2)
 	t := &tracker.Tracker{}
 	switch args[0] {
-	case "door", "door-2":
+	case "ntrack", "ntrack-2":
 		s := &server.Server{Tracker: t}
 		go func() { failed <- s.Serve(l) }()
-	case "portable": // the door takes what it does not know to be TCP the portable way
+	case "portable": // a listener that is not known to be TCP has no workers
 		s := &server.Server{Tracker: t}
 		go func() { failed <- s.Serve(struct{ net.Listener }{l}) }()
 	case "nethttp":

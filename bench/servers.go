@@ -77,7 +77,7 @@ func spawnRole(name string, cpu, home int, args ...string) (*rival, error) {
 func spawnRoleOf(program, name string, cpu, home int, args ...string) (*rival, error) {
 	cmd := exec.Command(program, append([]string{"role"}, args...)...)
 	procs := 1
-	if name == "door-2" {
+	if name == "ntrack-2" {
 		procs = 2
 	}
 	cmd.Env = append(os.Environ(), fmt.Sprint("GOMAXPROCS=", procs))

@@ -110,7 +110,7 @@ func (b *bench) measureStreams(n, joins int) (r streamsResult, err error) {
 	}
 	var with, without *rival
 	for _, s := range []**rival{&with, &without} {
-		if *s, err = spawnRole("door", b.serverCPU, b.loadCPU, "door"); err != nil {
+		if *s, err = spawnRole("ntrack", b.serverCPU, b.loadCPU, "ntrack"); err != nil {
 			return r, err
 		}
 		defer (*s).stop()
@@ -155,7 +155,7 @@ func (b *bench) measureStreams(n, joins int) (r streamsResult, err error) {
 
 // members opens streams in a process of its own, and sees what memory each takes.
 func (b *bench) members(r *streamsResult) error {
-	s, err := spawnRole("door", b.serverCPU, b.loadCPU, "door")
+	s, err := spawnRole("ntrack", b.serverCPU, b.loadCPU, "ntrack")
 	if err != nil {
 		return err
 	}
