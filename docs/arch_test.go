@@ -33,9 +33,9 @@ tracker/server             announce/wire tracker
 tracker/server/servertest  tracker
 tracker/trackertest        announce tracker tracker/server
 bench                      announce announce/wire tracker tracker/server
-examples/chat              announce announce/wire
+examples/chat              announce
 examples/job               announce
-examples/lobby             announce announce/wire
+examples/lobby             announce
 `
 
 // guests has every foreign module, and our packages that may import it. Each has one host, except for

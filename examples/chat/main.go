@@ -1,10 +1,9 @@
-// Command chat is a chat without a server: each line goes straight to everybody else under a key.
-// The tracker only tells who that is.
+// Command chat is a chat without a server: each line goes straight to all other members of a key. The
+// tracker only lists them. Run this in any number of terminals, and `ntrack serve` in one more:
 //
 //	go run ./examples/chat lobby
 //
-// in as many terminals as you like, and `ntrack serve` in one more. Elsewhere than on one machine
-// $NTRACK_TRACKER names the tracker. Ctrl-C or Ctrl-D leaves.
+// For a tracker on another machine set $NTRACK_TRACKER. Ctrl-C or Ctrl-D leaves.
 package main
 
 import (
@@ -21,7 +20,6 @@ import (
 	"sync/atomic"
 
 	"ntrack/announce"
-	"ntrack/announce/wire"
 )
 
 func main() {
@@ -29,24 +27,23 @@ func main() {
 	if len(os.Args) != 2 {
 		log.Fatal("usage: chat KEY")
 	}
+	trackers, err := announce.ParseTrackers(os.Getenv("NTRACK_TRACKER"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	key, err := announce.ParseKey(os.Args[1])
+	if err != nil {
+		log.Fatal(err)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := chat(ctx, os.Getenv("NTRACK_TRACKER"), os.Args[1], os.Stdin, os.Stdout); err != nil {
+	if err := chat(ctx, trackers, key, os.Stdin, os.Stdout); err != nil {
 		log.Fatal(err)
 	}
 }
 
-// chat says what it reads from in and writes what others say to out, until in or ctx ends.
-func chat(ctx context.Context, tracker, name string, in io.Reader, out io.Writer) error {
-	t, err := announce.ParseTracker(tracker)
-	if err != nil {
-		return err
-	}
-	key, err := announce.ParseKey(name)
-	if err != nil {
-		return err
-	}
-	// Datagrams need no connections: whoever is listed can be spoken to.
+// chat sends each line of in to all other members, and writes their lines to out, until in or ctx ends.
+func chat(ctx context.Context, trackers []announce.Tracker, key announce.Key, in io.Reader, out io.Writer) error {
 	socket, err := net.ListenUDP("udp4", nil)
 	if err != nil {
 		return err
@@ -57,19 +54,19 @@ func chat(ctx context.Context, tracker, name string, in io.Reader, out io.Writer
 
 	var peers atomic.Pointer[[]netip.AddrPort]
 	peers.Store(new([]netip.AddrPort))
-	go func() { // what others say
+	go func() { // receive lines
 		buf := make([]byte, 64<<10)
 		for {
 			n, from, err := socket.ReadFromUDPAddrPort(buf)
 			if err != nil {
 				return
 			}
-			if from = wire.Canonical(from); slices.Contains(*peers.Load(), from) {
-				fmt.Fprintf(out, "%v: %s\n", from, wire.Clean(string(buf[:n])))
+			if slices.Contains(*peers.Load(), from) {
+				fmt.Fprintf(out, "%v: %q\n", from, buf[:n]) // quoted, to be safe for a terminal
 			}
 		}
 	}()
-	go func() { // what is said here
+	go func() { // send lines
 		defer leave()
 		for lines := bufio.NewScanner(in); lines.Scan(); {
 			for _, peer := range *peers.Load() {
@@ -78,12 +75,12 @@ func chat(ctx context.Context, tracker, name string, in io.Reader, out io.Writer
 		}
 	}()
 
-	// The socket has one address, so be listed with that alone, in IPv4.
+	// The socket is for IPv4, so announce this peer over IPv4 only.
 	client := announce.Client{From: netip.AddrPortFrom(netip.IPv4Unspecified(), 0)}
 	port := uint16(socket.LocalAddr().(*net.UDPAddr).Port)
-	for event, err := range client.Watch(ctx, []announce.Tracker{t}, announce.Request{Key: key, Port: port}) {
+	for event, err := range client.Watch(ctx, trackers, announce.Request{Key: key, Port: port}) {
 		if err != nil {
-			fmt.Fprintln(out, "*", err) // and the chat goes on
+			fmt.Fprintln(out, "*", err) // the chat goes on
 			continue
 		}
 		peers.Store(&event.Peers)

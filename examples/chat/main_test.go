@@ -10,17 +10,22 @@ import (
 
 	"go.uber.org/goleak"
 
+	"ntrack/announce"
 	"ntrack/tracker/trackertest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// TestChat has two people talk, and one of them leave.
+// Two members talk, and one of them leaves.
 func TestChat(t *testing.T) {
 	local := trackertest.New()
 	defer local.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
+	key, err := announce.ParseKey("lobby")
+	if err != nil {
+		t.Fatal(err)
+	}
 	type person struct {
 		says  *io.PipeWriter
 		reads *bufio.Scanner
@@ -31,7 +36,7 @@ func TestChat(t *testing.T) {
 		reads, out := io.Pipe()
 		left := make(chan error, 1)
 		go func() {
-			left <- chat(ctx, local.Tracker.String(), "lobby", in, out)
+			left <- chat(ctx, []announce.Tracker{local.Tracker}, key, in, out)
 			_ = out.Close()
 		}()
 		return person{says, bufio.NewScanner(reads), left}
@@ -52,7 +57,7 @@ func TestChat(t *testing.T) {
 	if _, err := io.WriteString(ann.says, "hello\x1b[2J\n"); err != nil {
 		t.Fatal(err)
 	}
-	sees(bob, somebody+`: hello[^\x1b]*`)
+	sees(bob, somebody+`: "hello\\x1b\[2J"`)
 	_ = bob.says.Close()
 	sees(ann, `\* `+somebody+` leaves`)
 	_ = ann.says.Close()

@@ -1,10 +1,11 @@
-// Command job is a computation across processes that only share a key. In four shells, on one
-// machine or on four, the same line:
+// Command job is a computation by processes that share only a key. Run this in four shells, on one
+// machine or on four:
 //
 //	go run ./examples/job sum 4
 //
-// They wait for each other, agree on who is which by the list they all have, and add up the squares
-// of 1 to 1,000,000, a quarter each. `ntrack serve` has to run, or $NTRACK_TRACKER to name a tracker.
+// The processes wait for each other, and take ranks from the list that all of them get. Then each adds
+// up a quarter of the squares of 1 to 1,000,000. They need `ntrack serve` on this machine, or a
+// tracker in $NTRACK_TRACKER.
 package main
 
 import (
@@ -30,23 +31,23 @@ func main() {
 	if err != nil || size < 1 {
 		log.Fatalf("size %q: a number from 1", os.Args[2])
 	}
+	tracker, err := announce.ParseTracker(os.Getenv("NTRACK_TRACKER"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	key, err := announce.ParseKey(os.Args[1])
+	if err != nil {
+		log.Fatal(err)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := job(ctx, os.Getenv("NTRACK_TRACKER"), os.Args[1], size, os.Stdout); err != nil {
+	if err := job(ctx, tracker, key, size, os.Stdout); err != nil {
 		log.Fatal(err)
 	}
 }
 
 // job is one of size processes.
-func job(ctx context.Context, tracker, name string, size int, out io.Writer) error {
-	t, err := announce.ParseTracker(tracker)
-	if err != nil {
-		return err
-	}
-	key, err := announce.ParseKey(name)
-	if err != nil {
-		return err
-	}
+func job(ctx context.Context, tracker announce.Tracker, key announce.Key, size int, out io.Writer) error {
 	listener, err := net.Listen("tcp4", ":0")
 	if err != nil {
 		return err
@@ -54,12 +55,12 @@ func job(ctx context.Context, tracker, name string, size int, out io.Writer) err
 	defer listener.Close()
 	defer context.AfterFunc(ctx, func() { _ = listener.Close() })()
 
-	// The barrier: from here on everybody is there, and knows the same list.
+	// The barrier: it waits for all processes, and gives each of them the same list.
 	client := announce.Client{From: netip.AddrPortFrom(netip.IPv4Unspecified(), 0)}
 	request := announce.Request{Key: key, Port: uint16(listener.Addr().(*net.TCPAddr).Port)}
-	all, err := client.Gather(ctx, t, request, size, func(_ announce.Event, err error) {
+	all, err := client.Gather(ctx, tracker, request, size, func(_ announce.Event, err error) {
 		if err != nil {
-			fmt.Fprintln(out, err) // and it tries again
+			fmt.Fprintln(out, err) // Gather tries again
 		}
 	})
 	if err != nil {
@@ -69,14 +70,12 @@ func job(ctx context.Context, tracker, name string, size int, out io.Writer) err
 	if len(all.Peers) != size {
 		return fmt.Errorf("%d processes, and not %d: another job has this key", len(all.Peers), size)
 	}
-	rank := all.Rank
 
-	part := int64(0)
-	for n := int64(1 + rank); n <= 1_000_000; n += int64(size) {
+	part, total := int64(0), int64(0)
+	for n := int64(1 + all.Rank); n <= 1_000_000; n += int64(size) {
 		part += n * n
 	}
-	total := int64(0)
-	if rank == 0 {
+	if all.Rank == 0 {
 		total, err = collect(listener, size-1, part)
 	} else {
 		total, err = contribute(ctx, all.Peers[0], part)
@@ -84,13 +83,13 @@ func job(ctx context.Context, tracker, name string, size int, out io.Writer) err
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "rank %d of %d: my part is %d, the sum %d\n", rank, size, part, total)
+	fmt.Fprintf(out, "rank %d of %d: my part is %d, the sum %d\n", all.Rank, size, part, total)
 	return nil
 }
 
-// collect adds the parts of so many others to its own and tells them the sum.
+// collect adds the parts of the other processes to total, and sends them the sum.
 func collect(listener net.Listener, others int, total int64) (int64, error) {
-	var told []io.Writer
+	var conns []io.Writer
 	for range others {
 		conn, err := listener.Accept()
 		if err != nil {
@@ -102,13 +101,13 @@ func collect(listener net.Listener, others int, total int64) (int64, error) {
 			return 0, err
 		}
 		total += part
-		told = append(told, conn)
+		conns = append(conns, conn)
 	}
-	_, err := fmt.Fprintln(io.MultiWriter(told...), total)
+	_, err := fmt.Fprintln(io.MultiWriter(conns...), total)
 	return total, err
 }
 
-// contribute gives a part to rank 0, and is told the sum.
+// contribute sends a part to rank 0, and receives the sum.
 func contribute(ctx context.Context, to netip.AddrPort, part int64) (total int64, err error) {
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", to.String())
 	if err != nil {

@@ -11,23 +11,28 @@ import (
 
 	"go.uber.org/goleak"
 
+	"ntrack/announce"
 	"ntrack/tracker/trackertest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// TestJob has four processes agree on their ranks and on the sum.
+// Four processes agree on their ranks and on the sum.
 func TestJob(t *testing.T) {
 	local := trackertest.New()
 	defer local.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
+	key, err := announce.ParseKey("sum")
+	if err != nil {
+		t.Fatal(err)
+	}
 	const size = 4
 	var printed [size]bytes.Buffer
 	var all sync.WaitGroup
 	for i := range size {
 		all.Go(func() {
-			if err := job(ctx, local.Tracker.String(), "sum", size, &printed[i]); err != nil {
+			if err := job(ctx, local.Tracker, key, size, &printed[i]); err != nil {
 				t.Error(err)
 			}
 		})
@@ -44,7 +49,7 @@ func TestJob(t *testing.T) {
 	}
 	for rank := range size {
 		if name := fmt.Sprintf("rank %d of %d", rank, size); !ranks[name] {
-			t.Errorf("nobody is %s", name)
+			t.Errorf("no process is %s", name)
 		}
 	}
 }

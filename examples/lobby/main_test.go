@@ -10,17 +10,22 @@ import (
 
 	"go.uber.org/goleak"
 
+	"ntrack/announce"
 	"ntrack/tracker/trackertest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// TestLobby has two players want the one seat there is.
+// Two players want the only seat.
 func TestLobby(t *testing.T) {
 	local := trackertest.New()
 	defer local.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
+	key, err := announce.ParseKey("duel")
+	if err != nil {
+		t.Fatal(err)
+	}
 	type program struct {
 		lines *bufio.Scanner
 		stop  func()
@@ -28,10 +33,7 @@ func TestLobby(t *testing.T) {
 	start := func(run func(*lobby, context.Context) error) program {
 		t.Helper()
 		reads, out := io.Pipe()
-		l := &lobby{out: out}
-		if err := l.find(local.Tracker.String(), "duel"); err != nil {
-			t.Fatal(err)
-		}
+		l := &lobby{trackers: []announce.Tracker{local.Tracker}, key: key, out: out}
 		ctx, stop := context.WithCancel(ctx)
 		ended := make(chan struct{})
 		go func() {
@@ -62,13 +64,13 @@ func TestLobby(t *testing.T) {
 	play := func(l *lobby, ctx context.Context) error { return l.play(ctx) }
 	first := start(play)
 	sees(first, "looking for a free seat")
-	sees(first, ": welcome, 1 of 1")
+	sees(first, `: "welcome, 1 of 1"`)
 	sees(host, "1 of 1 seats taken")
-	second := start(play) // and the host is not listed
+	second := start(play) // the host is not listed
 	defer second.stop()
 	sees(second, "looking for a free seat")
 	first.stop()
 	sees(host, "0 of 1 seats taken")
 	sees(host, "1 of 1 seats taken")
-	sees(second, ": welcome, 1 of 1")
+	sees(second, `: "welcome, 1 of 1"`)
 }
