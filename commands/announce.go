@@ -156,7 +156,7 @@ func (o *announceOptions) runStay(c *cli.Context, s Streams) error {
 	if err != nil {
 		return err
 	}
-	<-m.Done() // ctx has ended: at the latest by the first error, if every tracker refuses
+	<-m.Done() // it ends with ctx; if every tracker refuses, look.failed has ended ctx by then
 	s.couldNotLeave(m.Leave(ctx))
 	return context.Cause(ctx)
 }
