@@ -125,7 +125,7 @@ func Main(ctx context.Context, args []string, s Streams) int {
 	}
 	cli.HelpPrinter = printHelp
 	app := newApp(s)
-	if len(args) > 2 && args[1] == completes {
+	if len(args) > 2 && args[1] == completeCommand {
 		complete(ctx, app, args[2:], s.Out)
 		return 0
 	}

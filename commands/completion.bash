@@ -1,7 +1,7 @@
-# bash completion for ntrack: the program itself says what fits.
+# bash completion for ntrack: the program itself knows which words fit.
 _ntrack() {
 	COMPREPLY=()
-	# bash splits words at colons and equals signs, too. Here they are whole, up to the cursor.
+	# bash also splits words at colons and equals signs. This joins them again, up to the cursor.
 	local line=${COMP_LINE:0:COMP_POINT} words=() starts=() word i last=-1
 	for ((i = 0; i <= COMP_CWORD; i++)); do
 		word=${COMP_WORDS[i]}
@@ -13,11 +13,11 @@ _ntrack() {
 		words[last]+=$word line=${line#"$word"}
 	done
 	local cur=${words[last]}
-	[[ $cur != *[\'\"\`\$]* ]] || return # inside quotes nothing can be offered safely
-	for ((i = 0; i <= last; i++)); do # without quotes and backslashes; nothing is expanded
+	[[ $cur != *[\'\"\`\$]* ]] || return # no offer is safe inside quotes
+	for ((i = 0; i <= last; i++)); do # remove quotes and backslashes, and expand nothing
 		IFS= read "words[i]" <<<"${words[i]//[\'\"]/}"
 	done
-	local broken= # what readline takes for words of their own, and does not replace
+	local broken= # the part of the word that readline does not replace
 	[[ $cur == *[:=]* && $COMP_WORDBREAKS == *[:=]* ]] && broken=${cur%"${cur##*[:=]}"}
 	local what= reply
 	while IFS= read -r reply; do
@@ -26,13 +26,13 @@ _ntrack() {
 			continue
 		fi
 		reply=${reply%%$'\t'*}
-		printf -v reply %q "${reply#"$broken"}" # it may come from a tracker
+		printf -v reply %q "${reply#"$broken"}" # the reply may come from a tracker
 		COMPREPLY+=("$reply")
 	done < <("${words[0]}" __complete "${words[@]:1}" 2>/dev/null)
 	case $what in
 	files) compopt -o bashdefault -o default 2>/dev/null ;;
 	command*)
-		i=$((${what#command } + 1)) # where a command of its own begins
+		i=$((${what#command } + 1)) # the first word of the COMMAND
 		if declare -F _command_offset >/dev/null; then
 			_command_offset "${starts[i]}"
 		elif ((i == last)); then

@@ -1,4 +1,4 @@
-# fish completion for ntrack: the program itself says what fits.
+# fish completion for ntrack: the program itself knows which words fit.
 function __ntrack_complete
     set -l words (commandline -opc)
     set -l cur (commandline -ct | string unescape)
@@ -6,7 +6,7 @@ function __ntrack_complete
     switch "$lines[1]"
         case files
             __fish_complete_path (string replace -r '^--[a-z-]*=' '' -- "$cur")
-        case 'command *' # there is a command of its own
+        case 'command *' # the line has a COMMAND
             set -l at (math (string replace 'command ' '' $lines[1]) + 2)
             complete -C (string join ' ' -- (string escape -- $words[$at..-1]) (commandline -ct))
         case '*'

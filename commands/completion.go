@@ -53,12 +53,12 @@ func completionCommand(s Streams) *cli.Command {
 	}
 }
 
-// completes is the command by which the completion scripts ask which words fit. Its arguments are the
-// words of a command line up to the cursor, without the program's name. The last word is incomplete
-// and may be empty. The first line of the answer says what the shell should offer by itself: "files",
-// "command N" for a command that begins with word N, or "nothing". Each other line is a word that
-// fits, with a tab and its meaning if it has one.
-const completes = "__complete"
+// completeCommand is the command by which the completion scripts ask which words fit. Its arguments
+// are the words of a command line up to the cursor, without the program's name. The last word is
+// incomplete and may be empty. The first line of the answer says what the shell should offer by
+// itself: "files", "command N" for a command that begins with word N, or "nothing". Each other line
+// is a word that fits, with a tab and its meaning if it has one.
+const completeCommand = "__complete"
 
 // wordsOf are the options and arguments whose values are words of a fixed list.
 var wordsOf = map[string][]string{
@@ -108,9 +108,9 @@ func fit(ctx context.Context, app *cli.App, before []string, current string) (st
 	case l.command != nil:
 		return nothing, nil
 	case flag != nil:
-	case !l.meant && inOne && findFlag(cmd, option) != nil:
+	case !l.literal && inOne && findFlag(cmd, option) != nil:
 		flag, prefix = findFlag(cmd, option), option+"="
-	case !l.meant && strings.HasPrefix(current, "-"):
+	case !l.literal && strings.HasPrefix(current, "-"):
 		return nothing, l.fittingOptions(current)
 	case cmd.Name == "completion" && len(l.arguments) == 0:
 		return nothing, wordsOf["completion"]
@@ -192,7 +192,7 @@ func (l *line) keys(ctx context.Context, app *cli.App, begun string) []string {
 			switch {
 			case !strings.HasPrefix(text, begun) || len(found) == most:
 			case err != nil || !bytes.Equal(k.Bytes(), t.Key.Bytes()): // a user cannot type it as it is shown
-			case !l.meant && text[0] == '-' || with(text).misplaced() != nil:
+			case !l.literal && text[0] == '-' || with(text).misplaced() != nil:
 			default:
 				found = append(found, text)
 			}

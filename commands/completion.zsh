@@ -1,5 +1,5 @@
 #compdef ntrack
-# zsh completion for ntrack: the program itself says what fits.
+# zsh completion for ntrack: the program itself knows which words fit.
 _ntrack() {
 	local -a lines fit shown
 	lines=("${(@f)$("${words[1]}" __complete "${(@Q)words[2,CURRENT-1]}" "${(Q)PREFIX}" 2>/dev/null)}")
@@ -8,7 +8,7 @@ _ntrack() {
 		compset -P '--*='
 		_files
 		;;
-	command*) # there is a command of its own
+	command*) # the line has a COMMAND
 		local -i at=$((${lines[1]#command } + 1))
 		shift $at words
 		((CURRENT -= at))
@@ -22,7 +22,7 @@ _ntrack() {
 		;;
 	esac
 }
-if [[ ${funcstack[1]} == _ntrack ]]; then # this is a file of fpath, read at the first Tab
+if [[ ${funcstack[1]} == _ntrack ]]; then # zsh has read this file from fpath at the first Tab
 	_ntrack
 elif (( $+functions[compdef] )); then
 	compdef _ntrack ntrack

@@ -14,9 +14,9 @@ import (
 func tab(t *testing.T, words ...string) []string {
 	t.Helper()
 	var out, errs bytes.Buffer
-	code := Main(t.Context(), append([]string{"ntrack", completes}, words...), Streams{In: strings.NewReader(""), Out: &out, Err: &errs})
+	code := Main(t.Context(), append([]string{"ntrack", completeCommand}, words...), Streams{In: strings.NewReader(""), Out: &out, Err: &errs})
 	if code != 0 || errs.Len() > 0 {
-		t.Errorf("ntrack %s %q: exit code %d, %s", completes, words, code, &errs)
+		t.Errorf("ntrack %s %q: exit code %d, %s", completeCommand, words, code, &errs)
 	}
 	var lines []string
 	for line := range strings.Lines(out.String()) {

@@ -136,7 +136,7 @@ func brief(err error) string {
 // explain is the error with a hint if there is one, and with a guess of what the user meant. It has
 // one line or several. l is the command line, or nil if no command has run.
 func explain(err error, l *line) string {
-	text, guess := brief(err), l.guessAt(err)
+	text, guess := brief(err), l.guessFor(err)
 	if guess != "" && isNoHost(err) { // the hint would say the same
 		return text + "\n" + guess
 	}

@@ -29,7 +29,7 @@ func (l *line) hasPort() bool { return l.given("port") || l.given("from") }
 
 // misplaced refuses an argument in the place of the KEY that looks like something else.
 func (l *line) misplaced() error {
-	if l.meant || !l.takesKey() || l.given("key-file") || len(l.arguments) == 0 {
+	if l.literal || !l.takesKey() || l.given("key-file") || len(l.arguments) == 0 {
 		return nil
 	}
 	key := l.arguments[len(l.arguments)-1]
@@ -50,15 +50,15 @@ func (l *line) misplaced() error {
 		return nil
 	case like.tracker == "":
 		what, meant = "a port", l.show([]string{"KEY"}, like.port)
-	case like.vague && l.hasFlag("port") && !l.hasPort():
+	case like.ambiguous && l.hasFlag("port") && !l.hasPort():
 		what, meant = "a KEY and a port", l.show([]string{like.key}, like.port)
-	case like.key != "" && !like.vague:
+	case like.key != "" && !like.ambiguous:
 		what, meant = "the URL of a KEY", l.show([]string{like.tracker, like.key}, like.port)
 	default:
 		what, meant = "a tracker", l.showTracker(like.tracker)
 	}
 	text := fmt.Sprintf("one argument is the KEY, and %s looks like %s; try\n  %s\nor, if it is the KEY: %s",
-		quote(key), what, meant, l.showMeant())
+		quote(key), what, meant, l.showLiteral())
 	return &usageError{text: text, shows: true}
 }
 
@@ -66,7 +66,7 @@ func (l *line) misplaced() error {
 // port.
 type likeness struct {
 	tracker, key, port string
-	vague              bool // host:port, which may also be key:port
+	ambiguous          bool // host:port, which may also be key:port
 }
 
 var (
@@ -111,7 +111,7 @@ func looksLike(arg string) *likeness {
 	if path == "" {
 		label := scheme == "" && m[1] == "" && !strings.ContainsAny(m[2], ".[") && !isLocal(m[2])
 		if label && port != "6969" {
-			return &likeness{tracker: at, key: m[2], port: port, vague: true}
+			return &likeness{tracker: at, key: m[2], port: port, ambiguous: true}
 		}
 		return &likeness{tracker: at}
 	}
@@ -142,8 +142,8 @@ func isLocal(host string) bool {
 	return err == nil || bad == nil && t.Loopback()
 }
 
-// guessAt is the guess that goes with an error, or "".
-func (l *line) guessAt(err error) string {
+// guessFor is the guess that goes with an error, or "".
+func (l *line) guessFor(err error) string {
 	f, refused := errors.AsType[*announce.RefusalError](err)
 	switch {
 	case isNoHost(err), isTimeout(err):
@@ -158,7 +158,7 @@ func (l *line) guessAt(err error) string {
 // "". hasAddress says that the first argument is a name with an address. Then it is more likely a
 // tracker, and guess does not propose to join both arguments to one KEY with a space.
 func (l *line) guess(hasAddress bool) string {
-	if l == nil || l.meant || !l.takesKey() {
+	if l == nil || l.literal || !l.takesKey() {
 		return ""
 	}
 	if alone := l.guessAlone(); alone != "" {
@@ -234,7 +234,7 @@ func (l *line) regroup(args []string) string {
 		return l.show([]string{args[1], args[0]}, "")
 	case n == room+1 && isPort && !l.hasPort(), n == 2 && isPort && !l.hasPort() && first == nil:
 		return l.show(args[:n-1], last.port)
-	case n == 2 && (args[1] == "true" || args[1] == "false") && l.switched: // --stay true
+	case n == 2 && (args[1] == "true" || args[1] == "false") && l.gapSwitch: // --stay true
 		return l.show(args[:1], "")
 	case l.gap > 0 && l.gap <= room && l.runs(args[l.gap]):
 		return l.showCommand(args[:l.gap], args[l.gap:])
@@ -287,8 +287,8 @@ func (l *line) showCommand(arguments, command []string) string {
 	return changed.show(arguments, "")
 }
 
-// showMeant is the line with a `--`, so that every argument means what it says.
-func (l *line) showMeant() string {
+// showLiteral is the line with a `--`, so that every argument means what it says.
+func (l *line) showLiteral() string {
 	words := slices.Concat([]string{"ntrack", l.cmd.Name}, l.showOptions(), []string{"--"}, quoted(l.arguments))
 	return strings.Join(append(words, commandWords(l.command)...), " ")
 }

@@ -243,12 +243,11 @@ type line struct {
 	options   []option
 	arguments []string
 	command   []string // the COMMAND of announce, after a `--` that follows the KEY; nil if there is none
-	meant     bool     // a `--` stands before the arguments, so each of them means what it says
-	// gap is the number of arguments before an option that stands between arguments. It is 0 if no
-	// option does.
-	gap      int
-	switched bool     // the last option in the gap takes no value
-	wants    cli.Flag // the option whose value is missing at the end of the line
+	literal   bool     // a `--` stands before the arguments, so each of them means what it says
+	// gap is where an option stands between arguments: after that many of them. It is 0 if none does.
+	gap       int
+	gapSwitch bool     // the last option in the gap takes no value
+	wants     cli.Flag // the option whose value is missing at the end of the line
 }
 
 // An option is one option that the user has typed, with its value.
@@ -319,9 +318,9 @@ func parse(app *cli.App, cmd *cli.Command, args []string) (*line, error) {
 			case len(l.command) == 0:
 				mistake = cmp.Or(mistake, l.mistake("the command after `--` is missing"))
 			}
-		case a == "--" && !l.meant:
-			l.meant = true
-		case l.meant:
+		case a == "--" && !l.literal:
+			l.literal = true
+		case l.literal:
 			l.arguments = append(l.arguments, a)
 		case isHelp(a):
 			return nil, nil
@@ -338,7 +337,7 @@ func parse(app *cli.App, cmd *cli.Command, args []string) (*line, error) {
 			}
 			if option && len(l.arguments) > 0 && l.gap == 0 {
 				l.gap = len(l.arguments)
-				l.switched = len(l.options) > 0 && !l.options[len(l.options)-1].takesValue()
+				l.gapSwitch = len(l.options) > 0 && !l.options[len(l.options)-1].takesValue()
 			}
 			l.arguments, option = append(l.arguments, a), false
 		}
