@@ -146,7 +146,7 @@ func (r *Request) parseNative(method string, key, query []byte) error {
 			return refuse(400, "method %s: the key is missing after /ntrk/, and the index takes GET", Quote(method))
 		}
 		r.Verb = VerbScrape
-	} else if err := setKey(&r.Key, "key", key); err != nil {
+	} else if err := r.Key.set("key", decodeParam(key)); err != nil {
 		return err
 	}
 	for i := range paramInfoHash { // the parameters from there on are classic
@@ -194,10 +194,7 @@ func (r *Request) parseClassic(method string, query []byte) error {
 	if !p[paramInfoHash].given {
 		return refuse(400, "info_hash is missing: the key, 1 to %d bytes", MaxKey)
 	}
-	if p[paramInfoHash].malformed {
-		return refuse(400, "info_hash %s: malformed percent-encoding", Quote(p[paramInfoHash].value))
-	}
-	if err := checkKey(&r.Key, "info_hash", p[paramInfoHash].value); err != nil {
+	if err := r.Key.set("info_hash", p[paramInfoHash]); err != nil {
 		return err
 	}
 	if method == "HEAD" {
@@ -234,7 +231,7 @@ func (r *Request) parseScrape(query []byte) error {
 			return refuse(400, "info_hash: more than %d in one scrape", maxScrape)
 		}
 		r.Keys = append(r.Keys, Key{})
-		if err := setKey(&r.Keys[len(r.Keys)-1], "info_hash", value); err != nil {
+		if err := r.Keys[len(r.Keys)-1].set("info_hash", decodeParam(value)); err != nil {
 			return err
 		}
 	}
@@ -274,15 +271,12 @@ func readParams(query []byte) (p [numParams]param) {
 		if i == numParams || p[i].given {
 			continue
 		}
-		decoded, ok := unescape(value)
-		if ok {
-			value = decoded
-		}
-		p[i] = param{value: value, given: true, malformed: !ok}
+		p[i] = decodeParam(value)
 	}
 	return p
 }
 
+// cutParam splits the first parameter off. (IndexByte is faster here than bytes.Cut.)
 func cutParam(query []byte) (name, value, rest []byte) {
 	field := query
 	if i := bytes.IndexByte(query, '&'); i >= 0 {
@@ -294,18 +288,23 @@ func cutParam(query []byte) (name, value, rest []byte) {
 	return field, nil, rest
 }
 
-func setKey(k *Key, name string, escaped []byte) error {
-	raw, ok := unescape(escaped)
+// decodeParam decodes a value in place.
+func decodeParam(value []byte) param {
+	decoded, ok := unescape(value)
 	if !ok {
-		return refuse(400, "%s %s: malformed percent-encoding", name, Quote(escaped))
+		return param{value: value, given: true, malformed: true}
 	}
-	return checkKey(k, name, raw)
+	return param{value: decoded, given: true}
 }
 
-func checkKey(k *Key, name string, raw []byte) error {
-	*k = KeyOf(raw)
-	if len(raw) == 0 || len(raw) > MaxKey {
-		return refuse(400, "%s of %d bytes: 1 to %d are allowed", name, len(raw), MaxKey)
+// set makes k the key that is the value of the parameter name.
+func (k *Key) set(name string, p param) error {
+	if p.malformed {
+		return refuse(400, "%s %s: malformed percent-encoding", name, Quote(p.value))
+	}
+	*k = KeyOf(p.value)
+	if len(p.value) == 0 || len(p.value) > MaxKey {
+		return refuse(400, "%s of %d bytes: 1 to %d are allowed", name, len(p.value), MaxKey)
 	}
 	return nil
 }
@@ -338,11 +337,10 @@ func (r *Request) setID(v []byte) bool {
 		return true
 	case 2 * len(r.ID):
 		var id ID
-		if _, err := hex.Decode(id[:], v); err != nil {
-			return false
+		if _, err := hex.Decode(id[:], v); err == nil {
+			r.ID = id
+			return true
 		}
-		r.ID = id
-		return true
 	}
 	return false
 }
