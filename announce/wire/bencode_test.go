@@ -7,18 +7,18 @@ import (
 	"testing"
 )
 
-// scan decodes a text that nothing follows in memory: to read beyond its end is to panic.
+// scan decodes text. The slice ends where the text does, so reading beyond it panics.
 func scan(text string) (map[string]any, error) { return decodeBencode(slices.Clip([]byte(text))) }
 
-// nested is a dictionary that holds lists inside each other, depth of them.
+// nested returns a dictionary with lists inside each other, depth of them.
 func nested(depth int) string {
 	return "d1:a" + strings.Repeat("l", depth) + strings.Repeat("e", depth) + "e"
 }
 
-// many is a dictionary of that many values, itself included.
+// many returns a dictionary of that many values. It counts as one of them.
 func many(values int) string { return "d1:al" + strings.Repeat("le", values-2) + "ee" }
 
-// Each bound of the scanner lets through what just fits.
+// The scanner accepts values that just fit its bounds.
 func TestScannerAccepts(t *testing.T) {
 	for text, want := range map[string]string{
 		"de":                          "map[]",
@@ -47,7 +47,7 @@ func TestScannerAccepts(t *testing.T) {
 	}
 }
 
-// What bencode-go would panic at, or take for good, does not reach it.
+// Input at which bencode-go would panic, or which it would accept in error, does not reach it.
 func TestScannerRefuses(t *testing.T) {
 	for text, want := range map[string]string{
 		"":                              "byte 0: ends too early",
@@ -63,7 +63,7 @@ func TestScannerRefuses(t *testing.T) {
 		"d5:peers9223372036854775807:":  "byte 28: a string of 9223372036854775807 bytes where 0 are left",
 		"d5:peers9223372036854775808:":  "byte 28: a string of 9223372036854775808 bytes where 0 are left",
 		"d5:peers99999999999999999999:": "byte 8: a number without its ':'",
-		"d5:peers12:abcdefe":            "byte 11: a string of 12 bytes where 7 are left", // the whole has more than 12
+		"d5:peers12:abcdefe":            "byte 11: a string of 12 bytes where 7 are left", // the input as a whole has more than 12
 		"d8:intervali60e5:peers5:abcd":  "byte 24: a string of 5 bytes where 4 are left",
 		"d8:intervali60e6:peers":        "byte 17: a string of 6 bytes where 5 are left",
 		"d5:peers-1:e":                  "byte 8: byte '-' begins no value",
@@ -100,7 +100,7 @@ func TestScannerRefuses(t *testing.T) {
 	}
 }
 
-// A reply that is cut off anywhere is refused, by what it lacks.
+// A reply that is cut off anywhere is an error.
 func TestScannerTruncated(t *testing.T) {
 	for _, whole := range []string{
 		string((&Request{Compact: true}).AppendReply(nil, FormatBencode, &someReply, somePeers)),

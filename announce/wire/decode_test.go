@@ -1,20 +1,25 @@
 package wire
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
-// decode is what a client that looks makes of a reply.
+// decode reads a reply as a client that only looks.
 func decode(body []byte) (*Reply, error) {
 	return (&Request{Verb: VerbLook}).DecodeReply(body, netip.AddrPort{})
 }
 
-// told is what a reply comes to, on one line.
+// told returns the content of a reply on one line.
 func told(r *Reply) string {
 	var s []string
 	for _, p := range r.Peers {
@@ -27,10 +32,10 @@ func told(r *Reply) string {
 	return fmt.Sprintf("%v/%v %d of %d %s[%s]", r.Interval, r.TTL, r.given, r.Count, you, strings.Join(s, " "))
 }
 
-// What trackers send, and what those could send that people write after the specification.
+// Replies of existing trackers, and of trackers that somebody might write from the specification.
 func TestDecodeLenient(t *testing.T) {
 	for body, want := range map[string]string{
-		// Numbers: RFC 8259 knows fractions and exponents.
+		// Numbers. RFC 8259 allows fractions and exponents.
 		`{"interval":15.0,"ttl":38.0,"count":2.0,"peers":["192.0.2.1:5"]}`: "15s/38s 1 of 2 [192.0.2.1:5]",
 		`{"interval":1e1,"ttl":2.5E1,"count":1e0,"peers":[]}`:              "10s/25s 0 of 1 []",
 		`{"interval":1.5e+1,"ttl":375e-1,"count":10E-1,"peers":[]}`:        "15s/37.5s 0 of 1 []",
@@ -47,7 +52,7 @@ func TestDecodeLenient(t *testing.T) {
 		`{"interval":"0x15","ttl":"NaN","count":"-5","peers":[]}`:          "30m0s/0s 0 of -1 []",
 		`{"interval":"Inf","ttl":"1e3","count":"","peers":[]}`:             "30m0s/0s 0 of -1 []",
 
-		// Odd peers among others, which count as given, so that nobody takes the reply for a sample.
+		// Odd peers among others. They count as given: without them the reply would look like a sample.
 		`{"peers":["x","192.0.2.1:5","example.com:5"]}`:                               "30m0s/0s 3 of -1 [192.0.2.1:5]",
 		`{"peers":[5,null,true,[],{},"","192.0.2.1:5"]}`:                              "30m0s/0s 7 of -1 [192.0.2.1:5]",
 		`{"peers":["192.0.2.1","192.0.2.1:65536","192.0.2.1:-1","192.0.2.1:5"]}`:      "30m0s/0s 4 of -1 [192.0.2.1:5]",
@@ -58,19 +63,19 @@ func TestDecodeLenient(t *testing.T) {
 		`{"peers":[{"ip":"192.0.2.1","port":5},{"ip":"192.0.2.2","port":"6"}]}`:       "30m0s/0s 2 of -1 [192.0.2.1:5 192.0.2.2:6]",
 		`{"peers":[{"ip":"192.0.2.1","port":5.5},{"ip":5,"port":5},{"port":5}]}`:      "30m0s/0s 3 of -1 []",
 
-		// A list that is none: what Go makes of no list, and Lua and PHP of an empty one.
+		// Not a list, but what Go writes for a nil one, and Lua and PHP for an empty one.
 		`{"peers":null}`:                "30m0s/0s 0 of -1 []",
 		`{"peers":{}}`:                  "30m0s/0s 0 of -1 []",
 		`{"peers":{"1":"192.0.2.1:5"}}`: "30m0s/0s 1 of -1 [192.0.2.1:5]",
 
-		// The own endpoint.
+		// The asker's own endpoint.
 		`{"you":"192.0.2.1:5","peers":[]}`:          "30m0s/0s 0 of -1 192.0.2.1:5[]",
 		`{"you":"[::ffff:192.0.2.1]:5","peers":[]}`: "30m0s/0s 0 of -1 192.0.2.1:5[]",
 		`{"you":"","peers":[]}`:                     "30m0s/0s 0 of -1 []",
 		`{"you":"example.com:5","peers":[]}`:        "30m0s/0s 0 of -1 []",
 		`{"you":"0.0.0.0:5","peers":[]}`:            "30m0s/0s 0 of -1 []",
 
-		// Anything before, between and after it that JSON allows, and what it is not to mind.
+		// White space wherever JSON allows it, a byte order mark, and members that have no meaning.
 		"\ufeff {\"peers\" : [ ] }\r\n":                                "30m0s/0s 0 of -1 []",
 		"\r\n\t {\"interval\":15,\"peers\":[]}":                        "15s/0s 0 of -1 []",
 		`{"key":5,"key_escaped":"%zz","error":null,"peers":[]}`:        "30m0s/0s 0 of -1 []",
@@ -114,7 +119,39 @@ func TestDecodeLenient(t *testing.T) {
 	}
 }
 
-// What is no reply at all, and what could harm.
+func TestDecodeForeign(t *testing.T) {
+	for name, tt := range map[string]struct {
+		body string
+		want Reply
+	}{
+		"interval missing":     {"d5:peers0:e", Reply{Interval: 30 * time.Minute, Count: -1}},
+		"interval huge":        {"d8:intervali9223372036854775807e5:peers0:e", Reply{Interval: time.Hour, Count: -1}},
+		"interval tiny":        {"d8:intervali1e5:peers0:e", Reply{Interval: 10 * time.Second, Count: -1}},
+		"interval negative":    {"d8:intervali-5e5:peers0:e", Reply{Interval: 30 * time.Minute, Count: -1}},
+		"min interval counts":  {"d8:intervali60e12:min intervali900e5:peers0:e", Reply{Interval: 15 * time.Minute, Count: -1}},
+		"counts add up":        {"d8:completei2e10:incompletei3e5:peers0:e", Reply{Interval: 30 * time.Minute, Count: 5, Sample: true}},
+		"huge counts, too":     {"d8:completei9999999999e10:incompletei9999999999e5:peers0:e", Reply{Interval: 30 * time.Minute, Count: 1 << 30, Sample: true}},
+		"ports 0 and 1 drop":   {"d5:peers18:\x01\x02\x03\x04\x00\x00\x01\x02\x03\x04\x00\x01\x01\x02\x03\x04\x00\x02e", Reply{Interval: 30 * time.Minute, Count: -1, Peers: endpointsOf("1.2.3.4:2")}},
+		"host names drop":      {"d5:peersld2:ip9:localhost4:porti80eed2:ip7:1.2.3.44:porti80eeee", Reply{Interval: 30 * time.Minute, Count: -1, Peers: endpointsOf("1.2.3.4:80")}},
+		"unsorted, line's end": {"d5:peers0:8:intervali60ee\r\n", Reply{Interval: time.Minute, Count: -1}},
+		"warning is cleaned":   {"d5:peers0:15:warning message5:a\x1b\nbce", Reply{Interval: 30 * time.Minute, Count: -1, Warning: "a??bc"}},
+		"a mapped address":     {"d6:peers618:\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\xff\xff\x01\x02\x03\x04\x00\x50e", Reply{Interval: 30 * time.Minute, Count: -1, Peers: endpointsOf("1.2.3.4:80")}},
+	} {
+		got, err := decode([]byte(tt.body))
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		} else if d := cmp.Diff(&tt.want, got, sameReply, cmpopts.EquateEmpty()); d != "" {
+			t.Errorf("%s: want (-), got (+):\n%s", name, d)
+		}
+	}
+	for _, bad := range []string{"d5:peers5:abcdee", "d5:peersi5ee", "d5:peersli5eee", "<html>", "{", `{"peers":["x"]}`, `{"you":"x"}`, "d", "nonsense\n"} {
+		if got, err := decode([]byte(bad)); err == nil {
+			t.Errorf("decode(%q) = %+v, want an error", bad, got)
+		}
+	}
+}
+
+// Bodies that are no reply, and bodies that could do harm.
 func TestDecodeRefuses(t *testing.T) {
 	for body, want := range map[string]string{
 		"":                                       "it is empty",
@@ -149,7 +186,7 @@ func TestDecodeRefuses(t *testing.T) {
 		"d5:peers0:6:peers66:abcdefe":            "no multiple of 18",
 		"d5:peers0:6:peers6i5ee":                 "peers6 is neither",
 		`{"peers":[` + strings.Repeat(`[`, 1<<20):              "more than 262144 values",
-		`{"peers":[` + strings.Repeat(`{},`, 1e5) + `0]}`:      "", // 200,000 values, none of them a peer, yet
+		`{"peers":[` + strings.Repeat(`{},`, 1e5) + `0]}`:      "", // 200,000 values, which are not too many
 		`{"peers":[` + strings.Repeat(`0,`, maxValues) + `0]}`: "more than 262144 values",
 		`{"x":[` + strings.Repeat(`{},`, maxValues) + `0]}`:    "more than 262144 values",
 	} {
@@ -163,7 +200,7 @@ func TestDecodeRefuses(t *testing.T) {
 	}
 }
 
-// The bound on the values of JSON is exact, but for strings, which may hold anything.
+// The bound on the values in JSON is exact, whatever the strings contain.
 func TestJSONValues(t *testing.T) {
 	for _, fill := range []string{"0,", `"a,{[\"\\",`, `"\\",`} {
 		most := `{"peers":[` + strings.Repeat(fill, maxValues-3) + `"192.0.2.1:5"]}`
@@ -177,8 +214,8 @@ func TestJSONValues(t *testing.T) {
 	}
 }
 
-// A refusal in whatever form, and the wait that it asks for.
-func TestDecodeFailure(t *testing.T) {
+// A refusal in each form, and how long it asks the client to wait.
+func TestDecodeRefusal(t *testing.T) {
 	for body, want := range map[string]string{
 		"d14:failure reason2:no8:retry ini5ee":                    "no 5m0s",
 		"d14:failure reason2:no8:retry in1:5e":                    "no 5m0s",
@@ -247,7 +284,7 @@ func TestDecodeTracksLenient(t *testing.T) {
 	}
 }
 
-// A key in an index is a key, or none.
+// An index skips a key that is too long or badly escaped.
 func TestDecodeKey(t *testing.T) {
 	long := strings.Repeat("k", MaxKey)
 	for member, want := range map[string]string{
@@ -265,7 +302,7 @@ func TestDecodeKey(t *testing.T) {
 	}
 }
 
-// A peer id that does not have 20 bytes is none.
+// A client knows itself by its peer id. A peer id that does not have 20 bytes is none.
 func TestDecodePeerIDs(t *testing.T) {
 	const id = "aaaaaaaaaaaaaaaaaaaa"
 	for _, asker := range []ID{{}, ID([]byte(id)), ID([]byte(id[:19] + "\x00"))} {
@@ -279,7 +316,7 @@ func TestDecodePeerIDs(t *testing.T) {
 	}
 }
 
-// The shortest and the longest interval of either form.
+// The shortest and the longest interval of each form.
 func TestDecodeInterval(t *testing.T) {
 	for body, want := range map[string]time.Duration{
 		"d8:intervali9e5:peers0:e": 10 * time.Second, "d8:intervali10e5:peers0:e": 10 * time.Second, "d8:intervali11e5:peers0:e": 11 * time.Second,
@@ -289,5 +326,42 @@ func TestDecodeInterval(t *testing.T) {
 		if r, err := decode([]byte(body)); err != nil || r.Interval != want {
 			t.Errorf("%s: %+v, %v, want %v", body, r, err, want)
 		}
+	}
+}
+
+// FuzzDecode: no reply makes a client panic or gives it a peer that nobody can dial.
+func FuzzDecode(f *testing.F) {
+	for _, s := range []string{"d5:peers9223372036854775807:", "i5e", "d5:peersi5ee", "d8:intervali60e5:peers6:abcdefe", "d5:filesd1:ad10:incompletei1eeee",
+		`{"key":"a","you":"1.2.3.4:5","interval":60,"ttl":150,"count":1,"peers":["1.2.3.4:5"]}`, `{"tracks":[{"key":"a","count":1}]}`, "1.2.3.4:5\n",
+		"d14:failure reason3:no!8:retry ini9223372036854775807ee", "d14:failure reason4:n\x1bo!8:retry ini-1ee",
+		"d5:peersld2:ip7:1.2.3.47:peer id20:aaaaaaaaaaaaaaaaaaaa4:porti80eeee",
+		"d8:intervali60e5:peers12:abcdef"} { // cut off inside the string
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		body = slices.Clip(bytes.Clone(body)) // so that reading beyond its end panics
+		_, err := DecodeTracks(body)
+		checkRefusal(t, err)
+		r, err := decode(body)
+		checkRefusal(t, err)
+		if err != nil {
+			return
+		}
+		if r.Interval < time.Second || r.Interval > MaxInterval || r.TTL < 0 || r.Count < -1 || r.Warning != Clean(r.Warning) {
+			t.Fatalf("%+v", r)
+		}
+		for _, p := range r.Peers {
+			if p.Port() < 1 || !p.IsValid() || p != Canonical(p) {
+				t.Fatalf("peer %v", p)
+			}
+		}
+	})
+}
+
+// checkRefusal checks the bounds of a refusal.
+func checkRefusal(t *testing.T, err error) {
+	f, ok := errors.AsType[*RefusalError](err)
+	if ok && (f.Retry < 0 || f.Retry > 24*time.Hour || f.Reason != Clean(f.Reason)) {
+		t.Fatalf("refused with %+v", f)
 	}
 }

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// read is all events of a stream as text, and why it ended.
+// read returns all events of a stream as text, its reader, and the error at its end.
 func read(r io.Reader) (string, *EventReader, error) {
 	e := NewEventReader(r)
 	var s []string
@@ -29,10 +29,10 @@ var longPeers = "event: peers\n" + strings.Repeat("data: [2001:db8:1111:2222:333
 var streams = []struct{ about, bytes, want string }{
 	{"the events of a tracker", "event: you\nid: e-0\ndata: 192.0.2.1:1\n\nevent: peers\ndata: 192.0.2.2:2\ndata: [2001:db8::1]:3\n\n:\n\nevent: leave\ndata: 192.0.2.2:2\n\n",
 		"you[192.0.2.1:1], peers[192.0.2.2:2 [2001:db8::1]:3], leave[192.0.2.2:2]"},
-	{"nobody there", "event: peers\ndata: \n\nevent: peers\ndata\n\n", "peers[], peers[]"},
+	{"no peers", "event: peers\ndata: \n\nevent: peers\ndata\n\n", "peers[], peers[]"},
 	{"CR LF, and CR alone", "event: join\r\ndata: 192.0.2.1:1\r\n\r\nevent: join\rdata: 192.0.2.2:2\r\r", "join[192.0.2.1:1], join[192.0.2.2:2]"},
 	{"a byte order mark", "\ufeffevent: join\ndata: 192.0.2.1:1\n\n", "join[192.0.2.1:1]"},
-	{"a byte order mark that is none", "\n\n\ufeffevent: join\ndata: 192.0.2.1:1\n\n", "[192.0.2.1:1]"},
+	{"a byte order mark that is not at the start", "\n\n\ufeffevent: join\ndata: 192.0.2.1:1\n\n", "[192.0.2.1:1]"},
 	{"no space, and two", "event:join\ndata:192.0.2.1:1\ndata:  192.0.2.2:2\n\n", "join[192.0.2.1:1]"},
 	{"comments and unknown fields", ": x\nevent: join\n:y\nfoo: bar\nbaz\ndata: 192.0.2.1:1\n\n", "join[192.0.2.1:1]"},
 	{"an event without data is none", "event: join\n\ndata: 192.0.2.1:1\n\n", "[192.0.2.1:1]"},
@@ -54,7 +54,7 @@ func TestEvents(t *testing.T) {
 	if got, _, err := read(strings.NewReader(longPeers)); strings.Count(got, "2001:db8") != 10_000 || err != io.EOF {
 		t.Errorf("10,000 of the longest peers: %d of them, %v", strings.Count(got, "2001:db8"), err)
 	}
-	const empty = "retry: 1\n\n" // an event without data, of which a stream may have any number
+	const empty = "retry: 1\n\n" // an event without data; a stream may have any number of them
 	if got, _, err := read(strings.NewReader(strings.Repeat(empty, maxEvent/8) + "event: join\ndata: 192.0.2.1:1\n\n")); got != "join[192.0.2.1:1]" || err != io.EOF {
 		t.Errorf("after many events without data: %s, %v", got, err)
 	}
@@ -73,11 +73,11 @@ func TestEvents(t *testing.T) {
 	}
 }
 
-// endless is far more of s than any bound lets through, and yet little enough for a reader without
-// bounds to come to its end.
+// endless repeats s far beyond all bounds. It does end, so that a reader without bounds fails the
+// test instead of hanging it.
 func endless(s string) io.Reader { return io.LimitReader(forever(s), 16<<20) }
 
-// forever repeats itself.
+// forever is a text that repeats itself without end.
 type forever string
 
 func (f forever) Read(b []byte) (int, error) {
@@ -92,7 +92,7 @@ func TestEventIDs(t *testing.T) {
 	for bytes, want := range map[string]string{
 		"id: 5f3a9c-0\ndata\n\n":                          "5f3a9c",
 		"id: a-1\ndata\n\nid: b-2\ndata\n\n":              "b",
-		"id: a-1\ndata\n\ndata\n\n":                       "a", // an id lasts
+		"id: a-1\ndata\n\ndata\n\n":                       "a", // an id holds for the events after it
 		"id: a-1\ndata\n\nid: none\ndata\n\n":             "a",
 		"id: a-1\ndata\n\nid: b\x00-2\ndata\n\n":          "a",
 		"id: " + strings.Repeat("e", 65) + "-1\ndata\n\n": "",
@@ -109,7 +109,7 @@ func TestEventIDs(t *testing.T) {
 	}
 }
 
-// What a tracker writes a client reads back, and writing allocates nothing.
+// A client reads back the events that a tracker writes. Writing them allocates nothing.
 func TestEventsRoundTrip(t *testing.T) {
 	w := EventWriter{Epoch: "e"}
 	a, b := netip.MustParseAddrPort("192.0.2.1:1"), netip.MustParseAddrPort("[2001:db8::1]:2")

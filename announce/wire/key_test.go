@@ -3,12 +3,13 @@ package wire
 import (
 	"bytes"
 	"encoding/hex"
-	"net/netip"
 	"strings"
 	"testing"
 )
 
 const hash40 = "c12fe1c06bba254a9dc9f519b335aa7c1367a88a"
+
+const hash64 = "c12fe1c06bba254a9dc9f519b335aa7c1367a88a0123456789abcdef01234567"
 
 func TestParseKey(t *testing.T) {
 	raw, _ := hex.DecodeString(hash40)
@@ -58,7 +59,7 @@ func TestParseKey(t *testing.T) {
 	}
 }
 
-// The hash that stands for a text key, worked out by sha1sum: printf ntrack:lobby | sha1sum.
+// The hash that stands for a text key, computed by: printf ntrack:lobby | sha1sum
 func TestInfoHashOfText(t *testing.T) {
 	k, _ := ParseKey("lobby")
 	h := k.InfoHash()
@@ -67,64 +68,7 @@ func TestInfoHashOfText(t *testing.T) {
 	}
 }
 
-func TestEscape(t *testing.T) {
-	var all []byte
-	for i := range 256 {
-		all = append(all, byte(i))
-	}
-	escaped := AppendEscaped(nil, all)
-	if strings.ContainsAny(string(escaped), " /?#+&=") {
-		t.Errorf("not everything is escaped: %s", escaped)
-	}
-	back, ok := unescape(escaped)
-	if !ok || !bytes.Equal(back, all) {
-		t.Errorf("unescape(escape(all bytes)) = %q, %v", back, ok)
-	}
-	for _, bad := range []string{"%", "a%2", "%zz", "%2g"} {
-		if got, ok := unescape([]byte(bad)); ok {
-			t.Errorf("unescape(%q) = %q", bad, got)
-		}
-	}
-}
-
-func TestClean(t *testing.T) {
-	if got := Clean(" \x1b]0;boo\x07\xff é\n\r "); got != "?]0;boo?? é" {
-		t.Errorf("Clean = %q", got)
-	}
-	if got := Clean(strings.Repeat("x", 1000)); len(got) > 310 {
-		t.Errorf("Clean leaves %d bytes", len(got))
-	}
-}
-
-// The proposal's example.
-func TestIDOf(t *testing.T) {
-	id := idOf(netip.MustParseAddrPort("123.45.67.89:1234"))
-	if got := hex.EncodeToString(id[:]); got != "396747a010eff799e3a82ce1b351ac25bce23fce" {
-		t.Errorf("idOf = %s", got)
-	}
-}
-
-func TestScope(t *testing.T) {
-	for a, want := range map[string]Scope{
-		"127.0.0.1": ScopeLoopback, "127.255.255.254": ScopeLoopback, "::1": ScopeLoopback,
-		"169.254.1.1": ScopeLinkLocal, "fe80::1": ScopeLinkLocal, "febf::1": ScopeLinkLocal,
-		"10.0.0.1": ScopePrivate, "172.16.0.1": ScopePrivate, "172.31.255.255": ScopePrivate, "192.168.0.1": ScopePrivate,
-		"100.64.0.1": ScopePrivate, "100.127.255.255": ScopePrivate, "fd00::1": ScopePrivate, "fc00::1": ScopePrivate,
-		"172.32.0.1": ScopePublic, "100.63.0.1": ScopePublic, "100.128.0.1": ScopePublic, "8.8.8.8": ScopePublic,
-		"2001:db8::1": ScopePublic, "2002::1": ScopePublic, "11.0.0.1": ScopePublic,
-	} {
-		if got := ScopeOf(netip.MustParseAddr(a)); got != want {
-			t.Errorf("ScopeOf(%s) = %v, want %v", a, got, want)
-		}
-	}
-	if !ScopeLoopback.Sees(ScopePublic) || !ScopePrivate.Sees(ScopePrivate) || ScopePublic.Sees(ScopePrivate) || ScopePrivate.Sees(ScopeLoopback) {
-		t.Error("Sees: an asker gets its own scope and wider ones, and no narrower")
-	}
-}
-
-const hash64 = "c12fe1c06bba254a9dc9f519b335aa7c1367a88a0123456789abcdef01234567"
-
-// What BitTorrent clients take for a magnet link, the broken ones included: each means hash40.
+// Magnet links that BitTorrent clients accept, broken ones included. Each of them means hash40.
 func TestMagnet(t *testing.T) {
 	const v1, v2, base32 = "urn:btih:" + hash40, "urn:btmh:1220" + hash64, "YEX6DQDLXISUVHOJ6UM3GNNKPQJWPKEK"
 	const other = "urn:btih:0123456789012345678901234567890123456789"
@@ -149,7 +93,7 @@ func TestMagnet(t *testing.T) {
 		"magnet:?xt=" + v1 + ";dn=x",
 		"magnet:?xt=" + v1 + "&dn=" + strings.Repeat("x", 1<<16),
 
-		// Escapes, those of HTML included.
+		// Escapes, also those of HTML.
 		"magnet:?xt=urn%3Abtih%3A" + hash40,
 		"magnet:?xt=urn%3abtih:%63" + hash40[1:],
 		"magnet:?xt=" + v1 + "%20",
@@ -181,13 +125,13 @@ func TestMagnet(t *testing.T) {
 			t.Errorf("ParseKey(%s): info_hash %x, key %x", Quote(link), h, k.Bytes())
 		}
 	}
-	// What only looks like one is a key of its own.
+	// A text that only resembles one is a key of its own.
 	for _, text := range []string{"magnet", "magnet:", "magnet:x", "magnet:x?xt=" + v1, "magnets:?xt=" + v1, "xmagnet:?xt=" + v1, "urn:btih", "urn:sha1:x", hash40, base32} {
 		if k, err := ParseKey(text); err != nil || string(k.Bytes()) != text || k.String() != text {
 			t.Errorf("ParseKey(%q) = %v, %v", text, k, err)
 		}
 	}
-	// A raw key that looks like one is not printed as one: ParseKey would read another.
+	// A raw key that looks like one is printed in another way, because ParseKey would read another key.
 	for _, text := range []string{v1, v2, " " + v1, "magnet:?xt=" + v1, " magnet:/?x"} {
 		if got := KeyOf([]byte(text)).String(); got != string(AppendEscaped(nil, []byte(text))) {
 			t.Errorf("KeyOf(%q).String() = %q", text, got)
@@ -195,7 +139,7 @@ func TestMagnet(t *testing.T) {
 	}
 }
 
-// FuzzParseKey: what is printed as a key is that key again, unless it had to be escaped.
+// FuzzParseKey: a key that is printed without escapes is the same key when it is read back.
 func FuzzParseKey(f *testing.F) {
 	for _, s := range []string{"lobby", "magnet:?xt=urn:btih:" + hash40, "magnet:?xt.1=urn%3abtmh:1220" + hash64 + "&amp;dn=%", " magnet:/?x=;y", "urn:btih:", "\xff"} {
 		f.Add(s)

@@ -1,185 +1,252 @@
 package wire
 
 import (
-	"bytes"
-	stdcmp "cmp"
-	"errors"
+	"encoding/binary"
 	"fmt"
 	"net/netip"
-	"slices"
+	"strings"
 	"testing"
 	"time"
-
-	"github.com/google/go-cmp/cmp"
-	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
-var someReply = Reply{
-	Key: KeyOf([]byte("lobby")), You: netip.MustParseAddrPort("1.2.3.4:4000"),
-	Interval: time.Minute, TTL: 150 * time.Second, Count: 4,
-}
+const (
+	mine4, mine6 = "192.0.2.5:4000", "[2001:db8::5]:4000"
+	peer, inside = "192.0.2.7:4000", "172.17.0.2:4000"
+)
 
-var somePeers = []Peer{
-	{Endpoint: netip.MustParseAddrPort("5.6.7.8:80"), ID: ID([]byte("-NT0100-abcdefghijkl"))},
-	{Endpoint: netip.MustParseAddrPort("9.9.9.9:65535")},
-	{Endpoint: netip.MustParseAddrPort("[2001:db8::1]:6881")},
-}
-
-var sameReply = cmp.Options{cmp.AllowUnexported(Key{}), cmpopts.IgnoreUnexported(Reply{}), cmpopts.EquateComparable(netip.AddrPort{})}
-
-// Each form carries what it has a place for, and a client reads it back.
-func TestReplyRoundTrip(t *testing.T) {
-	all := someReply
-	all.Endpoints = []netip.AddrPort{all.You}
-	for _, p := range somePeers {
-		all.Peers = append(all.Peers, p.Endpoint)
+func endpointsOf(s ...string) (list []netip.AddrPort) {
+	for _, e := range s {
+		list = append(list, netip.MustParseAddrPort(e))
 	}
-	bencode := all
-	bencode.TTL = 0
-	for name, tt := range map[string]struct {
-		form Format
-		req  Request
-		want Reply
+	return list
+}
+
+// records returns peers in the compact form.
+func records(endpoints ...string) string {
+	var v4, v6 []byte
+	for _, e := range endpointsOf(endpoints...) {
+		to := &v6
+		if e.Addr().Is4() {
+			to = &v4
+		}
+		*to = binary.BigEndian.AppendUint16(append(*to, e.Addr().AsSlice()...), e.Port())
+	}
+	return fmt.Sprintf("5:peers%d:%s6:peers6%d:%s", len(v4), v4, len(v6), v6)
+}
+
+// crowd returns n different peers.
+func crowd(n int) []string {
+	var list []string
+	for i := range n {
+		list = append(list, fmt.Sprintf("198.51.100.7:%d", 1000+i))
+	}
+	return list
+}
+
+// An endpoint is one peer and counts once, however often a reply has it. The asker is not among the
+// peers, whether the tracker lists it, counts it, has it several times, or not at all.
+func TestRepeatedEndpoints(t *testing.T) {
+	const other, mapped = "192.0.2.8:4000", "[::ffff:192.0.2.7]:4000"
+	join := func(lists ...[]string) (all []string) {
+		for _, l := range lists {
+			all = append(all, l...)
+		}
+		return all
+	}
+	for _, tt := range []struct {
+		about  string
+		count  int // -1: the tracker does not count
+		given  []string
+		member bool
+		want   int
+		is     string // peers, count, others, sample
 	}{
-		"json":       {FormatJSON, Request{}, all},
-		"text":       {FormatText, Request{}, Reply{Key: all.Key, Interval: DefaultInterval, Count: -1, Peers: all.Peers}},
-		"compact":    {FormatBencode, Request{Compact: true}, bencode},
-		"dictionary": {FormatBencode, Request{}, bencode},
-		"no peer id": {FormatBencode, Request{NoPeerID: true}, bencode},
+		{"alone", 1, nil, true, 0, "0 of 1, 0, false"},
+		{"alone, and given", 1, []string{mine4}, true, 0, "0 of 1, 0, false"},
+		{"alone, and not counted", 0, nil, true, 0, "0 of 0, 0, false"},
+		{"alone, three times", 3, []string{mine4, mine4, mine4}, true, 0, "0 of 1, 0, false"},
+		{"alone, three times, of which two are given", 3, []string{mine4, mine4}, true, 0, "0 of 1, 0, false"},
+		{"alone, twice, of which one is given", 2, []string{mine4}, true, 0, "0 of 1, 0, false"},
+		{"one of two, by what may be all that was wanted", 2, []string{mine4}, true, 1, "0 of 2, 1, true"},
+		{"a peer twice", 3, []string{peer, peer}, true, 0, "1 of 2, 1, false"},
+		{"a peer twice, and the asker", 3, []string{peer, mine4, peer}, true, 0, "1 of 2, 1, false"},
+		{"a peer by both families", 3, []string{peer, mapped}, true, 0, "1 of 2, 1, false"},
+		{"two peers twice, and the asker three times", 7, []string{peer, mine4, other, mine4, other, mine4, peer}, true, 0, "2 of 3, 2, false"},
+		{"one that nobody can dial", 3, []string{peer, "192.0.2.9:1"}, true, 0, "1 of 3, 2, false"},
+		{"one that a tracker hides", 6, []string{mine4, peer, other}, true, 0, "2 of 6, 5, true"},
+		{"no count", -1, []string{peer, peer, mine4}, true, 0, "1 of -1, -1, false"},
+		{"no count, and as many as are wanted", -1, []string{peer, peer, mine4}, true, 3, "1 of -1, -1, true"},
+		{"fewer counted than given", 1, []string{peer, peer, peer, other}, true, 0, "2 of 1, 2, false"},
+		{"a sample", 100, join(crowd(49), crowd(1)), true, 0, "49 of 99, 98, true"},
+		{"a sample without one", 202, crowd(200), true, 1000, "200 of 202, 201, true"},
+		{"all but the asker", 201, crowd(200), true, 1000, "200 of 201, 200, false"},
+		{"a sample with the asker", 201, join(crowd(199), []string{mine4}), true, 1000, "199 of 201, 200, true"},
+		{"all with the asker", 200, join(crowd(199), []string{mine4}), true, 1000, "199 of 200, 199, false"},
+		{"a look", 3, []string{peer, other, peer}, false, 0, "2 of 2, 2, false"},
+		{"a look that gives less", 4, []string{peer, other, peer}, false, 0, "2 of 3, 3, true"},
+		{"a look from the same address", 1, []string{mine4}, false, 0, "1 of 1, 1, false"},
 	} {
-		tt.req.Key, tt.req.Port = someReply.Key, someReply.You.Port()
-		body := tt.req.AppendReply(nil, tt.form, &someReply, somePeers)
-		got, err := tt.req.DecodeReply(body, someReply.You)
-		if err != nil {
-			t.Errorf("%s: %v\n%q", name, err, body)
-			continue
-		}
-		if d := cmp.Diff(&tt.want, got, sameReply); d != "" {
-			t.Errorf("%s: want (-), got (+):\n%s", name, d)
-		}
-		// A client knows itself by its peer id, which dictionaries alone carry.
-		for i, p := range somePeers {
-			tt.req.ID = stdcmp.Or(p.ID, idOf(p.Endpoint))
-			got, err := tt.req.DecodeReply(body, someReply.You)
-			if err != nil || slices.Contains(got.Peers, p.Endpoint) == (name == "dictionary") {
-				t.Errorf("%s, asked by peer %d: %v, %v", name, i, got, err)
+		for _, reported := range []bool{false, true} {
+			you, escaped := "", `null`
+			if reported && tt.member {
+				you, escaped = "11:external ip4:"+string(netip.MustParseAddrPort(mine4).Addr().AsSlice()), `"`+mine4+`"`
+			}
+			count, jsonCount := "", ""
+			if tt.count >= 0 {
+				count, jsonCount = fmt.Sprintf("10:incompletei%de", tt.count), fmt.Sprintf(`"count":%d,`, tt.count)
+			}
+			for _, body := range []string{
+				"d" + you + count + "8:intervali1800e" + records(tt.given...) + "e",
+				`{"you":` + escaped + `,` + jsonCount + `"peers":["` + strings.Join(tt.given, `","`) + `"]}`,
+			} {
+				if body[0] == '{' && len(tt.given) == 0 {
+					body = strings.Replace(body, `""`, "", 1)
+				}
+				if body[0] == '{' && strings.Contains(tt.about, "nobody can dial") {
+					body = strings.Replace(body, "192.0.2.9:1", "192.0.2.9:0", 1)
+				}
+				req := Request{Verb: VerbAnnounce, Port: 4000, Want: tt.want}
+				if !tt.member {
+					req = Request{Verb: VerbLook, Port: 1, Want: tt.want}
+				}
+				r, err := req.DecodeReply([]byte(body), netip.MustParseAddrPort(mine4))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got := fmt.Sprintf("%d of %d, %d, %v", len(r.Peers), r.Count, r.Others(), r.Sample); got != tt.is {
+					t.Errorf("%s (reported %v): %s\nwant %s by %q", tt.about, reported, got, tt.is, body)
+				}
+				r.Merge(&Reply{Count: r.Count, Sample: true}, 0)
+				if all := strings.Contains(tt.about, "nobody can dial"); all && r.Sample {
+					t.Errorf("%s: merged it is a sample", tt.about)
+				}
 			}
 		}
 	}
 }
 
-func TestDecodeForeign(t *testing.T) {
-	for name, tt := range map[string]struct {
+// A look gets each endpoint once, too.
+func TestDecodeRepeated(t *testing.T) {
+	for body, want := range map[string]string{
+		"d10:incompletei4e" + records(peer, peer, mine6, mine6) + "e":                   "2 of 2",
+		"d10:incompletei1e" + records(peer, peer, mine6, mine6) + "e":                   "2 of 1",
+		"d10:incompletei9e" + records(peer, peer) + "e":                                 "1 of 8",
+		`{"count":3,"peers":["` + peer + `","` + peer + `","[::ffff:192.0.2.7]:4000"]}`: "1 of 1",
+		peer + "\n" + peer + "\n":                                                       "1 of -1",
+	} {
+		r, err := decode([]byte(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := fmt.Sprintf("%d of %d", len(r.Peers), r.Count); got != want {
+			t.Errorf("%q: %s, want %s", body, got, want)
+		}
+	}
+}
+
+// If the tracker does not report the asker's endpoint, the client knows itself by its peer id, which
+// only dictionaries carry, and by the address from which it connects.
+func TestRepeatedSelf(t *testing.T) {
+	id := ID([]byte("-NT0100-abcdefghijkl"))
+	dict := func(ip string, port int, id string) string {
+		return fmt.Sprintf("d2:ip%d:%s7:peer id20:%s4:porti%dee", len(ip), ip, id, port)
+	}
+	const stale = "-NT0100-zzzzzzzzzzzz"
+	for about, tt := range map[string]struct {
 		body string
-		want Reply
+		port uint16
+		is   string
 	}{
-		"interval missing":     {"d5:peers0:e", Reply{Interval: 30 * time.Minute, Count: -1}},
-		"interval huge":        {"d8:intervali9223372036854775807e5:peers0:e", Reply{Interval: time.Hour, Count: -1}},
-		"interval tiny":        {"d8:intervali1e5:peers0:e", Reply{Interval: 10 * time.Second, Count: -1}},
-		"interval negative":    {"d8:intervali-5e5:peers0:e", Reply{Interval: 30 * time.Minute, Count: -1}},
-		"min interval counts":  {"d8:intervali60e12:min intervali900e5:peers0:e", Reply{Interval: 15 * time.Minute, Count: -1}},
-		"counts add up":        {"d8:completei2e10:incompletei3e5:peers0:e", Reply{Interval: 30 * time.Minute, Count: 5, Sample: true}},
-		"huge counts, too":     {"d8:completei9999999999e10:incompletei9999999999e5:peers0:e", Reply{Interval: 30 * time.Minute, Count: 1 << 30, Sample: true}},
-		"ports 0 and 1 drop":   {"d5:peers18:\x01\x02\x03\x04\x00\x00\x01\x02\x03\x04\x00\x01\x01\x02\x03\x04\x00\x02e", Reply{Interval: 30 * time.Minute, Count: -1, Peers: endpointsOf("1.2.3.4:2")}},
-		"host names drop":      {"d5:peersld2:ip9:localhost4:porti80eed2:ip7:1.2.3.44:porti80eeee", Reply{Interval: 30 * time.Minute, Count: -1, Peers: endpointsOf("1.2.3.4:80")}},
-		"unsorted, line's end": {"d5:peers0:8:intervali60ee\r\n", Reply{Interval: time.Minute, Count: -1}},
-		"warning is cleaned":   {"d5:peers0:15:warning message5:a\x1b\nbce", Reply{Interval: 30 * time.Minute, Count: -1, Warning: "a??bc"}},
-		"a mapped address":     {"d6:peers618:\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\xff\xff\x01\x02\x03\x04\x00\x50e", Reply{Interval: 30 * time.Minute, Count: -1, Peers: endpointsOf("1.2.3.4:80")}},
+		"its id": {"d10:incompletei2e5:peersl" + dict("203.0.113.9", 4000, string(id[:])) + dict("192.0.2.7", 4000, stale) + "ee", 4000, "[192.0.2.7:4000] 2"},
+		"its id, behind another one of its endpoint": {"d10:incompletei3e5:peersl" + dict("203.0.113.9", 4000, stale) +
+			dict("203.0.113.9", 4000, string(id[:])) + dict("192.0.2.7", 4000, stale) + "ee", 4000, "[192.0.2.7:4000] 2"},
+		"its port of origin": {"d10:incompletei2e" + records("192.0.2.5:5000", peer) + "e", 0, "[192.0.2.7:4000] 2"},
 	} {
-		got, err := decode([]byte(tt.body))
+		req := Request{Port: tt.port, ID: id}
+		r, err := req.DecodeReply([]byte(tt.body), netip.MustParseAddrPort("192.0.2.5:5000"))
 		if err != nil {
-			t.Errorf("%s: %v", name, err)
-		} else if d := cmp.Diff(&tt.want, got, sameReply, cmpopts.EquateEmpty()); d != "" {
-			t.Errorf("%s: want (-), got (+):\n%s", name, d)
+			t.Fatal(err)
 		}
-	}
-	for _, bad := range []string{"d5:peers5:abcdee", "d5:peersi5ee", "d5:peersli5eee", "<html>", "{", `{"peers":["x"]}`, `{"you":"x"}`, "d", "nonsense\n"} {
-		if got, err := decode([]byte(bad)); err == nil {
-			t.Errorf("decode(%q) = %+v, want an error", bad, got)
+		if got := fmt.Sprint(r.Peers, r.Count); got != tt.is || r.Sample {
+			t.Errorf("%s: %s, sample %v; want %s", about, got, r.Sample, tt.is)
 		}
 	}
 }
 
-func TestRefusalError(t *testing.T) {
-	f := RefusalError{Status: 503, Reason: `too "many"`, Retry: 90 * time.Second}
-	for form, want := range map[Format]string{
-		FormatText:    "too \"many\"\n",
-		FormatJSON:    `{"error":"too \"many\""}` + "\n",
-		FormatBencode: `d14:failure reason10:too "many"8:intervali60e8:retry ini2ee`,
+// The endpoint that the tracker reports is the client's own. The local one may be another peer's.
+func TestReplyBehindNAT(t *testing.T) {
+	k, err := ParseKey("k")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for you, want := range map[string]string{"": "[" + peer + "]", mine4: "[" + inside + " " + peer + "]"} {
+		reply := &Reply{Count: 3, given: 2}
+		if you != "" {
+			reply.You = endpointsOf(you)[0]
+		}
+		reply.Peers = endpointsOf(inside, peer)
+		reply.finish(&Request{Key: k, Port: 4000}, endpointsOf(inside)[0])
+		if got := fmt.Sprint(reply.Peers); got != want {
+			t.Errorf("listed as %q: %v, want %v", you, got, want)
+		}
+	}
+}
+
+func TestMergeReplies(t *testing.T) {
+	reply := func(you string, count int, interval time.Duration, sample bool, peers ...string) *Reply {
+		r := &Reply{Count: count, Interval: interval, Sample: sample}
+		if you != "" {
+			r.You = netip.MustParseAddrPort(you)
+			r.Endpoints = []netip.AddrPort{r.You}
+		}
+		for _, p := range peers {
+			r.Peers = append(r.Peers, netip.MustParseAddrPort(p))
+		}
+		return r
+	}
+	self := func(r *Reply, e string) *Reply {
+		r.self = append(r.self, netip.MustParseAddrPort(e))
+		return r
+	}
+	barred := func(r *Reply, n int) *Reply {
+		r.barred = n
+		return r
+	}
+	const a, b, c, me, me6 = "192.0.2.1:1", "192.0.2.2:2", "192.0.2.3:3", "192.0.2.9:9", "[2001:db8::9]:9"
+	for _, m := range []struct {
+		about string
+		r, o  *Reply
+		want  int
+		is    string
+	}{
+		{"both families, which list each other", reply(me, 3, 60, false, a, me6), reply(me6, 3, 60, false, a, me), 0, me + " [" + me + " " + me6 + "] [" + a + "] 3 60 false"},
+		{"two trackers with one peer in common", reply(me, 3, 60, false, a, b), reply(me, 3, 30, false, b, c), 0, me + " [" + me + "] [" + a + " " + b + " " + c + "] 4 30 false"},
+		{"looks", reply("", 1, 60, false, a), reply("", 1, 0, false, b), 0, "invalid AddrPort [] [" + a + " " + b + "] 2 60 false"},
+		{"a tracker that does not count", reply("", -1, 60, true, a), reply("", 5, 60, false, b), 0, "invalid AddrPort [] [" + a + " " + b + "] -1 60 false"},
+		{"samples", reply("", 5, 60, true, a), reply("", 4, 60, true, b), 0, "invalid AddrPort [] [" + a + " " + b + "] 5 60 true"},
+		{"more than are wanted", reply("", 2, 60, false, a, b), reply("", 1, 60, false, c), 2, "invalid AddrPort [] [" + a + " " + b + "] 3 60 true"},
+		{"no peers are wanted", reply(me, 3, 60, true), reply(me6, 3, 60, true), NoPeers, me + " [" + me + " " + me6 + "] [] 3 60 true"},
+		{"only the second reports the endpoint", reply("", 1, 60, false), reply(me, 1, 60, false), 0, me + " [" + me + "] [] 1 60 false"},
+		{"both families, of which neither reports the endpoint", self(reply("", 2, 60, false, me6, a), me), self(reply("", 3, 60, false, a, me), me6), 0, "invalid AddrPort [] [" + a + "] 3 60 false"},
+		{"both families, alone", self(reply("", 1, 60, false), me), self(reply("", 2, 60, false, me), me6), 0, "invalid AddrPort [] [] 2 60 false"},
+		{"both families of a tracker that has a swarm for each", self(reply("", 1, 60, false), me), self(reply("", 1, 60, false), me6), 0, "invalid AddrPort [] [] 2 60 false"},
+		{"only one family reports the endpoint", reply(me, 3, 60, false, a, me6), self(reply("", 3, 60, false, a, me), me6), 0, me + " [" + me + "] [" + a + "] 3 60 false"},
+		{"a connection from the endpoint that the other one reports", reply(me, 1, 60, false), self(reply("", 2, 60, false, a), me), 0, me + " [" + me + "] [" + a + "] 2 60 false"},
+		{"all that can be dialled", barred(reply("", 2, 60, false, a), 1), barred(reply("", 2, 60, false, a), 1), 0, "invalid AddrPort [] [" + a + "] 2 60 false"},
+		{"a sample with some that cannot", barred(reply("", 3, 60, true, a), 1), reply("", 1, 60, false, b), 0, "invalid AddrPort [] [" + a + " " + b + "] 3 60 false"},
+		{"a sample of one", reply("", 9, 60, true, a), reply("", 1, 60, false, b), 0, "invalid AddrPort [] [" + a + " " + b + "] 9 60 true"},
+		{"a sample, and one with some that cannot", reply("", 3, 60, true, a), barred(reply("", 2, 60, false, b), 1), 0, "invalid AddrPort [] [" + a + " " + b + "] 3 60 false"},
+		{"all that there is, whatever the count says", reply("", 3, 60, false, a), reply("", 1, 60, false, b), 0, "invalid AddrPort [] [" + a + " " + b + "] 3 60 false"},
+		{"two peers each, one of them twice", reply("", 2, 60, false, a, a), reply("", 2, 60, false, b, a), 0, "invalid AddrPort [] [" + a + " " + b + "] 2 60 false"},
 	} {
-		got := f.Append(nil, form, time.Minute)
-		if string(got) != want {
-			t.Errorf("as %v: %q, want %q", form, got, want)
-		}
-		if form == FormatText {
-			continue
-		}
-		_, err := decode(got)
-		if back, ok := errors.AsType[*RefusalError](err); !ok || back.Reason != f.Reason {
-			t.Errorf("read back: %v", err)
+		m.r.Merge(m.o, m.want)
+		if got := fmt.Sprintf("%v %v %v %d %d %v", m.r.You, m.r.Endpoints, m.r.Peers, m.r.Count, m.r.Interval, m.r.Sample); got != m.is {
+			t.Errorf("%s: %s\nwant %s", m.about, got, m.is)
 		}
 	}
 }
 
-func TestTracksRoundTrip(t *testing.T) {
-	tracks := []Track{{KeyOf([]byte("b\x1b")), 2}, {KeyOf([]byte("a")), 1}, {KeyOf([]byte("a")), 1}, {KeyOf([]byte("\xff\x00")), 3}}
-	for form, want := range map[Format]string{
-		FormatText:    "a 1\nb%1b 2\n%ff%00 3\n",
-		FormatJSON:    `{"tracks":[{"key":"a","count":1},{"key":"b\u001b","count":2},{"key_escaped":"%ff%00","count":3}]}` + "\n",
-		FormatBencode: "d5:filesd1:ad8:completei0e10:downloadedi0e10:incompletei1ee2:b\x1bd8:completei0e10:downloadedi0e10:incompletei2ee2:\xff\x00d8:completei0e10:downloadedi0e10:incompletei3eeee",
-	} {
-		body := AppendTracks(nil, form, append([]Track(nil), tracks...))
-		if string(body) != want {
-			t.Errorf("as %v:\n%q, want\n%q", form, body, want)
-		}
-		if form == FormatText {
-			continue
-		}
-		got, err := DecodeTracks(body)
-		if s := fmt.Sprint(got); err != nil || s != "[{a 1} {b%1b 2} {%ff%00 3}]" {
-			t.Errorf("as %v, read back: %v, %v", form, s, err)
-		}
-	}
-}
-
-// FuzzDecode: no reply makes a client panic or hands out what nobody can dial.
-func FuzzDecode(f *testing.F) {
-	for _, s := range []string{"d5:peers9223372036854775807:", "i5e", "d5:peersi5ee", "d8:intervali60e5:peers6:abcdefe", "d5:filesd1:ad10:incompletei1eeee",
-		`{"key":"a","you":"1.2.3.4:5","interval":60,"ttl":150,"count":1,"peers":["1.2.3.4:5"]}`, `{"tracks":[{"key":"a","count":1}]}`, "1.2.3.4:5\n",
-		"d14:failure reason3:no!8:retry ini9223372036854775807ee", "d14:failure reason4:n\x1bo!8:retry ini-1ee",
-		"d5:peersld2:ip7:1.2.3.47:peer id20:aaaaaaaaaaaaaaaaaaaa4:porti80eeee",
-		"d8:intervali60e5:peers12:abcdef"} { // cut off inside the string
-		f.Add([]byte(s))
-	}
-	f.Fuzz(func(t *testing.T, body []byte) {
-		body = slices.Clip(bytes.Clone(body)) // to read beyond its end is to panic
-		_, err := DecodeTracks(body)
-		checkRefusal(t, err)
-		r, err := decode(body)
-		checkRefusal(t, err)
-		if err != nil {
-			return
-		}
-		if r.Interval < time.Second || r.Interval > MaxInterval || r.TTL < 0 || r.Count < -1 || r.Warning != Clean(r.Warning) {
-			t.Fatalf("%+v", r)
-		}
-		for _, p := range r.Peers {
-			if p.Port() < 1 || !p.IsValid() || p != Canonical(p) {
-				t.Fatalf("peer %v", p)
-			}
-		}
-	})
-}
-
-// checkRefusal checks what a client takes from a refusal.
-func checkRefusal(t *testing.T, err error) {
-	f, ok := errors.AsType[*RefusalError](err)
-	if ok && (f.Retry < 0 || f.Retry > 24*time.Hour || f.Reason != Clean(f.Reason)) {
-		t.Fatalf("refused with %+v", f)
-	}
-}
-
-// A track of several indexes has as many peers as the one of them that has the most.
+// The count of a track is the highest in all indexes.
 func TestMergeTracks(t *testing.T) {
 	track := func(key string, n int) Track { return Track{KeyOf([]byte(key)), n} }
 	got := MergeTracks([]Track{track("b", 2), track("c", 1)}, nil, []Track{track("a", 1), track("b", 3)}, []Track{track("b", 1)})

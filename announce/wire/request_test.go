@@ -9,7 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// What a client writes a tracker reads back as the same request.
+// A tracker reads back the request that a client writes.
 func TestRequestRoundTrip(t *testing.T) {
 	tracker := func(name string) Tracker {
 		tr, err := ParseTracker(name)
@@ -84,7 +84,7 @@ func TestParseAllocatesNothing(t *testing.T) {
 	}
 }
 
-// FuzzParse: whatever comes, Parse neither panics nor lets out what the fields' comments exclude.
+// FuzzParse: no input makes Parse panic or return a request that its fields' comments exclude.
 func FuzzParse(f *testing.F) {
 	for _, s := range []string{"/ntrk/lobby", "/ntrk/%zz", "/ntrk/a//b?port=0&numwant=99999999999999999999", "http://h/announce?info_hash=%ff&port=1&event=stopped",
 		"/scrape?info_hash=a&info_hash=b", "/ntrk/?format=text", "/announce?info_hash&port", "*", "", "/tracker?info_hash=a&peer_id=396747a010eff799e3a82ce1b351ac25bce23fce&compact=1"} {

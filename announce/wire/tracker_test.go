@@ -2,15 +2,10 @@ package wire
 
 import (
 	"bytes"
-	"encoding/json"
-	"flag"
 	"fmt"
-	"io"
 	"log/slog"
 	"strings"
 	"testing"
-
-	"github.com/google/go-cmp/cmp"
 )
 
 func TestParseTracker(t *testing.T) {
@@ -77,6 +72,29 @@ func TestParseTracker(t *testing.T) {
 	}
 }
 
+func TestParseTrackers(t *testing.T) {
+	for in, want := range map[string]string{
+		"":                  "[http://localhost:6969/ntrk/]",
+		" ":                 "[http://localhost:6969/ntrk/]",
+		"a":                 "[http://a:80/ntrk/]",
+		"a, http://b/x ,c":  "[http://a:80/ntrk/ http://b:80/x http://c:80/ntrk/]",
+		"a,A:80,b,http://a": "[http://a:80/ntrk/ http://b:80/ntrk/]",
+		"u:p%2Cq@a,b":       "[http://u:xxxxx@a:80/ntrk/ http://b:80/ntrk/]",
+	} {
+		if got, err := ParseTrackers(in); err != nil || fmt.Sprint(got) != want {
+			t.Errorf("ParseTrackers(%q) = %v, %v, want %s", in, got, err, want)
+		}
+	}
+	for in, says := range map[string]string{
+		"a,,b": "2 of 3 is empty", "a,": "2 of 2 is empty", ",a": "1 of 2 is empty", " , ": "1 of 2 is empty", "a,b:x": "port", "u:p@a,b:x": "port",
+		"a,http://u:secret,secret@b": "%2C", "u:secret,secret@b": "%2C", "http://u:12,secret@b,,": "", "secret,secret@b:0": "",
+	} {
+		if got, err := ParseTrackers(in); err == nil || got != nil || !strings.Contains(err.Error(), says) || strings.Contains(err.Error(), "secret,") {
+			t.Errorf("ParseTrackers(%q) = %v, %v; want an error that says %q", in, got, err, says)
+		}
+	}
+}
+
 func TestIndexURL(t *testing.T) {
 	for in, want := range map[string]string{
 		"t.example":                             "http://t.example:80/ntrk/",
@@ -99,8 +117,8 @@ func TestIndexURL(t *testing.T) {
 	}
 }
 
-// No part of a password is in an error, nor in what is shown of a tracker, wherever it has a
-// delimiter that should have been escaped.
+// No error and no text of a tracker shows any part of a password, even if the password contains a
+// delimiter that is not escaped.
 func TestPasswordNotShown(t *testing.T) {
 	accepted := 0
 	for _, password := range []string{
@@ -149,6 +167,20 @@ func TestPasswordNotShown(t *testing.T) {
 	}
 }
 
+// A log does not show the password of a tracker.
+func TestLogTracker(t *testing.T) {
+	tr, err := ParseTracker("http://u:secret@host")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	slog.New(slog.NewTextHandler(&log, nil)).Info("x", "tracker", tr)
+	slog.New(slog.NewJSONHandler(&log, nil)).Info("x", "tracker", tr)
+	if s := log.String(); strings.Contains(s, "secret") || strings.Count(s, "http://u:xxxxx@host") != 2 {
+		t.Error(s)
+	}
+}
+
 func TestTrackerEqual(t *testing.T) {
 	same := [][]string{
 		{"", "localhost", "LOCALHOST:6969", "http://localhost:6969/ntrk/", "http://localhost:6969#x"},
@@ -177,30 +209,7 @@ func TestTrackerEqual(t *testing.T) {
 	}
 }
 
-func TestParseTrackers(t *testing.T) {
-	for in, want := range map[string]string{
-		"":                  "[http://localhost:6969/ntrk/]",
-		" ":                 "[http://localhost:6969/ntrk/]",
-		"a":                 "[http://a:80/ntrk/]",
-		"a, http://b/x ,c":  "[http://a:80/ntrk/ http://b:80/x http://c:80/ntrk/]",
-		"a,A:80,b,http://a": "[http://a:80/ntrk/ http://b:80/ntrk/]",
-		"u:p%2Cq@a,b":       "[http://u:xxxxx@a:80/ntrk/ http://b:80/ntrk/]",
-	} {
-		if got, err := ParseTrackers(in); err != nil || fmt.Sprint(got) != want {
-			t.Errorf("ParseTrackers(%q) = %v, %v, want %s", in, got, err, want)
-		}
-	}
-	for in, says := range map[string]string{
-		"a,,b": "2 of 3 is empty", "a,": "2 of 2 is empty", ",a": "1 of 2 is empty", " , ": "1 of 2 is empty", "a,b:x": "port", "u:p@a,b:x": "port",
-		"a,http://u:secret,secret@b": "%2C", "u:secret,secret@b": "%2C", "http://u:12,secret@b,,": "", "secret,secret@b:0": "",
-	} {
-		if got, err := ParseTrackers(in); err == nil || got != nil || !strings.Contains(err.Error(), says) || strings.Contains(err.Error(), "secret,") {
-			t.Errorf("ParseTrackers(%q) = %v, %v; want an error that says %q", in, got, err, says)
-		}
-	}
-}
-
-// The zero Tracker is none, and every URL that a request could go to is an error.
+// The zero Tracker names no tracker, and its URLs are errors.
 func TestZeroTracker(t *testing.T) {
 	var zero Tracker
 	_, err1 := zero.IndexURL()
@@ -213,85 +222,5 @@ func TestZeroTracker(t *testing.T) {
 	}
 	if zero.String() != "" || zero.Loopback() {
 		t.Errorf("it is shown as %q, loopback %v", zero, zero.Loopback())
-	}
-}
-
-// A program keeps trackers and keys in flags and in JSON, and loses nothing.
-func TestText(t *testing.T) {
-	type config struct {
-		Tracker  Tracker
-		Key      Key
-		Fallback map[string]Tracker
-		Keys     map[string]Key
-		More     []Tracker
-	}
-	tracker := func(name string) Tracker {
-		tr, err := ParseTracker(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return tr
-	}
-	want := config{tracker(""), KeyOf([]byte("lobby")),
-		map[string]Tracker{"a": tracker("u:p%2Cq@[fe80::1%25Eth0]"), "b": tracker("https://t.example/announce?passkey=1")},
-		map[string]Key{"text": KeyOf([]byte("a\x1b\n<\u2028>\"")), "space": KeyOf([]byte(" a ")), "torrent": KeyOf([]byte("\xff234567890123456789\x00")),
-			"20 bytes": KeyOf([]byte("12345678901234567890")), "torrent in UTF-8": {[]byte("12345678901234567890"), true}},
-		[]Tracker{tracker("https://u:p@host:1")}}
-	text, err := json.Marshal(want)
-	var got config
-	if err == nil {
-		err = json.Unmarshal(text, &got)
-	}
-	same := cmp.Options{cmp.AllowUnexported(Key{}), cmp.Comparer(Tracker.Equal)}
-	if d := cmp.Diff(want, got, same); d != "" || err != nil {
-		t.Errorf("%s, %v: written (-) and read (+):\n%s", text, err, d)
-	}
-	if p, _ := got.More[0].url.User.Password(); p != "p" {
-		t.Errorf("the password is %q", p)
-	}
-
-	flags := flag.NewFlagSet("", flag.ContinueOnError)
-	flags.SetOutput(io.Discard)
-	var at Tracker
-	var key Key
-	flags.TextVar(&at, "tracker", tracker("default"), "")
-	flags.TextVar(&key, "key", Key{}, "")
-	err = flags.Parse([]string{"-tracker", "host:1", "-key", "urn:btih:" + hash40})
-	if err != nil || at.HostPort() != "host:1" || key.String() != "urn:btih:"+hash40 {
-		t.Errorf("flags are %v, %v, %v", at, key, err)
-	}
-	for _, bad := range []struct{ option, value string }{
-		{"-tracker", "a,b"}, {"-tracker", "udp://x"}, {"-tracker", "host:0"},
-		{"-key", ""}, {"-key", "urn:btih:1"}, {"-key", "magnet:?"}, {"-key", strings.Repeat("x", MaxKey+1)},
-	} {
-		_, want := ParseTracker(bad.value)
-		if bad.option == "-key" {
-			_, want = ParseKey(bad.value)
-		}
-		if err := flags.Parse([]string{bad.option, bad.value}); err == nil || !strings.HasSuffix(err.Error(), want.Error()) {
-			t.Errorf("%s %q: %v, want %v", bad.option, bad.value, err, want)
-		}
-	}
-	if at.HostPort() != "host:1" || key.String() != "urn:btih:"+hash40 {
-		t.Errorf("bad values change the flags to %v and %v", at, key)
-	}
-	for _, key := range []Key{{}, KeyOf([]byte("\xff")), KeyOf([]byte("urn:btih:" + hash40)), KeyOf([]byte(" magnet:?x")), KeyOf(make([]byte, MaxKey+1))} {
-		if text, err := key.MarshalText(); err == nil {
-			t.Errorf("the key %q is written as %q", key.Bytes(), text)
-		}
-	}
-}
-
-// A log has no password of a tracker.
-func TestLogTracker(t *testing.T) {
-	tr, err := ParseTracker("http://u:secret@host")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var log bytes.Buffer
-	slog.New(slog.NewTextHandler(&log, nil)).Info("x", "tracker", tr)
-	slog.New(slog.NewJSONHandler(&log, nil)).Info("x", "tracker", tr)
-	if s := log.String(); strings.Contains(s, "secret") || strings.Count(s, "http://u:xxxxx@host") != 2 {
-		t.Error(s)
 	}
 }
