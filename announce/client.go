@@ -183,9 +183,9 @@ func (c *Client) sendLeave(ctx context.Context, t Tracker, r Request) error {
 	if err != nil {
 		return err
 	}
-	res, err := c.fetch(ctx, t, http.MethodDelete, u, maxReply)
-	if err == nil && res.status != http.StatusNoContent {
-		err = &ReplyError{t, fmt.Errorf("status %d is no answer to a leave", res.status)}
+	x, err := c.fetch(ctx, t, http.MethodDelete, u, maxReply)
+	if err == nil && x.resp.StatusCode != http.StatusNoContent {
+		err = &ReplyError{t, fmt.Errorf("status %d is no answer to a leave", x.resp.StatusCode)}
 	}
 	return err
 }
@@ -275,11 +275,11 @@ func (c *Client) ask(ctx context.Context, t Tracker, r Request, event string) (*
 	if err != nil {
 		return nil, conn{}, err
 	}
-	res, err := c.fetch(ctx, t, http.MethodGet, u, maxReply)
+	x, err := c.fetch(ctx, t, http.MethodGet, u, maxReply)
 	if err != nil {
 		return nil, conn{}, err
 	}
-	return res.decode(t, &r)
+	return x.decode(t, &r)
 }
 
 // Index returns every track that the tracker shows, sorted by key. It is the index of a native
@@ -304,13 +304,13 @@ func (c *Client) Index(ctx context.Context, t Tracker) ([]Track, error) {
 }
 
 func (c *Client) fetchIndex(ctx context.Context, t Tracker, target *url.URL) ([]Track, error) {
-	res, err := c.fetch(ctx, t, http.MethodGet, target, maxIndex)
+	x, err := c.fetch(ctx, t, http.MethodGet, target, maxIndex)
 	if err != nil {
 		return nil, err
 	}
-	tracks, err := wire.DecodeTracks(res.body)
+	tracks, err := wire.DecodeTracks(x.body)
 	if err != nil {
-		return nil, res.decodeError(t, err)
+		return nil, x.decodeError(t, err)
 	}
 	return tracks, nil
 }

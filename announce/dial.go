@@ -18,17 +18,16 @@ import (
 
 // Bounds of connecting to a name with several addresses (RFC 8305).
 const (
-	// headStart is how long an address is tried before the next one is, too. Where there are many
-	// it is shorter, so that each gets its turn within half of the time.
+	// headStart is the time for one address before the next one is tried as well. With many addresses
+	// it is shorter, so that all are tried within half of the timeout.
 	headStart = 200 * time.Millisecond
-	// maxAddrs is how many addresses of one name are tried. No DNS reply makes a client open more
-	// connections than that.
+	// maxAddrs bounds the addresses of one name, and so the connections that a DNS reply can cause.
 	maxAddrs = 32
 )
 
-// dial connects to a tracker within the timeout of a request, from c.From where that is set.
+// dial connects to a tracker within the timeout of a request, from c.From if that is set.
 func (c *Client) dial(ctx context.Context, network, addr string) (net.Conn, error) {
-	// The transport of net/http takes away the deadline of the request.
+	// The transport of net/http removes the deadline of the request.
 	ctx, cancel := context.WithTimeout(ctx, c.timeout())
 	defer cancel()
 	if c.network != "" {
@@ -47,7 +46,7 @@ func (c *Client) dial(ctx context.Context, network, addr string) (net.Conn, erro
 	return race(ctx, addrs, c.connect)
 }
 
-// dialTLS is dial for https. A certificate is for an address without a zone.
+// dialTLS is dial for https. It checks the certificate for an address without its zone.
 func (c *Client) dialTLS(ctx context.Context, network, addr string) (net.Conn, error) {
 	cn, err := c.dial(ctx, network, addr)
 	if err != nil {
@@ -71,8 +70,8 @@ func (c *Client) dialTLS(ctx context.Context, network, addr string) (net.Conn, e
 	return secure, nil
 }
 
-// resolve returns the addresses of one family, or of both in turns. Names of this machine are not
-// asked of DNS (RFC 6761, section 6.3).
+// resolve returns the addresses of a name, of both families alternately if network allows both. It
+// does not ask DNS for names of this machine (RFC 6761, section 6.3).
 func (c *Client) resolve(ctx context.Context, network, addr string) ([]netip.AddrPort, error) {
 	host, service, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -96,7 +95,7 @@ func (c *Client) resolve(ctx context.Context, network, addr string) ([]netip.Add
 			return nil, err
 		}
 	}
-	var families [2][]netip.AddrPort // that of the first address first
+	var families [2][]netip.AddrPort // the first is the family of the first address
 	for _, a := range found {
 		e := netip.AddrPortFrom(a.Unmap(), uint16(port))
 		if network != "tcp" && network != networkOf(a) {
@@ -124,8 +123,8 @@ func (c *Client) resolve(ctx context.Context, network, addr string) ([]netip.Add
 	return addrs, nil
 }
 
-// lookupZoned is the system's resolver, with the zones that /etc/hosts and mDNS know. LookupNetIP
-// drops them, and LookupIPAddr would wait for both families.
+// lookupZoned is the system's resolver, with the zones of /etc/hosts and mDNS. LookupNetIP drops
+// zones, and LookupIPAddr waits for both families, so it calls the second only if needed.
 func lookupZoned(ctx context.Context, network, host string) ([]netip.Addr, error) {
 	addrs, err := net.DefaultResolver.LookupNetIP(ctx, network, host)
 	if !slices.ContainsFunc(addrs, netip.Addr.IsLinkLocalUnicast) {
@@ -143,9 +142,9 @@ func lookupZoned(ctx context.Context, network, host string) ([]netip.Addr, error
 	return addrs, nil
 }
 
-// race connects to the first of several addresses that answers. Each has a head start on the next,
-// which begins at once where the one before has failed. Without success it returns the error that
-// says most.
+// race connects to several addresses, and returns the connection that is there first. Each address
+// has a head start on the next one, which is tried at once if the one before fails. If all fail, race
+// returns the error that says most.
 func race(ctx context.Context, addrs []netip.AddrPort, connect func(context.Context, netip.AddrPort) (net.Conn, error)) (net.Conn, error) {
 	each := headStart
 	if deadline, ok := ctx.Deadline(); ok {
@@ -189,9 +188,7 @@ func race(ctx context.Context, addrs []netip.AddrPort, connect func(context.Cont
 			if r.err == nil {
 				return r.conn, nil
 			}
-			if failed == nil || weight(r.err) > weight(failed) {
-				failed = r.err
-			}
+			failed = weightier(failed, r.err)
 			timer.Reset(0)
 		}
 	}
@@ -220,18 +217,18 @@ func (c *Client) connect(ctx context.Context, to netip.AddrPort) (net.Conn, erro
 	}
 	if d.Control != nil {
 		if cn.LocalAddr().String() == cn.RemoteAddr().String() {
-			// Nothing listens there, and TCP has connected the port to itself.
+			// Nothing listens there, and TCP has connected the port with itself.
 			_ = cn.Close()
 			return nil, &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("connection refused")}
 		}
-		// No TIME_WAIT at this end: the same two endpoints could not connect again for a minute.
+		// No TIME_WAIT at this end, or the same two endpoints could not connect again for a minute.
 		_ = cn.(*net.TCPConn).SetLinger(0)
 	}
 	return cn, nil
 }
 
-// wrongZone says why connecting has failed where that is a zone. The system calls it an invalid
-// argument.
+// wrongZone returns a better error if a zone made the connection fail, or nil. The system only says
+// "invalid argument".
 func wrongZone(to, from netip.Addr, err error) error {
 	for _, a := range []netip.Addr{to, from} {
 		zone := a.Zone()

@@ -14,12 +14,14 @@ import (
 type UnreachableError struct {
 	Tracker Tracker
 	Err     error
+
+	redirect string // the host to which the tracker redirects, if that is the one; else ""
 }
 
 func (e *UnreachableError) Error() string {
 	err, where := e.Err, ""
-	if r, ok := errors.AsType[*redirectError](err); ok {
-		err, where = r.err, "it redirects to "+r.host+": "
+	if e.redirect != "" {
+		where = "it redirects to " + e.redirect + ": "
 	}
 	var op *net.OpError
 	var call *os.SyscallError
@@ -36,15 +38,6 @@ func (e *UnreachableError) Error() string {
 }
 
 func (e *UnreachableError) Unwrap() error { return e.Err }
-
-// A redirectError says that a request failed at a host to which the tracker redirects.
-type redirectError struct {
-	host string
-	err  error
-}
-
-func (e *redirectError) Error() string { return "it redirects to " + e.host + ": " + e.err.Error() }
-func (e *redirectError) Unwrap() error { return e.err }
 
 // A ReplyError says that a tracker's answer makes no sense: something else may answer there.
 type ReplyError struct {

@@ -37,40 +37,45 @@ type conn struct {
 	kept   bool // the tracker has not announced that it closes it
 }
 
-// A result is a successful answer that was read to its end.
-type result struct {
-	conn
-	status int
-	retry  time.Duration // see retryAfter
-	body   []byte
-}
-
-// fetch sends one request, waits for the answer within the timeout, and reads at most limit bytes.
-// An answer with an error status becomes a [RefusalError].
-func (c *Client) fetch(ctx context.Context, t Tracker, method string, target *url.URL, limit int64) (*result, error) {
-	limited, cancel := context.WithTimeout(ctx, c.timeout())
-	defer cancel()
-	x, err := c.send(limited, t, method, target, "application/json")
-	var res *result
-	if err == nil {
-		res, err = x.read(t, limit)
-	}
-	switch {
-	case err == nil:
-		return res, nil
-	case ctx.Err() != nil:
-		return nil, context.Cause(ctx)
-	case limited.Err() != nil:
-		return nil, &UnreachableError{t, fmt.Errorf("no answer within %v", c.timeout())}
-	}
-	return nil, err
-}
-
-// An exchange is a request and its answer, whose body is still open.
+// An exchange is a request and its answer. The body is open until it is read.
 type exchange struct {
 	conn
 	over net.Conn
 	resp *http.Response
+	body []byte
+}
+
+// The reasons for which this end gives a request up.
+var (
+	errSilent = errors.New("no answer")
+	errEnded  = errors.New("the end of the session")
+)
+
+// fetch sends one request, waits for the answer within the timeout, and reads at most limit bytes.
+// An answer with an error status becomes a [RefusalError].
+func (c *Client) fetch(ctx context.Context, t Tracker, method string, target *url.URL, limit int64) (*exchange, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, c.timeout(), errSilent)
+	defer cancel()
+	x, err := c.send(ctx, t, method, target, "application/json")
+	if err == nil {
+		err = x.read(t, limit)
+	}
+	if err != nil {
+		return nil, c.orCause(ctx, t, err)
+	}
+	return x, nil
+}
+
+// orCause returns why the context of a request has ended, or err if it has not.
+func (c *Client) orCause(ctx context.Context, t Tracker, err error) error {
+	switch cause := context.Cause(ctx); cause {
+	case nil:
+		return err
+	case errSilent:
+		return &UnreachableError{Tracker: t, Err: fmt.Errorf("%w within %v", errSilent, c.timeout())}
+	default:
+		return cause
+	}
 }
 
 // send sends a request and follows redirects. It does so itself, since net/http would turn a DELETE
@@ -104,10 +109,11 @@ func (c *Client) send(ctx context.Context, t Tracker, method string, first *url.
 			req.SetBasicAuth(user.Username(), password)
 		}
 		if x.resp, err = c.transport.RoundTrip(req); err != nil {
+			failed := &UnreachableError{Tracker: t, Err: err}
 			if u.Host != t.HostPort() {
-				err = &redirectError{u.Host, err}
+				failed.redirect = u.Host
 			}
-			return nil, &UnreachableError{t, err}
+			return nil, failed
 		}
 		x.kept = !x.resp.Close
 		location := x.resp.Header.Get("Location")
@@ -154,55 +160,55 @@ func endpointOf(a net.Addr) netip.AddrPort {
 }
 
 // read reads the body to its end. An error status and its body become a [RefusalError].
-func (x *exchange) read(t Tracker, limit int64) (*result, error) {
+func (x *exchange) read(t Tracker, limit int64) (err error) {
 	defer x.resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(x.resp.Body, limit+1))
-	if err != nil {
-		return nil, &UnreachableError{t, fmt.Errorf("the reply broke off: %w", err)}
+	x.body, err = io.ReadAll(io.LimitReader(x.resp.Body, limit+1))
+	switch {
+	case err != nil:
+		return &UnreachableError{Tracker: t, Err: fmt.Errorf("the reply broke off: %w", err)}
+	case int64(len(x.body)) > limit:
+		return &ReplyError{t, fmt.Errorf("reply longer than %d bytes", limit)}
+	case x.resp.StatusCode/100 != 2:
+		return x.refusal()
 	}
-	if int64(len(body)) > limit {
-		return nil, &ReplyError{t, fmt.Errorf("reply longer than %d bytes", limit)}
+	return nil
+}
+
+// refusal makes a [RefusalError] of an error status and the body.
+func (x *exchange) refusal() *RefusalError {
+	f := wire.DecodeRefusal(x.body)
+	if f == nil {
+		f = new(RefusalError)
+		if strings.HasPrefix(x.resp.Header.Get("Content-Type"), "text/plain") {
+			line, _, _ := bytes.Cut(x.body, []byte("\n"))
+			f.Reason = wire.Clean(string(line))
+		}
 	}
-	if status := x.resp.StatusCode; status/100 != 2 {
-		return nil, refusalFrom(status, x.resp.Header, body)
+	f.Status = x.resp.StatusCode
+	if f.Reason == "" {
+		f.Reason = fmt.Sprintf("%d %s", f.Status, http.StatusText(f.Status))
 	}
-	return &result{x.conn, x.resp.StatusCode, retryAfter(x.resp.Header), body}, nil
+	f.Retry = cmp.Or(retryAfter(x.resp.Header), f.Retry)
+	return f
 }
 
 // decode decodes the reply to r.
-func (res *result) decode(t Tracker, r *Request) (*Reply, conn, error) {
-	reply, err := r.DecodeReply(res.body, res.local)
+func (x *exchange) decode(t Tracker, r *Request) (*Reply, conn, error) {
+	reply, err := r.DecodeReply(x.body, x.local)
 	if err != nil {
-		return nil, res.conn, res.decodeError(t, err)
+		return nil, x.conn, x.decodeError(t, err)
 	}
-	return reply, res.conn, nil
+	return reply, x.conn, nil
 }
 
 // decodeError completes an error of decoding. A refusal may come with status 200, and a header may
 // say when to ask again. Any other error means that the body makes no sense.
-func (res *result) decodeError(t Tracker, err error) error {
+func (x *exchange) decodeError(t Tracker, err error) error {
 	if refusal, ok := err.(*RefusalError); ok {
-		refusal.Retry = cmp.Or(res.retry, refusal.Retry)
+		refusal.Retry = cmp.Or(retryAfter(x.resp.Header), refusal.Retry)
 		return refusal
 	}
 	return &ReplyError{t, err}
-}
-
-func refusalFrom(status int, h http.Header, body []byte) *RefusalError {
-	f := wire.DecodeRefusal(body)
-	if f == nil {
-		f = new(RefusalError)
-		if strings.HasPrefix(h.Get("Content-Type"), "text/plain") {
-			line, _, _ := bytes.Cut(body, []byte("\n"))
-			f.Reason = wire.Clean(string(line))
-		}
-	}
-	f.Status = status
-	if f.Reason == "" {
-		f.Reason = fmt.Sprintf("%d %s", status, http.StatusText(status))
-	}
-	f.Retry = cmp.Or(retryAfter(h), f.Retry)
-	return f
 }
 
 // retryAfter returns how long a reply asks to wait before the next request: whole seconds, a day at
@@ -235,12 +241,6 @@ const (
 	catchUp = time.Second
 )
 
-// The reasons for which this end gives a stream up.
-var (
-	errSilent = errors.New("no answer")
-	errEnded  = errors.New("the end of the session")
-)
-
 // An openReply is an answer whose body may be an event stream.
 type openReply struct {
 	*exchange
@@ -263,8 +263,9 @@ func (c *Client) open(ctx context.Context, t Tracker, r *Request) (*openReply, e
 	o.warned.Store(true)
 	o.timer = time.AfterFunc(c.timeout(), o.timeUp)
 	if o.exchange, err = c.send(o.ctx, t, http.MethodGet, u, acceptStream); err != nil {
+		err = c.orCause(o.ctx, t, err)
 		o.close()
-		return nil, o.reason(c, t, err)
+		return nil, err
 	}
 	return o, nil
 }
@@ -292,17 +293,6 @@ func (o *openReply) Read(b []byte) (int, error) {
 		o.alive()
 	}
 	return n, err
-}
-
-// reason returns why this end gave the request up, or else err.
-func (o *openReply) reason(c *Client, t Tracker, err error) error {
-	switch cause := context.Cause(o.ctx); {
-	case cause == errSilent:
-		return &UnreachableError{t, fmt.Errorf("%w within %v", errSilent, c.timeout())}
-	case cause != nil && cause != context.Canceled:
-		return cause
-	}
-	return err
 }
 
 func (o *openReply) close() {

@@ -26,12 +26,11 @@ type follower struct {
 	resumed     time.Time              // when this process went on after it was stopped
 
 	// The rest is for the loop.
-	begun      bool            // the first event was reported
-	first      *trackerSources // the first tracker that answered
-	firstUntil time.Time       // until when the first event waits for the other sources
-	reported   map[netip.AddrPort]struct{}
-	changed    map[netip.AddrPort]struct{} // the peers whose presence differs from what was reported
-	list       []netip.AddrPort            // reported, sorted
+	begun      bool                        // the first event was reported
+	first      *trackerSources             // the first tracker that answered
+	firstUntil time.Time                   // until when the first event waits for the other sources
+	list       []netip.AddrPort            // the peers as last reported, sorted
+	changed    map[netip.AddrPort]struct{} // the peers whose presence differs from the list
 	you        []netip.AddrPort            // own endpoints as last reported
 }
 
@@ -77,11 +76,10 @@ const (
 
 func newFollower() *follower {
 	return &follower{
-		pending:  make(chan struct{}, 1),
-		known:    make(map[netip.AddrPort]int),
-		own:      make(map[netip.AddrPort]int),
-		reported: make(map[netip.AddrPort]struct{}),
-		changed:  make(map[netip.AddrPort]struct{}),
+		pending: make(chan struct{}, 1),
+		known:   make(map[netip.AddrPort]int),
+		own:     make(map[netip.AddrPort]int),
+		changed: make(map[netip.AddrPort]struct{}),
 	}
 }
 
@@ -114,7 +112,7 @@ func (f *follower) count(in map[netip.AddrPort]int, e netip.AddrPort, more bool)
 	case before && !there:
 		f.size--
 	}
-	if _, reported := f.reported[e]; reported != there {
+	if _, reported := slices.BinarySearchFunc(f.list, e, netip.AddrPort.Compare); reported != there {
 		f.changed[e] = struct{}{}
 	} else {
 		delete(f.changed, e)

@@ -21,7 +21,7 @@ func TestClassicID(t *testing.T) {
 		secret, tracker, key string
 		port                 uint16
 	}
-	idOf := func(f from) (ID, uint32) {
+	idOf := func(f from) (wire.ID, uint32) {
 		tracker, err := ParseTracker(f.tracker)
 		if err != nil {
 			t.Fatal(err)
@@ -48,7 +48,7 @@ func TestClassicID(t *testing.T) {
 			t.Errorf("%v: peer id %x, key %08x", same, got, key2)
 		}
 	}
-	seen := map[ID]from{id: one}
+	seen := map[wire.ID]from{id: one}
 	for _, other := range []from{
 		{"correct horsf", one.tracker, one.key, one.port},
 		{"", one.tracker, one.key, one.port},
@@ -77,7 +77,7 @@ func TestClassicID(t *testing.T) {
 	c := &Client{Secret: []byte(one.secret)}
 	c.once.Do(c.init)
 	tracker, _ := ParseTracker(one.tracker)
-	mine := ID([]byte("aaaaaaaaaaaaaaaaaaaa"))
+	mine := wire.ID([]byte("aaaaaaaaaaaaaaaaaaaa"))
 	if got, key := c.classicID(tracker, &Request{Key: wire.KeyOf([]byte("lobby")), Port: 4000, ID: mine}); got != mine || fmt.Sprintf("%08x", key) != "03255eb6" {
 		t.Errorf("given %q: %q, key %08x", mine, got, key)
 	}
@@ -86,7 +86,7 @@ func TestClassicID(t *testing.T) {
 // byID is a tracker that knows peers by their id alone, as some do.
 type byID struct {
 	mu    sync.Mutex
-	peers map[ID]uint16
+	peers map[wire.ID]uint16
 	asked []string // peer_id and event of each request
 	left  int      // requests to leave
 }
@@ -133,7 +133,7 @@ func (b *byID) ports() string {
 // What one process has announced to a tracker that knows peers by their id, another with the same
 // secret renews and takes out, and none without it.
 func TestLeaveInAnotherProcess(t *testing.T) {
-	b := &byID{peers: make(map[ID]uint16)}
+	b := &byID{peers: make(map[wire.ID]uint16)}
 	srv := httptest.NewServer(b)
 	defer srv.Close()
 	tracker, err := ParseTracker(srv.URL + "/announce")
@@ -167,7 +167,7 @@ func TestLeaveInAnotherProcess(t *testing.T) {
 
 // Looks have a new id each time, and the native interface none that nobody gave.
 func TestNoIDElsewhere(t *testing.T) {
-	b := &byID{peers: make(map[ID]uint16)}
+	b := &byID{peers: make(map[wire.ID]uint16)}
 	srv := httptest.NewServer(b)
 	defer srv.Close()
 	native, _ := ParseTracker(srv.URL)
@@ -190,7 +190,7 @@ func TestNoIDElsewhere(t *testing.T) {
 	if err := c.Leave(t.Context(), native, Request{Key: k, Port: 4000}); err != nil {
 		t.Error(err)
 	}
-	if none := fmt.Sprintf("%q ", ID{}); !slices.Equal(b.asked, []string{none, none}) {
+	if none := fmt.Sprintf("%q ", wire.ID{}); !slices.Equal(b.asked, []string{none, none}) {
 		t.Errorf("natively: %v", b.asked)
 	}
 }
@@ -198,7 +198,7 @@ func TestNoIDElsewhere(t *testing.T) {
 // A member whose endpoint somebody else still announces does not leave a classic tracker, which would
 // take out both. A native tracker knows who holds a peer: there it does.
 func TestShared(t *testing.T) {
-	b := &byID{peers: make(map[ID]uint16)}
+	b := &byID{peers: make(map[wire.ID]uint16)}
 	srv := httptest.NewServer(b)
 	defer srv.Close()
 	native, _ := ParseTracker(srv.URL)

@@ -292,7 +292,7 @@ func (s *session) stream(ctx context.Context) (streamed bool, pause time.Duratio
 		s.pollUntil = time.Now().Add(pollTime)
 		return false, 0, &ReplyError{s.tracker, err}
 	case !o.live:
-		return false, 0, &UnreachableError{s.tracker, fmt.Errorf("the event stream broke off: %w", err)}
+		return false, 0, &UnreachableError{Tracker: s.tracker, Err: fmt.Errorf("the event stream broke off: %w", err)}
 	}
 	s.source.lost()
 	return true, afterStream(events.Retry, err == io.EOF, peers), nil
@@ -300,11 +300,10 @@ func (s *session) stream(ctx context.Context) (streamed bool, pause time.Duratio
 
 // takeReply reads a reply that is no stream.
 func (s *session) takeReply(o *openReply, r *Request) error {
-	res, err := o.read(s.tracker, maxReply)
-	if err != nil {
-		return o.reason(s.c, s.tracker, err)
+	if err := o.read(s.tracker, maxReply); err != nil {
+		return s.c.orCause(o.ctx, s.tracker, err)
 	}
-	reply, cn, err := res.decode(s.tracker, r)
+	reply, cn, err := o.decode(s.tracker, r)
 	if err != nil {
 		return err
 	}

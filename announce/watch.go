@@ -308,10 +308,8 @@ func (f *follower) take(now time.Time) (all []report, next time.Time) {
 	var left, joined []netip.AddrPort
 	for e := range f.changed {
 		if f.isThere(e) {
-			f.reported[e] = struct{}{}
 			joined = append(joined, e)
 		} else {
-			delete(f.reported, e)
 			left = append(left, e)
 		}
 	}
