@@ -102,7 +102,7 @@ func sendStream(w http.ResponseWriter, r *http.Request, s *Stream, out []byte) {
 				return
 			}
 		}
-		out, live = s.Next(nil, wake)
+		out, live = s.Append(nil, wake)
 	}
 }
 

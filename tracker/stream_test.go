@@ -105,7 +105,7 @@ func TestHandlerStream(t *testing.T) {
 		// A stream that opens later ends at once.
 		call := tracker.Call{Method: "GET", Target: []byte("/ntrk/k?port=4000"), Remote: netip.MustParseAddrPort("192.0.2.1:1"), Accept: []byte("text/event-stream")}
 		resp, _ := tr.Answer(t.Context(), &call, nil)
-		if out, live := resp.Stream.Next(nil, nil); live || !strings.HasPrefix(string(out), "retry: ") {
+		if out, live := resp.Stream.Append(nil, nil); live || !strings.HasPrefix(string(out), "retry: ") {
 			t.Errorf("after the end: %q, %v", out, live)
 		}
 		resp.Stream.Close()
@@ -159,7 +159,7 @@ func TestStreamRefused(t *testing.T) {
 	}
 }
 
-// After Next has appended something, even a heartbeat, the server is not woken before it calls Next
+// After Append has appended something, even a heartbeat, the server is not woken before it calls Append
 // again. It may still be writing, and later events must not come first.
 func TestStreamWakes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -170,9 +170,9 @@ func TestStreamWakes(t *testing.T) {
 		wakes := 0
 		next := func(want string) {
 			t.Helper()
-			got, live := resp.Stream.Next(nil, func() { wakes++ })
+			got, live := resp.Stream.Append(nil, func() { wakes++ })
 			if !strings.HasPrefix(string(got), want) || want == "" && len(got) > 0 || !live {
-				t.Fatalf("Next appends %q, live %v; want %q", got, live, want)
+				t.Fatalf("Append appends %q, live %v; want %q", got, live, want)
 			}
 		}
 		expectWakes := func(want int) {
@@ -239,7 +239,7 @@ func TestEndStreams(t *testing.T) {
 			tr.EndStreams()
 			longest := 0
 			for _, s := range streams {
-				out, live := s.Next(nil, nil)
+				out, live := s.Append(nil, nil)
 				_, last, found := strings.Cut(string(out), "retry: ")
 				ms, err := strconv.Atoi(strings.TrimSpace(last))
 				if live || !found || err != nil {

@@ -13,6 +13,7 @@ package tracker
 import (
 	"bytes"
 	"context"
+	"errors"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -191,7 +192,7 @@ func (t *Tracker) recycle(s *scratch) {
 // the reply is written. Only a classic "stopped" calls the store twice, because its reply has a count.
 func (t *Tracker) decide(ctx context.Context, c *Call, s *scratch, resp *Response, dst []byte) ([]byte, error) {
 	req := &s.req
-	peer, err := t.parse(c, req)
+	peer, err := t.check(c, req)
 	if err != nil {
 		return nil, err
 	}
@@ -238,9 +239,9 @@ func (t *Tracker) decide(ctx context.Context, c *Call, s *scratch, resp *Respons
 	return req.AppendReply(dst, format, &reply, peers), nil
 }
 
-// parse reads a call into req and applies the rules that do not need the store. It returns the peer.
+// check reads a call into req and applies the rules that do not need the store. It returns the peer.
 // The peer of a call that only looks has port 0 and no id.
-func (t *Tracker) parse(c *Call, req *wire.Request) (wire.Peer, error) {
+func (t *Tracker) check(c *Call, req *wire.Request) (wire.Peer, error) {
 	err := req.Parse(c.Method, c.Target)
 	if f, ok := err.(*wire.RefusalError); ok && f.Status == 404 {
 		return wire.Peer{}, err
@@ -302,4 +303,55 @@ func (t *Tracker) listTracks(ctx context.Context, asker netip.Addr, format wire.
 	dst = wire.AppendTracks(dst, format, tracks)
 	clear(tracks) // the keys belong to the store, and the pool must not keep them alive
 	return dst, nil
+}
+
+// replyFormat returns the format of a reply: that of the classic interface, or the one that the
+// request names, or the one that Accept names, or else the given one.
+func replyFormat(r *wire.Request, a *accepted, otherwise wire.Format) wire.Format {
+	switch {
+	case r.Classic:
+		return wire.FormatBencode
+	case r.Format != wire.FormatUnnamed:
+		return r.Format
+	case a.format != wire.FormatUnnamed:
+		return a.format
+	}
+	return otherwise
+}
+
+func contentType(r *wire.Request, f wire.Format) string {
+	switch {
+	case r.Classic:
+		return "text/plain"
+	case f == wire.FormatJSON:
+		return "application/json"
+	case f == wire.FormatText:
+		return "text/plain; charset=utf-8"
+	}
+	return "application/x-bencode"
+}
+
+// appendRefusal appends the reply to a request that ended with err.
+func (t *Tracker) appendRefusal(c *Call, req *wire.Request, err error, dst []byte) (Response, []byte) {
+	var f *wire.RefusalError
+	var full *store.FullError
+	switch {
+	case errors.As(err, &f):
+	case errors.As(err, &full):
+		f = &wire.RefusalError{Status: 503, Reason: full.Error(), Retry: t.refusalInterval()}
+		if full.Stream {
+			f.Retry = 0 // a plain request may follow at once
+		}
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		f = &wire.RefusalError{Status: 503, Reason: "the store did not answer in time", Retry: t.refusalInterval()}
+	default:
+		// The text of err is for the operator, not for a client.
+		f = &wire.RefusalError{Status: 500, Reason: "the tracker has an error of its own"}
+	}
+	format := replyFormat(req, c.parseAccept(), wire.FormatText)
+	resp := Response{Status: f.Status, Type: contentType(req, format), Retry: f.Retry, CORS: c.Origin, Close: len(c.Target) > wire.MaxTarget}
+	if req.Classic {
+		resp.Status, resp.Retry = 200, 0
+	}
+	return resp, f.Append(dst, format, t.refusalInterval())
 }

@@ -57,7 +57,7 @@ func (c *conn) serveRequests() {
 		if c.stream != nil {
 			c.stream.Close()
 		}
-		c.s.release(c.remote, c.admission)
+		c.s.releaseConn(c.remote, c.admission)
 		_ = c.nc.Close()
 		c.s.mu.Lock()
 		delete(c.s.conns, c)
@@ -78,7 +78,7 @@ func (c *conn) serveRequests() {
 	for {
 		n, err := c.readHead()
 		if err == nil {
-			err = h.parse(c.in[:n])
+			err = h.parseHead(c.in[:n])
 		}
 		var used int
 		var left int64
@@ -86,7 +86,7 @@ func (c *conn) serveRequests() {
 			used, left, err = c.discardBody(&h, n)
 		}
 		if bad, ok := err.(badRequest); ok {
-			c.refuse(bad)
+			c.sendRefusal(bad)
 		}
 		if err != nil {
 			return
@@ -153,13 +153,13 @@ func (c *conn) awaitRequest() error {
 			return ErrClosed
 		}
 		c.entry.owner = c
-		c.s.idle.push(&c.entry, time.Now())
+		c.s.idle.enqueue(&c.entry, time.Now())
 	}
 	err := error(ErrClosed)
 	if c.entry.queued() && !c.s.ending.Load() {
 		err = c.readMore()
 	}
-	c.entry.leave()
+	c.entry.dequeue()
 	c.isSilent = false
 	if err != nil && c.entry.evicted && !c.entry.queue.answered && !c.s.ending.Load() {
 		if c.write([]byte(tooMany)) == nil {
@@ -326,15 +326,15 @@ func (c *conn) serveRequest(h *head, closing bool) (more bool, err error) {
 	return true, nil
 }
 
-// refuse replies to a request that the tracker cannot see, in the format that the client asked for
+// sendRefusal replies to a request that the tracker cannot see, in the format that the client asked for
 // as far as that can be read, and ends the connection.
-func (c *conn) refuse(reason badRequest) {
+func (c *conn) sendRefusal(reason badRequest) {
 	lines := c.in[:bytes.LastIndexByte(c.in, '\n')+1]
 	if len(lines) == 0 {
 		lines = c.in
 	}
 	var h head
-	_ = h.parse(lines[:min(len(lines), maxHead)])
+	_ = h.parseHead(lines[:min(len(lines), maxHead)])
 	b := c.batch()
 	b.setCall(&h, c.remote, c.unix)
 	var resp tracker.Response

@@ -27,7 +27,7 @@ func (s *Server) ServeBatches(l net.Listener) {
 			s.startConn(nc) // no worker has such connections
 			continue
 		}
-		s.admit(netip.AddrPort{})
+		s.admitConn(netip.AddrPort{})
 		go s.serveBatches(nc)
 	}
 }
@@ -60,7 +60,7 @@ func (s *Server) serveBatches(nc net.Conn) {
 		}
 	}
 	_ = nc.Close()
-	s.release(netip.AddrPort{}, admitted)
+	s.releaseConn(netip.AddrPort{}, admitted)
 }
 
 // A TestWorker is a worker whose steps a test takes one by one, also in virtual time.
@@ -155,9 +155,9 @@ func (s *Server) Overdue(in []byte) (out []byte, kept int, err error) {
 	c.owner = c
 	s.limits.addQueue(&w.silent, false)
 	s.limits.addQueue(&w.idle, true)
-	s.admit(netip.AddrPort{})
+	s.admitConn(netip.AddrPort{})
 	w.conns[c.fd] = c
-	w.silent.push(&c.queueEntry, w.now.Add(-time.Hour))
+	w.silent.enqueue(&c.queueEntry, w.now.Add(-time.Hour))
 	w.busy.init(true)
 	w.blocked.init(true)
 	w.closeIdle(&w.silent, s.Timeout)

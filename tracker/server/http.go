@@ -70,11 +70,11 @@ func headEnd(b []byte, searched int) int {
 	}
 }
 
-// parse reads a head (RFC 9112). It is as strict as net/http or stricter. It refuses a head if two
+// parseHead reads a head (RFC 9112). It is as strict as net/http or stricter. It refuses a head if two
 // readers could disagree about the end of the request. The error is a badRequest with the first
 // thing that is wrong. Even then h has the fields of the lines that are right, because they decide
 // in which format the refusal is written.
-func (h *head) parse(b []byte) error {
+func (h *head) parseHead(b []byte) error {
 	*h = head{}
 	var bad error
 	refuse := func(reason string) {

@@ -98,9 +98,9 @@ func (s *Server) network(a netip.Addr) uint64 {
 	return binary.BigEndian.Uint64(b[:])
 }
 
-// admit decides about a new connection and logs the limit that it exceeds. Unless the connection
-// is rejected, release must be called when it has ended.
-func (s *Server) admit(remote netip.AddrPort) admission {
+// admitConn decides about a new connection and logs the limit that it exceeds. Unless the connection
+// is rejected, releaseConn must be called when it has ended.
+func (s *Server) admitConn(remote netip.AddrPort) admission {
 	n := &s.limits
 	a, exceeded := n.count(s.network(remote.Addr()))
 	if exceeded == noLimit {
@@ -148,8 +148,8 @@ func (n *limits) count(network uint64) (a admission, exceeded limit) {
 	return refused, exceeded
 }
 
-// release stops counting a connection that has ended.
-func (s *Server) release(remote netip.AddrPort, a admission) {
+// releaseConn stops counting a connection that has ended.
+func (s *Server) releaseConn(remote netip.AddrPort, a admission) {
 	n, network := &s.limits, s.network(remote.Addr())
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -252,7 +252,7 @@ func (q *connQueue) init(answered bool) {
 	q.ring.prev, q.ring.next = &q.ring, &q.ring
 }
 
-func (q *connQueue) push(e *queueEntry, now time.Time) {
+func (q *connQueue) enqueue(e *queueEntry, now time.Time) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	e.since, e.queue = now, q
@@ -261,8 +261,8 @@ func (q *connQueue) push(e *queueEntry, now time.Time) {
 	q.n++
 }
 
-// leave takes e out of its queue, if it is still there.
-func (e *queueEntry) leave() {
+// dequeue takes e out of its queue, if it is still there.
+func (e *queueEntry) dequeue() {
 	q := e.queue
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -10,7 +10,7 @@
 // way works with every listener: goroutineAcceptor.acceptConns starts a goroutine for each
 // connection, which runs conn.serveRequests. For TCP without TLS on Linux, epollAcceptor.acceptConns
 // starts a few workers. A worker accepts and serves many connections in one goroutine, in
-// worker.serveConn. Both ways parse with head.parse and reply with Server.appendReply, which calls
+// worker.serveConn. Both ways parse with head.parseHead and reply with Server.appendReply, which calls
 // the tracker. A worker serves only a plain request that the tracker answers at once. With the
 // first other request it hands the connection over, for good, to a goroutine that runs
 // conn.serveRequests. An event stream always has a goroutine and is sent by conn.serveStream.
@@ -195,11 +195,11 @@ func (s *Server) startConn(nc net.Conn) {
 	if raw := c.system(); raw != nil {
 		setUserTimeout(raw, s.Timeout)
 	}
-	c.admission = s.admit(c.remote)
+	c.admission = s.admitConn(c.remote)
 	switch {
 	case c.admission == admitted:
 	case c.tls(): // a reply would need a handshake
-		s.release(c.remote, c.admission)
+		s.releaseConn(c.remote, c.admission)
 		_ = nc.Close()
 		return
 	case c.admission == refused:
@@ -213,7 +213,7 @@ func (s *Server) startConn(nc net.Conn) {
 	s.mu.Lock()
 	if s.ending.Load() { // Shutdown may be waiting already, so no goroutine may start
 		s.mu.Unlock()
-		s.release(c.remote, c.admission)
+		s.releaseConn(c.remote, c.admission)
 		_ = nc.Close()
 		return
 	}
@@ -221,7 +221,7 @@ func (s *Server) startConn(nc net.Conn) {
 	s.mu.Unlock()
 	if c.unsent == nil {
 		c.entry.owner, c.isSilent = c, true
-		s.silent.push(&c.entry, time.Now())
+		s.silent.enqueue(&c.entry, time.Now())
 	}
 	go c.serveRequests()
 }

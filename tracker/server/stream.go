@@ -52,7 +52,7 @@ func (c *conn) wakeWriter() {
 func (c *conn) writeEvents() {
 	b := c.s.buffers.Get().(*buffers)
 	for {
-		out, live := c.stream.Next(b.out[:0], c.wakeWriter)
+		out, live := c.stream.Append(b.out[:0], c.wakeWriter)
 		b.out = out
 		var err error
 		if len(out) > 0 {

@@ -218,7 +218,7 @@ func (w *worker) acceptFrom(listener uintptr) {
 // addConn serves a new connection, or refuses it. Mostly its first request is here already. If that
 // is also the last, epoll need not know the connection.
 func (w *worker) addConn(fd int, remote netip.AddrPort) {
-	switch w.s.admit(remote) {
+	switch w.s.admitConn(remote) {
 	case refused:
 		w.handOver(fd, &conn{remote: remote, admission: refused, unsent: []byte(tooMany), last: true})
 		return
@@ -234,7 +234,7 @@ func (w *worker) addConn(fd int, remote netip.AddrPort) {
 		c.owner, w.spare = c, c
 	}
 	c.fd, c.remote = fd, remote
-	w.silent.push(&c.queueEntry, w.now)
+	w.silent.enqueue(&c.queueEntry, w.now)
 	if w.serveConn(c, false) == gone {
 		c.evicted, c.drained = false, false
 		return
@@ -264,8 +264,8 @@ func (w *worker) closeIdle(q *connQueue, most time.Duration) {
 }
 
 func (w *worker) closeConn(c *polledConn) outcome {
-	c.leave()
-	w.s.release(c.remote, admitted)
+	c.dequeue()
+	w.s.releaseConn(c.remote, admitted)
 	_, _ = rawCall(unix.SYS_CLOSE, c.fd, nil)
 	return w.forget(c.fd)
 }
@@ -318,7 +318,7 @@ func (w *worker) serveConn(c *polledConn, last bool) outcome {
 				return kept
 			}
 		case errno != 0 || m+n == 0:
-			c.leave()
+			c.dequeue()
 			if c.evicted && !c.queue.answered {
 				_, _ = rawCall(unix.SYS_WRITE, c.fd, []byte(tooMany))
 			}
@@ -332,7 +332,7 @@ func (w *worker) serveConn(c *polledConn, last bool) outcome {
 			w.b = buffers{}
 		}
 	}()
-	c.leave() // from here on it is not evicted
+	c.dequeue() // from here on it is not evicted
 	last = last || c.evicted
 	rest, why := w.serveBatch(w.in[:n], c.remote, wasBusy)
 	idle := why == allServed && c.drained && !last
@@ -347,7 +347,7 @@ func (w *worker) serveConn(c *polledConn, last bool) outcome {
 	case errno != 0 && errno != unix.EAGAIN && errno != unix.EINTR:
 		return w.closeConn(c)
 	case errno != 0 || sent < len(w.b.out):
-		c.leave()
+		c.dequeue()
 		return w.setBlocked(c, w.b.out[max(sent, 0):], rest, why)
 	case idle:
 		return kept
@@ -375,7 +375,7 @@ func (w *worker) serveBatch(in []byte, remote netip.AddrPort, wasBusy bool) (res
 		if n == 0 && len(in) <= maxHead {
 			return in, incomplete
 		}
-		if n == 0 || n > maxHead || h.parse(in[:n]) != nil || !h.plain() {
+		if n == 0 || n > maxHead || h.parseHead(in[:n]) != nil || !h.plain() {
 			return in, notPlain
 		}
 		if b.setCall(h, remote, false); !w.s.Tracker.Prompt(&b.call) {
@@ -397,7 +397,7 @@ func (w *worker) afterBatch(c *polledConn, rest []byte, why stopReason, last boo
 	switch {
 	case why == batchFull || !c.drained && (why == allServed || why == incomplete):
 		c.in = append(c.in[:0], rest...)
-		w.busy.push(&c.queueEntry, w.now)
+		w.busy.enqueue(&c.queueEntry, w.now)
 		return kept
 	case why == incomplete || why == notPlain:
 		return w.handOver(c.fd, &conn{remote: c.remote, in: rest})
@@ -413,7 +413,7 @@ func (w *worker) afterBatch(c *polledConn, rest []byte, why stopReason, last boo
 // setIdle makes a connection wait for its next request.
 func (w *worker) setIdle(c *polledConn) {
 	c.in = nil
-	w.idle.push(&c.queueEntry, w.now)
+	w.idle.enqueue(&c.queueEntry, w.now)
 }
 
 // setBlocked keeps replies that the client does not accept now, and the bytes that are left. Until it
@@ -421,7 +421,7 @@ func (w *worker) setIdle(c *polledConn) {
 func (w *worker) setBlocked(c *polledConn, unsent, rest []byte, why stopReason) outcome {
 	c.unsent, c.in, c.then = bytes.Clone(unsent), append(c.in[:0], rest...), why
 	c.drained = false
-	w.blocked.push(&c.queueEntry, w.now)
+	w.blocked.enqueue(&c.queueEntry, w.now)
 	_ = w.control(unix.EPOLL_CTL_MOD, c.fd, int32(c.fd), connEvents|unix.EPOLLOUT)
 	return kept
 }
@@ -435,9 +435,9 @@ func (w *worker) sendUnsent(c *polledConn) outcome {
 	case errno != 0:
 		return w.closeConn(c)
 	}
-	c.leave()
+	c.dequeue()
 	if c.unsent = c.unsent[sent:]; len(c.unsent) > 0 {
-		w.blocked.push(&c.queueEntry, w.now)
+		w.blocked.enqueue(&c.queueEntry, w.now)
 		return kept
 	}
 	c.unsent = nil
