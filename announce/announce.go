@@ -41,11 +41,14 @@ type (
 // NoPeers in [Request.Want] asks for no peers.
 const NoPeers = wire.NoPeers
 
-// ParseKey is [wire.ParseKey].
+// ParseKey reads a key as a person writes it: text, or a magnet link or urn:btih: for a torrent. See
+// [wire.ParseKey].
 func ParseKey(s string) (Key, error) { return wire.ParseKey(s) }
 
-// ParseTracker is [wire.ParseTracker].
+// ParseTracker reads the name of one tracker: host, host:port or a URL. "" is localhost:6969. See
+// [wire.ParseTracker].
 func ParseTracker(s string) (Tracker, error) { return wire.ParseTracker(s) }
 
-// ParseTrackers is [wire.ParseTrackers].
+// ParseTrackers reads the names of one or more trackers, separated by commas. "" is localhost:6969.
+// See [wire.ParseTrackers].
 func ParseTrackers(s string) ([]Tracker, error) { return wire.ParseTrackers(s) }

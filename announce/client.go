@@ -350,7 +350,7 @@ func (c *Client) classicID(t Tracker, r *Request) (id wire.ID, key uint32) {
 	text := append(hash[:], r.ID[:]...)
 	text = binary.BigEndian.AppendUint16(text, r.Port)
 	mac := hmac.New(sha256.New, c.secret)
-	u := t.URL()
+	u := t.FullURL()
 	u.User = nil // another password is the same peer
 	if u.RawQuery != "" {
 		u.RawQuery += "&" // earlier versions hashed it, too, and the id must not change

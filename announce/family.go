@@ -11,7 +11,7 @@ import (
 // families returns the networks over which to announce to a tracker. These are both if its name may
 // have addresses of both, so that peers of either family learn an endpoint they can dial (BEP 7).
 func (c *Client) families(t Tracker) []string {
-	u := t.URL()
+	u := t.FullURL()
 	literal, err := netip.ParseAddr(u.Hostname())
 	switch {
 	case c.network != "":

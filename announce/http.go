@@ -100,7 +100,7 @@ func (c *Client) send(ctx context.Context, t Tracker, method string, first *url.
 		if !t.Classic() {
 			req.Header.Set("Accept", accept)
 		}
-		switch user := t.URL().User; {
+		switch user := t.FullURL().User; {
 		case u.Scheme != first.Scheme || u.Host != first.Host: // credentials are for the named tracker only
 		case c.Token != "" && !t.Classic():
 			req.Header.Set("Authorization", "Bearer "+c.Token)

@@ -211,8 +211,9 @@ func (t Tracker) Check() error {
 // Loopback reports whether the name always means the local machine.
 func (t Tracker) Loopback() bool { return IsLoopbackName(t.url.Hostname()) }
 
-// URL returns the tracker's URL, with its user and password.
-func (t Tracker) URL() url.URL { return t.url }
+// FullURL returns the tracker's URL with its user and password, and must not be shown. See
+// [Tracker.String].
+func (t Tracker) FullURL() url.URL { return t.url }
 
 // Equal reports whether both names mean the same tracker and the same user of it.
 func (t Tracker) Equal(o Tracker) bool { return t.url.String() == o.url.String() }
