@@ -136,7 +136,7 @@ func (o *announceOptions) runStay(c *cli.Context, s Streams) error {
 	m, err := o.Join(ctx, o.trackers, o.request, func(ev announce.Event, err error) {
 		switch {
 		case err != nil:
-			if err := look.failed(ctx, ev.Tracker, err); err != nil {
+			if err := look.failed(ev.Tracker, err); err != nil {
 				cancel(err)
 			}
 			return

@@ -31,6 +31,7 @@ type Streams struct {
 	// Signals is not nil, the process belongs to ntrack, which then waits for all its children.
 	Signals func(to chan<- os.Signal, wanted ...os.Signal)
 
+	rawOut io.Writer // Out as the caller has given it, for programs that ntrack runs
 	reaper *process.Reaper
 }
 
@@ -103,13 +104,6 @@ func (r results) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// file is the file that the results go to, if they go to a file.
-func file(out io.Writer) (*os.File, bool) {
-	r, _ := out.(results)
-	f, ok := r.Writer.(*os.File)
-	return f, ok
-}
-
 // IgnoredAtStart are the signals that were ignored when this process started, as far as that can be
 // seen.
 func IgnoredAtStart() []os.Signal { return process.IgnoredAtStart() }
@@ -117,7 +111,7 @@ func IgnoredAtStart() []os.Signal { return process.IgnoredAtStart() }
 // Main runs the command that args ask for, which begin with the program's name. It returns the exit
 // code when the command is done or ctx has ended. Only one Main may run in a process at a time.
 func Main(ctx context.Context, args []string, s Streams) int {
-	s.Out = results{s.Out}
+	s.rawOut, s.Out = s.Out, results{s.Out}
 	if s.Signals != nil {
 		var end func()
 		s.reaper, end = process.StartReaper()

@@ -90,10 +90,7 @@ func (r *runner) run(ctx context.Context, change output.Change) error {
 		return err
 	}
 	cmd := exec.CommandContext(ctx, r.shell, "-c", r.exec)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = &stdin, r.s.Out, r.s.Err
-	if f, ok := file(r.s.Out); ok {
-		cmd.Stdout = f
-	}
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = &stdin, r.s.rawOut, r.s.Err
 	peer := ""
 	if change.Peer != nil {
 		peer = *change.Peer

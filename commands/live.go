@@ -14,7 +14,7 @@ import (
 
 // isTerminal reports whether out is a terminal that can draw a table in place.
 func isTerminal(out io.Writer) bool {
-	f, ok := file(out)
+	f, ok := out.(*os.File)
 	return ok && os.Getenv("TERM") != "dumb" && term.IsTerminal(int(f.Fd()))
 }
 
@@ -30,7 +30,7 @@ type liveTable struct {
 // startLiveTable draws on the terminal that the results go to. From then on s prints its notes above
 // the table.
 func startLiveTable(s *Streams, want int) *liveTable {
-	f, _ := file(s.Out)
+	f, _ := s.rawOut.(*os.File)
 	t := &liveTable{changed: make(chan struct{}, 1), ending: make(chan struct{}), ended: make(chan struct{})}
 	t.Out, t.Want = s.Out, want
 	t.Size = func() (int, int) {

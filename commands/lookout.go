@@ -28,6 +28,7 @@ type lookout struct {
 	s       Streams
 	client  *client
 	serve   bool
+	address string                     // where --serve listens
 	answers bool                       // at least one tracker has answered
 	guessed bool                       // no more guesses: the trackers are trackers
 	away    map[announce.Tracker]error // why a tracker is away
@@ -45,7 +46,7 @@ func (l *lookout) begin(c *cli.Context) error {
 		return usage(c, "--serve: it runs one tracker, and %d are given", len(l.client.trackers))
 	}
 	t := l.client.trackers[0]
-	_, ok, err := localAddress(c.Context, t)
+	ip, ok, err := localAddress(c.Context, t)
 	switch {
 	case c.Context.Err() != nil:
 		return context.Cause(c.Context)
@@ -54,14 +55,16 @@ func (l *lookout) begin(c *cli.Context) error {
 	case !ok || t.TLS() || t.Classic():
 		return usage(c, "--serve: tracker %s is not a plain one on this machine", t)
 	}
-	return l.serveHere(c.Context)
+	_, port, _ := net.SplitHostPort(t.HostPort())
+	l.address = net.JoinHostPort(ip.String(), port)
+	return l.serveHere()
 }
 
 // failed records that a request to a tracker has failed. The first failure of a tracker becomes a
 // note. As long as no tracker has answered there are no notes; once all of them have failed, failed
 // returns the error of the first tracker. With --serve it runs a tracker, because the command that
 // ran it before may have ended.
-func (l *lookout) failed(ctx context.Context, t announce.Tracker, err error) error {
+func (l *lookout) failed(t announce.Tracker, err error) error {
 	if l.away == nil {
 		l.away = make(map[announce.Tracker]error)
 	}
@@ -77,7 +80,7 @@ func (l *lookout) failed(ctx context.Context, t announce.Tracker, err error) err
 		l.noteAway(t)
 	}
 	if l.serve {
-		_ = l.serveHere(ctx)
+		_ = l.serveHere()
 	}
 	return nil
 }
@@ -116,15 +119,13 @@ func (l *lookout) answered(t announce.Tracker) {
 }
 
 // serveHere runs a tracker inside this command, unless something listens at its address already.
-func (l *lookout) serveHere(ctx context.Context) error {
-	_, port, _ := net.SplitHostPort(l.client.trackers[0].HostPort())
-	ip, _, err := localAddress(ctx, l.client.trackers[0])
+func (l *lookout) serveHere() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.server != nil || err != nil {
-		return err
+	if l.server != nil {
+		return nil
 	}
-	listener, err := net.Listen("tcp", net.JoinHostPort(ip.String(), port))
+	listener, err := net.Listen("tcp", l.address)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return nil
 	}

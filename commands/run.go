@@ -142,10 +142,7 @@ func (o *announceOptions) runCommand(c *cli.Context, s Streams) error {
 // COMMAND stays in the process group of ntrack.
 func (o *announceOptions) startCommand(ctx context.Context, s Streams, self *selfFile, signals chan os.Signal) (*process.Child, error) {
 	p := process.Program{Args: o.command, Env: append(o.environ(), "NTRACK_SELF_FILE="+self.path()),
-		In: s.In, Out: s.Out, Err: s.Err, OwnGroup: !process.OnTerminal(), Reaper: s.reaper}
-	if r, ok := s.Out.(results); ok {
-		p.Out = r.Writer
-	}
+		In: s.In, Out: s.rawOut, Err: s.Err, OwnGroup: !process.OnTerminal(), Reaper: s.reaper}
 	forwarded := process.Forwarded(p.OwnGroup)
 	if s.Signals != nil {
 		// Signals that ntrack ignores stay ignored until the COMMAND has started, which inherits that.
@@ -234,7 +231,7 @@ func (o *announceOptions) beMember(ctx context.Context, s Streams, look *lookout
 	news := func(ev announce.Event, err error) {
 		switch {
 		case err != nil:
-			_ = look.failed(ctx, ev.Tracker, err)
+			_ = look.failed(ev.Tracker, err)
 			if len(look.away) == len(o.trackers) {
 				absence.begin()
 			}

@@ -100,7 +100,7 @@ func lockByte(f *os.File, at int64, kind int16) error {
 // have nothing to write for hours. Without this, a pipeline would wait as long to see that its
 // `head -1` has ended. waitReaderGone returns false at once if out is not a file.
 func waitReaderGone(out io.Writer) bool {
-	f, ok := file(out)
+	f, ok := out.(*os.File)
 	if !ok {
 		return false
 	}

@@ -109,7 +109,7 @@ func (o *watchOptions) run(c *cli.Context, s Streams) error {
 		defer o.stayTogether(ctx, s, o.request)()
 	}
 	go func() {
-		if waitReaderGone(s.Out) {
+		if waitReaderGone(s.rawOut) {
 			cancel(errReaderGone)
 		}
 	}()
@@ -120,7 +120,7 @@ func (o *watchOptions) run(c *cli.Context, s Streams) error {
 	case o.exec != "":
 		runs = startRunner(ctx, s, o)
 		show = runs.show
-	case !o.once && o.format == output.Table && isTerminal(s.Out):
+	case !o.once && o.format == output.Table && isTerminal(s.rawOut):
 		table = startLiveTable(&s, o.barrier.min)
 		defer table.end(false)
 		show = table.show
@@ -143,7 +143,7 @@ func (o *watchOptions) run(c *cli.Context, s Streams) error {
 			s.note("%v", err)
 			return nil
 		case err != nil:
-			return look.failed(ctx, ev.Tracker, err)
+			return look.failed(ev.Tracker, err)
 		case ev.Type == announce.EventPeers:
 			look.answered(ev.Tracker)
 		}

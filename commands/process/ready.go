@@ -15,22 +15,17 @@ import (
 // than patience, AwaitReady calls late once and goes on.
 func AwaitReady(ctx context.Context, ready func(context.Context) bool, patience time.Duration, late func()) bool {
 	impatient := time.After(patience)
-	for pause := 10 * time.Millisecond; ; pause = min(pause*3/2, time.Second) {
-		if ready(ctx) {
-			return ctx.Err() == nil
-		}
-		again := time.After(pause)
-		for waiting := true; waiting; {
-			select {
-			case <-ctx.Done():
-				return false
-			case <-impatient:
-				late()
-			case <-again:
-				waiting = false
-			}
+	for pause := 10 * time.Millisecond; !ready(ctx); {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-impatient:
+			late()
+		case <-time.After(pause):
+			pause = min(pause*3/2, time.Second)
 		}
 	}
+	return ctx.Err() == nil
 }
 
 // AcceptsTCP reports whether a program on this machine accepts connections at the port, at any
