@@ -406,6 +406,13 @@ func (b *bench) round(s *rival, l *load) (round, error) {
 			return r, err
 		}
 	}
+	if took <= 0 || after.cpu <= before.cpu || selfAfter.cpu <= selfBefore.cpu {
+		// Others had the CPUs for nearly all of so short a round. It says nothing: play it again.
+		if err := s.pause(); err != nil {
+			return r, err
+		}
+		return b.round(s, l)
+	}
 	r = round{
 		CPU:       float64(after.cpu-before.cpu) / 1e3 / float64(done),
 		PerSecond: float64(done) / took.Seconds(),
