@@ -16,7 +16,7 @@ import (
 const (
 	maxBody       = 64 << 10         // bytes of a request's body that are read and ignored
 	maxBuffer     = 64 << 10         // bytes of a buffer that is kept for another reply
-	streamTimeout = 10 * time.Second // how long a client may accept nothing of a stream
+	streamTimeout = 10 * time.Second // how long a client may read nothing of a stream
 )
 
 // Handler returns an http.Handler for t. Mount it at /ntrk/, /announce, /tracker and /scrape, or make

@@ -51,8 +51,8 @@ func intervalFor(size store.Size, rate, maxRate int) int {
 	return int(max(minInterval, min(load, maxInterval)))
 }
 
-// A timing decides the interval in a reply and how long its peer is listed. The ttl depends only on
-// the timing and the size of the track, so the store lists a peer for as long as the reply says.
+// A timing decides the interval in a reply and how long its peer is listed. The ttl depends on nothing
+// else but the size of the track. So the store lists a peer for as long as the reply says.
 type timing struct {
 	fixed         time.Duration // the configured interval; 0 lets it follow the load
 	rate, maxRate int           // announces per second that arrive, and that may arrive

@@ -171,12 +171,13 @@ func TestWorkerBatchBytes(t *testing.T) {
 	}
 }
 
-// A client that does not accept its replies is disconnected ten seconds after it last accepted
-// something. One that accepts them slowly gets them all. No other request is served meanwhile.
-func TestWorkerReplyNotAccepted(t *testing.T) {
+// The connection of a client that does not read its replies ends ten seconds after it last read
+// something. A client that reads slowly gets all replies. The worker serves no other request of it
+// meanwhile.
+func TestWorkerReplyNotRead(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
-		every int // seconds: it accepts what is here this often
+		every int // seconds: it reads what is here this often
 		times int
 		cut   int // after that many seconds; 0 for never
 	}{
@@ -209,17 +210,17 @@ func TestWorkerReplyNotAccepted(t *testing.T) {
 				second-- // the second in which it ended
 				switch {
 				case tt.cut == 0 && (s.Conns() != 1 || replies != n || second < 27):
-					t.Errorf("%d replies accepted in %d seconds, %d connections", replies, second, s.Conns())
+					t.Errorf("%d replies read in %d seconds, %d connections", replies, second, s.Conns())
 				case tt.cut > 0 && second != tt.cut:
-					t.Errorf("cut after %d seconds, %d replies were accepted", second, replies)
+					t.Errorf("cut after %d seconds, %d replies were read", second, replies)
 				}
 			})
 		})
 	}
 }
 
-// At a shutdown a busy connection gets one more reply, its last. A connection whose client has
-// replies to accept gets the time for that.
+// At a shutdown a busy connection gets one more reply, its last. A client that has replies to read
+// gets the time for that.
 func TestWorkerEnd(t *testing.T) {
 	s := &server.Server{Tracker: &tracker.Tracker{}, Logf: t.Errorf}
 	w := s.TestWorker(t, listen(t))

@@ -122,11 +122,11 @@ func TestBatchesAlternate(t *testing.T) {
 	}
 }
 
-// The connection of a client that accepts nothing of a reply for ten seconds ends.
-func TestReplyNotAccepted(t *testing.T) {
+// The connection of a client that reads nothing of a reply for ten seconds ends.
+func TestReplyDeadline(t *testing.T) {
 	for _, tt := range []struct {
 		name       string
-		take       int           // bytes that the client accepts at a time
+		take       int           // bytes that the client reads at a time
 		every      time.Duration // how often
 		times      int
 		least, end time.Duration // the connection ends between these; 0 for never
@@ -152,7 +152,7 @@ func TestReplyNotAccepted(t *testing.T) {
 					t.Fatal(err)
 				}
 				done := make(chan error)
-				go func() { // the server reads nothing until the client has accepted the reply
+				go func() { // the server reads nothing until the client has read the reply
 					_, err := io.WriteString(c, request)
 					done <- err
 				}()
@@ -167,7 +167,7 @@ func TestReplyNotAccepted(t *testing.T) {
 				<-done
 				d := time.Since(began)
 				if tt.end == 0 && taken < 200 || tt.end > 0 && (d < tt.least || d > tt.end) {
-					t.Errorf("ended after %v, with %d bytes accepted", d, taken)
+					t.Errorf("ended after %v, with %d bytes read", d, taken)
 				}
 			})
 		})

@@ -326,8 +326,8 @@ func (c *conn) serveRequest(h *head, closing bool) (more bool, err error) {
 	return true, nil
 }
 
-// sendRefusal replies to a request that the tracker cannot see, in the format that the client asked for
-// as far as that can be read, and ends the connection.
+// sendRefusal replies to a request that the tracker cannot see, and ends the connection. The reply has
+// the format that the client asked for, if that can be read.
 func (c *conn) sendRefusal(reason badRequest) {
 	lines := c.in[:bytes.LastIndexByte(c.in, '\n')+1]
 	if len(lines) == 0 {
@@ -360,7 +360,7 @@ func (c *conn) flush() error {
 	return err
 }
 
-// write sends b. It gives up if the client accepts none of it for as long as Timeout. It looks for
+// write sends b. It gives up if the client reads none of it for as long as Timeout. It looks for
 // progress several times in that time, because a write that blocks does not show any.
 func (c *conn) write(b []byte) error {
 	tls := c.tls()

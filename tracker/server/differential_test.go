@@ -17,7 +17,7 @@ import (
 	"ntrack/tracker/server"
 )
 
-// stricter has the reasons for which this server refuses what net/http accepts. Each is deliberate.
+// stricter has the reasons for which this server refuses what net/http allows. Each is deliberate.
 var stricter = []string{
 	"header Transfer-Encoding: ", // chunked only, and in HTTP/1.1
 	"headers Transfer-Encoding ", // net/http ignores the Content-Length beside it
@@ -27,7 +27,7 @@ var stricter = []string{
 	"request line and headers: ", // the limits differ
 	"header Expect: 100",         // net/http answers 417 before the handler, or ignores it
 	"HTTP version: 1.0 or 1.1",   // net/http answers 505
-	"request target: ",           // net/http also accepts one that is no path, for CONNECT
+	"request target: ",           // net/http also allows other targets, for CONNECT
 	"request target of ",         // net/http may find its own limit first
 	"header Host: one, and",      // two equal ones in HTTP/1.0
 }

@@ -16,16 +16,16 @@ import (
 
 // An epollAcceptor serves TCP on Linux with a few workers. Each worker accepts connections, reads
 // requests, lets the tracker decide them, and writes the replies, for many connections in one
-// goroutine. If each connection had a goroutine, a place in Go's poller, deadlines and socket options
-// of its own, those would take more time than its requests, above all if it sends only one.
+// goroutine. So a connection needs no goroutine, no place in Go's poller, no deadlines and no socket
+// options of its own. If it sends only one request, those take more time than the request.
 type epollAcceptor struct {
 	s       *Server
 	l       *net.TCPListener
 	raw     syscall.RawConn // of l
 	workers []*worker
 	failed  chan error // why no more connections are accepted
-	// inherits says that the connections accepted now came after the listener had its options, and
-	// so have inherited them.
+	// inherits says that all connections to come have inherited the options of the listener. Those
+	// that came before the listener had its options have not.
 	inherits atomic.Bool
 }
 
@@ -74,7 +74,7 @@ func (a *epollAcceptor) addWorker(listener uintptr) error {
 	}
 	_ = unix.SetNonblock(fd, true) // so that NewFile adds it to Go's poller
 	w := &worker{epollAcceptor: a, epollFD: fd, epoll: os.NewFile(uintptr(fd), "epoll")}
-	w.acceptBatch = w.acceptFrom
+	w.acceptFunc = w.acceptFrom
 	a.s.limits.addQueue(&w.silent, false)
 	a.s.limits.addQueue(&w.idle, true)
 	w.busy.init(true)

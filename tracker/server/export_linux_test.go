@@ -86,7 +86,7 @@ func (s *Server) TestWorker(t *testing.T, listener net.Listener) TestWorker {
 }
 
 // AddConn gives the worker a connection from any address and returns the client's end. The system
-// accepts as many bytes as buffer before the client reads.
+// buffers that many bytes for a client that does not read.
 func (w TestWorker) AddConn(remote netip.AddrPort, buffer int) net.Conn {
 	fds := socketPair(w.t)
 	if err := unix.SetsockoptInt(fds[0], unix.SOL_SOCKET, unix.SO_SNDBUF, buffer); err != nil {

@@ -52,8 +52,8 @@ type badRequest string
 
 func (r badRequest) Error() string { return string(r) }
 
-// headEnd returns the length of the head at the beginning of b, with its empty line, or 0 if b does
-// not have all of it. The first searched bytes are known not to contain its end.
+// headEnd returns the length of the head at the beginning of b, with its empty line. It returns 0 if
+// the head is not complete. Its end is not in the first searched bytes.
 func headEnd(b []byte, searched int) int {
 	for i := max(searched-3, 0); ; {
 		j := bytes.IndexByte(b[i:], '\n')

@@ -20,8 +20,8 @@ type limits struct {
 	maxConns, maxPerAddr int
 	maxFiles             int // how many files the process may open, if that decides maxConns; else 0
 	// spare is how many files are left for everything else. An eighth of it is for connections
-	// that are being refused, a quarter for connections that are being evicted, and a quarter for
-	// connections that a worker has accepted and not yet served.
+	// that are being refused, and a quarter for those that are being evicted. Another quarter is
+	// for connections that a worker has accepted and not yet served.
 	spare int
 
 	mu         sync.Mutex
@@ -179,8 +179,8 @@ func (s *Server) logLimit(l limit, format string, args ...any) {
 	s.Logf("%s; for a minute, no others are reported", fmt.Sprintf(format, args...))
 }
 
-// silentGrace is how long a connection is not evicted before it has sent its first request, unless
-// more than a quarter of all connections are silent.
+// silentGrace is how long a connection may be silent before it can be evicted. If more than a quarter
+// of all connections are silent, they can be evicted at once.
 const silentGrace = time.Second
 
 // makeRoom evicts the connection that has waited longest for a request and says whether there was

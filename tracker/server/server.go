@@ -1,7 +1,7 @@
 // Package server serves a [tracker.Tracker] over HTTP/1. It owns the listeners, the connections and
 // the shutdown. It does what [tracker.Handler] does under net/http, in a fraction of the time and
-// memory, and refuses what this protocol does not need, such as folded headers. For TLS give it a
-// tls.NewListener.
+// memory. It refuses parts of HTTP that this protocol does not need, such as folded headers. For TLS
+// give it a tls.NewListener.
 //
 //	s := &server.Server{Tracker: &tracker.Tracker{}}
 //	err := s.Serve(listener)
@@ -12,8 +12,8 @@
 // starts a few workers. A worker accepts and serves many connections in one goroutine, in
 // worker.serveConn. Both ways parse with head.parseHead and reply with Server.appendReply, which calls
 // the tracker. A worker serves only a plain request that the tracker answers at once. With the
-// first other request it hands the connection over, for good, to a goroutine that runs
-// conn.serveRequests. An event stream always has a goroutine and is sent by conn.serveStream.
+// first other request it hands the connection over to a goroutine that runs conn.serveRequests, and
+// never gets it back. An event stream always has a goroutine and is sent by conn.serveStream.
 //
 // Workers take about half the time if each announce has a connection of its own, and an idle
 // connection has no stack and no buffer. In all else the two ways behave alike.
@@ -59,16 +59,16 @@ const (
 type Server struct {
 	Tracker *tracker.Tracker
 	// Timeout is how long a request may take from its first byte to its last, at whatever rate
-	// they arrive. It is also how long a client may accept nothing of a reply. 0 is
+	// they arrive. It is also how long a client may read nothing of a reply. 0 is
 	// DefaultTimeout.
 	Timeout time.Duration
 	// Idle is how long a connection may stay without a request. 0 is DefaultIdle.
 	Idle time.Duration
 	// MaxConns is how many connections may be open. One more takes the place of the connection
 	// that has been idle longest. If none is idle, it is answered 503. 0 is DefaultMaxConns, less
-	// than 0 is no limit. On Unix the limit is never more than about nine tenths of the files that
-	// the process may have open, or half of them if they are few. Set a lower limit in a process
-	// that needs more files for something else.
+	// than 0 is no limit. On Unix the files that the process may have open are a limit, too: about
+	// nine tenths of them, or half if they are few, are for connections. Set a lower limit in a
+	// process that needs more files for something else.
 	MaxConns int
 	// MaxConnsPerAddr is how many of these one IPv4 address or IPv6 /64 may have. 0 is
 	// DefaultMaxConnsPerAddr, or a quarter of MaxConns if that is less. Less than 0 is no limit.

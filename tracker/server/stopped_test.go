@@ -36,7 +36,7 @@ func (s *sleeper) sleep(n int, err error) (int, error) {
 	return n, err
 }
 
-// A client that sends or accepts bytes while the process is stopped does not lose its connection.
+// A client that sends or reads bytes while the process is stopped does not lose its connection.
 func TestStopped(t *testing.T) {
 	const look = "GET /ntrk/crowd?port=0&numwant=1000 HTTP/1.1\r\nHost: t\r\n\r\n"
 	const post = "POST /ntrk/k?port=4000&format=json HTTP/1.1\r\nHost: t\r\n"

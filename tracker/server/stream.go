@@ -23,7 +23,7 @@ func (c *conn) serveStream() {
 	}
 	_ = c.nc.SetReadDeadline(time.Time{})
 	c.writeEvents()
-	var ignored [64]byte // of what the client sends after its request, maxBody is accepted
+	var ignored [64]byte // the client may send maxBody after its request
 	for n := 0; n < maxBody; {
 		k, err := c.nc.Read(ignored[:])
 		if n += k; err != nil {

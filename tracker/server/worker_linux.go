@@ -23,7 +23,7 @@ type worker struct {
 	now     time.Time // when they were fetched
 
 	next           *worker       // accepts after this one
-	acceptBatch    func(uintptr) // method acceptFrom
+	acceptFunc     func(uintptr) // acceptFrom, as a func value that is made once
 	accepted       []acceptedConn
 	outOfFiles     bool // accepting failed: housekeeping tries again
 	listenerClosed bool
@@ -34,7 +34,7 @@ type worker struct {
 	silent  connQueue     // connections that have not sent a request yet
 	idle    connQueue     // connections that have had a reply and wait for a request
 	busy    connQueue     // connections with more requests to serve, after those of others
-	blocked connQueue     // connections whose client does not accept replies, since it last did
+	blocked connQueue     // connections whose client does not read its replies
 	head    head
 	b       buffers
 	in      [maxHead + 4<<10]byte
@@ -52,7 +52,7 @@ type polledConn struct {
 	remote  netip.AddrPort
 	drained bool       // nothing more can be read before the next event
 	in      []byte     // bytes read that belong to requests not yet served
-	unsent  []byte     // replies that the client has not accepted
+	unsent  []byte     // replies that the client has not read
 	then    stopReason // what to do after those
 }
 
@@ -179,7 +179,7 @@ func (w *worker) watchListener(listener uintptr) {
 // acceptAll accepts connections and serves their first requests.
 func (w *worker) acceptAll() {
 	w.accepted = w.accepted[:0]
-	if err := w.raw.Control(w.acceptBatch); err != nil {
+	if err := w.raw.Control(w.acceptFunc); err != nil {
 		w.listenerClosed = true
 		w.fail(err)
 	}
@@ -355,8 +355,8 @@ func (w *worker) serveConn(c *polledConn, last bool) outcome {
 	return w.afterBatch(c, rest, why, last)
 }
 
-// serveBatch appends to w.b.out the replies to the requests at the beginning of in, as many as make a
-// batch, and returns the bytes that are left. A large reply is served only as the first of a busy
+// serveBatch serves requests at the beginning of in, at most a batch. It appends the replies to w.b.out
+// and returns the bytes that are left. A large reply is served only as the first of a busy
 // connection's batch, so that other connections are served before it.
 func (w *worker) serveBatch(in []byte, remote netip.AddrPort, wasBusy bool) (rest []byte, why stopReason) {
 	h, b := &w.head, &w.b
@@ -392,7 +392,7 @@ func (w *worker) serveBatch(in []byte, remote netip.AddrPort, wasBusy bool) (res
 	return nil, allServed
 }
 
-// afterBatch decides how a connection goes on after its client has accepted all replies.
+// afterBatch decides how a connection goes on after all its replies were sent.
 func (w *worker) afterBatch(c *polledConn, rest []byte, why stopReason, last bool) outcome {
 	switch {
 	case why == batchFull || !c.drained && (why == allServed || why == incomplete):
@@ -416,8 +416,8 @@ func (w *worker) setIdle(c *polledConn) {
 	w.idle.enqueue(&c.queueEntry, w.now)
 }
 
-// setBlocked keeps replies that the client does not accept now, and the bytes that are left. Until it
-// accepts them all, its requests are not read.
+// setBlocked keeps replies that cannot be sent now because the client does not read, and the bytes that
+// are left. Until all are sent, no more requests are read.
 func (w *worker) setBlocked(c *polledConn, unsent, rest []byte, why stopReason) outcome {
 	c.unsent, c.in, c.then = bytes.Clone(unsent), append(c.in[:0], rest...), why
 	c.drained = false
@@ -426,7 +426,7 @@ func (w *worker) setBlocked(c *polledConn, unsent, rest []byte, why stopReason) 
 	return kept
 }
 
-// sendUnsent sends of those replies what the client accepts now.
+// sendUnsent sends as much of those replies as is possible now.
 func (w *worker) sendUnsent(c *polledConn) outcome {
 	sent, errno := rawCall(unix.SYS_WRITE, c.fd, c.unsent)
 	switch {

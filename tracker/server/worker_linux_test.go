@@ -139,8 +139,8 @@ func TestSlowStoreHasNoWorker(t *testing.T) {
 	}
 }
 
-// A reply that the client does not accept at once is sent later. The connection goes on or ends after
-// that.
+// A reply that the client does not read at once is sent later. After that the connection goes on or
+// ends.
 func TestSlowReader(t *testing.T) {
 	small := func(option int) func(string, string, syscall.RawConn) error {
 		return func(_, _ string, c syscall.RawConn) error {
@@ -227,7 +227,7 @@ func TestWorkerTimeouts(t *testing.T) {
 }
 
 // At a shutdown a worker closes its connections. Those that it has handed over get their reply, and
-// no new ones are accepted.
+// no others are accepted.
 func TestWorkerShutdown(t *testing.T) {
 	s := &server.Server{Tracker: &tracker.Tracker{}}
 	l := listen(t)
