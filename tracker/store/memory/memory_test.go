@@ -18,7 +18,7 @@ import (
 func anHour(store.Size) time.Duration { return time.Hour }
 
 func TestMemory(t *testing.T) {
-	storetest.Run(t, func(*testing.T) store.Store { return memory.New() })
+	storetest.RunExact(t, func(*testing.T) store.Store { return memory.New() })
 }
 
 func TestMemoryLimits(t *testing.T) {

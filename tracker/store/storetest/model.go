@@ -6,34 +6,36 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"ntrack/announce/wire"
 	"ntrack/tracker/store"
 )
 
-// model is a store so plain that it is right: it looks at everything, each time. It is asked what
-// a store may answer; it does not draw samples.
-type model map[string]*modelTrack
+// A model is a store so plain that it is right: it looks at everything each time. It draws no
+// samples, and says what a store may answer and what a follower has to see.
+type model map[string]*track
 
-type modelTrack struct {
-	peers map[netip.AddrPort]listed
+type track struct {
+	peers map[netip.AddrPort]listing
 	began time.Time
 }
 
-type listed struct {
+type listing struct {
 	id     wire.ID
 	expiry time.Time
+	holds  int // of subscriptions
 }
 
-// track is nil where there is none.
-func (m model) track(key string) *modelTrack {
+// track returns the track of a key, after its lapsed peers are gone, or nil.
+func (m model) track(key string) *track {
 	t := m[key]
 	if t == nil {
 		return nil
 	}
 	for e, l := range t.peers {
-		if !time.Now().Before(l.expiry) {
+		if l.holds == 0 && !time.Now().Before(l.expiry) {
 			delete(t.peers, e)
 		}
 	}
@@ -44,76 +46,139 @@ func (m model) track(key string) *modelTrack {
 	return t
 }
 
-func (m model) announce(key string, p wire.Peer, ttl time.Duration) store.Result {
-	track := m.track(key)
-	if track == nil {
-		track = &modelTrack{map[netip.AddrPort]listed{}, time.Now()}
-		m[key] = track
+// list lists a peer for a ttl, or by one more hold if that is 0.
+func (m model) list(key string, p wire.Peer, ttl time.Duration) {
+	t := m.track(key)
+	if t == nil {
+		t = &track{map[netip.AddrPort]listing{}, time.Now()}
+		m[key] = t
 	}
-	old := track.peers[p.Endpoint]
-	expiry := time.Now().Add(ttl)
-	if old.expiry.After(expiry) {
-		expiry = old.expiry
+	l := t.peers[p.Endpoint]
+	l.id = p.ID
+	if expiry := time.Now().Add(ttl); ttl > 0 && expiry.After(l.expiry) {
+		l.expiry = expiry
 	}
-	track.peers[p.Endpoint] = listed{p.ID, expiry}
-	return store.Result{Count: len(m.visible(key, p.Endpoint.Addr())), Size: m.size(key)}
+	if ttl == 0 {
+		l.holds++
+	}
+	t.peers[p.Endpoint] = l
+}
+
+func (m model) leave(key string, e netip.AddrPort) {
+	if t := m.track(key); t != nil {
+		delete(t.peers, e)
+		m.track(key)
+	}
+}
+
+// unhold ends a hold, unless the peer has left.
+func (m model) unhold(key string, e netip.AddrPort) {
+	if t := m.track(key); t != nil {
+		l := t.peers[e]
+		l.holds--
+		t.peers[e] = l
+		m.track(key)
+	}
 }
 
 func (m model) size(key string) (s store.Size) {
 	for k := range m {
-		t := m.track(k)
-		if t == nil {
-			continue
+		if t := m.track(k); t != nil {
+			s.Total += len(t.peers)
 		}
-		s.Total += len(t.peers)
-		if k == key {
-			s.Peers, s.Age = len(t.peers), time.Since(t.began)
-		}
+	}
+	if t := m[key]; t != nil {
+		s.Peers, s.Age = len(t.peers), time.Since(t.began)
 	}
 	return s
 }
 
 func (m model) visible(key string, asker netip.Addr) map[netip.AddrPort]wire.ID {
-	seen := map[netip.AddrPort]wire.ID{}
-	t := m.track(key)
-	if t == nil {
-		return seen
-	}
-	for e, l := range t.peers {
-		if wire.ScopeOf(asker).Sees(wire.ScopeOf(e.Addr())) {
-			seen[e] = l.id
+	ids := map[netip.AddrPort]wire.ID{}
+	if t := m.track(key); t != nil {
+		for e, l := range t.peers {
+			if wire.ScopeOf(asker).Sees(wire.ScopeOf(e.Addr())) {
+				ids[e] = l.id
+			}
 		}
 	}
-	return seen
+	return ids
 }
 
-// check holds a sample against what could be given.
-func (m model) check(t *testing.T, key string, asker netip.Addr, self netip.AddrPort, want int, peers []wire.Peer) {
-	t.Helper()
-	could := m.visible(key, asker)
+// check compares a reply with what the store may answer to self, whose port is 0 if it only looks.
+func (m model) check(s *tester, key string, self netip.AddrPort, want int, peers []wire.Peer, res store.Result) {
+	s.t.Helper()
+	could := m.visible(key, self.Addr())
+	if res.Count != len(could) {
+		s.t.Fatalf("count %d, want %d", res.Count, len(could))
+	}
+	if s.exact {
+		s.expectSize(key, res.Size, m.size(key))
+	}
 	delete(could, self)
-	var have, got [2]int
+	var have, given [2]int
 	for e := range could {
 		have[family(e)]++
 	}
 	if len(peers) != min(want, len(could)) {
-		t.Fatalf("%d peers of %d given, wanted %d", len(peers), len(could), want)
+		s.t.Fatalf("%d peers of %d given, wanted %d", len(peers), len(could), want)
 	}
 	for _, p := range peers {
 		id, ok := could[p.Endpoint]
 		if !ok {
-			t.Fatalf("%v must not be given, or not twice", p.Endpoint)
+			s.t.Fatalf("%v must not be given, or not twice", p.Endpoint)
 		}
-		if id != p.ID {
-			t.Fatalf("%v has id %q, want %q", p.Endpoint, p.ID, id)
-		}
+		s.expectID(p.Endpoint.String(), p.ID, id)
 		delete(could, p.Endpoint)
-		got[family(p.Endpoint)]++
+		given[family(p.Endpoint)]++
 	}
-	for f := range got {
-		if got[f] < min(have[f], want/4) {
-			t.Fatalf("families: %v of %v given, wanted %d", got, have, want)
+	for f := range given {
+		if given[f] < min(have[f], want/4) {
+			s.t.Fatalf("families: %v of %v given, wanted %d", given, have, want)
 		}
+	}
+}
+
+// checkIndex compares an index with what the store must answer.
+func (m model) checkIndex(s *tester, asker netip.Addr) {
+	tracks, err := s.Scrape(context.Background(), nil, asker, nil)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	counts := map[string]int{}
+	for _, t := range tracks {
+		counts[string(t.Key.Bytes())] += t.Count
+	}
+	for key := range m {
+		if n := len(m.visible(key, asker)); counts[key] != n {
+			s.t.Fatalf("index: %q has %d peers, want %d", key, counts[key], n)
+		} else if n > 0 {
+			delete(counts, key)
+		}
+	}
+	if len(counts) > 0 {
+		s.t.Fatalf("index: %v does not exist", counts)
+	}
+}
+
+// checkFollower compares what a follower sees with the track.
+func (m model) checkFollower(s *tester, f *follower, left bool) {
+	f.next()
+	if f.live == left {
+		s.t.Errorf("%v of %q has left: %v; live: %v", f.self, f.key, left, f.live)
+	}
+	if left {
+		return
+	}
+	want := m.visible(f.key, f.self.Addr())
+	delete(want, f.self)
+	for e := range want {
+		if !f.sees[e] {
+			s.t.Errorf("%v of %q does not see %v", f.self, f.key, e)
+		}
+	}
+	if len(f.sees) != len(want) {
+		s.t.Errorf("%v of %q sees %d peers, want %d", f.self, f.key, len(f.sees), len(want))
 	}
 }
 
@@ -124,7 +189,7 @@ func family(e netip.AddrPort) int {
 	return 1
 }
 
-// somePeers are n endpoints of both families and every scope, most of them public.
+// somePeers returns n endpoints of both families and every scope, most of them public.
 func somePeers(n int) []netip.AddrPort {
 	addrs := []string{"192.0.2.1", "203.0.113.7", "2001:db8::1", "2001:db8::2", "192.0.2.2", "198.51.100.1", "10.0.0.1", "127.0.0.1", "fd00::1", "169.254.1.1", "::1", "fe80::1"}
 	var all []netip.AddrPort
@@ -138,20 +203,29 @@ func somePeers(n int) []netip.AddrPort {
 	return all
 }
 
-// churn does what comes to mind, for weeks, and compares with the model at every step. Time passes
-// in even seconds and a ttl is odd, so that nothing depends on how a store rounds.
-func churn(t *testing.T, s *tester) {
+// anything makes random calls for weeks, and compares each with the model. Time passes in even
+// seconds and a ttl is odd, so that nothing depends on how a store rounds.
+func anything(t *testing.T, s *tester) {
 	for _, size := range []int{20, 150, 900} {
 		seed := rand.Uint64()
 		r := rand.New(rand.NewPCG(seed, 0))
 		m := model{}
 		keys := []string{"a", "b\x00", "c", "another key, which is longer than the others"}
 		endpoints := somePeers(size)
-		// Weather makes tracks grow for a while and then shrink.
-		weather := 0
+		var followers []*follower
+		left := map[*follower]bool{} // those that Leave has ended
+		end := func(i int) {
+			f := followers[i]
+			followers = slices.Delete(followers, i, i+1)
+			if f.self.Port() != 0 && !left[f] {
+				m.unhold(f.key, f.self)
+			}
+			f.sub.Close()
+		}
+		decline := 0 // makes tracks shrink for a while
 		for step := range 8000 {
 			if step%500 == 0 {
-				weather = r.IntN(8)
+				decline = r.IntN(8)
 			}
 			key, e := keys[r.IntN(len(keys))], endpoints[r.IntN(size)]
 			if r.IntN(4) > 0 {
@@ -161,8 +235,9 @@ func churn(t *testing.T, s *tester) {
 			if r.IntN(10) == 0 {
 				want = 1000
 			}
+			looker := netip.AddrPortFrom(e.Addr(), 0)
 			switch what := r.IntN(100); {
-			case what < 60-4*weather:
+			case what < 55-4*decline:
 				p := wire.Peer{Endpoint: e}
 				if r.IntN(3) == 0 {
 					p.ID = wire.ID{byte(step), byte(step >> 8), 1}
@@ -171,61 +246,52 @@ func churn(t *testing.T, s *tester) {
 				if r.IntN(4) == 0 {
 					ttl = time.Duration(1+2*r.IntN(2250)) * time.Second // up to 75 minutes
 				}
-				expected := m.announce(key, p, ttl)
+				m.list(key, p, ttl)
 				peers, res := s.announceFor(ttl, key, p, want)
-				if res != expected {
-					t.Fatalf("step %d of seed %d: %+v, want %+v", step, seed, res, expected)
+				m.check(s, key, e, want, peers, res)
+			case what < 65:
+				peers, res := s.look(key, e.Addr().String(), want)
+				m.check(s, key, looker, want, peers, res)
+			case what < 82:
+				for _, f := range followers {
+					if f.key == key && f.self == e {
+						left[f] = true
+					}
 				}
-				m.check(t, key, e.Addr(), e, want, peers)
-			case what < 70:
-				peers, n := s.look(key, e.Addr().String(), want)
-				if expected := len(m.visible(key, e.Addr())); n != expected {
-					t.Fatalf("step %d of seed %d: count %d, want %d", step, seed, n, expected)
-				}
-				m.check(t, key, e.Addr(), netip.AddrPort{}, want, peers)
-			case what < 92:
+				m.leave(key, e)
 				s.leave(key, e.String())
-				if track := m[key]; track != nil {
-					delete(track.peers, e)
-					m.track(key)
+			case what < 84:
+				m.checkIndex(s, e.Addr())
+			case what < 89 && len(followers) < 20:
+				if r.IntN(4) == 0 {
+					e = looker
+				} else {
+					m.list(key, wire.Peer{Endpoint: e}, 0)
 				}
-			case what < 94:
-				m.compareIndex(t, s, e.Addr())
-			default:
-				pause := 2 * r.IntN(20)
+				f, _ := s.subscribe(key, e.String())
+				followers = append(followers, f)
+				m.checkFollower(s, f, false)
+			case what < 94 && len(followers) > 0:
+				end(r.IntN(len(followers)))
+			case what >= 94:
+				pause := 2 * (1 + r.IntN(20))
 				if r.IntN(100) == 0 {
-					pause = 2 * r.IntN(3600*10) // a lull: everybody lapses
+					pause = 2 * (1 + r.IntN(3600*10)) // all announces lapse
 				}
 				time.Sleep(time.Duration(pause) * time.Second)
+				synctest.Wait()
+				for _, f := range followers {
+					m.checkFollower(s, f, left[f])
+				}
 			}
 			if t.Failed() {
 				t.Fatalf("at step %d of seed %d", step, seed)
 			}
 		}
+		for len(followers) > 0 {
+			end(0)
+		}
 		time.Sleep(2 * time.Hour)
 		s.expect("in the end", s.index("127.0.0.1"), "")
-	}
-}
-
-func (m model) compareIndex(t *testing.T, s *tester, asker netip.Addr) {
-	tracks, err := s.Scrape(context.Background(), nil, asker, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	slices.SortFunc(tracks, func(a, b wire.Track) int { return slices.Compare(a.Key.Bytes(), b.Key.Bytes()) })
-	for key := range m {
-		n := len(m.visible(key, asker))
-		i, found := slices.BinarySearchFunc(tracks, key, func(a wire.Track, key string) int {
-			return slices.Compare(a.Key.Bytes(), []byte(key))
-		})
-		if found != (n > 0) || found && tracks[i].Count != n {
-			t.Fatalf("index, key %q: want %d, have %v", key, n, tracks)
-		}
-		if found {
-			tracks = slices.Delete(tracks, i, i+1)
-		}
-	}
-	if len(tracks) > 0 {
-		t.Fatalf("index: %v are not there", tracks)
 	}
 }

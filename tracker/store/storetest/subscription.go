@@ -1,12 +1,12 @@
 package storetest
 
 import (
+	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net/netip"
-	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,19 +15,89 @@ import (
 	"ntrack/tracker/store"
 )
 
-// told is how soon a change has to be told of.
-const told = time.Second
+// A follower is a subscriber that applies each change to the peers that it was given.
+type follower struct {
+	s        *tester
+	key      string
+	self     netip.AddrPort
+	sub      store.Subscription
+	notified atomic.Int32
+	sees     map[netip.AddrPort]bool
+	live     bool
+}
+
+// subscribe also returns the peers that the follower was given.
+func (s *tester) subscribe(key, self string) (f *follower, given string) {
+	s.t.Helper()
+	f = &follower{s: s, key: key, self: netip.MustParseAddrPort(self), sees: map[netip.AddrPort]bool{}, live: true}
+	mine := []byte(key)
+	before := wire.Peer{Endpoint: netip.MustParseAddrPort("203.0.113.99:9")}
+	peers, sub, err := s.Subscribe(context.Background(), mine, wire.Peer{Endpoint: f.self}, func() { f.notified.Add(1) }, []wire.Peer{before})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	clear(mine)
+	if len(peers) == 0 || peers[0] != before {
+		s.t.Fatalf("not appended: %v", peers)
+	}
+	f.sub = sub
+	for _, p := range peers[1:] {
+		if f.sees[p.Endpoint] {
+			s.t.Errorf("%v is given twice", p.Endpoint)
+		}
+		f.sees[p.Endpoint] = true
+	}
+	return f, show(peers[1:])
+}
+
+// next returns the changes of the follower, such as "+192.0.2.1:1 -192.0.2.2:1", and "end" if it has
+// ended.
+func (f *follower) next() string {
+	f.s.t.Helper()
+	notified := f.notified.Swap(0) > 0
+	changes, live := f.sub.Next(nil)
+	var out []string
+	for _, c := range changes {
+		sign := "-"
+		if c.Joined {
+			sign = "+"
+		}
+		out = append(out, sign+c.Endpoint.String())
+		if f.sees[c.Endpoint] == c.Joined || c.Endpoint == f.self {
+			f.s.t.Errorf("%v of %q has a change of %v (joined: %v) that is none", f.self, f.key, c.Endpoint, c.Joined)
+		}
+		if f.sees[c.Endpoint] = true; !c.Joined {
+			delete(f.sees, c.Endpoint)
+		}
+	}
+	if f.live && !live {
+		out = append(out, "end")
+		f.live = false
+	}
+	if len(out) > 0 && !notified {
+		f.s.t.Errorf("%v of %q was not notified of %v", f.self, f.key, out)
+	}
+	return strings.Join(out, " ")
+}
+
+// expect waits for as long as a change may take, and expects these.
+func (f *follower) expect(what, want string) {
+	f.s.t.Helper()
+	time.Sleep(late)
+	synctest.Wait()
+	f.s.expect(fmt.Sprintf("%s: the changes of %v", what, f.self), f.next(), want)
+}
 
 func subscribe(t *testing.T, s *tester) {
 	s.announce("k", "192.0.2.1:1", 0)
 	s.announce("k", "[2001:db8::1]:1", 0)
 	s.announce("other", "192.0.2.5:5", 0)
 	w, given := s.subscribe("k", "192.0.2.9:0")
-	s.expect("a looker is given", given, "192.0.2.1:1 [2001:db8::1]:1")
+	s.expect("given without a port", given, "192.0.2.1:1 [2001:db8::1]:1")
 	m, given := s.subscribe("k", "192.0.2.2:2")
-	s.expect("a member is given", given, "192.0.2.1:1 [2001:db8::1]:1")
-	w.expect("a member", "+192.0.2.2:2")
-	s.expectLook("a member is listed, and no looker", "k", "192.0.2.9", "192.0.2.1:1 192.0.2.2:2 [2001:db8::1]:1")
+	s.expect("given with a port", given, "192.0.2.1:1 [2001:db8::1]:1")
+	w.expect("one with a port", "+192.0.2.2:2")
+	s.expectLook("it is listed, and one without a port is not", "k", "192.0.2.9", "192.0.2.1:1 192.0.2.2:2 [2001:db8::1]:1")
 	s.announce("k", "192.0.2.3:3", 0)
 	s.announce("other", "192.0.2.6:5", 0)
 	w.expect("a join", "+192.0.2.3:3")
@@ -52,26 +122,28 @@ func subscribe(t *testing.T, s *tester) {
 	s.leave("k", "192.0.2.3:4")
 	s.expect("nothing is left", s.index("127.0.0.1"), `"other":1`)
 
-	// A key without a track is one to subscribe to, and a member makes a track.
+	// A subscription lists its peer as an announce does: with its ID, and in a new track if need be.
 	id := wire.ID{1}
 	_, sub, err := s.Subscribe(t.Context(), []byte("id"), wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.2:2"), ID: id}, func() {}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if peers, _ := s.look("id", "192.0.2.9", 1); len(peers) != 1 || peers[0].ID != id {
-		t.Errorf("a member with an id: %v", peers)
+	if peers, _ := s.look("id", "192.0.2.9", 1); len(peers) != 1 {
+		t.Errorf("given %v", peers)
+	} else {
+		s.expectID("subscribed", peers[0].ID, id)
 	}
 	sub.Close()
 	w, given = s.subscribe("new", "192.0.2.9:0")
 	s.expect("given of nothing", given, "")
-	s.expect("a looker makes no track", s.index("127.0.0.1", "new"), `"new":0`)
+	s.expect("without a port there is no track", s.index("127.0.0.1", "new"), `"new":0`)
 	m, _ = s.subscribe("new", "192.0.2.2:2")
-	s.expect("a member does", s.index("127.0.0.1", "new"), `"new":1`)
-	w.expect("who comes first", "+192.0.2.2:2")
+	s.expect("with a port there is one", s.index("127.0.0.1", "new"), `"new":1`)
+	w.expect("the first peer", "+192.0.2.2:2")
 	m.sub.Close()
-	w.expect("and goes last", "-192.0.2.2:2")
+	w.expect("the last is gone", "-192.0.2.2:2")
 	s.announce("new", "192.0.2.2:2", 0)
-	w.expect("and comes again", "+192.0.2.2:2")
+	w.expect("it comes again", "+192.0.2.2:2")
 	w.sub.Close()
 }
 
@@ -94,113 +166,113 @@ func subscribeScopes(t *testing.T, s *tester) {
 func subscribeLapse(t *testing.T, s *tester) {
 	for _, n := range []int{1, 3000} {
 		key := fmt.Sprint("of ", n)
-		time.Sleep(300 * time.Millisecond) // lapses are between the seconds
+		time.Sleep(300 * time.Millisecond) // lapses are between whole seconds
 		for i := range n {
 			s.announceFor(time.Hour, key, numbered(i), 0)
 		}
 		s.announceFor(20*time.Second, key, wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.1:1")}, 0)
-		for i := range 8 { // whatever a store does every few seconds
+		for i := range 8 { // one second after the other, whatever the store does only in some
 			s.announceFor(time.Duration(40+i)*time.Second, key, wire.Peer{Endpoint: netip.AddrPortFrom(netip.MustParseAddr("2001:db8::1"), uint16(1+i))}, 0)
 		}
 		w, _ := s.subscribe(key, "192.0.2.9:0")
 		time.Sleep(19 * time.Second)
 		s.expect("before", w.next(), "")
-		time.Sleep(2 * time.Second) // to the second, and told within one more
+		time.Sleep(2 * time.Second) // a second for the lapse, and one for its change
 		w.expect("a lapse", "-192.0.2.1:1")
 		time.Sleep(17 * time.Second)
-		w.expect("another", "")
+		w.expect("before the next", "")
 		for i := range 8 {
 			w.expect("another", fmt.Sprintf("-[2001:db8::1]:%d", 1+i))
 		}
 		w.sub.Close()
-		// Who is not told of the joins is not told of the leaves.
+		// Without a join there is no leave.
 		s.announceFor(10*time.Second, key, wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.1:1")}, 0)
 		time.Sleep(11 * time.Second)
 		w, _ = s.subscribe(key, "192.0.2.9:0")
-		s.expect("one who has lapsed is given", fmt.Sprint(w.view[netip.MustParseAddrPort("192.0.2.1:1")]), "false")
+		s.expect("a lapsed peer is given", fmt.Sprint(w.sees[netip.MustParseAddrPort("192.0.2.1:1")]), "false")
 		w.expect("at rest", "")
 		s.announceFor(ttl, key, wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.1:1")}, 0)
-		w.expect("one who comes again", "+192.0.2.1:1")
+		w.expect("it comes again", "+192.0.2.1:1")
 		w.sub.Close()
 	}
 }
 
-// subscribeHolds goes through the ways in which subscriptions and announces can hold a peer.
+// subscribeHolds goes through the ways in which subscriptions and announces keep a peer listed.
 func subscribeHolds(t *testing.T, s *tester) {
 	const p = "192.0.2.1:1"
 	w, _ := s.subscribe("k", "192.0.2.9:0")
-	there := func(what, told string, is bool) {
+	expect := func(what, changes string, listed bool) {
 		t.Helper()
-		w.expect(what, told)
-		s.expect(what, s.index("192.0.2.9", "k"), map[bool]string{true: `"k":1`, false: `"k":0`}[is])
+		w.expect(what, changes)
+		s.expect(what, s.index("192.0.2.9", "k"), map[bool]string{true: `"k":1`, false: `"k":0`}[listed])
 	}
 	a, _ := s.subscribe("k", p)
-	there("a subscription", "+"+p, true)
+	expect("a subscription", "+"+p, true)
 	time.Sleep(30 * time.Hour)
-	there("a long one", "", true)
+	expect("a long one", "", true)
 	b, given := s.subscribe("k", p)
-	s.expect("the same peer is given", given, "")
+	s.expect("given to the same peer", given, "")
 	a.sub.Close()
-	there("the first of two has ended", "", true)
+	expect("the first of two has ended", "", true)
 	c, _ := s.subscribe("k", p)
 	c.sub.Close()
-	there("one comes and goes beside it", "", true)
+	expect("another began and ended", "", true)
 	time.Sleep(10 * time.Hour)
 	b.sub.Close()
-	there("the last has ended", "-"+p, false)
+	expect("the last has ended", "-"+p, false)
 
 	s.announce("k", p, 0)
-	there("an announce", "+"+p, true)
+	expect("an announce", "+"+p, true)
 	a, _ = s.subscribe("k", p)
 	s.announce("k", p, 0)
 	time.Sleep(100 * time.Second)
 	a.sub.Close()
-	there("the announce outlasts the subscription", "", true)
+	expect("the announce lasts longer than the subscription", "", true)
 	time.Sleep(ttl - 100*time.Second - 4*time.Second)
-	there("until its time", "", true)
+	expect("until its time", "", true)
 	time.Sleep(4 * time.Second)
-	there("has come", "-"+p, false)
+	expect("has come", "-"+p, false)
 
 	s.announceFor(2*ttl, "k", wire.Peer{Endpoint: netip.MustParseAddrPort(p)}, 0)
-	there("an announce for long", "+"+p, true)
+	expect("a long announce", "+"+p, true)
 	a, _ = s.subscribe("k", p)
 	b, _ = s.subscribe("k", p)
-	s.announce("k", p, 0) // which shortens nothing
+	s.announce("k", p, 0) // shortens nothing
 	b.sub.Close()
 	a.sub.Close()
 	time.Sleep(2*ttl - 4*time.Second)
-	there("is held as long as before", "", true)
+	expect("lists for as long as before", "", true)
 	time.Sleep(4 * time.Second)
-	there("and no longer", "-"+p, false)
+	expect("and no longer", "-"+p, false)
 
 	a, _ = s.subscribe("k", p)
 	s.announce("k", p, 0)
-	there("an announce under a subscription", "+"+p, true)
+	expect("an announce during a subscription", "+"+p, true)
 	time.Sleep(2 * ttl)
 	a.sub.Close()
-	there("that has lapsed under it", "-"+p, false)
+	expect("that has lapsed before its end", "-"+p, false)
 
 	s.announce("k", p, 0)
-	there("an announce, again", "+"+p, true)
+	expect("an announce again", "+"+p, true)
 	a, _ = s.subscribe("k", p)
 	time.Sleep(ttl - 20*time.Second)
 	s.announce("k", p, 0)
 	time.Sleep(100 * time.Second)
-	there("its first announce has lapsed", "", true)
+	expect("its first announce has lapsed", "", true)
 	a.sub.Close()
 	time.Sleep(ttl - 100*time.Second - 4*time.Second)
-	there("its second has not", "", true)
+	expect("its second has not", "", true)
 	time.Sleep(4 * time.Second)
-	there("and now it has", "-"+p, false)
+	expect("and now it has", "-"+p, false)
 
 	s.announceFor(time.Second, "k", wire.Peer{Endpoint: netip.MustParseAddrPort(p)}, 0)
 	a, _ = s.subscribe("k", p)
 	s.announceFor(3*time.Hour, "k", wire.Peer{Endpoint: netip.MustParseAddrPort(p)}, 0)
 	time.Sleep(20 * time.Hour)
 	a.sub.Close()
-	there("an announce that lapsed long ago", "+"+p+" -"+p, false)
+	expect("an announce that lapsed long ago", "+"+p+" -"+p, false)
 
-	// Each key and each port for itself.
+	// Each key and each port by itself.
 	a, _ = s.subscribe("k", p)
 	b, _ = s.subscribe("k", "192.0.2.1:2")
 	c, _ = s.subscribe("l", p)
@@ -214,7 +286,7 @@ func subscribeHolds(t *testing.T, s *tester) {
 	s.expect("in the end", s.index("192.0.2.9"), "")
 }
 
-// subscribeLeave has Leave end every hold on a peer, and its subscriptions.
+// subscribeLeave ends several holds on a peer by Leave.
 func subscribeLeave(t *testing.T, s *tester) {
 	w, _ := s.subscribe("k", "192.0.2.9:0")
 	same, _ := s.subscribe("k", "192.0.2.1:0")
@@ -227,14 +299,14 @@ func subscribeLeave(t *testing.T, s *tester) {
 	a.expect("one of them", "+192.0.2.1:2")
 	s.leave("k", "192.0.2.1:1")
 	s.expectLook("at once", "k", "192.0.2.9", "192.0.2.1:2")
-	if a.wakes.Load() == 0 || b.wakes.Load() == 0 {
-		t.Error("the end was not told at once")
+	if a.notified.Load() == 0 || b.notified.Load() == 0 {
+		t.Error("the end is not notified at once")
 	}
 	w.expect("one leaves", "-192.0.2.1:1")
-	a.expect("who leaves", "end")
+	a.expect("its subscription", "end")
 	b.next()
 	if b.live {
-		t.Error("a second subscription goes on")
+		t.Error("its second subscription goes on")
 	}
 	for _, f := range []*follower{same, c, l} {
 		if f.next(); !f.live {
@@ -243,50 +315,50 @@ func subscribeLeave(t *testing.T, s *tester) {
 	}
 	a.sub.Close()
 	d, _ := s.subscribe("k", "192.0.2.1:1")
-	b.sub.Close() // and takes nothing with it
+	b.sub.Close() // does not end the hold of d
 	w.expect("it comes again", "+192.0.2.1:1")
 	s.leave("k", "192.0.2.1:1")
 	s.announce("k", "192.0.2.1:1", 0)
-	w.expect("out and in at once", "")
+	w.expect("it leaves and joins at once", "")
 	d.sub.Close()
-	w.expect("an announce holds it", "")
+	w.expect("its announce lists it", "")
 	for _, f := range []*follower{w, same, c, l} {
 		f.sub.Close()
 	}
-	time.Sleep(ttl + settle)
+	time.Sleep(ttl + late)
 	s.expect("in the end", s.index("192.0.2.9"), "")
 }
 
-// subscribeBurst has changes that undo each other at once.
+// subscribeBurst makes changes that undo each other within 50 milliseconds.
 func subscribeBurst(t *testing.T, s *tester) {
 	const p, q = "192.0.2.1:1", "192.0.2.1:2"
 	w, _ := s.subscribe("k", "192.0.2.9:0")
 	s.announce("k", p, 0)
 	s.leave("k", p)
-	w.expect("in and out", "")
+	w.expect("a join and a leave", "")
 	s.announce("k", p, 0)
 	time.Sleep(45 * time.Millisecond)
 	s.leave("k", p)
-	w.expect("in and a moment later out", "")
+	w.expect("a join and a moment later a leave", "")
 	s.announce("k", p, 0)
 	s.announce("k", q, 0)
 	s.leave("k", p)
-	w.expect("in and out beside another", "+"+q)
+	w.expect("a join and a leave beside another peer", "+"+q)
 	s.leave("k", q)
 	s.announce("k", q, 0)
-	w.expect("out and in", "")
+	w.expect("a leave and a join", "")
 	s.leave("k", q)
 	s.announce("k", q, 0)
 	s.leave("k", q)
-	w.expect("out, in and out", "-"+q)
-	// One who subscribes in the middle has been given what was then.
+	w.expect("a leave, a join and a leave", "-"+q)
+	// A subscription that begins in between is given the peers of that moment.
 	s.announce("k", p, 0)
 	m, given := s.subscribe("k", "192.0.2.9:0")
-	s.expect("given in the middle", given, p)
+	s.expect("given in between", given, p)
 	s.leave("k", p)
 	s.announce("k", q, 0)
 	n, given := s.subscribe("k", "192.0.2.9:0")
-	s.expect("given in the middle", given, q)
+	s.expect("given in between", given, q)
 	s.announce("k", p, 0)
 	s.leave("k", q)
 	w.expect("from the start", "+"+p)
@@ -297,7 +369,7 @@ func subscribeBurst(t *testing.T, s *tester) {
 	}
 }
 
-// subscribeSlow has a subscriber who does not listen.
+// subscribeSlow has one subscriber that never calls Next.
 func subscribeSlow(t *testing.T, s *tester) {
 	slow, _ := s.subscribe("k", "192.0.2.9:0")
 	w, _ := s.subscribe("k", "192.0.2.8:0")
@@ -307,25 +379,24 @@ func subscribeSlow(t *testing.T, s *tester) {
 		for j := range 1000 {
 			s.announceFor(time.Hour, "k", numbered(1000*i+j), 0)
 		}
-		time.Sleep(told)
+		time.Sleep(late)
 		w.next()
 		for j := range 1000 {
 			s.leave("k", numbered(1000*i+j).Endpoint.String())
 		}
-		time.Sleep(told)
+		time.Sleep(late)
 		w.next()
 	}
-	if w.next(); !w.live || len(w.view) != 0 {
-		t.Errorf("one who listens: live %v, sees %d", w.live, len(w.view))
+	if w.next(); !w.live || len(w.sees) != 0 {
+		t.Errorf("the other one: live %v, sees %d peers", w.live, len(w.sees))
 	}
 	if changes, live := slow.sub.Next(nil); live || len(changes) > 20_000 {
-		t.Errorf("one who does not has %d changes waiting, live %v", len(changes), live)
+		t.Errorf("the slow one has %d changes, live %v", len(changes), live)
 	}
 	slow.sub.Close()
 	w.sub.Close()
 }
 
-// subscribeLarge has a track that is too large to be told of.
 func subscribeLarge(t *testing.T, s *tester) {
 	const most = 10_000
 	for i := range most {
@@ -342,111 +413,31 @@ func subscribeLarge(t *testing.T, s *tester) {
 			t.Errorf("%s: %v", self, err)
 		}
 	}
-	s.expect("who was refused has joined nothing", s.index("192.0.2.9", "k"), `"k":10001`)
+	s.expect("the refused peer is not listed", s.index("192.0.2.9", "k"), `"k":10001`)
 	s.announce("k", "192.0.2.1:1", 0)
-	w.expect("who was there first", "+192.0.2.1:1")
+	w.expect("the earlier subscription goes on", "+192.0.2.1:1")
 	s.leave("k", "192.0.2.1:1")
 	w.sub.Close()
 	w, _ = s.subscribe("k", "192.0.2.8:8")
 	w.sub.Close()
 }
 
-// followed does what comes to mind, and sees that all who subscribe see what there is. Time passes
-// in even seconds and a ttl is odd.
-func followed(t *testing.T, s *tester) {
-	type held struct {
-		expiry time.Time
-		holds  int
+// epoch compares subscriptions to one store with those to another, which has none of its peers.
+func epoch(t *testing.T, s, other *tester) {
+	of := func(s *tester, endpoint string) string {
+		f, _ := s.subscribe("k", endpoint)
+		defer f.sub.Close()
+		return f.sub.Epoch()
 	}
-	seed := rand.Uint64()
-	r := rand.New(rand.NewPCG(seed, 0))
-	keys := []string{"a", "b"}
-	endpoints := somePeers(40)
-	model := map[string]map[netip.AddrPort]held{"a": {}, "b": {}}
-	visible := func(key string, asker netip.AddrPort) []string {
-		var all []string
-		for e, h := range model[key] {
-			if h.holds == 0 && !time.Now().Before(h.expiry) {
-				delete(model[key], e)
-			} else if e != asker && wire.ScopeOf(asker.Addr()).Sees(wire.ScopeOf(e.Addr())) {
-				all = append(all, e.String())
-			}
-		}
-		slices.Sort(all)
-		return all
-	}
-	var followers []*follower
-	finish := func(i int) {
-		f := followers[i]
-		followers = slices.Delete(followers, i, i+1)
-		if h, ok := model[f.key][f.self]; ok && !f.left && f.self.Port() != 0 {
-			h.holds--
-			model[f.key][f.self] = h
-		}
-		visible(f.key, f.self)
-		f.sub.Close()
-	}
-	for step := range 6000 {
-		key, e := keys[r.IntN(len(keys))], endpoints[r.IntN(len(endpoints))]
-		switch what := r.IntN(100); {
-		case what < 35:
-			ttl := time.Duration(1+2*r.IntN(100)) * time.Second
-			visible(key, e)
-			h := model[key][e]
-			if until := time.Now().Add(ttl); until.After(h.expiry) {
-				h.expiry = until
-			}
-			model[key][e] = h
-			s.announceFor(ttl, key, wire.Peer{Endpoint: e}, 0)
-		case what < 50:
-			delete(model[key], e)
-			for _, f := range followers {
-				if f.key == key && f.self == e {
-					f.left = true
-				}
-			}
-			s.leave(key, e.String())
-		case what < 65 && len(followers) < 30:
-			want := visible(key, e)
-			if r.IntN(4) == 0 {
-				e = netip.AddrPortFrom(e.Addr(), 0)
-				want = visible(key, e)
-			} else {
-				h := model[key][e]
-				h.holds++
-				model[key][e] = h
-			}
-			f, given := s.subscribe(key, e.String())
-			s.expect("given", given, strings.Join(want, " "))
-			followers = append(followers, f)
-		case what < 80 && len(followers) > 0:
-			finish(r.IntN(len(followers)))
-		case what < 97:
-		default:
-			time.Sleep(time.Duration(2+2*r.IntN(20)) * time.Second)
-			synctest.Wait()
-			for _, f := range followers {
-				if f.next(); f.live == f.left {
-					t.Errorf("%v of %q: live %v", f.self, f.key, f.live)
-				}
-				if f.left {
-					continue
-				}
-				var sees []string
-				for e := range f.view {
-					sees = append(sees, e.String())
-				}
-				slices.Sort(sees)
-				s.expect(fmt.Sprintf("%v of %q sees", f.self, f.key), strings.Join(sees, " "), strings.Join(visible(f.key, f.self), " "))
-			}
-		}
-		if t.Failed() {
-			t.Fatalf("at step %d of seed %d", step, seed)
-		}
-	}
-	for len(followers) > 0 {
-		finish(0)
+	first := of(s, "192.0.2.1:1")
+	if first == "" || len(first) > 64 || strings.ContainsFunc(first, func(r rune) bool { return r <= ' ' || r > '~' || r == '-' }) {
+		t.Errorf("epoch %q", first)
 	}
 	time.Sleep(time.Hour)
-	s.expect("in the end", s.index("127.0.0.1"), "")
+	if again := of(s, "192.0.2.2:0"); again != first {
+		t.Errorf("epoch %q, and later %q", first, again)
+	}
+	if another := of(other, "192.0.2.1:1"); another == first {
+		t.Errorf("two stores have the epoch %q", first)
+	}
 }

@@ -1,0 +1,67 @@
+package memory_test
+
+import (
+	"context"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"ntrack/announce/wire"
+	"ntrack/tracker/store"
+	"ntrack/tracker/store/memory"
+	"ntrack/tracker/store/storetest"
+)
+
+// A vague store makes use of the freedoms of the contract that a Memory does without. It forgets
+// every second ID, a size is up to a second old, a total is an estimate, and a ttl is asked for twice.
+type vague struct {
+	*memory.Store
+	mu    sync.Mutex
+	calls int
+	sizes map[string]sizeAt
+}
+
+type sizeAt struct {
+	store.Size
+	at time.Time
+}
+
+func (v *vague) Prompt() bool { return false }
+
+func (v *vague) Announce(ctx context.Context, key []byte, peer wire.Peer, ttl func(store.Size) time.Duration, want store.Want, dst []wire.Peer) ([]wire.Peer, store.Result, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.calls++; v.calls%2 == 0 {
+		peer.ID = wire.ID{}
+	}
+	ttl(store.Size{Peers: 1, Total: 1})
+	dst, res, err := v.Store.Announce(ctx, key, peer, func(size store.Size) time.Duration { return ttl(v.vaguely(key, size)) }, want, dst)
+	res.Size = v.vaguely(key, res.Size)
+	return dst, res, err
+}
+
+func (v *vague) Look(ctx context.Context, key []byte, asker netip.Addr, want store.Want, dst []wire.Peer) ([]wire.Peer, store.Result, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	dst, res, err := v.Store.Look(ctx, key, asker, want, dst)
+	res.Size = v.vaguely(key, res.Size)
+	return dst, res, err
+}
+
+func (v *vague) vaguely(key []byte, size store.Size) store.Size {
+	old := v.sizes[string(key)]
+	if old.Peers == 0 || time.Since(old.at) >= time.Second {
+		size.Total = size.Total*3/4 + 1
+		old = sizeAt{size, time.Now()}
+		v.sizes[string(key)] = old
+	}
+	return old.Size
+}
+
+// A store may do all that and still passes.
+func TestVague(t *testing.T) {
+	storetest.Run(t, func(*testing.T) store.Store {
+		return &vague{Store: memory.New(), sizes: map[string]sizeAt{}}
+	})
+}

@@ -1,0 +1,319 @@
+package storetest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"ntrack/announce/wire"
+	"ntrack/tracker/store"
+)
+
+func endpoints(t *testing.T, s *tester) {
+	if _, r := s.announce("k", "192.0.2.1:1", 50); r.Count != 1 {
+		t.Errorf("first announce: %+v", r)
+	}
+	if _, r := s.announce("k", "192.0.2.1:1", 50); r.Count != 1 {
+		t.Errorf("again: %+v", r)
+	}
+	if peers, r := s.announce("k", "192.0.2.1:2", 50); r.Count != 2 || show(peers) != "192.0.2.1:1" {
+		t.Errorf("another port is another peer: %v, %+v", peers, r)
+	}
+	if peers, r := s.announce("k", "[2001:db8::1]:1", 50); r.Count != 3 || show(peers) != "192.0.2.1:1 192.0.2.1:2" {
+		t.Errorf("another family: %v, %+v", peers, r)
+	}
+}
+
+func leave(t *testing.T, s *tester) {
+	s.leave("nothing", "192.0.2.1:1")
+	s.announce("k", "192.0.2.1:1", 0)
+	s.announce("k", "192.0.2.2:1", 0)
+	s.leave("k", "192.0.2.1:2")
+	s.leave("k", "192.0.2.1:1")
+	s.leave("k", "192.0.2.1:1")
+	s.expectLook("after leaving", "k", "192.0.2.9", "192.0.2.2:1")
+	if _, r := s.announce("k", "192.0.2.1:1", 0); r.Count != 2 {
+		t.Errorf("a peer that left comes back: %+v", r)
+	}
+	s.leave("k", "192.0.2.1:1")
+	s.leave("k", "192.0.2.2:1")
+	s.expect("an empty track", s.index("127.0.0.1"), "")
+}
+
+func others(t *testing.T, s *tester) {
+	for _, e := range []string{"192.0.2.1:1", "[2001:db8::1]:1", "192.0.2.2:1"} {
+		s.announce("k", e, 0)
+	}
+	for range 50 {
+		if peers, _ := s.announce("k", "192.0.2.1:1", 2); show(peers) != "192.0.2.2:1 [2001:db8::1]:1" {
+			t.Fatalf("given %v", peers)
+		}
+		if peers, _ := s.announce("k", "192.0.2.1:1", 0); len(peers) != 0 {
+			t.Fatalf("none wanted, given %v", peers)
+		}
+	}
+}
+
+func scopes(t *testing.T, s *tester) {
+	all := map[string]string{"127.0.0.1": "127.0.0.1:1", "169.254.0.1": "169.254.0.1:1", "10.0.0.1": "10.0.0.1:1", "192.0.2.1": "192.0.2.1:1", "2001:db8::1": "[2001:db8::1]:1"}
+	sees := map[string]string{
+		"127.0.0.1":   "10.0.0.1:1 127.0.0.1:1 169.254.0.1:1 192.0.2.1:1 [2001:db8::1]:1",
+		"169.254.0.1": "10.0.0.1:1 169.254.0.1:1 192.0.2.1:1 [2001:db8::1]:1",
+		"10.0.0.1":    "10.0.0.1:1 192.0.2.1:1 [2001:db8::1]:1",
+		"192.0.2.1":   "192.0.2.1:1 [2001:db8::1]:1",
+		"2001:db8::1": "192.0.2.1:1 [2001:db8::1]:1",
+	}
+	for _, e := range all {
+		s.announce("k", e, 0)
+	}
+	s.announce("here", "127.0.0.1:1", 0)
+	for asker, want := range sees {
+		s.expectLook("seen from "+asker, "k", asker, want)
+		n := len(strings.Fields(want))
+		peers, r := s.announce("k", all[asker], 1000)
+		if len(peers) != n-1 || r.Count != n {
+			t.Errorf("announced from %s: %d peers, count %d; want %d and %d", asker, len(peers), r.Count, n-1, n)
+		}
+		s.expect("scraped from "+asker, s.index(asker, "k"), fmt.Sprintf(`"k":%d`, n))
+	}
+	s.expect("index from outside", s.index("192.0.2.1"), `"k":2`)
+	s.expect("index from here", s.index("127.0.0.1"), `"here":1 "k":5`)
+	// A few visible peers among many hidden ones.
+	for i := range 200 {
+		s.announce("lan", fmt.Sprintf("10.0.0.2:%d", i+1), 0)
+	}
+	s.announce("lan", "192.0.2.1:1", 0)
+	s.announce("lan", "192.0.2.1:2", 0)
+	if peers, r := s.announce("lan", "192.0.2.1:3", 1); len(peers) != 1 || !strings.HasPrefix(show(peers), "192.0.2.1:") || r.Count != 3 {
+		t.Errorf("a sample among hidden peers: %v, %+v", peers, r)
+	}
+}
+
+func ids(t *testing.T, s *tester) {
+	e := netip.MustParseAddrPort("192.0.2.1:1")
+	for _, id := range []wire.ID{{}, wire.ID([]byte("aaaaaaaaaaaaaaaaaaaa")), wire.ID([]byte("bbbbbbbbbbbbbbbbbbbb")), {}} {
+		s.announceFor(ttl, "k", wire.Peer{Endpoint: e, ID: id}, 0)
+		peers, _ := s.look("k", "192.0.2.9", 1)
+		if len(peers) != 1 {
+			t.Fatalf("given %v", peers)
+		}
+		s.expectID("announced", peers[0].ID, id)
+		if peers, _, err := s.Look(t.Context(), []byte("k"), e.Addr(), store.Want{Peers: 1}, nil); err != nil || len(peers) != 1 || peers[0].ID != (wire.ID{}) {
+			t.Errorf("announced with id %q, given %v to an asker that wants none, %v", id, peers, err)
+		}
+	}
+	// It goes with its peer: the next one at the endpoint does not have it.
+	named := wire.Peer{Endpoint: e, ID: wire.ID([]byte("cccccccccccccccccccc"))}
+	s.announce("k", "192.0.2.2:1", 0)
+	for _, end := range []func(){func() { s.leave("k", "192.0.2.1:1") }, func() { time.Sleep(ttl + time.Second) }} {
+		s.announceFor(ttl, "k", named, 0)
+		end()
+		s.announce("k", "192.0.2.1:1", 0)
+		if peers, _ := s.announce("k", "192.0.2.2:1", 1); len(peers) != 1 || peers[0].ID != (wire.ID{}) {
+			t.Errorf("the id of a peer that is gone: %v", peers)
+		}
+	}
+}
+
+func scrape(t *testing.T, s *tester) {
+	s.announce("a", "192.0.2.1:1", 0)
+	s.announce("a", "192.0.2.2:1", 0)
+	s.announce("b\x00\xff", "192.0.2.1:1", 0)
+	s.expect("some", s.index("192.0.2.9", "a", "c"), `"a":2 "c":0`)
+	s.expect("all", s.index("192.0.2.9"), `"a":2 "b\x00\xff":1`)
+}
+
+func keys(t *testing.T, s *tester) {
+	key := []byte("abc")
+	p := wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.1:1")}
+	if _, _, err := s.Announce(t.Context(), key, p, lasting(ttl), store.Want{}, nil); err != nil {
+		t.Fatal(err)
+	}
+	copy(key, "xyz")
+	s.announce("ABC", "192.0.2.2:1", 0)
+	long := string(bytes.Repeat([]byte{0xff}, wire.MaxKey))
+	s.announce(long, "192.0.2.3:1", 0)
+	s.expectLook("abc", "abc", "192.0.2.9", "192.0.2.1:1")
+	s.expectLook("ABC", "ABC", "192.0.2.9", "192.0.2.2:1")
+	s.expectLook("xyz", "xyz", "192.0.2.9", "")
+	s.expectLook("the longest", long, "192.0.2.9", "192.0.2.3:1")
+}
+
+func appended(t *testing.T, s *tester) {
+	s.announce("k", "192.0.2.1:1", 0)
+	before := []wire.Peer{{Endpoint: netip.MustParseAddrPort("203.0.113.1:1")}}
+	looked, _, err := s.Look(t.Context(), []byte("k"), netip.MustParseAddr("192.0.2.9"), store.Want{Peers: 5}, before)
+	if err != nil || show(looked) != "192.0.2.1:1 203.0.113.1:1" || looked[0] != before[0] {
+		t.Errorf("look: %v, %v", looked, err)
+	}
+	announced, _, err := s.Announce(t.Context(), []byte("k"), wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.2:1")}, lasting(ttl), store.Want{Peers: 5}, before)
+	if err != nil || show(announced) != "192.0.2.1:1 203.0.113.1:1" || announced[0] != before[0] {
+		t.Errorf("announce: %v, %v", announced, err)
+	}
+}
+
+// sizes has tracks grow, age, lapse and begin anew.
+func sizes(t *testing.T, s *tester) {
+	start := time.Now()
+	began := map[string]time.Time{}
+	look := func(what, key string, peers, total int) {
+		t.Helper()
+		for _, wait := range []time.Duration{0, late} {
+			time.Sleep(wait)
+			if wait == 0 && !s.exact {
+				continue
+			}
+			_, r := s.look(key, "192.0.2.9", 0)
+			want := store.Size{Peers: peers, Total: total}
+			if peers > 0 {
+				want.Age = time.Since(began[key]).Truncate(time.Second)
+			}
+			s.expectSize(what, r.Size, want)
+		}
+	}
+	announce := func(what, key, endpoint string, peers, total int) {
+		t.Helper()
+		_, r := s.announce(key, endpoint, 0)
+		if began[key].IsZero() {
+			began[key] = time.Now()
+		}
+		if s.exact {
+			s.expectSize(what, r.Size, store.Size{Peers: peers, Total: total, Age: time.Since(began[key]).Truncate(time.Second)})
+		}
+		look(what, key, peers, total)
+	}
+	look("nothing yet", "k", 0, 0)
+	announce("the first", "k", "192.0.2.1:1", 1, 1)
+	time.Sleep(90 * time.Second)
+	announce("one that not everybody sees", "k", "10.0.0.1:1", 2, 2)
+	announce("one of the other family", "k", "[2001:db8::1]:1", 3, 3)
+	announce("a renewal", "k", "192.0.2.1:1", 3, 3)
+	announce("another track", "l", "192.0.2.1:1", 1, 4)
+	look("a look at the first", "k", 3, 4)
+	look("a look at nothing", "m", 0, 4)
+	s.leave("k", "10.0.0.1:1")
+	look("after a leave", "k", 2, 3)
+	time.Sleep(ttl + late)
+	look("after all have lapsed", "k", 0, 0)
+	delete(began, "k")
+	announce("a track that begins anew", "k", "192.0.2.1:1", 1, 1)
+
+	// An age grows, in whole seconds, for as long as the track exists.
+	for time.Since(start) < 60*time.Hour {
+		time.Sleep(ttl - 500*time.Millisecond)
+		_, r := s.announce("k", "192.0.2.1:1", 0)
+		s.expectSize("an old track", r.Size, store.Size{Peers: 1, Total: 1, Age: time.Since(began["k"]).Truncate(time.Second)})
+		if t.Failed() {
+			t.FailNow()
+		}
+	}
+
+	// A track that a subscription makes has the age of the subscription.
+	f, _ := s.subscribe("m", "192.0.2.1:1")
+	began["m"] = time.Now()
+	time.Sleep(30 * time.Second)
+	announce("a track that a subscription made", "m", "192.0.2.1:2", 2, 3)
+	f.sub.Close()
+	look("after its end", "m", 1, 2)
+}
+
+// ttlOfSize promises a peer more time the more peers there are.
+func ttlOfSize(t *testing.T, s *tester) {
+	ttl := func(size store.Size) time.Duration { return time.Duration(10*size.Peers+5) * time.Second }
+	var until []time.Time
+	for i := range 5 {
+		p := wire.Peer{Endpoint: netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), uint16(1+i))}
+		_, r, err := s.Announce(t.Context(), []byte("k"), p, ttl, store.Want{}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.exact && r.Size.Peers != i+1 {
+			t.Errorf("announce %d has the size %+v", i, r.Size)
+		}
+		until = append(until, time.Now().Add(ttl(r.Size)))
+	}
+	for range 7 {
+		time.Sleep(10 * time.Second)
+		n := 0
+		for _, u := range until {
+			if time.Now().Before(u) {
+				n++
+			}
+		}
+		s.expect("every ten seconds", s.index("192.0.2.9", "k"), fmt.Sprintf(`"k":%d`, n))
+	}
+	s.expect("in the end", s.index("192.0.2.9", "k"), `"k":0`)
+}
+
+// ownChanges has several goroutines change one track, and each look for what it has just done.
+func ownChanges(t *testing.T, s *tester) {
+	var wg sync.WaitGroup
+	for g := range 8 {
+		wg.Go(func() {
+			me := fmt.Sprintf("192.0.2.%d:1", g+1)
+			for range 200 {
+				s.announce("k", me, 3)
+				if peers, _ := s.look("k", "192.0.2.99", 100); !strings.Contains(show(peers), me) {
+					t.Errorf("%s announced and is not there", me)
+				}
+				s.leave("k", me)
+				if peers, _ := s.look("k", "192.0.2.99", 100); strings.Contains(show(peers), me) {
+					t.Errorf("%s left and is there", me)
+				}
+				s.index("192.0.2.99")
+			}
+		})
+	}
+	wg.Wait()
+	s.expect("in the end", s.index("127.0.0.1"), "")
+}
+
+func atOnce(t *testing.T, s *tester) {
+	for i := range 200 {
+		key := fmt.Sprint("k", i)
+		var found atomic.Int32
+		var wg sync.WaitGroup
+		for _, e := range []string{"192.0.2.1:1", "192.0.2.2:2"} {
+			wg.Go(func() {
+				peers, _ := s.announce(key, e, 1)
+				found.Add(int32(len(peers)))
+			})
+		}
+		wg.Wait()
+		if found.Load() == 0 {
+			t.Fatal("two peers announced, and neither was given the other")
+		}
+	}
+}
+
+// prompt calls every method of a prompt store. No time may pass, and it does not matter that the
+// context has ended.
+func prompt(t *testing.T, s *tester) {
+	if !s.Prompt() {
+		return
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	began := time.Now()
+	peer := wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.1:1")}
+	_, _, announce := s.Announce(ended, []byte("k"), peer, lasting(ttl), store.Want{Peers: 1}, nil)
+	_, _, look := s.Look(ended, []byte("k"), peer.Endpoint.Addr(), store.Want{Peers: 1}, nil)
+	_, scrape := s.Scrape(ended, nil, peer.Endpoint.Addr(), nil)
+	_, sub, subscribe := s.Subscribe(ended, []byte("k"), peer, func() {}, nil)
+	leave := s.Leave(ended, []byte("k"), peer.Endpoint)
+	if err := errors.Join(announce, look, scrape, subscribe, leave); err != nil {
+		t.Fatal(err)
+	}
+	sub.Next(nil)
+	sub.Close()
+	if waited := time.Since(began); waited > 0 {
+		t.Errorf("a prompt store has waited for %v", waited)
+	}
+}
