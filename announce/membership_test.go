@@ -164,8 +164,11 @@ func TestLaterRefusal(t *testing.T) {
 					w.expect(t, "error")
 					refuses.Store(false)
 					time.Sleep(2 * time.Minute)
-					if w.next(); fmt.Sprint(w.list) != "[192.0.2.1:4000]" {
-						t.Errorf("the watch has %v", w.list)
+					if got := w.next(); !strings.HasPrefix(got, "peers [") || fmt.Sprint(w.list) != "[192.0.2.1:4000]" {
+						t.Errorf("reported %q, and the watch has %v", got, w.list)
+					}
+					if got := who(t, p, k); got != "192.0.2.1:4000" {
+						t.Errorf("the tracker lists %q", got)
 					}
 					_ = leave()
 				})
