@@ -16,8 +16,8 @@ import (
 	"ntrack/tracker"
 )
 
-// A tracker that is away is asked less and less often: in the end at the interval, or as often as a
-// watch would look, but no more than every ten seconds.
+// A watch asks an absent tracker less and less often: in the end at the interval, or as often as it
+// would poll, but at most every ten seconds.
 func TestAwayBackoff(t *testing.T) {
 	for _, c := range []struct {
 		every       time.Duration
@@ -43,7 +43,7 @@ func TestAwayBackoff(t *testing.T) {
 	}
 }
 
-// closing says after each reply that the connection is closed.
+// closing announces with each reply that it closes the connection.
 func closing(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Connection", "close")
@@ -51,8 +51,8 @@ func closing(h http.Handler) http.Handler {
 	})
 }
 
-// hold lists a peer by an announce, until that lapses.
-func hold(t *testing.T, p *pipes, addr string) announce.Request {
+// announceOnce lists a peer until its ttl is over.
+func announceOnce(t *testing.T, p *pipes, addr string) announce.Request {
 	t.Helper()
 	c, r := p.client(addr), announce.Request{Key: key(t, "k"), Port: 4000}
 	defer c.Close()
@@ -62,12 +62,12 @@ func hold(t *testing.T, p *pipes, addr string) announce.Request {
 	return r
 }
 
-// A tracker that has failed may have been started anew, also where no connection would show it.
+// After a failure a tracker may have been restarted, even if no connection would show it.
 func TestAwayWithoutConnections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := new(pipes)
 		p.start(closing(polled(&tracker.Tracker{Interval: time.Minute})))
-		hold(t, p, "192.0.2.1")
+		announceOnce(t, p, "192.0.2.1")
 		w := watch(t, p.client("192.0.2.9"), one, announce.Request{Key: key(t, "k")}, 10*time.Second)
 		w.expect(t, "peers [192.0.2.1:4000]")
 		time.Sleep(25 * time.Second)
@@ -82,7 +82,7 @@ func TestAwayWithoutConnections(t *testing.T) {
 	})
 }
 
-// A tracker that closes its connections without a word has not been started anew each time.
+// A tracker that closes its connections without notice has not been restarted each time.
 func TestClosedConnections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := new(pipes)
@@ -98,7 +98,7 @@ func TestClosedConnections(t *testing.T) {
 			}
 		}
 		pass(5 * time.Minute)
-		r := hold(t, p, "192.0.2.1")
+		r := announceOnce(t, p, "192.0.2.1")
 		pass(10 * time.Second)
 		w.expect(t, "join 192.0.2.1:4000")
 		leaver := p.client("192.0.2.1")
@@ -111,14 +111,14 @@ func TestClosedConnections(t *testing.T) {
 	})
 }
 
-// The first leave after a first look is told as any other, where the tracker says that it closes
-// its connection.
+// A watch reports the first leave after its first look like any other, even if the tracker
+// announces that it closes its connection.
 func TestClosedFirstConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := new(pipes)
 		p.start(closing(polled(&tracker.Tracker{Interval: time.Minute})))
 		defer p.stop()
-		r := hold(t, p, "192.0.2.1")
+		r := announceOnce(t, p, "192.0.2.1")
 		w := watch(t, p.client("192.0.2.9"), one, announce.Request{Key: key(t, "k")}, 10*time.Second)
 		w.expect(t, "peers [192.0.2.1:4000]")
 		leaver := p.client("192.0.2.1")
@@ -131,8 +131,8 @@ func TestClosedFirstConnection(t *testing.T) {
 	})
 }
 
-// A stream that breaks is asked for again as soon as the tracker has said, by each at a moment of
-// its own.
+// After a stream has broken, each client asks for the next one as late as the tracker has asked, at
+// a random moment.
 func TestStreamRetry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const watches = 5
@@ -169,7 +169,7 @@ func TestStreamRetry(t *testing.T) {
 	})
 }
 
-// What calls itself an event stream is none where its status is another: it is a refusal.
+// An answer with an error status is a refusal, even if its type is that of an event stream.
 func TestRefusalAsStream(t *testing.T) {
 	for _, status := range []int{201, 404} {
 		synctest.Test(t, func(t *testing.T) {
@@ -187,7 +187,7 @@ func TestRefusalAsStream(t *testing.T) {
 	}
 }
 
-// A member that gives no port takes one for a classic tracker, and keeps to it.
+// A member without a port chooses one for a classic tracker, and keeps it.
 func TestJoinClassicWithoutPort(t *testing.T) {
 	_, classic := local(t, &tracker.Tracker{Interval: time.Second})
 	k := key(t, "k")
@@ -208,26 +208,26 @@ func TestJoinClassicWithoutPort(t *testing.T) {
 	}
 }
 
-// joined is a Join as a loop: it has left when that is left.
+// joined is a Join as a loop. When the loop ends, the member has left.
 func joined(t *testing.T, c *announce.Client, at announce.Tracker, k announce.Key) func(yield func(announce.Event, error) bool) {
 	return func(yield func(announce.Event, error) bool) {
 		type news struct {
 			ev  announce.Event
 			err error
 		}
-		told := make(chan news, 100)
+		reported := make(chan news, 100)
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
 		left := make(chan error, 1)
 		go func() {
-			left <- stay(ctx, c, []announce.Tracker{at}, announce.Request{Key: k}, func(ev announce.Event, err error) { told <- news{ev, err} })
+			left <- stay(ctx, c, []announce.Tracker{at}, announce.Request{Key: k}, func(ev announce.Event, err error) { reported <- news{ev, err} })
 		}()
 		for going := true; going; {
 			select {
-			case n := <-told:
+			case n := <-reported:
 				going = yield(n.ev, n.err)
 			case <-ctx.Done():
-				t.Error("nothing is told")
+				t.Error("nothing is reported")
 				going = false
 			}
 		}
@@ -238,10 +238,10 @@ func joined(t *testing.T, c *announce.Client, at announce.Tracker, k announce.Ke
 	}
 }
 
-// A member by a stream that comes from a given port makes way at once for the next from there.
+// A member from a given port gives that port free at once when it leaves, for the next one.
 func TestStayFromPort(t *testing.T) {
 	native, _ := local(t, new(tracker.Tracker))
-	l, err := net.Listen("tcp", "127.0.0.1:0") // a port that is free just now
+	l, err := net.Listen("tcp", "127.0.0.1:0") // a free port
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -250,7 +250,7 @@ func TestStayFromPort(t *testing.T) {
 	k := key(t, "k")
 	for i := range 3 {
 		c := announce.Client{From: netip.AddrPortFrom(netip.Addr{}, port)}
-		if _, err := c.Announce(t.Context(), native, announce.Request{Key: k}); err != nil { // whose connection makes way, too
+		if _, err := c.Announce(t.Context(), native, announce.Request{Key: k}); err != nil { // its connection ends as well
 			t.Fatal(err)
 		}
 		for ev, err := range joined(t, &c, native, k) {

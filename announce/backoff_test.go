@@ -10,7 +10,7 @@ import (
 	"ntrack/announce/wire"
 )
 
-// Who has failed asks less and less often, and nobody at the same moment as everybody else.
+// After failures a client asks less and less often, and no two clients at the same moment.
 func TestBackoff(t *testing.T) {
 	const draws = 200
 	for _, c := range []struct {
@@ -26,7 +26,7 @@ func TestBackoff(t *testing.T) {
 		{100, time.Hour, 0, time.Hour / 2, time.Hour},
 		{1000, 1 << 60, 0, 2048 * time.Second, 4096 * time.Second},
 		{1, time.Hour, 30 * time.Second, 30 * time.Second, 36 * time.Second},
-		{6, time.Hour, 30 * time.Second, 30 * time.Second, 36 * time.Second}, // else 16 s to 32 s
+		{6, time.Hour, 30 * time.Second, 30 * time.Second, 36 * time.Second}, // without Retry it would be 16 s to 32 s
 		{1, time.Second, 59 * time.Minute, 59 * time.Minute, time.Hour},
 	} {
 		t.Run(fmt.Sprint(c), func(t *testing.T) {
@@ -45,7 +45,7 @@ func TestBackoff(t *testing.T) {
 	}
 }
 
-// Who comes back to a tracker that has ended its streams spreads the more the larger the track is.
+// Clients return to a tracker that has ended its streams over a longer time if the track is larger.
 func TestAfterStream(t *testing.T) {
 	const draws = 500
 	for _, c := range []struct {
@@ -74,7 +74,7 @@ func TestAfterStream(t *testing.T) {
 	}
 }
 
-// A date is not come before, though the clock is between two seconds.
+// A client does not return before the date, even if the clock is between two seconds.
 func TestRetryAfterRounds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		time.Sleep(300 * time.Millisecond)

@@ -14,9 +14,10 @@ import (
 	"ntrack/tracker"
 )
 
-// 200 members join and leave at random for 20 s, and connections break: in the end everybody's view is the tracker's.
+// 200 members join and leave at random for 20 s, and connections break. In the end every watcher
+// has the peers that the tracker lists.
 func TestChurn(t *testing.T) {
-	for name, serve := range doors {
+	for name, serve := range serving {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				const members, watchers, lasting = 200, 10, 20 * time.Second
@@ -59,8 +60,8 @@ func TestChurn(t *testing.T) {
 					})
 				}
 				churning.Wait()
-				time.Sleep(4 * time.Minute) // what a broken connection put in doubt is settled
-				truth := strings.Fields(who(t, p, k))
+				time.Sleep(4 * time.Minute) // the doubts after broken connections are over
+				truth := strings.Fields(listed(t, p, k))
 				if len(truth) < members/4 || len(truth) > members*3/4 {
 					t.Errorf("%d of %d are there in the end", len(truth), members)
 				}
@@ -73,7 +74,7 @@ func TestChurn(t *testing.T) {
 				close(stay)
 				all.Wait()
 				time.Sleep(4 * time.Minute)
-				if got := who(t, p, k); got != "" {
+				if got := listed(t, p, k); got != "" {
 					t.Errorf("all have left, and the tracker lists %q", got)
 				}
 				for i, w := range watches {

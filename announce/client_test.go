@@ -21,7 +21,7 @@ import (
 	"ntrack/tracker"
 )
 
-// local is a tracker on an ephemeral port, by its native and its classic name.
+// local starts a tracker on a free port, and returns its native and its classic name.
 func local(t *testing.T, tr *tracker.Tracker) (native, classic announce.Tracker) {
 	srv := httptest.NewServer(tracker.Handler(tr))
 	t.Cleanup(srv.Close)
@@ -59,7 +59,7 @@ func sorted(s ...string) string {
 	return strings.Join(s, " ")
 }
 
-// Both interfaces do the same for a user: join, see each other, look, leave.
+// Both interfaces do the same for a user: join, list, and leave.
 func TestClient(t *testing.T) {
 	for _, classic := range []bool{false, true} {
 		at, other := local(t, &tracker.Tracker{Index: true})
@@ -85,7 +85,7 @@ func TestClient(t *testing.T) {
 			t.Errorf("classic %v: announce with the port of origin: %+v, %v", classic, origin, err)
 		}
 		all := sorted("127.0.0.1:4000", "127.0.0.1:4001", origin.You.String())
-		for range 2 { // the second look shows that the first left nothing behind
+		for range 2 { // the second look shows that the first has listed nothing
 			look, err := c.List(ctx, at, announce.Request{Key: k})
 			if err != nil || endpoints(look) != all || look.Count != 3 || look.Sample {
 				t.Errorf("classic %v: list: %+v, %v; want %s", classic, look, err, all)
@@ -104,8 +104,8 @@ func TestClient(t *testing.T) {
 		if look, err := c.List(ctx, at, announce.Request{Key: k}); err != nil || endpoints(look) != sorted("127.0.0.1:4001", origin.You.String()) {
 			t.Errorf("classic %v: after leaving: %+v, %v", classic, look, err)
 		}
-		// A torrent's key is the same track by either interface, a text key is not: on a classic
-		// tracker it stays clear of real torrents.
+		// The key of a torrent is the same track on both interfaces. A text key is not, so that it
+		// does not collide with a torrent.
 		torrent := key(t, "urn:btih:c12fe1c06bba254a9dc9f519b335aa7c1367a88a")
 		if _, err := c.Announce(ctx, at, announce.Request{Key: torrent, Port: 4000}); err != nil {
 			t.Error(err)
@@ -119,7 +119,8 @@ func TestClient(t *testing.T) {
 	}
 }
 
-// A list of a track that is larger than a reply comes from the event stream, up to what is wanted.
+// A list of a track that is larger than a reply comes from the event stream, up to the number that
+// the request wants.
 func TestListLarge(t *testing.T) {
 	tr := &tracker.Tracker{}
 	native, _ := local(t, tr)
@@ -170,7 +171,7 @@ func TestClientErrors(t *testing.T) {
 	l.Close()
 	_, err = c.List(t.Context(), silent, announce.Request{Key: k})
 	if u, ok := errors.AsType[*announce.UnreachableError](err); !ok || strings.Count(err.Error(), l.Addr().String()) != 1 || u.Tracker != silent {
-		t.Errorf("nobody there: %v", err)
+		t.Errorf("no tracker there: %v", err)
 	}
 	ctx, cancel := context.WithCancelCause(t.Context())
 	why := errors.New("why")
@@ -182,7 +183,7 @@ func TestClientErrors(t *testing.T) {
 
 func TestHTTPS(t *testing.T) {
 	srv := httptest.NewUnstartedServer(tracker.Handler(&tracker.Tracker{}))
-	srv.Config.ErrorLog = log.New(io.Discard, "", 0) // the handshake that fails is meant to
+	srv.Config.ErrorLog = log.New(io.Discard, "", 0) // the handshake is meant to fail
 	srv.StartTLS()
 	t.Cleanup(srv.Close)
 	k := key(t, "k")
@@ -206,7 +207,8 @@ func TestHTTPS(t *testing.T) {
 	}
 }
 
-// A redirected DELETE stays one, the token stays with the tracker that was named, and a loop ends.
+// A redirected DELETE remains a DELETE, the token goes to the named tracker only, and a loop of
+// redirects ends.
 func TestRedirects(t *testing.T) {
 	var asked []string
 	last := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -254,7 +256,7 @@ func TestReplyIsBounded(t *testing.T) {
 	}
 }
 
-// What answers like a tracker but is none, or is out for trouble, is an error, and soon.
+// An answer that makes no sense, or is built to do harm, is an error, and soon.
 func TestSenselessReplies(t *testing.T) {
 	body, status := "", 200
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -279,14 +281,14 @@ func TestSenselessReplies(t *testing.T) {
 		expect("classic list of "+body[:min(20, len(body))], err)
 		expect("leave", c.Leave(t.Context(), native, announce.Request{Key: k, Port: 4000}))
 	}
-	// Bodies within the limit, whose decoding would take a hundred times their size.
+	// These bodies are within the limit, but decoding them would take a hundred times their size.
 	for _, body = range []string{`{"tracks":[` + strings.Repeat("{},", 2<<20) + "{}]}", `{"status":"ok"}`, "d5:filesd" + strings.Repeat("1:ade", 1<<20) + "ee"} {
 		_, err := c.Index(t.Context(), native)
 		expect("index of "+body[:min(20, len(body))], err)
 	}
 }
 
-// A handshake that does not come to an end leaves nothing behind.
+// A handshake that never ends leaves no connection behind.
 func TestStalledHandshake(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -315,10 +317,10 @@ func TestStalledHandshake(t *testing.T) {
 	}
 }
 
-// What a connection comes from is what is listed.
+// The tracker lists the endpoint from which the connection comes.
 func TestFrom(t *testing.T) {
 	native, classic := local(t, &tracker.Tracker{})
-	l, err := net.Listen("tcp", "127.0.0.1:0") // a port that is free just now
+	l, err := net.Listen("tcp", "127.0.0.1:0") // a free port
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -330,8 +332,8 @@ func TestFrom(t *testing.T) {
 	}
 	l.Close()
 	for _, at := range []announce.Tracker{native, classic, native} {
-		// A client anew each time, as another process would be: nothing of the last connection
-		// may be in the way.
+		// A new client each time, as in another process: the last connection must not be in the
+		// way.
 		c := announce.Client{From: c.From}
 		reply, err := c.Announce(t.Context(), at, r)
 		if err != nil || reply.You != netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), from.Port()) {
@@ -345,7 +347,7 @@ func TestFrom(t *testing.T) {
 		}
 		c.Close()
 	}
-	// To itself, where nobody listens: TCP would let it.
+	// A connection of the port with itself, where nothing listens: TCP would allow it.
 	self := announce.Client{From: netip.AddrPortFrom(netip.Addr{}, from.Port())}
 	_, err = self.Announce(t.Context(), named(t, from.String()), r)
 	if _, ok := errors.AsType[*announce.UnreachableError](err); !ok {

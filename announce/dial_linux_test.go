@@ -15,8 +15,8 @@ import (
 	"ntrack/tracker"
 )
 
-// deadAddress listens at addr and answers nobody: its queue is full, so that the system drops every
-// packet that would begin a connection.
+// deadAddress listens at addr and accepts nothing. Its queue is full, so that the system drops
+// every packet that would begin a connection.
 func deadAddress(t *testing.T, addr netip.AddrPort) {
 	t.Helper()
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
@@ -31,7 +31,7 @@ func deadAddress(t *testing.T, addr netip.AddrPort) {
 	if err := unix.Listen(fd, 0); err != nil {
 		t.Fatal(err)
 	}
-	for range 8 { // two of them get through
+	for range 8 { // the queue holds two of them
 		c, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
 			t.Fatal(err)
@@ -47,7 +47,7 @@ func deadAddress(t *testing.T, addr netip.AddrPort) {
 	}
 }
 
-// A tracker whose name has a dead address is reached by another one, whatever is asked of it.
+// If a tracker's name has a dead address, every request reaches it by the other one.
 func TestDeadAddress(t *testing.T) {
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
@@ -92,7 +92,7 @@ func TestDeadAddress(t *testing.T) {
 	}
 }
 
-// freeEndpoint has a port of 127.0.0.1 at which nothing listens.
+// freeEndpoint returns a port of 127.0.0.1 on which nothing listens.
 func freeEndpoint(t *testing.T) netip.AddrPort {
 	t.Helper()
 	l, err := net.Listen("tcp4", "127.0.0.1:0")

@@ -16,21 +16,21 @@ import (
 	"ntrack/announce/wire"
 )
 
-// endlessly is what connecting to an address does that answers nothing.
+// endlessly is how long it takes to connect to an address that does not answer.
 const endlessly = time.Hour
 
-// A fate is what connecting to an address comes to, and how long that takes.
-type fate struct {
+// An attempt is how an attempt to connect to one address ends, and after what time.
+type attempt struct {
 	after time.Duration
 	err   error
 }
 
 type raced struct {
-	mu     sync.Mutex
-	fates  []fate
-	began  []time.Duration
-	closed int
-	start  time.Time
+	mu       sync.Mutex
+	attempts []attempt
+	began    []time.Duration
+	closed   int
+	start    time.Time
 }
 
 type racedConn struct {
@@ -46,11 +46,11 @@ func (c racedConn) Close() error {
 	return nil
 }
 
-// connect connects to the address whose port is the number of its fate.
+// connect connects to an address, whose port is the index of its attempt.
 func (r *raced) connect(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
 	r.mu.Lock()
 	r.began = append(r.began, time.Since(r.start))
-	f := r.fates[to.Port()]
+	f := r.attempts[to.Port()]
 	r.mu.Unlock()
 	if !wait(ctx, f.after) && f.after == endlessly {
 		return nil, ctx.Err()
@@ -61,36 +61,36 @@ func (r *raced) connect(ctx context.Context, to netip.AddrPort) (net.Conn, error
 	return racedConn{nil, r, to}, nil
 }
 
-// One dead address, or several, costs no more than a moment, and never all of the time.
+// Dead addresses cost a moment each, and never the whole timeout.
 func TestRace(t *testing.T) {
 	refused, noRoute := errors.New("refused"), &net.AddrError{Err: "no route"}
-	dead, at := fate{endlessly, nil}, func(ms int) fate { return fate{time.Duration(ms) * time.Millisecond, nil} }
-	many := slices.Repeat([]fate{dead}, maxAddrs-1)
+	dead, at := attempt{endlessly, nil}, func(ms int) attempt { return attempt{time.Duration(ms) * time.Millisecond, nil} }
+	many := slices.Repeat([]attempt{dead}, maxAddrs-1)
 	for name, tt := range map[string]struct {
-		fates   []fate
-		timeout time.Duration
-		want    int // which address; -1 none
-		after   time.Duration
-		tried   int
-		err     error
+		attempts []attempt
+		timeout  time.Duration
+		want     int // the index of the address; -1 for none
+		after    time.Duration
+		tried    int
+		err      error
 	}{
-		"the first answers":           {[]fate{at(10), at(10)}, time.Second, 0, 10 * time.Millisecond, 1, nil},
-		"the first is dead":           {[]fate{dead, at(10)}, 10 * time.Second, 1, 210 * time.Millisecond, 2, nil},
-		"the first is slow":           {[]fate{at(220), at(100)}, 10 * time.Second, 0, 220 * time.Millisecond, 2, nil},
-		"the second is quicker":       {[]fate{at(400), at(100)}, 10 * time.Second, 1, 300 * time.Millisecond, 2, nil},
-		"the first refuses":           {[]fate{{10 * time.Millisecond, refused}, at(10)}, time.Second, 1, 20 * time.Millisecond, 2, nil},
-		"all refuse":                  {[]fate{{0, noRoute}, {0, refused}, {0, noRoute}}, time.Second, -1, 0, 3, refused},
-		"dead, refused, alive":        {[]fate{dead, {0, refused}, at(0)}, 10 * time.Second, 2, 200 * time.Millisecond, 3, nil},
-		"little time":                 {[]fate{dead, dead, dead, at(1)}, 80 * time.Millisecond, 3, 31 * time.Millisecond, 4, nil},
+		"the first answers":           {[]attempt{at(10), at(10)}, time.Second, 0, 10 * time.Millisecond, 1, nil},
+		"the first is dead":           {[]attempt{dead, at(10)}, 10 * time.Second, 1, 210 * time.Millisecond, 2, nil},
+		"the first is slow":           {[]attempt{at(220), at(100)}, 10 * time.Second, 0, 220 * time.Millisecond, 2, nil},
+		"the second is quicker":       {[]attempt{at(400), at(100)}, 10 * time.Second, 1, 300 * time.Millisecond, 2, nil},
+		"the first refuses":           {[]attempt{{10 * time.Millisecond, refused}, at(10)}, time.Second, 1, 20 * time.Millisecond, 2, nil},
+		"all refuse":                  {[]attempt{{0, noRoute}, {0, refused}, {0, noRoute}}, time.Second, -1, 0, 3, refused},
+		"dead, refused, alive":        {[]attempt{dead, {0, refused}, at(0)}, 10 * time.Second, 2, 200 * time.Millisecond, 3, nil},
+		"little time":                 {[]attempt{dead, dead, dead, at(1)}, 80 * time.Millisecond, 3, 31 * time.Millisecond, 4, nil},
 		"as many as are tried at all": {append(many, at(1)), time.Second, maxAddrs - 1, 485375 * time.Microsecond, maxAddrs, nil},
-		"all are dead":                {[]fate{dead, dead}, time.Second, -1, time.Second, 2, context.DeadlineExceeded},
-		"only one":                    {[]fate{at(900)}, time.Second, 0, 900 * time.Millisecond, 1, nil},
+		"all are dead":                {[]attempt{dead, dead}, time.Second, -1, time.Second, 2, context.DeadlineExceeded},
+		"only one":                    {[]attempt{at(900)}, time.Second, 0, 900 * time.Millisecond, 1, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				r := &raced{fates: tt.fates, start: time.Now()}
+				r := &raced{attempts: tt.attempts, start: time.Now()}
 				var addrs []netip.AddrPort
-				for i := range tt.fates {
+				for i := range tt.attempts {
 					addrs = append(addrs, netip.AddrPortFrom(netip.IPv6Loopback(), uint16(i)))
 				}
 				ctx, cancel := context.WithTimeout(t.Context(), tt.timeout)
@@ -103,7 +103,7 @@ func TestRace(t *testing.T) {
 				if after := time.Since(r.start); got != tt.want || after != tt.after || len(r.began) != tt.tried || !errors.Is(err, tt.err) {
 					t.Errorf("address %d after %v, %v, %d tried; want %d after %v, %v, %d", got, after, err, len(r.began), tt.want, tt.after, tt.err, tt.tried)
 				}
-				synctest.Wait() // for connections that nobody took
+				synctest.Wait() // for connections that came too late
 				if name == "the first is slow" && r.closed != 1 || name == "the first answers" && r.closed != 0 {
 					t.Errorf("closed %d connections", r.closed)
 				}
@@ -112,7 +112,7 @@ func TestRace(t *testing.T) {
 	}
 }
 
-// The addresses of a name are taken by turns of their families, each once, and only so many.
+// The addresses of a name are tried in turns of their families, each once, up to a bound.
 func TestResolve(t *testing.T) {
 	var hundred, both, some []netip.Addr
 	for i := range byte(100) {
@@ -195,7 +195,7 @@ func TestKeepZone(t *testing.T) {
 	}
 }
 
-// Nothing is left of a connection that is not made within the time of its request.
+// A connection that is not made within the timeout leaves nothing behind.
 func TestDialDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ended := make(chan time.Duration, 1)

@@ -5,13 +5,13 @@ import (
 	"net/netip"
 )
 
-// DialBoth makes Dial be asked for each family, as the system's dialler is.
+// DialBoth lets a client call Dial for each family, as it calls the system's dialler.
 func DialBoth(c *Client) *Client {
 	c.dialsBoth = true
 	return c
 }
 
-// WithLookup makes a client resolve names by lookup.
+// WithLookup lets a client resolve names with lookup.
 func WithLookup(c *Client, lookup func(ctx context.Context, network, host string) ([]netip.Addr, error)) *Client {
 	c.lookup = lookup
 	return c

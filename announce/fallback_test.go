@@ -17,8 +17,8 @@ import (
 	"ntrack/tracker"
 )
 
-// Where a stream is of no use, a watch polls, a member announces, and both come back to streams
-// once there are any.
+// If a stream is of no use, a watch polls and a member announces. Both return to streams once these
+// work.
 func TestFallback(t *testing.T) {
 	type handler = func(w http.ResponseWriter, r *http.Request, next http.Handler)
 	for name, asked := range map[string]handler{
@@ -69,11 +69,11 @@ func TestFallback(t *testing.T) {
 				leave := join(t, p.client("192.0.2.1"), one, k, 4000)
 				time.Sleep(2 * time.Minute)
 				if got := w.next(); got != "peers [], join 192.0.2.1:4000" && got != "peers [192.0.2.1:4000]" {
-					t.Errorf("told %q", got)
+					t.Errorf("reported %q", got)
 				}
 				time.Sleep(time.Hour)
 				w.expect(t, "")
-				if got := who(t, p, k); got != "192.0.2.1:4000" {
+				if got := listed(t, p, k); got != "192.0.2.1:4000" {
 					t.Errorf("after an hour the tracker lists %q", got)
 				}
 				mu.Lock()
@@ -84,7 +84,7 @@ func TestFallback(t *testing.T) {
 				if err := leave(); err != nil {
 					t.Error(err)
 				}
-				if got := who(t, p, k); got != "" || deletes != 1 {
+				if got := listed(t, p, k); got != "" || deletes != 1 {
 					t.Errorf("after leaving by %d DELETEs the tracker lists %q", deletes, got)
 				}
 				mu.Lock()
@@ -105,7 +105,7 @@ func TestFallback(t *testing.T) {
 	}
 }
 
-// A member that has announced and then has a stream is held by both, and leaves both.
+// A member that has announced, and then has a stream, is listed by both. It leaves both.
 func TestLeaveBoth(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, k := new(pipes), key(t, "k")
@@ -126,17 +126,17 @@ func TestLeaveBoth(t *testing.T) {
 		if err := leave(); err != nil {
 			t.Error(err)
 		}
-		if got := who(t, p, k); got != "" {
+		if got := listed(t, p, k); got != "" {
 			t.Errorf("after leaving the tracker lists %q", got)
 		}
 	})
 }
 
-// An announce that is under way when its member leaves does not come after the leave.
+// An announce that is under way when its member leaves does not list it after the leave.
 func TestLeaveInTheMiddle(t *testing.T) {
 	for name, c := range map[string]struct {
-		door func(*tracker.Tracker) http.Handler
-		at   announce.Tracker
+		serve func(*tracker.Tracker) http.Handler
+		at    announce.Tracker
 	}{
 		"a stream":            {tracker.Handler, named(t, "")},
 		"an announce":         {polled, named(t, "")},
@@ -146,10 +146,10 @@ func TestLeaveInTheMiddle(t *testing.T) {
 			t.Run(fmt.Sprintf("%s, %v", name, slow), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					p := new(pipes)
-					h := c.door(&tracker.Tracker{Interval: time.Minute}) // of this bubble, as its time is
+					h := c.serve(&tracker.Tracker{Interval: time.Minute}) // inside this bubble, with its clock
 					p.start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 						if r.Method != "DELETE" && r.FormValue("event") != "stopped" || slow > time.Second {
-							time.Sleep(slow) // and then does what it was asked, whoever has gone meanwhile
+							time.Sleep(slow) // and then serves the request, even if the client has gone meanwhile
 						}
 						h.ServeHTTP(w, r)
 					}))
@@ -161,7 +161,7 @@ func TestLeaveInTheMiddle(t *testing.T) {
 						t.Error(err)
 					}
 					time.Sleep(10 * time.Second)
-					if got := who(t, p, k); got != "" {
+					if got := listed(t, p, k); got != "" {
 						t.Errorf("after leaving the tracker lists %q", got)
 					}
 				})
@@ -170,7 +170,7 @@ func TestLeaveInTheMiddle(t *testing.T) {
 	}
 }
 
-// A member is not kept by looking less often than it has to renew.
+// A member that polls less often than the interval still renews at the interval.
 func TestMemberRenews(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, k := new(pipes), key(t, "k")
@@ -178,14 +178,15 @@ func TestMemberRenews(t *testing.T) {
 		defer p.stop()
 		w := watch(t, p.client("192.0.2.1"), one, announce.Request{Key: k, Port: 4000}, time.Hour)
 		time.Sleep(50 * time.Minute)
-		if got := who(t, p, k); got != "192.0.2.1:4000" {
+		if got := listed(t, p, k); got != "192.0.2.1:4000" {
 			t.Errorf("the tracker lists %q", got)
 		}
 		w.end()
 	})
 }
 
-// What goes on for a moment only, or leads nowhere, is not tried again and again.
+// A client does not try again at once after a stream that ends at once, or over a family that leads
+// nowhere.
 func TestBackingOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, k := new(pipes), key(t, "k")
@@ -212,7 +213,8 @@ func TestBackingOff(t *testing.T) {
 	})
 }
 
-// A tracker that does not close its side at the end may not know of it: that is told, and soon.
+// If a tracker does not close its side at the end, it may still list the member. Leave reports
+// that, and soon.
 func TestLeaveUnnoticed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, k := new(pipes), key(t, "k")
@@ -234,10 +236,10 @@ func TestLeaveUnnoticed(t *testing.T) {
 	})
 }
 
-// What a stream may hold does no harm, and what cannot be one is told.
+// Unexpected events in a stream do no harm. A stream that cannot be one is an error.
 func TestHostileStreams(t *testing.T) {
 	const begin = "event: you\ndata: 192.0.2.1:4000\n\nevent: peers\nid: e-1\ndata: 192.0.2.7:7\n\n"
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second) // for all of it
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second) // for all cases
 	defer cancel()
 	for _, s := range []struct{ about, stream, want string }{
 		{"events before the peers", "event: join\ndata: 192.0.2.8:8\n\nevent: leave\ndata: 192.0.2.8:8\n\n" + begin, "[192.0.2.7:7]"},
@@ -245,7 +247,7 @@ func TestHostileStreams(t *testing.T) {
 		{"one that joins twice and leaves", begin + strings.Repeat("event: join\ndata: 192.0.2.8:8\n\n", 2) + "event: leave\ndata: 192.0.2.8:8\n\n", "[192.0.2.7:7]"},
 		{"one who is not there leaves", begin + "event: leave\ndata: 192.0.2.8:8\n\n", "[192.0.2.7:7]"},
 		{"events unknown", begin + "event: ping\ndata: 192.0.2.8:8\n\ndata: 192.0.2.8:8\n\n", "[192.0.2.7:7]"},
-		{"nobody that could be dialled", begin + "event: join\ndata: 0.0.0.0:8\ndata: 224.0.0.1:8\ndata: x\n\n", "[192.0.2.7:7]"},
+		{"peers that cannot be dialled", begin + "event: join\ndata: 0.0.0.0:8\ndata: 224.0.0.1:8\ndata: x\n\n", "[192.0.2.7:7]"},
 		{"yourself among the peers", "event: you\ndata: 192.0.2.1:4000\n\nevent: peers\ndata: 192.0.2.1:4000\ndata: 192.0.2.7:7\n\n", "[192.0.2.7:7]"},
 		{"sharing nothing", begin + "event: shared\ndata: x\n\nevent: unshared\ndata: x\n\nevent: shared\ndata: 192.0.2.1:1\ndata: 192.0.2.1:2\n\n", "[192.0.2.7:7]"},
 		{"an endless line", begin + "data: " + strings.Repeat("x", 1<<20), "error"},
@@ -290,13 +292,13 @@ func TestHostileStreams(t *testing.T) {
 	}
 }
 
-// A stream that comes to no beginning, or to no end of an event, is of no use however much it sends:
-// a watch polls instead, and the tracker is not called unreachable.
+// A stream without a beginning, or with an event without an end, is of no use, however much it
+// sends. A watch polls instead, and does not call the tracker unreachable.
 func TestStreamsWithoutEnd(t *testing.T) {
 	const you, peers = "event: you\ndata: 192.0.2.1:4000\n\n", "event: peers\nid: e-1\ndata:\n\n"
 	for _, c := range []struct {
 		about, begin, goOn string
-		every              time.Duration // one goOn after the other
+		every              time.Duration // between two times goOn
 	}{
 		{"an event that never ends", you + peers, "data: 192.0.2.8:8\n", 0},
 		{"a line that never ends", you + peers, "data: 192.0.2.8:8", 0},
@@ -342,7 +344,7 @@ func TestStreamsWithoutEnd(t *testing.T) {
 					})
 				}()
 				time.Sleep(4*time.Minute + time.Second)
-				if got := who(t, p, k); got != "192.0.2.1:4000" {
+				if got := listed(t, p, k); got != "192.0.2.1:4000" {
 					t.Errorf("the tracker lists %q", got)
 				}
 				cancel()
@@ -351,7 +353,7 @@ func TestStreamsWithoutEnd(t *testing.T) {
 				}
 				for _, err := range news {
 					if _, ok := errors.AsType[*announce.ReplyError](err); !ok || len(news) > 1 {
-						t.Errorf("told %v", err)
+						t.Errorf("reported %v", err)
 					}
 				}
 				a.mu.Lock()

@@ -9,14 +9,13 @@ import (
 	"time"
 )
 
-// settle lets a watch of f take what there is whenever it would, until d has passed, and returns
-// what that tells and when.
+// settle plays the loop of f for d, and returns what it reports and when.
 func settle(f *follower, d time.Duration) string {
 	began := time.Now()
 	var all []string
 	for {
-		told, next := f.take(time.Now())
-		for _, n := range told {
+		reported, next := f.take(time.Now())
+		for _, n := range reported {
 			what := fmt.Sprint(n.event.Type, " ", n.event.Peer)
 			if n.event.Type == EventPeers {
 				what = fmt.Sprint("peers ", n.event.Peers, " you ", n.event.You)
@@ -37,24 +36,24 @@ func settle(f *follower, d time.Duration) string {
 	}
 }
 
-// The first event waits for others from the first answer on, not from each again.
+// The first event waits for the other sources, counted from the first answer and not from each.
 func TestTakeFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFollower()
 		a, b := f.addSource(f.addTracker(Tracker{})), f.addSource(f.addTracker(Tracker{}))
-		f.addSource(f.addTracker(Tracker{})) // says nothing
+		f.addSource(f.addTracker(Tracker{})) // does not answer
 		a.listed("A", netip.AddrPort{}, nil)
 		if got := settle(f, 200*time.Millisecond); got != "" {
-			t.Errorf("told %q at once", got)
+			t.Errorf("reported %q at once", got)
 		}
 		b.listed("B", netip.AddrPort{}, nil)
 		if got := settle(f, time.Second); got != "100ms peers [] you []" {
-			t.Errorf("told %q", got)
+			t.Errorf("reported %q", got)
 		}
 	})
 }
 
-// A tracker that is back has an event of its own, though one is due for another reason.
+// A tracker that is back has an event of its own, even if there is another reason for one.
 func TestTakeBack(t *testing.T) {
 	classic, err := ParseTracker("http://localhost/announce")
 	if err != nil {
@@ -65,22 +64,22 @@ func TestTakeBack(t *testing.T) {
 	ra, rb := f.addSource(a), f.addSource(b)
 	ra.listed("A", endpointsOf(mine4)[0], nil)
 	rb.listed("B", netip.AddrPort{}, nil)
-	tells(f, 0)
+	reports(f, 0)
 	rb.failed(errNoOrigin)
-	tells(f, 0)
+	reports(f, 0)
 	rb.listed("B", netip.AddrPort{}, nil)
 	ra.listed("A", endpointsOf(mine6)[0], nil)
-	told, _ := f.take(time.Now())
+	reported, _ := f.take(time.Now())
 	var of []string
-	for _, n := range told {
+	for _, n := range reported {
 		of = append(of, fmt.Sprint(n.event.Type, n.event.Tracker.Classic()))
 	}
 	if got := strings.Join(of, " "); got != "peersfalse peerstrue" {
-		t.Errorf("told %s", got)
+		t.Errorf("reported %s", got)
 	}
 }
 
-// A peer that samples leave out is not dropped by the clock: only further samples may tell.
+// A peer that samples omit does not leave by the clock alone: it takes further samples.
 func TestTakeSamples(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFollower()
@@ -94,13 +93,14 @@ func TestTakeSamples(t *testing.T) {
 		sample(p)
 		sample(q)
 		if got := settle(f, time.Hour); got != "0s peers ["+inside+" "+peer+"] you []" {
-			t.Errorf("told %q", got)
+			t.Errorf("reported %q", got)
 		}
 	})
 }
 
-// A route that stays away while others are there for a ttl is forgotten, with its own endpoint and
-// what it alone knew: by the one that has been there longest, and each in its time.
+// A source that stays away is given up once others have been there for a ttl. Its own endpoint
+// goes, and so do the peers that it alone had. The other that has been there longest counts, and
+// each source has its own time.
 func TestTakeAway(t *testing.T) {
 	p, q, you := endpointsOf(peer)[0], endpointsOf(inside)[0], endpointsOf(mine4)[0]
 	none := netip.AddrPort{}
@@ -166,7 +166,7 @@ func TestTakeAway(t *testing.T) {
 			}
 			tt.do(f)
 			if got := settle(f, time.Hour); got != tt.want {
-				t.Errorf("%s: told %q, want %q", tt.about, got, tt.want)
+				t.Errorf("%s: reported %q, want %q", tt.about, got, tt.want)
 			}
 		})
 	}

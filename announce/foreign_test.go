@@ -23,12 +23,12 @@ import (
 	"ntrack/announce/wire"
 )
 
-// foreign is a classic tracker as others have written it. Like bittorrent-tracker it gives the
-// asker among the peers, and does not tell which address it has listed.
+// foreign is a classic tracker as others have written them. Like bittorrent-tracker, it reports the
+// asker among the peers, and does not report the address that it has listed.
 type foreign struct {
-	perFamily bool         // a swarm for each family, as chihaya and aquatic have
-	external  bool         // tells the address
-	byID      bool         // keeps a peer for each peer id, so that an endpoint may be there several times
+	perFamily bool         // has a swarm for each family, like chihaya and aquatic
+	external  bool         // reports the address that it has listed
+	byID      bool         // has a peer for each peer id, so that it may have an endpoint several times
 	slow6     atomic.Int64 // how long its answers over IPv6 take, in nanoseconds
 
 	mu     sync.Mutex
@@ -107,7 +107,7 @@ func (f *foreign) scrape(from netip.Addr) string {
 	return string(wire.AppendTracks(nil, wire.FormatBencode, tracks))
 }
 
-// foreigners are classic trackers of all sorts.
+// foreigners runs a test with all kinds of classic trackers.
 func foreigners(t *testing.T, test func(t *testing.T, p *pipes, f *foreign)) {
 	for bits := range 8 {
 		f := foreign{perFamily: bits&1 > 0, external: bits&2 > 0, byID: bits&4 > 0}
@@ -122,17 +122,17 @@ func foreigners(t *testing.T, test func(t *testing.T, p *pipes, f *foreign)) {
 	}
 }
 
-// classic is where such a tracker is.
+// classic is the name of such a tracker.
 func classic(t *testing.T) []announce.Tracker {
 	return []announce.Tracker{named(t, "http://tracker.example/announce")}
 }
 
-// You are never a peer of yourself, by no family and however often you announce, and nothing is
-// said to be missing where nothing is.
+// You are never a peer of yourself, over no family, however often you announce. If no peer is
+// missing, the reply is no sample.
 func TestForeignSelf(t *testing.T) {
 	foreigners(t, func(t *testing.T, p *pipes, f *foreign) {
 		k := key(t, "k")
-		for range 3 { // a new client has a new peer id, as another process would
+		for range 3 { // a new client has a new peer id, like another process
 			c := p.both("192.0.2.1", "2001:db8::1")
 			for range 2 {
 				r, err := c.Announce(t.Context(), classic(t)[0], announce.Request{Key: k, Port: 4000})
@@ -164,19 +164,19 @@ func TestForeignSelf(t *testing.T) {
 	})
 }
 
-// Where a look has to announce to see anybody, it does not take itself for a peer, nor for one that
-// makes the reply complete.
+// If a look has to announce to see any peer, it counts itself neither as a peer nor as part of the
+// reply.
 func TestForeignLook(t *testing.T) {
 	const p, q, looker, odd = "\xc0\x00\x02\x02\x13\x88", "\xc0\x00\x02\x03\x13\x88", "\xc0\x00\x02\x01\x00\x01", "\xc0\x00\x02\x04\x00\x00"
 	for _, tt := range []struct {
 		about string
-		count int // before it has announced
+		count int // before the look has announced
 		given string
 		want  string
 	}{
 		{"both", 2, p + looker + q, "192.0.2.2:5000 192.0.2.3:5000 of 2, false"},
 		{"one, and the looker", 2, p + looker, "192.0.2.2:5000 of 2, true"},
-		{"one, and one that nobody can dial", 2, p + looker + odd, "192.0.2.2:5000 of 2, false"},
+		{"one, and one that cannot be dialled", 2, p + looker + odd, "192.0.2.2:5000 of 2, false"},
 		{"one of them twice", 3, p + q + p + looker, "192.0.2.2:5000 192.0.2.3:5000 of 2, false"},
 		{"more than were counted", 1, p + q + p + looker, "192.0.2.2:5000 192.0.2.3:5000 of 1, false"},
 	} {
@@ -201,8 +201,8 @@ func TestForeignLook(t *testing.T) {
 	}
 }
 
-// The peers of both families are seen, whether the tracker gives all to everybody or to each family
-// its own: by a list, a watch, a member and a gathering.
+// A list, a watch, a member and a gathering see the peers of both families, even if the tracker
+// reports to each family only its own.
 func TestForeignFamilies(t *testing.T) {
 	foreigners(t, func(t *testing.T, p *pipes, f *foreign) {
 		deadline(t, 24*time.Hour)
@@ -239,7 +239,7 @@ func TestForeignFamilies(t *testing.T) {
 		leaveC := join(t, p.both("192.0.2.3", "2001:db8::3"), classic(t), k, 4003)
 		time.Sleep(time.Minute)
 		if got := sorted(strings.Split(w.next(), ", ")...); got != sorted("join "+c4, "join "+c6) {
-			t.Errorf("a watch is told %q", got)
+			t.Errorf("a watch is reported %q", got)
 		}
 		time.Sleep(10 * time.Minute)
 		w.expect(t, "")
@@ -249,14 +249,14 @@ func TestForeignFamilies(t *testing.T) {
 		_ = leaveC()
 		time.Sleep(time.Minute)
 		if got := sorted(strings.Split(w.next(), ", ")...); got != sorted("leave "+c4, "leave "+c6) {
-			t.Errorf("a watch is told %q", got)
+			t.Errorf("a watch is reported %q", got)
 		}
 		w.end()
 		_ = leaveB()
 
-		// A gathering counts each process once, and the endpoints that others have left behind.
+		// A gathering counts each process once, and also endpoints that others have left behind.
 		if !f.external {
-			return // nobody has a rank
+			return // there are no ranks
 		}
 		leaveA = join(t, p.both("192.0.2.1", ""), classic(t), k, 4001)
 		leaveB = join(t, p.both("", "2001:db8::2"), classic(t), k, 4002)
@@ -298,13 +298,13 @@ func TestForeignFamilies(t *testing.T) {
 	})
 }
 
-// A family over which the tracker is slow is waited for once it has connected, for two seconds at
-// most: the tracker may have listed the asker there, which is no peer of itself then.
+// If the tracker is slow over a family that has connected, the client waits for it, but two seconds
+// at most. The tracker may have listed the asker there, which is still no peer of itself.
 func TestForeignSlowFamily(t *testing.T) {
 	foreigners(t, func(t *testing.T, p *pipes, f *foreign) {
 		deadline(t, 24*time.Hour)
 		k := key(t, "k")
-		f.slow6.Store(int64(3 * time.Second)) // by which the only family there is is not cut
+		f.slow6.Store(int64(3 * time.Second)) // the only family is not given up
 		if _, err := p.both("", "2001:db8::9").List(t.Context(), classic(t)[0], announce.Request{Key: k}); err != nil {
 			t.Error(err)
 		}
@@ -367,8 +367,8 @@ func TestForeignSlowFamily(t *testing.T) {
 	})
 }
 
-// Where a connection comes from says nothing once the tracker has told which endpoint it has listed:
-// behind a NAT, another peer may have that address in the tracker's network.
+// The local end of a connection means nothing once the tracker has reported the endpoint that it
+// has listed. Behind a NAT, another peer may have that address in the tracker's network.
 func TestAnnounceBehindNAT(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := new(pipes)

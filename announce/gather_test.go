@@ -17,7 +17,7 @@ import (
 	"ntrack/tracker"
 )
 
-// gathered is what one process got, and how long that took.
+// gathered is the result of one process, and the time it took.
 type gathered struct {
 	*announce.Gathering
 	err   error
@@ -32,14 +32,15 @@ func (g gathered) String() string {
 	return fmt.Sprint(g.Rank, " of ", strings.Join(peers, " "), ", ", g.err)
 }
 
-// deadline ends a test that never would: virtual time passes for as long as a stream has heartbeats.
+// deadline ends a test that would never end: virtual time passes for as long as a stream has
+// heartbeats.
 func deadline(t *testing.T, d time.Duration) {
 	timer := time.AfterFunc(d, func() { panic(fmt.Sprint(t.Name(), " has not ended after ", d)) })
 	t.Cleanup(func() { timer.Stop() })
 }
 
-// Four come one after the other, in no order. Each gets the same list and a rank of its own, and
-// whoever came last is seen by all before the first one leaves.
+// Four processes come one after the other. All get the same list, each gets another rank, and all
+// see the last one before the first one leaves.
 func TestGather(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		deadline(t, time.Hour)
@@ -66,7 +67,7 @@ func TestGather(t *testing.T) {
 			all = append(all, g.String())
 			last = max(last, g.after)
 		}
-		if got := who(t, p, k); strings.Count(got, ":") != 4 {
+		if got := listed(t, p, k); strings.Count(got, ":") != 4 {
 			t.Errorf("when the last one has met, the tracker lists %q", got)
 		}
 		slices.Sort(all)
@@ -83,7 +84,7 @@ func TestGather(t *testing.T) {
 				t.Errorf("one has left after %v", at)
 			}
 		}
-		if got := who(t, p, k); got != "" {
+		if got := listed(t, p, k); got != "" {
 			t.Errorf("after leaving the tracker lists %q", got)
 		}
 	})
@@ -100,17 +101,17 @@ func TestGatherTimeUp(t *testing.T) {
 		ctx, cancel := context.WithTimeoutCause(t.Context(), time.Minute, patience)
 		defer cancel()
 		began := time.Now()
-		told := ""
+		reported := ""
 		g, err := p.client("192.0.2.1").Gather(ctx, named(t, ""), announce.Request{Key: k, Port: 4001}, 3, func(ev announce.Event, err error) {
-			told += fmt.Sprintln(ev.Type, len(ev.Peers), err)
+			reported += fmt.Sprintln(ev.Type, len(ev.Peers), err)
 		})
 		if got, want := (gathered{g, err, 0}).String(), "0 of 192.0.2.1:4001 192.0.2.9:4000, enough"; got != want {
 			t.Errorf("got %s, want %s", got, want)
 		}
-		if told != "peers 1 <nil>\n" {
-			t.Errorf("told %q meanwhile", told)
+		if reported != "peers 1 <nil>\n" {
+			t.Errorf("reported %q meanwhile", reported)
 		}
-		if got := who(t, p, k); got != "192.0.2.9:4000" {
+		if got := listed(t, p, k); got != "192.0.2.9:4000" {
 			t.Errorf("after the time is up the tracker lists %q", got)
 		}
 		g.Leave(t.Context())
@@ -120,7 +121,7 @@ func TestGatherTimeUp(t *testing.T) {
 	})
 }
 
-// TestGatherEnds ends the context at every moment of the beginning.
+// TestGatherEnds ends the context at many moments of the beginning.
 func TestGatherEnds(t *testing.T) {
 	tr := served(t, "", tracker.Handler(new(tracker.Tracker)).ServeHTTP)
 	var c announce.Client
@@ -136,7 +137,7 @@ func TestGatherEnds(t *testing.T) {
 	}
 }
 
-// Who only looks has no rank, does not count, and need not stay for the others.
+// A process that only looks has no rank, does not count, and does not stay for the others.
 func TestGatherLook(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		deadline(t, 24*time.Hour)
@@ -153,7 +154,7 @@ func TestGatherLook(t *testing.T) {
 	})
 }
 
-// An end of the context does not shorten the stay, but one that Leave is given does.
+// The end of the context of Gather does not shorten the stay. That of Leave does.
 func TestGatherLeaveAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		deadline(t, 24*time.Hour)
@@ -162,7 +163,7 @@ func TestGatherLeaveAtOnce(t *testing.T) {
 		waits := true
 		g, err := p.client("192.0.2.1").Gather(ctx, named(t, ""), announce.Request{Key: k, Port: 4000}, 1, func(announce.Event, error) {
 			if !waits {
-				t.Error("told of an event after the waiting")
+				t.Error("news was called after the waiting")
 			}
 		})
 		if err != nil {
@@ -173,7 +174,7 @@ func TestGatherLeaveAtOnce(t *testing.T) {
 		time.Sleep(time.Minute)
 		leave := join(t, p.client("192.0.2.2"), one, k, 4000)
 		time.Sleep(time.Hour)
-		if got := who(t, p, k); got != "192.0.2.1:4000 192.0.2.2:4000" {
+		if got := listed(t, p, k); got != "192.0.2.1:4000 192.0.2.2:4000" {
 			t.Errorf("an hour later the tracker lists %q", got)
 		}
 		_ = leave()
@@ -185,7 +186,7 @@ func TestGatherLeaveAtOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 		g.Leave(ctx)
-		if got := who(t, p, k); got != "" || time.Since(began) > 0 {
+		if got := listed(t, p, k); got != "" || time.Since(began) > 0 {
 			t.Errorf("after %v the tracker lists %q", time.Since(began), got)
 		}
 	})
@@ -220,7 +221,8 @@ func TestGatherTrackerAway(t *testing.T) {
 	})
 }
 
-// What keeps a process from joining, though a look succeeded, is an error that is returned, and no news.
+// If a tracker accepts the look and refuses the announce, Gather returns the error, and does not
+// report it before.
 func TestGatherRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		deadline(t, time.Hour)
@@ -234,7 +236,7 @@ func TestGatherRefused(t *testing.T) {
 		}))
 		defer p.stop()
 		g, err := p.client("192.0.2.1").Gather(t.Context(), one[0], announce.Request{Key: key(t, "k"), Port: 4000}, 2, func(ev announce.Event, err error) {
-			t.Errorf("told %+v, %v", ev, err)
+			t.Errorf("reported %+v, %v", ev, err)
 		})
 		if f, ok := errors.AsType[*announce.RefusalError](err); !ok || f.Status != 401 || g.Rank != -1 {
 			t.Errorf("got %v of %v, %v", g.Rank, g.Peers, err)
@@ -243,8 +245,8 @@ func TestGatherRefused(t *testing.T) {
 	})
 }
 
-// A classic tracker is not asked more often than it may be, and so its members stay for longer: each
-// has looked twice by then.
+// A classic tracker is not asked too often, so the members stay longer there: each has polled twice
+// by then.
 func TestGatherClassic(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		deadline(t, time.Hour)
@@ -267,7 +269,7 @@ func TestGatherClassic(t *testing.T) {
 			t.Error("two are three")
 		}
 		mu.Lock()
-		if asked < 11 || asked > 15 { // every ten seconds, the look in front, the leave, and renewals of the other
+		if asked < 11 || asked > 15 { // every ten seconds, the first look, the leave, and renewals of the other member
 			t.Errorf("asked %d times in 95 s", asked)
 		}
 		mu.Unlock()
@@ -284,7 +286,7 @@ func TestGatherClassic(t *testing.T) {
 	})
 }
 
-// Where no family leads to the tracker, the one that says most tells why.
+// If no family leads to the tracker, Gather returns the error that says most.
 func TestGatherErrors(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := new(pipes)
@@ -299,8 +301,8 @@ func TestGatherErrors(t *testing.T) {
 	})
 }
 
-// A process is one peer, also where both address families lead to the tracker, and of the same
-// family as the others where it can.
+// A process is one peer, even if both families lead to the tracker, and of the same family as the
+// others if possible.
 func TestGatherDualStack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		deadline(t, 24*time.Hour)
@@ -320,13 +322,13 @@ func TestGatherDualStack(t *testing.T) {
 				t.Errorf("got %s\nwant %s", got, want)
 			}
 		}
-		// Each has seen which family leads there, and then joined by it.
+		// Each process looked to find the family that leads there, and then joined over it.
 		if n := p.dials(); n != 7 {
 			t.Errorf("%d connections, want two each and one that failed", n)
 		}
 		time.Sleep(time.Minute)
 
-		// Neither does.
+		// No family leads there.
 		ctx, cancel := context.WithTimeoutCause(t.Context(), time.Minute, errors.New("enough"))
 		defer cancel()
 		var last error
@@ -337,8 +339,8 @@ func TestGatherDualStack(t *testing.T) {
 	})
 }
 
-// Without knowing one's own endpoint there is no rank.
-func TestGatherUntold(t *testing.T) {
+// If the tracker does not report the own endpoint, there is no rank.
+func TestGatherWithoutEndpoint(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := new(pipes)
 		p.start(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -352,8 +354,8 @@ func TestGatherUntold(t *testing.T) {
 	})
 }
 
-// A moment at which all were there counts, however late it is judged: others have left again before
-// this process, which may have been stopped, is back at its loop.
+// A moment at which all were there counts, however late this process reads of it. It may have been
+// stopped, and others may have left again.
 func TestGatherMoment(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		deadline(t, time.Hour)
@@ -362,14 +364,14 @@ func TestGatherMoment(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), d)
 			defer cancel()
 			g, err := p.client("192.0.2.1").Gather(ctx, named(t, ""), announce.Request{Key: k, Port: port}, 3, news)
-			if got := who(t, p, k); err == nil && !strings.Contains(got, fmt.Sprint(port)) {
+			if got := listed(t, p, k); err == nil && !strings.Contains(got, fmt.Sprint(port)) {
 				t.Errorf("%d has met, and the tracker lists %q", port, got)
 			}
 			g.Leave(t.Context())
 			return gathered{g, err, 0}
 		}
 		stopped := make(chan gathered)
-		go func() { // its time is over when it is back
+		go func() { // its time is over when it goes on
 			stopped <- meet(4000, 5*time.Second, func(announce.Event, error) { time.Sleep(10 * time.Second) })
 		}()
 		synctest.Wait()
@@ -386,11 +388,11 @@ func TestGatherMoment(t *testing.T) {
 	})
 }
 
-// scripted is a tracker that sends one stream: begin, and more when the client ends its side, or
-// after a while.
+// scripted is a tracker that sends one stream: begin, and then more, after a while or when the
+// client ends its side.
 func scripted(begin, more string, after time.Duration) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("Accept") == "application/json" { // the look in front
+		if r.Header.Get("Accept") == "application/json" { // the first look
 			_, _ = io.WriteString(w, `{"interval":60,"peers":[]}`)
 			return
 		}
@@ -407,19 +409,19 @@ func scripted(begin, more string, after time.Duration) http.HandlerFunc {
 	}
 }
 
-// overdue is a context that ends later than it was to, as that of a process that was stopped.
-type overdue struct {
+// late is a context that ends later than its deadline, as in a process that was stopped.
+type late struct {
 	context.Context
 	by time.Duration
 }
 
-func (o overdue) Deadline() (time.Time, bool) {
+func (o late) Deadline() (time.Time, bool) {
 	end, ok := o.Context.Deadline()
 	return end.Add(-o.by), ok
 }
 
-// Each event is judged as it comes: those that come together, those that come as the time is up,
-// and those that a stopped process finds when it goes on.
+// Each event counts as it comes: together with others, when the time is up, or read by a process
+// that was stopped.
 func TestGatherEachEvent(t *testing.T) {
 	const (
 		you   = "event: you\ndata: 192.0.2.1:1\n\n"
@@ -432,7 +434,7 @@ func TestGatherEachEvent(t *testing.T) {
 		about, stream, more string
 		after               time.Duration
 		port                uint16
-		overdue             time.Duration
+		late                time.Duration
 		want                string
 	}{
 		{"all in one", you + peers + blink, "", time.Hour, 1, 0, met},
@@ -454,7 +456,7 @@ func TestGatherEachEvent(t *testing.T) {
 				ctx, cancel := context.WithTimeoutCause(t.Context(), 10*time.Second, errors.New("enough"))
 				defer cancel()
 				began := time.Now()
-				g, err := p.client("192.0.2.1").Gather(overdue{ctx, tt.overdue}, named(t, ""), announce.Request{Key: key(t, "k"), Port: tt.port}, 3, nil)
+				g, err := p.client("192.0.2.1").Gather(late{ctx, tt.late}, named(t, ""), announce.Request{Key: key(t, "k"), Port: tt.port}, 3, nil)
 				if got := (gathered{g, err, 0}).String(); got != tt.want || time.Since(began) > 11*time.Second {
 					t.Errorf("got %s after %v\nwant %s", got, time.Since(began), tt.want)
 				}

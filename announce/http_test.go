@@ -16,21 +16,21 @@ import (
 	"ntrack/tracker"
 )
 
-// served is a tracker that answers by h, until the test ends.
+// served starts a tracker that answers by h, until the test ends.
 func served(t *testing.T, path string, h http.HandlerFunc) announce.Tracker {
 	srv := httptest.NewServer(h)
 	t.Cleanup(srv.Close)
 	return named(t, srv.URL+path)
 }
 
-// within is a context for requests that have to end by themselves.
+// within is the context of requests that have to end by themselves.
 func within(t *testing.T) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	t.Cleanup(cancel)
 	return ctx
 }
 
-// A head is bounded as a body is, whatever it answers.
+// The header of an answer is bounded, like its body.
 func TestHeadIsBounded(t *testing.T) {
 	at := served(t, "", func(w http.ResponseWriter, r *http.Request) {
 		for range 100 {
@@ -45,7 +45,7 @@ func TestHeadIsBounded(t *testing.T) {
 	}
 }
 
-// So is an index, native or not.
+// An index is bounded, native or classic.
 func TestIndexIsBounded(t *testing.T) {
 	for _, path := range []string{"", "/announce"} {
 		at := served(t, path, func(w http.ResponseWriter, r *http.Request) {
@@ -64,7 +64,7 @@ func TestIndexIsBounded(t *testing.T) {
 	}
 }
 
-// An answer to the request for a stream that is none is bounded as any other.
+// A reply in place of a stream is bounded like any other.
 func TestReplyInsteadOfStreamIsBounded(t *testing.T) {
 	var asked atomic.Int32
 	at := served(t, "", func(w http.ResponseWriter, r *http.Request) {
@@ -83,10 +83,10 @@ func TestReplyInsteadOfStreamIsBounded(t *testing.T) {
 		}
 		return
 	}
-	t.Error("nothing is told")
+	t.Error("nothing is reported")
 }
 
-// What comes with a redirect is not read, and its connection ends, though what follows goes on.
+// The client does not read the body of a redirect. It closes that connection, and follows.
 func TestRedirectWithBody(t *testing.T) {
 	ended := make(chan bool)
 	h := tracker.Handler(new(tracker.Tracker))
@@ -117,10 +117,10 @@ func TestRedirectWithBody(t *testing.T) {
 		}
 		return
 	}
-	t.Error("nothing is told")
+	t.Error("nothing is reported")
 }
 
-// A redirect to what is no HTTP is the tracker's fault, and none of the way there.
+// A redirect to another protocol is a fault of the tracker, which is not unreachable.
 func TestRedirectElsewhere(t *testing.T) {
 	for _, to := range []string{"ftp://127.0.0.1/x", "file:///etc/passwd", "javascript:alert(1)", "http://%zz/", "://"} {
 		at := served(t, "", func(w http.ResponseWriter, r *http.Request) {
@@ -136,7 +136,7 @@ func TestRedirectElsewhere(t *testing.T) {
 	}
 }
 
-// The token is a native tracker's.
+// The token is for native trackers.
 func TestTokenIsNative(t *testing.T) {
 	for path, want := range map[string]string{"": "Bearer secret", "/announce": ""} {
 		got := "nothing"
@@ -155,7 +155,7 @@ func TestTokenIsNative(t *testing.T) {
 	}
 }
 
-// A refusal can be shown as it is: one line without control characters.
+// The reason of a refusal is fit to print: one line without control characters.
 func TestReasonIsClean(t *testing.T) {
 	for _, reason := range []string{"\x1b[2Jno\r\nX: y\n", "no\x00\xc2\x9b31m", "\u202eno"} {
 		at := served(t, "", func(w http.ResponseWriter, r *http.Request) {

@@ -15,8 +15,8 @@ import (
 	"ntrack/tracker"
 )
 
-// A leave reaches the tracker over both families, however much later over one of them, and tells
-// where it has not. A family that leads nowhere has listed nobody.
+// A leave reaches the tracker over both families, however slow one of them is, and returns an error
+// if it does not. A family that leads nowhere has listed no peer.
 func TestLeaveBothFamilies(t *testing.T) {
 	const four, six = "192.0.2.1", "2001:db8::1"
 	slow := func(d time.Duration) func(w http.ResponseWriter, r *http.Request, h http.Handler) {
@@ -28,10 +28,10 @@ func TestLeaveBothFamilies(t *testing.T) {
 	for _, c := range []struct {
 		about, addr6 string
 		over6        func(w http.ResponseWriter, r *http.Request, h http.Handler)
-		lost         bool          // what is sent over it gets nowhere
-		ends         time.Duration // of the context, where that matters
+		lost         bool          // packets over it get lost
+		ends         time.Duration // of the context; 0 for never
 		listed       string
-		err          string // "" is none
+		err          string // "" for none
 		within       time.Duration
 	}{
 		{about: "half a second later", addr6: six, over6: slow(500 * time.Millisecond), within: 501 * time.Millisecond},
@@ -89,20 +89,20 @@ func TestLeaveBothFamilies(t *testing.T) {
 					if took := time.Since(began); took > c.within {
 						t.Errorf("left after %v", took)
 					}
-					if got := who(t, p, k); got != c.listed {
+					if got := listed(t, p, k); got != c.listed {
 						t.Errorf("after leaving the tracker lists %q, want %q", got, c.listed)
 					}
 					if err != nil && (c.err == "" || !strings.Contains(err.Error(), c.err)) || err == nil && c.err != "" {
 						t.Errorf("left: %v, want %q", err, c.err)
 					}
-					time.Sleep(time.Minute) // for the requests that were cut
+					time.Sleep(time.Minute) // for the requests that were given up
 				})
 			})
 		}
 	}
 }
 
-// Where no family leads to the tracker, a leave tells so.
+// If no family leads to the tracker, a leave is an error.
 func TestLeaveNowhere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPipes(t)

@@ -18,9 +18,9 @@ import (
 	"ntrack/tracker"
 )
 
-// kept does what was asked as an intermediary does that goes on although its client has gone: the
-// request is served to its end, and the reply is shown to the client for as long as that is there.
-func kept(h http.Handler, w http.ResponseWriter, r *http.Request, show func(b []byte) []byte) {
+// relayed serves a request as an intermediary does that goes on after its client has gone. It
+// serves the request to its end, and shows the reply to the client for as long as that is there.
+func relayed(h http.Handler, w http.ResponseWriter, r *http.Request, show func(b []byte) []byte) {
 	up := &upstream{header: make(http.Header), show: show, down: w}
 	served := make(chan struct{})
 	go func() {
@@ -36,12 +36,12 @@ func kept(h http.Handler, w http.ResponseWriter, r *http.Request, show func(b []
 	up.mu.Unlock()
 }
 
-// upstream is the tracker's side of such a one.
+// upstream is the tracker's side of such an intermediary.
 type upstream struct {
 	mu     sync.Mutex
 	header http.Header
 	show   func([]byte) []byte
-	down   http.ResponseWriter // nil once the client is not there
+	down   http.ResponseWriter // nil once the client has gone
 	begun  bool
 }
 
@@ -73,7 +73,7 @@ func (u *upstream) Write(b []byte) (int, error) {
 
 func (u *upstream) FlushError() error { return nil }
 
-// Whoever leaves is gone, and soon, whatever stands between it and the tracker and at any moment.
+// A member that leaves is gone soon, whatever stands between it and the tracker, and at any moment.
 func TestLeaveThroughIntermediaries(t *testing.T) {
 	type serve = func(h http.Handler, w http.ResponseWriter, r *http.Request)
 	all := func(b []byte) []byte { return b }
@@ -83,14 +83,14 @@ func TestLeaveThroughIntermediaries(t *testing.T) {
 		},
 		"closes one side only": func(h http.Handler, w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Via", "1.1 cache")
-			kept(h, w, r, all)
+			relayed(h, w, r, all)
 		},
 		"closes one side only, in chunks": func(h http.Handler, w http.ResponseWriter, r *http.Request) {
-			kept(h, chunked{w}, r, all)
+			relayed(h, chunked{w}, r, all)
 		},
 		"gathers what is sent": func(h http.Handler, w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Via", "1.1 cache")
-			kept(h, w, r, func(b []byte) []byte {
+			relayed(h, w, r, func(b []byte) []byte {
 				if bytes.Contains(b, []byte("event: ")) {
 					return nil
 				}
@@ -124,7 +124,7 @@ func TestLeaveThroughIntermediaries(t *testing.T) {
 						t.Errorf("left after %v: %v", took, err)
 					}
 					for range 2 {
-						if got := who(t, p, k); got != "" {
+						if got := listed(t, p, k); got != "" {
 							t.Errorf("after leaving the tracker lists %q", got)
 						}
 						time.Sleep(time.Minute)
@@ -135,7 +135,7 @@ func TestLeaveThroughIntermediaries(t *testing.T) {
 	}
 }
 
-// Whoever leaves before the tracker has answered leaves with the answer, and waits no longer.
+// A member that leaves before the tracker has answered leaves with the answer, and waits no longer.
 func TestLeaveWhileJoining(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, k := new(pipes), key(t, "k")
@@ -156,13 +156,13 @@ func TestLeaveWhileJoining(t *testing.T) {
 		if took := time.Since(began); err != nil || took != 200*time.Millisecond {
 			t.Errorf("left after %v (%v), want 200ms", took, err)
 		}
-		if got := who(t, p, k); got != "" {
+		if got := listed(t, p, k); got != "" {
 			t.Errorf("after leaving the tracker lists %q", got)
 		}
 	})
 }
 
-// chunked makes net/http send chunks, which a tracker's stream has not.
+// chunked makes net/http send chunks, which the stream of a tracker does not have.
 type chunked struct{ http.ResponseWriter }
 
 func (c chunked) Unwrap() http.ResponseWriter { return c.ResponseWriter }
@@ -172,8 +172,8 @@ func (c chunked) WriteHeader(status int) {
 	c.ResponseWriter.WriteHeader(status)
 }
 
-// A request whose answer was lost may have listed its member all the same, and so may a connection
-// that broke: whoever leaves soon after takes that back.
+// A request may list its member even if its answer is lost, and so may a connection that breaks. A
+// member that leaves soon after takes itself out.
 func TestLeaveAfterDoubt(t *testing.T) {
 	all := func(b []byte) []byte { return b }
 	lose := func(h http.Handler, w http.ResponseWriter, r *http.Request) {
@@ -205,7 +205,7 @@ func TestLeaveAfterDoubt(t *testing.T) {
 			_, _ = w.Write([]byte("<html>"))
 		},
 		"a stream that falls silent": func(h http.Handler, w http.ResponseWriter, r *http.Request) {
-			kept(h, w, r.WithContext(context.WithoutCancel(r.Context())), func(b []byte) []byte {
+			relayed(h, w, r.WithContext(context.WithoutCancel(r.Context())), func(b []byte) []byte {
 				if bytes.Contains(b, []byte("event: you")) {
 					return b
 				}
@@ -216,13 +216,13 @@ func TestLeaveAfterDoubt(t *testing.T) {
 			w.Header().Set("Content-Length", "1000000")
 			limited, cancel := context.WithTimeout(r.Context(), time.Second)
 			defer cancel()
-			kept(h, w, r.WithContext(limited), all)
+			relayed(h, w, r.WithContext(limited), all)
 			panic(http.ErrAbortHandler)
 		},
 	} {
-		for door, serve := range doors {
+		for kind, serve := range serving {
 			for _, after := range []time.Duration{200 * time.Millisecond, 1400 * time.Millisecond, 35100 * time.Millisecond, 45 * time.Second} {
-				t.Run(fmt.Sprintf("%s by %s, after %v", name, door, after), func(t *testing.T) {
+				t.Run(fmt.Sprintf("%s by %s, after %v", name, kind, after), func(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
 						p, k := new(pipes), key(t, "k")
 						tr := &tracker.Tracker{Interval: time.Minute}
@@ -242,7 +242,7 @@ func TestLeaveAfterDoubt(t *testing.T) {
 						if err := leave(); err != nil {
 							t.Error(err)
 						}
-						if got := who(t, p, k); got != "" {
+						if got := listed(t, p, k); got != "" {
 							t.Errorf("after leaving the tracker lists %q", got)
 						}
 					})
@@ -252,7 +252,7 @@ func TestLeaveAfterDoubt(t *testing.T) {
 	}
 }
 
-// A member whose context has ended before it begins is listed at no moment.
+// A member whose context ends before it begins is never listed.
 func TestJoinEnded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPipes(t)
@@ -264,17 +264,17 @@ func TestJoinEnded(t *testing.T) {
 	})
 }
 
-// A tracker that is frozen holds nobody up for more than five seconds, however long a request may
-// take, and at whatever it is frozen; and nobody joins it once more.
+// A frozen tracker delays a leave by five seconds at most, whatever the timeout of a request, and
+// at whatever moment it freezes. The member does not join it again meanwhile.
 func TestLeaveFrozen(t *testing.T) {
-	for door, serve := range doors {
+	for kind, serve := range serving {
 		for _, classic := range []bool{false, true} {
 			for _, c := range []struct {
 				begun   bool
 				timeout time.Duration
 			}{{false, time.Hour}, {true, time.Hour}, {false, 20500 * time.Millisecond}} {
 				begun := c.begun
-				t.Run(fmt.Sprintf("%s, classic %v, %v", door, classic, c), func(t *testing.T) {
+				t.Run(fmt.Sprintf("%s, classic %v, %v", kind, classic, c), func(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
 						p, k := new(pipes), key(t, "k")
 						tr := &tracker.Tracker{Interval: time.Minute}
@@ -320,11 +320,11 @@ func TestLeaveFrozen(t *testing.T) {
 	}
 }
 
-// What only looks leaves nothing, and ends at once.
+// A watch that only looks sends no leave, and ends at once.
 func TestLookEnds(t *testing.T) {
-	for door, serve := range doors {
+	for kind, serve := range serving {
 		for _, slow := range []time.Duration{0, time.Minute} {
-			t.Run(fmt.Sprintf("%s, answered after %v", door, slow), func(t *testing.T) {
+			t.Run(fmt.Sprintf("%s, answered after %v", kind, slow), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					p, k := new(pipes), key(t, "k")
 					var mu sync.Mutex
@@ -342,7 +342,7 @@ func TestLookEnds(t *testing.T) {
 					}))
 					defer p.stop()
 					c := p.client("192.0.2.9")
-					c.From = netip.MustParseAddrPort("192.0.2.9:4000") // whose port a DELETE would take for the peer's
+					c.From = netip.MustParseAddrPort("192.0.2.9:4000") // a DELETE would take this port as the peer's
 					w := watch(t, c, one, announce.Request{Key: k}, 0)
 					time.Sleep(5 * time.Second)
 					began := time.Now()
@@ -360,7 +360,8 @@ func TestLookEnds(t *testing.T) {
 	}
 }
 
-// A member with a port of origin that nobody has told has nothing that a DELETE could name.
+// A member with a port of origin that no tracker has reported sends no leave: it could not name
+// itself.
 func TestLeaveUnnamed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := new(pipes)
@@ -379,7 +380,7 @@ func TestLeaveUnnamed(t *testing.T) {
 	})
 }
 
-// A member that the tracker has refused, or would have over a limit, has nothing to take back.
+// A member that the tracker has refused, or has not listed because of a limit, sends no leave.
 func TestLeaveRefused(t *testing.T) {
 	for _, status := range []int{401, 403, 404, 429, 503} {
 		for _, name := range []string{"localhost", "http://localhost/announce"} {
@@ -404,7 +405,7 @@ func TestLeaveRefused(t *testing.T) {
 	}
 }
 
-// An announce holds its member until it lapses, whatever happens to streams in between.
+// An announce lists its member for its ttl, whatever happens to streams in between.
 func TestLeaveWhatHoldsLonger(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, k := new(pipes), key(t, "k")
@@ -419,7 +420,7 @@ func TestLeaveWhatHoldsLonger(t *testing.T) {
 				w.Header().Set("Content-Length", "1000000")
 				limited, cancel := context.WithTimeout(r.Context(), time.Second)
 				defer cancel()
-				kept(h, w, r.WithContext(limited), func(b []byte) []byte { return b })
+				relayed(h, w, r.WithContext(limited), func(b []byte) []byte { return b })
 				panic(http.ErrAbortHandler)
 			}
 			h.ServeHTTP(w, r)
@@ -434,14 +435,13 @@ func TestLeaveWhatHoldsLonger(t *testing.T) {
 		if err := leave(); err != nil {
 			t.Error(err)
 		}
-		if got := who(t, p, k); got != "" {
+		if got := listed(t, p, k); got != "" {
 			t.Errorf("after leaving the tracker lists %q", got)
 		}
 	})
 }
 
-// A classic tracker that has not answered yet is announced to as at first: it may know no peer that
-// has not started.
+// Until a classic tracker has answered, each announce to it is a start: it may not know the peer.
 func TestStartedUntilAnswered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := new(pipes)
@@ -470,8 +470,8 @@ func TestStartedUntilAnswered(t *testing.T) {
 	})
 }
 
-// A look that a classic tracker takes for an announce is taken back, also when its context ends in
-// the middle of it; and a tracker that is frozen then does not hold it up.
+// A look that a classic tracker takes as an announce is taken back, even if its context ends
+// meanwhile. A tracker that is frozen then does not delay it much.
 func TestLookIsTakenBack(t *testing.T) {
 	for _, freezes := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {

@@ -114,7 +114,7 @@ func TestAbsentAtFirst(t *testing.T) {
 				p.start(tracker.Handler(new(tracker.Tracker)))
 				defer p.stop()
 				time.Sleep(15 * time.Second)
-				if got := who(t, p, k); (got == "192.0.2.1:4000") == (name == "Watch") {
+				if got := listed(t, p, k); (got == "192.0.2.1:4000") == (name == "Watch") {
 					t.Errorf("the tracker lists %q", got)
 				}
 				if name == "Gather" {
@@ -145,7 +145,7 @@ func refusing(h http.Handler, refuses *atomic.Bool, status int) http.Handler {
 // may change again.
 func TestLaterRefusal(t *testing.T) {
 	for _, status := range []int{400, 401, 404} {
-		for name, serve := range doors {
+		for name, serve := range serving {
 			t.Run(fmt.Sprint(name, " ", status), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					var refuses atomic.Bool
@@ -167,7 +167,7 @@ func TestLaterRefusal(t *testing.T) {
 					if got := w.next(); !strings.HasPrefix(got, "peers [") || fmt.Sprint(w.list) != "[192.0.2.1:4000]" {
 						t.Errorf("reported %q, and the watch has %v", got, w.list)
 					}
-					if got := who(t, p, k); got != "192.0.2.1:4000" {
+					if got := listed(t, p, k); got != "192.0.2.1:4000" {
 						t.Errorf("the tracker lists %q", got)
 					}
 					_ = leave()
@@ -232,7 +232,7 @@ func TestRefusedBySeveral(t *testing.T) {
 
 // Join does not wait for anything. The own endpoints are known once the tracker has answered.
 func TestMembership(t *testing.T) {
-	for name, serve := range doors {
+	for name, serve := range serving {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				p, k := new(pipes), key(t, "k")
@@ -259,7 +259,7 @@ func TestMembership(t *testing.T) {
 					}
 					<-m.Done()
 				}
-				if got := who(t, p, k); got != "" || m.Err() != nil {
+				if got := listed(t, p, k); got != "" || m.Err() != nil {
 					t.Errorf("after leaving the tracker lists %q, %v", got, m.Err())
 				}
 			})
@@ -279,7 +279,7 @@ func TestMembershipContext(t *testing.T) {
 		synctest.Wait()
 		cancel(errEnough)
 		<-m.Done()
-		if got := who(t, p, k); got != "" {
+		if got := listed(t, p, k); got != "" {
 			t.Errorf("after the end of its context the tracker lists %q", got)
 		}
 		if err := m.Leave(ctx); err != nil || m.Err() != nil {

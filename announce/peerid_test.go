@@ -36,7 +36,7 @@ func TestClassicID(t *testing.T) {
 	}
 	one := from{"correct horse", "http://tracker.example/announce?passkey=1", "lobby", 4000}
 	id, key := idOf(one)
-	// By another implementation of HMAC-SHA256.
+	// These are from another implementation of HMAC-SHA256.
 	if want := hex.EncodeToString([]byte("-NT0100-")) + "acdda07a2403b90b7f8fec7c"; hex.EncodeToString(id[:]) != want || fmt.Sprintf("%08x", key) != "46149a9d" {
 		t.Errorf("peer id %x, key %08x, want %s", id, key, want)
 	}
@@ -52,7 +52,7 @@ func TestClassicID(t *testing.T) {
 	for _, other := range []from{
 		{"correct horsf", one.tracker, one.key, one.port},
 		{"", one.tracker, one.key, one.port},
-		{"", one.tracker, one.key, one.port}, // drawn anew
+		{"", one.tracker, one.key, one.port}, // a random one
 		{one.secret, "http://tracker.example/announce?passkey=2", one.key, one.port},
 		{one.secret, "http://tracker.example/announce", one.key, one.port},
 		{one.secret, "http://tracker.example/x/announce?passkey=1", one.key, one.port},
@@ -73,7 +73,7 @@ func TestClassicID(t *testing.T) {
 		}
 		seen[got] = other
 	}
-	// An id of one's own is kept, and has a key of its own.
+	// The client keeps an id that the request has. Then the `key` parameter differs, too.
 	c := &Client{Secret: []byte(one.secret)}
 	c.once.Do(c.init)
 	tracker, _ := ParseTracker(one.tracker)
@@ -130,8 +130,8 @@ func (b *byID) ports() string {
 	return fmt.Sprint(ports)
 }
 
-// What one process has announced to a tracker that knows peers by their id, another with the same
-// secret renews and takes out, and none without it.
+// On a tracker that knows peers by their id, a process can renew or remove the peer of another
+// process with the same secret, and with no other.
 func TestLeaveInAnotherProcess(t *testing.T) {
 	b := &byID{peers: make(map[wire.ID]uint16)}
 	srv := httptest.NewServer(b)
@@ -142,7 +142,7 @@ func TestLeaveInAnotherProcess(t *testing.T) {
 	}
 	do := func(secret string, leave bool, port uint16, want string) {
 		t.Helper()
-		c := &Client{Secret: []byte(secret)} // each a process
+		c := &Client{Secret: []byte(secret)} // each is like a process
 		defer c.Close()
 		r := Request{Key: wire.KeyOf([]byte("lobby")), Port: port}
 		var err error
@@ -165,7 +165,7 @@ func TestLeaveInAnotherProcess(t *testing.T) {
 	do("s", true, 4001, "[4000]")
 }
 
-// Looks have a new id each time, and the native interface none that nobody gave.
+// A look has a new id each time. The native interface gets an id only if the request has one.
 func TestNoIDElsewhere(t *testing.T) {
 	b := &byID{peers: make(map[wire.ID]uint16)}
 	srv := httptest.NewServer(b)
@@ -195,8 +195,8 @@ func TestNoIDElsewhere(t *testing.T) {
 	}
 }
 
-// A member whose endpoint somebody else still announces does not leave a classic tracker, which would
-// take out both. A native tracker knows who holds a peer: there it does.
+// A member whose endpoint someone else still announces does not leave a classic tracker, which
+// would remove both. It does leave a native tracker, which keeps them apart.
 func TestShared(t *testing.T) {
 	b := &byID{peers: make(map[wire.ID]uint16)}
 	srv := httptest.NewServer(b)
@@ -210,7 +210,7 @@ func TestShared(t *testing.T) {
 		shared  func(Tracker, Request) bool
 		leaves  bool
 	}{
-		{"nobody says so", classic, nil, true},
+		{"no Shared", classic, nil, true},
 		{"it is the last", classic, func(Tracker, Request) bool { return false }, true},
 		{"others stay", classic, func(at Tracker, r Request) bool {
 			return at == classic && r.Port == 4000 && string(r.Key.Bytes()) == "lobby"
@@ -231,7 +231,7 @@ func TestShared(t *testing.T) {
 		if left := b.left > 0; len(b.asked) == 0 || left != tt.leaves {
 			t.Errorf("%s: %d requests, left: %v", tt.about, len(b.asked), left)
 		}
-		// To leave explicitly is to leave.
+		// Client.Leave always leaves.
 		b.left = 0
 		if err := c.Leave(t.Context(), tt.tracker, Request{Key: k, Port: 4000}); err != nil || b.left == 0 {
 			t.Errorf("%s: left explicitly: %v, %v", tt.about, b.left, err)

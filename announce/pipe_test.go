@@ -15,19 +15,19 @@ import (
 	"ntrack/tracker"
 )
 
-// pipes is a network inside a synctest bubble, with one tracker on it that can be away: virtual
-// time only passes where nothing waits for a real socket.
+// pipes is a network inside a synctest bubble, with one tracker on it, which may be absent. Real
+// sockets would keep virtual time from passing.
 type pipes struct {
 	mu     sync.Mutex
 	accept chan net.Conn // nil while the tracker is away
 	server *http.Server
 	port   uint16 // the last port of origin given
 	dialed int
-	conns  map[*pipeConn]netip.Addr // the tracker's ends, and where they come from
-	lossy  map[netip.Addr]bool      // nothing gets through from there, nor back
+	conns  map[*pipeConn]netip.Addr // the tracker's ends of connections, and the clients' addresses
+	lossy  map[netip.Addr]bool      // packets from there, and to there, get lost
 }
 
-// start begins a run of the tracker, which knows nobody.
+// start begins a run of the tracker, with an empty table.
 func (p *pipes) start(h http.Handler) {
 	l := make(chan net.Conn)
 	p.mu.Lock()
@@ -36,7 +36,7 @@ func (p *pipes) start(h http.Handler) {
 	go p.server.Serve(pipeListener{l, make(chan struct{}), new(sync.Once)})
 }
 
-// stop ends it, and every connection with it.
+// stop ends the run, and every connection with it.
 func (p *pipes) stop() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -56,7 +56,7 @@ func (p *pipes) cut(from string) {
 	}
 }
 
-// lose makes packets from an address disappear, or no more.
+// lose makes packets from an address disappear if lossy is true.
 func (p *pipes) lose(from string, lossy bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -66,7 +66,7 @@ func (p *pipes) lose(from string, lossy bool) {
 	p.lossy[netip.MustParseAddr(from)] = lossy
 }
 
-// dials is how often somebody has connected.
+// dials returns how often any client has connected.
 func (p *pipes) dials() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -76,8 +76,8 @@ func (p *pipes) dials() int {
 // runaway is more often than the clients of any test connect.
 const runaway = 50_000
 
-// count counts a connection. Virtual time stands still under a client that connects without a
-// pause: such a client has to wait, so that its test fails and does not hang.
+// count counts a connection. Virtual time does not pass while a client connects without a pause.
+// Such a client has to wait, so that its test fails and does not hang.
 func (p *pipes) count(ctx context.Context) {
 	p.mu.Lock()
 	p.dialed++
@@ -115,14 +115,15 @@ func (p *pipes) dial(ctx context.Context, addr netip.Addr) (net.Conn, error) {
 	}
 }
 
-// client is one whose connections come from addr.
+// client returns a client whose connections come from addr.
 func (p *pipes) client(addr string) *announce.Client {
 	return &announce.Client{Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return p.dial(ctx, netip.MustParseAddr(addr))
 	}}
 }
 
-// both is one with an address of each family. Without one of them it has no route that way.
+// both returns a client with an address of each family. If one is "", there is no route over that
+// family.
 func (p *pipes) both(addr4, addr6 string) *announce.Client {
 	return announce.DialBoth(&announce.Client{Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
 		addr := map[string]string{"tcp4": addr4, "tcp6": addr6, "tcp": cmp.Or(addr4, addr6)}[network]
@@ -144,7 +145,7 @@ func (i internet) client(addr string) *announce.Client {
 	}}
 }
 
-// pipeConn is one end of a connection whose directions end one by one, as TCP's do.
+// pipeConn is one end of a connection. Its two directions can be closed one by one, as with TCP.
 type pipeConn struct {
 	net.Conn // to read from
 	out      net.Conn
@@ -211,5 +212,5 @@ func polled(t *tracker.Tracker) http.Handler {
 	})
 }
 
-// doors are the ways in which a tracker may tell a watch: at once, or when asked.
-var doors = map[string]func(*tracker.Tracker) http.Handler{"stream": tracker.Handler, "poll": polled}
+// serving has the two kinds of trackers: with event streams, and without.
+var serving = map[string]func(*tracker.Tracker) http.Handler{"stream": tracker.Handler, "poll": polled}

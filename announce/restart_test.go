@@ -8,15 +8,15 @@ import (
 	"time"
 )
 
-// replyOf is a complete reply that gives these peers.
+// replyOf returns a complete reply with these peers.
 func replyOf(ttl time.Duration, peers ...netip.AddrPort) *Reply {
 	return &Reply{TTL: ttl, Interval: time.Minute, Count: len(peers), Peers: peers}
 }
 
-// Who is missing has left at once where the tracker is known to be the same run, and has a ttl to
-// come back where it may be another one: after a new epoch or none, and from a stream to replies or
-// back. After that all is as before.
-func TestRoutesDoubt(t *testing.T) {
+// A missing peer has left at once if the tracker is known to be the same run. If it may be another
+// run, the peer has one ttl to join again: after a new epoch or none, and between streams and
+// replies. After that, all is as before.
+func TestSourcesDoubt(t *testing.T) {
 	p, q := endpointsOf(peer)[0], endpointsOf(inside)[0]
 	list := func(epoch string, peers ...netip.AddrPort) func(*source) {
 		return func(r *source) { r.listed(epoch, netip.AddrPort{}, peers) }
@@ -28,7 +28,7 @@ func TestRoutesDoubt(t *testing.T) {
 	for _, tt := range []struct {
 		about string
 		steps []func(*source) // the last one misses p
-		at    time.Duration   // when it has left; 0: at once
+		at    time.Duration   // when it has left; 0 for at once
 	}{
 		{"the same epoch", []func(*source){list("E", p, q), lost, list("E", q)}, 0},
 		{"a new epoch", []func(*source){list("E", p, q), lost, list("F", q)}, 150 * time.Second},
@@ -49,23 +49,23 @@ func TestRoutesDoubt(t *testing.T) {
 			for _, step := range tt.steps[:len(tt.steps)-1] {
 				step(r)
 			}
-			tells(f, 0)
+			reports(f, 0)
 			began := time.Now()
 			last := tt.steps[len(tt.steps)-1]
 			last(r)
-			for told := ""; ; {
-				if told = tells(f, 0); told != "" {
-					if d := time.Since(began); told != "leave "+peer || d != tt.at {
-						t.Errorf("%s: told %q after %v, want the leave after %v", tt.about, told, d, tt.at)
+			for reported := ""; ; {
+				if reported = reports(f, 0); reported != "" {
+					if d := time.Since(began); reported != "leave "+peer || d != tt.at {
+						t.Errorf("%s: reported %q after %v, want the leave after %v", tt.about, reported, d, tt.at)
 					}
 					break
 				}
 				if time.Since(began) > time.Hour {
-					t.Errorf("%s: told nothing", tt.about)
+					t.Errorf("%s: reported nothing", tt.about)
 					break
 				}
 				_, next := f.take(time.Now())
-				if next.IsZero() { // the next reply has to tell
+				if next.IsZero() { // only the next reply can show it
 					next = time.Now().Add(time.Second)
 				}
 				time.Sleep(time.Until(next))
@@ -77,8 +77,8 @@ func TestRoutesDoubt(t *testing.T) {
 	}
 }
 
-// The grace follows the ttl that a reply tells, or else its interval.
-func TestRoutesTTL(t *testing.T) {
+// The grace is the ttl of the reply, or else follows from its interval.
+func TestSourcesTTL(t *testing.T) {
 	for _, tt := range []struct{ ttl, interval, want time.Duration }{
 		{100 * time.Second, time.Hour, 100 * time.Second}, {0, 20 * time.Second, 50 * time.Second}, {0, 0, defaultTTL},
 	} {
@@ -91,21 +91,22 @@ func TestRoutesTTL(t *testing.T) {
 	}
 }
 
-// Of the errors of a tracker's families the one that says most is told, and none once it is back.
-func TestRoutesErrors(t *testing.T) {
+// Of the errors of a tracker's families, the one that says most is reported, and none once the
+// tracker is back.
+func TestSourcesErrors(t *testing.T) {
 	refusal, noRoute := &RefusalError{Status: 401, Reason: "no"}, &UnreachableError{Err: errNoOrigin}
 	f := newFollower()
 	s := f.addTracker(Tracker{})
 	v4, v6 := f.addSource(s), f.addSource(s)
 	expect := func(what, want string) {
 		t.Helper()
-		told, _ := f.take(time.Now().Add(time.Hour))
+		reported, _ := f.take(time.Now().Add(time.Hour))
 		got := ""
-		for _, n := range told {
+		for _, n := range reported {
 			got += fmt.Sprintf("%s %v, ", n.event.Type, n.err)
 		}
 		if got != want {
-			t.Errorf("%s: told %q, want %q", what, got, want)
+			t.Errorf("%s: reported %q, want %q", what, got, want)
 		}
 	}
 	v4.failed(refusal)
@@ -127,9 +128,9 @@ func TestRoutesErrors(t *testing.T) {
 	expect("both are back", "peers <nil>, ")
 }
 
-// An own endpoint that another route still has under its old name is a peer for as long as the
-// tracker says so by that route, and no longer one where that is away.
-func TestRoutesOldEndpoint(t *testing.T) {
+// After a move, another source may still list the old own endpoint. It is a peer for as long as
+// that source is up and lists it.
+func TestSourcesOldEndpoint(t *testing.T) {
 	old4, me6, new4 := endpointsOf(mine4)[0], endpointsOf(mine6)[0], endpointsOf("198.51.100.5:4000")[0]
 	for away, want := range map[bool]string{false: "peers [" + mine4 + "], join " + mine4, true: "peers []"} {
 		f := newFollower()
@@ -137,20 +138,21 @@ func TestRoutesOldEndpoint(t *testing.T) {
 		v4, v6 := f.addSource(s), f.addSource(s)
 		v4.listed("E", old4, nil)
 		v6.listed("E", me6, []netip.AddrPort{old4})
-		tells(f, 0)
+		reports(f, 0)
 		if away {
 			v6.lost()
 		}
 		v4.lost()
 		v4.listed("E", new4, nil)
-		if got := tells(f, 0); got != want {
-			t.Errorf("the other route away %v: told %q, want %q", away, got, want)
+		if got := reports(f, 0); got != want {
+			t.Errorf("the other route away %v: reported %q, want %q", away, got, want)
 		}
 	}
 }
 
-// A route that was given up for a ttl, and connects again from where it was, is listed there again.
-func TestRoutesConnectAgain(t *testing.T) {
+// A source was given up after a ttl and connects again from the same place. Its local end is an own
+// endpoint again.
+func TestSourcesConnectAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFollower()
 		s := f.addTracker(Tracker{})
@@ -159,8 +161,8 @@ func TestRoutesConnectAgain(t *testing.T) {
 		v4.hasConnected(me4)
 		v4.listed("E", netip.AddrPort{}, nil)
 		v6.listed("E", netip.AddrPort{}, nil)
-		if got := tells(f, 0); got != "peers []" {
-			t.Errorf("begun: told %q", got)
+		if got := reports(f, 0); got != "peers []" {
+			t.Errorf("begun: reported %q", got)
 		}
 		v4.lost()
 		v6.lost()
@@ -171,8 +173,8 @@ func TestRoutesConnectAgain(t *testing.T) {
 		f.mu.Unlock()
 		v4.hasConnected(me4)
 		other.joined([]netip.AddrPort{me4})
-		if got := tells(f, 0); got != "" {
-			t.Errorf("connected again from the same place: told %q", got)
+		if got := reports(f, 0); got != "" {
+			t.Errorf("connected again from the same place: reported %q", got)
 		}
 	})
 }

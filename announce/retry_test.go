@@ -15,7 +15,7 @@ import (
 	"ntrack/tracker"
 )
 
-// A tracker may say when to come again in seconds or as a date, whatever time its clock has.
+// A tracker may give the time to wait in seconds or as a date, whatever its clock says.
 func TestRetryAfter(t *testing.T) {
 	const date = "Sun, 06 Nov 1994 08:49:37 GMT"
 	for _, c := range []struct {
@@ -80,7 +80,7 @@ func TestRetryAfter(t *testing.T) {
 // patience is more than a busy machine takes for a few requests.
 const patience = 20 * time.Second
 
-// asked is when what was asked of a tracker.
+// asked records the requests to a tracker, and when they came.
 type asked struct {
 	mu     sync.Mutex
 	at     []time.Duration
@@ -96,8 +96,8 @@ func (a *asked) note(r *http.Request) {
 	a.accept = append(a.accept, accept)
 }
 
-// What a tracker asks to wait is waited for, in every way of asking it, but never above an hour; and
-// nobody asks again at once.
+// All kinds of requests wait as long as a tracker asks, but never more than an hour, and never ask
+// again at once.
 func TestWaits(t *testing.T) {
 	for _, c := range []struct {
 		after       string // Retry-After
@@ -153,8 +153,8 @@ func TestWaits(t *testing.T) {
 	}
 }
 
-// A refusal of the stream alone is no news: a plain request comes a moment later. One that asks for
-// a longer wait is told at once.
+// If a tracker refuses only the stream, nothing is reported, and a poll follows a moment later. If
+// it asks for a longer wait, that is reported at once.
 func TestStreamRefusedQuietly(t *testing.T) {
 	for after, want := range map[string]string{"": "peers []", "15": "peers []", "16": "error, peers []", "60": "error, peers []"} {
 		t.Run(after, func(t *testing.T) {
@@ -176,11 +176,11 @@ func TestStreamRefusedQuietly(t *testing.T) {
 				w := watch(t, p.client("192.0.2.1"), one, announce.Request{Key: key(t, "k"), Port: 4000}, 0)
 				time.Sleep(time.Second / 4)
 				if got := w.next(); got != "" && got != "error" || (got == "error") != strings.HasPrefix(want, "error") {
-					t.Errorf("at once told %q", got)
+					t.Errorf("at once reported %q", got)
 				}
 				time.Sleep(2 * time.Minute)
 				if got := w.next(); !strings.HasSuffix(want, got) || got == "" {
-					t.Errorf("then told %q", got)
+					t.Errorf("then reported %q", got)
 				}
 				a.mu.Lock()
 				defer a.mu.Unlock()

@@ -7,15 +7,15 @@ import (
 	"time"
 )
 
-// A tracker that comes back has its ttl of grace, whatever samples had left out before.
+// After a restart, a peer has one ttl of grace, whatever samples omitted it before.
 func TestGraceAfterSamples(t *testing.T) {
 	a, b := netip.MustParseAddrPort("192.0.2.1:1"), netip.MustParseAddrPort("192.0.2.2:1")
-	told := ""
-	v := roster{notify: func(e netip.AddrPort, there bool) { told += fmt.Sprint(e, there, " ") }}
+	reported := ""
+	r := roster{notify: func(e netip.AddrPort, there bool) { reported += fmt.Sprint(e, there, " ") }}
 	update := func(now time.Time, share float64, peers ...netip.AddrPort) string {
-		told = ""
-		v.update(peers, share, now)
-		return told
+		reported = ""
+		r.update(peers, share, now)
+		return reported
 	}
 	now := time.Now()
 	update(now, 1, a, b)
@@ -26,7 +26,7 @@ func TestGraceAfterSamples(t *testing.T) {
 		}
 	}
 	now = now.Add(time.Minute)
-	v.restarted()
+	r.restarted()
 	if ev := update(now, 1, b); ev != "" {
 		t.Errorf("at once after a restart: %v", ev)
 	}
@@ -40,7 +40,8 @@ func TestGraceAfterSamples(t *testing.T) {
 	}
 }
 
-// A process that was stopped, for whatever time, reads what came meanwhile before it reports leaves.
+// A process that was stopped, for whatever time, reads what has arrived meanwhile before it reports
+// leaves.
 func TestStoppedWatch(t *testing.T) {
 	a, b := netip.MustParseAddrPort("192.0.2.1:1"), netip.MustParseAddrPort("192.0.2.2:1")
 	self := netip.MustParseAddrPort("192.0.2.9:9")
@@ -63,31 +64,31 @@ func TestStoppedWatch(t *testing.T) {
 				f.take(time.Now().Add(time.Hour)) // peers
 				f.expires, f.resumed = time.Time{}, time.Time{}
 				c.begin(r, other)
-				told, next := f.take(time.Now())
-				if len(told) > 0 || next.IsZero() {
-					t.Fatalf("%s: %v, next at %v", c.what, told, next)
+				reported, next := f.take(time.Now())
+				if len(reported) > 0 || next.IsZero() {
+					t.Fatalf("%s: %v, next at %v", c.what, reported, next)
 				}
 				now := next.Add(stopped)
-				for range 3 { // whatever wakes it
-					if told, next = f.take(now); len(told) > 0 || next.IsZero() || next.After(now.Add(3*time.Second)) {
-						t.Errorf("%s, stopped for %v: %v, next at %v of %v", c.what, stopped, told, next, now)
+				for range 3 { // whatever the reason
+					if reported, next = f.take(now); len(reported) > 0 || next.IsZero() || next.After(now.Add(3*time.Second)) {
+						t.Errorf("%s, stopped for %v: %v, next at %v of %v", c.what, stopped, reported, next, now)
 					}
 				}
 				if back {
 					r.joined([]netip.AddrPort{b})
 					other.joined([]netip.AddrPort{b})
 				}
-				told, _ = f.take(next.Add(100 * time.Millisecond))
-				if left := len(told) == 1 && told[0].event.Type == EventLeave && told[0].event.Peer == b; left == back || back && len(told) > 0 {
-					t.Errorf("%s, stopped for %v, come back %v: %v", c.what, stopped, back, told)
+				reported, _ = f.take(next.Add(100 * time.Millisecond))
+				if left := len(reported) == 1 && reported[0].event.Type == EventLeave && reported[0].event.Peer == b; left == back || back && len(reported) > 0 {
+					t.Errorf("%s, stopped for %v, come back %v: %v", c.what, stopped, back, reported)
 				}
 			}
 		}
 	}
 }
 
-// A peer that samples leave out has left once they have done so for a ttl and that often that chance
-// does not explain it: neither is enough alone.
+// A peer that samples omit has left once they have done so for a ttl, and so often that chance does
+// not explain it. One of the two is not enough.
 func TestSamples(t *testing.T) {
 	e := netip.MustParseAddrPort("192.0.2.1:1")
 	for _, tt := range []struct {
@@ -103,23 +104,23 @@ func TestSamples(t *testing.T) {
 		{1, time.Second, 1},
 	} {
 		left := false
-		v := roster{ttl: 150 * time.Second, notify: func(_ netip.AddrPort, there bool) { left = !there }}
+		r := roster{ttl: 150 * time.Second, notify: func(_ netip.AddrPort, there bool) { left = !there }}
 		now := time.Now()
-		v.update([]netip.AddrPort{e}, tt.share, now)
+		r.update([]netip.AddrPort{e}, tt.share, now)
 		polls := 0
 		for ; !left && polls < 1000; polls++ {
 			now = now.Add(tt.every)
-			v.update(nil, tt.share, now)
+			r.update(nil, tt.share, now)
 		}
 		if polls != tt.polls {
 			t.Errorf("samples of %v every %v: it has left after %d, want %d", tt.share, tt.every, polls, tt.polls)
 		}
-		// Once one has it again, they begin anew.
+		// After a sample with the peer, they begin anew.
 		for range 2 {
-			v.update([]netip.AddrPort{e}, tt.share, now)
+			r.update([]netip.AddrPort{e}, tt.share, now)
 			for range tt.polls - 1 {
 				now = now.Add(tt.every)
-				v.update(nil, tt.share, now)
+				r.update(nil, tt.share, now)
 			}
 		}
 		if left {
@@ -128,7 +129,7 @@ func TestSamples(t *testing.T) {
 	}
 }
 
-// What a sample has of a track is its share, and never all of it.
+// The coverage of a sample is its part of the track, and never all of it.
 func TestShare(t *testing.T) {
 	for _, tt := range []struct {
 		sample       bool
@@ -142,8 +143,8 @@ func TestShare(t *testing.T) {
 	}
 }
 
-// The grace is that of the longest ttl, told before a restart or since, and of the usual interval
-// where none was told. What a tracker tells beyond what peers can renew by does not count.
+// The grace is the longest ttl that was reported, before or after a restart, or the ttl of the
+// usual interval. A ttl that is longer than any peer's renewals does not count.
 func TestGrace(t *testing.T) {
 	e := netip.MustParseAddrPort("192.0.2.1:1")
 	for _, tt := range []struct{ before, since, want time.Duration }{
@@ -152,53 +153,53 @@ func TestGrace(t *testing.T) {
 	} {
 		for _, stream := range []bool{false, true} {
 			left := false
-			v := roster{ttl: tt.before, notify: func(_ netip.AddrPort, there bool) { left = !there }}
+			r := roster{ttl: tt.before, notify: func(_ netip.AddrPort, there bool) { left = !there }}
 			now := time.Now()
-			v.update([]netip.AddrPort{e}, 1, now)
-			v.restarted()
-			v.ttl = tt.since
+			r.update([]netip.AddrPort{e}, 1, now)
+			r.restarted()
+			r.ttl = tt.since
 			for range 2 { // a second restart does not shorten it
-				v.restarted()
-				v.update(nil, 1, now)
-				if v.due != now.Add(tt.want) {
-					t.Errorf("%+v: due after %v", tt, v.due.Sub(now))
+				r.restarted()
+				r.update(nil, 1, now)
+				if r.due != now.Add(tt.want) {
+					t.Errorf("%+v: due after %v", tt, r.due.Sub(now))
 				}
 			}
 			for _, d := range []time.Duration{tt.want - 1, tt.want} {
 				if stream {
-					v.expire(now.Add(d))
+					r.expire(now.Add(d))
 				} else {
-					v.update(nil, 1, now.Add(d))
+					r.update(nil, 1, now.Add(d))
 				}
 				if left != (d == tt.want) {
 					t.Errorf("%+v, stream %v: left %v after %v", tt, stream, left, d)
 				}
 			}
-			if !v.due.IsZero() {
-				t.Errorf("%+v: nobody is missing, and somebody is due", tt)
+			if !r.due.IsZero() {
+				t.Errorf("%+v: no peer is missing, and one is due", tt)
 			}
 		}
 	}
 }
 
-// What is missing since different moments is due one after the other.
+// Peers that are missing since different moments are due one after the other.
 func TestGraceOfSeveral(t *testing.T) {
-	var told []string
-	v := roster{ttl: time.Minute, notify: func(e netip.AddrPort, there bool) { told = append(told, fmt.Sprint(e.Port(), there)) }}
+	var reported []string
+	r := roster{ttl: time.Minute, notify: func(e netip.AddrPort, there bool) { reported = append(reported, fmt.Sprint(e.Port(), there)) }}
 	now := time.Now()
 	a, b, c := netip.MustParseAddrPort("192.0.2.1:1"), netip.MustParseAddrPort("192.0.2.1:2"), netip.MustParseAddrPort("192.0.2.1:3")
-	v.update([]netip.AddrPort{a, b, c}, 1, now)
-	v.restarted()
-	v.update([]netip.AddrPort{b, c}, 0.5, now)
-	v.update([]netip.AddrPort{c}, 0.5, now.Add(10*time.Second))
-	told = nil
+	r.update([]netip.AddrPort{a, b, c}, 1, now)
+	r.restarted()
+	r.update([]netip.AddrPort{b, c}, 0.5, now)
+	r.update([]netip.AddrPort{c}, 0.5, now.Add(10*time.Second))
+	reported = nil
 	expire := func(after time.Duration, want string, due time.Duration) {
 		t.Helper()
-		v.expire(now.Add(after))
-		if got := fmt.Sprint(told); got != want || due > 0 && v.due != now.Add(due) || due == 0 && !v.due.IsZero() {
-			t.Errorf("after %v told %s, due after %v; want %s, %v", after, got, v.due.Sub(now), want, due)
+		r.expire(now.Add(after))
+		if got := fmt.Sprint(reported); got != want || due > 0 && r.due != now.Add(due) || due == 0 && !r.due.IsZero() {
+			t.Errorf("after %v reported %s, due after %v; want %s, %v", after, got, r.due.Sub(now), want, due)
 		}
-		told = nil
+		reported = nil
 	}
 	expire(59*time.Second, "[]", time.Minute)
 	expire(time.Minute, "[1 false]", 70*time.Second)
@@ -207,8 +208,7 @@ func TestGraceOfSeveral(t *testing.T) {
 	expire(time.Hour, "[]", 0)
 }
 
-// However many peers a tracker sends, a watch remembers no more than it can bear, and goes on with
-// those.
+// However many peers a tracker sends, a watch remembers a bounded number, and goes on with those.
 func TestWatchedBound(t *testing.T) {
 	f := newFollower()
 	r := f.addSource(f.addTracker(Tracker{}))

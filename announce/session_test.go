@@ -17,8 +17,8 @@ import (
 	"ntrack/tracker"
 )
 
-// who lists the track by a client that leaves no trace.
-func who(t *testing.T, p *pipes, k announce.Key) string {
+// listed returns the peers that the tracker lists. The request leaves no trace.
+func listed(t *testing.T, p *pipes, k announce.Key) string {
 	t.Helper()
 	c := p.client("192.0.2.250")
 	defer c.Close()
@@ -29,7 +29,7 @@ func who(t *testing.T, p *pipes, k announce.Key) string {
 	return endpoints(r)
 }
 
-// one is the tracker of a test that has but one.
+// one is the tracker of a test with only one.
 var one, _ = announce.ParseTrackers("")
 
 func TestJoin(t *testing.T) {
@@ -53,7 +53,7 @@ func TestJoin(t *testing.T) {
 		go func() {
 			left <- stay(ctx, p.client("192.0.2.1"), one, announce.Request{Key: k}, func(ev announce.Event, err error) {
 				if err != nil || ev.Type != announce.EventPeers || len(ev.You) != 1 || you != "" {
-					t.Errorf("told %+v, %v", ev, err)
+					t.Errorf("reported %+v, %v", ev, err)
 					return
 				}
 				you = ev.You[0].String()
@@ -61,8 +61,9 @@ func TestJoin(t *testing.T) {
 		}()
 		time.Sleep(time.Hour)
 		synctest.Wait()
-		// No ghost: the port of the first connection is kept, although others came later.
-		if got := who(t, p, k); got != you || you == "" {
+		// The member keeps the port of its first connection, although others came later. Else the
+		// first endpoint would stay listed as a peer that does not exist.
+		if got := listed(t, p, k); got != you || you == "" {
 			t.Errorf("after an hour the tracker lists %q, want %q", got, you)
 		}
 		mu.Lock()
@@ -81,15 +82,15 @@ func TestJoin(t *testing.T) {
 		if err := <-left; err != nil {
 			t.Error(err)
 		}
-		if got := who(t, p, k); got != "" {
+		if got := listed(t, p, k); got != "" {
 			t.Errorf("after leaving the tracker lists %q", got)
 		}
 	})
 }
 
-// A tracker that is away for ten minutes and has forgotten everything finds its peers again.
+// A tracker that was away for ten minutes, and has forgotten everything, has its peers again soon.
 func TestJoinThroughRestart(t *testing.T) {
-	for name, serve := range doors {
+	for name, serve := range serving {
 		t.Run(name, func(t *testing.T) { synctest.Test(t, func(t *testing.T) { joinThroughRestart(t, serve) }) })
 	}
 }
@@ -115,32 +116,32 @@ func joinThroughRestart(t *testing.T, serve func(*tracker.Tracker) http.Handler)
 	}
 	p.start(serve(&tracker.Tracker{Interval: time.Minute}))
 	time.Sleep(61 * time.Second)
-	if got := who(t, p, k); got != "192.0.2.1:4000" {
+	if got := listed(t, p, k); got != "192.0.2.1:4000" {
 		t.Errorf("a minute after the restart the tracker lists %q", got)
 	}
 	p.stop()
 	time.Sleep(time.Minute)
 	cancel()
-	// A stream that has ended holds nothing any more, an announce does.
+	// After the end of a stream the member is not listed. After an announce it is.
 	if err := <-left; (err == nil) != (t.Name() == "TestJoinThroughRestart/stream") {
 		t.Errorf("left a tracker that is away: %v", err)
 	}
 }
 
-// A tracker that is not there at first is news, and no end either.
+// A tracker that is absent at first is reported, and is not the end.
 func TestJoinFirstFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, k := newPipes(t), key(t, "k")
 		p.stop()
 		ctx, cancel := context.WithCancel(t.Context())
-		var told []string
+		var reported []string
 		left := make(chan error)
 		go func() {
 			left <- stay(ctx, p.client("192.0.2.1"), one, announce.Request{Key: k, Port: 4000}, func(ev announce.Event, err error) {
 				if _, ok := errors.AsType[*announce.UnreachableError](err); ok && ev.Tracker == one[0] {
-					told = append(told, "unreachable")
+					reported = append(reported, "unreachable")
 				} else {
-					told = append(told, fmt.Sprint(ev.Type, ev.Peers, ev.You, err))
+					reported = append(reported, fmt.Sprint(ev.Type, ev.Peers, ev.You, err))
 				}
 			})
 		}()
@@ -148,8 +149,8 @@ func TestJoinFirstFails(t *testing.T) {
 		p.start(tracker.Handler(&tracker.Tracker{Interval: time.Minute}))
 		time.Sleep(5 * time.Second)
 		synctest.Wait()
-		if got := strings.Join(slices.Compact(told), ", "); got != "unreachable, peers[] [192.0.2.1:4000] <nil>" {
-			t.Errorf("told %s", got)
+		if got := strings.Join(slices.Compact(reported), ", "); got != "unreachable, peers[] [192.0.2.1:4000] <nil>" {
+			t.Errorf("reported %s", got)
 		}
 		cancel()
 		if err := <-left; err != nil {
@@ -158,7 +159,7 @@ func TestJoinFirstFails(t *testing.T) {
 	})
 }
 
-// TestWatch tells a story in virtual time and holds every event against it.
+// TestWatch plays a story in virtual time and checks every event.
 func TestWatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, k := newPipes(t), key(t, "k")
@@ -170,19 +171,19 @@ func TestWatch(t *testing.T) {
 			}
 		}
 		var mu sync.Mutex
-		var told []string
+		var reported []string
 		next := func() string {
 			synctest.Wait()
 			mu.Lock()
 			defer mu.Unlock()
-			s := strings.Join(told, ", ")
-			told = nil
+			s := strings.Join(reported, ", ")
+			reported = nil
 			return s
 		}
 		expect := func(want string) {
 			t.Helper()
 			if got := next(); got != want {
-				t.Errorf("told %q, want %q", got, want)
+				t.Errorf("reported %q, want %q", got, want)
 			}
 		}
 		join(a)
@@ -195,9 +196,9 @@ func TestWatch(t *testing.T) {
 			for ev, err := range c.Watch(ctx, one, announce.Request{Key: k}) {
 				mu.Lock()
 				if err != nil {
-					told = append(told, "error")
+					reported = append(reported, "error")
 				} else {
-					told = append(told, fmt.Sprintf("%s %v of %v", ev.Type, ev.Peer, ev.Peers))
+					reported = append(reported, fmt.Sprintf("%s %v of %v", ev.Type, ev.Peer, ev.Peers))
 				}
 				mu.Unlock()
 			}
@@ -213,7 +214,7 @@ func TestWatch(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		expect("leave 192.0.2.1:4000 of [192.0.2.2:4000]")
 
-		// The tracker restarts between two polls, so fast that none fails. b comes back late.
+		// The tracker restarts between two polls, so fast that none fails. b joins again late.
 		join(a)
 		time.Sleep(10 * time.Second)
 		expect("join 192.0.2.1:4000 of [192.0.2.1:4000 192.0.2.2:4000]")
@@ -226,11 +227,11 @@ func TestWatch(t *testing.T) {
 		time.Sleep(time.Minute)
 		expect("")
 
-		// It is away for a while, and b does not come back.
+		// The tracker is away for a while, and b does not join again.
 		p.stop()
 		time.Sleep(time.Minute)
 		if got := next(); !strings.HasPrefix(got, "error") || strings.Contains(got, "leave") {
-			t.Errorf("told %q while the tracker is away", got)
+			t.Errorf("reported %q while the tracker is away", got)
 		}
 		p.start(tracker.Handler(&tracker.Tracker{Interval: time.Minute}))
 		join(a)
@@ -238,11 +239,11 @@ func TestWatch(t *testing.T) {
 		join(a)
 		if got := next(); strings.Contains(got, "leave") || strings.Contains(got, "join") ||
 			!strings.HasSuffix(got, "peers invalid AddrPort of [192.0.2.1:4000 192.0.2.2:4000]") {
-			t.Errorf("told %q within a ttl after the tracker came back", got)
+			t.Errorf("reported %q within a ttl after the tracker came back", got)
 		}
 		time.Sleep(70 * time.Second)
 		expect("leave 192.0.2.2:4000 of [192.0.2.1:4000]")
-		// After that, everything is as before: a lapse is told.
+		// After that, all is as before: a peer whose ttl is over leaves.
 		time.Sleep(3 * time.Minute)
 		expect("leave 192.0.2.1:4000 of []")
 		cancel()
@@ -250,7 +251,8 @@ func TestWatch(t *testing.T) {
 	})
 }
 
-// A tracker that begins anew may tell a short ttl. Who renews as the run before wanted has not left.
+// A restarted tracker may report a shorter ttl. A peer that renews as the earlier run wanted has
+// not left.
 func TestWatchLongTTL(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, k := new(pipes), key(t, "k")
@@ -264,13 +266,13 @@ func TestWatchLongTTL(t *testing.T) {
 		defer p.stop()
 		time.Sleep(11 * time.Minute)
 		w.expect(t, "")
-		if got := who(t, p, k); got != "192.0.2.1:4000" {
+		if got := listed(t, p, k); got != "192.0.2.1:4000" {
 			t.Errorf("the tracker lists %q", got)
 		}
 	})
 }
 
-// A track larger than what a tracker gives: a peer that a sample leaves out has not left.
+// If a track is larger than a reply, a peer that one sample omits has not left.
 func TestWatchSample(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, k := new(pipes), key(t, "k")
@@ -308,7 +310,7 @@ func TestWatchSample(t *testing.T) {
 				}
 			}
 		}()
-		time.Sleep(10 * time.Minute) // 60 samples of a half: nobody stays unseen
+		time.Sleep(10 * time.Minute) // 60 samples of one half: they show every peer
 		leave()
 		time.Sleep(20 * time.Minute)
 		stop()
@@ -317,7 +319,7 @@ func TestWatchSample(t *testing.T) {
 			t.Errorf("%d peers seen in half an hour of samples, want 41", len(joined))
 		}
 		if got := strings.Join(left, " "); got != "192.0.2.1:4040" {
-			t.Errorf("told to have left: %q, want the one who did", got)
+			t.Errorf("leaves of %q, want that of the one that left", got)
 		}
 	})
 }

@@ -15,46 +15,46 @@ import (
 	"ntrack/announce/wire"
 )
 
-// Two processes with one port are one peer, and learn it: the second one ends, the first one goes on
-// and meets whoever comes.
+// Two processes with one port are one peer, and both learn it. The second one ends. The first one
+// goes on, and meets the others.
 func TestGatherShared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		deadline(t, time.Hour)
 		p, k := newPipes(t), key(t, "k")
-		gather := func(addr string, port uint16, n int, told *string) gathered {
+		gather := func(addr string, port uint16, n int, reported *string) gathered {
 			began := time.Now()
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			g, err := p.client(addr).Gather(ctx, one[0], announce.Request{Key: k, Port: port}, n, func(_ announce.Event, err error) {
-				if err != nil && told != nil {
-					*told += err.Error()
+				if err != nil && reported != nil {
+					*reported += err.Error()
 				}
 			})
 			after := time.Since(began)
 			g.Leave(t.Context())
 			return gathered{g, err, after}
 		}
-		var told string
+		var reported string
 		first := make(chan gathered)
-		go func() { first <- gather("192.0.2.1", 4000, 2, &told) }()
+		go func() { first <- gather("192.0.2.1", 4000, 2, &reported) }()
 		time.Sleep(5 * time.Second)
 		const clash = "another process is listed as 192.0.2.1:4000, too, and both count as one peer: each needs a port of its own"
 		var none string
 		second := gather("192.0.2.1", 4000, 2, &none)
 		var shared *announce.SharedError
 		if !errors.As(second.err, &shared) || second.err.Error() != clash || second.after != 2*time.Second || none != "" {
-			t.Errorf("the second one: %v after %v, told %q", second, second.after, none)
+			t.Errorf("the second one: %v after %v, reported %q", second, second.after, none)
 		}
-		synctest.Wait() // for the first one, which goes on
-		if told != clash {
-			t.Errorf("the first one is told %q", told)
+		synctest.Wait() // for the first process, which goes on
+		if reported != clash {
+			t.Errorf("the first one got %q", reported)
 		}
 		other := gather("192.0.2.2", 4000, 2, nil)
 		if got := sorted((<-first).String(), other.String()); got != sorted("0 of 192.0.2.1:4000 192.0.2.2:4000, <nil>", "1 of 192.0.2.1:4000 192.0.2.2:4000, <nil>") {
 			t.Errorf("the others have met as %s", got)
 		}
 
-		// The first one need not wait until the second has ended.
+		// The first process meets others without waiting for the end of the second.
 		go func() { first <- gather("192.0.2.1", 4000, 2, nil) }()
 		time.Sleep(time.Second)
 		go func() { first <- gather("192.0.2.1", 4000, 2, nil) }()
@@ -69,7 +69,7 @@ func TestGatherShared(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 
-		// Neither does it count as one that is there for another one.
+		// A process that is listed already does not count as another one.
 		go func() { first <- gather("192.0.2.1", 4000, 3, nil) }()
 		time.Sleep(time.Second)
 		go func() { first <- gather("192.0.2.2", 4000, 3, nil) }()
@@ -86,8 +86,8 @@ func TestGatherShared(t *testing.T) {
 	})
 }
 
-// What is no other gathering is no error: a member that is listed as well, a connection of one's own
-// that has broken, a process that is about to go, and one that gives the same id.
+// These are no errors: a member that is listed as well, an own connection that has broken, a
+// process that is about to leave, and one with the same id.
 func TestGatherNotShared(t *testing.T) {
 	for about, tt := range map[string]struct {
 		id    wire.ID
@@ -134,7 +134,7 @@ func TestGatherNotShared(t *testing.T) {
 	}
 }
 
-// What a tracker says of sharing holds for one stream, and once.
+// A tracker's report of a shared endpoint holds for one stream, and counts once.
 func TestGatherSharedStreams(t *testing.T) {
 	const you, shared, peers = "event: you\ndata: 192.0.2.1:4000\n\n", "event: shared\ndata: 192.0.2.1:4000\n\n", "event: peers\nid: e-1\ndata:\n\n"
 	for _, tt := range []struct {
@@ -143,10 +143,10 @@ func TestGatherSharedStreams(t *testing.T) {
 		want    string
 		news    int
 	}{
-		{"told twice", []string{you + shared + peers + shared + shared}, "another process is listed", 0},
-		{"told twice to the first", []string{you + peers + shared + shared}, "enough", 1},
-		{"told before the connection broke", []string{you + shared + peers, you + peers}, "enough", 0},
-		{"told by the next stream, too", []string{you + peers + shared, you + peers + shared}, "enough", 2},
+		{"reported twice", []string{you + shared + peers + shared + shared}, "another process is listed", 0},
+		{"reported twice to the first", []string{you + peers + shared + shared}, "enough", 1},
+		{"reported before the connection broke", []string{you + shared + peers, you + peers}, "enough", 0},
+		{"reported by the next stream, too", []string{you + peers + shared, you + peers + shared}, "enough", 2},
 	} {
 		t.Run(tt.about, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -176,7 +176,7 @@ func TestGatherSharedStreams(t *testing.T) {
 					}
 				})
 				if err == nil || !strings.HasPrefix(err.Error(), tt.want) || news != tt.news {
-					t.Errorf("%v, told %d times; want %s, %d", err, news, tt.want, tt.news)
+					t.Errorf("%v, reported %d times; want %s, %d", err, news, tt.want, tt.news)
 				}
 				g.Leave(ctx)
 			})

@@ -25,14 +25,14 @@ func endpointsOf(s ...string) (list []netip.AddrPort) {
 	return list
 }
 
-// tells is what f tells after a while.
-func tells(f *follower, after time.Duration) string {
+// reports returns what the loop of f reports after a while.
+func reports(f *follower, after time.Duration) string {
 	var s []string
-	told, _ := f.take(time.Now().Add(after))
+	reported, _ := f.take(time.Now().Add(after))
 	if now := f.peers(); f.size != len(now) || !slices.Equal(now, f.list) {
 		s = append(s, fmt.Sprintf("BUT there are %d: %v", f.size, now))
 	}
-	for _, n := range told {
+	for _, n := range reported {
 		if n.event.Type == EventPeers {
 			s = append(s, fmt.Sprint("peers ", n.event.Peers))
 		} else {
@@ -42,16 +42,16 @@ func tells(f *follower, after time.Duration) string {
 	return strings.Join(s, ", ")
 }
 
-// The streams of two families do not tell at the same moment. One that breaks makes nobody leave
-// whom the other has not been told of yet, and no leave that the other tells is held back by it.
-func TestRoutesLag(t *testing.T) {
+// The streams of two families do not report at the same moment. If one breaks, no peer leaves that
+// the other has not reported yet. It also holds back no leave that the other reports.
+func TestSourcesLag(t *testing.T) {
 	f := newFollower()
 	s := f.addTracker(Tracker{})
 	v4, v6 := f.addSource(s), f.addSource(s)
 	expect := func(what, want string) {
 		t.Helper()
-		if got := tells(f, time.Second); got != want {
-			t.Errorf("%s: told %q, want %q", what, got, want)
+		if got := reports(f, time.Second); got != want {
+			t.Errorf("%s: reported %q, want %q", what, got, want)
 		}
 	}
 	me4, me6, p := endpointsOf(mine4)[0], endpointsOf(mine6)[0], endpointsOf(peer)
@@ -59,7 +59,7 @@ func TestRoutesLag(t *testing.T) {
 	v6.listed("E", me6, nil)
 	expect("both are there", "peers []")
 	v4.joined(p)
-	expect("one tells a join", "join "+peer)
+	expect("one reports a join", "join "+peer)
 	v4.lost()
 	expect("it breaks", "")
 	v6.lost()
@@ -70,67 +70,67 @@ func TestRoutesLag(t *testing.T) {
 		t.Error("one of two is up, and is a spare for itself or none for the other")
 	}
 	v6.departed(p)
-	expect("and tells a leave", "leave "+peer)
+	expect("and reports a leave", "leave "+peer)
 	v6.joined(p)
 	v4.listed("E", me4, p)
 	expect("both are back", "join "+peer)
 	v4.departed(p)
-	expect("one tells a leave", "")
+	expect("one reports a leave", "")
 	v6.departed(p)
 	expect("so does the other one", "leave "+peer)
 }
 
-// A member that comes back by another address is not told of its old one, which the other route
-// knew as that of another peer.
-func TestRoutesMove(t *testing.T) {
+// A member returns from another address. Its old one, which the other source had as a peer's, is
+// not reported.
+func TestSourcesMove(t *testing.T) {
 	f := newFollower()
 	s := f.addTracker(Tracker{})
 	v4, v6 := f.addSource(s), f.addSource(s)
 	old4, me6, new4 := endpointsOf(mine4)[0], endpointsOf(mine6)[0], endpointsOf("198.51.100.5:4000")[0]
 	v4.listed("E", old4, endpointsOf(mine6, peer))
 	v6.listed("E", me6, endpointsOf(mine4, peer))
-	if got := tells(f, time.Second); got != "peers ["+peer+"]" {
-		t.Errorf("both are there: told %q", got)
+	if got := reports(f, time.Second); got != "peers ["+peer+"]" {
+		t.Errorf("both are there: reported %q", got)
 	}
 	v4.lost()
 	v6.lost()
 	v4.hasConnected(new4)
 	v4.listed("E", new4, endpointsOf(mine6, peer))
-	if got := tells(f, time.Second); got != "peers ["+peer+"]" {
-		t.Errorf("one is back from elsewhere: told %q", got)
+	if got := reports(f, time.Second); got != "peers ["+peer+"]" {
+		t.Errorf("one is back from elsewhere: reported %q", got)
 	}
 }
 
-// Where a connection comes from is an own endpoint until the tracker has told what it sees. Behind
-// a NAT, a peer of the tracker's own network may have the same.
+// The local end of a connection is an own endpoint until the tracker reports one. Behind a NAT, a
+// peer in the tracker's network may have the same address.
 func TestOwnBehindNAT(t *testing.T) {
 	f := newFollower()
 	r := f.addSource(f.addTracker(Tracker{}))
 	local, you, other, p := endpointsOf(inside)[0], endpointsOf(mine4)[0], endpointsOf("10.0.0.2:4000"), endpointsOf(inside, peer)
 	r.hasConnected(local)
 	r.listed("E", netip.AddrPort{}, p)
-	if got := tells(f, time.Second); got != "peers ["+peer+"]" {
-		t.Errorf("by a tracker that tells no endpoint: told %q", got)
+	if got := reports(f, time.Second); got != "peers ["+peer+"]" {
+		t.Errorf("by a tracker that reports no endpoint: reported %q", got)
 	}
 	r.listed("E", you, p)
-	if got := tells(f, time.Second); got != "peers ["+inside+" "+peer+"], join "+inside {
-		t.Errorf("once it has told it: told %q", got)
+	if got := reports(f, time.Second); got != "peers ["+inside+" "+peer+"], join "+inside {
+		t.Errorf("once it has reported it: reported %q", got)
 	}
 	r.lost()
 	r.hasConnected(local)
-	if got := tells(f, time.Second); got != "" {
-		t.Errorf("connected again: told %q", got)
+	if got := reports(f, time.Second); got != "" {
+		t.Errorf("connected again: reported %q", got)
 	}
 	r.lost()
-	r.hasConnected(other[0]) // from another network, by whose endpoint the tracker may list it now
+	r.hasConnected(other[0]) // from another network: the tracker may list this endpoint now
 	r.joined(other)
-	if got := tells(f, time.Second); got != "" {
-		t.Errorf("connected from elsewhere: told %q", got)
+	if got := reports(f, time.Second); got != "" {
+		t.Errorf("connected from elsewhere: reported %q", got)
 	}
 }
 
-// A stream counts as dead once nothing has come for too long twice: a process that was stopped
-// learns first that the time is over, and then reads what has come meanwhile.
+// A stream is dead once its timer has ended twice. In a process that was stopped it ends once, and
+// then the process reads what has arrived meanwhile.
 func TestSilentAfterStop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := &openReply{exchange: &exchange{resp: &http.Response{Body: io.NopCloser(strings.NewReader("::"))}}, live: true}

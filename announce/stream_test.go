@@ -17,14 +17,14 @@ import (
 	"ntrack/tracker"
 )
 
-// watched is a watch that runs, and what it has told since last asked.
+// watched is a running watch, and what it has reported since it was last asked.
 type watched struct {
-	mu   sync.Mutex
-	told []string
-	you  []netip.AddrPort
-	list []netip.AddrPort
-	stop context.CancelFunc
-	done chan struct{}
+	mu       sync.Mutex
+	reported []string
+	you      []netip.AddrPort
+	list     []netip.AddrPort
+	stop     context.CancelFunc
+	done     chan struct{}
 }
 
 func watch(t *testing.T, c *announce.Client, trackers []announce.Tracker, r announce.Request, every time.Duration) *watched {
@@ -37,11 +37,11 @@ func watch(t *testing.T, c *announce.Client, trackers []announce.Tracker, r anno
 			w.mu.Lock()
 			switch {
 			case err != nil:
-				w.told = append(w.told, "error")
+				w.reported = append(w.reported, "error")
 			case ev.Type == announce.EventPeers:
-				w.told, w.list, w.you = append(w.told, fmt.Sprint("peers ", ev.Peers)), ev.Peers, ev.You
+				w.reported, w.list, w.you = append(w.reported, fmt.Sprint("peers ", ev.Peers)), ev.Peers, ev.You
 			default:
-				w.told, w.list, w.you = append(w.told, fmt.Sprintf("%s %v", ev.Type, ev.Peer)), ev.Peers, ev.You
+				w.reported, w.list, w.you = append(w.reported, fmt.Sprintf("%s %v", ev.Type, ev.Peer)), ev.Peers, ev.You
 			}
 			w.mu.Unlock()
 		}
@@ -55,31 +55,31 @@ func (w *watched) end() {
 	<-w.done
 }
 
-// next is what was told since last asked, errors in a row as one.
+// next returns what was reported since the last call, with errors in a row as one.
 func (w *watched) next() string {
 	synctest.Wait()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	s := strings.Join(slices.CompactFunc(w.told, func(a, b string) bool { return a == "error" && b == "error" }), ", ")
-	w.told = nil
+	s := strings.Join(slices.CompactFunc(w.reported, func(a, b string) bool { return a == "error" && b == "error" }), ", ")
+	w.reported = nil
 	return s
 }
 
 func (w *watched) expect(t *testing.T, want string) {
 	t.Helper()
 	if got := w.next(); got != want {
-		t.Errorf("told %q, want %q", got, want)
+		t.Errorf("reported %q, want %q", got, want)
 	}
 }
 
-// join joins by a client of its own, until the function it returns is called and has returned.
+// join joins, and returns the function that leaves.
 func join(t *testing.T, c *announce.Client, trackers []announce.Tracker, k announce.Key, port uint16) (leave func() error) {
 	leave = start(t, c, trackers, k, port)
 	synctest.Wait()
 	return leave
 }
 
-// start does not wait until it has joined.
+// start does not wait until the member is listed.
 func start(t *testing.T, c *announce.Client, trackers []announce.Tracker, k announce.Key, port uint16) (leave func() error) {
 	m, err := c.Join(t.Context(), trackers, announce.Request{Key: k, Port: port}, nil)
 	if err != nil {
@@ -88,7 +88,7 @@ func start(t *testing.T, c *announce.Client, trackers []announce.Tracker, k anno
 	return func() error { return m.Leave(context.WithoutCancel(t.Context())) }
 }
 
-// stay is a member until ctx ends, or the membership does, and returns why it ended or could not leave.
+// stay is a member until ctx or the membership ends. It returns why that ended or could not leave.
 func stay(ctx context.Context, c *announce.Client, trackers []announce.Tracker, r announce.Request, news func(announce.Event, error)) error {
 	m, err := c.Join(ctx, trackers, r, news)
 	if err != nil {
@@ -98,10 +98,10 @@ func stay(ctx context.Context, c *announce.Client, trackers []announce.Tracker, 
 	return cmp.Or(m.Err(), m.Leave(ctx))
 }
 
-const burst = 100 * time.Millisecond // more than a tracker may hold an event back
+const burst = 100 * time.Millisecond // longer than a tracker holds an event back
 
-// A stream tells at once who joins and leaves, needs no renewing, and the end of the stream is the
-// leave: once Join returns the tracker knows.
+// A stream reports joins and leaves at once, and needs no renewal. The end of the stream is the
+// leave: when Leave returns, the tracker no longer lists the member.
 func TestStream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, k := new(pipes), key(t, "k")
@@ -124,23 +124,24 @@ func TestStream(t *testing.T) {
 		time.Sleep(burst)
 		b := w.next()
 		if !strings.HasPrefix(b, "join 192.0.2.2:1") {
-			t.Errorf("told %q of one with the port of origin", b)
+			t.Errorf("reported %q of one with the port of origin", b)
 		}
 		time.Sleep(time.Hour)
 		w.expect(t, "")
 		if n := p.dials(); n != 3 {
-			t.Errorf("%d connections in an hour, want 3: nobody has to renew or to look again", n)
+			t.Errorf("%d connections in an hour, want 3: no client has to renew or to look again", n)
 		}
-		// It comes back as the same endpoint where its connection breaks, though from another port.
+		// After its connection has broken, the member is the same endpoint again, from another
+		// port.
 		p.cut("192.0.2.2")
 		time.Sleep(time.Minute)
 		if got := w.next(); got != strings.Replace(b, "join", "leave", 1)+", "+b || p.dials() != 4 {
-			t.Errorf("told %q of one whose connection broke", got)
+			t.Errorf("reported %q of one whose connection broke", got)
 		}
 		if err := leaveA(); err != nil {
 			t.Error(err)
 		}
-		if got := "join " + who(t, p, k); got != b {
+		if got := "join " + listed(t, p, k); got != b {
 			t.Errorf("as Join has returned the tracker lists %q, want %q", got, b)
 		}
 		time.Sleep(burst)
@@ -160,7 +161,7 @@ func TestStream(t *testing.T) {
 	})
 }
 
-// Two members may be one endpoint. The end of one is not the end of the other.
+// Two members may have one endpoint. If one leaves, the other stays listed.
 func TestStreamSharedEndpoint(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, k := newPipes(t), key(t, "k")
@@ -169,8 +170,8 @@ func TestStreamSharedEndpoint(t *testing.T) {
 		if err := first(); err != nil {
 			t.Error(err)
 		}
-		for range 2 { // at once, and not only because it has come back
-			if got := who(t, p, k); got != "192.0.2.1:4000" {
+		for range 2 { // at once, and not only after it has joined again
+			if got := listed(t, p, k); got != "192.0.2.1:4000" {
 				t.Errorf("after one of two has left the tracker lists %q", got)
 			}
 			time.Sleep(time.Minute)
@@ -178,13 +179,14 @@ func TestStreamSharedEndpoint(t *testing.T) {
 		if err := second(); err != nil {
 			t.Error(err)
 		}
-		if got := who(t, p, k); got != "" {
+		if got := listed(t, p, k); got != "" {
 			t.Errorf("after both have left the tracker lists %q", got)
 		}
 	})
 }
 
-// What a loop does does not hold up what keeps its member listed, and it is told the sum in the end.
+// A slow loop does not keep its member from being listed. In the end it gets the sum of the
+// changes.
 func TestSlowLoop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, k := newPipes(t), key(t, "k")
@@ -202,17 +204,17 @@ func TestSlowLoop(t *testing.T) {
 				}
 				_ = leave()
 				time.Sleep(time.Minute)
-				if got := who(t, p, k); got != "192.0.2.2:4000 192.0.2.9:4000" {
+				if got := listed(t, p, k); got != "192.0.2.2:4000 192.0.2.9:4000" {
 					t.Errorf("hours into a turn of its loop the tracker lists %q", got)
 				}
 				continue
 			}
 			if got := fmt.Sprint(ev.Type, ev.Peer, ev.Peers, err); got != "join192.0.2.2:4000 [192.0.2.2:4000] <nil>" {
-				t.Errorf("told %s", got)
+				t.Errorf("reported %s", got)
 			}
 			break
 		}
-		if got := who(t, p, k); got != "192.0.2.2:4000" {
+		if got := listed(t, p, k); got != "192.0.2.2:4000" {
 			t.Errorf("after the loop the tracker lists %q", got)
 		}
 		if p.dials() > 210 {
@@ -221,8 +223,8 @@ func TestSlowLoop(t *testing.T) {
 	})
 }
 
-// A connection that breaks is made again, and what has changed meanwhile is told: the tracker is
-// the same one.
+// After a connection has broken, the watch makes a new one and reports the changes meanwhile: the
+// tracker is the same run.
 func TestStreamBreaks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, k := newPipes(t), key(t, "k")
@@ -243,7 +245,7 @@ func TestStreamBreaks(t *testing.T) {
 		time.Sleep(time.Minute)
 		w.expect(t, "error, peers [192.0.2.2:4000 192.0.2.3:4000], leave 192.0.2.1:4000, join 192.0.2.3:4000")
 
-		// Without an error in between, the differences are all that is told.
+		// If there was no error, only the differences are reported.
 		p.cut("192.0.2.9")
 		join(t, p.client("192.0.2.4"), one, k, 4000)
 		time.Sleep(3 * time.Second)
@@ -251,7 +253,7 @@ func TestStreamBreaks(t *testing.T) {
 	})
 }
 
-// silent is a tracker that says nothing more on a stream after its beginning.
+// silent is a tracker whose streams end in silence after their beginning.
 type silent struct{ http.ResponseWriter }
 
 func (s silent) Unwrap() http.ResponseWriter { return s.ResponseWriter }
@@ -263,7 +265,7 @@ func (s silent) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// After 35 s without a byte a stream counts as dead.
+// After 35 s without a byte a stream is dead.
 func TestStreamSilence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, k := new(pipes), key(t, "k")
@@ -284,8 +286,8 @@ func TestStreamSilence(t *testing.T) {
 	})
 }
 
-// A restarted tracker knows nobody: that makes nobody leave. Who does not come back within a ttl
-// has left, and then everything is as before.
+// A restarted tracker has an empty table, and that makes no peer leave. A peer that does not join
+// again within a ttl has left, and then all is as before.
 func TestStreamRestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, k := newPipes(t), key(t, "k")
@@ -311,8 +313,8 @@ func TestStreamRestart(t *testing.T) {
 	})
 }
 
-// A tracker is restarted under 100 members and 10 watchers, at once and then after a while: nobody
-// is told to have left, and all are back.
+// A tracker restarts under 100 members and 10 watchers, at once and then after a while. No leave is
+// reported, and all members are listed again.
 func TestStreamRestartUnderMany(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const members, watchers = 100, 10
@@ -327,12 +329,12 @@ func TestStreamRestartUnderMany(t *testing.T) {
 		}
 		check := func(what string) {
 			t.Helper()
-			if n := len(strings.Fields(who(t, p, k))); n != members {
+			if n := len(strings.Fields(listed(t, p, k))); n != members {
 				t.Errorf("%s: %d members, want %d", what, n, members)
 			}
 			for i, w := range watches {
 				if got := w.next(); strings.Contains(got, "leave") || strings.Contains(got, "join") || len(w.list) != members {
-					t.Errorf("%s: watcher %d has %d, and was told %.200q", what, i, len(w.list), got)
+					t.Errorf("%s: watcher %d has %d, and reported %.200q", what, i, len(w.list), got)
 				}
 			}
 		}
@@ -354,8 +356,8 @@ func TestStreamRestartUnderMany(t *testing.T) {
 	})
 }
 
-// A tracker that goes down has its clients back one by one: each thousand within two seconds, also
-// where it says that they may come at once.
+// The clients of a tracker that has ended its streams return one by one: each thousand within two
+// seconds, even if the tracker says that they may return at once.
 func TestStreamSpread(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const clients, peers = 40, 10_000
@@ -406,7 +408,7 @@ func TestStreamSpread(t *testing.T) {
 	})
 }
 
-// Nothing is told after the end of the context, though several events were there at once.
+// Nothing is reported after the end of the context, even if several events are there at once.
 func TestWatchEndsAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, k := newPipes(t), key(t, "k")
@@ -418,7 +420,7 @@ func TestWatchEndsAtOnce(t *testing.T) {
 			case 1:
 				defer join(t, p.client("192.0.2.1"), one, k, 4000)()
 				defer join(t, p.client("192.0.2.2"), one, k, 4000)()
-				time.Sleep(time.Second) // both joins are for the next turn
+				time.Sleep(time.Second) // the loop gets both joins next
 			case 2:
 				cancel()
 			}

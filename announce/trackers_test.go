@@ -13,10 +13,10 @@ import (
 	"ntrack/tracker"
 )
 
-// Several trackers are one track: joined when the first has it, left when the last that had it
-// says so, and none that is away makes anybody leave.
+// With several trackers, a peer joins when the first reports it, and leaves when the last that had
+// it says so. A tracker that is away makes no peer leave.
 func TestSeveralTrackers(t *testing.T) {
-	for name, serve := range doors {
+	for name, serve := range serving {
 		t.Run(name, func(t *testing.T) { synctest.Test(t, func(t *testing.T) { severalTrackers(t, serve) }) })
 	}
 }
@@ -34,7 +34,7 @@ func severalTrackers(t *testing.T, serve func(*tracker.Tracker) http.Handler) {
 
 	w := watch(t, net.client("192.0.2.9"), both, announce.Request{Key: k, Port: 4000}, every)
 	w.expect(t, "peers []")
-	if got := who(t, a, k) + " " + who(t, b, k) + fmt.Sprint(w.you); got != "192.0.2.9:4000 192.0.2.9:4000[192.0.2.9:4000]" {
+	if got := listed(t, a, k) + " " + listed(t, b, k) + fmt.Sprint(w.you); got != "192.0.2.9:4000 192.0.2.9:4000[192.0.2.9:4000]" {
 		t.Errorf("a member of both: %s", got)
 	}
 	p := join(t, net.client("192.0.2.1"), both, k, 4000)
@@ -52,15 +52,15 @@ func severalTrackers(t *testing.T, serve func(*tracker.Tracker) http.Handler) {
 	settle()
 	w.expect(t, "leave 192.0.2.2:4000")
 
-	// One restarts: nobody has left.
+	// One tracker restarts: no peer has left.
 	a.stop()
 	a.start(serve(&tracker.Tracker{Interval: time.Minute}))
 	time.Sleep(5 * time.Minute)
 	if got := w.next(); got != "" && got != "error, peers [192.0.2.1:4000]" {
-		t.Errorf("one has restarted: told %q", got)
+		t.Errorf("one has restarted: reported %q", got)
 	}
 
-	// It goes away for good. Who was known to it alone has left after a ttl, and not before.
+	// It goes away for good. A peer that it alone had has left after a ttl, and not before.
 	onA := join(t, net.client("192.0.2.3"), onlyA, k, 4000)
 	settle()
 	w.expect(t, "join 192.0.2.3:4000")
@@ -69,31 +69,31 @@ func severalTrackers(t *testing.T, serve func(*tracker.Tracker) http.Handler) {
 	w.expect(t, "error")
 	time.Sleep(20 * time.Second)
 	if got := w.next(); strings.Trim(strings.ReplaceAll(got, "error", ""), ", ") != "leave 192.0.2.3:4000" {
-		t.Errorf("a ttl after one is away for good: told %q", got)
+		t.Errorf("a ttl after one is away for good: reported %q", got)
 	}
 
-	// The other one goes, too: nobody is there to say that somebody has left.
+	// The other tracker goes, too. No tracker is left that could report a leave.
 	b.stop()
 	time.Sleep(time.Hour)
 	if got := w.next(); strings.Contains(got, "leave") {
-		t.Errorf("nobody to ask, and told %q", got)
+		t.Errorf("no tracker is there, and the watch reported %q", got)
 	}
 	a.start(serve(&tracker.Tracker{Interval: time.Minute}))
 	b.start(serve(&tracker.Tracker{Interval: time.Minute}))
 	defer b.stop()
 	time.Sleep(5 * time.Minute)
 	if got := w.next(); strings.Contains(got, "leave") || fmt.Sprint(w.list) != "[192.0.2.1:4000 192.0.2.3:4000]" {
-		t.Errorf("both are back: told %q, and there are %v", got, w.list)
+		t.Errorf("both are back: reported %q, and there are %v", got, w.list)
 	}
 	_ = onA()
 	_ = p()
 	w.end()
-	if got := who(t, a, k) + who(t, b, k); got != "" {
+	if got := listed(t, a, k) + listed(t, b, k); got != "" {
 		t.Errorf("all have left, and the trackers list %q", got)
 	}
 }
 
-// One tracker that does not answer holds the first event up for a moment only, and is told.
+// A tracker that does not answer delays the first event for a moment only, and is reported.
 func TestSeveralTrackersFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b, k := newPipes(t), newPipes(t), key(t, "k")
@@ -116,7 +116,8 @@ func TestSeveralTrackersFirst(t *testing.T) {
 	})
 }
 
-// So does one that connects and says nothing, which is not told before its time.
+// A tracker that accepts connections and does not answer delays it as little. Its error comes only
+// after the timeout.
 func TestSeveralTrackersSilent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b, k := newPipes(t), new(pipes), key(t, "k")
@@ -134,9 +135,9 @@ func TestSeveralTrackersSilent(t *testing.T) {
 	})
 }
 
-// A member is listed over both families, by its own endpoint each, and is no peer of itself.
+// A member is listed over both families, with an endpoint each, and is no peer of itself.
 func TestBothFamilies(t *testing.T) {
-	for name, serve := range doors {
+	for name, serve := range serving {
 		t.Run(name, func(t *testing.T) { synctest.Test(t, func(t *testing.T) { bothFamilies(t, serve) }) })
 	}
 }
@@ -147,14 +148,14 @@ func bothFamilies(t *testing.T, serve func(*tracker.Tracker) http.Handler) {
 	w := watch(t, p.both("192.0.2.1", "2001:db8::1"), one, announce.Request{Key: k, Port: 4000}, time.Second)
 	w.expect(t, "peers []")
 	const you = "192.0.2.1:4000 [2001:db8::1]:4000"
-	if got := who(t, p, k); got != you || fmt.Sprint(w.you) != "["+you+"]" {
-		t.Errorf("listed %q, told %v", got, w.you)
+	if got := listed(t, p, k); got != you || fmt.Sprint(w.you) != "["+you+"]" {
+		t.Errorf("listed %q, reported %v", got, w.you)
 	}
 	dials := p.dials()
 	x := watch(t, p.both("192.0.2.9", "2001:db8::9"), one, announce.Request{Key: k}, time.Second)
 	x.expect(t, "peers ["+you+"]")
 	if n := p.dials() - dials; n != 1 {
-		t.Errorf("who looks has connected %d times, though either family tells of both", n)
+		t.Errorf("a watch that looks has connected %d times, though each family reports both", n)
 	}
 	leave := join(t, p.both("192.0.2.2", ""), one, k, 4000)
 	time.Sleep(2 * time.Second)
@@ -162,19 +163,19 @@ func bothFamilies(t *testing.T, serve func(*tracker.Tracker) http.Handler) {
 	x.expect(t, "join 192.0.2.2:4000")
 	time.Sleep(10 * time.Minute)
 	w.expect(t, "")
-	x.expect(t, "") // nobody has flapped
+	x.expect(t, "") // no peer has left and joined
 
-	// One family breaks: the other one tells, though polls wait a ttl for the broken one, and nobody
-	// hears of it.
+	// One family breaks. The other still reports changes, though after polls the broken one counts
+	// for a ttl. No error is reported.
 	p.lose("192.0.2.1", true)
 	p.cut("192.0.2.1")
 	_ = leave()
-	time.Sleep(12*time.Second + 150*time.Second) // a request by the broken one gives up after ten
+	time.Sleep(12*time.Second + 150*time.Second) // a request over the broken one ends after ten
 	w.expect(t, "leave 192.0.2.2:4000")
 	p.lose("192.0.2.1", false)
 	time.Sleep(10 * time.Minute)
 	w.expect(t, "")
-	if got := who(t, p, k); got != you {
+	if got := listed(t, p, k); got != you {
 		t.Errorf("back over both families, listed %q", got)
 	}
 	x.next()
@@ -189,20 +190,20 @@ func bothFamilies(t *testing.T, serve func(*tracker.Tracker) http.Handler) {
 	defer p.stop()
 	time.Sleep(10 * time.Minute)
 	if got := w.next(); strings.Contains(got, "leave") || strings.Contains(got, "join") || !strings.HasSuffix(got, "peers [192.0.2.2:4000 [2001:db8::2]:4000]") {
-		t.Errorf("after a restart told %q", got)
+		t.Errorf("after a restart reported %q", got)
 	}
 	_ = leave()
 	w.end()
-	if got := who(t, p, k); got != "" {
+	if got := listed(t, p, k); got != "" {
 		t.Errorf("all have left, and the tracker lists %q", got)
 	}
 }
 
-// A tracker tells everybody what his address may be given: who reaches it by a private address over
-// one family knows of private peers by that one only. Neither order nor breaking makes any of them
-// leave, or stay unknown.
+// A tracker reports only peers that are of use to the asker's address. A watch that reaches it from
+// a private address over one family learns of private peers over that one only. In no order, and by
+// no break, do these leave or remain unknown.
 func TestFamiliesOfTwoScopes(t *testing.T) {
-	for name, serve := range doors {
+	for name, serve := range serving {
 		t.Run(name, func(t *testing.T) { synctest.Test(t, func(t *testing.T) { familiesOfTwoScopes(t, serve) }) })
 	}
 }
@@ -219,20 +220,20 @@ func familiesOfTwoScopes(t *testing.T, serve func(*tracker.Tracker) http.Handler
 	time.Sleep(time.Second)
 	w.expect(t, "peers []")
 	p.lose("10.0.0.5", false)
-	time.Sleep(20 * time.Second) // the request that was lost gives up after ten
+	time.Sleep(20 * time.Second) // the request that was lost ends after ten
 	w.expect(t, "peers [10.0.0.7:4000], join 10.0.0.7:4000")
 	leave8 := join(t, p.client("10.0.0.8"), one, k, 4000)
 	time.Sleep(2 * time.Second)
 	w.expect(t, "join 10.0.0.8:4000")
 
-	// The family that knows them breaks, and is back before a ttl is over.
+	// The family that has them breaks, and is back before a ttl is over.
 	p.lose("10.0.0.5", true)
 	p.cut("10.0.0.5")
 	time.Sleep(15 * time.Second)
 	w.expect(t, "")
 	_ = leave8()
 	p.lose("10.0.0.5", false)
-	time.Sleep(4 * time.Minute) // to a poll after a failure the tracker may have been restarted
+	time.Sleep(4 * time.Minute) // after a failed poll the tracker may have been restarted
 	w.expect(t, "leave 10.0.0.8:4000")
 
 	// It breaks for good.
@@ -248,8 +249,8 @@ func familiesOfTwoScopes(t *testing.T, serve func(*tracker.Tracker) http.Handler
 	p.lose("10.0.0.5", false)
 }
 
-// One announce lists both endpoints; a family that does not work costs a moment at most, and no
-// error. One leave takes both away.
+// One announce lists both endpoints. A family that does not work costs a moment at most, and is no
+// error. One leave removes both.
 func TestAnnounceBothFamilies(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, k := newPipes(t), key(t, "k")
@@ -276,7 +277,7 @@ func TestAnnounceBothFamilies(t *testing.T) {
 			t.Error(err)
 		}
 		c.Close()
-		if got := who(t, p, k); got != "192.0.2.7:7" {
+		if got := listed(t, p, k); got != "192.0.2.7:7" {
 			t.Errorf("after leaving the tracker lists %q", got)
 		}
 		only6 := "[[2001:db8::1]:4000] [2001:db8::1]:4000 192.0.2.7:7 2 false"
@@ -290,7 +291,7 @@ func TestAnnounceBothFamilies(t *testing.T) {
 		p.stop()
 		_, err = p.both("", "2001:db8::1").Announce(t.Context(), one[0], r)
 		if err == nil || !strings.Contains(err.Error(), "connection refused") {
-			t.Errorf("no route, and nobody there: %v", err)
+			t.Errorf("no route, and no tracker there: %v", err)
 		}
 		p.start(tracker.Handler(&tracker.Tracker{Interval: time.Minute, Token: "t"}))
 		_, err = p.both("", "2001:db8::1").Announce(t.Context(), one[0], r)

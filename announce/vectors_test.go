@@ -144,7 +144,7 @@ func (v *clientVector) play(t *testing.T) {
 	}
 }
 
-// beginWatch is a watch that ends with its first event.
+// beginWatch returns the first event of a watch as a reply.
 func beginWatch(t *testing.T, c *announce.Client, at announce.Tracker, request announce.Request) (*announce.Reply, error) {
 	for ev, err := range c.Watch(t.Context(), []announce.Tracker{at}, request) {
 		if err != nil {

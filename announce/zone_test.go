@@ -18,7 +18,7 @@ import (
 	"ntrack/tracker"
 )
 
-// loopback is the name of the loopback interface, which a zone of ::1 may name, too.
+// loopback is the name of the loopback interface, which can be the zone of ::1.
 func loopback(t *testing.T) string {
 	t.Helper()
 	all, err := net.Interfaces()
@@ -34,7 +34,7 @@ func loopback(t *testing.T) string {
 	return ""
 }
 
-// listen6 is an HTTP server at ::1.
+// listen6 starts an HTTP server at ::1.
 func listen6(t *testing.T, secure bool, h http.Handler) *httptest.Server {
 	t.Helper()
 	l, err := net.Listen("tcp6", "[::1]:0")
@@ -53,8 +53,8 @@ func listen6(t *testing.T, secure bool, h http.Handler) *httptest.Server {
 	return srv
 }
 
-// A zone says how to connect. Nobody is sent it, neither as a host nor as the name that a
-// certificate is for, and it is shown where it was given.
+// A zone is for connecting only. The client sends it neither as a host nor as the name that a
+// certificate is for, and shows it as it was given.
 func TestZoneIsNotSent(t *testing.T) {
 	lo, h := loopback(t), tracker.Handler(&tracker.Tracker{Index: true})
 	for _, secure := range []bool{false, true} {
@@ -74,7 +74,7 @@ func TestZoneIsNotSent(t *testing.T) {
 		if secure {
 			scheme = "https"
 			roots := x509.NewCertPool()
-			roots.AddCert(srv.Certificate()) // which is for ::1
+			roots.AddCert(srv.Certificate()) // for ::1
 			c.TLS = &tls.Config{RootCAs: roots}
 		}
 		t.Cleanup(c.Close)
@@ -126,7 +126,7 @@ func TestZoneFrom(t *testing.T) {
 	}
 }
 
-// What is wrong with an address, the error says.
+// The error says what is wrong with an address.
 func TestZoneErrors(t *testing.T) {
 	if l, err := net.Listen("tcp6", "[::1]:0"); err != nil {
 		t.Skip("this machine has no IPv6: ", err)
@@ -151,7 +151,7 @@ func TestZoneErrors(t *testing.T) {
 	}
 }
 
-// A zone in a redirect is the tracker's own and means nothing here.
+// A zone in a redirect is the tracker's own and means nothing on this machine.
 func TestZoneRedirect(t *testing.T) {
 	closed := freeEndpoint6(t)
 	srv := listen6(t, false, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -166,7 +166,7 @@ func TestZoneRedirect(t *testing.T) {
 	}
 }
 
-// freeEndpoint6 has a port of ::1 at which nothing listens.
+// freeEndpoint6 returns a port of ::1 on which nothing listens.
 func freeEndpoint6(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp6", "[::1]:0")

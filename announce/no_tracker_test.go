@@ -12,7 +12,7 @@ import (
 	"ntrack/announce"
 )
 
-// Without a tracker there is nothing to wait for.
+// Without a tracker, all is over at once.
 func TestNoTracker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -22,7 +22,7 @@ func TestNoTracker(t *testing.T) {
 			errs := 0
 			for ev, err := range c.Watch(ctx, nil, r) {
 				if errs++; err == nil || !strings.Contains(err.Error(), "no tracker") {
-					t.Errorf("port %d: watching told %+v, %v", r.Port, ev, err)
+					t.Errorf("port %d: watching reported %+v, %v", r.Port, ev, err)
 				}
 			}
 			m, err := c.Join(ctx, []announce.Tracker{}, r, func(ev announce.Event, err error) {
@@ -35,27 +35,27 @@ func TestNoTracker(t *testing.T) {
 	})
 }
 
-// A member that cannot go on with any tracker ends, and says why.
+// A membership without a tracker that could accept it ends, and Err returns why.
 func TestJoinNowhere(t *testing.T) {
-	// A loop that never waits keeps virtual time from passing.
+	// A loop that never waits would keep virtual time from passing.
 	guard := time.AfterFunc(time.Minute, func() { panic("TestJoinNowhere has not ended after a minute") })
 	defer guard.Stop()
 	synctest.Test(t, func(t *testing.T) {
 		p := new(pipes)
 		p.start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			_, _ = io.WriteString(w, `{"interval":60,"peers":[]}`) // as if it listed nobody
+			_, _ = io.WriteString(w, `{"interval":60,"peers":[]}`) // it reports no endpoint
 		}))
 		defer p.stop()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		told := 0
+		reported := 0
 		err := stay(ctx, p.client("192.0.2.1"), one, announce.Request{Key: key(t, "k")}, func(_ announce.Event, err error) {
 			if err != nil {
-				told++
+				reported++
 			}
 		})
-		if err == nil || !strings.Contains(err.Error(), "port of origin") || told != 1 || ctx.Err() != nil {
-			t.Errorf("told %d errors, joined: %v", told, err)
+		if err == nil || !strings.Contains(err.Error(), "port of origin") || reported != 1 || ctx.Err() != nil {
+			t.Errorf("reported %d errors, joined: %v", reported, err)
 		}
 	})
 }
