@@ -15,7 +15,7 @@ import (
 	"go.uber.org/goleak"
 )
 
-// TestMain lets the test binary be the servers too.
+// The test binary also runs the servers.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 2 && os.Args[1] == "role" {
 		main()
@@ -24,8 +24,8 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// TestRun plays every section with every server that is there, so that the numbers can be had
-// again; what they are is of no interest here.
+// A run measures every section with every server. The test does not look at how large the numbers
+// are.
 func TestRun(t *testing.T) {
 	b := &bench{rounds: 3, retries: 1, time: 30 * time.Millisecond, warm: 10 * time.Millisecond, rest: 10 * time.Millisecond,
 		keys: 20, million: 5000, streams: 30, joins: 2, clients: 8, crowd: true, log: io.Discard}
@@ -73,7 +73,7 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// TestWrongReplies has the check find what a run must not take for an answer.
+// check finds every kind of wrong reply.
 func TestWrongReplies(t *testing.T) {
 	p := newPopulation(3, maxPeers, 50, true)
 	good := string(floorReply("X-Padding: close"))
@@ -91,22 +91,22 @@ func TestWrongReplies(t *testing.T) {
 			t.Fatalf("%s: nothing was replaced", name)
 		}
 		if err := p.check([]byte(reply), 0, 79, false); err == nil {
-			t.Errorf("%s: taken for right", name)
+			t.Errorf("%s: not found", name)
 		}
 	}
 	if err := p.check([]byte(good), 0, 79, false); err != nil {
 		t.Error(err)
 	}
 	if err := p.check([]byte(good), 0, 3, false); err == nil {
-		t.Error("the asker in its own list: taken for right")
+		t.Error("the asker in its own list: not found")
 	}
 	for _, head := range []string{"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n"} {
 		if n, err := replyLen([]byte(head)); err == nil {
-			t.Errorf("%q: taken for a reply of %d bytes", head, n)
+			t.Errorf("%q: counts as a reply of %d bytes", head, n)
 		}
 	}
 	if n, err := replyLen([]byte(good)); n != len(good) || err != nil {
-		t.Errorf("a reply of %d bytes taken for one of %d, %v", len(good), n, err)
+		t.Errorf("a reply of %d bytes counts as one of %d, %v", len(good), n, err)
 	}
 }
 

@@ -13,16 +13,16 @@ import (
 	"unsafe"
 )
 
-// runFloor is the least a server can do: one thread, epoll, no parser, no table, no clock, and the
-// same reply for everybody, as long as the real one. It asks the kernel for nothing that could be
-// left out, so whoever announces to a tracker pays at least this.
+// runFloor runs a server that does the least any server can. It has one thread, epoll, no parser,
+// no table and no clock. It sends the same reply to every request, as long as a real one. It makes
+// no system call that could be left out, so no tracker takes less.
 func runFloor() error {
 	runtime.LockOSThread()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
-	file, err := l.(*net.TCPListener).File() // out of Go's poller
+	file, err := l.(*net.TCPListener).File() // without Go's poller
 	if err != nil {
 		return err
 	}
@@ -48,8 +48,8 @@ func runFloor() error {
 	keeps, closes := floorReply("X-Padding: close"), floorReply("Connection: close")
 	var events [64]syscall.EpollEvent
 	var buf [2048]byte
-	// answer reads one request, of which it believes that it comes in one piece, and says whether
-	// there was one.
+	// answer reads one request, which it expects to come as a whole, and replies. It says whether
+	// the connection has ended.
 	answer := func(fd int) bool {
 		n, _, errno := syscall.RawSyscall(syscall.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(&buf[0])), uintptr(len(buf)))
 		if errno == syscall.EAGAIN {
@@ -85,8 +85,8 @@ func runFloor() error {
 				if errno != 0 {
 					break
 				}
-				// The request is mostly there already. One that ends its connection here was
-				// never watched.
+				// The request is mostly here already. If it ends its connection, epoll need not
+				// know that.
 				if !answer(int(fd)) {
 					watch(int(fd), epollInET)
 				}

@@ -11,24 +11,24 @@ import (
 	"unsafe"
 )
 
-// A load is clients in a closed loop: each announces again as soon as it has its reply. It is one
-// thread that never sleeps, so that the server pays for no wake-up of its clients, as it would
-// not if they were on another machine; nor does it go through Go's scheduler or poller.
+// A load is a number of clients. Each announces again as soon as it has its reply. They share one
+// thread that never sleeps, because a server would have to wake them up otherwise. With clients on
+// another machine it would not have to. The thread does not use Go's scheduler and poller.
 type load struct {
 	*population
 	port      int
 	clients   int
 	keepAlive bool
 	listsSelf bool // see population.check
-	anyKey    bool // the replies are those to key 0
+	anyKey    bool // all replies are those to key 0
 	yield     bool // the server has no CPU of its own
-	// gate, where there is one, makes the clients come as a crowd: it is shut while they all send,
-	// and opened for the server to answer. To connect costs the load more than the server, so
-	// that without it the load is what is slow, and the server is measured falling asleep.
+	// gate, unless nil, stops the server while all clients connect and send, and then lets it
+	// answer. To connect takes the load longer than the server. Without a gate the load would be
+	// the limit, and the time in which the server falls asleep would be measured.
 	gate func(open bool) error
 	open time.Duration // how long the gate was open
 
-	// next is who announces next as client i; more is false at the end.
+	// next returns which peer announces next as client i. more is false at the end.
 	next func(i int) (key, peer int, more bool)
 
 	ep     int
@@ -50,12 +50,12 @@ type client struct {
 const (
 	epollET    = 1 << 31
 	epollInET  = epollET | syscall.EPOLLIN | syscall.EPOLLRDHUP
-	epollEndET = epollET | syscall.EPOLLRDHUP // there is something to read, and nothing after it
+	epollEndET = epollET | syscall.EPOLLRDHUP // all there is to read has come
 	stuck      = 10 * time.Second
 )
 
-// run puts the server under load. After warm it calls begin, and end when d more have passed; what
-// next says may end it before.
+// run puts the server under load. It calls begin after warm, and end after d more. It ends earlier
+// if next has no more announces.
 func (l *load) run(warm, d time.Duration, begin, end func()) error {
 	var err error
 	if l.ep, err = syscall.EpollCreate1(syscall.EPOLL_CLOEXEC); err != nil {
@@ -77,8 +77,8 @@ func (l *load) run(warm, d time.Duration, begin, end func()) error {
 		return err
 	}
 	var events [64]syscall.EpollEvent
-	phase := 0 // warming up, measuring, over
-	// step begins the next phase when it is time, and returns what time it is then.
+	phase := 0 // 0 is warming up, 1 is measuring, 2 is over
+	// step begins the next phase if it is time, and returns the time since the phase began.
 	step := func(now time.Duration) time.Duration {
 		if phase == 0 && now >= warm {
 			begin()
@@ -89,7 +89,7 @@ func (l *load) run(warm, d time.Duration, begin, end func()) error {
 			}
 			now, last = 0, 0
 		}
-		if phase == 1 && now >= d && l.done > 0 { // a busy machine may take longer than d for the first
+		if phase == 1 && now >= d && l.done > 0 { // on a busy machine the first reply may take longer than d
 			end()
 			phase = 2
 		}
@@ -138,7 +138,7 @@ func (l *load) run(warm, d time.Duration, begin, end func()) error {
 	return nil
 }
 
-// crowd lets every client announce, and opens the gate.
+// crowd lets every client announce and then opens the gate.
 func (l *load) crowd(base time.Time) (opened time.Duration, err error) {
 	if l.gate != nil {
 		if err := l.gate(false); err != nil {
@@ -155,7 +155,7 @@ func (l *load) crowd(base time.Time) (opened time.Duration, err error) {
 		return opened, nil
 	}
 	for i := range l.conns {
-		l.conns[i].began = opened // what went before was not the server's time
+		l.conns[i].began = opened // the server was stopped before
 	}
 	return opened, l.gate(true)
 }
@@ -184,7 +184,7 @@ func (l *load) connect(i int) error {
 	}
 	c := &l.conns[i]
 	c.fd = int(fd)
-	// The port is chosen when the other end is known: else there would not be enough of them.
+	// The system chooses the port at connect. At bind there would not be enough ports.
 	const bindAddressNoPort = 24
 	one := uint32(1)
 	syscall.RawSyscall6(syscall.SYS_SETSOCKOPT, fd, syscall.IPPROTO_IP, bindAddressNoPort, uintptr(unsafe.Pointer(&one)), 4, 0)
@@ -213,8 +213,8 @@ func (l *load) control(op uintptr, i int, events uint32) error {
 	return nil
 }
 
-// send writes the request. On the loopback device a connection is there when connect returns, even
-// where that does not wait; one that is not is written to later.
+// send writes the request. On the loopback device a connection is mostly established when connect
+// returns. If it is not, send is called again later.
 func (l *load) send(c *client) error {
 	r := l.request(c.key, c.peer)
 	n, _, errno := syscall.RawSyscall(syscall.SYS_WRITE, uintptr(c.fd), uintptr(unsafe.Pointer(&r[0])), uintptr(len(r)))
@@ -234,7 +234,7 @@ func (c *client) index(l *load) int {
 	return int((uintptr(unsafe.Pointer(c)) - uintptr(unsafe.Pointer(&l.conns[0]))) / unsafe.Sizeof(*c))
 }
 
-// event takes what has come for client i.
+// event reads what has come for client i, and checks a complete reply.
 func (l *load) event(i int, events uint32, now time.Duration, again bool) error {
 	c := &l.conns[i]
 	if !c.sent {
@@ -256,11 +256,11 @@ func (l *load) event(i int, events uint32, now time.Duration, again bool) error 
 	ended := events&(syscall.EPOLLRDHUP|syscall.EPOLLHUP) != 0
 	switch {
 	case whole > 0 && c.n > whole, ended && c.n != whole:
-		return fmt.Errorf("%d bytes, of which a reply of %d: %q", c.n, whole, c.buf[:c.n])
+		return fmt.Errorf("%d bytes, with a reply of %d: %q", c.n, whole, c.buf[:c.n])
 	case c.n != whole, !l.keepAlive && !ended:
-		return nil // to be continued
+		return nil // more is to come
 	case l.keepAlive && ended:
-		return errors.New("the server ended a connection that was to be kept")
+		return errors.New("the server ended a connection that it must keep")
 	}
 	key := c.key
 	if l.anyKey {
@@ -282,8 +282,8 @@ func (l *load) event(i int, events uint32, now time.Duration, again bool) error 
 	return l.start(i, now)
 }
 
-// random makes every announce come from any peer of any key; a connection that is kept has the
-// address of one peer, and is that of any key.
+// random lets random peers of random keys announce. A connection that is kept has the address of
+// one peer, and announces for every key.
 func (l *load) random(seed uint64) {
 	x := seed | 1
 	l.next = func(i int) (int, int, bool) {
@@ -298,7 +298,7 @@ func (l *load) random(seed uint64) {
 	}
 }
 
-// everyone makes every peer announce once.
+// everyone lets every peer announce once.
 func (l *load) everyone() {
 	l.clients = l.peers
 	announced := make([]int, l.clients) // by client
@@ -309,7 +309,7 @@ func (l *load) everyone() {
 	}
 }
 
-// A histogram counts durations, to 3 %.
+// A histogram counts durations, with an error of at most 3 %.
 type histogram [64 * 32]uint32
 
 func (h *histogram) add(d time.Duration) {
@@ -318,7 +318,7 @@ func (h *histogram) add(d time.Duration) {
 	h[e<<5+int(v>>e)-32]++
 }
 
-// percentile is the duration that a share of all are not longer than.
+// percentile returns the duration that a share of all durations do not exceed.
 func (h *histogram) percentile(share float64) time.Duration {
 	total := 0
 	for _, n := range h {

@@ -1,8 +1,8 @@
 //go:build linux && (amd64 || arm64)
 
-// Command bench compares trackers in one run: this module's server, in both its ways, its
-// net/http handler, opentracker if it is installed, and a floor, which does the least that any server can. docs/performance.md
-// says what is measured, how, and with what result.
+// Command bench compares trackers in one run: this module's server, in both its ways, its net/http
+// handler, opentracker if it is installed, and a floor, which does the least that any server can.
+// docs/performance.md says what is measured, how, and with what result.
 //
 //	go run ./bench
 //	go run ./bench -quick -only close,ntrack,floor
@@ -50,22 +50,22 @@ const (
 	streams   = "streams"    // event streams
 )
 
-// bench is one run.
+// A bench is one run.
 type bench struct {
 	rounds  int
-	retries int           // how often as many rounds are played, at most, when others disturb them
-	time    time.Duration // of a round
-	warm    time.Duration // before a round
-	rest    time.Duration
+	retries int           // rounds are repeated up to this many times if other programs disturb them
+	time    time.Duration // how long a round takes
+	warm    time.Duration // how long the load runs before a round
+	rest    time.Duration // how long the CPU time at rest is measured
 	only    []string
 	keys    int
-	million int // peers of the memory section
-	streams int // at a time, in the section of that name
-	joins   int // that they tell of
+	million int // peers in the memory section
+	streams int // at a time, in the streams section
+	joins   int // reported on those streams
 	clients int
 	crowd   bool // see load.gate
 	profile string
-	before  []string // a bench of another build, and the role of the server in it
+	before  []string // the bench of another build, and a role in it
 
 	cpus               []int
 	serverCPU, loadCPU int
@@ -78,13 +78,13 @@ func run(args []string, stdout, stderr io.Writer) error {
 	b := &bench{log: stderr}
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.SetOutput(stderr)
-	f.IntVar(&b.rounds, "rounds", 7, "measure each server `N` times in each mode, and again what others disturbed")
+	f.IntVar(&b.rounds, "rounds", 7, "measure each server `N` times in each mode, and repeat rounds that other programs disturbed")
 	f.DurationVar(&b.time, "time", 800*time.Millisecond, "measure for `D` in each round")
-	only := f.String("only", "", "a comma-separated `LIST` of sections (keep-alive, close, memory, growth, streams) and servers (floor, ntrack, portable, nethttp, opentracker, ntrack-2, before); all where it names none")
-	quick := f.Bool("quick", false, "a smaller run, to see that it works")
+	only := f.String("only", "", "a comma-separated `LIST` of sections (keep-alive, close, memory, growth, streams) and servers (floor, ntrack, portable, nethttp, opentracker, ntrack-2, before); all if it names none")
+	quick := f.Bool("quick", false, "a smaller run, to check that it works")
 	jsonFile := f.String("json", "", "write everything measured to `FILE`")
 	mdFile := f.String("md", "", "put the tables into `FILE`, between two markers")
-	f.BoolVar(&b.crowd, "crowd", true, "where each announce has a connection, let the clients connect while the server is stopped")
+	f.BoolVar(&b.crowd, "crowd", true, "if each announce has a connection, let the clients connect while the server is stopped")
 	f.StringVar(&b.profile, "cpuprofile", "", "write a profile of ntrack's CPU time under load to `FILE`")
 	before := f.String("before", "", "measure the server of another build beside these: its bench as a `PROGRAM`, and a role of it, as in \"old/bench ntrack\"")
 	if err := f.Parse(args); err != nil {
@@ -112,7 +112,8 @@ func run(args []string, stdout, stderr io.Writer) error {
 var sections = []string{keepAlive, oneEach, memory, growth, streams}
 var names = []string{"floor", "ntrack", "portable", "nethttp", "opentracker", "ntrack-2", "before"}
 
-// wants says whether a section or server is to be in the run: -only names it, or none of its kind.
+// wants says whether a section or server is in the run. It is if -only names it, or none of its
+// kind.
 func (b *bench) wants(kind []string, name string) bool {
 	return slices.Contains(b.only, name) || !slices.ContainsFunc(b.only, func(o string) bool { return slices.Contains(kind, o) })
 }
@@ -139,7 +140,7 @@ func (b *bench) run(stdout io.Writer, jsonFile, mdFile string) error {
 	}
 	b.report = report{Machine: machine(len(b.cpus)), Rounds: b.rounds, Seconds: b.time.Seconds(), Keys: b.keys, Peers: maxPeers}
 	if b.loadCPU == b.serverCPU {
-		b.note("one CPU only: server and load share it, and the numbers mean little")
+		b.note("there is only one CPU: server and load share it, and the numbers mean little")
 	}
 	for _, section := range []string{memory, growth} {
 		if !b.wants(sections, section) {
@@ -191,7 +192,7 @@ func (b *bench) run(stdout io.Writer, jsonFile, mdFile string) error {
 
 func (b *bench) note(format string, args ...any) { fmt.Fprintf(b.log, "bench: "+format+"\n", args...) }
 
-// startServers starts and fills them.
+// startServers starts the servers and fills them with peers.
 func (b *bench) startServers() error {
 	for _, name := range names {
 		if !b.wants(names, name) {
@@ -202,7 +203,7 @@ func (b *bench) startServers() error {
 		switch name {
 		case "opentracker":
 			if _, missing := exec.LookPath(name); missing != nil {
-				b.note("opentracker is not installed, and left out")
+				b.note("opentracker is not installed and is left out")
 				continue
 			}
 			s, err = spawnOpentracker(b.serverCPU, b.loadCPU, b.keys)
@@ -237,7 +238,7 @@ func (b *bench) startServers() error {
 	return nil
 }
 
-// populate has every peer announce once.
+// populate lets every peer announce once and measures the memory that this takes.
 func (b *bench) populate(s *rival) error {
 	r := populated{Name: s.name}
 	if !s.floor {
@@ -258,7 +259,7 @@ func (b *bench) populate(s *rival) error {
 	return s.pause()
 }
 
-// fill is populate without a look at what it takes.
+// fill lets every peer announce once.
 func (b *bench) fill(s *rival) error {
 	l := b.load(s, newPopulation(b.keys, maxPeers, 0, s.keepAlive))
 	l.everyone()
@@ -273,13 +274,13 @@ func (b *bench) load(s *rival, p *population) *load {
 	return &load{population: p, port: s.port, clients: b.clients, keepAlive: s.keepAlive, listsSelf: s.listsSelf || s.floor, anyKey: s.floor, yield: b.loadCPU == b.serverCPU}
 }
 
-// compare measures every server in every mode, in turns.
+// compare measures every server in every mode, one round of each after the other.
 func (b *bench) compare() error {
 	began := time.Now()
 	if err := b.startServers(); err != nil {
 		return err
 	}
-	// Threads that Go started meanwhile may have the servers' CPU.
+	// Go may have started threads on the CPU of the servers.
 	if err := pinProcess(os.Getpid(), setOf(b.loadCPU)); err != nil {
 		return err
 	}
@@ -328,7 +329,7 @@ func (b *bench) compare() error {
 	return nil
 }
 
-// atRest sees what CPU time the filled servers take when nobody announces.
+// atRest measures the CPU time of the filled servers without announces.
 func (b *bench) atRest() error {
 	use := make([]usage, len(b.servers))
 	for i, s := range b.servers {
@@ -351,7 +352,7 @@ func (b *bench) atRest() error {
 	}
 	for _, s := range b.servers {
 		if s.name == "ntrack" && b.profile != "" {
-			if _, err := s.tell("profile"); err != nil {
+			if _, err := s.command("profile"); err != nil {
 				return err
 			}
 		}
@@ -364,7 +365,7 @@ func (b *bench) atRest() error {
 	return nil
 }
 
-// round measures a server once; all others sleep.
+// round measures a server once. All other servers are stopped.
 func (b *bench) round(s *rival, l *load) (round, error) {
 	var r round
 	if err := s.resume(); err != nil {
@@ -399,7 +400,7 @@ func (b *bench) round(s *rival, l *load) (round, error) {
 		return r, err
 	}
 	if done == 0 {
-		return r, errors.New("nobody was answered")
+		return r, errors.New("no announce was answered")
 	}
 	if s.procs > 1 {
 		if err := pinProcess(s.pid, setOf(b.serverCPU)); err != nil {
@@ -421,17 +422,17 @@ func (b *bench) round(s *rival, l *load) (round, error) {
 		Busy:      float64(after.cpu-before.cpu) / float64(took),
 		Noise:     float64(stolenAfter-stolenBefore) / float64(wall),
 	}
-	if s.procs <= 1 { // else server and load share a CPU, and wait for each other
+	if s.procs <= 1 { // otherwise server and load share a CPU and wait for each other
 		r.Noise += after.waiting(before) + selfAfter.waiting(selfBefore)
 	}
 	return r, s.pause()
 }
 
-// spread gives a child CPUs, and as many Go threads at a time.
+// spread gives a child process that many Go threads, and CPUs for them.
 func (s *rival) spread(procs int, cpus ...int) error {
 	if err := pinProcess(s.pid, setOf(cpus...)); err != nil {
 		return err
 	}
-	_, err := s.tell(fmt.Sprint("procs ", procs))
+	_, err := s.command(fmt.Sprint("procs ", procs))
 	return err
 }

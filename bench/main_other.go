@@ -4,4 +4,4 @@ package main
 
 import "log"
 
-func main() { log.Fatal("bench needs Linux on amd64 or arm64: it reads /proc and speaks epoll") }
+func main() { log.Fatal("bench needs Linux on amd64 or arm64: it uses /proc and epoll") }

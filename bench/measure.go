@@ -15,7 +15,7 @@ import (
 	"unsafe"
 )
 
-// cpuSet is a set of CPUs as the kernel has it.
+// A cpuSet is a set of CPUs in the kernel's form.
 type cpuSet [16]uint64
 
 func setOf(cpus ...int) (s cpuSet) {
@@ -25,7 +25,7 @@ func setOf(cpus ...int) (s cpuSet) {
 	return s
 }
 
-// allowedCPUs are the CPUs this process may use.
+// allowedCPUs returns the CPUs that this process may use.
 func allowedCPUs() ([]int, error) {
 	var s cpuSet
 	if _, _, errno := syscall.RawSyscall(syscall.SYS_SCHED_GETAFFINITY, 0, unsafe.Sizeof(s), uintptr(unsafe.Pointer(&s))); errno != 0 {
@@ -40,7 +40,7 @@ func allowedCPUs() ([]int, error) {
 	return cpus, nil
 }
 
-// pinThread keeps a thread, 0 for the caller's, on CPUs.
+// pinThread limits a thread to some CPUs. tid 0 is the thread of the caller.
 func pinThread(tid int, s cpuSet) error {
 	if _, _, errno := syscall.RawSyscall(syscall.SYS_SCHED_SETAFFINITY, uintptr(tid), unsafe.Sizeof(s), uintptr(unsafe.Pointer(&s))); errno != 0 && errno != syscall.ESRCH {
 		return os.NewSyscallError("sched_setaffinity", errno)
@@ -48,9 +48,9 @@ func pinThread(tid int, s cpuSet) error {
 	return nil
 }
 
-// pinProcess keeps all threads of a process on CPUs, and those that they start.
+// pinProcess limits all threads of a process, and those that they start, to some CPUs.
 func pinProcess(pid int, s cpuSet) error {
-	for range 2 { // the second time for threads that began meanwhile
+	for range 2 { // the second time for threads that started meanwhile
 		tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", pid))
 		if err != nil || len(tasks) == 0 {
 			return fmt.Errorf("process %d has no threads: %v", pid, err)
@@ -65,21 +65,21 @@ func pinProcess(pid int, s cpuSet) error {
 	return nil
 }
 
-// usage is what a process has had of its CPUs.
+// usage is the CPU time of a process.
 type usage struct {
 	cpu    time.Duration
-	waited time.Duration // ready to run while another ran
+	waited time.Duration // how long it was ready to run while another process ran
 }
 
-// waiting is the share of the time since before, in which the process had something to do, that it
-// spent waiting for a CPU.
+// waiting returns the share of time since before that the process waited for a CPU, of the time in
+// which it was ready to run.
 func (u usage) waiting(before usage) float64 {
 	waited := float64(u.waited - before.waited)
 	return waited / (waited + float64(u.cpu-before.cpu))
 }
 
-// usageOf sums up over the threads; those that have ended are lost, and no server here ends any.
-// Files of /proc are read into a buffer, with as little work as can be: this happens under load.
+// usageOf adds up the CPU time of all threads. It misses threads that have ended, but no server
+// here ends any. It does as little as possible, because it runs under load.
 func usageOf(pid int) (usage, error) {
 	var u usage
 	dir := "/proc/" + strconv.Itoa(pid) + "/task"
@@ -104,7 +104,7 @@ func usageOf(pid int) (usage, error) {
 	return u, nil
 }
 
-// stolen is how long the CPUs were given to other virtual machines, since they started.
+// stolen returns how long these CPUs have run other virtual machines since the system started.
 func stolen(cpus ...int) time.Duration {
 	b, _ := os.ReadFile("/proc/stat")
 	ticks := int64(0)
@@ -120,8 +120,8 @@ func stolen(cpus ...int) time.Duration {
 	return time.Duration(ticks) * time.Second / 100 // USER_HZ
 }
 
-// rssOf is the resident memory of a process in bytes. smaps_rollup counts pages, where status has
-// an estimate.
+// rssOf returns the resident memory of a process in bytes. smaps_rollup is exact, and status has an
+// estimate.
 func rssOf(pid int) (int64, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
 	if err != nil {
@@ -139,7 +139,7 @@ func rssOf(pid int) (int64, error) {
 	return 0, fmt.Errorf("process %d has no resident memory", pid)
 }
 
-// machine says what was measured on.
+// machine describes this machine.
 func machine(cpus int) string {
 	model, kernel := "unknown CPU", ""
 	b, _ := os.ReadFile("/proc/cpuinfo")

@@ -14,7 +14,7 @@ import (
 	"ntrack/tracker"
 )
 
-// A memoryPlan is what a tracker is filled with, to see how much memory and time that takes.
+// A memoryPlan says with how many keys and peers a tracker is filled to measure memory and time.
 type memoryPlan struct {
 	Keys  int  `json:"keys"`
 	Peers int  `json:"peers_per_key"`
@@ -23,19 +23,19 @@ type memoryPlan struct {
 
 func (p memoryPlan) total() int { return p.Keys * p.Peers }
 
-// A memoryResult is in bytes of resident memory for each peer, less what the process had before,
-// and in nanoseconds of CPU time for each announce.
+// A memoryResult has the bytes of resident memory per peer, without those of the empty process, and
+// the nanoseconds of CPU time per announce.
 type memoryResult struct {
 	memoryPlan
-	Baseline int64         `json:"baseline_bytes"`   // of the process, before anybody announced
-	Running  float64       `json:"running_per_peer"` // when everybody has announced twice
+	Baseline int64         `json:"baseline_bytes"`   // of the process before the first announce
+	Running  float64       `json:"running_per_peer"` // after every peer has announced twice
 	AfterGC  float64       `json:"after_gc_per_peer"`
 	Join     time.Duration `json:"join_ns"`
 	Renew    time.Duration `json:"renew_ns"` // with 50 peers in the reply
-	GC       time.Duration `json:"gc_ns"`    // a full collection, start to end; the world goes on for most of it
+	GC       time.Duration `json:"gc_ns"`    // a full collection from start to end; the program runs during most of it
 }
 
-// memoryPlans are those of the memory section and, at the end, of the growth section.
+// memoryPlans returns the plans of the memory section or, if grow is true, of the growth section.
 func memoryPlans(million int, grow bool) []memoryPlan {
 	if !grow {
 		return []memoryPlan{{million / 50, 50, false}, {million / 50, 50, true}, {million, 1, false}, {million, 1, true}}
@@ -44,8 +44,8 @@ func memoryPlans(million int, grow bool) []memoryPlan {
 		{million / 50, 50, false}, {million / 5, 50, false}, {1, million, false}}
 }
 
-// fill gives a child the commands that play a plan. The announces go to Tracker.Answer without a
-// socket: a server keeps nothing for a peer whose connection is gone.
+// fill adds the commands of a plan. The announces call Tracker.Answer without a socket, because a
+// server keeps nothing for a peer after its connection.
 func (c commands) fill(p memoryPlan) {
 	t := &tracker.Tracker{}
 	body, target := make([]byte, 0, 4096), make([]byte, 0, 512)
@@ -58,7 +58,7 @@ func (c commands) fill(p memoryPlan) {
 		}
 		target = strconv.AppendUint(append(target, "&port="...), 1024+mix(uint64(n))%60000, 10)
 		target = append(append(target, "&compact=1&numwant="...), want...)
-		// Every peer has an address of its own among 16 million, or else a port.
+		// Every peer of a key has its own address, and a large key has 16 million of them.
 		remote := [4]byte{byte(20 + n>>24), byte(n >> 16), byte(n >> 8), byte(n)}
 		if p.Peers < 1<<16 {
 			x := mix(uint64(i))
@@ -80,20 +80,20 @@ func (c commands) fill(p memoryPlan) {
 		}
 		return nil
 	}
-	c["renew"] = func(string) error { // as many as there are, but at random
+	c["renew"] = func(string) error { // one announce per peer, but of random peers
 		for i := range p.total() {
 			if err := announce(int(mix(uint64(i))%uint64(p.total())), "50"); err != nil {
 				return err
 			}
 		}
 		if len(body) < 6*min(p.Peers-1, 50) {
-			return errors.New("replies without their peers")
+			return errors.New("replies without peers")
 		}
 		return nil
 	}
 }
 
-// mix is splitmix64: numbers that look random, each different.
+// mix is splitmix64. It returns numbers that look random and are all different.
 func mix(x uint64) uint64 {
 	x += 0x9e3779b97f4a7c15
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
@@ -101,7 +101,7 @@ func mix(x uint64) uint64 {
 	return x ^ x>>31
 }
 
-// appendHex appends n bytes that follow from x, each percent-encoded.
+// appendHex appends n pseudo-random bytes with the seed x, each percent-encoded.
 func appendHex(dst []byte, x uint64, n int) []byte {
 	const digits = "0123456789ABCDEF"
 	var word [8]byte
@@ -116,7 +116,7 @@ func appendHex(dst []byte, x uint64, n int) []byte {
 	return dst
 }
 
-// measureMemory plays a plan in a process of its own.
+// measureMemory runs a plan in a process of its own.
 func (b *bench) measureMemory(p memoryPlan) (r memoryResult, err error) {
 	r.memoryPlan = p
 	s, err := spawnRole("memory", b.serverCPU, b.loadCPU, "memory", fmt.Sprintf("-keys=%d", p.Keys), fmt.Sprintf("-peers=%d", p.Peers), fmt.Sprintf("-ids=%t", p.IDs))
@@ -135,7 +135,7 @@ func (b *bench) measureMemory(p memoryPlan) (r memoryResult, err error) {
 		if err != nil {
 			return r, err
 		}
-		took, err := s.tell(step.command)
+		took, err := s.command(step.command)
 		if err != nil {
 			return r, err
 		}

@@ -13,25 +13,26 @@ import (
 	"ntrack/announce/wire"
 )
 
-// A population is the keys and peers that every tracker holds while it is measured, and the
-// requests they send. Peer i of every key is at 127.0.0.1+i, from where it announces.
+// A population has the keys and peers that every tracker has while it is measured, and their
+// requests. Peer i of every key announces from its address 127.0.0.1+i.
 type population struct {
-	keys, peers int // peers of each key
+	keys, peers int // of each key
 	want        int // peers in a reply
 	requests    []byte
-	ends        []int // of each key's request in requests
+	ends        []int // where the request of each key ends in requests
 	ports       []int // where in a key's request the port is
 }
 
-// Ports say whose they are: peer i of key k is at firstPort + i*residues + k%residues. So a reply
-// with a peer of another key is all but sure to show.
+// A port shows the peer and the key: peer i of key k has firstPort + i*residues + k%residues. So
+// check almost certainly notices a reply with a peer of another key.
 const (
 	firstPort = 10000
 	residues  = 690
 	maxPeers  = 80
 )
 
-// idTail is between what tells the peers of a key apart, at the end of a peer id, and the port.
+// idTail is between the last two digits of a peer id, which differ for the peers of a key, and the
+// port.
 const idTail = "&port="
 
 func newPopulation(keys, peers, want int, keepAlive bool) *population {
@@ -60,12 +61,12 @@ func infoHash(k int) [20]byte {
 	return sha1.Sum(strconv.AppendInt([]byte("ntrack bench "), int64(k), 10))
 }
 
-// address is where a peer is, in network order.
+// address returns the address of a peer.
 func address(peer int) [4]byte { return [4]byte{127, 0, 0, 1 + byte(peer)} }
 
 func (p *population) port(key, peer int) int { return firstPort + peer*residues + key%residues }
 
-// request is the announce of a peer. It is valid until the next.
+// request returns the announce of a peer. It is valid until the next call.
 func (p *population) request(key, peer int) []byte {
 	begin := 0
 	if key > 0 {
@@ -82,7 +83,7 @@ func (p *population) request(key, peer int) []byte {
 	return r
 }
 
-// replyLen is how long the reply is that b begins with; 0 where that is not known yet.
+// replyLen returns the length of the reply at the beginning of b, or 0 if it is not known yet.
 func replyLen(b []byte) (int, error) {
 	head := bytes.Index(b, []byte("\r\n\r\n"))
 	if head < 0 {
@@ -103,9 +104,9 @@ func replyLen(b []byte) (int, error) {
 	return head + 4 + n, nil
 }
 
-// check says what is wrong with a whole reply to a peer of a key: it must hold exactly as many
-// peers as were wanted, each of that key and each once, the asker not among them, and the count
-// of all of them. A tracker that lists the asker to itself may say so.
+// check returns what is wrong with a complete reply to a peer of a key. The reply must have the
+// count of all peers, and exactly as many peers as were wanted. All are of that key, none is there
+// twice, and none is the asker, unless listsSelf allows that.
 func (p *population) check(reply []byte, key, peer int, listsSelf bool) error {
 	var want [16]byte
 	i := bytes.Index(reply, []byte("5:peers"))

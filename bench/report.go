@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// report is what a run found out.
+// A report has the results of a run.
 type report struct {
 	Date      string         `json:"date"`
 	Machine   string         `json:"machine"`
@@ -34,7 +34,7 @@ type modeReport struct {
 	Servers []*serverReport `json:"servers"`
 }
 
-// serverReport has the middle, the least and the most of those rounds that count.
+// A serverReport has the median, the least and the most of the rounds that were not dropped.
 type serverReport struct {
 	Name      string  `json:"name"`
 	CPU       spread  `json:"cpu_us_per_announce"`
@@ -49,18 +49,18 @@ type serverReport struct {
 	All       []round `json:"rounds"`
 }
 
-// round is one measurement.
+// A round is one measurement.
 type round struct {
-	CPU       float64 `json:"cpu_us_per_announce"` // of the server process, with what the kernel does for it
+	CPU       float64 `json:"cpu_us_per_announce"` // of the server process, with its time in the kernel
 	PerSecond float64 `json:"announces_per_second"`
-	P50       float64 `json:"p50_us"` // between a client's first byte and the last it gets
+	P50       float64 `json:"p50_us"` // from a client's first byte to the last byte of the reply
 	P99       float64 `json:"p99_us"`
 	Busy      float64 `json:"busy"`  // the share of the time in which the server ran
-	Noise     float64 `json:"noise"` // the share of the time that it and the load had to wait for others
+	Noise     float64 `json:"noise"` // the share of the time in which it and the load waited for other programs
 	Dropped   string  `json:"dropped,omitempty"`
 }
 
-// populated is a server after the population announced for the first time.
+// A populated report is about a server after all peers have announced once.
 type populated struct {
 	Name     string  `json:"name"`
 	Baseline int64   `json:"baseline_bytes"`
@@ -75,11 +75,11 @@ type spread struct {
 }
 
 const (
-	noisy     = 0.10 // share of a round's time lost to others
-	saturated = 0.90 // share of its CPU that a server has to use, to be what is slow
+	noisy     = 0.10 // the share of waiting from which a round is noisy
+	saturated = 0.90 // the share of its CPU from which a server is the limit
 )
 
-// enough says whether every server has had n rounds in which nobody disturbed it.
+// enough says whether every server has n rounds that are not noisy.
 func (m *modeReport) enough(n int) bool {
 	for _, s := range m.Servers {
 		quiet := 0
@@ -95,8 +95,8 @@ func (m *modeReport) enough(n int) bool {
 	return true
 }
 
-// finish drops rounds that others disturbed, and those far from the rest: more than 3 median
-// deviations from the median, and more than 10 %. Where fewer than 3 would be left, all count.
+// finish drops noisy rounds and outliers, which are more than 3 median deviations and more than 10
+// % from the median. If fewer than 3 rounds would be left, none is dropped.
 func (m *modeReport) finish() {
 	for _, s := range m.Servers {
 		for i := range s.All {
@@ -145,7 +145,7 @@ func (m *modeReport) named(name string) *serverReport {
 	return nil
 }
 
-// of is a number's spread over the rounds that count.
+// of returns the spread of a number over the rounds that were not dropped.
 func (s *serverReport) of(number func(round) float64) spread {
 	var all []float64
 	for _, r := range s.All {
@@ -165,8 +165,9 @@ func spreadOf(all []float64) spread {
 	return spread{(all[(n-1)/2] + all[n/2]) / 2, all[0], all[n-1]}
 }
 
-// ratio is how much more CPU time s takes than another: the median over the rounds in which both
-// count, so that what slows down the whole machine for a while does no harm. 0 is unknown.
+// ratio returns how many times the CPU time of another server s takes, or 0 if that is unknown. It
+// is the median over the rounds in which neither was dropped. So it does not matter if the machine
+// is slow for a while.
 func (s *serverReport) ratio(to *serverReport) float64 {
 	var all []float64
 	for i := range s.All {
@@ -180,7 +181,7 @@ func (s *serverReport) ratio(to *serverReport) float64 {
 	return spreadOf(all).Median
 }
 
-// print writes the tables.
+// print writes the tables of the report.
 func (r *report) print(w io.Writer) {
 	fmt.Fprintf(w, "%s\n", r.Machine)
 	if len(r.Modes) > 0 {
@@ -245,7 +246,7 @@ func times(x float64) string {
 	return fmt.Sprintf("%.2f", x)
 }
 
-// The tables in a document are between these lines.
+// These lines are before and after the tables in a document.
 const (
 	beginMark = "<!-- bench: begin -->\n"
 	endMark   = "<!-- bench: end -->\n"

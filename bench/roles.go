@@ -21,14 +21,14 @@ import (
 	"ntrack/tracker/server"
 )
 
-// runRole is the life of a child: it prints its port, if it has one, and obeys what comes on
+// runRole runs a child process. It prints its port, if it has one, and executes the commands on its
 // standard input until that ends.
 func runRole(args []string) error {
 	f := flag.NewFlagSet("role", flag.ContinueOnError)
-	profile := f.String("cpuprofile", "", "write a CPU profile, from the command `profile` on")
+	profile := f.String("cpuprofile", "", "write a CPU profile, beginning with the command `profile`")
 	var p memoryPlan
-	f.IntVar(&p.Keys, "keys", 0, "keys to fill in")
-	f.IntVar(&p.Peers, "peers", 0, "peers of each key")
+	f.IntVar(&p.Keys, "keys", 0, "the number of keys")
+	f.IntVar(&p.Peers, "peers", 0, "the number of peers of each key")
 	f.BoolVar(&p.IDs, "ids", false, "peers have ids")
 	if err := f.Parse(args[1:]); err != nil {
 		return err
@@ -51,7 +51,7 @@ func runRole(args []string) error {
 		return runFloor()
 	case "memory":
 		c.fill(p)
-		return c.obey()
+		return c.run()
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -73,15 +73,15 @@ func runRole(args []string) error {
 		return errors.New("no such role: " + args[0])
 	}
 	fmt.Println(l.Addr().(*net.TCPAddr).Port)
-	go func() { failed <- c.obey() }()
+	go func() { failed <- c.run() }()
 	return <-failed
 }
 
-// commands are what a child is told to do, one a line. Each is answered with a line that says how
-// many nanoseconds it took.
+// commands are the commands of a child process, one per line. It answers each with a line that has
+// the number of nanoseconds it took.
 type commands map[string]func(arg string) error
 
-func (c commands) obey() error {
+func (c commands) run() error {
 	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
 		name, arg, _ := strings.Cut(in.Text(), " ")
 		do := c[name]
@@ -97,7 +97,7 @@ func (c commands) obey() error {
 	return nil
 }
 
-// collect gives back what it can.
+// collect collects garbage and returns memory to the system.
 func collect(string) error {
 	debug.FreeOSMemory()
 	return nil

@@ -16,12 +16,12 @@ import (
 	"time"
 )
 
-// A rival is a process to measure, or one way to run it.
+// A rival is a server process that is measured.
 type rival struct {
 	name      string
 	pid       int
 	port      int
-	procs     int  // GOMAXPROCS; 0 where that means nothing
+	procs     int  // GOMAXPROCS; 0 if it is no Go program
 	keepAlive bool // it can keep connections
 	listsSelf bool // see population.check
 	floor     bool
@@ -30,12 +30,12 @@ type rival struct {
 	out       *bufio.Reader
 }
 
-// nobody is who runs opentracker where root would: as root it changes its root directory, and no
-// longer finds its files.
+// nobody is the user id for opentracker if bench runs as root. As root it would change its root
+// directory and not find its files.
 const nobody = 65534
 
-// spawn starts a program on a CPU. It must be called from a locked thread: the child has that
-// thread's CPUs, and ends with it.
+// spawn starts a program on the CPU cpu; home is the CPU of this thread. It must be called from a
+// locked thread: the child gets that thread's CPUs and ends with it.
 func spawn(name string, cpu, home int, cmd *exec.Cmd) (*rival, error) {
 	s := &rival{name: name, cmd: cmd}
 	if cmd.SysProcAttr == nil {
@@ -64,7 +64,7 @@ func spawn(name string, cpu, home int, cmd *exec.Cmd) (*rival, error) {
 	return s, nil
 }
 
-// spawnRole starts this program again, in another role.
+// spawnRole starts this program again, in a role.
 func spawnRole(name string, cpu, home int, args ...string) (*rival, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -73,7 +73,7 @@ func spawnRole(name string, cpu, home int, args ...string) (*rival, error) {
 	return spawnRoleOf(self, name, cpu, home, args...)
 }
 
-// spawnRoleOf starts a program that is this one, or another build of it, in a role.
+// spawnRoleOf starts this program, or another build of it, in a role.
 func spawnRoleOf(program, name string, cpu, home int, args ...string) (*rival, error) {
 	cmd := exec.Command(program, append([]string{"role"}, args...)...)
 	procs := 1
@@ -97,7 +97,7 @@ func spawnRoleOf(program, name string, cpu, home int, args ...string) (*rival, e
 	return s, err
 }
 
-// number reads the next line of the child.
+// number reads a number, which is the next line of the child's output.
 func (s *rival) number() (int, error) {
 	line, err := s.out.ReadString('\n')
 	if err != nil {
@@ -106,16 +106,16 @@ func (s *rival) number() (int, error) {
 	return strconv.Atoi(strings.TrimSpace(line))
 }
 
-// tell has a child do something and returns how long that took it.
-func (s *rival) tell(command string) (time.Duration, error) {
-	if _, err := io.WriteString(s.in, command+"\n"); err != nil {
+// command sends a command to the child and returns how long it took.
+func (s *rival) command(line string) (time.Duration, error) {
+	if _, err := io.WriteString(s.in, line+"\n"); err != nil {
 		return 0, fmt.Errorf("%s: %w", s.name, err)
 	}
 	n, err := s.number()
 	return time.Duration(n), err
 }
 
-// spawnOpentracker starts Debian's build, which serves only the keys that a file lists.
+// spawnOpentracker starts opentracker as Debian builds it. It serves only the keys in a file.
 func spawnOpentracker(cpu, home int, keys int) (*rival, error) {
 	file, err := os.CreateTemp("", "ntrack-bench-*")
 	if err != nil {
@@ -141,7 +141,7 @@ func spawnOpentracker(cpu, home int, keys int) (*rival, error) {
 	if err := l.Close(); err != nil {
 		return nil, err
 	}
-	// As an inherited file, the list is readable without any right to where it lies.
+	// The file is inherited, so that the child can read it without access to its directory.
 	cmd := exec.Command("opentracker", "-i", "127.0.0.1", "-p", strconv.Itoa(port), "-w", "/dev/fd/3")
 	cmd.Dir = "/"
 	cmd.ExtraFiles = []*os.File{file}
@@ -166,11 +166,11 @@ func spawnOpentracker(cpu, home int, keys int) (*rival, error) {
 	}
 }
 
-// pause and resume keep a server that is not being measured from taking part.
+// pause and resume stop a server while another one is measured.
 func (s *rival) pause() error  { return syscall.Kill(s.pid, syscall.SIGSTOP) }
 func (s *rival) resume() error { return syscall.Kill(s.pid, syscall.SIGCONT) }
 
-// stop ends the process, one of ours by closing its standard input.
+// stop ends the process. A child in a role ends when its standard input does.
 func (s *rival) stop() {
 	_ = s.in.Close()
 	_ = s.resume()

@@ -13,24 +13,24 @@ import (
 	"time"
 )
 
-// streamsResult is what event streams cost.
+// A streamsResult has the costs of event streams.
 type streamsResult struct {
 	Streams  int     `json:"streams"`
-	Baseline int64   `json:"baseline_bytes"`   // of the process, before them
-	Members  float64 `json:"bytes_per_member"` // resident, for each idle stream whose client is a peer, ten at a key
-	Lookers  float64 `json:"bytes_per_looker"` // for each whose client only looks, all at one key
-	AtRest   float64 `json:"busy_at_rest"`     // the share of a CPU that the lookers take while nothing happens
-	Joins    int     `json:"joins"`            // at the lookers' key, one a second
-	P50      spread  `json:"event_p50_ms"`     // of one join, over all streams, between the announce and the event
+	Baseline int64   `json:"baseline_bytes"`   // of the process before the first stream
+	Members  float64 `json:"bytes_per_member"` // resident, per idle stream of a peer; each key has ten
+	Lookers  float64 `json:"bytes_per_looker"` // the same for clients that only look, all at one key
+	AtRest   float64 `json:"busy_at_rest"`     // the share of a CPU that the lookers take without events
+	Joins    int     `json:"joins"`            // at the lookers' key, one per second
+	P50      spread  `json:"event_p50_ms"`     // of one join over all streams, from the announce to the event
 	P99      spread  `json:"event_p99_ms"`
 	CPU      float64 `json:"cpu_us_per_event"` // of the server
-	// Announce is how much more CPU time keep-alive announces at other keys take with the
-	// lookers' streams than without any: see serverReport.ratio.
+	// Announce is the CPU time of keep-alive announces at other keys with the lookers' streams, as
+	// a multiple of that without: see serverReport.ratio.
 	Announce float64       `json:"announce_cpu_to_none"`
 	Rounds   *serverReport `json:"announce_with_streams"`
 }
 
-// watchers are clients of event streams: one thread, which sleeps until something comes.
+// watchers are clients of event streams. They share one thread, which sleeps until events come.
 type watchers struct {
 	ep, port int
 	fds      []int
@@ -75,7 +75,8 @@ func (w *watchers) open(key string, port int) error {
 	return syscall.EpollCtl(w.ep, syscall.EPOLL_CTL_ADD, fd, &syscall.EpollEvent{Events: syscall.EPOLLIN, Fd: int32(fd)})
 }
 
-// await calls got for every join until there were n, or d has passed, and returns how many.
+// await calls got for every join and returns the number of joins. It returns after n of them, or
+// after d.
 func (w *watchers) await(n int, d time.Duration, got func()) (int, error) {
 	var events [256]syscall.EpollEvent
 	joins, end := 0, time.Now().Add(d)
@@ -102,7 +103,7 @@ func (w *watchers) await(n int, d time.Duration, got func()) (int, error) {
 	return joins, nil
 }
 
-// measureStreams has n streams at a time. Server and clients have all CPUs while events are told.
+// measureStreams opens n streams at a time. While events are sent, server and clients use all CPUs.
 func (b *bench) measureStreams(n, joins int) (r streamsResult, err error) {
 	r.Streams, r.Joins = n, joins
 	if err := b.members(&r); err != nil {
@@ -153,7 +154,7 @@ func (b *bench) measureStreams(n, joins int) (r streamsResult, err error) {
 	return r, errors.Join(with.resume(), without.resume())
 }
 
-// members opens streams in a process of its own, and sees what memory each takes.
+// members opens streams at a server of their own and measures the memory that each takes.
 func (b *bench) members(r *streamsResult) error {
 	s, err := spawnRole("ntrack", b.serverCPU, b.loadCPU, "ntrack")
 	if err != nil {
@@ -173,12 +174,12 @@ func (b *bench) members(r *streamsResult) error {
 			return err
 		}
 	}
-	after, err := w.rest(s, 3*b.rest) // with a heartbeat of each
+	after, err := w.rest(s, 3*b.rest) // long enough for a heartbeat of each
 	r.Members = float64(after-r.Baseline) / float64(r.Streams)
 	return err
 }
 
-// lookers opens streams at one key.
+// lookers opens streams at one key and measures their memory and CPU time.
 func (b *bench) lookers(s *rival, w *watchers, r *streamsResult) error {
 	before, err := rssOf(s.pid)
 	if err != nil {
@@ -193,7 +194,7 @@ func (b *bench) lookers(s *rival, w *watchers, r *streamsResult) error {
 	if err != nil {
 		return err
 	}
-	after, err := w.rest(s, 3*b.rest) // with a heartbeat of each
+	after, err := w.rest(s, 3*b.rest) // long enough for a heartbeat of each
 	if err != nil {
 		return err
 	}
@@ -203,7 +204,7 @@ func (b *bench) lookers(s *rival, w *watchers, r *streamsResult) error {
 	return err
 }
 
-// rest lets heartbeats come for a while, and returns the resident memory then.
+// rest reads heartbeats for a while and then returns the resident memory.
 func (w *watchers) rest(s *rival, d time.Duration) (int64, error) {
 	if _, err := w.await(math.MaxInt, d, func() {}); err != nil {
 		return 0, err
@@ -211,7 +212,7 @@ func (w *watchers) rest(s *rival, d time.Duration) (int64, error) {
 	return rssOf(s.pid)
 }
 
-// fanOut has somebody join once a second, and sees when each stream tells of it.
+// fanOut lets a peer join once a second and measures when each stream reports it.
 func (b *bench) fanOut(s *rival, w *watchers, r *streamsResult) error {
 	if err := errors.Join(s.spread(len(b.cpus), b.cpus...), pinProcess(os.Getpid(), setOf(b.cpus...))); err != nil {
 		return err
@@ -233,12 +234,12 @@ func (b *bench) fanOut(s *rival, w *watchers, r *streamsResult) error {
 		if err := ask(c, fmt.Sprint("/ntrk/lookers?numwant=0&port=", 1+i)); err != nil {
 			return err
 		}
-		told, err := w.await(r.Streams, stuck, func() { times.add(time.Since(began)) })
+		reported, err := w.await(r.Streams, stuck, func() { times.add(time.Since(began)) })
 		if err != nil {
 			return err
 		}
-		if told != r.Streams {
-			return fmt.Errorf("a join was told by %d of %d streams", told, r.Streams)
+		if reported != r.Streams {
+			return fmt.Errorf("%d of %d streams reported a join", reported, r.Streams)
 		}
 		after, err := usageOf(s.pid)
 		if err != nil {
@@ -247,8 +248,8 @@ func (b *bench) fanOut(s *rival, w *watchers, r *streamsResult) error {
 		cpu += after.cpu - before.cpu
 		p50 = append(p50, times.percentile(0.5).Seconds()*1e3)
 		p99 = append(p99, times.percentile(0.99).Seconds()*1e3)
-		if told, err = w.await(1, time.Until(began.Add(time.Second)), func() {}); err != nil || told > 0 {
-			return errors.Join(err, fmt.Errorf("a join was told %d times too often", told))
+		if again, err := w.await(1, time.Until(began.Add(time.Second)), func() {}); err != nil || again > 0 {
+			return errors.Join(err, fmt.Errorf("a join was reported %d times too often", again))
 		}
 	}
 	r.P50, r.P99 = spreadOf(p50), spreadOf(p99)
@@ -256,7 +257,7 @@ func (b *bench) fanOut(s *rival, w *watchers, r *streamsResult) error {
 	return errors.Join(s.spread(1, b.serverCPU), pinProcess(os.Getpid(), setOf(b.loadCPU)))
 }
 
-// ask announces.
+// ask sends a request and expects status 200.
 func ask(c net.Conn, target string) error {
 	if _, err := fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: t\r\n\r\n", target); err != nil {
 		return err

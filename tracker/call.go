@@ -54,8 +54,8 @@ type Response struct {
 	preflight bool
 }
 
-// AppendHeader appends, as lines that end in CRLF, every header field except Date, Content-Length and
-// Connection, which the server sends itself. date is the time that it sends as Date.
+// AppendHeader appends, as lines that end in CRLF, every header field except Date, Content-Length
+// and Connection, which the server sends itself. date is the time that it sends as Date.
 func (r *Response) AppendHeader(dst []byte, date time.Time) []byte {
 	if r.Type != "" {
 		dst = append(append(append(dst, "Content-Type: "...), r.Type...), "\r\n"...)
@@ -84,8 +84,8 @@ func (r *Response) AppendHeader(dst []byte, date time.Time) []byte {
 	return dst
 }
 
-// appendDate appends t, which is in UTC, as HTTP writes dates. time.Format with http.TimeFormat would
-// take longer than all the rest of a header.
+// appendDate appends t, which is in UTC, as HTTP writes dates. time.Format with http.TimeFormat
+// would take longer than all the rest of a header.
 func appendDate(dst []byte, t time.Time) []byte {
 	const days, months = "SunMonTueWedThuFriSat", "JanFebMarAprMayJunJulAugSepOctNovDec"
 	two := func(n int) (tens, ones byte) { return '0' + byte(n/10), '0' + byte(n%10) }
@@ -110,8 +110,8 @@ type accepted struct {
 	page   bool        // it names HTML or images, as a browser does
 }
 
-// parseAccept reads Accept, once in the life of a call. Of equal weights the first counts. Wildcards
-// name no format (RFC 9110 section 12.5.1 has the grammar).
+// parseAccept reads Accept, once in the life of a call. Of equal weights the first counts.
+// Wildcards name no format (RFC 9110 section 12.5.1 has the grammar).
 func (c *Call) parseAccept() *accepted {
 	a := &c.accepted
 	if a.read {
@@ -135,8 +135,8 @@ func (c *Call) parseAccept() *accepted {
 		}
 		a.page = a.page || equalFold(media, "text/html") || len(media) > 6 && equalFold(media[:6], "image/")
 	}
-	// Java's HTTP client, and with it Azureus and its forks, names HTML and images, in words that no
-	// browser uses.
+	// Java's HTTP client, and with it Azureus and its forks, names HTML and images, in words that
+	// no browser uses.
 	if bytes.HasPrefix(c.Accept, []byte("text/html, image/gif, image/jpeg, *")) {
 		a.page = false
 	}
@@ -220,9 +220,9 @@ func (c *Call) hasToken(token string) bool {
 	return subtle.ConstantTimeCompare(a[:], b[:]) == 1
 }
 
-// origin returns where a call comes from: the other end of the connection or, behind trusted proxies,
-// the last address in X-Forwarded-For that is not one of these. Port 0 says that the peer's own port
-// is not known.
+// origin returns where a call comes from: the other end of the connection or, behind trusted
+// proxies, the last address in X-Forwarded-For that is not one of these. Port 0 says that the
+// peer's own port is not known.
 func (t *Tracker) origin(c *Call) (netip.AddrPort, error) {
 	origin := wire.Canonical(c.Remote)
 	chain := bytes.TrimSpace(c.ForwardedFor)

@@ -19,16 +19,17 @@ const (
 	streamTimeout = 10 * time.Second // how long a client may read nothing of a stream
 )
 
-// Handler returns an http.Handler for t. Mount it at /ntrk/, /announce, /tracker and /scrape, or make
-// it a server's only handler. It reads the request target as it was sent, so http.StripPrefix changes
-// nothing. An http.ServeMux redirects /ntrk/a//b before a handler sees it, so there it serves only
-// keys without empty segments and dot segments. As a server's only handler it serves every key.
+// Handler returns an http.Handler for t. Mount it at /ntrk/, /announce, /tracker and /scrape, or
+// make it a server's only handler. It reads the request target as it was sent, so http.StripPrefix
+// changes nothing. An http.ServeMux redirects /ntrk/a//b before a handler sees it, so there it
+// serves only keys without empty segments and dot segments. As a server's only handler it serves
+// every key.
 //
 // Connection limits and timeouts are the server's: set ReadHeaderTimeout, MaxHeaderBytes and
-// WriteTimeout, which does not end event streams. The server's Shutdown waits for streams, which do not
-// end by themselves: pass [Tracker.EndStreams] to RegisterOnShutdown. If the packets of a streaming
-// peer are lost, it leaves when the system ends its connection. On Linux that takes a quarter of an
-// hour, unless the server's ConnContext sets TCP_USER_TIMEOUT as package server does.
+// WriteTimeout, which does not end event streams. The server's Shutdown waits for streams, which do
+// not end by themselves: pass [Tracker.EndStreams] to RegisterOnShutdown. If the packets of a
+// streaming peer are lost, it leaves when the system ends its connection. On Linux that takes a
+// quarter of an hour, unless the server's ConnContext sets TCP_USER_TIMEOUT as package server does.
 func Handler(t *Tracker) http.Handler {
 	buffers := &sync.Pool{New: func() any { return new([2][]byte) }}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -80,8 +81,8 @@ func Handler(t *Tracker) http.Handler {
 	})
 }
 
-// sendStream sends an event stream until it ends or the client is gone. net/http notices that at once.
-// If the client has sent something after its request, it notices at the next heartbeat.
+// sendStream sends an event stream until it ends or the client is gone. net/http notices that at
+// once. If the client has sent something after its request, it notices at the next heartbeat.
 func sendStream(w http.ResponseWriter, r *http.Request, s *Stream, out []byte) {
 	if r.ProtoMajor == 1 {
 		w.Header().Set("Transfer-Encoding", "identity") // net/http sends no chunks then

@@ -104,8 +104,8 @@ func TestHandlerUnix(t *testing.T) {
 	}
 }
 
-// A handler around this one may change RemoteAddr. Without a port in it the port is not known. No value
-// of it makes the client a proxy.
+// A handler around this one may change RemoteAddr. Without a port in it the port is not known. No
+// value of it makes the client a proxy.
 func TestHandlerRemote(t *testing.T) {
 	h := tracker.Handler(&tracker.Tracker{})
 	tcp, unix := &net.TCPAddr{IP: net.IPv4(192, 0, 2, 80), Port: 80}, &net.UnixAddr{Name: "/s", Net: "unix"}

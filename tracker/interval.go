@@ -9,8 +9,8 @@ import (
 	"ntrack/tracker/store"
 )
 
-// These set how often peers are asked to announce if that follows the load. docs/PROTOCOL.md section
-// 7 has the formula and its reasons.
+// These set how often peers are asked to announce if that follows the load. docs/PROTOCOL.md
+// section 7 has the formula and its reasons.
 const (
 	minInterval = 15      // seconds
 	maxInterval = 30 * 60 // seconds
@@ -51,8 +51,8 @@ func intervalFor(size store.Size, rate, maxRate int) int {
 	return int(max(minInterval, min(load, maxInterval)))
 }
 
-// A timing decides the interval in a reply and how long its peer is listed. The ttl depends on nothing
-// else but the size of the track. So the store lists a peer for as long as the reply says.
+// A timing decides the interval in a reply and how long its peer is listed. The ttl depends on
+// nothing else but the size of the track. So the store lists a peer for as long as the reply says.
 type timing struct {
 	fixed         time.Duration // the configured interval; 0 lets it follow the load
 	rate, maxRate int           // announces per second that arrive, and that may arrive
@@ -77,7 +77,8 @@ func (g *timing) interval(size store.Size) time.Duration {
 	return time.Duration(spread(intervalFor(size, g.rate, g.maxRate))) * time.Second
 }
 
-// ttl returns 2.5 times the interval before that is spread, in whole seconds if it follows the load.
+// ttl returns 2.5 times the interval before that is spread, in whole seconds if it follows the
+// load.
 func (g *timing) ttl(size store.Size) time.Duration {
 	ttl := g.fixed * 5 / 2
 	if g.fixed == 0 {
@@ -97,8 +98,8 @@ func (t *Tracker) refusalInterval() time.Duration {
 	return defaultRefusalInterval
 }
 
-// spread returns a random interval of at most the given seconds, and up to a tenth less. So peers that
-// came at the same time do not all come back at the same time.
+// spread returns a random interval of at most the given seconds, and up to a tenth less. So peers
+// that came at the same time do not all come back at the same time.
 func spread(seconds int) int {
 	least := max(minInterval, seconds-seconds/10)
 	if least >= seconds {

@@ -175,8 +175,8 @@ func TestMeter(t *testing.T) {
 	})
 }
 
-// A flood makes the intervals of new tracks longer only while it lasts. Refused announces and looks do
-// not count.
+// A flood makes the intervals of new tracks longer only while it lasts. Refused announces and looks
+// do not count.
 func TestIntervalAfterFlood(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()

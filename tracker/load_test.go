@@ -17,8 +17,8 @@ import (
 )
 
 // This test shows how an interval that follows the load develops, in virtual time. A tracker is
-// restarted, and each peer announces again when it is due. Then it goes on until the load is steady.
-// docs/PROTOCOL.md section 7 has the table that it prints:
+// restarted, and each peer announces again when it is due. Then it goes on until the load is
+// steady. docs/PROTOCOL.md section 7 has the table that it prints:
 //
 //	go test ./tracker -run TestLoad -v
 //
@@ -210,8 +210,8 @@ func (h *horde) ask(p int32) (interval, ttl int) {
 	return interval, int(resp.TTL / time.Second)
 }
 
-// die stops all announces. Then it compares how long the tracker lists a peer on average with what is
-// expected.
+// die stops all announces. Then it compares how long the tracker lists a peer on average with what
+// is expected.
 func (h *horde) die(t *testing.T, expected float64) {
 	var keys []wire.Key
 	for i := range h.tracks {

@@ -21,15 +21,16 @@ const (
 
 // A Stream is an open event stream. The body of its [Response] is the beginning. The server sends
 // that and then what Append appends, until Append says that the stream has ended or the client is
-// gone. Then it calls Close and ends the connection, which ends the reply. The client is a peer until
-// Close.
+// gone. Then it calls Close and ends the connection, which ends the reply. The client is a peer
+// until Close.
 //
-// An event takes this way: the store collects the changes of a track for up to 50 ms, so that changes
-// that undo each other are not sent. Then a goroutine of the store queues them for each subscription
-// and calls notify, which calls the wake of the server if that waits. wake starts or continues a
-// goroutine of the server, which calls Append and writes the events to the connection. So a slow
-// client blocks only its own goroutine. While that writes, changes collect in the subscription and
-// there is no other wake. A heartbeat comes from the stream's own timer in the same way.
+// An event takes this way: the store collects the changes of a track for up to 50 ms, so that
+// changes that undo each other are not sent. Then a goroutine of the store queues them for each
+// subscription and calls notify, which calls the wake of the server if that waits. wake starts or
+// continues a goroutine of the server, which calls Append and writes the events to the connection.
+// So a slow client blocks only its own goroutine. While that writes, changes collect in the
+// subscription and there is no other wake. A heartbeat comes from the stream's own timer in the
+// same way.
 type Stream struct {
 	t     *Tracker
 	sub   store.Subscription
@@ -86,9 +87,9 @@ func (t *Tracker) openStream(ctx context.Context, key []byte, peer wire.Peer, s 
 	return st.events.AppendEvent(dst, "peers", peers...), nil
 }
 
-// Append appends to dst what there is to send. If live is false, that is the end of the stream. If it
-// appends nothing, it calls wake once, as soon as there is something to send, unless Close is called
-// first. wake must not block and must not call the stream.
+// Append appends to dst what there is to send. If live is false, that is the end of the stream. If
+// it appends nothing, it calls wake once, as soon as there is something to send, unless Close is
+// called first. wake must not block and must not call the stream.
 func (s *Stream) Append(dst []byte, wake func()) (_ []byte, live bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -157,10 +158,10 @@ func (s *Stream) Close() {
 	s.sub.Close()
 }
 
-// EndStreams ends all event streams, also those that are opened later. Each client is asked to return
-// after a random time, so that not all return at once. A server that shuts down calls it. For a
-// net/http.Server pass it to RegisterOnShutdown: its Shutdown waits for streams and does not end
-// them.
+// EndStreams ends all event streams, also those that are opened later. Each client is asked to
+// return after a random time, so that not all return at once. A server that shuts down calls it.
+// For a net/http.Server pass it to RegisterOnShutdown: its Shutdown waits for streams and does not
+// end them.
 func (t *Tracker) EndStreams() {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -159,8 +159,8 @@ func TestStreamRefused(t *testing.T) {
 	}
 }
 
-// After Append has appended something, even a heartbeat, the server is not woken before it calls Append
-// again. It may still be writing, and later events must not come first.
+// After Append has appended something, even a heartbeat, the server is not woken before it calls
+// Append again. It may still be writing, and later events must not come first.
 func TestStreamWakes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := new(tracker.Tracker)

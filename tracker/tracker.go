@@ -42,9 +42,9 @@ const (
 type Tracker struct {
 	// Store has the peers; nil is a new [memory.Store].
 	Store store.Store
-	// Interval is how often peers are asked to announce, in whole seconds. It is 1 second to 1 hour;
-	// a value outside counts as the nearer of these. 0 lets the interval follow the load, from 15
-	// seconds to 30 minutes. A peer that announced natively lapses after 2.5 intervals.
+	// Interval is how often peers are asked to announce, in whole seconds. It is 1 second to 1
+	// hour; a value outside counts as the nearer of these. 0 lets the interval follow the load,
+	// from 15 seconds to 30 minutes. A peer that announced natively lapses after 2.5 intervals.
 	Interval time.Duration
 	// MaxRate is how many announces per second an interval that follows the load allows. 0 is
 	// DefaultMaxRate, less than 0 is no limit.
@@ -54,8 +54,8 @@ type Tracker struct {
 	MaxWant int
 	// Index lets everybody list all keys. Without it a key that cannot be guessed is private.
 	Index bool
-	// Token, unless empty, must be in every request: as a bearer token (RFC 6750) or as the password
-	// of basic authentication (RFC 7617). SetToken changes it later.
+	// Token, unless empty, must be in every request: as a bearer token (RFC 6750) or as the
+	// password of basic authentication (RFC 7617). SetToken changes it later.
 	Token string
 	// Proxies are the networks of trusted reverse proxies, which send X-Forwarded-For. A proxy that
 	// comes by a Unix socket is always trusted, and must send it.
@@ -85,8 +85,8 @@ type scratch struct {
 	ttlOf  func(store.Size) time.Duration // timing.ttl, as a func value that is made once
 }
 
-// SetToken changes Token for later requests. It may be called while the Tracker is used. Open streams
-// stay open.
+// SetToken changes Token for later requests. It may be called while the Tracker is used. Open
+// streams stay open.
 func (t *Tracker) SetToken(token string) {
 	t.once.Do(t.init)
 	t.token.Store(&token)
@@ -115,10 +115,10 @@ func (t *Tracker) init() {
 	}
 }
 
-// Prompt says whether Answer decides c at once: in about the time of an announce, without waiting, and
-// with the whole reply. Then one goroutine may serve many connections one after the other. A call is
-// not prompt if the store may wait ([store.Store.Prompt]), if it lists a whole index, or if it opens
-// an event stream. Prompt must be called before Answer.
+// Prompt says whether Answer decides c at once: in about the time of an announce, without waiting,
+// and with the whole reply. Then one goroutine may serve many connections one after the other. A
+// call is not prompt if the store may wait ([store.Store.Prompt]), if it lists a whole index, or if
+// it opens an event stream. Prompt must be called before Answer.
 func (t *Tracker) Prompt(c *Call) bool {
 	t.once.Do(t.init)
 	if !t.store.Prompt() || c.parseAccept().stream {
@@ -166,9 +166,9 @@ func (t *Tracker) Answer(ctx context.Context, c *Call, dst []byte) (Response, []
 	return resp, body
 }
 
-// Refuse answers a request that is malformed in a part which is not in c, such as a header field. The
-// status is 400, or that of the classic interface, and the format is that of the request as far as c
-// has it. The body of the reply is appended to dst.
+// Refuse answers a request that is malformed in a part which is not in c, such as a header field.
+// The status is 400, or that of the classic interface, and the format is that of the request as far
+// as c has it. The body of the reply is appended to dst.
 func (t *Tracker) Refuse(c *Call, reason string, dst []byte) (Response, []byte) {
 	t.once.Do(t.init)
 	s := t.scratch.Get().(*scratch)
@@ -189,7 +189,8 @@ func (t *Tracker) recycle(s *scratch) {
 }
 
 // decide is what happens to every request: it is parsed and checked, the store is called once, and
-// the reply is written. Only a classic "stopped" calls the store twice, because its reply has a count.
+// the reply is written. Only a classic "stopped" calls the store twice, because its reply has a
+// count.
 func (t *Tracker) decide(ctx context.Context, c *Call, s *scratch, resp *Response, dst []byte) ([]byte, error) {
 	req := &s.req
 	peer, err := t.check(c, req)
@@ -239,8 +240,8 @@ func (t *Tracker) decide(ctx context.Context, c *Call, s *scratch, resp *Respons
 	return req.AppendReply(dst, format, &reply, peers), nil
 }
 
-// check reads a call into req and applies the rules that do not need the store. It returns the peer.
-// The peer of a call that only looks has port 0 and no id.
+// check reads a call into req and applies the rules that do not need the store. It returns the
+// peer. The peer of a call that only looks has port 0 and no id.
 func (t *Tracker) check(c *Call, req *wire.Request) (wire.Peer, error) {
 	err := req.Parse(c.Method, c.Target)
 	if f, ok := err.(*wire.RefusalError); ok && f.Status == 404 {

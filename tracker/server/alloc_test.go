@@ -9,7 +9,8 @@ import (
 	"ntrack/tracker/server"
 )
 
-// An announce allocates nothing. The race detector makes pools allocate, so this test is not for it.
+// An announce allocates nothing. The race detector makes pools allocate, so this test is not for
+// it.
 func TestAllocatesNothing(t *testing.T) { bothWays(t, testAllocatesNothing) }
 
 func testAllocatesNothing(t *testing.T, serve serveFunc) {

@@ -326,8 +326,8 @@ func (c *conn) serveRequest(h *head, closing bool) (more bool, err error) {
 	return true, nil
 }
 
-// sendRefusal replies to a request that the tracker cannot see, and ends the connection. The reply has
-// the format that the client asked for, if that can be read.
+// sendRefusal replies to a request that the tracker cannot see, and ends the connection. The reply
+// has the format that the client asked for, if that can be read.
 func (c *conn) sendRefusal(reason badRequest) {
 	lines := c.in[:bytes.LastIndexByte(c.in, '\n')+1]
 	if len(lines) == 0 {

@@ -229,7 +229,8 @@ func viaNetHTTP(t *testing.T, chunks ...[]byte) []reply {
 	})
 }
 
-// via sends chunks to a server on one connection and returns the replies until the server closes it.
+// via sends chunks to a server on one connection and returns the replies until the server closes
+// it.
 func via(t *testing.T, from net.Addr, chunks [][]byte, serve func(net.Listener)) []reply {
 	t.Helper()
 	c := &playedConn{from: from, chunks: slices.Clone(chunks), closed: make(chan struct{})}

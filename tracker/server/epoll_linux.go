@@ -16,8 +16,8 @@ import (
 
 // An epollAcceptor serves TCP on Linux with a few workers. Each worker accepts connections, reads
 // requests, lets the tracker decide them, and writes the replies, for many connections in one
-// goroutine. So a connection needs no goroutine, no place in Go's poller, no deadlines and no socket
-// options of its own. If it sends only one request, those take more time than the request.
+// goroutine. So a connection needs no goroutine, no place in Go's poller, no deadlines and no
+// socket options of its own. If it sends only one request, those take more time than the request.
 type epollAcceptor struct {
 	s       *Server
 	l       *net.TCPListener

@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ServeBatches serves l with the replies of a worker, but without the worker's sockets. So connections
-// can come from any address and in virtual time.
+// ServeBatches serves l with the replies of a worker, but without the worker's sockets. So
+// connections can come from any address and in virtual time.
 func (s *Server) ServeBatches(l net.Listener) {
 	s.once.Do(s.init)
 	for {

@@ -38,9 +38,9 @@ func serveFewFiles(goroutines bool) error {
 	return err
 }
 
-// If few files may be open, the server serves few connections, but serves them well. It answers them
-// whatever they send, even if others use all files that are left. Those are answered 503, and one
-// line is logged for the operator.
+// If few files may be open, the server serves few connections, but serves them well. It answers
+// them whatever they send, even if others use all files that are left. Those are answered 503, and
+// one line is logged for the operator.
 func TestFewFiles(t *testing.T) {
 	if mode := os.Getenv("NTRACK_TEST_FILES"); mode != "" {
 		if err := serveFewFiles(mode == "goroutine"); err != nil {

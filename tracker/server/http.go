@@ -52,8 +52,8 @@ type badRequest string
 
 func (r badRequest) Error() string { return string(r) }
 
-// headEnd returns the length of the head at the beginning of b, with its empty line. It returns 0 if
-// the head is not complete. Its end is not in the first searched bytes.
+// headEnd returns the length of the head at the beginning of b, with its empty line. It returns 0
+// if the head is not complete. Its end is not in the first searched bytes.
 func headEnd(b []byte, searched int) int {
 	for i := max(searched-3, 0); ; {
 		j := bytes.IndexByte(b[i:], '\n')
@@ -70,8 +70,8 @@ func headEnd(b []byte, searched int) int {
 	}
 }
 
-// parseHead reads a head (RFC 9112). It is as strict as net/http or stricter. It refuses a head if two
-// readers could disagree about the end of the request. The error is a badRequest with the first
+// parseHead reads a head (RFC 9112). It is as strict as net/http or stricter. It refuses a head if
+// two readers could disagree about the end of the request. The error is a badRequest with the first
 // thing that is wrong. Even then h has the fields of the lines that are right, because they decide
 // in which format the refusal is written.
 func (h *head) parseHead(b []byte) error {
@@ -167,7 +167,8 @@ func (h *head) parseHead(b []byte) error {
 	return bad
 }
 
-// cutLine splits b after its first line, which ends in CRLF or LF. It returns the line without that.
+// cutLine splits b after its first line, which ends in CRLF or LF. It returns the line without
+// that.
 func cutLine(b []byte) (line, rest []byte) {
 	line, rest, _ = bytes.Cut(b, []byte("\n"))
 	if n := len(line); n > 0 && line[n-1] == '\r' {

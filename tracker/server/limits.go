@@ -98,8 +98,8 @@ func (s *Server) network(a netip.Addr) uint64 {
 	return binary.BigEndian.Uint64(b[:])
 }
 
-// admitConn decides about a new connection and logs the limit that it exceeds. Unless the connection
-// is rejected, releaseConn must be called when it has ended.
+// admitConn decides about a new connection and logs the limit that it exceeds. Unless the
+// connection is rejected, releaseConn must be called when it has ended.
 func (s *Server) admitConn(remote netip.AddrPort) admission {
 	n := &s.limits
 	a, exceeded := n.count(s.network(remote.Addr()))
@@ -179,8 +179,8 @@ func (s *Server) logLimit(l limit, format string, args ...any) {
 	s.Logf("%s; for a minute, no others are reported", fmt.Sprintf(format, args...))
 }
 
-// silentGrace is how long a connection may be silent before it can be evicted. If more than a quarter
-// of all connections are silent, they can be evicted at once.
+// silentGrace is how long a connection may be silent before it can be evicted. If more than a
+// quarter of all connections are silent, they can be evicted at once.
 const silentGrace = time.Second
 
 // makeRoom evicts the connection that has waited longest for a request and says whether there was

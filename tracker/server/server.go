@@ -1,19 +1,20 @@
 // Package server serves a [tracker.Tracker] over HTTP/1. It owns the listeners, the connections and
 // the shutdown. It does what [tracker.Handler] does under net/http, in a fraction of the time and
-// memory. It refuses parts of HTTP that this protocol does not need, such as folded headers. For TLS
-// give it a tls.NewListener.
+// memory. It refuses parts of HTTP that this protocol does not need, such as folded headers. For
+// TLS give it a tls.NewListener.
 //
 //	s := &server.Server{Tracker: &tracker.Tracker{}}
 //	err := s.Serve(listener)
 //
 // What calls what: Serve accepts the connections of a listener in one of two ways. The reference
 // way works with every listener: goroutineAcceptor.acceptConns starts a goroutine for each
-// connection, which runs conn.serveRequests. For TCP without TLS on Linux, epollAcceptor.acceptConns
-// starts a few workers. A worker accepts and serves many connections in one goroutine, in
-// worker.serveConn. Both ways parse with head.parseHead and reply with Server.appendReply, which calls
-// the tracker. A worker serves only a plain request that the tracker answers at once. With the
-// first other request it hands the connection over to a goroutine that runs conn.serveRequests, and
-// never gets it back. An event stream always has a goroutine and is sent by conn.serveStream.
+// connection, which runs conn.serveRequests. For TCP without TLS on Linux,
+// epollAcceptor.acceptConns starts a few workers. A worker accepts and serves many connections in
+// one goroutine, in worker.serveConn. Both ways parse with head.parseHead and reply with
+// Server.appendReply, which calls the tracker. A worker serves only a plain request that the
+// tracker answers at once. With the first other request it hands the connection over to a goroutine
+// that runs conn.serveRequests, and never gets it back. An event stream always has a goroutine and
+// is sent by conn.serveStream.
 //
 // Workers take about half the time if each announce has a connection of its own, and an idle
 // connection has no stack and no buffer. In all else the two ways behave alike.

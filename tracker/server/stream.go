@@ -48,7 +48,8 @@ func (c *conn) wakeWriter() {
 	}()
 }
 
-// writeEvents sends the events that the stream has. If the stream has ended, it ends the connection.
+// writeEvents sends the events that the stream has. If the stream has ended, it ends the
+// connection.
 func (c *conn) writeEvents() {
 	b := c.s.buffers.Get().(*buffers)
 	for {
@@ -79,8 +80,8 @@ type sendState struct {
 	sinceHeard time.Duration // since the client last acknowledged anything, even nothing new
 }
 
-// A stallDetector ends the stream of a client that is there but does not read. A write shows no such
-// client, because the system buffers more than a client may leave unread.
+// A stallDetector ends the stream of a client that is there but does not read. A write shows no
+// such client, because the system buffers more than a client may leave unread.
 type stallDetector struct {
 	state   func() (s sendState, ok bool)
 	limit   time.Duration // how long the client may read nothing
@@ -113,8 +114,8 @@ func (d *stallDetector) afterWrite() {
 	}
 }
 
-// check ends the stream of a client that answers and reads nothing. A client that does not answer is
-// left to the user timeout: its packets may be lost.
+// check ends the stream of a client that answers and reads nothing. A client that does not answer
+// is left to the user timeout: its packets may be lost.
 func (d *stallDetector) check() {
 	d.mu.Lock()
 	defer d.mu.Unlock()

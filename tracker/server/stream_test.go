@@ -93,8 +93,8 @@ func join(t *testing.T, tr *tracker.Tracker, key string, port int) {
 	}
 }
 
-// Shutdown ends streams at once. Each client is asked to return after a random time, up to two seconds
-// for each thousand peers.
+// Shutdown ends streams at once. Each client is asked to return after a random time, up to two
+// seconds for each thousand peers.
 func TestStreamShutdown(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		tr := &tracker.Tracker{}

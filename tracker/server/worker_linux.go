@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A worker owns its connections and its other fields. No other goroutine uses them, except that Close
-// sets the deadline of epoll.
+// A worker owns its connections and its other fields. No other goroutine uses them, except that
+// Close sets the deadline of epoll.
 type worker struct {
 	*epollAcceptor
 	// epoll can be polled itself, and Go's poller does that. So a worker with nothing to do waits
@@ -56,8 +56,8 @@ type polledConn struct {
 	then    stopReason // what to do after those
 }
 
-// stopWaiting closes the connection for reading. That is an event, and then there is nothing to read
-// unless a request has come first.
+// stopWaiting closes the connection for reading. That is an event, and then there is nothing to
+// read unless a request has come first.
 func (c *polledConn) stopWaiting() { _ = unix.Shutdown(c.fd, unix.SHUT_RD) }
 
 const (
@@ -302,8 +302,8 @@ func (w *worker) resume(c *polledConn, last bool) outcome {
 	return w.serveConn(c, last)
 }
 
-// serveConn serves one batch of the requests that a connection has sent. last says that nothing more
-// will come from the client.
+// serveConn serves one batch of the requests that a connection has sent. last says that nothing
+// more will come from the client.
 func (w *worker) serveConn(c *polledConn, last bool) outcome {
 	wasBusy := c.queue == &w.busy
 	n := copy(w.in[:], c.in)
@@ -355,8 +355,8 @@ func (w *worker) serveConn(c *polledConn, last bool) outcome {
 	return w.afterBatch(c, rest, why, last)
 }
 
-// serveBatch serves requests at the beginning of in, at most a batch. It appends the replies to w.b.out
-// and returns the bytes that are left. A large reply is served only as the first of a busy
+// serveBatch serves requests at the beginning of in, at most a batch. It appends the replies to
+// w.b.out and returns the bytes that are left. A large reply is served only as the first of a busy
 // connection's batch, so that other connections are served before it.
 func (w *worker) serveBatch(in []byte, remote netip.AddrPort, wasBusy bool) (rest []byte, why stopReason) {
 	h, b := &w.head, &w.b
@@ -416,8 +416,8 @@ func (w *worker) setIdle(c *polledConn) {
 	w.idle.enqueue(&c.queueEntry, w.now)
 }
 
-// setBlocked keeps replies that cannot be sent now because the client does not read, and the bytes that
-// are left. Until all are sent, no more requests are read.
+// setBlocked keeps replies that cannot be sent now because the client does not read, and the bytes
+// that are left. Until all are sent, no more requests are read.
 func (w *worker) setBlocked(c *polledConn, unsent, rest []byte, why stopReason) outcome {
 	c.unsent, c.in, c.then = bytes.Clone(unsent), append(c.in[:0], rest...), why
 	c.drained = false

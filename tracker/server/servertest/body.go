@@ -9,9 +9,9 @@ import (
 // A body is the expected body of a reply: parts, one after the other.
 type body []part
 
-// A part is one of these: literal bytes; as many different elements of Of as Pick says, in any order,
-// with Sep between them; Any, which is one or more bytes that are not control characters; or As,
-// which is Any where the name first appears in a scenario, and then always the same bytes.
+// A part is one of these: literal bytes; as many different elements of Of as Pick says, in any
+// order, with Sep between them; Any, which is one or more bytes that are not control characters; or
+// As, which is Any where the name first appears in a scenario, and then always the same bytes.
 type part struct {
 	Literal latin1   `json:"-"`
 	Pick    int      `json:"pick"`
@@ -57,8 +57,8 @@ func (p *part) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// match returns whether got matches b, and how many bytes of it are right at least. texts has the text
-// of each As, and match adds new ones.
+// match returns whether got matches b, and how many bytes of it are right at least. texts has the
+// text of each As, and match adds new ones.
 func (b body) match(got string, texts map[string]string) (ok bool, agree int) {
 	m := matcher{got: got, texts: texts}
 	ok = m.parts(b, 0)

@@ -44,8 +44,8 @@ func (s settings) tracker() *tracker.Tracker {
 	}
 }
 
-// A step is one request and the reply it must get. Or it is the bytes that must have come on a stream,
-// which an earlier step has opened.
+// A step is one request and the reply it must get. Or it is the bytes that must have come on a
+// stream, which an earlier step has opened.
 type step struct {
 	At      int                `json:"at"` // seconds since the scenario began; 0 is the time of the step before
 	From    source             `json:"from"`

@@ -1,10 +1,10 @@
 // Package servertest plays the conformance scenarios of testdata/vectors/tracker against a server:
 // the code between a connection and a [tracker.Tracker].
 //
-// Its one function is [Vectors]. It plays every scenario it finds as a subtest with a tracker of its
-// own. The subtest has virtual time, so a scenario of fifteen minutes takes none. Its connections
-// come from the addresses that the scenario names. The test fails if there is no scenario, or if one
-// does not follow the format exactly. Nothing is left running.
+// Its one function is [Vectors]. It plays every scenario it finds as a subtest with a tracker of
+// its own. The subtest has virtual time, so a scenario of fifteen minutes takes none. Its
+// connections come from the addresses that the scenario names. The test fails if there is no
+// scenario, or if one does not follow the format exactly. Nothing is left running.
 //
 // testdata/vectors/README.md describes the format.
 package servertest
@@ -24,8 +24,8 @@ import (
 
 // Vectors plays every scenario in dir, the files named *.json.
 //
-// serve serves the connections of l with tr and returns once l is closed. It is called once for each
-// scenario, in a goroutine inside the synctest bubble. The RemoteAddr of a connection is a
+// serve serves the connections of l with tr and returns once l is closed. It is called once for
+// each scenario, in a goroutine inside the synctest bubble. The RemoteAddr of a connection is a
 // *net.TCPAddr or a *net.UnixAddr.
 func Vectors(t *testing.T, dir string, serve func(l net.Listener, tr *tracker.Tracker)) {
 	t.Helper()
@@ -51,8 +51,8 @@ func Vectors(t *testing.T, dir string, serve func(l net.Listener, tr *tracker.Tr
 	}
 }
 
-// play runs the steps of s up to the first that fails, because those after it would prove nothing. It
-// must be called inside a synctest bubble.
+// play runs the steps of s up to the first that fails, because those after it would prove nothing.
+// It must be called inside a synctest bubble.
 func (s *scenario) play(serve func(net.Listener, *tracker.Tracker)) error {
 	start := time.Now()
 	l := newListener()
@@ -176,7 +176,8 @@ func (l *listener) Close() error {
 
 func (l *listener) Addr() net.Addr { return here }
 
-// here is the address that the server seems to listen on. It is reserved for documentation (RFC 5737).
+// here is the address that the server seems to listen on. It is reserved for documentation (RFC
+// 5737).
 var here = &net.TCPAddr{IP: net.IPv4(192, 0, 2, 80), Port: 80}
 
 type conn struct {
