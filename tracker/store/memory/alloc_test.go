@@ -12,7 +12,7 @@ import (
 	"ntrack/tracker/store/memory"
 )
 
-// A store in use allocates nothing: neither for peers who come and go, nor for keys that do.
+// A store in use allocates nothing, neither for peers nor for keys that come and go.
 func TestMemoryAllocatesNothing(t *testing.T) {
 	m := memory.New()
 	dst := make([]wire.Peer, 0, 100)
@@ -28,7 +28,7 @@ func TestMemoryAllocatesNothing(t *testing.T) {
 	for k := range keys {
 		keys[k] = fmt.Appendf(nil, "key %d", k)
 	}
-	for k := range 500 { // in every shard somebody wants to know of other keys
+	for k := range 500 { // so that every shard has watchers, of other keys
 		_, sub, err := m.Subscribe(t.Context(), fmt.Appendf(nil, "watched %d", k), wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.1:0")}, func() {}, nil)
 		if err != nil {
 			t.Fatal(err)

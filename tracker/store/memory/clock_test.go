@@ -14,7 +14,7 @@ import (
 	"ntrack/tracker/store/memory"
 )
 
-// A stoppable tracker can be made to stand still, as by SIGSTOP.
+// A stoppable tracker is one whose process can be stopped, as by SIGSTOP.
 type stoppable struct {
 	*tracker.Tracker
 	t    *testing.T
@@ -51,35 +51,36 @@ func (s *stoppable) expect(what string, want int) {
 	}
 }
 
-// watch subscribes, and returns a function that looks how many have joined and left by now.
-func (s *stoppable) watch() (told func(joined, left int)) {
+// watch subscribes, and returns a function that expects that many joins and leaves since its last
+// call.
+func (s *stoppable) watch() (changed func(joins, leaves int)) {
 	s.t.Helper()
 	_, sub, err := s.Store.Subscribe(s.t.Context(), []byte("k"), wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.9:0")}, func() {}, nil)
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	s.t.Cleanup(sub.Close)
-	return func(joined, left int) {
+	return func(joins, leaves int) {
 		s.t.Helper()
 		time.Sleep(100 * time.Millisecond)
 		changes, live := sub.Next(nil)
 		for _, c := range changes {
 			if c.Joined {
-				joined--
+				joins--
 			} else {
-				left--
+				leaves--
 			}
 		}
-		if joined != 0 || left != 0 || !live {
-			s.t.Errorf("%d joins and %d leaves are missing; live: %v", joined, left, live)
+		if joins != 0 || leaves != 0 || !live {
+			s.t.Errorf("%d joins and %d leaves are missing; live: %v", joins, leaves, live)
 		}
 	}
 }
 
-// Time in which a tracker does not run makes nobody lapse, however long and whatever comes first
-// afterwards, and it does not make a peer that is dead stay for longer.
+// No peer lapses because the process is stopped, however long, and whichever call comes first
+// afterwards. A peer that is dead does not stay for longer either.
 func TestStopped(t *testing.T) {
-	for _, n := range []int{3, 1500} { // of either kind of track
+	for _, n := range []int{3, 1500} { // a small track and a large one
 		for _, gap := range []time.Duration{
 			1200 * time.Millisecond, 3 * time.Second, time.Minute, time.Hour, 4*time.Hour + 30*time.Minute,
 			4*time.Hour + 36*time.Minute, 7 * time.Hour, 9 * time.Hour, 9*time.Hour + 6*time.Minute, 40 * 24 * time.Hour,
@@ -87,7 +88,7 @@ func TestStopped(t *testing.T) {
 			t.Run(fmt.Sprintf("%d peers for %v", n, gap), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					s := newStoppable(t, time.Second) // a ttl of 2.5 s
-					told := s.watch()
+					changed := s.watch()
 					renew := func() {
 						for i := range n {
 							s.ask(byte(1+i%2), "GET", fmt.Sprintf("/ntrk/k?numwant=0&port=%d", 1+i))
@@ -95,21 +96,21 @@ func TestStopped(t *testing.T) {
 					}
 					for _, first := range []string{"a look", "a second", "the announces"} {
 						renew()
-						time.Sleep(time.Second) // they are about to renew
-						told(n, 0)
+						time.Sleep(time.Second) // the peers are about to renew
+						changed(n, 0)
 						s.stop(gap)
 						switch first {
 						case "a look":
 							s.expect(first, n)
-						case "a second": // all but
+						case "a second": // nearly
 							time.Sleep(240 * time.Millisecond)
 						}
 						renew()
 						s.expect(first, n)
-						told(0, 0)
+						changed(0, 0)
 						time.Sleep(4 * time.Second)
-						s.expect("nobody renews", 0)
-						told(0, n)
+						s.expect("no peer renews", 0)
+						changed(0, n)
 					}
 				})
 			})
@@ -117,40 +118,40 @@ func TestStopped(t *testing.T) {
 	}
 }
 
-// Someone who has left, or was to lapse, does so after a gap, too.
+// A gap keeps no peer that leaves or is to lapse.
 func TestStoppedForgets(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStoppable(t, time.Minute) // a ttl of 150 s
 		s.ask(1, "GET", "/ntrk/k?port=1")
 		time.Sleep(100 * time.Second)
 		s.ask(1, "GET", "/ntrk/k?port=2")
-		for range 10 { // each counts for a moment
+		for range 10 { // each counts for 1.25 seconds
 			s.stop(time.Hour)
 			time.Sleep(time.Second)
 		}
-		s.expect("2.5 s of each gap at most", 2)
+		s.expect("little of each gap counts", 2)
 		s.stop(5 * time.Hour)
 		s.ask(1, "DELETE", "/ntrk/k?port=2")
-		s.expect("one has left", 1)
+		s.expect("one leaves", 1)
 		time.Sleep(40 * time.Second)
-		s.expect("one lapses when it would have", 0)
+		s.expect("one lapses at its time", 0)
 	})
 }
 
-// After a long gap the clients of event streams have given their connections up and come back. The
-// ends that wait to be read take nobody out.
+// After a long gap clients have closed their event streams and come back. The store notices the ends
+// late, and does not remove the peers for them.
 func TestStoppedStreams(t *testing.T) {
 	for _, c := range []struct {
-		gap  time.Duration
-		late time.Duration // from the gap to the end of the connection
-		left time.Duration // and from there to the leave
+		gap   time.Duration
+		late  time.Duration // from the gap to the end of the stream
+		stays time.Duration // from there to the leave
 	}{
 		{0, 0, 0},
-		{10 * time.Second, 0, 0}, // no client has given up by then
+		{10 * time.Second, 0, 0}, // no client has closed its stream by then
 		{25 * time.Second, 0, 30 * time.Second},
 		{25 * time.Second, time.Second, 30 * time.Second},
 		{9 * time.Hour, 2 * time.Second, 30 * time.Second},
-		{25 * time.Second, 10 * time.Second, 0}, // that has ended now
+		{25 * time.Second, 10 * time.Second, 0}, // the stream ends now, not during the gap
 	} {
 		t.Run(fmt.Sprint(c), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -162,64 +163,63 @@ func TestStoppedStreams(t *testing.T) {
 					}
 					return sub
 				}
-				time.Sleep(time.Hour) // nobody needs a clock meanwhile
-				told := s.watch()
+				time.Sleep(time.Hour) // in which the store is empty, and its clock stands still
+				changed := s.watch()
 				first := join()
-				told(1, 0)
+				changed(1, 0)
 				s.stop(c.gap)
 				time.Sleep(c.late)
 				first.Close()
-				if c.left > 0 {
-					told(0, 0)
-					time.Sleep(c.left - 2*time.Second)
-					s.expect("it may come back", 1)
+				if c.stays > 0 {
+					changed(0, 0)
+					time.Sleep(c.stays - 2*time.Second)
+					s.expect("it can come back", 1)
 					second := join()
-					told(0, 0)
+					changed(0, 0)
 					time.Sleep(time.Minute)
 					s.expect("it has come back", 1)
 					second.Close()
 				}
-				told(0, 1)
+				changed(0, 1)
 				s.expect("it has left", 0)
 
 				time.Sleep(10 * time.Second)
 				other := join()
-				told(1, 0)
+				changed(1, 0)
 				s.stop(c.gap)
 				time.Sleep(c.late)
 				other.Close()
-				time.Sleep(c.left + 2*time.Second)
-				told(0, 1) // nobody has come back
+				time.Sleep(c.stays + 2*time.Second)
+				changed(0, 1) // it has not come back
 
-				// A longer promise is kept.
+				// A longer announce holds.
 				time.Sleep(10 * time.Second)
 				s.ask(1, "GET", "/announce?info_hash=k&port=4000") // 15 minutes
 				both := join()
-				told(1, 0)
+				changed(1, 0)
 				s.stop(c.gap)
 				time.Sleep(c.late)
 				both.Close()
 				time.Sleep(14 * time.Minute)
 				s.expect("its announce holds", 1)
 				s.ask(1, "DELETE", "/ntrk/k?port=4000")
-				told(0, 1)
+				changed(0, 1)
 
 				time.Sleep(10 * time.Second)
 				third := join()
-				told(1, 0)
+				changed(1, 0)
 				s.stop(c.gap)
 				s.ask(1, "DELETE", "/ntrk/k?port=4000")
 				third.Close()
-				told(0, 1)
+				changed(0, 1)
 			})
 		})
 	}
 }
 
-// A peer that has lapsed is not given even before housekeeping has met it, and those who are left
-// are given evenly.
+// A lapsed peer is not given even before a sweep has removed it. The others are given evenly.
 func TestLapsedIsNotGiven(t *testing.T) {
-	const n, left, want, rounds = 20_000, 500, 20, 2000
+	const n, remaining, want, rounds = 20_000, 500, 20, 2000
 	wide := func(i int) wire.Peer {
 		return wire.Peer{Endpoint: netip.AddrPortFrom(netip.AddrFrom16([16]byte{0x20, 1, 14: byte(i >> 8), 15: byte(i)}), 1)}
 	}
@@ -243,23 +243,23 @@ func TestLapsedIsNotGiven(t *testing.T) {
 		}
 		for i := range n {
 			ttl := time.Second
-			if i%(n/left) == 0 {
+			if i%(n/remaining) == 0 {
 				ttl = time.Hour
 			}
 			join("k", wire.Peer{Endpoint: somebody(i)}, ttl)
 		}
-		for i := range 2000 { // one family lapses, the other makes up for it
+		for i := range 2000 { // one family lapses, and the other fills the sample
 			join("4", wire.Peer{Endpoint: somebody(i)}, time.Hour)
 			join("4", wide(i), time.Second)
 			join("6", wire.Peer{Endpoint: somebody(i)}, time.Second)
 			join("6", wide(i), time.Hour)
 		}
 		stop(1200 * time.Millisecond)
-		if _, err := m.Scrape(t.Context(), nil, somebody(0).Addr(), nil); err != nil { // which walks no large track in one go
+		if _, err := m.Scrape(t.Context(), nil, somebody(0).Addr(), nil); err != nil { // which does not sweep a large track
 			t.Fatal(err)
 		}
 		if _, r := look("k", 0); r.Count != n {
-			t.Fatalf("housekeeping has been here, so this tests nothing: %+v", r)
+			t.Fatalf("a sweep was here, so this tests nothing: %+v", r)
 		}
 		given := map[netip.AddrPort]int{}
 		for range rounds {
@@ -271,14 +271,14 @@ func TestLapsedIsNotGiven(t *testing.T) {
 				given[p.Endpoint]++
 			}
 		}
-		expected, chi := float64(rounds*want)/left, 0.0
-		for i := 0; i < n; i += n / left {
+		expected, chi := float64(rounds*want)/remaining, 0.0
+		for i := 0; i < n; i += n / remaining {
 			d := float64(given[somebody(i)]) - expected
 			chi += d * d / expected
 			delete(given, somebody(i))
 		}
 		if len(given) > 0 {
-			t.Errorf("%d peers were given that had lapsed", len(given))
+			t.Errorf("%d lapsed peers were given", len(given))
 		}
 		if chi > 700 { // 499 degrees of freedom: less than once in a hundred million runs
 			t.Errorf("chi-square %.0f: some peers are given more often than others", chi)
@@ -290,12 +290,12 @@ func TestLapsedIsNotGiven(t *testing.T) {
 				}
 			}
 		}
-		join("k", wire.Peer{Endpoint: somebody(1)}, time.Second) // it has lapsed and comes back
-		join("k", wire.Peer{Endpoint: somebody(0)}, time.Second) // it is there
-		time.Sleep(time.Second)                                  // and now it has
+		join("k", wire.Peer{Endpoint: somebody(1)}, time.Second) // has lapsed and comes back
+		join("k", wire.Peer{Endpoint: somebody(0)}, time.Second) // is there
+		time.Sleep(time.Second)                                  // a sweep
 		synctest.Wait()
-		if _, r := look("k", 0); r.Count != left+1 || r.Size.Total != left+1+2*2000 {
-			t.Errorf("after housekeeping: %+v", r)
+		if _, r := look("k", 0); r.Count != remaining+1 || r.Size.Total != remaining+1+2*2000 {
+			t.Errorf("after a sweep: %+v", r)
 		}
 	})
 }
@@ -304,7 +304,7 @@ func somebody(i int) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{203, byte(i >> 16), byte(i >> 8), byte(i)}), 6881)
 }
 
-// A small track is right at every moment: whoever asks first takes out who has lapsed.
+// A small track is right at every moment: the first call removes the lapsed peers.
 func TestSmallTracksAreExact(t *testing.T) {
 	for _, first := range []string{"announce", "look", "scrape", "index", "subscribe"} {
 		t.Run(first, func(t *testing.T) {
@@ -354,8 +354,8 @@ func TestSmallTracksAreExact(t *testing.T) {
 	}
 }
 
-// Memory of what has lapsed is given back: that of an empty store at once, for nothing will call
-// then, and else after some seconds, in which it serves those who come next.
+// The memory of lapsed peers is given back: at once when the store is empty, because no timer calls
+// it then, and otherwise after some seconds, in which the next peers may use it.
 func TestMemoryIsGivenBackInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := memory.New()
@@ -366,7 +366,7 @@ func TestMemoryIsGivenBackInTime(t *testing.T) {
 				}
 			}
 		}
-		for range 5 { // at whatever second
+		for range 5 { // at different seconds
 			join("k", 3000, 3*time.Second)
 			time.Sleep(3*time.Second + 200*time.Millisecond)
 			if n := m.Pages(); n != 0 {
@@ -375,14 +375,14 @@ func TestMemoryIsGivenBackInTime(t *testing.T) {
 			time.Sleep(800 * time.Millisecond)
 		}
 		time.Sleep(5*time.Second - time.Since(time.Now().Truncate(5*time.Second)))
-		join("someone", 1, time.Hour)
+		join("another", 1, time.Hour)
 		join("k", 3000, 2*time.Second)
-		few := 3 * m.Pages() / 4
+		most := 3 * m.Pages() / 4
 		time.Sleep(2*time.Second + 200*time.Millisecond)
 		kept := m.Pages()
 		time.Sleep(5 * time.Second)
-		if left := m.Pages(); kept <= left || left > few {
-			t.Errorf("%d pages are kept, and then %d", kept, left)
+		if now := m.Pages(); kept <= now || now > most {
+			t.Errorf("%d pages are kept, and then %d", kept, now)
 		}
 	})
 }

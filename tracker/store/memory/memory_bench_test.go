@@ -20,9 +20,9 @@ import (
 	"ntrack/tracker/store/memory"
 )
 
-// go test ./tracker -run '^$' -bench Memory
+//	go test ./tracker/store/memory -run '^$' -bench Memory
 
-// cpu is the time this process has had: unlike time on the wall, it is the same on a busy machine.
+// cpu is the processor time of this process. Unlike the wall clock it is the same on a busy machine.
 func cpu(b *testing.B) time.Duration {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
@@ -31,7 +31,7 @@ func cpu(b *testing.B) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// resident is the memory of this process, after a collection that gives back what it can.
+// resident is the memory of this process after a garbage collection.
 func resident(b *testing.B) (rss, heap float64) {
 	debug.FreeOSMemory()
 	var s runtime.MemStats
@@ -55,7 +55,8 @@ func nthKey(key *[20]byte, n int) {
 	binary.BigEndian.PutUint64(key[:], uint64(n)*0x9e3779b97f4a7c15)
 }
 
-// fill announces peers under each of keys, of 20 bytes, one round of all keys after the other.
+// fill announces that many peers under each of that many keys of 20 bytes, one peer of each key after
+// the other.
 func fill(b *testing.B, m *memory.Store, keys, peers int, change func(*wire.Peer)) {
 	var key [20]byte
 	for p := range peers {
@@ -87,7 +88,7 @@ func BenchmarkMemoryAnnounce(b *testing.B) {
 				b.ReportAllocs()
 				start := cpu(b)
 				for b.Loop() {
-					at = (at + 7919) % n // not the one that is in the cache
+					at = (at + 7919) % n // not one that is in the cache
 					op(at)
 				}
 				b.ReportMetric(float64(cpu(b)-start)/float64(b.N), "cpu-ns/op")
@@ -104,8 +105,8 @@ func BenchmarkMemoryAnnounce(b *testing.B) {
 	}
 }
 
-// The daily work: renewals all over 10,000 tracks of 80, from as many goroutines as there are CPUs
-// (-cpu 1,2).
+// The usual load: renewals all over 10,000 tracks of 80, from as many goroutines as there are
+// processors (-cpu 1,2).
 func BenchmarkMemoryTracks(b *testing.B) {
 	const keys, peers = 10_000, 80
 	m := memory.New()
@@ -138,11 +139,10 @@ func inIPv6(p *wire.Peer) {
 	p.Endpoint = netip.AddrPortFrom(netip.AddrFrom16(wide), 6881)
 }
 
-// What a peer costs, over an empty store, once growing has left nothing behind (the sweep, every
-// few seconds, sees to that), and how long a full collection takes. Run one at a time, for what
-// one leaves in the heap blurs the next:
+// What a peer takes beyond an empty store, after a sweep has given back what growing left, and how
+// long a full garbage collection takes. Run one at a time, because each leaves something in the heap:
 //
-//	go test ./tracker -run '^$' -bench 'MemorySize/20000x50$' -benchtime 1x
+//	go test ./tracker/store/memory -run '^$' -bench 'MemorySize/20000x50$' -benchtime 1x
 func BenchmarkMemorySize(b *testing.B) {
 	for _, c := range []struct {
 		name        string
@@ -179,14 +179,14 @@ func BenchmarkMemorySize(b *testing.B) {
 	}
 }
 
-// What housekeeping costs each second while nothing lapses.
+// What a sweep costs each second while nothing lapses.
 func BenchmarkMemorySweep(b *testing.B) {
 	for _, c := range []struct{ keys, peers int }{{1_000_000, 1}, {20_000, 50}, {100, 10_000}, {1, 1_000_000}} {
 		b.Run(fmt.Sprintf("%dx%d", c.keys, c.peers), func(b *testing.B) {
 			m, stop := memory.NewStoppable()
 			fill(b, m, c.keys, c.peers, nil)
 			var key [20]byte
-			for k := range c.keys { // one of each track has lapsed
+			for k := range c.keys { // one peer of each track has lapsed
 				nthKey(&key, k)
 				_, _, _ = m.Announce(b.Context(), key[:], publicPeer(c.keys*c.peers+k), func(store.Size) time.Duration { return time.Second }, store.Want{}, nil)
 			}

@@ -9,11 +9,15 @@ import (
 	"testing/synctest"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"ntrack/announce/wire"
 	"ntrack/tracker/store"
 	"ntrack/tracker/store/memory"
 	"ntrack/tracker/store/storetest"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func anHour(store.Size) time.Duration { return time.Hour }
 
@@ -29,8 +33,8 @@ func TestMemoryLimits(t *testing.T) {
 	})
 }
 
-// What peers took is given back when they go: a track that was large is small again, and of many
-// tracks no more than the pages of the few that stay.
+// The memory of peers is given back when they leave: a track that was large is small again, and of
+// many tracks only the pages of the few that stay remain.
 func TestMemoryGivesBack(t *testing.T) {
 	const n = 60_000
 	peer := func(i int) wire.Peer {
@@ -59,13 +63,13 @@ func TestMemoryGivesBack(t *testing.T) {
 			_ = m.Leave(t.Context(), key(i), peer(i).Endpoint)
 		}
 		if left := inUse() - before; full < 25*n || left > full/10 {
-			t.Errorf("%s: %d bytes of %d are left", name, left, full)
+			t.Errorf("%s: %d bytes of %d remain", name, left, full)
 		}
 		runtime.KeepAlive(m)
 	}
 }
 
-// What waits for a subscriber is bounded in changes and in batches, of which each costs memory.
+// Only so much waits for a subscriber, in changes and in batches, because each takes memory.
 func TestSlowSubscriberIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := memory.New()
@@ -117,16 +121,16 @@ func TestRefusalLeavesNothing(t *testing.T) {
 	}
 }
 
-// A change that comes while subscribers are notified of others reaches them, too.
+// A change during a notification is in the next batch.
 func TestChangeWhileOthersAreNotified(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := memory.New()
 		join := func(port uint16) {
 			_, _, _ = m.Announce(t.Context(), []byte("k"), wire.Peer{Endpoint: netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), port)}, anHour, store.Want{}, nil)
 		}
-		var woken atomic.Int32
+		var notified atomic.Int32
 		_, sub, err := m.Subscribe(t.Context(), []byte("k"), wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.9:0")}, func() {
-			if woken.Add(1) == 1 { // a Memory bears it
+			if notified.Add(1) == 1 { // this store allows it
 				join(2)
 			}
 		}, nil)
@@ -135,21 +139,21 @@ func TestChangeWhileOthersAreNotified(t *testing.T) {
 		}
 		join(1)
 		time.Sleep(time.Second)
-		if changes, live := sub.Next(nil); len(changes) != 2 || !live || woken.Load() != 2 {
-			t.Errorf("%v, live %v, woken %d times", changes, live, woken.Load())
+		if changes, live := sub.Next(nil); len(changes) != 2 || !live || notified.Load() != 2 {
+			t.Errorf("%v, live %v, notified %d times", changes, live, notified.Load())
 		}
 		if n := m.Watched(); n != 1 {
-			t.Errorf("%d keys are subscribed to", n)
+			t.Errorf("%d keys have watchers", n)
 		}
 		sub.Close()
 		if n := m.Watched(); n != 0 {
-			t.Errorf("%d keys are subscribed to after the end", n)
+			t.Errorf("%d keys have watchers after the end", n)
 		}
 	})
 }
 
-// Nothing about anybody kept: what nobody asks for again is forgotten all the same, and then no
-// timer is left that would keep the store alive.
+// A store forgets lapsed peers even without further calls. Then it has no timer, so it can become
+// garbage.
 func TestMemoryForgets(t *testing.T) {
 	forgotten := make(chan bool)
 	synctest.Test(t, func(t *testing.T) {
@@ -166,7 +170,7 @@ func TestMemoryForgets(t *testing.T) {
 		time.Sleep(161 * time.Second)
 		synctest.Wait()
 		if n := m.Tracks(); n != 0 {
-			t.Errorf("%d tracks left, 11 s after the last peer lapsed", n)
+			t.Errorf("%d tracks remain, 11 s after the last peer lapsed", n)
 		}
 		runtime.AddCleanup(m, func(c chan bool) { close(c) }, forgotten)
 	})
@@ -177,7 +181,7 @@ func TestMemoryForgets(t *testing.T) {
 		case <-forgotten:
 			return
 		case <-deadline:
-			t.Fatal("an empty store is not garbage: a timer has it")
+			t.Fatal("an empty store is not garbage: a timer keeps it")
 		case <-time.After(time.Millisecond):
 		}
 	}

@@ -1,7 +1,6 @@
 package memory
 
 import (
-	"fmt"
 	"net/netip"
 	"testing"
 	"time"
@@ -10,7 +9,7 @@ import (
 	"ntrack/tracker/store"
 )
 
-// Whatever is wanted is given, and no more of a family than it has.
+// Shares add up to what is wanted, and no family gives more than it has.
 func TestShares(t *testing.T) {
 	for n4 := range 40 {
 		for n6 := range 40 {
@@ -26,8 +25,7 @@ func TestShares(t *testing.T) {
 	}
 }
 
-// A search for few peers among very many that are hidden ends after a while, found or not: others
-// wait for it.
+// A search for few peers among very many hidden ones ends after a while, because others wait for it.
 func TestSearchIsBounded(t *testing.T) {
 	m := New()
 	for i := range 100_000 {
@@ -49,73 +47,10 @@ func TestSearchIsBounded(t *testing.T) {
 		found += len(peers)
 	}
 	if found == rounds {
-		t.Error("the one is found each time: the whole table is searched")
+		t.Error("the peer is found each time: the whole table is searched")
 	}
-	if found == 0 { // which happens once in 10^16 runs
-		t.Error("the one is never found: each search begins at the same place")
-	}
-}
-
-// Store that blocks take, and their numbers, are used again.
-func TestSlabReuses(t *testing.T) {
-	s := slab[uint32]{perPage: 1024}
-	var blocks []handle
-	for range 10_000 { // more pages than are kept small
-		blocks = append(blocks, s.alloc(1))
-	}
-	pages := len(s.pages)
-	for i := 0; i < len(blocks); i += 7 { // there is room in every page
-		s.free(blocks[i])
-	}
-	for i := 0; i < len(blocks); i += 7 {
-		blocks[i] = s.alloc(1)
-	}
-	if len(s.pages) != pages {
-		t.Errorf("%d pages, and %d after some blocks were freed and taken again", pages, len(s.pages))
-	}
-	seen := map[handle]bool{}
-	for _, h := range blocks {
-		if seen[h] {
-			t.Fatal("a block is taken twice")
-		}
-		seen[h] = true
-	}
-	for round := range 20 {
-		for _, h := range blocks {
-			s.free(h)
-		}
-		if most := 5 + len(s.pages)/32; s.idle > most {
-			t.Errorf("%d pages are idle of %d", s.idle, len(s.pages))
-		}
-		if round%2 > 0 {
-			s.trim()
-		}
-		blocks = blocks[:0]
-		for range 10_000 / (1 + round%3) {
-			blocks = append(blocks, s.alloc(1+round%3))
-		}
-		for range 20 { // large ones, one to a page
-			blocks = append(blocks, s.alloc(2000))
-		}
-	}
-	if len(s.pages) > 2*pages {
-		t.Errorf("%d pages, and %d after several rounds: their numbers are not used again", pages, len(s.pages))
-	}
-}
-
-// IDs take memory where somebody has one, and nowhere else.
-func TestNoIDsNoMemory(t *testing.T) {
-	m := New()
-	for i := range 1000 {
-		p := wire.Peer{Endpoint: netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), uint16(1+i))}
-		if _, _, err := m.Announce(t.Context(), fmt.Append(nil, i%10), p, func(store.Size) time.Duration { return time.Hour }, store.Want{}, nil); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for i := range m.shards {
-		if n := len(m.shards[i].ids.pages); n > 0 {
-			t.Errorf("%d pages for no IDs", n)
-		}
+	if found == 0 { // by chance once in 10^16 runs
+		t.Error("the peer is never found: each search begins at the same slot")
 	}
 }
 
@@ -125,7 +60,7 @@ func (p *permutation) next() int {
 	return out[0]
 }
 
-// soon fails the test where f, which may wait for nothing, has no end.
+// soon fails the test if f, which never waits, does not end.
 func soon(t *testing.T, f func()) {
 	t.Helper()
 	done := make(chan struct{})
@@ -136,12 +71,12 @@ func soon(t *testing.T, f func()) {
 	select {
 	case <-done:
 	case <-time.After(time.Minute):
-		t.Fatal("this has no end")
+		t.Fatal("this does not end")
 	}
 }
 
-// Every pair comes first as often as any other: by chi-square over its degrees of freedom, which
-// is 1 on average and, with this many, beyond 1.2 less than once in a million runs where n >= 100.
+// Every pair comes first as often as any other. Chi-square by its degrees of freedom is 1 on average,
+// and beyond 1.2 less than once in a million runs if n is 100 or more.
 func TestPermutation(t *testing.T) { soon(t, func() { pairsOfPermutation(t) }) }
 
 func pairsOfPermutation(t *testing.T) {

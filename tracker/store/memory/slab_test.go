@@ -5,15 +5,15 @@ import (
 	"testing"
 )
 
-// Blocks of all sizes come zeroed, do not overlap, are found by from, and are gone when freed.
+// Blocks of all sizes are zeroed, do not overlap, and are found by from until they are freed.
 func TestSlab(t *testing.T) {
 	s := slab[uint32]{perPage: 1024}
-	taken := map[handle]uint32{} // and what is written all over the block
+	taken := map[handle]uint32{} // and the number that fills the block
 	for step := range uint32(100_000) {
 		if rand.IntN(1000) == 0 {
 			s.trim()
 		}
-		// Now many blocks, now few.
+		// The number of blocks grows and shrinks.
 		if rand.IntN(100) < 70-40*int(step/20_000%2) {
 			n := 1 + rand.IntN(40)
 			if rand.IntN(20) == 0 {
@@ -21,7 +21,7 @@ func TestSlab(t *testing.T) {
 			}
 			h := s.alloc(n)
 			if _, ok := taken[h]; ok || h == 0 {
-				t.Fatalf("handle %d for two", h)
+				t.Fatalf("handle %d is taken twice", h)
 			}
 			block := s.at(h)
 			if len(block) < n || n > 8 && len(block) > n*5/4 {
@@ -50,7 +50,7 @@ func TestSlab(t *testing.T) {
 	n := 0
 	for h := s.from(0); h != 0; h = s.from(h + 1) {
 		if _, ok := taken[h]; !ok {
-			t.Fatalf("handle %d is nobody's", h)
+			t.Fatalf("handle %d is not taken", h)
 		}
 		n++
 	}
@@ -63,7 +63,54 @@ func TestSlab(t *testing.T) {
 	s.trim()
 	for i := range s.pages {
 		if s.pages[i].items != nil {
-			t.Fatalf("page %d is not given back", i)
+			t.Fatalf("page %d has memory", i)
 		}
+	}
+}
+
+// The memory of blocks and the numbers of pages are used again.
+func TestSlabReuses(t *testing.T) {
+	s := slab[uint32]{perPage: 1024}
+	var blocks []handle
+	for range 10_000 { // more than the slab has in small pages
+		blocks = append(blocks, s.alloc(1))
+	}
+	pages := len(s.pages)
+	for i := 0; i < len(blocks); i += 7 { // there is room in every page
+		s.free(blocks[i])
+	}
+	for i := 0; i < len(blocks); i += 7 {
+		blocks[i] = s.alloc(1)
+	}
+	if len(s.pages) != pages {
+		t.Errorf("%d pages, and %d after some blocks were freed and taken again", pages, len(s.pages))
+	}
+	seen := map[handle]bool{}
+	for _, h := range blocks {
+		if seen[h] {
+			t.Fatal("a block is taken twice")
+		}
+		seen[h] = true
+	}
+	for round := range 20 {
+		for _, h := range blocks {
+			s.free(h)
+		}
+		if most := 5 + len(s.pages)/32; s.idle > most {
+			t.Errorf("%d pages are idle of %d", s.idle, len(s.pages))
+		}
+		if round%2 > 0 {
+			s.trim()
+		}
+		blocks = blocks[:0]
+		for range 10_000 / (1 + round%3) {
+			blocks = append(blocks, s.alloc(1+round%3))
+		}
+		for range 20 { // large ones, one to a page
+			blocks = append(blocks, s.alloc(2000))
+		}
+	}
+	if len(s.pages) > 2*pages {
+		t.Errorf("%d pages, and %d after several rounds: their numbers are not used again", pages, len(s.pages))
 	}
 }
