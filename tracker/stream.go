@@ -26,10 +26,10 @@ const (
 //
 // An event takes this way: the store collects the changes of a track for up to 50 ms, so that
 // changes that undo each other are not sent. Then a goroutine of the store queues them for each
-// subscription and calls notify, which calls the wake of the server if that waits. wake starts or
+// subscription and calls notify, which calls wake if the server waits for events. wake starts or
 // continues a goroutine of the server, which calls Append and writes the events to the connection.
-// So a slow client blocks only its own goroutine. While that writes, changes collect in the
-// subscription and there is no other wake. A heartbeat comes from the stream's own timer in the
+// So a slow client blocks only its own goroutine. While that goroutine writes, changes collect in
+// the subscription, and wake is not called again. The stream's own timer adds heartbeats in the
 // same way.
 type Stream struct {
 	t     *Tracker
@@ -171,7 +171,7 @@ func (t *Tracker) EndStreams() {
 	}
 }
 
-// Sharers are the streams with one listing that gave a peer id. If their ids differ, they belong to
+// sharers are the streams with one listing that gave a peer id. If their ids differ, they belong to
 // programs that believe to be different peers, but are listed as one.
 type sharers struct {
 	streams map[*Stream]struct{}

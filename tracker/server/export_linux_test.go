@@ -50,7 +50,7 @@ func (s *Server) serveBatches(nc net.Conn) {
 		if len(rest) > 0 && why != lastReply {
 			c.in = bytes.Clone(rest)
 			s.mu.Lock()
-			s.addConn(c)
+			s.waitFor(c)
 			s.mu.Unlock()
 			c.serveRequests()
 			return

@@ -218,7 +218,7 @@ func (s *Server) startConn(nc net.Conn) {
 		_ = nc.Close()
 		return
 	}
-	s.addConn(c)
+	s.waitFor(c)
 	s.mu.Unlock()
 	if c.unsent == nil {
 		c.entry.owner, c.isSilent = c, true
@@ -227,8 +227,8 @@ func (s *Server) startConn(nc net.Conn) {
 	go c.serveRequests()
 }
 
-// addConn makes Shutdown wait for c. s.mu is locked.
-func (s *Server) addConn(c *conn) {
+// waitFor makes Shutdown wait for c. s.mu is locked.
+func (s *Server) waitFor(c *conn) {
 	s.conns[c] = struct{}{}
 	s.active.Add(1)
 }

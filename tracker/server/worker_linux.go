@@ -283,7 +283,7 @@ func (w *worker) handOver(fd int, c *conn) outcome {
 	c.s, c.nc = w.s, fdConn{os.NewFile(uintptr(fd), "connection")}
 	c.in, c.unsent = bytes.Clone(c.in), bytes.Clone(c.unsent)
 	w.s.mu.Lock()
-	w.s.addConn(c) // even during Shutdown, which waits for this worker
+	w.s.waitFor(c) // even during Shutdown, which waits for this worker
 	w.s.mu.Unlock()
 	go c.serveRequests()
 	return w.forget(fd)
