@@ -110,21 +110,21 @@ func spread(seconds int) int {
 
 // A meter measures how many announces arrive per second. Any number of goroutines may use it.
 type meter struct {
-	_      [64]byte // so that it has a cache line of its own: every goroutine writes here
-	count  atomic.Int64
-	second atomic.Int64 // the second in which count counts, since start
-	before atomic.Int64 // the count of the second before
-	start  time.Time
+	_       [64]byte // so that it has a cache line of its own: every goroutine writes here
+	current atomic.Int64
+	second  atomic.Int64 // the second in which current counts, since start
+	before  atomic.Int64 // the count of the second before
+	start   time.Time
 }
 
-// add counts an announce in the second in which rate was last called.
-func (m *meter) add() { m.count.Add(1) }
+// count counts an announce in the second in which rate was last called.
+func (m *meter) count() { m.current.Add(1) }
 
 // rate returns how many announces arrived in the last whole second.
 func (m *meter) rate() int {
 	now := int64(time.Since(m.start) / time.Second)
 	if last := m.second.Load(); now != last && m.second.CompareAndSwap(last, now) {
-		n := m.count.Swap(0)
+		n := m.current.Swap(0)
 		if now != last+1 {
 			n = 0
 		}

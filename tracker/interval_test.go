@@ -116,7 +116,7 @@ func TestSpread(t *testing.T) {
 
 func (m *meter) arrive() {
 	m.rate()
-	m.add()
+	m.count()
 }
 
 // The rate is that of the last one or two seconds, at whatever time it is read.

@@ -115,11 +115,11 @@ func (t *Tracker) init() {
 	}
 }
 
-// Prompt says whether Answer decides c at once: in about the time of an announce, without waiting,
-// and with the whole reply. Then one goroutine may serve many connections one after the other. A
-// call is not prompt if the store may wait ([store.Store.Prompt]), if it lists a whole index, or if
-// it opens an event stream. Prompt must be called before Answer.
-func (t *Tracker) Prompt(c *Call) bool {
+// AtOnce says whether Answer needs no longer than for an announce, does not wait, and returns the
+// whole reply. Then one goroutine may serve many connections. It returns false if the store may
+// wait ([store.Store.Prompt]), or if c lists a whole index or opens an event stream. AtOnce must be
+// called before Answer.
+func (t *Tracker) AtOnce(c *Call) bool {
 	t.once.Do(t.init)
 	if !t.store.Prompt() || c.parseAccept().stream {
 		return false
@@ -193,7 +193,7 @@ func (t *Tracker) recycle(s *scratch) {
 // count.
 func (t *Tracker) decide(ctx context.Context, c *Call, s *scratch, resp *Response, dst []byte) ([]byte, error) {
 	req := &s.req
-	peer, err := t.check(c, req)
+	peer, err := t.checkCall(c, req)
 	if err != nil {
 		return nil, err
 	}
@@ -205,7 +205,7 @@ func (t *Tracker) decide(ctx context.Context, c *Call, s *scratch, resp *Respons
 	case c.Method == "GET" && accept.stream && !req.Classic && req.Format == wire.FormatUnnamed:
 		return t.openStream(ctx, req.Key.Bytes(), peer, s, resp, dst)
 	}
-	want := store.Want{Peers: t.maxPeers(req), IDs: format == wire.FormatBencode && !req.Compact && !req.NoPeerID}
+	want := store.Want{Peers: t.wantedPeers(req), IDs: format == wire.FormatBencode && !req.Compact && !req.NoPeerID}
 	if want.IDs {
 		want.Peers = min(want.Peers, maxWithIDs)
 	}
@@ -216,7 +216,7 @@ func (t *Tracker) decide(ctx context.Context, c *Call, s *scratch, resp *Respons
 	case wire.VerbAnnounce:
 		peers, res, err = t.store.Announce(ctx, req.Key.Bytes(), peer, s.ttlOf, want, peers)
 		if err == nil {
-			t.meter.add()
+			t.meter.count()
 			resp.TTL = s.timing.ttl(res.Size)
 		}
 	case wire.VerbLook:
@@ -240,9 +240,9 @@ func (t *Tracker) decide(ctx context.Context, c *Call, s *scratch, resp *Respons
 	return req.AppendReply(dst, format, &reply, peers), nil
 }
 
-// check reads a call into req and applies the rules that do not need the store. It returns the
+// checkCall reads a call into req and applies the rules that do not need the store. It returns the
 // peer. The peer of a call that only looks has port 0 and no id.
-func (t *Tracker) check(c *Call, req *wire.Request) (wire.Peer, error) {
+func (t *Tracker) checkCall(c *Call, req *wire.Request) (wire.Peer, error) {
 	err := req.Parse(c.Method, c.Target)
 	if f, ok := err.(*wire.RefusalError); ok && f.Status == 404 {
 		return wire.Peer{}, err
@@ -275,8 +275,8 @@ func (t *Tracker) check(c *Call, req *wire.Request) (wire.Peer, error) {
 	return wire.Peer{Endpoint: origin, ID: req.ID}, nil
 }
 
-// maxPeers returns how many peers the reply may have.
-func (t *Tracker) maxPeers(r *wire.Request) int {
+// wantedPeers returns how many peers the reply may have.
+func (t *Tracker) wantedPeers(r *wire.Request) int {
 	most := t.MaxWant
 	if most <= 0 {
 		most = DefaultMaxWant

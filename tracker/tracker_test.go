@@ -67,14 +67,15 @@ type waiting struct{ *memory.Store }
 
 func (waiting) Prompt() bool { return false }
 
-// A call is prompt unless the store may wait, or it lists a whole index or opens a stream.
-func TestPrompt(t *testing.T) {
+// A call is answered at once unless the store may wait, or it lists a whole index or opens a
+// stream.
+func TestAtOnce(t *testing.T) {
 	table := memory.New()
 	for _, tt := range []struct {
 		tracker *Tracker
 		target  string
 		accept  string
-		prompt  bool
+		atOnce  bool
 	}{
 		{&Tracker{}, "/ntrk/k", "", true},
 		{&Tracker{}, "/ntrk/", "", true},
@@ -92,7 +93,7 @@ func TestPrompt(t *testing.T) {
 		{&Tracker{Index: true}, "/scrape?x_info_hash=k", "", false},
 		{&Tracker{Index: true}, "/announce?info_hash=/scrape", "", true},
 	} {
-		if got := tt.tracker.Prompt(&Call{Method: "GET", Target: []byte(tt.target), Accept: []byte(tt.accept)}); got != tt.prompt {
+		if got := tt.tracker.AtOnce(&Call{Method: "GET", Target: []byte(tt.target), Accept: []byte(tt.accept)}); got != tt.atOnce {
 			t.Errorf("%s, %q, index %t, store %T: %t", tt.target, tt.accept, tt.tracker.Index, tt.tracker.Store, got)
 		}
 	}

@@ -309,13 +309,13 @@ func (c *conn) batch() *buffers {
 func (c *conn) serveRequest(h *head, closing bool) (more bool, err error) {
 	b := c.batch()
 	b.setCall(h, c.remote, c.unix)
-	if !c.s.Tracker.Prompt(&b.call) { // earlier replies must not wait for a store that may be slow
+	if !c.s.Tracker.AtOnce(&b.call) { // earlier replies must not wait for a store that may be slow
 		if err := c.write(b.out); err != nil {
 			return false, err
 		}
 		b.out, c.served = b.out[:0], 0
 	}
-	more, c.stream = c.s.appendReply(b, h, time.Now(), closing)
+	more, c.stream = c.s.serveCall(b, h, time.Now(), closing)
 	if c.served++; more && c.served < maxBatch && len(b.out) < maxBatchBytes {
 		return true, nil
 	}

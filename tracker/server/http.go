@@ -334,9 +334,9 @@ func (b *buffers) setCall(h *head, remote netip.AddrPort, unix bool) {
 	}
 }
 
-// appendReply lets the tracker decide b.call and appends the reply to b.out. more says whether the
+// serveCall lets the tracker answer b.call and appends the reply to b.out. more says whether the
 // connection goes on to another request. If the reply opens an event stream, that follows instead.
-func (s *Server) appendReply(b *buffers, h *head, now time.Time, closing bool) (more bool, stream *tracker.Stream) {
+func (s *Server) serveCall(b *buffers, h *head, now time.Time, closing bool) (more bool, stream *tracker.Stream) {
 	var resp tracker.Response
 	resp, b.body = s.Tracker.Answer(context.Background(), &b.call, b.body[:0])
 	closing = closing || resp.Close || s.ending.Load() || resp.Stream != nil

@@ -11,7 +11,7 @@
 // connection, which runs conn.serveRequests. For TCP without TLS on Linux,
 // epollAcceptor.acceptConns starts a few workers. A worker accepts and serves many connections in
 // one goroutine, in worker.serveConn. Both ways parse with head.parseHead and reply with
-// Server.appendReply, which calls the tracker. A worker serves only a plain request that the
+// Server.serveCall, which calls the tracker. A worker serves only a plain request that the
 // tracker answers at once. With the first other request it hands the connection over to a goroutine
 // that runs conn.serveRequests, and never gets it back. An event stream always has a goroutine and
 // is sent by conn.serveStream.

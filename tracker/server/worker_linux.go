@@ -378,13 +378,13 @@ func (w *worker) serveBatch(in []byte, remote netip.AddrPort, wasBusy bool) (res
 		if n == 0 || n > maxHead || h.parseHead(in[:n]) != nil || !h.plain() {
 			return in, notPlain
 		}
-		if b.setCall(h, remote, false); !w.s.Tracker.Prompt(&b.call) {
+		if b.setCall(h, remote, false); !w.s.Tracker.AtOnce(&b.call) {
 			return in, notPlain
 		}
 		if w.s.Tracker.Large(&b.call) && (!wasBusy || served > 0) {
 			return in, batchFull
 		}
-		more, _ := w.s.appendReply(b, h, w.now, !h.keepAlive) // a prompt call opens no stream
+		more, _ := w.s.serveCall(b, h, w.now, !h.keepAlive) // a call that is answered at once opens no stream
 		if in = in[n:]; !more {
 			return in, lastReply
 		}
