@@ -3,7 +3,7 @@
 // A [Store] has 32 shards. Each has a lock and the tracks of a part of the keys (shard.go). The peers
 // of a track are records in a hash table (table.go), whose memory a slab hands out (slab.go). A reply
 // has a random sample of them (sample.go). Subscriptions are notified of changes in batches
-// (watchers.go). Time passes only while the process runs (clock.go).
+// (watchers.go). Peers lapse on a clock that runs only while the process does (lapse.go).
 package memory
 
 import (
@@ -11,7 +11,6 @@ import (
 	"hash/maphash"
 	"math/rand/v2"
 	"net/netip"
-	"runtime"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -46,11 +45,7 @@ type Store struct {
 	scheduled atomic.Bool
 }
 
-const (
-	shardBits = 5
-	// trimEvery is for how many seconds the store keeps unused memory for the next peers.
-	trimEvery = 5
-)
+const shardBits = 5
 
 // New returns an empty store.
 func New() *Store {
@@ -82,7 +77,7 @@ func (m *Store) Announce(_ context.Context, key []byte, peer wire.Peer, ttl func
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := m.clock.now()
-	second := expiryAt(wholeSeconds(now))
+	second := expiryAt(now)
 	h, v, i, err := s.enter(s.current(key, hash, second), key, hash, self, now)
 	if err != nil {
 		return dst, store.Result{}, err
@@ -90,7 +85,7 @@ func (m *Store) Announce(_ context.Context, key []byte, peer wire.Peer, ttl func
 	t := s.tracks.one(h)
 	size := s.size(t, now)
 	// Rounded up: a peer that comes at half past a second stays until the second after its ttl ends.
-	until := wholeSeconds(now + min(ttl(size), maxTTL) + time.Second - 1)
+	until := (now + min(ttl(size), maxTTL) + time.Second - 1).Truncate(time.Second)
 	expiry := expiryAt(until)
 	switch old := v.at(i).expiry(); {
 	case old == held:
@@ -110,7 +105,7 @@ func (m *Store) Look(_ context.Context, key []byte, asker netip.Addr, want store
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := m.clock.now()
-	second := expiryAt(wholeSeconds(now))
+	second := expiryAt(now)
 	h := s.current(key, hash, second)
 	if h == 0 {
 		return dst, store.Result{Size: store.Size{Total: int(m.peers.Load())}}, nil
@@ -153,46 +148,8 @@ func (m *Store) Scrape(_ context.Context, keys []wire.Key, asker netip.Addr, dst
 	}
 	for i := range m.shards {
 		for h, more := handle(0), true; more; {
-			dst, h, more = m.shards[i].index(dst, h, wire.ScopeOf(asker), expiryAt(wholeSeconds(m.clock.now())))
+			dst, h, more = m.shards[i].index(dst, h, wire.ScopeOf(asker), expiryAt(m.clock.now()))
 		}
 	}
 	return dst, nil
-}
-
-// schedule has housekeep called when the next second begins.
-func (m *Store) schedule() {
-	if !m.scheduled.Load() && m.scheduled.CompareAndSwap(false, true) {
-		m.clock.start()
-		now := m.clock.now()
-		time.AfterFunc(now.Truncate(tickEvery)+tickEvery-now, m.housekeep)
-	}
-}
-
-func (m *Store) housekeep() {
-	m.sweep()
-	if m.keys.Load() == 0 || wholeSeconds(m.clock.now())%trimEvery == 0 {
-		m.trim()
-	}
-	m.scheduled.Store(false)
-	if m.keys.Load() > 0 {
-		m.schedule()
-	}
-}
-
-// sweep removes the peers that have lapsed, shard by shard. It never holds a lock for long.
-func (m *Store) sweep() {
-	for i := range m.shards {
-		m.clock.tick()
-		var at cursor
-		for m.shards[i].sweep(&at, expiryAt(wholeSeconds(m.clock.now()))) {
-			runtime.Gosched()
-		}
-	}
-}
-
-// trim gives unused memory back.
-func (m *Store) trim() {
-	for i := range m.shards {
-		m.shards[i].trim()
-	}
 }

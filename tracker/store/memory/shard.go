@@ -49,10 +49,6 @@ type track struct {
 	born uint32 // the second in which the track was made
 }
 
-// small is up to how many peers a track is searched for lapsed ones in one go. A sweep walks larger
-// tracks in pieces of that many steps, and lets others have the lock in between.
-const small = 1000
-
 // pageBytes is small, because a shard has a partly empty page for each size of block that it uses.
 // It is a size of Go's heap, so that a page given back leaves no odd hole.
 const pageBytes = 8192
@@ -144,8 +140,8 @@ func (s *shard) add(key []byte, hash uint64, now time.Duration) handle {
 	}
 	h := s.tracks.alloc(1)
 	t := s.tracks.one(h)
-	t.tag, t.born = tagOf(hash), uint32(wholeSeconds(now))
-	t.due = expiryAt(wholeSeconds(now)) + horizon
+	t.tag, t.born = tagOf(hash), uint32(now/time.Second)
+	t.due = expiryAt(now) + horizon
 	for len(s.pageDue) <= h.page() {
 		s.pageDue = append(s.pageDue, t.due)
 	}
@@ -290,101 +286,6 @@ func (s *shard) tidy(h handle) handle {
 		return 0
 	}
 	return h
-}
-
-// dueAt says that a peer of the track will lapse at a second.
-func (s *shard) dueAt(h handle, at, now expiry) {
-	t := s.tracks.one(h)
-	if at.after(now) > t.due.after(now) {
-		return
-	}
-	t.due = at
-	if page := &s.pageDue[h.page()]; at.after(now) < page.after(now) {
-		*page = at
-	}
-}
-
-// A position is where expire goes on in a track. It is at the end if fam is 2.
-type position struct{ fam, slot int }
-
-// expire removes the lapsed peers of a track: all of them if the track is small, and otherwise those
-// that it meets from p on in at most steps steps. It returns h, or 0 if the track is gone.
-func (s *shard) expire(h handle, p *position, steps int, now expiry) handle {
-	t := s.tracks.one(h)
-	// Peers move between the pieces of a walk, so the next lapse is not known: the track stays due.
-	t.due = now
-	if s.len(t) <= small {
-		t.due, *p, steps = now+horizon, position{}, math.MaxInt
-	}
-	for ; p.fam < len(t.fam); p.fam, p.slot = p.fam+1, 0 {
-		v := s.table(t, p.fam)
-		last := v.width - 1
-		soonest := max(1, t.due.after(now))
-		for ; p.slot < v.cap && steps > 0; steps-- {
-			word := v.words[p.slot*v.width+last]
-			left := expiry(word).after(now)
-			if word == 0 {
-				left = horizon // not a branch in machine code, which would often be mispredicted
-			}
-			if left < soonest && expiry(word) != held {
-				if left <= 0 {
-					s.remove(t, &v, p.slot) // another peer may have moved into the slot
-					continue
-				}
-				soonest, t.due = left, expiry(word)
-			}
-			p.slot++
-		}
-		if p.slot < v.cap {
-			return h
-		}
-	}
-	return s.tidy(h)
-}
-
-// A cursor is where a sweep goes on.
-type cursor struct {
-	page  int // which the sweep has begun
-	track handle
-	position
-}
-
-// sweep expires tracks from c on, as many as fit into one hold of the lock. It reports whether there
-// are more.
-func (s *shard) sweep(c *cursor, now expiry) (more bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for steps := small; steps > 0; steps-- { // one for the track itself
-		h := s.tracks.from(c.track)
-		if h == 0 {
-			return false
-		}
-		if h.page() != c.page {
-			if s.pageDue[h.page()].after(now) > 0 {
-				c.track = pageOf(h.page() + 1)
-				continue
-			}
-			c.page = h.page()
-			s.pageDue[c.page] = now + horizon // until dueAt lowers it for the tracks in the page
-		}
-		if h != c.track {
-			c.track, c.position = h, position{}
-		}
-		t := s.tracks.one(h)
-		if t.due.after(now) <= 0 {
-			n := s.len(t)
-			h = s.expire(h, &c.position, steps, now)
-			if c.fam < len(t.fam) {
-				return true
-			}
-			steps -= n
-		}
-		if h != 0 {
-			s.dueAt(h, t.due, now)
-		}
-		c.track, c.position = c.track+1, position{}
-	}
-	return true
 }
 
 // index appends tracks from h on of which the asker sees peers, as many as fit into one hold of the

@@ -1,10 +1,11 @@
 package memory
 
+// How the peers of a track are stored: each packed into words, in a hash table for each family.
+
 import (
 	"encoding/binary"
 	"math/bits"
 	"net/netip"
-	"time"
 
 	"ntrack/announce/wire"
 )
@@ -15,26 +16,6 @@ type packed []uint32
 
 // widths are the words of a peer by family.
 var widths = [2]int{2, 5}
-
-// An expiry is a second of the store's clock in 15 bits, and a bit that is always set, so that no
-// expiry is 0. Seconds are compared around the circle: those less than horizon ahead of now are to
-// come, all others are past. No expiry gets old enough to be ahead again, because a sweep removes it
-// first, and the clock stands still without sweeps.
-type expiry uint16
-
-const (
-	horizon = 1<<14 - 1 // seconds
-	maxTTL  = (horizon - 1) * time.Second
-	// held is the expiry of a peer that a subscription holds: the peer does not lapse.
-	held expiry = 1
-)
-
-func expiryAt(second int64) expiry { return 1<<15 | expiry(second) }
-
-// after is how many seconds e is ahead of now. It is negative when e is past.
-func (e expiry) after(now expiry) int { return int(int16((e-now)<<1) >> 1) }
-
-func (e expiry) lapsed(now expiry) bool { return e != held && e.after(now) <= 0 }
 
 // pack writes an endpoint into buf, without an expiry.
 func pack(buf *[5]uint32, e netip.AddrPort) packed {

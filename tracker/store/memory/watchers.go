@@ -1,5 +1,8 @@
 package memory
 
+// How subscriptions are notified: a change is recorded in the batch of its key, and the batch goes to
+// the queue of each subscription 50 ms later.
+
 import (
 	"context"
 	"math"
@@ -21,9 +24,9 @@ const (
 	// from the list of all peers, which is shorter.
 	maxBatches = 256
 	maxWaiting = 2 * maxStreamed
-	// regain is for how many seconds a peer stays whose stream ended because the process stood
+	// regain is for how long a peer stays whose stream ended because the process stood
 	// still. A client tries again at least every 15 seconds, and waits 10 for a reply.
-	regain = 30
+	regain = 30 * time.Second
 )
 
 // The watchers of a key are its subscriptions, and what they wait for. There may be no track. The
@@ -53,8 +56,8 @@ type change struct {
 
 // A hold is why a peer does not lapse.
 type hold struct {
-	count int   // of subscriptions that hold the peer
-	until int64 // the second at which its last announce lapses
+	count int           // of subscriptions that hold the peer
+	until time.Duration // when its last announce lapses, in whole seconds; 0 without one
 }
 
 type subscription struct {
@@ -78,7 +81,7 @@ func (m *Store) Subscribe(_ context.Context, key []byte, peer wire.Peer, notify 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := m.clock.now()
-	second := expiryAt(wholeSeconds(now))
+	second := expiryAt(now)
 	h := s.lookup(key, hash)
 	if h != 0 {
 		t := s.tracks.one(h)
@@ -102,7 +105,7 @@ func (m *Store) Subscribe(_ context.Context, key []byte, peer wire.Peer, notify 
 			return dst, nil, err
 		}
 		s.watch(key, sub)
-		sub.w.hold(sub.self, v.at(i).expiry(), second)
+		sub.w.hold(sub.self, v.at(i).expiry(), now)
 		v.at(i).setExpiry(held)
 		s.setID(&v, i, peer.ID)
 	} else {
@@ -183,10 +186,10 @@ func (w *watchers) flush() {
 }
 
 // hold counts one more hold on a peer, whose expiry in the table is old: 0 if it has just joined.
-func (w *watchers) hold(e netip.AddrPort, old, now expiry) {
+func (w *watchers) hold(e netip.AddrPort, old expiry, now time.Duration) {
 	h := w.holds[e]
 	if h.count == 0 && old != 0 {
-		h.until = wholeSeconds(w.s.m.clock.now()) + int64(old.after(now))
+		h.until = now.Truncate(time.Second) + time.Duration(old.after(expiryAt(now)))*time.Second
 	}
 	h.count++
 	if w.holds == nil {
@@ -195,8 +198,8 @@ func (w *watchers) hold(e netip.AddrPort, old, now expiry) {
 	w.holds[e] = h
 }
 
-// keep notes that an announce lists a held peer until a second.
-func (w *watchers) keep(e netip.AddrPort, until int64) {
+// keep is for an announce that lists a held peer until then.
+func (w *watchers) keep(e netip.AddrPort, until time.Duration) {
 	h := w.holds[e]
 	h.until = max(h.until, until)
 	w.holds[e] = h
@@ -226,7 +229,7 @@ func (w *watchers) unhold(e netip.AddrPort) {
 	}
 	delete(w.holds, e)
 	s := w.s
-	now := wholeSeconds(s.m.clock.now())
+	now := s.m.clock.now()
 	if s.m.clock.settling() {
 		h.until = max(h.until, now+regain)
 	}
