@@ -47,8 +47,8 @@ func (s Streams) note(format string, args ...any) {
 	fmt.Fprintf(s.Err, "ntrack: %s\n", text)
 }
 
-// lines prints each line of a text as a note.
-func (s Streams) lines(text string) {
+// notes prints each line of a text as a note.
+func (s Streams) notes(text string) {
 	for line := range strings.Lines(text) {
 		s.note("%s", strings.TrimSuffix(line, "\n"))
 	}
@@ -130,7 +130,7 @@ func Main(ctx context.Context, args []string, s Streams) int {
 	}
 	code, quiet := exitCodeOf(err)
 	if !quiet {
-		s.lines(explain(err, l))
+		s.notes(explain(err, l))
 	}
 	return code
 }

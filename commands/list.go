@@ -45,7 +45,7 @@ func (o *listOptions) run(c *cli.Context, s Streams) error {
 	}
 	if len(reply.Peers) == 0 && o.format == output.Table {
 		s.note("no peers under %s", shown(o.key.String()))
-		s.lines(lineOf(c).guessAlone())
+		s.notes(lineOf(c).guessAlone())
 	}
 	if err := output.WriteReply(s.Out, o.format, trackers, reply); err != nil {
 		return err

@@ -93,7 +93,7 @@ func (l *lookout) noteAway(t announce.Tracker) {
 	}
 	l.s.note("%s; trying again until it is back", brief(err))
 	if !l.guessed {
-		l.s.lines(l.client.line.guessFor(err))
+		l.s.notes(l.client.line.guessFor(err))
 	}
 	l.guessed = true
 }

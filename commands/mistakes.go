@@ -171,11 +171,11 @@ func (l *line) guess(hasAddress bool) string {
 			return ""
 		}
 		why, show = "with --key-file an argument is the TRACKER; did you mean", l.show(nil, "")
-		if l.runs(args[0]) {
+		if l.looksRunnable(args[0]) {
 			show = l.showCommand(nil, args)
 		}
 	case len(args) == 2 && looksLike(args[0]) == nil:
-		show = l.regroup(args)
+		show = l.rearrange(args)
 		if hasAddress && show == l.showOneKey(args) {
 			return ""
 		}
@@ -200,7 +200,7 @@ func (l *line) guessAlone() string {
 func (l *line) tooMany(why string) error {
 	e := &usageError{command: l.cmd.Name, text: why}
 	if !l.given("key-file") {
-		if show := l.regroup(l.arguments); show != "" {
+		if show := l.rearrange(l.arguments); show != "" {
 			e.text, e.shows = why+"; did you mean\n  "+show, true
 		}
 	}
@@ -217,8 +217,8 @@ func (l *line) showOptionsFirst(args []string, i int) string {
 	return strings.Join(slices.Concat(words, quoted(args[:i]), commandWords(l.command)), " ")
 }
 
-// regroup shows the line that two or more arguments probably stand for, or "".
-func (l *line) regroup(args []string) string {
+// rearrange shows the line that two or more arguments probably stand for, or "".
+func (l *line) rearrange(args []string) string {
 	if i := slices.IndexFunc(args, func(a string) bool { return len(a) > 1 && a[0] == '-' }); i > 0 {
 		return l.showOptionsFirst(args, i)
 	}
@@ -236,9 +236,9 @@ func (l *line) regroup(args []string) string {
 		return l.show(args[:n-1], last.port)
 	case n == 2 && (args[1] == "true" || args[1] == "false") && l.gapSwitch: // --stay true
 		return l.show(args[:1], "")
-	case l.gap > 0 && l.gap <= room && l.runs(args[l.gap]):
+	case l.gap > 0 && l.gap <= room && l.looksRunnable(args[l.gap]):
 		return l.showCommand(args[:l.gap], args[l.gap:])
-	case n == 2 && l.runs(args[1]):
+	case n == 2 && l.looksRunnable(args[1]):
 		return l.showCommand(args[:1], args[1:])
 	case n == 3 && room == 2 && isLocal(args[0]) && parsePort(args[1]) > 0:
 		return l.show([]string{args[0] + ":" + args[1], args[2]}, "")
@@ -253,8 +253,8 @@ func (l *line) regroup(args []string) string {
 // showOneKey shows the arguments as a KEY with spaces.
 func (l *line) showOneKey(args []string) string { return l.show([]string{strings.Join(args, " ")}, "") }
 
-// runs reports whether a word is probably the COMMAND of announce.
-func (l *line) runs(word string) bool {
+// looksRunnable reports whether a word is probably the COMMAND of announce.
+func (l *line) looksRunnable(word string) bool {
 	if l.cmd.Name != "announce" || l.command != nil || !l.hasPort() {
 		return false
 	}

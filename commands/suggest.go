@@ -78,7 +78,7 @@ func (l *line) unknownOption(app *cli.App, args []string) error {
 	if value == "" && len(args) > 1 && !strings.HasPrefix(args[1], "-") {
 		value = args[1]
 	}
-	if at := max(l.gap, 1); len(l.arguments) > at && l.runs(l.arguments[at]) {
+	if at := max(l.gap, 1); len(l.arguments) > at && l.looksRunnable(l.arguments[at]) {
 		command := slices.Concat(l.arguments[at:], args)
 		return l.instead(typed, "a COMMAND comes after `--`, with its options:\n  "+l.showCommand(l.arguments[:at], command))
 	}
