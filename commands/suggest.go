@@ -186,10 +186,10 @@ func unknownCommand(app *cli.App, words []string) error {
 		show := strings.TrimSpace("ntrack " + command + showRest(rest) + " " + option)
 		return &usageError{text: why + "; did you mean\n  " + show, shows: true}
 	}
-	at := slices.IndexFunc(rest, isName)
+	at := slices.IndexFunc(rest, isName)              // a command that comes later in the line
+	moved := slices.Concat(words[:at+1], rest[at+1:]) // the other words
 	has := func(c *cli.Command) bool { return slices.Contains(flagNames(c), name) }
-	of := slices.IndexFunc(app.Commands, has)
-	moved := slices.Concat(words[:at+1], rest[at+1:])
+	of := slices.IndexFunc(app.Commands, has) // a command that has this option
 	known := append(slices.Clone(names), "help", "version")
 	for _, words := range commandsMeant {
 		known = append(known, strings.Fields(words)...)
