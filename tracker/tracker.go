@@ -173,7 +173,7 @@ func (t *Tracker) Refuse(c *Call, reason string, dst []byte) (Response, []byte) 
 	t.once.Do(t.init)
 	s := t.scratch.Get().(*scratch)
 	defer t.recycle(s)
-	s.req.ParseForm(c.Method, c.Target)
+	_ = s.req.Parse(c.Method, c.Target) // only for the form of the answer
 	return t.appendRefusal(c, &s.req, &wire.RefusalError{Status: 400, Reason: reason}, dst)
 }
 

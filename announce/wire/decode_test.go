@@ -19,8 +19,8 @@ func decode(body []byte) (*Reply, error) {
 	return (&Request{Verb: VerbLook}).DecodeReply(body, netip.AddrPort{})
 }
 
-// told returns the content of a reply on one line.
-func told(r *Reply) string {
+// content returns the content of a reply on one line.
+func content(r *Reply) string {
 	var s []string
 	for _, p := range r.Peers {
 		s = append(s, p.String())
@@ -32,7 +32,7 @@ func told(r *Reply) string {
 	return fmt.Sprintf("%v/%v %d of %d %s[%s]", r.Interval, r.TTL, r.given, r.Count, you, strings.Join(s, " "))
 }
 
-// Replies of existing trackers, and of trackers that somebody might write from the specification.
+// Replies of existing trackers, and of trackers that anyone might write from the specification.
 func TestDecodeLenient(t *testing.T) {
 	for body, want := range map[string]string{
 		// Numbers. RFC 8259 allows fractions and exponents.
@@ -113,7 +113,7 @@ func TestDecodeLenient(t *testing.T) {
 		r, err := decode([]byte(body))
 		if err != nil {
 			t.Errorf("%s: %v", body, err)
-		} else if got := told(r); got != want {
+		} else if got := content(r); got != want {
 			t.Errorf("%s: %s\nwant %s", body, got, want)
 		}
 	}

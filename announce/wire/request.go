@@ -78,42 +78,28 @@ func (r *Request) want() int {
 // no memory for a valid request, except for r.Keys.
 func (r *Request) Parse(method string, target []byte) error {
 	*r = Request{Keys: r.Keys[:0]}
-	if len(target) > MaxTarget {
-		r.ParseForm(method, target)
-		return refuse(400, "request target of %d bytes: at most %d", len(target), MaxTarget)
-	}
 	path, query, _ := bytes.Cut(originForm(target), []byte("?"))
 	key, native := bytes.CutPrefix(path, []byte("/ntrk/"))
+	var err error
 	switch {
 	case native:
-		return r.parseNative(method, key, query)
-	case string(path) == "/announce", string(path) == "/tracker":
-		r.Classic = true
-	case string(path) == "/scrape":
-		r.Classic, r.Verb = true, VerbScrape
-	default:
-		return refuse(404, "nothing at %s: a key is announced at /ntrk/KEY", Quote(path))
-	}
-	if method != "GET" && method != "HEAD" {
-		r.Classic = false // no BitTorrent client sends this, so the HTTP status can be the real one
-		return refuse(400, "method %s: the classic interface takes GET", Quote(method))
-	}
-	return r.parseClassic(method, query)
-}
-
-// ParseForm reads only the form of the answer, [Request.Classic] and [Request.Format]. It is for a
-// request that is refused before Parse. method and target may be empty or cut off.
-func (r *Request) ParseForm(method string, target []byte) {
-	*r = Request{Keys: r.Keys[:0]}
-	path, query, _ := bytes.Cut(originForm(target), []byte("?"))
-	switch string(path) {
-	case "/announce", "/tracker", "/scrape":
-		r.Classic = method == "GET" || method == "HEAD"
-	default:
-		if bytes.HasPrefix(path, []byte("/ntrk/")) {
-			r.Format = formatNamed(readParams(query)[paramFormat].value)
+		err = r.parseNative(method, key, query)
+	case string(path) == "/announce", string(path) == "/tracker", string(path) == "/scrape":
+		// With another method it is no BitTorrent client, and the HTTP status can be the real one.
+		if r.Classic = method == "GET" || method == "HEAD"; !r.Classic {
+			err = refuse(400, "method %s: the classic interface takes GET", Quote(method))
+		} else if string(path) == "/scrape" {
+			err = r.parseScrape(query)
+		} else {
+			err = r.parseClassic(method, query)
 		}
+	default:
+		err = refuse(404, "nothing at %s: a key is announced at /ntrk/KEY", Quote(path))
 	}
+	if len(target) > MaxTarget {
+		return refuse(400, "request target of %d bytes: at most %d", len(target), MaxTarget)
+	}
+	return err
 }
 
 // originForm removes scheme and authority from the target. Clients send them to proxies, and servers
@@ -186,9 +172,6 @@ func (r *Request) parseNative(method string, key, query []byte) error {
 
 // parseClassic accepts what sloppy clients send if that does no harm: they have to work unchanged.
 func (r *Request) parseClassic(method string, query []byte) error {
-	if r.Verb == VerbScrape {
-		return r.parseScrape(query)
-	}
 	p := readParams(query)
 	r.setForm(&p) // first, because a refusal has this form too
 	if !p[paramInfoHash].given {
@@ -221,6 +204,7 @@ func (r *Request) parseClassic(method string, query []byte) error {
 }
 
 func (r *Request) parseScrape(query []byte) error {
+	r.Verb = VerbScrape
 	for len(query) > 0 {
 		var name, value []byte
 		name, value, query = cutParam(query)

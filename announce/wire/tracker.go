@@ -101,11 +101,8 @@ func ParseTracker(s string) (Tracker, error) {
 			return bad("port " + Quote(p) + " is not 1 to 65535")
 		}
 	}
-	if name, zone, zoned := strings.Cut(u.Host, "%"); zoned { // names of interfaces have upper and lower case
-		u.Host = strings.ToLower(name) + "%" + zone
-	} else {
-		u.Host = strings.ToLower(u.Host)
-	}
+	name, _, _ := strings.Cut(u.Host, "%") // a zone after it has upper and lower case
+	u.Host = strings.ToLower(name) + u.Host[len(name):]
 	u.Fragment, u.RawFragment = "", ""
 	t := Tracker{url: *u}
 	switch u.EscapedPath() {
