@@ -81,20 +81,17 @@ func (c *Client) Gather(ctx context.Context, t Tracker, r Request, n int, news f
 	if r.ID == (wire.ID{}) && !t.Classic() {
 		r.ID = newID()
 	}
-	paths := []path{{network, member}}
-	for _, other := range c.families(t) {
-		if t.Classic() && other != network { // it may report other peers
-			paths = append(paths, path{other, false})
-		}
-	}
 	b := &barrier{follower: newFollower(), n: n, member: member, rank: -1, news: news,
 		ended: make(chan struct{}), calling: make(chan struct{}, 1)}
 	b.afterChange = b.judge
-	sessions, err := d.sessions(b.follower, []Tracker{t}, r, func(Tracker) []path { return paths })
-	if err != nil {
-		return g, err
+	sources := b.addTracker(t)
+	b.self = b.addSource(sources)
+	sessions := []*session{d.session(b.self, r, network, member)}
+	for _, other := range c.families(t) {
+		if t.Classic() && other != network { // it may report other peers
+			sessions = append(sessions, d.session(b.addSource(sources), r, other, false))
+		}
 	}
-	b.self = b.sources[0]
 	g.membership = b.join(context.WithoutCancel(ctx), sessions, b.report)
 	select {
 	case <-b.ended:

@@ -64,6 +64,16 @@ type session struct {
 	keepsAlive bool
 }
 
+// session returns a session that has not begun, with a client like c for one network.
+func (c *Client) session(source *source, r Request, network string, member bool) *session {
+	if r.Verb = wire.VerbAnnounce; r.Want == 0 {
+		r.Want = maxWant
+	}
+	d := c.derive()
+	d.network = network
+	return &session{c: d, tracker: source.tracker.tracker, request: r, member: member, source: source}
+}
+
 // run returns nil once the member has left, or else why the tracker may still list it.
 func (s *session) run(ctx context.Context) error {
 	defer s.c.Close()

@@ -9,8 +9,6 @@ import (
 	"slices"
 	"sync"
 	"time"
-
-	"ntrack/announce/wire"
 )
 
 // How a change reaches a program:
@@ -84,7 +82,7 @@ type Event struct {
 func (c *Client) Watch(ctx context.Context, trackers []Tracker, r Request) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
 		f := newFollower()
-		sessions, err := c.sessions(f, trackers, r, c.paths(r.Port != 0))
+		sessions, err := c.sessions(f, trackers, r, r.Port != 0)
 		if err != nil {
 			yield(Event{}, err)
 			return
@@ -118,7 +116,7 @@ type Membership struct {
 // gone until the other renews: see [Client.Shared].
 func (c *Client) Join(ctx context.Context, trackers []Tracker, r Request, news func(Event, error)) (*Membership, error) {
 	f := newFollower()
-	sessions, err := c.sessions(f, trackers, r, c.paths(true))
+	sessions, err := c.sessions(f, trackers, r, true)
 	if err != nil {
 		return nil, err
 	}
@@ -183,47 +181,29 @@ func (m *Membership) Leave(ctx context.Context) error {
 	}
 }
 
-// A path says how a session gets to a tracker: over which network, and whether as a member.
-type path struct {
-	network string
-	member  bool
-}
-
-// paths returns the paths of a member, which is listed over each family, or of a watch that only
-// looks. That needs one path only, except to classic trackers, which may report one family each.
-func (c *Client) paths(member bool) func(Tracker) []path {
-	return func(t Tracker) (paths []path) {
-		if !member && !t.Classic() {
-			return []path{{c.network, false}}
-		}
-		for _, network := range c.families(t) {
-			paths = append(paths, path{network, member})
-		}
-		return paths
-	}
-}
-
-// sessions returns one session for each path to each tracker. None has begun.
-func (c *Client) sessions(f *follower, trackers []Tracker, r Request, paths func(Tracker) []path) ([]*session, error) {
+// sessions returns one session for each source. None has begun.
+//
+// A member is listed over each address family. A watch that only looks needs one family, except on
+// classic trackers, which may report only peers of the asker's family.
+func (c *Client) sessions(f *follower, trackers []Tracker, r Request, member bool) ([]*session, error) {
 	if err := r.Key.Check(); err != nil {
 		return nil, err
 	}
 	if len(trackers) == 0 {
 		return nil, errors.New("no tracker to ask: name at least one")
 	}
-	if r.Verb = wire.VerbAnnounce; r.Want == 0 {
-		r.Want = maxWant
-	}
 	var sessions []*session
 	for _, t := range trackers {
 		if err := t.Check(); err != nil {
 			return nil, err
 		}
+		networks := c.families(t)
+		if !member && !t.Classic() {
+			networks = []string{c.network}
+		}
 		sources := f.addTracker(t)
-		for _, path := range paths(t) {
-			d := c.derive()
-			d.network = path.network
-			sessions = append(sessions, &session{c: d, tracker: t, request: r, member: path.member, source: f.addSource(sources)})
+		for _, network := range networks {
+			sessions = append(sessions, c.session(f.addSource(sources), r, network, member))
 		}
 	}
 	return sessions, nil
