@@ -37,8 +37,9 @@ const DefaultTimeout = 10 * time.Second
 type Client struct {
 	// Timeout bounds each request, with its connection and redirects. 0 is DefaultTimeout.
 	Timeout time.Duration
-	// Poll is how often a watch or a membership asks a tracker that has no event streams. 0 is the
-	// interval that the tracker reports. A member asks at least that often in any case.
+	// Poll is how often a watch or a membership polls a tracker that has no event streams. 0 is the
+	// interval that the tracker reports. A member never polls less often than at that interval.
+	// Gather has a pace of its own.
 	Poll time.Duration
 	// From is the local endpoint from which to connect. The system chooses an address or a port that
 	// is zero. The zone of a link-local address is the network interface to use.
@@ -68,7 +69,7 @@ type Client struct {
 	byFamily  map[string]*Client         // see over
 	dialsBoth bool                       // Dial is called for each family
 	network   string                     // "tcp4" or "tcp6" to use that family only, or ""
-	connected func(local netip.AddrPort) // called for each connection before its use; may be nil
+	onConnect func(local netip.AddrPort) // called for each connection before its use; may be nil
 	// lookup replaces the system's resolver unless it is nil.
 	lookup    func(ctx context.Context, network, host string) ([]netip.Addr, error)
 	once      sync.Once
@@ -251,7 +252,7 @@ func (c *Client) look(ctx context.Context, t Tracker, r Request) (*Reply, conn, 
 		return stopped, cn, err
 	}
 	reply, last, err := c.ask(ctx, t, r, "started")
-	cn.kept = last.kept // cn.reused is that of the first request: it has found the connection alive or not
+	cn.kept = last.kept // cn.reused stays: only the first request shows whether the connection was alive
 	after, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(c.timeout(), 2*time.Second))
 	defer cancel()
 	r.Want = NoPeers

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// families returns the networks over which to announce to a tracker. These are both if its name may
-// have addresses of both, so that peers of either family learn an endpoint they can dial (BEP 7).
+// families returns the networks over which to announce to a tracker: both, if its name may have
+// addresses of both. Then peers of either family learn an endpoint that they can dial (BEP 7).
 func (c *Client) families(t Tracker) []string {
 	u := t.FullURL()
 	literal, err := netip.ParseAddr(u.Hostname())
@@ -44,9 +44,10 @@ func (c *Client) over(network string) *Client {
 
 // How long to wait for the other family once a tracker has answered over one.
 const (
-	// connectWait is the time to connect. A dialler waits as long (RFC 8305).
+	// connectWait is the time to connect over it. Diallers wait as long (RFC 8305).
 	connectWait = 300 * time.Millisecond
-	// answerWait is the time to answer once connected: the tracker may have done what it was asked.
+	// answerWait is the time to answer over it once connected. The tracker may already have done
+	// what it was asked.
 	answerWait = 2 * time.Second
 )
 
@@ -57,8 +58,8 @@ type outcome[T any] struct {
 	from   netip.AddrPort // the local end of the connection; invalid if there was none
 }
 
-// overEach sends a request over each family at once. Unless it is patient, it gives the others a
-// bounded time once one has succeeded.
+// overEach sends a request over each family at once. After the first success the others get a
+// bounded time, unless it is patient.
 func overEach[T any](ctx context.Context, c *Client, t Tracker, patient bool, request func(context.Context, *Client) (T, error)) []outcome[T] {
 	families := c.families(t)
 	all := make([]outcome[T], len(families))

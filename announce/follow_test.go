@@ -147,13 +147,13 @@ func TestTakeAway(t *testing.T) {
 		}, "1m0s leave " + peer + ", 2m0s leave " + inside},
 		{"one that connects again from where it was", func(f *follower) {
 			r, other := f.sources[0], f.sources[1]
-			r.hasConnected(you)
+			r.noteConnected(you)
 			r.listed("A", none, nil)
 			other.listed("B", none, nil)
 			f.take(time.Now())
 			r.lost()
 			settle(f, time.Hour)
-			r.hasConnected(you)
+			r.noteConnected(you)
 			settle(f, time.Second)
 			other.joined([]netip.AddrPort{you})
 		}, ""},

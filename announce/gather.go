@@ -24,8 +24,9 @@ type Gathering struct {
 }
 
 const (
-	// lingerTime is how long the members of a gathering stay at least, so that the slowest finds all
-	// of them. Without an event stream a member polls every gatherPoll, so twice in this time.
+	// lingerTime is how long the members of a gathering stay at least, so that the slowest finds
+	// all of them. Without an event stream a member polls every gatherPoll, which is twice in that
+	// time.
 	lingerTime = 2 * time.Second
 	gatherPoll = 800 * time.Millisecond
 	// clashTime is how long two programs may be listed as one endpoint: the first may be about to leave.
@@ -36,26 +37,26 @@ const (
 // included. You stay a member until [Gathering.Leave]. With r.Port 0 it only looks.
 //
 // The first moment at which n are there counts, as the tracker reports it, even if some have left
-// again before this process reads of it. If the tracker has no event stream, a moment that no reply
-// shows is missed.
+// again before this process reads of it. If the tracker has no event stream, Gather misses a moment
+// that no reply shows.
 //
-// If exactly n come, all get the same Peers, and each a different Rank. If more come, some may have
-// seen fewer than others: then len(Peers) > n for at least one.
+// If exactly n come, all get the same Peers, and each a different Rank. If more come, some
+// processes may see fewer of them than others do; then at least one has len(Peers) > n.
 //
 // One process is one peer: it is listed over one address family, IPv4 if that leads to the tracker,
 // even if the tracker has both. All have to name the same tracker. Some classic trackers keep the
-// families apart; there, a process without IPv4 cannot meet the others. An endpoint that someone has
-// left behind under the key counts as well, so use a new key for each gathering.
+// families apart; there, a process without IPv4 cannot meet the others. An endpoint that someone
+// has left behind under the key counts as well, so use a new key for each gathering.
 //
-// Two processes with the same address and the same port would be one peer. A tracker with event
-// streams tells them apart by r.ID, which is random if it is zero. Then Gather of the second
-// process returns a [*SharedError], and news of the first is called with one.
+// Two processes with the same address and port would be one peer. A tracker with event streams
+// distinguishes them by r.ID, which Gather chooses at random if it is zero. Then Gather returns a
+// [*SharedError] in the process that came second, and calls news with one in the first.
 //
 // While Gather waits, news, if it is not nil, is called for every event and every error, one at a
-// time. An error is not the end: it tries again, also if the tracker was not there at the start. But
-// if the tracker refuses the first request with status 400, 401 or 404, Gather returns that error.
-// If ctx ends first, Gather returns its cause; Peers are those who were there, and you have left.
-// The Gathering is never nil.
+// time. An error is not the end: Gather tries again, also if the tracker was not there at the
+// start. But if the tracker refuses the first request with status 400, 401 or 404, Gather returns
+// that error. If ctx ends first, Gather returns its cause; Peers are those who were there, and you
+// have left. The Gathering is never nil.
 func (c *Client) Gather(ctx context.Context, t Tracker, r Request, n int, news func(Event, error)) (*Gathering, error) {
 	if news == nil {
 		news = func(Event, error) {}
@@ -66,7 +67,7 @@ func (c *Client) Gather(ctx context.Context, t Tracker, r Request, n int, news f
 	}
 	d := c.derive()
 	network, err := d.firstNetwork(ctx, t, r, news)
-	d.Close() // or its connection could be in the way of the next one from the same port
+	d.Close() // its connection could be in the way of the next one from the same port
 	if err != nil {
 		return g, err
 	}
@@ -86,13 +87,13 @@ func (c *Client) Gather(ctx context.Context, t Tracker, r Request, n int, news f
 	b.afterChange = b.judge
 	sources := b.addTracker(t)
 	b.self = b.addSource(sources)
-	sessions := []*session{d.session(b.self, r, network, member)}
+	sessions := []*session{d.newSession(b.self, r, network, member)}
 	for _, other := range c.families(t) {
 		if t.Classic() && other != network { // it may report other peers
-			sessions = append(sessions, d.session(b.addSource(sources), r, other, false))
+			sessions = append(sessions, d.newSession(b.addSource(sources), r, other, false))
 		}
 	}
-	g.membership = b.join(context.WithoutCancel(ctx), sessions, b.report)
+	g.membership = b.startMembership(context.WithoutCancel(ctx), sessions, b.callNews)
 	select {
 	case <-b.ended:
 	case <-g.membership.Done():
@@ -122,7 +123,7 @@ func (c *Client) Gather(ctx context.Context, t Tracker, r Request, n int, news f
 }
 
 // firstNetwork returns the first network over which the tracker answers a look. A process that used
-// several would be several peers. It waits for a tracker that is absent.
+// several would be several peers. If the tracker is absent, firstNetwork waits for it.
 func (c *Client) firstNetwork(ctx context.Context, t Tracker, r Request, news func(Event, error)) (string, error) {
 	for failures := 1; ; failures++ {
 		var failed error
@@ -146,10 +147,10 @@ func (c *Client) firstNetwork(ctx context.Context, t Tracker, r Request, news fu
 	}
 }
 
-// Leave leaves, and returns why it could not: the tracker then forgets you after the ttl. Before, it
-// waits until two seconds after all had met (20 s on a classic tracker), so that the slowest finds
-// you, too. The end of ctx ends this wait at once, but not the leaving, which takes five seconds at
-// most. Leave may be called again, and returns the same.
+// Leave leaves the track. If it fails, it returns why, and the tracker forgets you after the ttl.
+// First it waits until two seconds have passed since all had met (20 s on a classic tracker), so
+// that the slowest process finds you, too. The end of ctx ends this wait, but not the leaving,
+// which takes five seconds at most. Leave may be called again, and returns the same.
 func (g *Gathering) Leave(ctx context.Context) error {
 	if g.membership == nil {
 		return nil
@@ -161,7 +162,7 @@ func (g *Gathering) Leave(ctx context.Context) error {
 // A barrier is what a gathering waits for. Its follower calls judge after every change.
 type barrier struct {
 	*follower
-	self   *source // the one over which this process is a member, or looks first
+	self   *source // over which this process is a member; the first one if it only looks
 	n      int
 	member bool
 	ended  chan struct{} // closed once the barrier is over
@@ -188,9 +189,9 @@ func (b *barrier) judge() {
 		}
 	case b.member && b.self.state != up:
 	case b.member && b.self.you.Port() == 0:
-		b.end(fmt.Errorf("tracker %s does not tell which address it has listed: nobody can have a rank there", b.self.tracker.tracker.HostPort()))
+		b.end(fmt.Errorf("tracker %s does not tell which address it has listed: nobody can have a rank there", b.self.tracker.name.HostPort()))
 	case b.size >= b.n, b.member && b.size+1 >= b.n:
-		b.noteWho()
+		b.notePeers()
 		b.end(nil)
 	}
 }
@@ -205,8 +206,8 @@ func (b *barrier) endClash() {
 	}
 }
 
-// noteWho notes the peers that are there, and the own rank.
-func (b *barrier) noteWho() {
+// notePeers notes the peers that are there, and the own rank.
+func (b *barrier) notePeers() {
 	b.peers, b.rank = b.follower.peers(), -1
 	if you := b.self.you; b.member && you.Port() != 0 {
 		b.rank, _ = slices.BinarySearchFunc(b.peers, you, netip.AddrPort.Compare)
@@ -222,8 +223,8 @@ func (b *barrier) end(err error) {
 	}
 }
 
-// report calls news for as long as the gathering waits, but not for the error that Gather returns.
-func (b *barrier) report(ev Event, err error) {
+// callNews calls news for as long as the gathering waits, but not for the error that Gather returns.
+func (b *barrier) callNews(ev Event, err error) {
 	b.calling <- struct{}{}
 	defer func() { <-b.calling }()
 	b.mu.Lock()
@@ -235,7 +236,8 @@ func (b *barrier) report(ev Event, err error) {
 	}
 }
 
-// stop ends the calls of news. It reports whether all have met. If not, it notes who is there.
+// stop ends the calls of news, and reports whether all have met. If they have not, it notes the
+// peers that are there.
 func (b *barrier) stop() (met bool) {
 	b.calling <- struct{}{}
 	b.silent = true
@@ -243,7 +245,7 @@ func (b *barrier) stop() (met bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if !b.over {
-		b.noteWho()
+		b.notePeers()
 	}
 	return b.over && b.err == nil
 }

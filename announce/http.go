@@ -40,9 +40,9 @@ type conn struct {
 // An exchange is a request and its answer. The body is open until it is read.
 type exchange struct {
 	conn
-	over net.Conn
-	resp *http.Response
-	body []byte
+	netConn net.Conn
+	resp    *http.Response
+	body    []byte
 }
 
 // The reasons for which this end gives a request up.
@@ -84,10 +84,10 @@ func (c *Client) send(ctx context.Context, t Tracker, method string, first *url.
 	c.once.Do(c.init)
 	x := new(exchange)
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) {
-		x.over = i.Conn
+		x.netConn = i.Conn
 		x.local, x.reused = endpointOf(i.Conn.LocalAddr()), i.Reused
-		if c.connected != nil {
-			c.connected(x.local)
+		if c.onConnect != nil {
+			c.onConnect(x.local)
 		}
 	}})
 	u := first
@@ -236,7 +236,7 @@ func retryAfter(h http.Header) time.Duration {
 const acceptStream = "text/event-stream, application/json;q=0.5"
 
 const (
-	silence = 35 * time.Second // a stream is dead after as long without a byte, heartbeats included
+	silence = 35 * time.Second // a stream is dead after that long without a byte; heartbeats count
 	// catchUp is how long a process that was stopped may read what has arrived meanwhile.
 	catchUp = time.Second
 )
@@ -245,7 +245,7 @@ const (
 type openReply struct {
 	*exchange
 	timer  *time.Timer // calls timeUp
-	warned atomic.Bool // timeUp was called, and nothing was read since
+	warned atomic.Bool // the next call of timeUp gives up
 	cancel context.CancelCauseFunc
 	ctx    context.Context
 	live   bool // the stream has begun: from now on each byte is a sign of life
@@ -271,7 +271,7 @@ func (c *Client) open(ctx context.Context, t Tracker, r *Request) (*openReply, e
 }
 
 // timeUp gives up an answer that has not come, or a stream that has been silent. In a process that
-// was stopped every timer is over, even if there is something to read: so a stream gets a last second.
+// was stopped, the timer is over even if there is something to read. So a stream gets one second more.
 func (o *openReply) timeUp() {
 	if o.warned.Swap(true) {
 		o.cancel(errSilent)
@@ -299,7 +299,7 @@ func (o *openReply) close() {
 	o.timer.Stop()
 	if o.exchange != nil {
 		if o.streams() {
-			_ = o.over.Close() // at once: the next connection may come from the same port
+			_ = o.netConn.Close() // at once: the next connection may come from the same port
 		}
 		_ = o.resp.Body.Close()
 	}
@@ -312,8 +312,9 @@ func (o *openReply) streams() bool {
 	return o.resp.StatusCode == http.StatusOK && media == "text/event-stream"
 }
 
-// relayed reports whether an intermediary passes the stream on: a tracker sends neither chunks nor
-// Via. The end of such a stream says nothing about the end of the tracker's stream.
+// relayed reports whether an intermediary passes the stream on. Chunks or a Via header show that,
+// since a tracker sends neither. If the intermediary ends its stream, that of the tracker may go
+// on.
 func (o *openReply) relayed() bool {
 	return o.resp.Header.Get("Via") != "" || len(o.resp.TransferEncoding) > 0
 }

@@ -28,23 +28,23 @@ type follower struct {
 	// The rest is for the loop.
 	begun      bool                        // the first event was reported
 	first      *trackerSources             // the first tracker that answered
-	firstUntil time.Time                   // until when the first event waits for the other sources
+	firstUntil time.Time                   // until then the first event waits for other sources
 	list       []netip.AddrPort            // the peers as last reported, sorted
 	changed    map[netip.AddrPort]struct{} // the peers whose presence differs from the list
 	you        []netip.AddrPort            // own endpoints as last reported
 }
 
-// A trackerSources is one tracker with its sources, and what is to be reported about it.
+// A trackerSources is one tracker, with its sources and with what is to be reported about it.
 type trackerSources struct {
-	tracker  Tracker
+	name     Tracker
 	sources  []*source
 	latest   *source // the source that answered last
-	accepted bool    // it has accepted a request
+	accepted bool    // a request has succeeded
 	cause    error   // why it last failed; nil if it never did
-	final    bool    // it has accepted no request, and refuses for good
+	final    bool    // no request has succeeded, and none will
 	err      error   // to be reported
 	failed   bool    // err was reported, or will be
-	back     bool    // it answers again, which is to be reported
+	back     bool    // it answers again; this is to be reported
 }
 
 // A source is one tracker over one address family. Each has a roster of its own, since a tracker
@@ -60,9 +60,10 @@ type source struct {
 	epoch     string         // identifies the run of the tracker; "" if the tracker reports none
 	connected bool           // has had a connection
 	clash     bool           // another program is listed as the same endpoint
-	second    bool           // it was listed before this one
+	second    bool           // the other program was listed first
 	from      netip.AddrPort // the local end of a member's last connection
-	// The own endpoint: you as the tracker reports it, local as the connection has it until then.
+	// The own endpoint. you is what the tracker reports; until then local counts, the local end of
+	// the connection.
 	you, local netip.AddrPort
 }
 
@@ -84,7 +85,7 @@ func newFollower() *follower {
 }
 
 func (f *follower) addTracker(t Tracker) *trackerSources {
-	ts := &trackerSources{tracker: t}
+	ts := &trackerSources{name: t}
 	f.trackers = append(f.trackers, ts)
 	return ts
 }
@@ -164,7 +165,7 @@ func (f *follower) setOwn(at *netip.AddrPort, e netip.AddrPort) {
 	}
 }
 
-// record makes a change and wakes the loop.
+// record makes a change, and wakes the loop.
 func (f *follower) record(change func(now time.Time)) {
 	f.mu.Lock()
 	change(time.Now())
@@ -178,11 +179,12 @@ func (f *follower) record(change func(now time.Time)) {
 	}
 }
 
-// hasConnected records a connection and the local end of a member's, before the tracker can list it.
-// Some trackers do not report what they list, and another source may report this member first.
-// A tracker that has reported an endpoint will list the same one for the same local end. Behind a NAT
-// the local end may then be another peer's endpoint, so it no longer counts as an own one.
-func (s *source) hasConnected(local netip.AddrPort) {
+// noteConnected records a connection, and its local end if a member made it, before the tracker can
+// list the member. Until the tracker reports the endpoint that it lists, the local end counts as an
+// own endpoint, since another source may report this member as a peer. A tracker that has reported
+// an endpoint lists the same one again for the same local end. Then the local end does not count:
+// behind a NAT it may be another peer's endpoint.
+func (s *source) noteConnected(local netip.AddrPort) {
 	s.follower.record(func(time.Time) {
 		s.connected = true
 		if local != s.from || s.you.Port() == 0 {
@@ -192,7 +194,8 @@ func (s *source) hasConnected(local netip.AddrPort) {
 	})
 }
 
-// replied records a reply. restarted says that the tracker may have been restarted since the last.
+// replied records a reply. restarted says that the tracker may have been restarted since the last
+// one.
 func (s *source) replied(reply *Reply, restarted bool) {
 	s.follower.record(func(now time.Time) {
 		if restarted || s.epoch != "" {
@@ -200,7 +203,7 @@ func (s *source) replied(reply *Reply, restarted bool) {
 		}
 		s.roster.ttl = cmp.Or(reply.TTL, reply.Interval*5/2)
 		s.reply, s.epoch = reply, ""
-		s.isUp(reply.You, now)
+		s.markUp(reply.You, now)
 		s.roster.update(reply.Peers, reply.Coverage(), now)
 	})
 }
@@ -212,7 +215,7 @@ func (s *source) listed(epoch string, you netip.AddrPort, peers []netip.AddrPort
 			s.roster.restarted()
 		}
 		s.reply, s.epoch = nil, epoch
-		s.isUp(you, now)
+		s.markUp(you, now)
 		s.roster.update(peers, 1, now)
 	})
 }
@@ -226,8 +229,8 @@ func (s *source) joined(peers []netip.AddrPort) {
 	})
 }
 
-// departed records the peers that the stream has reported to leave. They have also left the other
-// sources of this tracker that are away, since it is the tracker that says so.
+// departed records the peers that the stream has reported to leave. It is the tracker that says so:
+// they have also left its other sources that are away.
 func (s *source) departed(peers []netip.AddrPort) {
 	s.follower.record(func(time.Time) {
 		for _, e := range peers {
@@ -240,7 +243,7 @@ func (s *source) departed(peers []netip.AddrPort) {
 	})
 }
 
-// shares records that another program is listed as e, too, or no longer.
+// shares records whether another program is listed as e, too.
 func (s *source) shares(e netip.AddrPort, shared bool) {
 	s.follower.record(func(time.Time) {
 		if shared && !s.clash {
@@ -253,19 +256,20 @@ func (s *source) shares(e netip.AddrPort, shared bool) {
 
 // lost records that a stream has ended. That alone is nothing to report.
 func (s *source) lost() {
-	s.follower.record(func(now time.Time) { s.isAway(now) })
+	s.follower.record(func(now time.Time) { s.markAway(now) })
 }
 
 // failed records that a request has failed. That is reported once all sources of the tracker are away.
 func (s *source) failed(err error) {
 	s.follower.record(func(now time.Time) {
-		s.isAway(now)
+		s.markAway(now)
 		s.err = err
 		t := s.tracker
 		for _, other := range t.sources {
 			if other.state != away {
 				return
 			}
+			// Without an error, the stream of the other has only just ended. Then there is no news yet.
 			if weight(other.err) > weight(err) {
 				err = other.err
 			}
@@ -275,8 +279,8 @@ func (s *source) failed(err error) {
 	})
 }
 
-// isUp records that the tracker answers, and the own endpoint if the tracker has reported it.
-func (s *source) isUp(you netip.AddrPort, now time.Time) {
+// markUp records that the tracker answers, and the own endpoint if the tracker has reported it.
+func (s *source) markUp(you netip.AddrPort, now time.Time) {
 	if s.state != up {
 		s.state, s.since = up, now
 	}
@@ -293,7 +297,7 @@ func (s *source) isUp(you netip.AddrPort, now time.Time) {
 	}
 }
 
-func (s *source) isAway(now time.Time) {
+func (s *source) markAway(now time.Time) {
 	if s.state != away {
 		s.state, s.since = away, now
 	}
@@ -311,8 +315,8 @@ func (s *source) otherIsUp() bool {
 	return slices.ContainsFunc(s.tracker.sources, func(o *source) bool { return o != s && o.state == up })
 }
 
-// waitsUntil returns until when the first event waits for other sources; zero if it need not wait.
-// If a tracker has answered over one family, it gets longer over another that has connected.
+// waitsUntil returns until when the first event waits for other sources, or zero if it need not
+// wait. A source that has connected gets longer if the tracker has answered over another family.
 func (f *follower) waitsUntil(now time.Time) time.Time {
 	for _, s := range f.sources {
 		until := f.firstUntil
@@ -363,8 +367,8 @@ func (f *follower) expire(now time.Time) (next time.Time) {
 	return next
 }
 
-// givenUpAt returns when a source that is away no longer counts: when another source, of any
-// tracker, has been up for a ttl meanwhile. Zero: it counts for now.
+// givenUpAt returns when a source that is away stops counting: once another source, of any tracker,
+// has been up for a ttl meanwhile. Zero means that no such time is known.
 func (s *source) givenUpAt() time.Time {
 	if s.state != away || len(s.roster.peers) == 0 && !s.you.IsValid() {
 		return time.Time{}
@@ -384,7 +388,7 @@ func (s *source) givenUpAt() time.Time {
 	return with.Add(s.roster.grace())
 }
 
-// isOver reports whether every tracker refuses for good, and why.
+// isOver reports whether every tracker refuses for good, and returns their errors.
 func (f *follower) isOver() (over bool, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

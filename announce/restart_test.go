@@ -158,7 +158,7 @@ func TestSourcesConnectAgain(t *testing.T) {
 		s := f.addTracker(Tracker{})
 		v4, v6 := f.addSource(s), f.addSource(s)
 		me4 := endpointsOf(mine4)[0]
-		v4.hasConnected(me4)
+		v4.noteConnected(me4)
 		v4.listed("E", netip.AddrPort{}, nil)
 		v6.listed("E", netip.AddrPort{}, nil)
 		if got := reports(f, 0); got != "peers []" {
@@ -171,7 +171,7 @@ func TestSourcesConnectAgain(t *testing.T) {
 		f.mu.Lock()
 		f.setOwn(&v4.local, netip.AddrPort{}) // as expire does
 		f.mu.Unlock()
-		v4.hasConnected(me4)
+		v4.noteConnected(me4)
 		other.joined([]netip.AddrPort{me4})
 		if got := reports(f, 0); got != "" {
 			t.Errorf("connected again from the same place: reported %q", got)

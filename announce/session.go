@@ -16,8 +16,8 @@ import (
 	"ntrack/announce/wire"
 )
 
-// maxWant is how many peers a session asks for, unless the request says otherwise. Trackers usually
-// give no more.
+// maxWant is how many peers a session asks for if the request does not say. Trackers usually give
+// no more.
 const maxWant = 1000
 
 const (
@@ -28,9 +28,9 @@ const (
 	// returnTime is the time over which every thousand peers spread their return to a tracker that has
 	// ended its streams.
 	returnTime = 2 * time.Second
-	// leaveTime bounds how long a session takes to leave. Of that, endTime is for what comes first:
-	// the answer to an announce that is under way, or the end of a stream. A peer has to leave after
-	// such an answer, since the announce has listed it.
+	// leaveTime bounds how long a session takes to leave. endTime is the part of it for waiting:
+	// for the answer to an announce that is under way, or for the end of a stream. The announce may
+	// list the peer, so the peer has to leave after the answer.
 	leaveTime = 5 * time.Second
 	endTime   = time.Second
 	// brokenTime is how long a tracker may list a member whose stream broke. A tracker gives up a
@@ -43,8 +43,8 @@ const (
 // event stream. If there is none, it polls: it announces or looks time and again.
 //
 // Polls come at the tracker's interval or up to a fifth earlier, so that peers that joined together
-// spread. A member keeps the port that the first reply reported. With another port it would be
-// another peer, and the first one would stay listed until its ttl is over.
+// do not stay together. A member keeps the port that the first reply reported. With another port it
+// would be another peer, and the first one would stay listed until its ttl is over.
 type session struct {
 	c       *Client // with connections of its own, over the family of the source
 	tracker Tracker
@@ -54,37 +54,38 @@ type session struct {
 
 	interval    time.Duration // of the last reply; 0 before
 	failures    int           // in a row
-	pollUntil   time.Time     // until when not to ask for a stream
-	pollNext    bool          // the last stream was refused: ask without one next
-	listedUntil time.Time     // until when the tracker may list this member if nothing takes it out
+	pollUntil   time.Time     // until then, do not ask for a stream
+	pollNext    bool          // the last stream was refused, so poll next
+	listedUntil time.Time     // until then the tracker may list this member, unless it leaves
 	connected   bool          // the last request had a connection
-	// keepsAlive says that the next request should find the connection alive: the tracker has not
+	// keepsAlive says that the next request should find the connection open: the tracker has not
 	// announced that it closes it, and has kept the one before, if there was one. If the connection
-	// is not alive, the tracker may have been restarted.
+	// is closed all the same, the tracker may have been restarted.
 	keepsAlive bool
 }
 
-// session returns a session that has not begun, with a client like c for one network.
-func (c *Client) session(source *source, r Request, network string, member bool) *session {
+// newSession returns a session that has not begun, with a client like c for one network.
+func (c *Client) newSession(source *source, r Request, network string, member bool) *session {
 	if r.Verb = wire.VerbAnnounce; r.Want == 0 {
 		r.Want = maxWant
 	}
 	d := c.derive()
 	d.network = network
-	return &session{c: d, tracker: source.tracker.tracker, request: r, member: member, source: source}
+	return &session{c: d, tracker: source.tracker.name, request: r, member: member, source: source}
 }
 
-// run returns nil once the member has left, or else why the tracker may still list it.
+// run deals with the source until ctx ends, and leaves. It returns nil once the member has left, or
+// else why the tracker may still list it.
 func (s *session) run(ctx context.Context) error {
 	defer s.c.Close()
-	s.c.connected = func(local netip.AddrPort) {
+	s.c.onConnect = func(local netip.AddrPort) {
 		s.connected = true
 		if s.member {
 			local = netip.AddrPortFrom(local.Addr(), cmp.Or(s.request.Port, local.Port()))
 		} else {
 			local = netip.AddrPort{} // a look lists nothing
 		}
-		s.source.hasConnected(local)
+		s.source.noteConnected(local)
 	}
 	for ctx.Err() == nil {
 		pause, err := s.round(ctx)
@@ -111,8 +112,8 @@ func (s *session) run(ctx context.Context) error {
 	return s.c.sendLeave(context.WithoutCancel(ctx), s.tracker, s.request)
 }
 
-// round asks once, and follows a stream to its end if that is the answer. It returns how long to
-// wait before the next round.
+// round sends one request. If the answer is a stream, it follows that to its end. It returns how
+// long to wait before the next round.
 func (s *session) round(ctx context.Context) (time.Duration, error) {
 	var err error
 	if s.pollNext {
@@ -158,7 +159,7 @@ func (s *session) poll(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		return s.replied(reply, cn)
+		return s.noteReply(reply, cn)
 	}
 	if s.tracker.Classic() && s.request.Port == 0 {
 		port, err := s.c.originPort()
@@ -177,14 +178,14 @@ func (s *session) poll(ctx context.Context) error {
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(endTime, cancel) })()
 	s.connected = false
 	reply, cn, err := s.c.ask(asking, s.tracker, s.request, event)
-	s.mayBeListed(err)
+	s.noteError(err)
 	if err != nil {
 		return err
 	}
-	return s.replied(reply, cn)
+	return s.noteReply(reply, cn)
 }
 
-// pollInstead polls once, since a stream is of no use. If that succeeds, polls go on for a while.
+// pollInstead polls once because a stream is of no use. If that succeeds, polls go on for a while.
 func (s *session) pollInstead(ctx context.Context) error {
 	err := s.poll(ctx)
 	if err == nil {
@@ -193,8 +194,8 @@ func (s *session) pollInstead(ctx context.Context) error {
 	return err
 }
 
-func (s *session) replied(reply *Reply, cn conn) error {
-	s.isListedFor(max(reply.TTL, reply.Interval*5/2, wire.DefaultInterval))
+func (s *session) noteReply(reply *Reply, cn conn) error {
+	s.noteListed(max(reply.TTL, reply.Interval*5/2, wire.DefaultInterval))
 	if s.member {
 		if err := s.keepPort(reply.You); err != nil {
 			return err
@@ -206,7 +207,7 @@ func (s *session) replied(reply *Reply, cn conn) error {
 	return nil
 }
 
-// keepPort takes the port of origin that the tracker has listed for all further requests.
+// keepPort makes the port of origin that the tracker has listed the port of all further requests.
 func (s *session) keepPort(you netip.AddrPort) error {
 	if s.request.Port == 0 {
 		s.request.Port = you.Port()
@@ -217,29 +218,30 @@ func (s *session) keepPort(you netip.AddrPort) error {
 	return nil
 }
 
-// isListedFor records that the tracker may list this member for at least d from now.
-func (s *session) isListedFor(d time.Duration) {
+// noteListed records that the tracker may list this member for at least d from now.
+func (s *session) noteListed(d time.Duration) {
 	if until := time.Now().Add(d); s.member && until.After(s.listedUntil) {
 		s.listedUntil = until
 	}
 }
 
-// mayBeListed takes the error of a request. The tracker may have listed this member all the same, if
-// the answer was lost or is an error of a gateway. Status 503, a limit, says that it has not.
-func (s *session) mayBeListed(err error) {
+// noteError takes the error of a request. The tracker may have listed this member all the same, if
+// the answer was lost or is an error of a gateway. Status 503 says that it has not, because of a
+// limit.
+func (s *session) noteError(err error) {
 	refusal, refused := errors.AsType[*RefusalError](err)
 	if err != nil && s.connected && !(refused && (refusal.Status < 500 || refusal.Status == 503)) {
-		s.isListedFor(wire.DefaultInterval)
+		s.noteListed(wire.DefaultInterval)
 	}
 }
 
 // stream asks for an event stream. If it gets one, it follows it to its end, and returns true and
-// how long to wait before the next one. It treats any other answer as the answer to a poll.
+// how long to wait before the next one. It treats any other answer like the answer to a poll.
 //
 // At the end of ctx a member half-closes the connection and waits until the tracker closes its
-// side, which shows that the tracker no longer lists it. A leave by DELETE would also remove another
-// member with the same endpoint. So a DELETE follows only if the tracker does not close its side, or
-// if that says nothing: an intermediary may keep its own connection to the tracker open.
+// side, which shows that the tracker no longer lists it. A leave by DELETE would also remove
+// another member with the same endpoint. So a DELETE follows only if the tracker does not close its
+// side, or if an intermediary has closed it, which proves nothing about the tracker.
 func (s *session) stream(ctx context.Context) (streamed bool, pause time.Duration, err error) {
 	r := s.request
 	if r.Verb = wire.VerbAnnounce; !s.member {
@@ -263,10 +265,10 @@ func (s *session) stream(ctx context.Context) (streamed bool, pause time.Duratio
 	if err == nil {
 		defer o.close()
 		if !o.streams() {
-			err = s.takeReply(o, &r)
+			err = s.readReply(o, &r)
 		}
 	}
-	s.mayBeListed(err)
+	s.noteError(err)
 	refusal, refused := errors.AsType[*RefusalError](err)
 	switch {
 	case err != nil && ctx.Err() != nil:
@@ -287,7 +289,7 @@ func (s *session) stream(ctx context.Context) (streamed bool, pause time.Duratio
 	events := wire.NewEventReader(o)
 	peers, err := s.followStream(ctx, o, events, &halfClose)
 	if err != io.EOF || o.relayed() {
-		s.isListedFor(brokenTime)
+		s.noteListed(brokenTime)
 	}
 	var long *wire.LongEventError
 	switch {
@@ -308,8 +310,8 @@ func (s *session) stream(ctx context.Context) (streamed bool, pause time.Duratio
 	return true, afterStream(events.Retry, err == io.EOF, peers), nil
 }
 
-// takeReply reads a reply that is no stream.
-func (s *session) takeReply(o *openReply, r *Request) error {
+// readReply reads a reply that is no stream.
+func (s *session) readReply(o *openReply, r *Request) error {
 	if err := o.read(s.tracker, maxReply); err != nil {
 		return s.c.orCause(o.ctx, s.tracker, err)
 	}
@@ -317,7 +319,7 @@ func (s *session) takeReply(o *openReply, r *Request) error {
 	if err != nil {
 		return err
 	}
-	return s.replied(reply, cn)
+	return s.noteReply(reply, cn)
 }
 
 // followStream reads events until the stream ends, and returns how many peers there were then.
@@ -335,7 +337,7 @@ func (s *session) followStream(ctx context.Context, o *openReply, events *wire.E
 			if err := s.keepPort(you); err != nil {
 				return peers, err
 			}
-			if half, ok := o.over.(interface{ CloseWrite() error }); ok && s.c.From.Port() == 0 {
+			if half, ok := o.netConn.(interface{ CloseWrite() error }); ok && s.c.From.Port() == 0 {
 				closeWrite := sync.OnceValue(half.CloseWrite)
 				if halfClose.Store(&closeWrite); ctx.Err() != nil {
 					_ = closeWrite() // ctx ended before the answer came
@@ -357,9 +359,9 @@ func (s *session) followStream(ctx context.Context, o *openReply, events *wire.E
 	}
 }
 
-// afterStream returns how long to wait after a stream has ended. retry is what the tracker asked for
-// last, or negative. After a clean end the tracker has ended all of its streams, so their clients
-// spread: the more peers, the longer.
+// afterStream returns how long to wait after a stream has ended. retry is the time that the tracker
+// last asked for; it is below 0 if the tracker did not ask. After a clean end the tracker has ended
+// all of its streams, so their clients spread over a time: the more peers, the longer.
 func afterStream(retry time.Duration, clean bool, peers int) time.Duration {
 	if retry < 0 {
 		retry = time.Second
@@ -387,7 +389,7 @@ func jitter(d time.Duration, share float64) time.Duration {
 	return d - time.Duration(rand.Float64()*share*float64(d))
 }
 
-// wait reports whether d has passed before ctx ended.
+// wait waits for d, or until ctx ends. It reports whether d has passed.
 func wait(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

@@ -94,7 +94,7 @@ func TestSourcesMove(t *testing.T) {
 	}
 	v4.lost()
 	v6.lost()
-	v4.hasConnected(new4)
+	v4.noteConnected(new4)
 	v4.listed("E", new4, endpointsOf(mine6, peer))
 	if got := reports(f, time.Second); got != "peers ["+peer+"]" {
 		t.Errorf("one is back from elsewhere: reported %q", got)
@@ -107,7 +107,7 @@ func TestOwnBehindNAT(t *testing.T) {
 	f := newFollower()
 	r := f.addSource(f.addTracker(Tracker{}))
 	local, you, other, p := endpointsOf(inside)[0], endpointsOf(mine4)[0], endpointsOf("10.0.0.2:4000"), endpointsOf(inside, peer)
-	r.hasConnected(local)
+	r.noteConnected(local)
 	r.listed("E", netip.AddrPort{}, p)
 	if got := reports(f, time.Second); got != "peers ["+peer+"]" {
 		t.Errorf("by a tracker that reports no endpoint: reported %q", got)
@@ -117,12 +117,12 @@ func TestOwnBehindNAT(t *testing.T) {
 		t.Errorf("once it has reported it: reported %q", got)
 	}
 	r.lost()
-	r.hasConnected(local)
+	r.noteConnected(local)
 	if got := reports(f, time.Second); got != "" {
 		t.Errorf("connected again: reported %q", got)
 	}
 	r.lost()
-	r.hasConnected(other[0]) // from another network: the tracker may list this endpoint now
+	r.noteConnected(other[0]) // from another network: the tracker may list this endpoint now
 	r.joined(other)
 	if got := reports(f, time.Second); got != "" {
 		t.Errorf("connected from elsewhere: reported %q", got)

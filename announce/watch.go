@@ -13,10 +13,10 @@ import (
 
 // How a change reaches a program:
 //
-// Each source, which is one tracker over one address family, has a session. A session runs in a
-// goroutine of its own (session.go). It reads the tracker's event stream, or polls, and records what
-// it learns in the roster of its source (roster.go), and so in the follower (merge.go). One loop,
-// below, reports to the program: in the goroutine that iterates over Watch, or in one of Join's own.
+// Each source, which is one tracker over one address family, has a session (session.go). A session
+// runs in a goroutine of its own. It reads the tracker's event stream, or polls, and records changes
+// in the roster of its source (roster.go), which the follower counts (merge.go). One loop, below,
+// reports to the program. It runs in the goroutine that iterates over Watch, or in one of Join.
 //
 // The loop takes out the sum of all changes since it last looked. This is the only place where
 // changes are combined: a peer that joins and leaves in between is not reported. So a slow program
@@ -37,7 +37,7 @@ const (
 // An Event is a change to a track.
 type Event struct {
 	Type EventType
-	// Tracker is the one that answered, with EventPeers, and the one that failed, next to an error.
+	// Tracker has answered, with EventPeers, or has failed, next to an error. Else it is zero.
 	Tracker Tracker
 	// Peer has joined or left.
 	Peer netip.AddrPort
@@ -62,9 +62,10 @@ type Event struct {
 // reply; 0 is as many as trackers give.
 //
 // An error is news and not the end, and comes with Event.Tracker. The watch tries again, less and
-// less often, also if the tracker was not there at the start. The watch ends after the error if no
-// tracker is left that could accept it: each has refused the first request with status 400, 401 or
-// 404, which no waiting changes. Without trackers, or without a key, it ends after one error.
+// less often, also if the tracker was not there at the start. But it ends after the error if every
+// tracker has refused its first requests with status 400, 401 or 404, since no waiting changes that.
+// A tracker that has accepted one is asked again, whatever its error. Without trackers, or without a
+// key, the watch ends after one error.
 //
 // A leave is reported when it is certain:
 //
@@ -82,7 +83,7 @@ type Event struct {
 func (c *Client) Watch(ctx context.Context, trackers []Tracker, r Request) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
 		f := newFollower()
-		sessions, err := c.sessions(f, trackers, r, r.Port != 0)
+		sessions, err := c.newSessions(f, trackers, r, r.Port != 0)
 		if err != nil {
 			yield(Event{}, err)
 			return
@@ -108,25 +109,25 @@ type Membership struct {
 // news, if it is not nil, is called for every event and every error, one at a time. It must not call
 // Leave, which waits for it; it may end ctx.
 //
-// Errors are as in Watch: an absent tracker is waited for. The membership ends if no tracker is left
-// that could accept it: see [Membership.Err]. Join returns an error only if there are no trackers or
-// no key.
+// Join treats errors as Watch does, and waits for an absent tracker. The membership ends by itself if
+// no tracker is left that could accept it: see [Membership.Err]. Join itself returns an error only if
+// there are no trackers or no key.
 //
 // For a classic tracker, two members with one endpoint are one peer. If either leaves, this peer is
 // gone until the other renews: see [Client.Shared].
 func (c *Client) Join(ctx context.Context, trackers []Tracker, r Request, news func(Event, error)) (*Membership, error) {
 	f := newFollower()
-	sessions, err := c.sessions(f, trackers, r, true)
+	sessions, err := c.newSessions(f, trackers, r, true)
 	if err != nil {
 		return nil, err
 	}
 	if news == nil {
 		news = func(Event, error) {}
 	}
-	return f.join(ctx, sessions, news), nil
+	return f.startMembership(ctx, sessions, news), nil
 }
 
-func (f *follower) join(ctx context.Context, sessions []*session, news func(Event, error)) *Membership {
+func (f *follower) startMembership(ctx context.Context, sessions []*session, news func(Event, error)) *Membership {
 	ctx, cancel := context.WithCancel(ctx)
 	m := &Membership{follower: f, cancel: cancel, done: make(chan struct{})}
 	go func() {
@@ -151,9 +152,10 @@ func (m *Membership) You() []netip.AddrPort {
 // Done returns a channel that is closed once the membership has ended and has left.
 func (m *Membership) Done() <-chan struct{} { return m.done }
 
-// Err returns why the membership ended by itself: every tracker refuses it with status 400, 401 or
-// 404, or does not report the port of origin while r.Port is 0. It returns nil before the end, and
-// if the membership was ended by Leave or by its context. The errors of several trackers are joined.
+// Err returns why the membership ended by itself. Every tracker has refused its first requests with
+// status 400, 401 or 404, or does not report the port of origin while r.Port is 0. Err returns nil
+// before the end, and if Leave or the context ended the membership. It joins the errors of several
+// trackers.
 func (m *Membership) Err() error {
 	select {
 	case <-m.done:
@@ -163,9 +165,10 @@ func (m *Membership) Err() error {
 	}
 }
 
-// Leave ends the membership, waits until it has left, and returns why it could not: a tracker then
-// forgets you after the ttl. Leaving takes five seconds at most. If ctx ends first, Leave returns the
-// cause, and leaving goes on. Leave may be called again, and returns the same once that is done.
+// Leave ends the membership and waits until it has left, which takes five seconds at most. It returns
+// the errors of trackers that could not be left; they forget you after the ttl. If ctx ends first,
+// Leave returns its cause, and leaving goes on. You may call Leave again, to wait on or to get the
+// same result.
 func (m *Membership) Leave(ctx context.Context) error {
 	m.cancel()
 	select {
@@ -181,11 +184,11 @@ func (m *Membership) Leave(ctx context.Context) error {
 	}
 }
 
-// sessions returns one session for each source. None has begun.
+// newSessions returns one session for each source. None has begun.
 //
 // A member is listed over each address family. A watch that only looks needs one family, except on
 // classic trackers, which may report only peers of the asker's family.
-func (c *Client) sessions(f *follower, trackers []Tracker, r Request, member bool) ([]*session, error) {
+func (c *Client) newSessions(f *follower, trackers []Tracker, r Request, member bool) ([]*session, error) {
 	if err := r.Key.Check(); err != nil {
 		return nil, err
 	}
@@ -203,7 +206,7 @@ func (c *Client) sessions(f *follower, trackers []Tracker, r Request, member boo
 		}
 		sources := f.addTracker(t)
 		for _, network := range networks {
-			sessions = append(sessions, c.session(f.addSource(sources), r, network, member))
+			sessions = append(sessions, c.newSession(f.addSource(sources), r, network, member))
 		}
 	}
 	return sessions, nil
@@ -272,7 +275,7 @@ func (f *follower) take(now time.Time) (all []report, next time.Time) {
 	defer f.mu.Unlock()
 	for _, t := range f.trackers {
 		if t.err != nil {
-			all = append(all, report{Event{Tracker: t.tracker}, t.err})
+			all = append(all, report{Event{Tracker: t.name}, t.err})
 			t.err = nil
 		}
 	}
@@ -325,7 +328,7 @@ func (f *follower) take(now time.Time) (all []report, next time.Time) {
 }
 
 func (t *trackerSources) peersEvent(own map[netip.AddrPort]int) Event {
-	ev := Event{Type: EventPeers, Tracker: t.tracker}
+	ev := Event{Type: EventPeers, Tracker: t.name}
 	if t.latest.reply != nil {
 		reply := *t.latest.reply
 		reply.SetSelf(slices.Collect(maps.Keys(own))) // those of all families; reply.Endpoints may have fewer
