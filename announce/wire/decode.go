@@ -173,10 +173,10 @@ func (r *Reply) setInterval(d map[string]any) {
 
 // addPeer adds an entry of the reply. leastPort is the lowest port that a peer may have.
 func (r *Reply) addPeer(e netip.AddrPort, id ID, leastPort uint16) {
-	r.given++
+	r.entries++
 	e = Canonical(e)
 	if !usable(e, leastPort) {
-		r.barred++
+		r.undialable++
 		return
 	}
 	r.Peers = append(r.Peers, e)

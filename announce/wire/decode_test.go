@@ -29,7 +29,7 @@ func content(r *Reply) string {
 	if r.You.IsValid() {
 		you = r.You.String()
 	}
-	return fmt.Sprintf("%v/%v %d of %d %s[%s]", r.Interval, r.TTL, r.given, r.Count, you, strings.Join(s, " "))
+	return fmt.Sprintf("%v/%v %d of %d %s[%s]", r.Interval, r.TTL, r.entries, r.Count, you, strings.Join(s, " "))
 }
 
 // Replies of existing trackers, and of trackers that anyone might write from the specification.
@@ -52,7 +52,7 @@ func TestDecodeLenient(t *testing.T) {
 		`{"interval":"0x15","ttl":"NaN","count":"-5","peers":[]}`:          "30m0s/0s 0 of -1 []",
 		`{"interval":"Inf","ttl":"1e3","count":"","peers":[]}`:             "30m0s/0s 0 of -1 []",
 
-		// Odd peers among others. They count as given: without them the reply would look like a sample.
+		// Odd peers among others. They count as entries: without them the reply would look like a sample.
 		`{"peers":["x","192.0.2.1:5","example.com:5"]}`:                               "30m0s/0s 3 of -1 [192.0.2.1:5]",
 		`{"peers":[5,null,true,[],{},"","192.0.2.1:5"]}`:                              "30m0s/0s 7 of -1 [192.0.2.1:5]",
 		`{"peers":["192.0.2.1","192.0.2.1:65536","192.0.2.1:-1","192.0.2.1:5"]}`:      "30m0s/0s 4 of -1 [192.0.2.1:5]",

@@ -33,11 +33,11 @@ type Reply struct {
 	// Warning is a message of the tracker for a person. It has passed [Clean].
 	Warning string
 
-	given  int              // entries in the reply, before any is dropped
-	barred int              // entries that nobody could dial
-	again  int              // entries that repeat the endpoint of another one
-	asker  ID               // the peer id in the request
-	byID   []netip.AddrPort // entries that have it
+	entries    int              // entries in the reply, before any is dropped
+	undialable int              // entries that nobody could dial
+	repeated   int              // entries that repeat the endpoint of another one
+	asker      ID               // the peer id of the asker
+	byID       []netip.AddrPort // peers that have it too, and so are the asker
 	// self are endpoints of yours that the tracker counts without naming them to you.
 	self []netip.AddrPort
 }
@@ -64,25 +64,24 @@ func (r *Reply) Others() int {
 
 // drop removes yours from the peers, and all but the first entry of any other endpoint. It returns
 // how many entries it has removed for each reason.
-func (r *Reply) drop(yours ...netip.AddrPort) (own, again int) {
-	self := make(map[netip.AddrPort]bool)
+func (r *Reply) drop(yours ...netip.AddrPort) (own, repeated int) {
+	isYours := make(map[netip.AddrPort]bool, len(r.Peers)) // of each endpoint that has been seen
 	for _, e := range yours {
-		self[e] = true
+		isYours[e] = true
 	}
-	there := make(map[netip.AddrPort]bool, len(r.Peers))
 	r.Peers = slices.DeleteFunc(r.Peers, func(e netip.AddrPort) bool {
+		yours, seen := isYours[e]
 		switch {
-		case self[e]:
+		case yours:
 			own++
-		case there[e]:
-			again++
+		case seen:
+			repeated++
 		default:
-			there[e] = true
-			return false
+			isYours[e] = false
 		}
-		return true
+		return seen
 	})
-	return own, again
+	return own, repeated
 }
 
 // RemoveSelf removes e from the peers. If it was there, it counts as an endpoint of yours.
@@ -98,8 +97,8 @@ func (r *Reply) SetSelf(own []netip.AddrPort) { r.self = own }
 // UncountAsker corrects the reply to an announce that was only meant to look. count is what the
 // tracker counted before the announce.
 func (r *Reply) UncountAsker(count int) {
-	r.Sample = count > r.given-min(r.barred, 1) || count < 0 && r.Sample
-	r.Count = max(count-r.again, min(count, len(r.Peers)))
+	r.Sample = count > r.entries-min(r.undialable, 1) || count < 0 && r.Sample
+	r.Count = max(count-r.repeated, min(count, len(r.Peers)))
 }
 
 // fewestGiven is how many peers every known tracker gives before it starts to choose among them.
@@ -119,26 +118,25 @@ func (r *Reply) finish(req *Request, local netip.AddrPort) {
 	case member && local.IsValid():
 		r.self = []netip.AddrPort{local}
 	}
-	own, again := r.drop(slices.Concat(r.Endpoints, r.self, r.byID)...)
-	r.again = again
+	own, repeated := r.drop(slices.Concat(r.Endpoints, r.self, r.byID)...)
+	r.repeated = repeated
 	want := req.want()
 	switch {
 	case r.Count < 0:
-		r.Sample = r.given >= want
+		r.Sample = r.entries >= want
 	case member && own == 0: // the tracker counts the asker and leaves it out
-		r.Sample = r.given < r.Count-1
-	case own > 0 && r.given == r.Count-1 && r.given < min(want, fewestGiven):
-		again++ // the tracker leaves the asker out, and another entry has its endpoint
+		r.Sample = r.entries < r.Count-1
+	case own > 0 && r.entries == r.Count-1 && r.entries < min(want, fewestGiven):
+		repeated++ // the tracker leaves the asker out, and another entry has its endpoint
 	default:
-		r.Sample = r.given < r.Count
+		r.Sample = r.entries < r.Count
 	}
-	if again += max(own-1, 0); again > 0 {
-		r.Count = max(r.Count-again, min(r.Count, len(r.Peers)+r.own()))
+	if repeated += max(own-1, 0); repeated > 0 {
+		r.Count = max(r.Count-repeated, min(r.Count, len(r.Peers)+r.own()))
 	}
 }
 
-// Coverage returns which share of the track's peers the reply has, above 0 and at most 1, which is
-// all of them.
+// Coverage returns which share of the track's peers the reply has. 1 is all of them.
 func (r *Reply) Coverage() float64 {
 	switch {
 	case !r.Sample:
@@ -160,13 +158,13 @@ func (r *Reply) Merge(o *Reply, want int) {
 	r.self = union(r.self, o.self)
 	r.Peers = append(r.Peers, o.Peers...)
 	r.drop(slices.Concat(r.Endpoints, r.self)...)
-	r.barred = max(r.barred, o.barred)
+	r.undialable = max(r.undialable, o.undialable)
 	if r.Count < 0 || o.Count < 0 {
 		r.Count, r.Sample = -1, r.Sample && o.Sample
 	} else {
 		all := len(r.Peers) + r.own()
 		r.Count = max(r.Count, o.Count, all)
-		r.Sample = (r.Sample || o.Sample) && r.Count > all+r.barred
+		r.Sample = (r.Sample || o.Sample) && r.Count > all+r.undialable
 	}
 	if most := (&Request{Want: want}).want(); len(r.Peers) > most {
 		r.Peers, r.Sample = r.Peers[:most], true

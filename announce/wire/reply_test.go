@@ -180,7 +180,7 @@ func TestReplyBehindNAT(t *testing.T) {
 		t.Fatal(err)
 	}
 	for you, want := range map[string]string{"": "[" + peer + "]", mine4: "[" + inside + " " + peer + "]"} {
-		reply := &Reply{Count: 3, given: 2}
+		reply := &Reply{Count: 3, entries: 2}
 		if you != "" {
 			reply.You = endpointsOf(you)[0]
 		}
@@ -209,7 +209,7 @@ func TestMergeReplies(t *testing.T) {
 		return r
 	}
 	barred := func(r *Reply, n int) *Reply {
-		r.barred = n
+		r.undialable = n
 		return r
 	}
 	const a, b, c, me, me6 = "192.0.2.1:1", "192.0.2.2:2", "192.0.2.3:3", "192.0.2.9:9", "[2001:db8::9]:9"

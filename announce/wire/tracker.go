@@ -40,7 +40,7 @@ func ParseTracker(s string) (Tracker, error) {
 		return Tracker{}, fmt.Errorf("tracker %s: %s", Quote(Redact(s)), why)
 	}
 	if strings.Contains(s, ",") {
-		return bad("a comma separates trackers, and here is place for one; in a path or a password write %2C")
+		return bad("has a comma, which separates trackers; in a path or a password write %2C")
 	}
 	scheme, rest := cutScheme(cmp.Or(s, "localhost"))
 	authority, tail := rest, ""
@@ -104,27 +104,24 @@ func ParseTracker(s string) (Tracker, error) {
 	name, _, _ := strings.Cut(u.Host, "%") // a zone after it has upper and lower case
 	u.Host = strings.ToLower(name) + u.Host[len(name):]
 	u.Fragment, u.RawFragment = "", ""
-	t := Tracker{url: *u}
 	switch u.EscapedPath() {
 	case "", "/", "/ntrk", "/ntrk/":
 		if u.RawQuery != "" {
 			return bad("a native tracker's name has no query")
 		}
-		t.url.Path, t.url.RawPath = "/ntrk/", ""
-	default:
-		if strings.HasPrefix(u.Path, "/ntrk/") {
-			return bad("ends after /ntrk/; give the key as an argument of its own")
-		}
-		// A classic tracker with one of these paths would have no peers.
-		switch last := path.Base(u.Path); {
-		case strings.Contains(u.Path+"/", "/ntrk/") && !strings.HasPrefix(last, "announce"):
-			return bad("a native tracker is named by its host alone: nothing stands before /ntrk/, and no key after it")
-		case strings.HasPrefix(last, "scrape"):
-			return bad("is where a tracker is scraped; name the URL that ends in /announce")
-		}
-		t.classic = true
+		u.Path, u.RawPath = "/ntrk/", ""
+		return Tracker{url: *u}, nil
 	}
-	return t, nil
+	// A classic tracker with one of these paths would have no peers.
+	switch last := path.Base(u.Path); {
+	case strings.HasPrefix(u.Path, "/ntrk/"):
+		return bad("ends after /ntrk/; give the key as an argument of its own")
+	case strings.Contains(u.Path+"/", "/ntrk/") && !strings.HasPrefix(last, "announce"):
+		return bad("a native tracker is named by its host alone: nothing stands before /ntrk/, and no key after it")
+	case strings.HasPrefix(last, "scrape"):
+		return bad("is where a tracker is scraped; name the URL that ends in /announce")
+	}
+	return Tracker{url: *u, classic: true}, nil
 }
 
 // ParseTrackers reads the names of one or more trackers, separated by commas, each as
