@@ -85,8 +85,8 @@ func runFloor() error {
 				if errno != 0 {
 					break
 				}
-				// The request is mostly here already. If it ends its connection, epoll need not
-				// know that.
+				// Mostly the request is here already. If it also ends the connection, epoll need
+				// not know the connection.
 				if !answer(int(fd)) {
 					watch(int(fd), epollInET)
 				}

@@ -18,10 +18,27 @@ import (
 	"testing/synctest"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"ntrack/announce/wire"
 	"ntrack/tracker"
+	"ntrack/tracker/server/servertest"
 	"ntrack/tracker/store/memory"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// A Handler passes the published conformance scenarios.
+func TestVectors(t *testing.T) {
+	servertest.Vectors(t, "../testdata/vectors/tracker", func(l net.Listener, tr *tracker.Tracker) {
+		server := &http.Server{
+			Handler: tracker.Handler(tr),
+			// Otherwise net/http itself answers OPTIONS *, without the CORS headers.
+			DisableGeneralOptionsHandler: true,
+		}
+		server.Serve(l)
+	})
+}
 
 // ask is a complete client over a socket: it sends a request line and one header field, and reads
 // until the end of the connection.

@@ -22,8 +22,8 @@ const (
 	// defaultRefusalInterval is the interval in a refusal if Interval is not set. No store has
 	// reported the load then.
 	defaultRefusalInterval = time.Minute
-	// minClassicTTL is the shortest ttl on the classic interface. Its clients announce every 5
-	// minutes at most, whatever the interval in a reply, and some every half hour.
+	// minClassicTTL is the shortest ttl on the classic interface. Its clients wait at least 5
+	// minutes between announces, even if the interval is shorter, and some wait half an hour.
 	minClassicTTL = 15 * time.Minute
 )
 

@@ -2,8 +2,11 @@ package tracker
 
 import (
 	"fmt"
+	"math/rand/v2"
+	"net/http"
 	"net/netip"
 	"testing"
+	"time"
 
 	"ntrack/announce/wire"
 	"ntrack/tracker/store"
@@ -119,6 +122,15 @@ func TestLarge(t *testing.T) {
 	} {
 		if got := new(Tracker).Large(&Call{Method: "GET", Target: []byte(target)}); got != large {
 			t.Errorf("%s: %t", target, got)
+		}
+	}
+}
+
+func TestAppendDate(t *testing.T) {
+	for range 100_000 {
+		when := time.Unix(rand.Int64N(1<<37), 0).UTC() // to the year 6325
+		if got, want := string(appendDate(nil, when)), when.Format(http.TimeFormat); got != want {
+			t.Fatalf("%s, not %s", got, want)
 		}
 	}
 }

@@ -8,8 +8,15 @@ import (
 	"testing/synctest"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"ntrack/tracker/server"
 )
+
+// A store that still has peers goes on sweeping until they have lapsed.
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("ntrack/tracker/store/memory.(*Store).sweep"), goleak.IgnoreAnyFunction("ntrack/tracker/store/memory.(*Store).sweep-fm"))
+}
 
 // patience is how long a test waits before it fails. Nothing here takes that long.
 const patience = 30 * time.Second

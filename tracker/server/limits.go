@@ -92,7 +92,7 @@ func (s *Server) network(a netip.Addr) uint64 {
 		return 0
 	case a.Is4():
 		b := a.As4()
-		return 0xff<<56 | uint64(binary.BigEndian.Uint32(b[:])) // no peer's IPv6 address begins so
+		return 0xff<<56 | uint64(binary.BigEndian.Uint32(b[:])) // no peer's IPv6 address begins like this
 	}
 	b := a.As16()
 	return binary.BigEndian.Uint64(b[:])

@@ -77,7 +77,7 @@ func (c *conn) writeEvents() {
 type sendState struct {
 	pending    bool          // some are not acknowledged yet
 	acked      uint64        // how many were acknowledged
-	sinceHeard time.Duration // since the client last acknowledged anything, even nothing new
+	sinceHeard time.Duration // since the last acknowledgement, even of nothing new
 }
 
 // A stallDetector ends the stream of a client that is there but does not read. A write shows no
