@@ -30,7 +30,7 @@ type lookout struct {
 	serve   bool
 	address string                     // where --serve listens
 	answers bool                       // at least one tracker has answered
-	guessed bool                       // no more guesses: the trackers are trackers
+	guessed bool                       // no guess any more: one was printed, or a tracker has answered
 	away    map[announce.Tracker]error // why a tracker is away
 
 	mu     sync.Mutex

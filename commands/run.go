@@ -109,7 +109,7 @@ func (o *announceOptions) runCommand(c *cli.Context, s Streams) error {
 		tidySelfFiles()
 		left <- o.beMember(ctx, s, &look, self, lost)
 	}()
-	cancelled := c.Context.Done() // by a caller that does not hand over signals
+	cancelled := c.Context.Done() // a caller without Streams.Signals ends the COMMAND by this
 	var kill <-chan time.Time
 	for {
 		select {
@@ -257,7 +257,7 @@ func (o *announceOptions) beMember(ctx context.Context, s Streams, look *lookout
 		if m.Err() == nil {
 			return m.Leave(ctx)
 		}
-		// Every tracker refuses it. COMMAND runs on, so it tries again.
+		// Every tracker refuses the peer. The COMMAND runs on, so ntrack tries again.
 		pause = min(longer(pause), 15*time.Second)
 		select {
 		case <-ctx.Done():
@@ -332,7 +332,7 @@ func newSelfFile() (*selfFile, error) {
 		if !errors.Is(err, errNotOurs) && !errors.Is(err, fs.ErrNotExist) {
 			return &selfFile{dir: dir, lock: lock}, nil
 		}
-		_ = os.Remove(dir) // another ntrack was faster, and tidies up what has no lock
+		_ = os.Remove(dir) // another ntrack was faster, and is about to remove it because it had no lock
 	}
 }
 

@@ -28,10 +28,9 @@ type Program struct {
 	// In, Out and Err are the program's streams. A nil stream is the null device.
 	In       io.Reader
 	Out, Err io.Writer
-	// OwnGroup makes the program lead a process group of its own. On a terminal it should not: there
-	// it belongs to the group of this process, as everything does that a shell starts in one line.
-	// The terminal then sends its signals to all of them, stops and resumes them together, and lets
-	// all of them read.
+	// OwnGroup makes the program lead a process group of its own. On a terminal it should stay in the
+	// group of this process, like everything that a shell starts in one line. Then the terminal sends
+	// its signals to both, stops and resumes them together, and lets both read.
 	OwnGroup bool
 	// Reaper, which may be nil, waits for the program.
 	Reaper *Reaper
