@@ -273,7 +273,7 @@ func (o *announceOptions) ttl(ctx context.Context, ev announce.Event) time.Durat
 	if reply == nil {
 		var err error
 		if reply, err = o.List(ctx, ev.Tracker, announce.Request{Key: o.key, Want: announce.NoPeers}); err != nil {
-			return 150 * time.Second // docs/PROTOCOL.md 12.7
+			return 150 * time.Second // what clients assume if a tracker reports no ttl
 		}
 	}
 	return max(reply.TTL, reply.Interval*5/2)

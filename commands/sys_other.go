@@ -8,8 +8,8 @@ import (
 	"os"
 )
 
-// Without these locks every member of a classic tracker leaves for all (docs/PROTOCOL.md 12.4), and
-// no process can see whether another one still uses a directory: so each directory stays.
+// Without these locks every member of a classic tracker leaves for all of them, and no process can
+// see whether another one still uses a directory: so each directory stays.
 
 func openOwn(string) (*os.File, error) { return nil, errors.ErrUnsupported }
 
