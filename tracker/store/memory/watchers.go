@@ -276,7 +276,7 @@ func (sub *subscription) Epoch() string { return sub.w.s.m.epoch }
 
 // push queues a batch, if the subscriber sees any of it. It never waits for the subscriber.
 func (sub *subscription) push(batch []change) {
-	if !slices.ContainsFunc(batch, sub.sees) {
+	if !slices.ContainsFunc(batch, func(c change) bool { return sub.sees(&c) }) {
 		return
 	}
 	sub.mu.Lock()
@@ -293,7 +293,7 @@ func (sub *subscription) push(batch []change) {
 // sees reports whether a change is news to the subscriber: whether it sees the peer, and whether the
 // peer has joined or left, and not both, since the subscription began. It is never about itself: a
 // peer that a subscription holds neither joins nor leaves.
-func (sub *subscription) sees(c change) bool {
+func (sub *subscription) sees(c *change) bool {
 	news := false
 	for _, n := range c.numbers {
 		news = news != (n >= sub.from)
@@ -308,8 +308,8 @@ func (sub *subscription) Next(dst []store.Change) ([]store.Change, bool) {
 	sub.queue, sub.waiting = nil, 0
 	sub.mu.Unlock()
 	for _, batch := range queue {
-		for _, c := range batch {
-			if sub.sees(c) {
+		for i := range batch {
+			if c := &batch[i]; sub.sees(c) {
 				dst = append(dst, store.Change{Endpoint: c.endpoint, Joined: c.joined})
 			}
 		}
