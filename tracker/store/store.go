@@ -22,28 +22,30 @@ import (
 // A caller sees its own changes at once. It may see those of others a moment later. A caller may
 // overwrite keys and slices after the call: a store copies what it keeps.
 //
-// A track above 1,000 peers must not hold up calls for other tracks. When a sample can have few of
-// its peers, because most have just lapsed or are hidden from the asker, it may miss some of them.
+// A track above 1,000 peers must not hold up calls for other tracks. If most of its peers have just
+// lapsed or are hidden from the asker, a sample may miss some of the others.
 //
 // Any number of goroutines may call a Store. A call that waits returns when ctx ends. A store over
-// one of its limits refuses with a [*FullError]. A refusal leaves nothing behind: no track, no peer,
-// nothing that counts towards a limit, and no subscription.
+// one of its limits refuses with a [*FullError]. A refusal leaves nothing behind: no track, no
+// peer, nothing that counts towards a limit, and no subscription.
 type Store interface {
 	// Announce lists peer under key for a ttl from now, or for as long as it already was if that
-	// is longer. A store may cut a ttl of more than 4 hours, but not to less.
+	// is longer. A store may shorten a ttl of more than 4 hours, but not to less than that.
 	//
-	// It appends to dst at most want.Peers others of the track: all of them, or a random sample,
-	// without repetition and drawn anew each time. When the track has peers of both families, each
-	// has at least a quarter of the sample, or all of its peers. Of two peers that announce at once,
-	// at least one finds the other listed. A peer's ID replaces the one that it gave before, and a zero
-	// ID removes it. A store may forget IDs.
+	// It appends to dst up to want.Peers other peers of the track: all of them, or a random sample
+	// without repetition, drawn anew each time. If the track has peers of both families, each
+	// family gets at least a quarter of the sample, or less if it has fewer peers. Of two peers
+	// that announce at once, at least one finds the other listed.
 	//
-	// The ttl depends on the size of the track with the peer in it. The function is pure and quick,
-	// and never returns less than a second: a store may call it with a lock held, and several times,
-	// with a guess first. What holds is its value for the Size in the Result.
+	// The peer's ID replaces the one that it gave before, and a zero ID removes it. A store may
+	// forget IDs.
+	//
+	// The ttl depends on the size of the track with the peer in it. The function is pure and quick.
+	// A store may call it with a lock held, and several times, with a guess first. The peer is
+	// listed for its value at the Size in the Result.
 	Announce(ctx context.Context, key []byte, peer wire.Peer, ttl func(Size) time.Duration, want Want, dst []wire.Peer) ([]wire.Peer, Result, error)
 
-	// Look does the same for an asker at this address that does not join.
+	// Look samples the track as Announce does, for an asker at this address that does not join.
 	Look(ctx context.Context, key []byte, asker netip.Addr, want Want, dst []wire.Peer) ([]wire.Peer, Result, error)
 
 	// Leave removes the peer from the track at once. It is no error if the peer is not there. A
@@ -58,10 +60,10 @@ type Store interface {
 	// Subscribe appends to dst every other peer of the track, without IDs, and reports joins and
 	// leaves to the Subscription from that moment on. If the peer's port is not 0, the peer is
 	// listed, as by an announce, and does not lapse while a subscription holds it. After the last
-	// one has ended, the peer stays listed until its last announce lapses. A peer whose port is 0
-	// only looks. Leave removes a peer even if subscriptions hold it, and ends them. A track above
-	// 10,000 peers of all scopes is too large to stream and is refused with a [*FullError] that says
-	// Stream.
+	// of these has ended, the peer stays listed until its last announce lapses. A peer whose port
+	// is 0 only looks. Leave removes a peer even if subscriptions hold it, and ends them. A track
+	// above 10,000 peers of all scopes is too large to stream and is refused with a [*FullError]
+	// that says Stream.
 	//
 	// The store calls notify whenever Next may have something new, from any goroutine, perhaps
 	// before Subscribe returns or once more after Close. notify must not block or call the store.
@@ -73,17 +75,18 @@ type Store interface {
 }
 
 // A Subscription has the changes of one track. It never waits for its subscriber: it ends when more
-// than some thousand changes wait. Any goroutine may call its methods, and one at a time Next.
+// than some thousand changes wait. Any goroutine may call its methods, but only one at a time may
+// call Next.
 type Subscription interface {
-	// Epoch names the life of the table that has the track, in at most 64 bytes of printable ASCII
-	// without "-". It is another one once the store may have lost peers that had not lapsed, and the
-	// same in all trackers that share a table. A subscription ends when that of its key changes.
+	// Epoch is a name for the table that the track is in, in at most 64 bytes of printable ASCII
+	// without "-". All trackers that share a table have the same. The name changes when the store
+	// may have lost peers that had not lapsed, and that ends the subscription.
 	Epoch() string
 	// Next appends to dst, in order, what has changed since the last call. It leaves out peers that
 	// the subscriber does not see, and the subscriber itself. It has each change within a second. A
 	// lapse is a leave, and a renewal is no change. Changes of one peer that undo each other within
-	// 50 milliseconds are left out. live is false when the subscription has ended: because of Leave,
-	// because too many changes waited, or for a reason of the store.
+	// 50 milliseconds are left out. live is false when the subscription has ended: because of
+	// Leave, because too many changes waited, or for a reason of the store.
 	Next(dst []Change) (changes []Change, live bool)
 	// Close ends the subscription and its hold on the peer. It must be called, even if the
 	// subscription has ended, and may be called again.
@@ -132,9 +135,9 @@ func (e *FullError) Error() string {
 	return fmt.Sprintf("too many %s: at most %d", e.What, e.Max)
 }
 
-// Limits are what a store holds at most; 0 is no limit. A peer that would exceed one is refused with
-// a [*FullError]. No peer is evicted to make room, and a renewal is never refused. A peer that has
-// lapsed counts for up to a second.
+// Limits are what a store holds at most; 0 is no limit. A peer that would exceed one is refused
+// with a [*FullError]. No peer is evicted to make room, and a renewal is never refused. A peer that
+// has lapsed counts for up to a second.
 type Limits struct {
 	MaxKeys        int // tracks
 	MaxPeers       int // peers, in all tracks together

@@ -56,8 +56,8 @@ func (s *slab[T]) have() (n int) {
 	return n
 }
 
-// NewStoppable returns an empty store, and a function that stops its process for a time, in which no
-// call comes and no timer fires.
+// NewStoppable returns an empty store, and a function that stops its process for a time, in which
+// no call comes and no timer fires.
 func NewStoppable() (m *Store, stop func(time.Duration)) {
 	m = New()
 	var stopped atomic.Int64

@@ -53,8 +53,8 @@ func (c *clock) now() time.Duration {
 	return t.ran + min(c.machine()-t.machine, maxStep)
 }
 
-// start lets the clock go on from where it stands, after a time in which it was not needed. Only one
-// goroutine at a time may call start or tick.
+// start lets the clock go on from where it stands, after a time in which it was not needed. Only
+// one goroutine at a time may call start or tick.
 func (c *clock) start() {
 	t := c.last.Load()
 	c.last.Store(&tick{c.machine(), c.now(), t.resumed})
@@ -81,8 +81,8 @@ func (c *clock) settling() bool {
 
 // An expiry is a second of the store's clock in 15 bits, and a bit that is always set, so that no
 // expiry is 0. Seconds are compared around the circle: those less than horizon ahead of now are to
-// come, all others are past. No expiry gets old enough to be ahead again, because a sweep removes it
-// first, and the clock stands still without sweeps.
+// come, all others are past. No expiry gets old enough to be ahead again, because a sweep removes
+// it first, and the clock stands still without sweeps.
 type expiry uint16
 
 const (
@@ -100,11 +100,11 @@ func (e expiry) after(now expiry) int { return int(int16((e-now)<<1) >> 1) }
 
 func (e expiry) lapsed(now expiry) bool { return e != held && e.after(now) <= 0 }
 
-// small is up to how many peers a track is searched for lapsed ones in one go. A sweep walks larger
-// tracks in pieces of that many steps, and lets others have the lock in between.
+// A track of at most small peers is searched for lapsed peers in one go. A sweep walks larger
+// tracks in pieces of that many steps, and gives the lock up in between.
 const small = 1000
 
-// dueAt says that a peer of the track will lapse at a second.
+// dueAt notes when a peer of the track will lapse.
 func (s *shard) dueAt(h handle, at, now expiry) {
 	t := s.tracks.one(h)
 	if at.after(now) > t.due.after(now) {
@@ -119,8 +119,8 @@ func (s *shard) dueAt(h handle, at, now expiry) {
 // A position is where expire goes on in a track. It is at the end if fam is 2.
 type position struct{ fam, slot int }
 
-// expire removes the lapsed peers of a track: all of them if the track is small, and otherwise those
-// that it meets from p on in at most steps steps. It returns h, or 0 if the track is gone.
+// expire removes lapsed peers. It looks at all of a small track. Of a large one it looks at up to
+// that many slots from p on, and moves p. It returns h, or 0 if the track is gone.
 func (s *shard) expire(h handle, p *position, steps int, now expiry) handle {
 	t := s.tracks.one(h)
 	// Peers move between the pieces of a walk, so the next lapse is not known: the track stays due.
@@ -136,7 +136,7 @@ func (s *shard) expire(h handle, p *position, steps int, now expiry) handle {
 			word := v.words[p.slot*v.width+last]
 			left := expiry(word).after(now)
 			if word == 0 {
-				left = horizon // not a branch in machine code, which would often be mispredicted
+				left = horizon // compiled without a branch, which would often be mispredicted
 			}
 			if left < soonest && expiry(word) != held {
 				if left <= 0 {
@@ -161,8 +161,8 @@ type cursor struct {
 	position
 }
 
-// sweep expires tracks from c on, as many as fit into one hold of the lock. It reports whether there
-// are more.
+// sweep expires tracks from c on, as many as fit into one hold of the lock. It reports whether
+// there are more.
 func (s *shard) sweep(c *cursor, now expiry) (more bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -138,8 +138,8 @@ func TestStoppedForgets(t *testing.T) {
 	})
 }
 
-// After a long gap clients have closed their event streams and come back. The store notices the ends
-// late, and does not remove the peers for them.
+// After a long gap clients have closed their event streams and come back. The store notices the
+// ends late, and does not remove the peers for them.
 func TestStoppedStreams(t *testing.T) {
 	for _, c := range []struct {
 		gap   time.Duration

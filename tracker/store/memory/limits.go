@@ -77,9 +77,9 @@ func (m *Store) register(a netip.Addr) bool {
 const counters = 1 << 17
 
 // counter returns the shard that counts an address, and the number of the counter there. A seeded
-// hash chooses it, and two addresses that meet in one share its limit. Of a million addresses one in
-// four does, which matters only if the limit is a few. A counter for each address would take more
-// memory than the peers.
+// hash chooses it, and two addresses that meet in one share its limit. Of a million addresses one
+// in four does, which matters only if the limit is a few. A counter for each address would take
+// more memory than the peers.
 func (m *Store) counter(a netip.Addr) (*shard, int) {
 	var buf [5]uint32
 	p := pack(&buf, netip.AddrPortFrom(a, 0))

@@ -22,7 +22,8 @@ import (
 
 //	go test ./tracker/store/memory -run '^$' -bench Memory
 
-// cpu is the processor time of this process. Unlike the wall clock it is the same on a busy machine.
+// cpu is the processor time of this process. Unlike the wall clock it is the same on a busy
+// machine.
 func cpu(b *testing.B) time.Duration {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
@@ -55,8 +56,8 @@ func nthKey(key *[20]byte, n int) {
 	binary.BigEndian.PutUint64(key[:], uint64(n)*0x9e3779b97f4a7c15)
 }
 
-// fill announces that many peers under each of that many keys of 20 bytes, one peer of each key after
-// the other.
+// fill announces that many peers under each of that many keys of 20 bytes, one peer of each key
+// after the other.
 func fill(b *testing.B, m *memory.Store, keys, peers int, change func(*wire.Peer)) {
 	var key [20]byte
 	for p := range peers {
@@ -140,7 +141,8 @@ func inIPv6(p *wire.Peer) {
 }
 
 // What a peer takes beyond an empty store, after a sweep has given back what growing left, and how
-// long a full garbage collection takes. Run one at a time, because each leaves something in the heap:
+// long a full garbage collection takes. Run one at a time, because each leaves something in the
+// heap:
 //
 //	go test ./tracker/store/memory -run '^$' -bench 'MemorySize/20000x50$' -benchtime 1x
 func BenchmarkMemorySize(b *testing.B) {

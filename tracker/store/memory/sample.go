@@ -12,8 +12,8 @@ import (
 )
 
 // sample appends at most want peers of t that asker sees, without self, which may be nil. It draws
-// them in a random order of slots, so it takes about as many steps as peers are wanted, whatever the
-// size of the track.
+// them in a random order of slots, so it takes about as many steps as peers are wanted, whatever
+// the size of the track.
 func (s *shard) sample(dst []wire.Peer, t *track, want store.Want, asker wire.Scope, self packed, now expiry) []wire.Peer {
 	if want.Peers <= 0 {
 		return dst
@@ -60,8 +60,8 @@ func (s *shard) sample(dst []wire.Peer, t *track, want store.Want, asker wire.Sc
 	return draws[0].take(dst, take[0]+take[1]-(len(dst)-before))
 }
 
-// shares divides want between n4 and n6 peers: in proportion, so that every peer has the same chance,
-// except that the smaller family gets at least a quarter.
+// shares divides want between n4 and n6 peers: in proportion, so that every peer has the same
+// chance, except that the smaller family gets at least a quarter.
 func shares(want, n4, n6 int) [2]int {
 	if n4+n6 <= want {
 		return [2]int{n4, n6}
@@ -151,10 +151,10 @@ func (d *draw) fill(slots []int) {
 // A permutation yields each of 0..n-1 once, in a random order. It takes constant memory, and a step
 // takes as long for any n.
 //
-// Up to maxShuffled numbers it shuffles them. Above, it counts through m bits, where 2^m is the first
-// power of two not below n, mixes the bits in a way that can be inverted, and skips results beyond n.
-// Each permutation has a new seed. That gives far fewer orders than n!, but every number and every
-// pair comes as often as any other, as TestPermutation shows.
+// Up to maxShuffled numbers it shuffles them. Above, it counts through m bits, where 2^m is the
+// first power of two not below n, mixes the bits in a way that can be inverted, and skips results
+// beyond n. Each permutation has a new seed. That gives far fewer orders than n!, but every number
+// and every pair comes as often as any other, as TestPermutation shows.
 type permutation struct {
 	n, i uint64
 
@@ -208,7 +208,7 @@ func (p *permutation) fill(out []int) {
 			x ^= x >> shift
 		}
 		out[k] = int(x)
-		if x < p.n { // not a branch in machine code, which would often be mispredicted
+		if x < p.n { // compiled without a branch, which would often be mispredicted
 			k++
 		}
 	}

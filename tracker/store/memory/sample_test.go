@@ -25,7 +25,8 @@ func TestShares(t *testing.T) {
 	}
 }
 
-// A search for few peers among very many hidden ones ends after a while, because others wait for it.
+// A search for few peers among very many hidden ones ends after a while, because others wait for
+// it.
 func TestSearchIsBounded(t *testing.T) {
 	m := New()
 	for i := range 100_000 {
@@ -75,8 +76,8 @@ func soon(t *testing.T, f func()) {
 	}
 }
 
-// Every pair comes first as often as any other. Chi-square by its degrees of freedom is 1 on average,
-// and beyond 1.2 less than once in a million runs if n is 100 or more.
+// Every pair comes first as often as any other. Chi-square by its degrees of freedom is 1 on
+// average, and beyond 1.2 less than once in a million runs if n is 100 or more.
 func TestPermutation(t *testing.T) { soon(t, func() { pairsOfPermutation(t) }) }
 
 func pairsOfPermutation(t *testing.T) {

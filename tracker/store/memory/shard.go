@@ -11,8 +11,9 @@ import (
 	"ntrack/tracker/store"
 )
 
-// A shard has the tracks of a part of the keys, and one lock for them. Its index is a hash table
-// with chains of tracks. What tracks are made of comes from slabs, so none of it is a pointer.
+// A shard has the tracks of a part of the keys, and one lock for them. Buckets with chains of
+// tracks find the track of a key. Tracks and all that belongs to them are in slabs and refer to
+// each other by handles, so the garbage collector has no pointers to follow.
 type shard struct {
 	mu      sync.Mutex
 	m       *Store
@@ -42,15 +43,14 @@ type track struct {
 	next handle // in the bucket
 	key  handle
 	fam  [2]handle // IPv4, IPv6; 0 without such a peer
-	// due is not later than the first lapse of a peer. Until then nothing has lapsed. It is exact
-	// after expire has seen all of the track.
+	// due is when the first peer lapses, or earlier. Before it, the track has no lapsed peers.
 	due  expiry
 	tag  uint16 // of the key's hash: most other keys in the bucket differ in it
 	born uint32 // the second in which the track was made
 }
 
 // pageBytes is small, because a shard has a partly empty page for each size of block that it uses.
-// It is a size of Go's heap, so that a page given back leaves no odd hole.
+// It is also a size of Go's heap, so the hole that a page leaves there fits the next page.
 const pageBytes = 8192
 
 func (s *shard) init(m *Store) {
@@ -98,8 +98,8 @@ func (s *shard) current(key []byte, hash uint64, now expiry) handle {
 	return h
 }
 
-// enter returns the track, the table and the slot of a peer. It adds the peer, and the track if h is
-// 0, unless a limit refuses them. A peer that it has added has no expiry yet.
+// enter returns the track, the table and the slot of a peer. It adds the peer, and the track if h
+// is 0, unless a limit refuses them. A peer that it has added has no expiry yet.
 func (s *shard) enter(h handle, key []byte, hash uint64, peer packed, now time.Duration) (handle, table, int, error) {
 	fam := peer.family()
 	if h != 0 {

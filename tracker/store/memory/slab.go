@@ -5,9 +5,9 @@ import (
 	"math/bits"
 )
 
-// A slab hands out blocks of Ts from larger pages, and names them by handles instead of pointers. So
-// a million small tracks are some ten thousand objects for the garbage collector, and it looks into
-// none of them.
+// A slab hands out blocks of Ts from larger pages, and names them by handles instead of pointers.
+// So a million small tracks are some ten thousand objects for the garbage collector, and it looks
+// into none of them.
 type slab[T any] struct {
 	perPage int       // how many Ts a page has, unless a single block is larger
 	pages   []page[T] // by number; page 0 is never used, so that handle 0 is none
@@ -37,8 +37,8 @@ func (h handle) page() int { return int(h >> 8) }
 // pageOf returns the first handle of a page.
 func pageOf(page int) handle { return handle(page << 8) }
 
-// class rounds a size up and numbers it. Sizes up to 8 are exact; then there are four to a doubling,
-// so a block is at most a quarter larger than necessary.
+// class rounds a size up and numbers it. Sizes up to 8 are exact; then there are four to a
+// doubling, so a block is at most a quarter larger than necessary.
 func class(n int) (c, size int) {
 	if n <= 8 {
 		return n, n
@@ -84,8 +84,8 @@ func (s *slab[T]) newPage(size int) uint32 {
 	}
 	p := &s.pages[i]
 	s.unused = p.next
-	// Each size has a partly empty page. While the slab is small its pages are small, too; later they
-	// are larger, so that there are fewer objects.
+	// Each size has a partly empty page. While the slab is small its pages are small, too; later
+	// they are larger, so that there are fewer objects.
 	most := 64
 	if len(s.pages) > 32 {
 		most = 256

@@ -10,8 +10,8 @@ import (
 	"ntrack/announce/wire"
 )
 
-// A packed is a peer in 32-bit words: its address in 1 word (IPv4) or 4 (IPv6), and one word for the
-// port and the expiry. If that last word is 0 the slot is empty.
+// A packed is a peer in 32-bit words: its address in 1 word (IPv4) or 4 (IPv6), and one word for
+// the port and the expiry. If that last word is 0 the slot is empty.
 type packed []uint32
 
 // widths are the words of a peer by family.
@@ -78,8 +78,8 @@ func (p packed) same(o packed) bool {
 }
 
 // A family is the peers of a track in IPv4 or in IPv6: a hash set with linear probing. A hash is
-// scaled to the number of slots, which may be any. The slots are in the order of the hashes, so a set
-// is copied into a larger one from front to back.
+// scaled to the number of slots, which may be any. The slots are in the order of the hashes, so a
+// set is copied into a larger one from front to back.
 type family struct {
 	slots handle // in shard.words: peers
 	ids   handle // in shard.ids: one for each slot; 0 while no peer has given one
@@ -128,8 +128,8 @@ func (t *table) home(p packed) int {
 		}
 		h ^= uint64(w) << 16
 	}
-	// Folded twice: once leaves the ports of one address in an arithmetic progression, which one seed
-	// in a hundred puts close together.
+	// Folded twice: once leaves the ports of one address in an arithmetic progression, which one
+	// seed in a hundred puts close together.
 	h = fold(fold(h, t.seed[1]), t.seed[0]|1)
 	slot, _ := bits.Mul64(h, uint64(t.cap))
 	return int(slot)
@@ -164,7 +164,8 @@ func (t *table) find(p packed) (i int, found bool) {
 	return t.cap, false
 }
 
-// remove empties slot i and closes the gap: the peers after it move back as far as their homes allow.
+// remove empties slot i and closes the gap: the peers after it move back as far as their homes
+// allow.
 func (t *table) remove(i int) {
 	gap := i
 	for j := i + 1; ; j++ {
@@ -194,8 +195,8 @@ func (t *table) steps(from, to int) int {
 	return to - from
 }
 
-// maxPeers is how many peers that many slots may hold. A search takes longer the fuller a table is.
-// Up to 8 slots it does not matter: they are read together.
+// maxPeers returns how many peers may be in that many slots. A search takes longer the fuller a
+// table is. Up to 8 slots it does not matter: they are read together.
 func maxPeers(slots int) int {
 	if slots <= 8 {
 		return slots

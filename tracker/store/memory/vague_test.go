@@ -14,7 +14,8 @@ import (
 )
 
 // A vague store makes use of the freedoms of the contract that a Memory does without. It forgets
-// every second ID, a size is up to a second old, a total is an estimate, and a ttl is asked for twice.
+// every second ID, a size is up to a second old, a total is an estimate, and a ttl is asked for
+// twice.
 type vague struct {
 	*memory.Store
 	mu    sync.Mutex

@@ -1,7 +1,7 @@
 package memory
 
-// How subscriptions are notified: a change is recorded in the batch of its key, and the batch goes to
-// the queue of each subscription 50 ms later.
+// How subscriptions are notified: a change is recorded in the batch of its key, and the batch goes
+// to the queue of each subscription 50 ms later.
 
 import (
 	"context"
@@ -29,8 +29,8 @@ const (
 	regain = 30 * time.Second
 )
 
-// The watchers of a key are its subscriptions, and what they wait for. There may be no track. The
-// shard's lock guards all but flushing and recipients.
+// The watchers of a key are its subscriptions, and the changes that these do not have yet. The key
+// need not have a track. The lock of the shard guards all but flushing and recipients.
 type watchers struct {
 	s     *shard
 	key   string
@@ -46,15 +46,15 @@ type watchers struct {
 	recipients []*subscription // of the batch that flush hands out
 }
 
-// A change is what has happened to one peer in a batch: joins and leaves in turn.
+// A change is what one peer has done in a batch: it has joined and left in turn.
 type change struct {
 	endpoint netip.AddrPort
 	scope    wire.Scope
-	joined   bool  // the last time
-	numbers  []int // each time, in the order of all changes
+	joined   bool  // whether the last of these is a join
+	numbers  []int // of its joins and leaves, among all changes of the key
 }
 
-// A hold is why a peer does not lapse.
+// A hold keeps a peer from lapsing.
 type hold struct {
 	count int           // of subscriptions that hold the peer
 	until time.Duration // when its last announce lapses, in whole seconds; 0 without one
@@ -290,9 +290,9 @@ func (sub *subscription) push(batch []change) {
 	sub.notify()
 }
 
-// sees reports whether a change is news to the subscriber: whether it sees the peer, and whether the
-// peer has joined or left, and not both, since the subscription began. It is never about itself: a
-// peer that a subscription holds neither joins nor leaves.
+// sees reports whether a change is news to the subscriber: whether it sees the peer, and whether
+// the peer has joined or left, and not both, since the subscription began. It is never about
+// itself: a peer that a subscription holds neither joins nor leaves.
 func (sub *subscription) sees(c *change) bool {
 	news := false
 	for _, n := range c.numbers {

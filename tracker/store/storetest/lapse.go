@@ -147,8 +147,8 @@ func eachInTime(t *testing.T, s *tester) {
 	}
 }
 
-// longest has a ttl that is longer than the clock of any store. The peer stays for 4 hours at least,
-// and a renewal by a shorter ttl does not bring its lapse nearer.
+// longest has a ttl that is longer than the clock of any store. The peer stays for 4 hours at
+// least, and a renewal by a shorter ttl does not bring its lapse nearer.
 func longest(t *testing.T, s *tester) {
 	const years = 10 * 365 * 24 * time.Hour
 	s.announceFor(years, "k", numbered(1), 0)

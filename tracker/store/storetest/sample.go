@@ -46,8 +46,8 @@ func sample(t *testing.T, s *tester) {
 	}
 }
 
-// chiSquare compares how often each of the numbered peers 0, step, 2*step and so on below n was given
-// with what is expected of drawn draws. It removes these peers from given.
+// chiSquare compares how often each of the numbered peers 0, step, 2*step and so on below n was
+// given with what is expected of drawn draws. It removes these peers from given.
 func chiSquare(given map[netip.AddrPort]int, n, step, drawn int) (chi float64) {
 	expected := float64(drawn) / float64(n/step)
 	for i := 0; i < n; i += step {
@@ -146,7 +146,8 @@ func quarter(t *testing.T, s *tester) {
 	}
 }
 
-// oneFamily has tracks whose peers in one family have just lapsed. A sample is filled from the other.
+// oneFamily has tracks whose peers in one family have just lapsed. A sample is filled from the
+// other.
 func oneFamily(t *testing.T, s *tester) {
 	for i := range 2000 {
 		s.announceFor(time.Second, "6", numbered(i), 0)

@@ -5,8 +5,8 @@
 //		storetest.Run(t, func(t *testing.T) store.Store { return mystore.New() })
 //	}
 //
-// Each test runs in a synctest bubble of its own and makes its store in it. So a store must take its
-// time from package time.
+// Each test runs in a synctest bubble of its own and makes its store in it. So a store must take
+// its time from package time.
 package storetest
 
 import (
@@ -64,7 +64,7 @@ func run(t *testing.T, newStore func(*testing.T) store.Store, exact bool) {
 		{"changes that undo each other are left out", subscribeBurst},
 		{"a slow subscription ends and holds nobody up", subscribeSlow},
 		{"a track above 10,000 peers is too large to stream", subscribeLarge},
-		{"an epoch names the life of a table", func(t *testing.T, s *tester) { epoch(t, s, &tester{t, newStore(t), exact}) }},
+		{"an epoch is that of a table", func(t *testing.T, s *tester) { epoch(t, s, &tester{t, newStore(t), exact}) }},
 		{"a prompt store never waits", prompt},
 
 		{"each peer lapses at its own time", eachInTime},

@@ -50,8 +50,8 @@ func (s *tester) subscribe(key, self string) (f *follower, given string) {
 	return f, show(peers[1:])
 }
 
-// next returns the changes of the follower, such as "+192.0.2.1:1 -192.0.2.2:1", and "end" if it has
-// ended.
+// next returns the changes of the follower, such as "+192.0.2.1:1 -192.0.2.2:1", and "end" if it
+// has ended.
 func (f *follower) next() string {
 	f.s.t.Helper()
 	notified := f.notified.Swap(0) > 0
@@ -122,7 +122,8 @@ func subscribe(t *testing.T, s *tester) {
 	s.leave("k", "192.0.2.3:4")
 	s.expect("nothing is left", s.index("127.0.0.1"), `"other":1`)
 
-	// A subscription lists its peer as an announce does: with its ID, and in a new track if need be.
+	// A subscription lists its peer as an announce does: with its ID, and in a new track if need
+	// be.
 	id := wire.ID{1}
 	_, sub, err := s.Subscribe(t.Context(), []byte("id"), wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.2:2"), ID: id}, func() {}, nil)
 	if err != nil {
