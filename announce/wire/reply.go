@@ -70,9 +70,9 @@ func (r *Reply) drop(yours ...netip.AddrPort) (own, repeated int) {
 		isYours[e] = true
 	}
 	r.Peers = slices.DeleteFunc(r.Peers, func(e netip.AddrPort) bool {
-		yours, seen := isYours[e]
+		is, seen := isYours[e]
 		switch {
-		case yours:
+		case is:
 			own++
 		case seen:
 			repeated++

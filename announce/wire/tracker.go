@@ -19,7 +19,8 @@ import (
 const LocalPort = 6969
 
 // A Tracker is the name of a tracker: where it is, and whether it is native or classic. The zero
-// Tracker names none, and every request to it is an error. Make one with [ParseTracker].
+// Tracker names none, and every request to it is an error. Make one with [ParseTracker], and compare
+// two with [Tracker.Equal].
 type Tracker struct {
 	url     url.URL
 	classic bool
@@ -210,7 +211,7 @@ func (t Tracker) Loopback() bool { return IsLoopbackName(t.url.Hostname()) }
 func (t Tracker) FullURL() url.URL { return t.url }
 
 // Equal reports whether both names mean the same tracker and the same user of it.
-func (t Tracker) Equal(o Tracker) bool { return t.url.String() == o.url.String() }
+func (t Tracker) Equal(o Tracker) bool { return t.text() == o.text() }
 
 // String returns the tracker's URL with xxxxx in place of the password. It is "" for the zero
 // Tracker.
@@ -221,8 +222,14 @@ func (t Tracker) LogValue() slog.Value { return slog.StringValue(t.String()) }
 
 // MarshalText returns a text that [Tracker.UnmarshalText] reads back as an equal Tracker. Unlike
 // [Tracker.String], the text has the password. The zero Tracker is an error.
-func (t Tracker) MarshalText() ([]byte, error) {
-	return []byte(strings.ReplaceAll(t.url.String(), ",", "%2C")), t.Check()
+func (t Tracker) MarshalText() ([]byte, error) { return []byte(t.text()), t.Check() }
+
+func (t Tracker) text() string {
+	u := t.url
+	if strings.Contains(u.Path, "@") { // after a port it would look like the end of a password
+		u.Host = strings.TrimSuffix(u.Host, ":"+strconv.Itoa(defaultPort(&u)))
+	}
+	return strings.ReplaceAll(u.String(), ",", "%2C")
 }
 
 // UnmarshalText reads text as [ParseTracker] does. After an error t has its old value.

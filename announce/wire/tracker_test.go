@@ -224,3 +224,31 @@ func TestZeroTracker(t *testing.T) {
 		t.Errorf("it is shown as %q, loopback %v", zero, zero.Loopback())
 	}
 }
+
+// FuzzTracker: each name is an error without a tracker, or its text names the same tracker.
+func FuzzTracker(f *testing.F) {
+	for _, s := range []string{"", "localhost", "::1", "a:1", "https://u:p%2Cq@[fe80::1%25Eth0]:7/", "http://u@t.example/x/announce.php?k=%2C#f", "http://t.example/a%2fb/announce", "h/@0", "h/%2C ", "a,b", "u:p@h:0"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		tr, err := ParseTracker(s)
+		if err != nil {
+			if !printable([]byte(err.Error())) || tr.Check() == nil {
+				t.Fatalf("%q is %v, %q", s, tr, err)
+			}
+			return
+		}
+		text, err := tr.MarshalText()
+		var back Tracker
+		if err == nil {
+			err = back.UnmarshalText(text)
+		}
+		if err != nil || !back.Equal(tr) || back.Classic() != tr.Classic() || back.HostPort() != tr.HostPort() {
+			t.Fatalf("%q is written as %q and read as %v, %v", s, text, back, err)
+		}
+		u, err := (&Request{Key: KeyOf([]byte("k"))}).URL(tr, "", 0)
+		if err != nil || u.User != nil || u.Host != tr.HostPort() {
+			t.Fatalf("%q is asked at %v, %v", s, u, err)
+		}
+	})
+}
