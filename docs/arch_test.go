@@ -5,9 +5,11 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"os"
 	"os/exec"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -125,6 +127,23 @@ func TestBurdens(t *testing.T) {
 			if path != name && (standard == "false" || path == "net/http") && !slices.Contains(may, path) {
 				t.Errorf("%s needs %s", name, path)
 			}
+		}
+	}
+}
+
+// Each row of the walks in docs/architecture.md has a file, which exists.
+func TestWalks(t *testing.T) {
+	page, err := os.ReadFile("docs/architecture.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := regexp.MustCompile("(?m)^\\| `([a-z_/]+\\.go)` \\| (.*?) \\|").FindAllStringSubmatch(string(page), -1)
+	if len(rows) < 20 {
+		t.Errorf("docs/architecture.md has %d rows, want two walks", len(rows))
+	}
+	for _, row := range rows {
+		if _, err := os.Stat(row[1]); err != nil {
+			t.Error(err)
 		}
 	}
 }
