@@ -125,7 +125,7 @@ func (s *shard) expire(h handle, p *position, steps int, now expiry) handle {
 	t := s.tracks.one(h)
 	// Peers move between the pieces of a walk, so the next lapse is not known: the track stays due.
 	t.due = now
-	if s.len(t) <= small {
+	if s.trackLen(t) <= small {
 		t.due, *p, steps = now+horizon, position{}, math.MaxInt
 	}
 	for ; p.fam < len(t.fam); p.fam, p.slot = p.fam+1, 0 {
@@ -161,9 +161,9 @@ type cursor struct {
 	position
 }
 
-// sweep expires tracks from c on, as many as fit into one hold of the lock. It reports whether
+// sweepSome expires tracks from c on, as many as fit into one hold of the lock. It reports whether
 // there are more.
-func (s *shard) sweep(c *cursor, now expiry) (more bool) {
+func (s *shard) sweepSome(c *cursor, now expiry) (more bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for steps := small; steps > 0; steps-- { // one for the track itself
@@ -184,7 +184,7 @@ func (s *shard) sweep(c *cursor, now expiry) (more bool) {
 		}
 		t := s.tracks.one(h)
 		if t.due.after(now) <= 0 {
-			n := s.len(t)
+			n := s.trackLen(t)
 			h = s.expire(h, &c.position, steps, now)
 			if c.fam < len(t.fam) {
 				return true
@@ -224,7 +224,7 @@ func (m *Store) sweep() {
 	for i := range m.shards {
 		m.clock.tick()
 		var at cursor
-		for m.shards[i].sweep(&at, expiryAt(m.clock.now())) {
+		for m.shards[i].sweepSome(&at, expiryAt(m.clock.now())) {
 			runtime.Gosched()
 		}
 	}

@@ -12,7 +12,7 @@ import (
 // the peer, it counts nothing and returns a [*store.FullError].
 func (s *shard) admit(h handle, a netip.Addr) error {
 	m, l := s.m, &s.m.Limits
-	if h != 0 && l.MaxPeersPerKey > 0 && s.len(s.tracks.one(h)) >= l.MaxPeersPerKey {
+	if h != 0 && l.MaxPeersPerKey > 0 && s.trackLen(s.tracks.one(h)) >= l.MaxPeersPerKey {
 		return &store.FullError{What: "peers of this key", Max: l.MaxPeersPerKey}
 	}
 	if h == 0 && !reserve(&m.keys, l.MaxKeys) {

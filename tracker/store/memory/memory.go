@@ -64,7 +64,7 @@ func New() *Store {
 // Prompt implements [store.Store]: no method waits for anything but a lock.
 func (m *Store) Prompt() bool { return true }
 
-func (m *Store) find(key []byte) (s *shard, hash uint64) {
+func (m *Store) shardOf(key []byte) (s *shard, hash uint64) {
 	hash = maphash.Bytes(m.keySeed, key)
 	return &m.shards[hash>>(64-shardBits)], hash
 }
@@ -73,7 +73,7 @@ func (m *Store) find(key []byte) (s *shard, hash uint64) {
 func (m *Store) Announce(_ context.Context, key []byte, peer wire.Peer, ttl func(store.Size) time.Duration, want store.Want, dst []wire.Peer) ([]wire.Peer, store.Result, error) {
 	var buf [5]uint32
 	self := pack(&buf, peer.Endpoint)
-	s, hash := m.find(key)
+	s, hash := m.shardOf(key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := m.clock.now()
@@ -97,12 +97,12 @@ func (m *Store) Announce(_ context.Context, key []byte, peer wire.Peer, ttl func
 	s.dueAt(h, expiry, second)
 	s.setID(&v, i, peer.ID)
 	scope := wire.ScopeOf(peer.Endpoint.Addr())
-	return s.sample(dst, t, want, scope, self, second), store.Result{Count: s.visible(t, scope), Size: size}, nil
+	return s.sample(dst, t, want, scope, self, second), store.Result{Count: s.trackVisible(t, scope), Size: size}, nil
 }
 
 // Look implements [store.Store].
 func (m *Store) Look(_ context.Context, key []byte, asker netip.Addr, want store.Want, dst []wire.Peer) ([]wire.Peer, store.Result, error) {
-	s, hash := m.find(key)
+	s, hash := m.shardOf(key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := m.clock.now()
@@ -112,14 +112,14 @@ func (m *Store) Look(_ context.Context, key []byte, asker netip.Addr, want store
 		return dst, store.Result{Size: store.Size{Total: int(m.peers.Load())}}, nil
 	}
 	t, scope := s.tracks.one(h), wire.ScopeOf(asker)
-	return s.sample(dst, t, want, scope, nil, second), store.Result{Count: s.visible(t, scope), Size: s.size(t, now)}, nil
+	return s.sample(dst, t, want, scope, nil, second), store.Result{Count: s.trackVisible(t, scope), Size: s.size(t, now)}, nil
 }
 
 // Leave implements [store.Store].
 func (m *Store) Leave(_ context.Context, key []byte, endpoint netip.AddrPort) error {
 	var buf [5]uint32
 	self := pack(&buf, endpoint)
-	s, hash := m.find(key)
+	s, hash := m.shardOf(key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	h := s.lookup(key, hash)

@@ -107,7 +107,7 @@ func (d *draw) take(dst []wire.Peer, k int) []wire.Peer {
 		// waits for all of them together.
 		n := min(k, d.steps, batch)
 		d.steps -= n
-		d.fill(slots[:n])
+		d.nextSlots(slots[:n])
 		for j, i := range slots[:n] {
 			ends[j] = d.words[i*d.width+d.width-1]
 		}
@@ -135,7 +135,7 @@ func (d *draw) take(dst []wire.Peer, k int) []wire.Peer {
 	return dst
 }
 
-func (d *draw) fill(slots []int) {
+func (d *draw) nextSlots(slots []int) {
 	if d.next < 0 {
 		d.order.fill(slots)
 		return

@@ -92,7 +92,7 @@ func (s *shard) current(key []byte, hash uint64, now expiry) handle {
 	if h == 0 {
 		return 0
 	}
-	if t := s.tracks.one(h); t.due.after(now) <= 0 && s.len(t) <= small {
+	if t := s.tracks.one(h); t.due.after(now) <= 0 && s.trackLen(t) <= small {
 		h = s.expire(h, &position{}, math.MaxInt, now)
 	}
 	return h
@@ -197,7 +197,7 @@ func (s *shard) table(t *track, fam int) table {
 	return v
 }
 
-func (s *shard) len(t *track) (n int) {
+func (s *shard) trackLen(t *track) (n int) {
 	for _, f := range t.fam {
 		if f != 0 {
 			n += s.families.one(f).len()
@@ -208,10 +208,10 @@ func (s *shard) len(t *track) (n int) {
 
 func (s *shard) size(t *track, now time.Duration) store.Size {
 	age := now.Truncate(time.Second) - time.Duration(t.born)*time.Second
-	return store.Size{Peers: s.len(t), Total: int(s.m.peers.Load()), Age: age}
+	return store.Size{Peers: s.trackLen(t), Total: int(s.m.peers.Load()), Age: age}
 }
 
-func (s *shard) visible(t *track, asker wire.Scope) (n int) {
+func (s *shard) trackVisible(t *track, asker wire.Scope) (n int) {
 	for _, f := range t.fam {
 		if f != 0 {
 			n += s.families.one(f).visible(asker)
@@ -260,7 +260,7 @@ func (s *shard) remove(t *track, v *table, i int) {
 	s.recordChange(t, v.at(i), false)
 	addr := v.at(i).addr()
 	v.scopes[wire.ScopeOf(addr)]--
-	v.remove(i)
+	v.vacate(i)
 	s.m.uncount(addr)
 }
 
@@ -298,14 +298,14 @@ func (s *shard) index(dst []wire.Track, h handle, asker wire.Scope, now expiry) 
 			return dst, 0, false
 		}
 		t := s.tracks.one(h)
-		if n := s.len(t); n <= small && t.due.after(now) <= 0 {
+		if n := s.trackLen(t); n <= small && t.due.after(now) <= 0 {
 			steps -= n
 			if s.expire(h, &position{}, math.MaxInt, now) == 0 {
 				h++
 				continue
 			}
 		}
-		if n := s.visible(t, asker); n > 0 {
+		if n := s.trackVisible(t, asker); n > 0 {
 			dst = append(dst, wire.Track{Key: wire.KeyOf(bytes.Clone(s.keyOf(t))), Count: n})
 		}
 		h++

@@ -164,9 +164,9 @@ func (t *table) find(p packed) (i int, found bool) {
 	return t.cap, false
 }
 
-// remove empties slot i and closes the gap: the peers after it move back as far as their homes
+// vacate empties slot i and closes the gap: the peers after it move back as far as their homes
 // allow.
-func (t *table) remove(i int) {
+func (t *table) vacate(i int) {
 	gap := i
 	for j := i + 1; ; j++ {
 		if j == t.cap {
@@ -175,7 +175,7 @@ func (t *table) remove(i int) {
 		if j == i || t.at(j).empty() {
 			break
 		}
-		if t.steps(t.home(t.at(j)), j) < t.steps(gap, j) {
+		if t.distance(t.home(t.at(j)), j) < t.distance(gap, j) {
 			continue // its home is after the gap
 		}
 		copy(t.at(gap), t.at(j))
@@ -187,8 +187,8 @@ func (t *table) remove(i int) {
 	clear(t.at(gap)) // the ID stays: the next peer in the slot sets its own, or none
 }
 
-// steps is how far a search goes from one slot to another.
-func (t *table) steps(from, to int) int {
+// distance is how far a search goes from one slot to another.
+func (t *table) distance(from, to int) int {
 	if to < from {
 		to += t.cap
 	}

@@ -39,7 +39,7 @@ type watchers struct {
 
 	batch     []change               // since the last flush
 	place     map[netip.AddrPort]int // of each endpoint in batch
-	recorded  int                    // changes, ever
+	recorded  int64                  // changes, ever
 	scheduled bool                   // flush will be called
 
 	flushing   sync.Mutex      // so that each subscription has the batches in order
@@ -50,8 +50,8 @@ type watchers struct {
 type change struct {
 	endpoint netip.AddrPort
 	scope    wire.Scope
-	joined   bool  // whether the last of these is a join
-	numbers  []int // of its joins and leaves, among all changes of the key
+	joined   bool    // whether the last of these is a join
+	numbers  []int64 // of its joins and leaves, among all changes of the key
 }
 
 // A hold keeps a peer from lapsing.
@@ -64,8 +64,8 @@ type subscription struct {
 	w      *watchers
 	self   netip.AddrPort // port 0 only looks
 	scope  wire.Scope
-	place  int // in watchers.subs; -1 once closed
-	from   int // the number of the first change after it began
+	place  int   // in watchers.subs; -1 once closed
+	from   int64 // the number of the first change after it began
 	holds  bool
 	notify func()
 
@@ -77,7 +77,7 @@ type subscription struct {
 
 // Subscribe implements [store.Store].
 func (m *Store) Subscribe(_ context.Context, key []byte, peer wire.Peer, notify func(), dst []wire.Peer) ([]wire.Peer, store.Subscription, error) {
-	s, hash := m.find(key)
+	s, hash := m.shardOf(key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := m.clock.now()
@@ -85,7 +85,7 @@ func (m *Store) Subscribe(_ context.Context, key []byte, peer wire.Peer, notify 
 	h := s.lookup(key, hash)
 	if h != 0 {
 		t := s.tracks.one(h)
-		if s.len(t) > maxStreamed {
+		if s.trackLen(t) > maxStreamed {
 			return dst, nil, &store.FullError{What: "peers of this key for an event stream", Max: maxStreamed, Stream: true}
 		}
 		if t.due.after(second) <= 0 {
@@ -234,7 +234,7 @@ func (w *watchers) unhold(e netip.AddrPort) {
 		h.until = max(h.until, now+regain)
 	}
 	key := []byte(w.key)
-	_, hash := s.m.find(key)
+	_, hash := s.m.shardOf(key)
 	track := s.lookup(key, hash)
 	t := s.tracks.one(track)
 	var buf [5]uint32
