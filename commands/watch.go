@@ -172,7 +172,8 @@ func (o *watchOptions) printer(s Streams) func(announce.Event) error {
 		switch {
 		case o.barrier.min > 0:
 		case ev.Type != announce.EventPeers && o.once:
-			return output.WritePeers(s.Out, o.format, o.trackers, o.key, ev.You, ev.Peers)
+			return output.WriteReply(s.Out, o.format, o.trackers, &announce.Reply{
+				Key: o.key, Endpoints: ev.You, Peers: ev.Peers, Count: len(ev.You) + len(ev.Peers)})
 		case ev.Type != announce.EventPeers:
 			return output.WriteEvent(s.Out, o.format, ev.Type, ev.Peer)
 		case first && !o.once:

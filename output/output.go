@@ -99,15 +99,7 @@ type Gathering struct {
 // WriteReply writes the peers of a track that the trackers, at least one, have reported. A table and
 // JSON also have your own endpoints.
 func WriteReply(w io.Writer, f Format, trackers []announce.Tracker, r *announce.Reply) error {
-	return writePeers(w, f, trackers, r, slices.SortedFunc(slices.Values(r.Peers), netip.AddrPort.Compare))
-}
-
-// WritePeers writes the peers that a watch sees under key. you are your own endpoints.
-func WritePeers(w io.Writer, f Format, trackers []announce.Tracker, key announce.Key, you, peers []netip.AddrPort) error {
-	return writePeers(w, f, trackers, &announce.Reply{Key: key, Endpoints: you, Count: len(you) + len(peers)}, peers)
-}
-
-func writePeers(w io.Writer, f Format, trackers []announce.Tracker, r *announce.Reply, peers []netip.AddrPort) error {
+	peers := slices.SortedFunc(slices.Values(r.Peers), netip.AddrPort.Compare)
 	switch f {
 	case JSON:
 		out := Track{Key: r.Key.String(), Tracker: trackers[0].String(), Trackers: several(names(trackers)),
