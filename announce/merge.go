@@ -165,7 +165,7 @@ func (f *follower) setOwn(at *netip.AddrPort, e netip.AddrPort) {
 	}
 }
 
-// record makes a change, and wakes the loop.
+// record makes a change, and lets the loop take it out.
 func (f *follower) record(change func(now time.Time)) {
 	f.mu.Lock()
 	change(time.Now())

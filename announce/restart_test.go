@@ -145,7 +145,7 @@ func TestSourcesOldEndpoint(t *testing.T) {
 		v4.lost()
 		v4.listed("E", new4, nil)
 		if got := reports(f, 0); got != want {
-			t.Errorf("the other route away %v: reported %q, want %q", away, got, want)
+			t.Errorf("the other source away %v: reported %q, want %q", away, got, want)
 		}
 	}
 }

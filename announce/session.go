@@ -252,6 +252,7 @@ func (s *session) stream(ctx context.Context) (streamed bool, pause time.Duratio
 	var halfClose atomic.Pointer[func() error]
 	var answered atomic.Bool
 	defer context.AfterFunc(ctx, func() {
+		// A moment for the tracker: to close its side, or to answer.
 		half := halfClose.Load()
 		if half != nil && (*half)() == nil || s.member && !answered.Load() {
 			time.AfterFunc(endTime, func() { end(errEnded) })

@@ -284,7 +284,7 @@ func (f *follower) take(now time.Time) (all []report, next time.Time) {
 			return all, next
 		}
 		if f.afterChange != nil {
-			f.afterChange() // it has waited for the other sources, too
+			f.afterChange() // a barrier has waited for the other sources, too
 		}
 	}
 	next = f.expire(now)
@@ -299,31 +299,32 @@ func (f *follower) take(now time.Time) (all []report, next time.Time) {
 	clear(f.changed)
 	slices.SortFunc(left, netip.AddrPort.Compare)
 	slices.SortFunc(joined, netip.AddrPort.Compare)
-	f.list = merged(f.list, left, joined)
-	var events []Event
-	if you := f.endpoints(); !slices.Equal(you, f.you) || !f.begun {
-		f.you = you
-		events = append(events, f.first.peersEvent(f.own))
+	f.list = withChanges(f.list, left, joined)
+	you := f.endpoints()
+	moved := !f.begun || !slices.Equal(you, f.you)
+	f.you = you
+	add := func(ev Event) {
+		ev.Peers, ev.You = f.list, f.you
+		all = append(all, report{event: ev})
+	}
+	if moved {
+		add(f.first.peersEvent(f.own))
 	}
 	for _, t := range f.trackers {
-		if t.back && (len(events) == 0 || t != f.first) {
-			events = append(events, t.peersEvent(f.own))
+		if t.back && !(moved && t == f.first) {
+			add(t.peersEvent(f.own))
 		}
 		t.back = false
 	}
 	if f.begun {
 		for _, e := range left {
-			events = append(events, Event{Type: EventLeave, Peer: e})
+			add(Event{Type: EventLeave, Peer: e})
 		}
 		for _, e := range joined {
-			events = append(events, Event{Type: EventJoin, Peer: e})
+			add(Event{Type: EventJoin, Peer: e})
 		}
 	}
 	f.begun = true
-	for _, ev := range events {
-		ev.Peers, ev.You = f.list, f.you
-		all = append(all, report{event: ev})
-	}
 	return all, next
 }
 
@@ -337,22 +338,22 @@ func (t *trackerSources) peersEvent(own map[netip.AddrPort]int) Event {
 	return ev
 }
 
-// merged returns list without the peers that have left, and with those that have joined. All are
+// withChanges returns list without the peers that have left, and with those that have joined. All are
 // sorted. Events share list, so a change makes a new one.
-func merged(list, left, joined []netip.AddrPort) []netip.AddrPort {
+func withChanges(list, left, joined []netip.AddrPort) []netip.AddrPort {
 	if len(left)+len(joined) == 0 {
 		return list
 	}
-	merged := make([]netip.AddrPort, 0, len(list)+len(joined))
+	changed := make([]netip.AddrPort, 0, len(list)+len(joined))
 	for _, e := range list {
 		if len(left) > 0 && left[0] == e {
 			left = left[1:]
 			continue
 		}
 		for len(joined) > 0 && joined[0].Compare(e) < 0 {
-			merged, joined = append(merged, joined[0]), joined[1:]
+			changed, joined = append(changed, joined[0]), joined[1:]
 		}
-		merged = append(merged, e)
+		changed = append(changed, e)
 	}
-	return append(merged, joined...)
+	return append(changed, joined...)
 }
