@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strconv"
+	"strings"
 	"time"
 
 	"ntrack/tracker"
@@ -273,40 +274,29 @@ func parseLength(v []byte) (n int64, ok bool) {
 }
 
 // isToken says whether b is a token (RFC 9110 section 5.6.2).
-func isToken(b []byte) bool {
-	for _, c := range b {
-		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9') &&
-			bytes.IndexByte([]byte("!#$%&'*+-.^_`|~"), c) < 0 {
-			return false
-		}
-	}
-	return len(b) > 0
-}
-
-func printable(b []byte) bool {
-	for _, c := range b {
-		if c <= ' ' || c == 0x7f {
-			return false
-		}
-	}
-	return true
-}
-
-func validValue(b []byte) bool {
-	for _, c := range b {
-		if c < ' ' && c != '\t' || c == 0x7f {
-			return false
-		}
-	}
-	return true
-}
+func isToken(b []byte) bool { return len(b) > 0 && alphanumericOr(b, "!#$%&'*+-.^_`|~") }
 
 // validHost allows the bytes that RFC 3986 allows in a host and a port. An empty Host is valid: it
 // is sent with a target that has no host.
-func validHost(b []byte) bool {
+func validHost(b []byte) bool { return alphanumericOr(b, "!$%&'()*+,-.:;=[]_~") }
+
+// alphanumericOr says whether b has nothing but ASCII letters, digits and the other bytes.
+func alphanumericOr(b []byte, others string) bool {
 	for _, c := range b {
-		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9') &&
-			bytes.IndexByte([]byte("!$%&'()*+,-.:;=[]_~"), c) < 0 {
+		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9') && strings.IndexByte(others, c) < 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// printable says whether b has no spaces and no control characters.
+func printable(b []byte) bool { return !bytes.ContainsAny(b, " \t") && validValue(b) }
+
+// validValue says whether b has no control characters but tabs.
+func validValue(b []byte) bool {
+	for _, c := range b {
+		if c < ' ' && c != '\t' || c == 0x7f {
 			return false
 		}
 	}
@@ -346,8 +336,8 @@ func (s *Server) serveCall(b *buffers, h *head, now time.Time, closing bool) (mo
 
 // appendResponse appends a response, whose body is b.body, to b.out.
 func (s *Server) appendResponse(b *buffers, resp *tracker.Response, h *head, now time.Time, closing bool) {
-	out := append(b.out, "HTTP/1.1 "...)
-	out = append(out, statusText(resp.Status)...)
+	out := strconv.AppendInt(append(b.out, "HTTP/1.1 "...), int64(resp.Status), 10)
+	out = append(append(out, ' '), http.StatusText(resp.Status)...)
 	out = append(append(out, "\r\nDate: "...), s.dateText(now)...)
 	out = resp.AppendHeader(append(out, "\r\n"...), now)
 	if resp.Status != 204 && resp.Stream == nil {
@@ -365,25 +355,6 @@ func (s *Server) appendResponse(b *buffers, resp *tracker.Response, h *head, now
 		out = append(out, b.body...)
 	}
 	b.out = out
-}
-
-// statusText returns a status code with its reason phrase.
-func statusText(code int) string {
-	switch code {
-	case 200:
-		return "200 OK"
-	case 204:
-		return "204 No Content"
-	case 400:
-		return "400 Bad Request"
-	case 401:
-		return "401 Unauthorized"
-	case 404:
-		return "404 Not Found"
-	case 503:
-		return "503 Service Unavailable"
-	}
-	return "500 Internal Server Error"
 }
 
 // A date is a second and its text in HTTP.
