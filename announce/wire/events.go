@@ -138,7 +138,7 @@ type EventWriter struct {
 // AppendYou appends the first event of a stream. you is the endpoint that is listed, or has port 0
 // if none is. retry is how long the client has to wait after the stream has ended.
 func (w *EventWriter) AppendYou(dst []byte, you netip.AddrPort, retry time.Duration) []byte {
-	dst = appendRetry(w.begin(dst, "you"), retry)
+	dst = appendRetryLine(w.begin(dst, "you"), retry)
 	dst = append(dst, "data: "...)
 	if you.Port() != 0 {
 		dst = you.AppendTo(dst)
@@ -169,10 +169,10 @@ func (w *EventWriter) begin(dst []byte, name string) []byte {
 // AppendRetry appends how long the client has to wait after the stream has ended. It goes between
 // two events.
 func (w *EventWriter) AppendRetry(dst []byte, retry time.Duration) []byte {
-	return append(appendRetry(dst, retry), '\n')
+	return append(appendRetryLine(dst, retry), '\n')
 }
 
-func appendRetry(dst []byte, retry time.Duration) []byte {
+func appendRetryLine(dst []byte, retry time.Duration) []byte {
 	return append(strconv.AppendInt(append(dst, "retry: "...), retry.Milliseconds(), 10), '\n')
 }
 
