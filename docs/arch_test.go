@@ -34,7 +34,7 @@ tracker/store/storetest    announce/wire tracker/store
 tracker/server             announce/wire tracker
 tracker/server/servertest  tracker
 tracker/trackertest        announce tracker tracker/server
-bench                      announce announce/wire tracker tracker/server
+bench                      announce/wire tracker tracker/server
 examples/chat              announce
 examples/job               announce
 examples/lobby             announce
@@ -65,6 +65,7 @@ func table(text string) map[string][]string {
 
 func TestArrows(t *testing.T) {
 	house, may := parseHouse(t), table(arrows)
+	used := make(map[[2]string]bool)
 	for name, files := range house {
 		if _, ok := may[name]; !ok {
 			t.Errorf("package %s is not among the arrows: decide what it may import, and explain that in docs/architecture.md", name)
@@ -76,15 +77,21 @@ func TestArrows(t *testing.T) {
 					t.Fatal(err)
 				}
 				ours, ok := strings.CutPrefix(imported, "ntrack/")
+				used[[2]string{name, ours}] = true
 				if ok && !slices.Contains(may[name], ours) || !ok && !mayHost(name, imported) {
 					t.Errorf("%s may not import %s", file, imported)
 				}
 			}
 		}
 	}
-	for name := range may {
+	for name, list := range may {
 		if house[name] == nil {
 			t.Errorf("package %s is among the arrows, but does not exist", name)
+		}
+		for _, other := range list {
+			if !used[[2]string{name, other}] {
+				t.Errorf("package %s does not import %s: remove the arrow", name, other)
+			}
 		}
 	}
 }
