@@ -428,8 +428,8 @@ func (b *bench) round(s *rival, l *load) (round, error) {
 	return r, s.pause()
 }
 
-// spread gives a child process that many Go threads, and CPUs for them.
-func (s *rival) spread(procs int, cpus ...int) error {
+// useCPUs gives a child process that many Go threads, and CPUs for them.
+func (s *rival) useCPUs(procs int, cpus ...int) error {
 	if err := pinProcess(s.pid, setOf(cpus...)); err != nil {
 		return err
 	}

@@ -214,7 +214,7 @@ func (w *watchers) rest(s *rival, d time.Duration) (int64, error) {
 
 // fanOut lets a peer join once a second and measures when each stream reports it.
 func (b *bench) fanOut(s *rival, w *watchers, r *streamsResult) error {
-	if err := errors.Join(s.spread(len(b.cpus), b.cpus...), pinProcess(os.Getpid(), setOf(b.cpus...))); err != nil {
+	if err := errors.Join(s.useCPUs(len(b.cpus), b.cpus...), pinProcess(os.Getpid(), setOf(b.cpus...))); err != nil {
 		return err
 	}
 	c, err := net.Dial("tcp", fmt.Sprint("127.0.0.1:", s.port))
@@ -254,7 +254,7 @@ func (b *bench) fanOut(s *rival, w *watchers, r *streamsResult) error {
 	}
 	r.P50, r.P99 = spreadOf(p50), spreadOf(p99)
 	r.CPU = float64(cpu.Nanoseconds()) / 1e3 / float64(r.Joins*r.Streams)
-	return errors.Join(s.spread(1, b.serverCPU), pinProcess(os.Getpid(), setOf(b.loadCPU)))
+	return errors.Join(s.useCPUs(1, b.serverCPU), pinProcess(os.Getpid(), setOf(b.loadCPU)))
 }
 
 // ask sends a request and expects status 200.
