@@ -1,6 +1,7 @@
 package commands
 
 import (
+	"context"
 	"io"
 	"os"
 	"os/signal"
@@ -24,14 +25,16 @@ const frame = 50 * time.Millisecond
 // A liveTable draws the live table of a watch. A nil liveTable draws nothing.
 type liveTable struct {
 	output.Live
-	changed, ending, ended chan struct{}
+	changed, ended chan struct{}
+	stop           context.CancelFunc
 }
 
 // startLiveTable draws on the terminal that the results go to. From then on s prints its notes above
 // the table.
 func startLiveTable(s *Streams, want int) *liveTable {
 	f, _ := s.rawOut.(*os.File)
-	t := &liveTable{changed: make(chan struct{}, 1), ending: make(chan struct{}), ended: make(chan struct{})}
+	ctx, stop := context.WithCancel(context.Background())
+	t := &liveTable{changed: make(chan struct{}, 1), ended: make(chan struct{}), stop: stop}
 	t.Out, t.Want = s.Out, want
 	t.Size = func() (int, int) {
 		columns, lines, err := term.GetSize(int(f.Fd()))
@@ -41,11 +44,11 @@ func startLiveTable(s *Streams, want int) *liveTable {
 		return columns, lines
 	}
 	s.Err = t.Above(s.Err)
-	go t.run()
+	go t.run(ctx)
 	return t
 }
 
-func (t *liveTable) run() {
+func (t *liveTable) run(ctx context.Context) {
 	defer close(t.ended)
 	signals := make(chan os.Signal, 4)
 	notifyTerminal(signals)
@@ -54,7 +57,7 @@ func (t *liveTable) run() {
 	defer pause.Stop()
 	for {
 		select {
-		case <-t.ending:
+		case <-ctx.Done():
 			return
 		case <-t.changed:
 		case s := <-signals:
@@ -66,7 +69,7 @@ func (t *liveTable) run() {
 			return // the watch sees the same error elsewhere
 		}
 		select {
-		case <-t.ending:
+		case <-ctx.Done():
 			return
 		case <-pause.C:
 		}
@@ -82,17 +85,12 @@ func (t *liveTable) show(ev announce.Event) error {
 	return nil
 }
 
-// end leaves the last table on the screen, or erases it.
+// end leaves the last table on the screen, or erases it. Only the first call counts.
 func (t *liveTable) end(erase bool) {
 	if t == nil {
 		return
 	}
-	select {
-	case <-t.ending:
-		return
-	default:
-	}
-	close(t.ending)
+	t.stop()
 	<-t.ended
 	_ = t.End(erase)
 }
