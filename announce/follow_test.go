@@ -79,6 +79,31 @@ func TestTakeBack(t *testing.T) {
 	}
 }
 
+// Each of several trackers that are back at once has an event, in whatever order they answered first.
+func TestTakeAllBack(t *testing.T) {
+	for _, first := range []int{0, 1} {
+		f := newFollower()
+		for range 2 {
+			f.addSource(f.addTracker(Tracker{}))
+		}
+		f.sources[first].listed("A", netip.AddrPort{}, nil)
+		f.sources[1-first].listed("A", netip.AddrPort{}, nil)
+		if got := reports(f, time.Second); got != "peers []" {
+			t.Errorf("at first reported %q", got)
+		}
+		for _, s := range f.sources {
+			s.failed(errNoOrigin)
+		}
+		f.take(time.Now())
+		for _, s := range f.sources {
+			s.listed("A", netip.AddrPort{}, nil)
+		}
+		if got := reports(f, 0); got != "peers [], peers []" {
+			t.Errorf("with both back reported %q", got)
+		}
+	}
+}
+
 // A peer that samples omit does not leave by the clock alone: it takes further samples.
 func TestTakeSamples(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -58,7 +58,7 @@ func (c *Client) fetch(ctx context.Context, t Tracker, method string, target *ur
 	defer cancel()
 	x, err := c.send(ctx, t, method, target, "application/json")
 	if err == nil {
-		err = x.read(t, limit)
+		err = x.readBody(t, limit)
 	}
 	if err != nil {
 		return nil, c.orCause(ctx, t, err)
@@ -159,8 +159,8 @@ func endpointOf(a net.Addr) netip.AddrPort {
 	return wire.Canonical(e)
 }
 
-// read reads the body to its end. An error status and its body become a [RefusalError].
-func (x *exchange) read(t Tracker, limit int64) (err error) {
+// readBody reads the body to its end. An error status and its body become a [RefusalError].
+func (x *exchange) readBody(t Tracker, limit int64) (err error) {
 	defer x.resp.Body.Close()
 	x.body, err = io.ReadAll(io.LimitReader(x.resp.Body, limit+1))
 	switch {

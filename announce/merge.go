@@ -347,7 +347,7 @@ func (f *follower) expire(now time.Time) (next time.Time) {
 		due := s.givenUpAt()
 		switch {
 		case s.state == up && s.reply == nil: // a stream reports every peer that joins again
-			s.roster.expire(now)
+			s.roster.endGrace(now)
 			due = s.roster.due
 		case !due.IsZero() && !due.After(now):
 			for e := range s.roster.peers {

@@ -108,9 +108,9 @@ func (r *roster) remove(e netip.AddrPort) {
 	}
 }
 
-// expire removes the peers whose grace is over. It is for event streams, which report every peer
+// endGrace removes the peers whose grace is over. It is for event streams, which report every peer
 // that joins again. After replies, only the next reply can show that a peer is still missing.
-func (r *roster) expire(now time.Time) {
+func (r *roster) endGrace(now time.Time) {
 	if r.due.IsZero() || now.Before(r.due) {
 		return
 	}

@@ -167,7 +167,7 @@ func TestGrace(t *testing.T) {
 			}
 			for _, d := range []time.Duration{tt.want - 1, tt.want} {
 				if stream {
-					r.expire(now.Add(d))
+					r.endGrace(now.Add(d))
 				} else {
 					r.update(nil, 1, now.Add(d))
 				}
@@ -195,7 +195,7 @@ func TestGraceOfSeveral(t *testing.T) {
 	reported = nil
 	expire := func(after time.Duration, want string, due time.Duration) {
 		t.Helper()
-		r.expire(now.Add(after))
+		r.endGrace(now.Add(after))
 		if got := fmt.Sprint(reported); got != want || due > 0 && r.due != now.Add(due) || due == 0 && !r.due.IsZero() {
 			t.Errorf("after %v reported %s, due after %v; want %s, %v", after, got, r.due.Sub(now), want, due)
 		}

@@ -313,7 +313,7 @@ func (s *session) stream(ctx context.Context) (streamed bool, pause time.Duratio
 
 // readReply reads a reply that is no stream.
 func (s *session) readReply(o *openReply, r *Request) error {
-	if err := o.read(s.tracker, maxReply); err != nil {
+	if err := o.readBody(s.tracker, maxReply); err != nil {
 		return s.c.orCause(o.ctx, s.tracker, err)
 	}
 	reply, cn, err := o.decode(s.tracker, r)
