@@ -291,7 +291,14 @@ func alphanumericOr(b []byte, others string) bool {
 }
 
 // printable says whether b has no spaces and no control characters.
-func printable(b []byte) bool { return !bytes.ContainsAny(b, " \t") && validValue(b) }
+func printable(b []byte) bool {
+	for _, c := range b {
+		if c <= ' ' || c == 0x7f {
+			return false
+		}
+	}
+	return true
+}
 
 // validValue says whether b has no control characters but tabs.
 func validValue(b []byte) bool {
