@@ -10,16 +10,17 @@ import (
 )
 
 const (
-	// A clock is ticked every tickEvery, and goes on for maxStep without a tick. A peer that renews
-	// on time has 1.5 intervals left, at least 1.5 seconds. It loses less than that, however long
-	// the process stands still. A tick that is a little late costs nothing.
+	// A clock is ticked every tickEvery, and stands still maxStep after its last tick. A peer that
+	// renews on time has 1.5 intervals left, at least 1.5 seconds. It loses less than that, however
+	// long the process stands still. A tick that is a little late changes nothing.
 	tickEvery = time.Second
 	maxStep   = 1250 * time.Millisecond
 
 	// A client closes its event stream after 35 seconds of silence, and the last heartbeat may have
-	// been 15 seconds before a gap. So clients have closed streams during a gap of longGap or more.
+	// been 15 seconds before a gap. So after a gap of longGap or more, clients may have closed
+	// their streams.
 	longGap = 20 * time.Second
-	// settling is for how long after such a gap the store may still notice these ends.
+	// The server may notice these ends as late as settling after the gap.
 	settling = 5 * time.Second
 
 	// trimEvery is for how long the store keeps unused memory for the next peers.
@@ -28,7 +29,7 @@ const (
 
 // A clock counts the time in which the process runs. While the process is stopped or the machine
 // sleeps, no announce can be read, so that time makes no peer lapse. The machine's monotonic clock
-// does go on while a process is stopped. This one stands still maxStep after its last tick.
+// goes on while a process is stopped.
 type clock struct {
 	// machine is the time on the machine's monotonic clock since some moment.
 	machine func() time.Duration
@@ -38,7 +39,7 @@ type clock struct {
 // A tick is a moment on both clocks.
 type tick struct {
 	machine, ran time.Duration
-	resumed      time.Duration // when, on this clock, the last long gap ended
+	resumed      time.Duration // the end of the last long gap, on this clock
 }
 
 func (c *clock) init() {
@@ -47,7 +48,7 @@ func (c *clock) init() {
 	c.last.Store(&tick{resumed: -settling})
 }
 
-// now is for how long the process has run.
+// now is how long the process has run.
 func (c *clock) now() time.Duration {
 	t := c.last.Load()
 	return t.ran + min(c.machine()-t.machine, maxStep)
@@ -79,10 +80,10 @@ func (c *clock) settling() bool {
 	return step >= longGap || t.ran+step-t.resumed < settling
 }
 
-// An expiry is a second of the store's clock in 15 bits, and a bit that is always set, so that no
-// expiry is 0. Seconds are compared around the circle: those less than horizon ahead of now are to
-// come, all others are past. No expiry gets old enough to be ahead again, because a sweep removes
-// it first, and the clock stands still without sweeps.
+// An expiry is a second of the store's clock in 15 bits. One more bit is always set, so that no
+// expiry is 0. The seconds go round in a circle: those less than horizon ahead of now are to come,
+// all others are past. A sweep removes an expiry long before it would be ahead again, and without
+// sweeps the clock stands still.
 type expiry uint16
 
 const (
@@ -116,7 +117,7 @@ func (s *shard) dueAt(h handle, at, now expiry) {
 	}
 }
 
-// A position is where expire goes on in a track. It is at the end if fam is 2.
+// A position is how far expire has got in a track. At the end fam is 2.
 type position struct{ fam, slot int }
 
 // expire removes lapsed peers. It looks at all of a small track. Of a large one it looks at up to
@@ -154,15 +155,15 @@ func (s *shard) expire(h handle, p *position, steps int, now expiry) handle {
 	return s.tidy(h)
 }
 
-// A cursor is where a sweep goes on.
+// A cursor is how far a sweep has got in a shard.
 type cursor struct {
-	page  int // which the sweep has begun
+	page  int // the last page that it has begun
 	track handle
 	position
 }
 
-// sweepSome expires tracks from c on, as many as fit into one hold of the lock. It reports whether
-// there are more.
+// sweepSome expires tracks from c on. It stops after a while, so that others get the lock, and
+// reports whether there are more.
 func (s *shard) sweepSome(c *cursor, now expiry) (more bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

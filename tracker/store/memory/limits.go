@@ -43,7 +43,7 @@ func reserve(count *atomic.Int64, most int) bool {
 	return true
 }
 
-// uncount is for a peer that is gone.
+// uncount takes a peer that is gone out of the counts.
 func (m *Store) uncount(a netip.Addr) {
 	m.peers.Add(-1)
 	if m.Limits.MaxPerAddr <= 0 {
@@ -58,6 +58,7 @@ func (m *Store) uncount(a netip.Addr) {
 	}
 }
 
+// register counts a registration of an address. It returns false if that would exceed the limit.
 func (m *Store) register(a netip.Addr) bool {
 	s, i := m.counter(a)
 	s.addrMu.Lock() // no other lock is taken under this one
@@ -77,9 +78,9 @@ func (m *Store) register(a netip.Addr) bool {
 const counters = 1 << 17
 
 // counter returns the shard that counts an address, and the number of the counter there. A seeded
-// hash chooses it, and two addresses that meet in one share its limit. Of a million addresses one
-// in four does, which matters only if the limit is a few. A counter for each address would take
-// more memory than the peers.
+// hash chooses both, so two addresses may share a counter, and with it a limit. Of a million
+// addresses one in four does, which matters only if the limit is small. A counter for each address
+// would take more memory than the peers.
 func (m *Store) counter(a netip.Addr) (*shard, int) {
 	var buf [5]uint32
 	p := pack(&buf, netip.AddrPortFrom(a, 0))

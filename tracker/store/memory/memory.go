@@ -1,7 +1,7 @@
 // Package memory keeps the peers of a tracker in the memory of its process, in a packed table.
 //
 // A [Store] has 32 shards. Each has a lock and the tracks of a part of the keys (shard.go). The
-// peers of a track are records in a hash table (table.go), whose memory a slab hands out (slab.go).
+// peers of a track are in a hash table (table.go), whose memory a slab hands out (slab.go).
 // A reply has a random sample of them (sample.go). Subscriptions are notified of changes in batches
 // (watchers.go). Peers lapse on a clock that runs only while the process does (lapse.go).
 package memory
@@ -40,8 +40,8 @@ type Store struct {
 	shards [1 << shardBits]shard
 
 	keys, peers atomic.Int64 // in all shards
-	// scheduled says that a timer will call housekeep. It does while there is a track, so that an
-	// empty store costs nothing, and an abandoned one is garbage once its last peer has lapsed.
+	// scheduled says that a timer will call housekeep. There is one while there is a track. So an
+	// empty store costs nothing, and an unused one becomes garbage after its last peer has lapsed.
 	scheduled atomic.Bool
 }
 
@@ -84,8 +84,7 @@ func (m *Store) Announce(_ context.Context, key []byte, peer wire.Peer, ttl func
 	}
 	t := s.tracks.one(h)
 	size := s.size(t, now)
-	// Rounded up: a peer that comes at half past a second stays until the second after its ttl
-	// ends.
+	// Rounded up to a whole second, so that the peer stays for its ttl at least.
 	until := (now + min(ttl(size), maxTTL) + time.Second - 1).Truncate(time.Second)
 	expiry := expiryAt(until)
 	switch old := v.at(i).expiry(); {

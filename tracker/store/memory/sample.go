@@ -81,8 +81,8 @@ func shares(want, n4, n6 int) [2]int {
 type draw struct {
 	table
 	order permutation
-	// next is the next slot if all peers are wanted, whose order does not matter. It is -1 if the
-	// slots come in random order.
+	// next is the next slot, or -1 if the slots come in random order. If all peers are wanted,
+	// their order does not matter.
 	next  int
 	steps int // that are left
 	asker wire.Scope

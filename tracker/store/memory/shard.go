@@ -11,9 +11,9 @@ import (
 	"ntrack/tracker/store"
 )
 
-// A shard has the tracks of a part of the keys, and one lock for them. Buckets with chains of
-// tracks find the track of a key. Tracks and all that belongs to them are in slabs and refer to
-// each other by handles, so the garbage collector has no pointers to follow.
+// A shard has the tracks of a part of the keys, and one lock for them. It finds the track of a key
+// by a hash table with chains. Tracks and all that belongs to them are in slabs and refer to each
+// other by handles, so the garbage collector has no pointers to follow.
 type shard struct {
 	mu      sync.Mutex
 	m       *Store
@@ -26,7 +26,7 @@ type shard struct {
 	words    slab[uint32]
 	ids      slab[wire.ID]
 
-	// pageDue has the due time of each page of tracks: not later than that of any track in it. A
+	// pageDue has, for each page of tracks, the earliest due of its tracks, or an earlier time. A
 	// sweep skips the pages in which no track is due.
 	pageDue []expiry
 
@@ -38,14 +38,14 @@ type shard struct {
 	registered int // the sum of addrs
 }
 
-// A track has the peers of a key. It exists while it has one.
+// A track has the peers of a key. It exists while it has at least one.
 type track struct {
-	next handle // in the bucket
+	next handle // the next track in the bucket
 	key  handle
 	fam  [2]handle // IPv4, IPv6; 0 without such a peer
 	// due is when the first peer lapses, or earlier. Before it, the track has no lapsed peers.
 	due  expiry
-	tag  uint16 // of the key's hash: most other keys in the bucket differ in it
+	tag  uint16 // bits of the key's hash: a track with another tag has another key
 	born uint32 // the second in which the track was made
 }
 
@@ -62,8 +62,8 @@ func (s *shard) init(m *Store) {
 	s.ids = slab[wire.ID]{perPage: pageBytes / len(wire.ID{})}
 }
 
-// tagOf takes other bits of a hash than the shard, which has the highest, and the bucket, which has
-// the lowest.
+// tagOf returns bits of a hash that choose neither the shard, as the highest do, nor the bucket, as
+// the lowest do.
 func tagOf(hash uint64) uint16 { return uint16(hash >> 40) }
 
 func (s *shard) keyOf(t *track) []byte {
@@ -86,7 +86,7 @@ func (s *shard) lookup(key []byte, hash uint64) handle {
 	return 0
 }
 
-// current returns the track of a key, or 0. A small track has no lapsed peers.
+// current returns the track of a key, or 0. If the track is small, its lapsed peers are removed.
 func (s *shard) current(key []byte, hash uint64, now expiry) handle {
 	h := s.lookup(key, hash)
 	if h == 0 {
@@ -288,8 +288,8 @@ func (s *shard) tidy(h handle) handle {
 	return h
 }
 
-// index appends tracks from h on of which the asker sees peers, as many as fit into one hold of the
-// lock. It returns where to go on, if there are more.
+// index appends the tracks of which the asker sees peers, from h on. It stops after a while, so
+// that others get the lock, and returns where to go on.
 func (s *shard) index(dst []wire.Track, h handle, asker wire.Scope, now expiry) (_ []wire.Track, next handle, more bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -15,7 +15,7 @@ type slab[T any] struct {
 	// idle counts the pages without blocks. A slab keeps some, so that tracks that come and go
 	// allocate nothing: see trim.
 	idle   int
-	unused uint32 // the first page that has been given back, or 0; next has the others
+	unused uint32 // the first page that has been given back, or 0; next leads to the others
 }
 
 // A page has up to 256 blocks of one size.
@@ -131,14 +131,14 @@ func (s *slab[T]) giveBack(i uint32) {
 	s.idle--
 }
 
-// at returns the block of a handle. It stays where it is until it is freed.
+// at returns the block of a handle. The block does not move until it is freed.
 func (s *slab[T]) at(h handle) []T {
 	p := &s.pages[h>>8]
 	from, to := uint32(h&255)*p.size, uint32(h&255)*p.size+p.size
 	return p.items[from:to:to]
 }
 
-// one is at for blocks of a single T.
+// one returns the block of a handle if the size of its blocks is 1.
 func (s *slab[T]) one(h handle) *T { return &s.pages[h>>8].items[h&255] }
 
 // free takes a block back. Handle 0 is ignored.
@@ -159,7 +159,7 @@ func (s *slab[T]) free(h handle) {
 	}
 	s.idle++
 	switch {
-	case p.blocks == 1: // a large block, which the next of its table will not fit
+	case p.blocks == 1: // a large block: the table that had it needs another size now
 		s.giveBack(i)
 	case s.idle > 4+len(s.pages)/32:
 		s.trim()

@@ -10,11 +10,11 @@ import (
 	"ntrack/announce/wire"
 )
 
-// A packed is a peer in 32-bit words: its address in 1 word (IPv4) or 4 (IPv6), and one word for
-// the port and the expiry. If that last word is 0 the slot is empty.
+// A packed is a peer in words of 32 bits: its address in 1 word (IPv4) or 4 (IPv6), and one more
+// word for the port and the expiry. A slot whose last word is 0 is empty.
 type packed []uint32
 
-// widths are the words of a peer by family.
+// widths is how many words a peer has, by family.
 var widths = [2]int{2, 5}
 
 // pack writes an endpoint into buf, without an expiry.
@@ -77,9 +77,9 @@ func (p packed) same(o packed) bool {
 	return true
 }
 
-// A family is the peers of a track in IPv4 or in IPv6: a hash set with linear probing. A hash is
-// scaled to the number of slots, which may be any. The slots are in the order of the hashes, so a
-// set is copied into a larger one from front to back.
+// A family is the peers of a track in IPv4 or in IPv6: a hash set with linear probing. It may have
+// any number of slots, because a hash is scaled to it. The slots are in the order of the hashes, so
+// a set is copied into a larger one from front to back.
 type family struct {
 	slots handle // in shard.words: peers
 	ids   handle // in shard.ids: one for each slot; 0 while no peer has given one

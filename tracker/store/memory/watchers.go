@@ -16,16 +16,16 @@ import (
 )
 
 const (
-	// maxStreamed is how many peers a track may have, of all scopes, for a subscription to begin.
+	// maxStreamed is how many peers, of all scopes, a track may have when a subscription begins.
 	maxStreamed = 10_000
-	// batchTime is for how long changes are gathered before the subscriptions have them.
+	// batchTime is how long changes are gathered before the subscriptions get them.
 	batchTime = 50 * time.Millisecond
-	// A subscription for which more batches or changes wait is ended. Its subscriber starts again
-	// from the list of all peers, which is shorter.
+	// A subscription ends when more batches or changes than that wait for it. Its subscriber then
+	// reads the list of all peers again, which is shorter.
 	maxBatches = 256
 	maxWaiting = 2 * maxStreamed
-	// regain is for how long a peer stays whose stream ended because the process stood
-	// still. A client tries again at least every 15 seconds, and waits 10 for a reply.
+	// A peer whose stream ended because the process stood still stays listed for regain. Its client
+	// tries again at least every 15 seconds, and waits 10 for a reply.
 	regain = 30 * time.Second
 )
 
@@ -39,19 +39,19 @@ type watchers struct {
 
 	batch     []change               // since the last flush
 	place     map[netip.AddrPort]int // of each endpoint in batch
-	recorded  int64                  // changes, ever
-	scheduled bool                   // flush will be called
+	recorded  int64                  // how many changes there have been
+	scheduled bool                   // a timer will call flush
 
 	flushing   sync.Mutex      // so that each subscription has the batches in order
-	recipients []*subscription // of the batch that flush hands out
+	recipients []*subscription // of a batch; only flush uses it
 }
 
-// A change is what one peer has done in a batch: it has joined and left in turn.
+// A change is what one peer has done within a batch: joins and leaves in turn.
 type change struct {
 	endpoint netip.AddrPort
 	scope    wire.Scope
 	joined   bool    // whether the last of these is a join
-	numbers  []int64 // of its joins and leaves, among all changes of the key
+	numbers  []int64 // of its joins and leaves: all changes of the key are numbered
 }
 
 // A hold keeps a peer from lapsing.
@@ -62,7 +62,7 @@ type hold struct {
 
 type subscription struct {
 	w      *watchers
-	self   netip.AddrPort // port 0 only looks
+	self   netip.AddrPort // if its port is 0, it only looks
 	scope  wire.Scope
 	place  int   // in watchers.subs; -1 once closed
 	from   int64 // the number of the first change after it began
@@ -89,7 +89,7 @@ func (m *Store) Subscribe(_ context.Context, key []byte, peer wire.Peer, notify 
 			return dst, nil, &store.FullError{What: "peers of this key for an event stream", Max: maxStreamed, Stream: true}
 		}
 		if t.due.after(second) <= 0 {
-			// All of it, so that no leave is reported of a peer that was not listed.
+			// All lapsed peers go now: the subscription must not have a leave without a join.
 			h = s.expire(h, &position{}, math.MaxInt, second)
 		}
 	}
@@ -185,7 +185,7 @@ func (w *watchers) flush() {
 	clear(w.recipients)
 }
 
-// hold counts one more hold on a peer, whose expiry in the table is old: 0 if it has just joined.
+// hold adds a hold on a peer. old is the expiry of the peer in the table, 0 if it has just joined.
 func (w *watchers) hold(e netip.AddrPort, old expiry, now time.Duration) {
 	h := w.holds[e]
 	if h.count == 0 && old != 0 {
@@ -198,14 +198,14 @@ func (w *watchers) hold(e netip.AddrPort, old expiry, now time.Duration) {
 	w.holds[e] = h
 }
 
-// keep is for an announce that lists a held peer until then.
+// keep notes until when an announce lists a held peer.
 func (w *watchers) keep(e netip.AddrPort, until time.Duration) {
 	h := w.holds[e]
 	h.until = max(h.until, until)
 	w.holds[e] = h
 }
 
-// release ends every hold on a peer, and the subscriptions that have them.
+// release removes every hold on a peer, and ends the subscriptions that had one.
 func (w *watchers) release(e netip.AddrPort) {
 	delete(w.holds, e)
 	for _, sub := range w.subs {
@@ -219,8 +219,8 @@ func (w *watchers) release(e netip.AddrPort) {
 	}
 }
 
-// unhold takes one hold on a peer away. After the last the peer is listed for as long as its
-// announce lists it.
+// unhold removes one hold on a peer. After the last one the peer stays listed until its announce
+// lapses.
 func (w *watchers) unhold(e netip.AddrPort) {
 	h := w.holds[e]
 	if h.count--; h.count > 0 {
@@ -290,9 +290,9 @@ func (sub *subscription) push(batch []change) {
 	sub.notify()
 }
 
-// sees reports whether a change is news to the subscriber: whether it sees the peer, and whether
-// the peer has joined or left, and not both, since the subscription began. It is never about
-// itself: a peer that a subscription holds neither joins nor leaves.
+// sees reports whether a change is news to the subscriber. It must see the peer, and the peer must
+// have changed an odd number of times since the subscription began. The peer is never the
+// subscriber itself, which neither joins nor leaves while its subscription lasts.
 func (sub *subscription) sees(c *change) bool {
 	news := false
 	for _, n := range c.numbers {

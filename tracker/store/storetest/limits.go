@@ -13,8 +13,7 @@ import (
 	"ntrack/tracker/store"
 )
 
-// RunLimits tests the stores that newStore returns against [store.Limits]. It is for stores that
-// have them. Each must be empty.
+// RunLimits tests stores that have [store.Limits]. newStore returns an empty one.
 func RunLimits(t *testing.T, newStore func(*testing.T, store.Limits) store.Store) {
 	run := func(name string, l store.Limits, test func(*testing.T, *tester)) {
 		t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) {
@@ -80,15 +79,15 @@ func RunLimits(t *testing.T, newStore func(*testing.T, store.Limits) store.Store
 	})
 }
 
-// A limitCase has keys with peers, such as "k 192.0.2.1:1".
+// A limitCase has peers with their keys, such as "k 192.0.2.1:1".
 type limitCase struct {
 	name   string
 	limits store.Limits
-	fit    []string // are not refused
-	over   string   // is refused after them
+	fit    []string // peers that are not refused
+	over   string   // a peer that is refused after them
 	reason string
-	beside string // is not refused even then
-	leaves string // makes room for over
+	beside string // a peer that is not refused even then
+	leaves string // a peer whose leave makes room for over
 }
 
 func (c *limitCase) test(t *testing.T, s *tester) {
@@ -98,7 +97,7 @@ func (c *limitCase) test(t *testing.T, s *tester) {
 			t.Errorf("%s: %v", peer, err)
 		}
 	}
-	for range 2 { // the second time each is a renewal
+	for range 2 { // the second announce of each is a renewal
 		for _, peer := range c.fit {
 			accepted(peer)
 		}
@@ -121,7 +120,7 @@ func (c *limitCase) test(t *testing.T, s *tester) {
 	c.refused(s)
 }
 
-// refused has a peer refused, which leaves nothing behind: no track, no count and no subscription.
+// refused expects a refusal that leaves nothing behind: no track, no count and no subscription.
 func (c *limitCase) refused(s *tester) {
 	s.t.Helper()
 	key, endpoint, _ := strings.Cut(c.over, " ")

@@ -109,7 +109,7 @@ func ids(t *testing.T, s *tester) {
 			t.Errorf("announced with id %q, given %v to an asker that wants none, %v", id, peers, err)
 		}
 	}
-	// It goes with its peer: the next one at the endpoint does not have it.
+	// An ID is gone with its peer: the next peer at the endpoint does not have it.
 	named := wire.Peer{Endpoint: e, ID: wire.ID([]byte("cccccccccccccccccccc"))}
 	s.announce("k", "192.0.2.2:1", 0)
 	for _, end := range []func(){func() { s.leave("k", "192.0.2.1:1") }, func() { time.Sleep(ttl + time.Second) }} {
@@ -224,7 +224,7 @@ func sizes(t *testing.T, s *tester) {
 	look("after its end", "m", 1, 2)
 }
 
-// ttlOfSize promises a peer more time the more peers there are.
+// ttlOfSize gives a peer a longer ttl the more peers there are.
 func ttlOfSize(t *testing.T, s *tester) {
 	ttl := func(size store.Size) time.Duration { return time.Duration(10*size.Peers+5) * time.Second }
 	var until []time.Time
@@ -252,7 +252,7 @@ func ttlOfSize(t *testing.T, s *tester) {
 	s.expect("in the end", s.index("192.0.2.9", "k"), `"k":0`)
 }
 
-// ownChanges has several goroutines change one track, and each look for what it has just done.
+// ownChanges has several goroutines change one track. Each looks for its own changes.
 func ownChanges(t *testing.T, s *tester) {
 	var wg sync.WaitGroup
 	for g := range 8 {

@@ -13,8 +13,8 @@ import (
 	"ntrack/tracker/store"
 )
 
-// A model is a store so plain that it is right: it looks at everything each time. It draws no
-// samples, and says what a store may answer and what a follower has to see.
+// A model is a store that is too simple to be wrong: it looks at every peer each time. It draws no
+// samples, but it knows what a store may answer and what a follower must see.
 type model map[string]*track
 
 type track struct {
@@ -46,7 +46,7 @@ func (m model) track(key string) *track {
 	return t
 }
 
-// list lists a peer for a ttl, or by one more hold if that is 0.
+// list lists a peer for a ttl. If that is 0, it adds a hold instead.
 func (m model) list(key string, p wire.Peer, ttl time.Duration) {
 	t := m.track(key)
 	if t == nil {

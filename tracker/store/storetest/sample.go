@@ -46,8 +46,8 @@ func sample(t *testing.T, s *tester) {
 	}
 }
 
-// chiSquare compares how often each of the numbered peers 0, step, 2*step and so on below n was
-// given with what is expected of drawn draws. It removes these peers from given.
+// chiSquare compares how often the numbered peers 0, step, 2*step and so on below n were given with
+// an even share of all draws. It removes them from given.
 func chiSquare(given map[netip.AddrPort]int, n, step, drawn int) (chi float64) {
 	expected := float64(drawn) / float64(n/step)
 	for i := 0; i < n; i += step {

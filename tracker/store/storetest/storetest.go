@@ -1,5 +1,5 @@
-// Package storetest is the contract of store.Store as tests: the sentences of its comments, one by
-// one. A store is tested in virtual time:
+// Package storetest tests a store against the comments of store.Store, sentence by sentence, in
+// virtual time:
 //
 //	func TestStore(t *testing.T) {
 //		storetest.Run(t, func(t *testing.T) store.Store { return mystore.New() })
@@ -23,11 +23,11 @@ import (
 	"ntrack/tracker/store"
 )
 
-// Run tests the stores that newStore returns against the contract. Each must be empty.
+// Run tests stores against the contract. newStore returns an empty one.
 func Run(t *testing.T, newStore func(*testing.T) store.Store) { run(t, newStore, false) }
 
-// RunExact does the same for a store that makes no use of some freedoms: its sizes are exact and of
-// this moment, and it keeps peer ids.
+// RunExact does the same for a store that is stricter than the contract: its sizes are exact and
+// not old, and it keeps peer ids.
 func RunExact(t *testing.T, newStore func(*testing.T) store.Store) { run(t, newStore, true) }
 
 func run(t *testing.T, newStore func(*testing.T) store.Store, exact bool) {
@@ -80,8 +80,8 @@ func run(t *testing.T, newStore func(*testing.T) store.Store, exact bool) {
 const (
 	// ttl is for how long announce lists a peer.
 	ttl = 150 * time.Second
-	// late is for how long a store may give or count a lapsed peer, and how old a Size may be. A
-	// subscription has a change that soon.
+	// late is for how long a lapsed peer may still be given or counted, how old a Size may be, and
+	// how soon a subscription must have a change.
 	late = time.Second
 )
 

@@ -80,7 +80,7 @@ func (f *follower) next() string {
 	return strings.Join(out, " ")
 }
 
-// expect waits for as long as a change may take, and expects these.
+// expect waits until every change must be there, and compares the changes.
 func (f *follower) expect(what, want string) {
 	f.s.t.Helper()
 	time.Sleep(late)
@@ -172,7 +172,7 @@ func subscribeLapse(t *testing.T, s *tester) {
 			s.announceFor(time.Hour, key, numbered(i), 0)
 		}
 		s.announceFor(20*time.Second, key, wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.1:1")}, 0)
-		for i := range 8 { // one second after the other, whatever the store does only in some
+		for i := range 8 { // one in each second, because a store may do some work only every few seconds
 			s.announceFor(time.Duration(40+i)*time.Second, key, wire.Peer{Endpoint: netip.AddrPortFrom(netip.MustParseAddr("2001:db8::1"), uint16(1+i))}, 0)
 		}
 		w, _ := s.subscribe(key, "192.0.2.9:0")
