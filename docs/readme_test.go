@@ -115,7 +115,7 @@ func TestReadmeOptions(t *testing.T) {
 	}
 }
 
-// Every block of Go is the body of an Example, word for word. So it compiles and works.
+// Every block of Go is in the body of an Example, word for word. So it compiles and works.
 func TestReadmeGo(t *testing.T) {
 	var bodies []string
 	for _, file := range []string{"announce/example_test.go", "tracker/example_test.go"} {
@@ -141,7 +141,8 @@ func TestReadmeGo(t *testing.T) {
 		}
 	}
 	for _, block := range blocks(t, readme(t), "go") {
-		if !slices.Contains(bodies, strings.TrimSpace(block)) {
+		in := func(body string) bool { return strings.Contains(body, strings.TrimSpace(block)) }
+		if !slices.ContainsFunc(bodies, in) {
 			t.Errorf("README.md shows Go that is no Example:\n%s", block)
 		}
 	}
