@@ -112,7 +112,7 @@ func TestRace(t *testing.T) {
 	}
 }
 
-// The addresses of a name are tried in turns of their families, each once, up to a bound.
+// The addresses of a name are tried in passes of their families, each once, up to a bound.
 func TestResolve(t *testing.T) {
 	var hundred, both, some []netip.Addr
 	for i := range byte(100) {

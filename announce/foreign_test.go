@@ -239,7 +239,7 @@ func TestForeignFamilies(t *testing.T) {
 		leaveC := join(t, p.both("192.0.2.3", "2001:db8::3"), classic(t), k, 4003)
 		time.Sleep(time.Minute)
 		if got := sorted(strings.Split(w.next(), ", ")...); got != sorted("join "+c4, "join "+c6) {
-			t.Errorf("a watch is reported %q", got)
+			t.Errorf("a watch reports %q", got)
 		}
 		time.Sleep(10 * time.Minute)
 		w.expect(t, "")
@@ -249,7 +249,7 @@ func TestForeignFamilies(t *testing.T) {
 		_ = leaveC()
 		time.Sleep(time.Minute)
 		if got := sorted(strings.Split(w.next(), ", ")...); got != sorted("leave "+c4, "leave "+c6) {
-			t.Errorf("a watch is reported %q", got)
+			t.Errorf("a watch reports %q", got)
 		}
 		w.end()
 		_ = leaveB()
@@ -279,10 +279,10 @@ func TestForeignFamilies(t *testing.T) {
 		dials := p.dials()
 		g, err := p.both("192.0.2.9", "2001:db8::9").Gather(t.Context(), classic(t)[0], announce.Request{Key: k}, 4, nil)
 		if got := (gathered{g, err, 0}).String(); got != "-1"+both {
-			t.Errorf("who looks meets %s", got)
+			t.Errorf("a process that looks meets %s", got)
 		}
 		if n := p.dials() - dials; n != 3 {
-			t.Errorf("%d connections, want one to see what leads there and one over each family", n)
+			t.Errorf("%d connections, want one to find the family and one over each family", n)
 		}
 		g.Leave(t.Context())
 		_ = leaveA()
@@ -359,7 +359,7 @@ func TestForeignSlowFamily(t *testing.T) {
 			began = time.Now()
 			g, err := p.both("192.0.2.9", "2001:db8::9").Gather(t.Context(), classic(t)[0], announce.Request{Key: k}, 1, nil)
 			if took("a gathering", began); err != nil || strings.Contains(fmt.Sprint(g.Peers), b6) != (seen == b6) {
-				t.Errorf("slow by %v: who looks meets %v, %v", tt.slow, g.Peers, err)
+				t.Errorf("slow by %v: a process that looks meets %v, %v", tt.slow, g.Peers, err)
 			}
 			g.Leave(t.Context())
 			f.slow6.Store(0)

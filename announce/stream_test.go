@@ -142,7 +142,7 @@ func TestStream(t *testing.T) {
 			t.Error(err)
 		}
 		if got := "join " + listed(t, p, k); got != b {
-			t.Errorf("as Join has returned the tracker lists %q, want %q", got, b)
+			t.Errorf("when Leave has returned the tracker lists %q, want %q", got, b)
 		}
 		time.Sleep(burst)
 		w.expect(t, "leave 192.0.2.1:4000")
@@ -190,9 +190,9 @@ func TestStreamSharedEndpoint(t *testing.T) {
 func TestSlowLoop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, k := newPipes(t), key(t, "k")
-		turns := 0
+		passes := 0
 		for ev, err := range p.client("192.0.2.9").Watch(t.Context(), one, announce.Request{Key: k, Port: 4000}) {
-			if turns++; turns == 1 {
+			if passes++; passes == 1 {
 				time.Sleep(time.Minute)
 				leave := join(t, p.client("192.0.2.1"), one, k, 4000)
 				join(t, p.client("192.0.2.2"), one, k, 4000)
@@ -205,7 +205,7 @@ func TestSlowLoop(t *testing.T) {
 				_ = leave()
 				time.Sleep(time.Minute)
 				if got := listed(t, p, k); got != "192.0.2.2:4000 192.0.2.9:4000" {
-					t.Errorf("hours into a turn of its loop the tracker lists %q", got)
+					t.Errorf("hours into one pass of its loop the tracker lists %q", got)
 				}
 				continue
 			}
@@ -414,9 +414,9 @@ func TestWatchEndsAtOnce(t *testing.T) {
 		p, k := newPipes(t), key(t, "k")
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		turns := 0
+		passes := 0
 		for range p.client("192.0.2.9").Watch(ctx, one, announce.Request{Key: k}) {
-			switch turns++; turns {
+			switch passes++; passes {
 			case 1:
 				defer join(t, p.client("192.0.2.1"), one, k, 4000)()
 				defer join(t, p.client("192.0.2.2"), one, k, 4000)()
@@ -425,8 +425,8 @@ func TestWatchEndsAtOnce(t *testing.T) {
 				cancel()
 			}
 		}
-		if turns != 2 {
-			t.Errorf("%d turns, want the last one to be that which ended it", turns)
+		if passes != 2 {
+			t.Errorf("%d passes, want the last one to be the one that ended the context", passes)
 		}
 	})
 }
