@@ -167,8 +167,8 @@ func (m *Membership) Err() error {
 
 // Leave ends the membership and waits until it has left, which takes five seconds at most. It returns
 // the errors of trackers that could not be left; they forget you after the ttl. If ctx ends first,
-// Leave returns its cause, and leaving goes on. You may call Leave again, to wait on or to get the
-// same result.
+// Leave returns its cause, and leaving goes on. So do not pass the context of Join, which may have
+// ended before. You may call Leave again, to wait on or to get the same result.
 func (m *Membership) Leave(ctx context.Context) error {
 	m.cancel()
 	select {
