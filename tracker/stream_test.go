@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"ntrack/tracker"
+	"ntrack/tracker/store/memory"
 )
 
 // pipes is a listener in memory. It accepts the connections that are sent to it.
@@ -156,6 +157,24 @@ func TestStreamRefused(t *testing.T) {
 	resp, body := tr.Answer(t.Context(), &call, nil)
 	if resp.Status != 503 || resp.Retry != 0 || resp.Stream != nil || string(body) != "too many peers of this key for an event stream: at most 10000\n" {
 		t.Errorf("%+v, %s", resp, body)
+	}
+}
+
+// The epoch is that of the store. A client that moves to another tracker of the same store finds the
+// same peers, and a restarted tracker with a new store has another epoch.
+func TestEpochOfStore(t *testing.T) {
+	epoch := func(tr *tracker.Tracker) string {
+		call := tracker.Call{Method: "GET", Target: []byte("/ntrk/k?port=0"), Remote: netip.MustParseAddrPort("192.0.2.1:1"), Accept: []byte("text/event-stream")}
+		resp, body := tr.Answer(t.Context(), &call, nil)
+		defer resp.Stream.Close()
+		_, id, _ := strings.Cut(string(body), "\nid: ")
+		id, _, _ = strings.Cut(id, "-0\n")
+		return id
+	}
+	table := memory.New()
+	a, b, other := epoch(&tracker.Tracker{Store: table}), epoch(&tracker.Tracker{Store: table}), epoch(&tracker.Tracker{})
+	if a == "" || a != b || a == other {
+		t.Errorf("over one store the epochs %q and %q, over another %q", a, b, other)
 	}
 }
 
