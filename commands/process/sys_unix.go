@@ -41,7 +41,7 @@ func Find(name string) (string, error) {
 }
 
 // Forwarded are the signals that a [Child] should get from this process: all signals that a process
-// can catch, except those that concern this process alone. ownGroup is the Child's OwnGroup.
+// can catch, except those that concern this process alone. ownGroup is [Program.OwnGroup].
 func Forwarded(ownGroup bool) []os.Signal {
 	var signals []os.Signal
 	for s := syscall.Signal(1); s < 65; s++ {
