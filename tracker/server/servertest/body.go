@@ -9,19 +9,21 @@ import (
 // A body is the expected body of a reply: parts, one after the other.
 type body []part
 
-// A part is one of these: literal bytes; as many different elements of Of as Pick says, in any
-// order, with Sep between them; Any, which is one or more bytes that are not control characters; or
-// As, which is Any where the name first appears in a scenario, and then always the same bytes.
+// A part is one of four kinds: a literal, a pick, an "any" or an "as".
 type part struct {
-	Literal latin1   `json:"-"`
-	Pick    int      `json:"pick"`
-	Of      []latin1 `json:"of"`
-	Sep     latin1   `json:"sep"`
-	Any     bool     `json:"any"`
-	As      string   `json:"as"`
+	Literal latin1 `json:"-"` // these bytes
+	// Pick is how many different elements of Of must be there, in any order, with Sep between them.
+	Pick int      `json:"pick"`
+	Of   []latin1 `json:"of"`
+	Sep  latin1   `json:"sep"`
+	// Any stands for one or more bytes that are not control characters.
+	Any bool `json:"any"`
+	// As is a name. Where it first appears in a scenario, it stands for the same as Any. Wherever
+	// it appears again, it stands for the bytes that matched the first time.
+	As string `json:"as"`
 }
 
-// UnmarshalJSON reads a string (one literal) or a list of strings and objects.
+// UnmarshalJSON reads a list of parts, or a string, which is a body with one literal.
 func (b *body) UnmarshalJSON(data []byte) error {
 	if data[0] != '[' {
 		var l latin1
@@ -39,42 +41,44 @@ func (b *body) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
+// UnmarshalJSON reads a string, which is a literal, or an object, which is any other part.
 func (p *part) UnmarshalJSON(data []byte) error {
 	if data[0] != '{' {
 		return p.Literal.UnmarshalJSON(data)
 	}
-	type fields part // without this method
+	type fields part // has no UnmarshalJSON, so strict does not call this method again
 	if err := strict(data, (*fields)(p)); err != nil {
 		return err
 	}
 	wild := p.Any || p.As != ""
 	switch {
 	case wild && (p.Any && p.As != "" || p.Pick != 0 || p.Of != nil || p.Sep != ""):
-		return errors.New(`"any" or "as" stands alone`)
+		return errors.New(`"any" or "as" stands alone: no other field may be next to it`)
 	case !wild && (p.Pick < 1 || p.Pick > len(p.Of)):
 		return fmt.Errorf("cannot pick %d of %d", p.Pick, len(p.Of))
 	}
 	return nil
 }
 
-// match returns whether got matches b, and how many bytes of it are right at least. texts has the
-// text of each As, and match adds new ones.
-func (b body) match(got string, texts map[string]string) (ok bool, agree int) {
+// match says whether got matches b. right is the length of the longest beginning of got that a match
+// could have. texts has the text of each As that is known, and match adds the others.
+func (b body) match(got string, texts map[string]string) (ok bool, right int) {
 	m := matcher{got: got, texts: texts}
 	ok = m.parts(b, 0)
-	return ok, m.furthest
+	return ok, m.right
 }
 
-// A matcher tries all possibilities with backtracking, as some regular expressions do. Bodies are
-// small.
+// A matcher tries all possibilities one after the other. That is fast enough, because bodies are
+// small. Its methods look at got from the byte at on.
 type matcher struct {
-	got      string
-	texts    map[string]string
-	furthest int
+	got   string
+	texts map[string]string
+	right int
 }
 
+// parts says whether the rest of got is parts.
 func (m *matcher) parts(parts []part, at int) bool {
-	m.furthest = max(m.furthest, at)
+	m.right = max(m.right, at)
 	if len(parts) == 0 {
 		return at == len(m.got)
 	}
@@ -101,8 +105,9 @@ func (m *matcher) parts(parts []part, at int) bool {
 	}
 }
 
+// pick says whether the rest of got is n elements of p.Of that are not used, and then rest.
 func (m *matcher) pick(p part, used []bool, n int, rest []part, at int) bool {
-	m.furthest = max(m.furthest, at)
+	m.right = max(m.right, at)
 	if n == 0 {
 		return m.parts(rest, at)
 	}
@@ -125,12 +130,13 @@ func (m *matcher) pick(p part, used []bool, n int, rest []part, at int) bool {
 	return false
 }
 
+// literal says whether got goes on with l.
 func (m *matcher) literal(l string, at int) bool {
 	n := 0
 	for n < len(l) && at+n < len(m.got) && m.got[at+n] == l[n] {
 		n++
 	}
-	m.furthest = max(m.furthest, at+n)
+	m.right = max(m.right, at+n)
 	return n == len(l)
 }
 

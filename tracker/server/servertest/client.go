@@ -21,7 +21,7 @@ const patience = time.Minute
 type client struct {
 	conn  net.Conn
 	r     *bufio.Reader
-	wrote chan struct{} // closed when the last request has been sent; nil before the first
+	wrote chan struct{} // closed when the latest request has been sent; nil before the first
 }
 
 func newClient(conn net.Conn) *client {
@@ -42,8 +42,9 @@ func (c *client) send(st *step) (*http.Response, error) {
 	}
 	c.conn.SetDeadline(time.Now().Add(patience))
 	c.wrote = make(chan struct{})
-	// The client sends and reads at the same time: a server may refuse a request before it has
-	// read all of it, and these pipes have no buffer. A write that this cuts short is no error.
+	// A server may refuse a request before it has read the whole request, and the connection is
+	// a net.Pipe, which has no buffer. So the client reads while it still writes, and ignores an
+	// error of the write.
 	go func() {
 		defer close(c.wrote)
 		io.WriteString(c.conn, string(st.Send))
@@ -70,20 +71,20 @@ func (c *client) do(st *step) error {
 	if resp.StatusCode != st.Status {
 		return fmt.Errorf("status\n     got %d\nexpected %d\n    body %q", resp.StatusCode, st.Status, got)
 	}
-	if err := framing(resp); err != nil {
+	if err := checkLength(resp); err != nil {
 		return err
 	}
-	if err := headers(resp.Header, st); err != nil {
+	if err := checkFields(resp.Header, st); err != nil {
 		return fmt.Errorf("%w\n    body %q", err, got)
 	}
 	if st.Body != nil {
-		if ok, agree := st.Body.match(string(got), st.texts); !ok {
-			return fmt.Errorf("body\n     got %q\nexpected %v\nthey agree for %d bytes", got, *st.Body, agree)
+		if ok, right := st.Body.match(string(got), st.texts); !ok {
+			return fmt.Errorf("body\n     got %q\nexpected %v\nthey agree for %d bytes", got, *st.Body, right)
 		}
 	}
 	if n := c.r.Buffered(); n > 0 {
 		extra, _ := c.r.Peek(n)
-		return fmt.Errorf("after the reply came %q", extra)
+		return fmt.Errorf("extra bytes after the reply: %q", extra)
 	}
 	if st.Closed {
 		if b, err := c.r.ReadByte(); err != io.EOF {
@@ -93,19 +94,19 @@ func (c *client) do(st *step) error {
 	return nil
 }
 
-func headers(h http.Header, st *step) error {
+func checkFields(h http.Header, st *step) error {
 	for name, want := range st.Headers {
-		if err := header(h, name, want); err != nil {
+		if err := checkField(h, name, want); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// framing checks that the reply has a Content-Length, so that a client need not know chunks. Every
-// reply has one, except the 400 of an HTTP server below the tracker, which refuses what is not HTTP
-// and closes.
-func framing(resp *http.Response) error {
+// checkLength checks that the reply has a Content-Length, so that a client need not know chunks.
+// Only one reply needs none: net/http refuses bytes that are not HTTP itself, with a 400, and then
+// closes the connection.
+func checkLength(resp *http.Response) error {
 	switch {
 	case len(resp.TransferEncoding) > 0:
 		return fmt.Errorf("the reply is sent in chunks: %q", resp.TransferEncoding)
@@ -117,9 +118,9 @@ func framing(resp *http.Response) error {
 	return fmt.Errorf("the reply has no Content-Length: %v", resp.Header)
 }
 
-// header checks one header field. If want is nil, it must be absent. "Date+150" is the time 150 s
-// after Date.
-func header(h http.Header, name string, want *string) error {
+// checkField checks one header field. If want is nil, the field must be absent. If want is
+// "Date+150", the field must be the time 150 seconds after the reply's Date.
+func checkField(h http.Header, name string, want *string) error {
 	got, present := h[http.CanonicalHeaderKey(name)]
 	if want == nil {
 		if present {
@@ -148,14 +149,14 @@ func header(h http.Header, name string, want *string) error {
 // A stream is a connection on which the server goes on sending.
 type stream struct {
 	conn net.Conn
-	done chan struct{} // closed when either end has closed it
+	done chan struct{} // closed when either end has closed the connection
 
 	mu  sync.Mutex
-	got []byte // since the last step that checked it
+	got []byte // what the server has sent since the last check
 	err error  // io.EOF if the server has ended it
 }
 
-// openStream sends the request of st and leaves the connection open.
+// openStream sends the request of st, checks the head of the reply, and leaves the connection open.
 func openStream(conn net.Conn, st *step) (*stream, error) {
 	c := newClient(conn)
 	resp, err := c.send(st)
@@ -163,10 +164,10 @@ func openStream(conn net.Conn, st *step) (*stream, error) {
 		err = fmt.Errorf("status\n     got %d\nexpected %d", resp.StatusCode, st.Status)
 	}
 	if err == nil && (len(resp.TransferEncoding) > 0 || resp.ContentLength >= 0 || !resp.Close) {
-		err = fmt.Errorf("the stream does not say that it ends with its connection: %q, %v", resp.TransferEncoding, resp.Header)
+		err = fmt.Errorf("a stream needs Connection: close, and no Content-Length or chunks: %q, %v", resp.TransferEncoding, resp.Header)
 	}
 	if err == nil {
-		err = headers(resp.Header, st)
+		err = checkFields(resp.Header, st)
 	}
 	if err != nil {
 		c.close()
@@ -176,9 +177,10 @@ func openStream(conn net.Conn, st *step) (*stream, error) {
 	_ = conn.SetDeadline(time.Time{})
 	s := &stream{conn: conn, done: make(chan struct{})}
 	go s.collect(c.r, resp)
-	return s, s.check(st)
+	return s, nil
 }
 
+// collect reads until the connection ends.
 func (s *stream) collect(r *bufio.Reader, resp *http.Response) {
 	defer close(s.done)
 	defer resp.Body.Close()
@@ -193,19 +195,19 @@ func (s *stream) collect(r *bufio.Reader, resp *http.Response) {
 	}
 }
 
-// check compares what has come so far with st.
+// check compares what the server has sent since the last check with st.
 func (s *stream) check(st *step) error {
 	synctest.Wait()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if st.Body != nil {
-		if ok, agree := st.Body.match(string(s.got), st.texts); !ok {
-			return fmt.Errorf("stream %q\n     got %q\nexpected %v\nthey agree for %d bytes", st.Stream, s.got, *st.Body, agree)
+		if ok, right := st.Body.match(string(s.got), st.texts); !ok {
+			return fmt.Errorf("stream %q\n     got %q\nexpected %v\nthey agree for %d bytes", st.Stream, s.got, *st.Body, right)
 		}
 	}
 	s.got = s.got[:0]
 	if ended := s.err != nil; ended != st.Closed {
-		return fmt.Errorf("stream %q ended: %v (%v), expected %v", st.Stream, ended, s.err, st.Closed)
+		return fmt.Errorf("stream %q ended: got %v (%v), expected %v", st.Stream, ended, s.err, st.Closed)
 	}
 	if s.err != nil && !errors.Is(s.err, io.EOF) {
 		return fmt.Errorf("stream %q: %w", st.Stream, s.err)

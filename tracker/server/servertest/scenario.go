@@ -20,10 +20,11 @@ type scenario struct {
 	Steps   []step   `json:"steps"`
 }
 
-// settings are those of the scenario's tracker. Zero is the default of each.
+// settings configure the scenario's tracker. A zero field means the tracker's default, unless its
+// comment says something else.
 type settings struct {
 	Interval int            `json:"interval"` // seconds; 60 if neither this nor MaxRate is set
-	MaxRate  int            `json:"max_rate"` // announces per second; the interval follows the load
+	MaxRate  int            `json:"max_rate"` // announces per second; the tracker lengthens its interval to stay below it
 	Index    bool           `json:"index"`
 	Token    string         `json:"token"`
 	Proxies  []netip.Prefix `json:"proxies"`
@@ -44,42 +45,42 @@ func (s settings) tracker() *tracker.Tracker {
 	}
 }
 
-// A step is one request and the reply it must get. Or it is the bytes that must have come on a
-// stream, which an earlier step has opened.
+// A step with Send is one request and the reply that it must get. A step without Send checks what
+// the server has sent since the last check on a stream that an earlier step opened.
 type step struct {
-	At      int                `json:"at"` // seconds since the scenario began; 0 is the time of the step before
-	From    source             `json:"from"`
-	Reuse   bool               `json:"reuse"` // send on the connection of the step before
+	At      int                `json:"at"` // seconds since the scenario began; 0 means at once after the previous step
+	From    origin             `json:"from"`
+	Reuse   bool               `json:"reuse"` // send on the connection of the previous step
 	Send    latin1             `json:"send"`
 	Status  int                `json:"status"`
 	Headers map[string]*string `json:"headers"`
 	Body    *body              `json:"body"`
-	Closed  bool               `json:"closed"`  // the tracker must close after the reply
-	Stream  string             `json:"stream"`  // the name of the stream that Send opens or, without Send, that is checked
-	HangUp  bool               `json:"hang_up"` // close the stream
+	Closed  bool               `json:"closed"`  // the server must close the connection after the reply or the stream
+	Stream  string             `json:"stream"`  // the name of the stream that Send opens; without Send, of the stream to check
+	HangUp  bool               `json:"hang_up"` // close the stream after the check
 
-	at    time.Duration     // At, with the default filled in
-	texts map[string]string // of the scenario: the text of each "as"
+	start time.Duration     // At, with the default filled in
+	texts map[string]string // the text of each "as" part by its name; all steps share the map
 }
 
-// A source is where a connection comes from: an address, or a Unix socket, which has none.
-type source struct {
+// An origin is where a connection comes from: an address, or a Unix socket, which has none.
+type origin struct {
 	addr netip.AddrPort
 	unix bool
 }
 
-func (s *source) UnmarshalText(text []byte) (err error) {
-	if s.unix = string(text) == "unix"; !s.unix {
-		s.addr, err = netip.ParseAddrPort(string(text))
+func (o *origin) UnmarshalText(text []byte) (err error) {
+	if o.unix = string(text) == "unix"; !o.unix {
+		o.addr, err = netip.ParseAddrPort(string(text))
 	}
 	return err
 }
 
-func (s source) String() string {
-	if s.unix {
+func (o origin) String() string {
+	if o.unix {
 		return "a Unix socket"
 	}
-	return s.addr.String()
+	return o.addr.String()
 }
 
 func load(file string) (*scenario, error) {
@@ -100,13 +101,14 @@ func parse(data []byte) (*scenario, error) {
 	if err := strict(data, s); err != nil {
 		return nil, err
 	}
-	if err := s.check(); err != nil {
+	if err := s.prepare(); err != nil {
 		return nil, err
 	}
 	return s, nil
 }
 
-func (s *scenario) check() error {
+// prepare checks s and fills in the fields of its steps that are not in the file.
+func (s *scenario) prepare() error {
 	if s.About == "" {
 		return errors.New(`no "about": say which rule this is`)
 	}
@@ -114,26 +116,26 @@ func (s *scenario) check() error {
 		return errors.New("no steps")
 	}
 	now, texts := 0, make(map[string]string)
-	open := make(map[string]bool) // by the name of the stream
+	open := make(map[string]bool) // streams by name
 	for i := range s.Steps {
 		st := &s.Steps[i]
-		switch {
+		switch sends := len(st.Send) > 0; {
 		case st.At != 0 && st.At < now:
-			return fmt.Errorf("step %d: at %d is before the step before it, at %d", i+1, st.At, now)
-		case len(st.Send) == 0 && st.Stream == "":
+			return fmt.Errorf(`step %d: "at" is %d, but the previous step is at %d`, i+1, st.At, now)
+		case !sends && st.Stream == "":
 			return fmt.Errorf(`step %d: no "send"`, i+1)
-		case len(st.Send) == 0 && (st.From != source{} || st.Status != 0 || st.Headers != nil || st.Reuse):
-			return fmt.Errorf(`step %d: "send" is missing, or all but "at", "stream", "body", "closed" and "hang_up" is too much`, i+1)
-		case len(st.Send) == 0 && !open[st.Stream]:
+		case !sends && (st.From != origin{} || st.Status != 0 || st.Headers != nil || st.Reuse):
+			return fmt.Errorf(`step %d: without "send" a step may only have "at", "stream", "body", "closed" and "hang_up"`, i+1)
+		case !sends && !open[st.Stream]:
 			return fmt.Errorf("step %d: no stream %q is open", i+1, st.Stream)
 		case st.Stream != "" && st.Body == nil && !st.HangUp:
 			return fmt.Errorf(`step %d: no "body" for the stream`, i+1)
-		case len(st.Send) == 0: // all is well
+		case !sends: // the other rules are for steps that send
 		case st.HangUp:
 			return fmt.Errorf(`step %d: "hang_up" is for streams that are open`, i+1)
 		case st.Stream != "" && (open[st.Stream] || st.Reuse):
 			return fmt.Errorf("step %d: stream %q needs a name and a connection of its own", i+1, st.Stream)
-		case st.From == source{}:
+		case st.From == origin{}:
 			return fmt.Errorf(`step %d: no "from"`, i+1)
 		case st.Status == 0:
 			return fmt.Errorf(`step %d: no "status"`, i+1)
@@ -147,13 +149,13 @@ func (s *scenario) check() error {
 		}
 		st.texts = texts
 		now = max(now, st.At)
-		st.at = time.Duration(now) * time.Second
+		st.start = time.Duration(now) * time.Second
 	}
 	return nil
 }
 
-// latin1 is bytes written as a JSON string, each byte as one character from U+0000 to U+00FF. So a
-// file can hold any bytes, and those that are text can be read.
+// latin1 is bytes. In JSON it is a string with one character from U+0000 to U+00FF for each byte. So
+// a file can have any bytes, and a person can still read its ASCII.
 type latin1 string
 
 func (l *latin1) UnmarshalJSON(data []byte) error {
@@ -164,7 +166,7 @@ func (l *latin1) UnmarshalJSON(data []byte) error {
 	b := make([]byte, 0, len(s))
 	for _, r := range s {
 		if r > 0xff {
-			return fmt.Errorf("%q is not a byte: write the bytes of its encoding, each as one character", r)
+			return fmt.Errorf("%q is not a byte: write each byte of its encoding as one character, U+0000 to U+00FF", r)
 		}
 		b = append(b, byte(r))
 	}
@@ -172,7 +174,7 @@ func (l *latin1) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// strict decodes exactly one JSON value. It is an error if v does not have one of its fields.
+// strict decodes exactly one JSON value into v. A field that v does not have is an error.
 func strict(data []byte, v any) error {
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.DisallowUnknownFields()

@@ -1,10 +1,10 @@
-// Package servertest plays the conformance scenarios of testdata/vectors/tracker against a server:
-// the code between a connection and a [tracker.Tracker].
+// Package servertest plays the conformance scenarios of testdata/vectors/tracker against a server. A
+// server is the code between a connection and a [tracker.Tracker].
 //
-// Its one function is [Vectors]. It plays every scenario it finds as a subtest with a tracker of
-// its own. The subtest has virtual time, so a scenario of fifteen minutes takes none. Its
-// connections come from the addresses that the scenario names. The test fails if there is no
-// scenario, or if one does not follow the format exactly. Nothing is left running.
+// Its one function is [Vectors]. It plays every scenario in a subtest with a tracker of its own. A
+// subtest has virtual time, so even a scenario of fifteen minutes ends at once. Connections come
+// from the addresses in the scenario. The test fails if there is no scenario, or if a file does not
+// follow the format exactly. Nothing is left running.
 //
 // testdata/vectors/README.md describes the format.
 package servertest
@@ -22,11 +22,11 @@ import (
 	"ntrack/tracker"
 )
 
-// Vectors plays every scenario in dir, the files named *.json.
+// Vectors plays every scenario in dir. A scenario is a file named *.json.
 //
-// serve serves the connections of l with tr and returns once l is closed. It is called once for
-// each scenario, in a goroutine inside the synctest bubble. The RemoteAddr of a connection is a
-// *net.TCPAddr or a *net.UnixAddr.
+// Vectors calls serve once for each scenario, in a goroutine inside the scenario's synctest bubble.
+// serve must serve the connections of l with tr, and return when l is closed. The RemoteAddr of a
+// connection is a *net.TCPAddr or a *net.UnixAddr.
 func Vectors(t *testing.T, dir string, serve func(l net.Listener, tr *tracker.Tracker)) {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(dir, "*.json"))
@@ -51,15 +51,15 @@ func Vectors(t *testing.T, dir string, serve func(l net.Listener, tr *tracker.Tr
 	}
 }
 
-// play runs the steps of s up to the first that fails, because those after it would prove nothing.
-// It must be called inside a synctest bubble.
+// play runs the steps of s up to the first one that fails: later steps would prove nothing then. It
+// must be called inside a synctest bubble.
 func (s *scenario) play(serve func(net.Listener, *tracker.Tracker)) error {
 	start := time.Now()
 	l := newListener()
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
-		defer l.Close() // if serve returns early, dial must not wait
+		defer l.Close() // so that dial does not wait for a server that has returned
 		serve(l, s.Tracker.tracker())
 	}()
 	defer func() {
@@ -75,7 +75,7 @@ func (s *scenario) play(serve func(net.Listener, *tracker.Tracker)) error {
 	}()
 	var c *client
 	for i, st := range s.Steps {
-		time.Sleep(time.Until(start.Add(st.at)))
+		time.Sleep(time.Until(start.Add(st.start)))
 		if st.Stream != "" {
 			if err := playStream(streams, &st, l); err != nil {
 				return fmt.Errorf("step %d, stream %q: %w", i+1, st.Stream, err)
@@ -93,8 +93,8 @@ func (s *scenario) play(serve func(net.Listener, *tracker.Tracker)) error {
 		if err != nil || i+1 == len(s.Steps) || !s.Steps[i+1].Reuse {
 			c.close()
 			c = nil
-			// The server may still be busy with the closed connection. The next step waits until
-			// it is idle, so that no scenario depends on scheduling.
+			// The server may still be busy with the closed connection. It becomes idle before the
+			// next step, so that no scenario depends on scheduling.
 			synctest.Wait()
 		}
 		if err != nil {
@@ -104,7 +104,7 @@ func (s *scenario) play(serve func(net.Listener, *tracker.Tracker)) error {
 	return nil
 }
 
-// playStream opens a stream, or checks what has come on one.
+// playStream opens the stream of st if st has a request, and checks what the server has sent on it.
 func playStream(streams map[string]*stream, st *step, l *listener) (err error) {
 	s := streams[st.Stream]
 	if len(st.Send) > 0 {
@@ -112,10 +112,10 @@ func playStream(streams map[string]*stream, st *step, l *listener) (err error) {
 		if err != nil {
 			return err
 		}
-		if s, err = openStream(conn, st); s != nil {
-			streams[st.Stream] = s
+		if s, err = openStream(conn, st); err != nil {
+			return err
 		}
-		return err
+		streams[st.Stream] = s
 	}
 	if err = s.check(st); err != nil || st.HangUp || st.Closed {
 		s.close()
@@ -133,8 +133,8 @@ func firstLine(send latin1) string {
 	return fmt.Sprintf("%q", line)
 }
 
-// A listener is a net.Listener in memory whose connections can come from any address. Real sockets
-// would all come from 127.0.0.1, and virtual time does not wait for them.
+// A listener is a net.Listener in memory. Its connections can come from any address, and virtual
+// time works with them. Real sockets would all come from 127.0.0.1, and would need real time.
 type listener struct {
 	conns  chan net.Conn
 	closed chan struct{}
@@ -145,16 +145,16 @@ func newListener() *listener {
 	return &listener{conns: make(chan net.Conn), closed: make(chan struct{})}
 }
 
-// dial makes a connection from that source and returns the client's end.
-func (l *listener) dial(from source) (net.Conn, error) {
-	near, far := net.Pipe()
-	c := conn{far, net.TCPAddrFromAddrPort(from.addr), here}
+// dial makes a connection from an origin and returns the client's end.
+func (l *listener) dial(from origin) (net.Conn, error) {
+	client, server := net.Pipe()
+	c := conn{server, net.TCPAddrFromAddrPort(from.addr), serverAddr}
 	if from.unix {
-		c.from, c.to = &net.UnixAddr{Name: "@", Net: "unix"}, &net.UnixAddr{Name: "/run/ntrack", Net: "unix"}
+		c.remote, c.local = &net.UnixAddr{Name: "@", Net: "unix"}, &net.UnixAddr{Name: "/run/ntrack", Net: "unix"}
 	}
 	select {
 	case l.conns <- c:
-		return near, nil
+		return client, nil
 	case <-l.closed:
 		return nil, net.ErrClosed
 	}
@@ -174,16 +174,15 @@ func (l *listener) Close() error {
 	return nil
 }
 
-func (l *listener) Addr() net.Addr { return here }
+func (l *listener) Addr() net.Addr { return serverAddr }
 
-// here is the address that the server seems to listen on. It is reserved for documentation (RFC
-// 5737).
-var here = &net.TCPAddr{IP: net.IPv4(192, 0, 2, 80), Port: 80}
+// serverAddr is the address of every listener. It is reserved for documentation (RFC 5737).
+var serverAddr = &net.TCPAddr{IP: net.IPv4(192, 0, 2, 80), Port: 80}
 
 type conn struct {
 	net.Conn
-	from, to net.Addr
+	remote, local net.Addr
 }
 
-func (c conn) RemoteAddr() net.Addr { return c.from }
-func (c conn) LocalAddr() net.Addr  { return c.to }
+func (c conn) RemoteAddr() net.Addr { return c.remote }
+func (c conn) LocalAddr() net.Addr  { return c.local }

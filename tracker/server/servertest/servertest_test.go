@@ -16,7 +16,7 @@ import (
 	"ntrack/tracker"
 )
 
-// These tests let each rule fail once, because a runner that finds no fault would be of no use.
+// Each rule fails once in these tests, because a runner that finds no fault would be of no use.
 
 func TestMatch(t *testing.T) {
 	for _, c := range []struct {
@@ -43,7 +43,7 @@ func TestMatch(t *testing.T) {
 		{`["port ", {"any": true}, "\n"]`, "port 7\nport 8\n", false},
 		{`["id ", {"as": "e"}, "-0\nid ", {"as": "e"}, "-1\n"]`, "id a-b-0\nid a-b-1\n", true},
 		{`["id ", {"as": "e"}, "-0\nid ", {"as": "e"}, "-1\n"]`, "id a-0\nid b-1\n", false},
-		{`[{"as": "e"}, "-", {"as": "e"}]`, "a-b-a-b", true}, // "a" is not the only text that it could be
+		{`[{"as": "e"}, "-", {"as": "e"}]`, "a-b-a-b", true}, // "e" could be "a", but only "a-b" matches
 	} {
 		var b body
 		if err := b.UnmarshalJSON([]byte(c.body)); err != nil {
@@ -51,7 +51,7 @@ func TestMatch(t *testing.T) {
 			continue
 		}
 		if ok, _ := b.match(c.got, make(map[string]string)); ok != c.ok {
-			t.Errorf("%s matches %q: got %v", c.body, c.got, ok)
+			t.Errorf("%s matches %q: got %v, expected %v", c.body, c.got, ok, c.ok)
 		}
 	}
 }
@@ -69,7 +69,7 @@ func TestParseIsStrict(t *testing.T) {
 		{`{"about": "x", "steps": [` + step + `, "body": [{"any": true, "of": ["a"]}]}]}`, "stands alone"},
 		{`{"about": "x", "steps": [` + step + `, "body": "\u0100"}]}`, "not a byte"},
 		{`{"about": "x", "steps": [` + step + `, "reuse": true}]}`, "reuse"},
-		{`{"about": "x", "steps": [` + step + `, "at": 5}, ` + step + `, "at": 4}]}`, "before"},
+		{`{"about": "x", "steps": [` + step + `, "at": 5}, ` + step + `, "at": 4}]}`, "previous step"},
 		{`{"about": "x", "steps": [{"from": "192.0.2.1:1", "send": "x"}]}`, "status"},
 		{`{"about": "x", "steps": [{"from": "192.0.2.1", "send": "x", "status": 200}]}`, "port"},
 		{`{"about": "x", "steps": [` + step + `}]} {}`, "follows"},
@@ -79,7 +79,7 @@ func TestParseIsStrict(t *testing.T) {
 		{`{"about": "x", "steps": [` + step + `, "body": "", "stream": "a"}, {"stream": "a"}]}`, "body"},
 		{`{"about": "x", "steps": [` + step + `, "body": "", "stream": "a"}, {"stream": "b", "body": ""}]}`, "no stream"},
 		{`{"about": "x", "steps": [` + step + `, "body": "", "stream": "a"}, {"stream": "a", "hang_up": true}, {"stream": "a", "body": ""}]}`, "no stream"},
-		{`{"about": "x", "steps": [` + step + `, "body": "", "stream": "a"}, {"stream": "a", "status": 200, "body": ""}]}`, "too much"},
+		{`{"about": "x", "steps": [` + step + `, "body": "", "stream": "a"}, {"stream": "a", "status": 200, "body": ""}]}`, "may only have"},
 		{`{"about": "x", "steps": [` + step + `, "body": "", "stream": "a"}, ` + step + `, "body": "", "stream": "a"}]}`, "of its own"},
 		{`{"about": "x", "steps": [` + step + `, "hang_up": true}]}`, "hang_up"},
 	} {
@@ -95,7 +95,7 @@ func TestParseIsStrict(t *testing.T) {
 
 func TestPlay(t *testing.T) {
 	mux := http.NewServeMux()
-	mux.HandleFunc("/who", func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.RemoteAddr) })
+	mux.HandleFunc("/remote", func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.RemoteAddr) })
 	mux.HandleFunc("/expires", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Date", "Sat, 01 Jan 2000 00:00:00 GMT")
 		w.Header().Set("Expires", "Sat, 01 Jan 2000 00:02:30 GMT")
@@ -132,24 +132,24 @@ func TestPlay(t *testing.T) {
 		return `{"from": "192.0.2.1:7", "send": "GET ` + path + ` HTTP/1.1\r\nHost: h\r\n\r\n", "status": 200` + rest + `}`
 	}
 	for _, c := range []struct{ steps, want string }{
-		{get("/who", `, "body": "192.0.2.1:7"`), ""},
-		{get("/who", `, "body": "192.0.2.1:8"`), "agree for 10 bytes"},
-		{get("/who", "") + "," + get("/nowhere", ""), `step 2, "GET /nowhere HTTP/1.1" from 192.0.2.1:7: status`},
-		{get("/who", "") + "," + get("/who", `, "at": 900, "reuse": true, "body": "192.0.2.1:7"`), ""},
-		{get("/who", `, "headers": {"content-length": "11", "Expires": null}`), ""},
-		{get("/who", `, "headers": {"Content-Length": "12"}`), "header Content-Length"},
-		{get("/who", `, "headers": {"Content-Length": null}`), "expected none"},
+		{get("/remote", `, "body": "192.0.2.1:7"`), ""},
+		{get("/remote", `, "body": "192.0.2.1:8"`), "agree for 10 bytes"},
+		{get("/remote", "") + "," + get("/nowhere", ""), `step 2, "GET /nowhere HTTP/1.1" from 192.0.2.1:7: status`},
+		{get("/remote", "") + "," + get("/remote", `, "at": 900, "reuse": true, "body": "192.0.2.1:7"`), ""},
+		{get("/remote", `, "headers": {"content-length": "11", "Expires": null}`), ""},
+		{get("/remote", `, "headers": {"Content-Length": "12"}`), "header Content-Length"},
+		{get("/remote", `, "headers": {"Content-Length": null}`), "expected none"},
 		{get("/expires", `, "headers": {"Expires": "Date+150"}`), ""},
 		{get("/expires", `, "headers": {"Expires": "Date+151"}`), "header Expires"},
 		{get("/chunked", ""), "chunks"},
 		{get("/hang", ""), "no reply"},
-		{get("/who", `, "closed": true`), "still open"},
+		{get("/remote", `, "closed": true`), "still open"},
 		{get("/stream", `, "stream": "a", "body": "e-0 "`), ""},
 		{get("/stream", `, "stream": "a", "body": "e-1 "`), "agree for 2 bytes"},
 		{get("/stream", `, "stream": "a", "body": "e-0 ", "headers": {"Expires": ""}`), "header Expires"},
 		{get("/stream", `, "stream": "a", "body": "e-0 ", "closed": true`), "expected true"},
-		{get("/who", `, "stream": "a", "body": "192.0.2.1:7"`), "ends with its connection"},
-		{get("/chunks", `, "stream": "a", "body": "e-0 "`), "ends with its connection"},
+		{get("/remote", `, "stream": "a", "body": "192.0.2.1:7"`), "needs Connection: close"},
+		{get("/chunks", `, "stream": "a", "body": "e-0 "`), "needs Connection: close"},
 		{get("/nowhere", `, "stream": "a", "body": ""`), "got 404"},
 		{get("/stream", `, "stream": "a", "body": [{"as": "x"}, "-0 "]`) + `,{"at": 11, "stream": "a", "body": [{"as": "x"}, "-1 "]}`, ""},
 		{get("/stream", `, "stream": "a", "body": [{"as": "x"}, "-0 "]`) + `,{"at": 11, "stream": "a", "body": ["-", {"as": "x"}]}`, `step 2, stream "a"`},
@@ -157,8 +157,8 @@ func TestPlay(t *testing.T) {
 		{get("/stream", `, "stream": "a", "body": "e-0 "`) + `,{"at": 41, "stream": "a", "body": "e-1 e-2 e-3 "}`, "expected false"},
 		{get("/stream", `, "stream": "a", "body": "e-0 "`) + `,{"at": 11, "stream": "a", "body": ""}`, "got"},
 		{get("/stream", `, "stream": "a", "body": "e-0 "`) + `,{"at": 11, "stream": "a", "hang_up": true},` + get("/stream", `, "stream": "a", "body": "e-0 "`), ""},
-		{`{"from": "192.0.2.1:7", "send": "GET /who HTTP/1.0\r\n\r\n", "status": 200, "closed": true}`, ""},
-		{`{"from": "192.0.2.1:7", "send": "GET /who HTTP/1.0\r\n\r\n", "status": 200},` + get("/who", `, "reuse": true`), "no reply"},
+		{`{"from": "192.0.2.1:7", "send": "GET /remote HTTP/1.0\r\n\r\n", "status": 200, "closed": true}`, ""},
+		{`{"from": "192.0.2.1:7", "send": "GET /remote HTTP/1.0\r\n\r\n", "status": 200},` + get("/remote", `, "reuse": true`), "no reply"},
 	} {
 		s, err := parse([]byte(`{"about": "x", "steps": [` + c.steps + `]}`))
 		if err != nil {
@@ -176,7 +176,7 @@ func TestPlay(t *testing.T) {
 	}
 }
 
-// A server that returns early ends the scenario, which does not hang.
+// If a server returns before its listener is closed, the scenario fails and does not hang.
 func TestPlayDeadServer(t *testing.T) {
 	s, err := parse([]byte(`{"about": "x", "steps": [{"from": "192.0.2.1:1", "send": "x", "status": 200}]}`))
 	if err != nil {
