@@ -5,13 +5,18 @@ package commands_test
 import (
 	"context"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"ntrack/commands"
+	"ntrack/tracker"
 	"ntrack/tracker/trackertest"
 )
 
@@ -52,5 +57,42 @@ func TestCommandStreamsHeld(t *testing.T) {
 				t.Error("it waits for what the command has started")
 			}
 		})
+	}
+}
+
+// A tracker that refuses does not disturb the command. The command joins once the tracker accepts it.
+func TestCommandRefusedAtFirst(t *testing.T) {
+	tr := new(tracker.Tracker)
+	h := tracker.Handler(tr)
+	joined := make(chan struct{})
+	var asked atomic.Int32
+	var once sync.Once
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if asked.Add(1) <= 2 {
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		once.Do(func() { close(joined) })
+		h.ServeHTTP(w, r)
+	}))
+	defer srv.Close()
+	defer tr.EndStreams()
+	in, end := io.Pipe()
+	code := make(chan int, 1)
+	go func() {
+		code <- commands.Main(context.WithoutCancel(t.Context()),
+			[]string{"ntrack", "announce", srv.URL, "k", "--port", "4000", "--ready", "none", "--", "sh", "-c", "cat; exit 7"},
+			commands.Streams{In: in, Out: io.Discard, Err: io.Discard})
+	}()
+	select {
+	case <-joined:
+	case got := <-code:
+		t.Fatalf("ended with %d before it has joined", got)
+	case <-time.After(30 * time.Second):
+		t.Error("it does not join again")
+	}
+	_ = end.Close()
+	if got := <-code; got != 7 {
+		t.Errorf("exit code %d, want 7", got)
 	}
 }
