@@ -14,36 +14,76 @@ import (
 	"strings"
 )
 
-// LocalPort is the port on which `ntrack serve` listens. A tracker on this machine that is named
-// without a port has it.
+// LocalPort is the port on which `ntrack serve` listens. It is also the default port of a tracker on
+// this machine.
 const LocalPort = 6969
 
-// A Tracker is the name of a tracker: where it is, and whether it is native or classic. The zero
-// Tracker names none, and every request to it is an error. Make one with [ParseTracker], and compare
-// two with [Tracker.Equal].
+// A Tracker is the URL of a tracker. A native tracker speaks ntrack's own protocol; the path of its
+// URL is /ntrk/. A classic tracker speaks the BitTorrent tracker protocol; it has any other path.
+//
+// The zero Tracker is the URL of no tracker, and every request to it is an error. Make a Tracker with
+// [ParseTracker], and compare two with [Tracker.Equal].
 type Tracker struct {
 	url     url.URL
 	classic bool
 }
 
 // ParseTracker reads the name of one tracker. A native tracker is host, host:port or
-// http(s)://host[:port][/ntrk/]; a URL with another path is a classic BitTorrent tracker. "" is
-// localhost:6969.
+// http(s)://host[:port][/ntrk/]. A URL with another path is a classic tracker. "" is localhost:6969.
 //
-// Without a port it is 443 for https, 6969 for localhost and loopback addresses, and 80 for any
-// other host. A link-local address may have a zone, as in [fe80::1%eth0]:6969 or, escaped as in
-// URLs, [fe80::1%25eth0]:6969. A comma has to be written as %2C, because it separates trackers in
-// [ParseTrackers].
+// The default port is 443 for https, 6969 for localhost and loopback addresses, and 80 for any other
+// host. A link-local address may have a zone: [fe80::1%eth0]:6969, or [fe80::1%25eth0]:6969 with the
+// escape of URLs. Write a comma as %2C, because a comma separates trackers in [ParseTrackers].
 //
-// With an error the Tracker is the zero one. The error quotes s without the user and the password.
+// If ParseTracker returns an error, the Tracker is zero. The error quotes s without the user and the
+// password.
 func ParseTracker(s string) (Tracker, error) {
-	bad := func(why string) (Tracker, error) {
-		return Tracker{}, fmt.Errorf("tracker %s: %s", Quote(Redact(s)), why)
+	t, err := parseTracker(cmp.Or(s, "localhost"))
+	if err != nil {
+		return Tracker{}, fmt.Errorf("tracker %s: %w", Quote(Redact(s)), err)
 	}
+	return t, nil
+}
+
+func parseTracker(s string) (Tracker, error) {
 	if strings.Contains(s, ",") {
-		return bad("has a comma, which separates trackers; in a path or a password write %2C")
+		return Tracker{}, errors.New("has a comma, which separates trackers; in a path or a password write %2C")
 	}
-	scheme, rest := cutScheme(cmp.Or(s, "localhost"))
+	u, err := parseURL(s)
+	if err != nil {
+		return Tracker{}, err
+	}
+	switch u.Scheme {
+	case "http", "https":
+	case "udp":
+		return Tracker{}, errors.New("the UDP tracker protocol is not spoken here; most such trackers have an http(s) URL too")
+	default:
+		return Tracker{}, fmt.Errorf("scheme %s is not http or https", Quote(u.Scheme))
+	}
+	if err := checkHost(u.Hostname()); err != nil {
+		return Tracker{}, err
+	}
+	if err := setPort(u); err != nil {
+		return Tracker{}, err
+	}
+	name, _, _ := strings.Cut(u.Host, "%") // without the zone: the names of interfaces are case-sensitive
+	u.Host = strings.ToLower(name) + u.Host[len(name):]
+	u.Fragment, u.RawFragment = "", ""
+	switch u.EscapedPath() {
+	case "", "/", "/ntrk", "/ntrk/":
+		if u.RawQuery != "" {
+			return Tracker{}, errors.New("a native tracker's name has no query")
+		}
+		u.Path, u.RawPath = "/ntrk/", ""
+		return Tracker{url: *u}, nil
+	}
+	return Tracker{url: *u, classic: true}, checkClassicPath(u.Path)
+}
+
+// parseURL parses the name of a tracker. It reads the user and the zone itself, because package
+// net/url refuses the forms that people write.
+func parseURL(s string) (*url.URL, error) {
+	scheme, rest := cutScheme(s)
 	authority, tail := rest, ""
 	if i := strings.IndexAny(rest, "/?#"); i >= 0 {
 		authority, tail = rest[:i], rest[i:]
@@ -53,15 +93,12 @@ func ParseTracker(s string) (Tracker, error) {
 	if a, err := netip.ParseAddr(host); err == nil && a.Is6() && scheme == "" {
 		host = "[" + host + "]"
 	}
-	address, zone, zoned := strings.Cut(host, "%")
-	if zone, port, closed := strings.Cut(zone, "]"); zoned && closed && host[0] == '[' {
-		if zone == "" || strings.ContainsFunc(zone, func(r rune) bool { return !isZoneRune(r) }) {
-			return bad("the zone after % is no name of a network interface")
-		}
-		host = address + "%25" + zone + "]" + port
+	host, err := escapeZone(host)
+	if err != nil {
+		return nil, err
 	}
 	if pathHasUser(user, host, tail) {
-		return bad("a / ? # or @ in a user, a password or a path has to be percent-encoded: %2F %3F %23 %40")
+		return nil, errors.New("a / ? # or @ in a user, a password or a path has to be percent-encoded: %2F %3F %23 %40")
 	}
 	u, err := url.Parse(cmp.Or(scheme, "http") + "://" + host + tail)
 	if err != nil {
@@ -69,66 +106,75 @@ func ParseTracker(s string) (Tracker, error) {
 		if errors.As(err, &cause) {
 			err = cause.Err
 		}
-		return bad(fmt.Sprintf("%v; name it host, host:port or http(s)://host[:port]/", err))
+		return nil, fmt.Errorf("%v; name it host, host:port or http(s)://host[:port]/", err)
 	}
 	if user != "" {
-		of, err := url.Parse("http://" + user + "host")
+		withUser, err := url.Parse("http://" + user + "host")
 		if err != nil {
-			return bad("what is special in a user or a password has to be percent-encoded")
+			return nil, errors.New("what is special in a user or a password has to be percent-encoded")
 		}
-		u.User = of.User
+		u.User = withUser.User
 	}
-	switch u.Scheme {
-	case "http", "https":
-	case "udp":
-		return bad("the UDP tracker protocol is not spoken here; most such trackers have an http(s) URL too")
-	default:
-		return bad("scheme " + Quote(u.Scheme) + " is not http or https")
-	}
-	if u.Hostname() == "" {
-		return bad("names no host")
-	}
-	if a, err := netip.ParseAddr(u.Hostname()); strings.ContainsAny(u.Hostname(), " /\\\"<>") ||
-		strings.ContainsAny(u.Hostname(), "%:") && (err != nil || !a.Is6()) {
-		return bad("is no host name")
-	}
-	switch p := u.Port(); {
-	case p == "" && strings.HasSuffix(u.Host, ":"):
-		return bad("the port after the colon is missing")
-	case p == "":
-		u.Host = net.JoinHostPort(u.Hostname(), strconv.Itoa(defaultPort(u)))
-	default:
-		if n, err := strconv.ParseUint(p, 10, 16); err != nil || n == 0 {
-			return bad("port " + Quote(p) + " is not 1 to 65535")
-		}
-	}
-	name, _, _ := strings.Cut(u.Host, "%") // a zone after it has upper and lower case
-	u.Host = strings.ToLower(name) + u.Host[len(name):]
-	u.Fragment, u.RawFragment = "", ""
-	switch u.EscapedPath() {
-	case "", "/", "/ntrk", "/ntrk/":
-		if u.RawQuery != "" {
-			return bad("a native tracker's name has no query")
-		}
-		u.Path, u.RawPath = "/ntrk/", ""
-		return Tracker{url: *u}, nil
-	}
-	// A classic tracker with one of these paths would have no peers.
-	switch last := path.Base(u.Path); {
-	case strings.HasPrefix(u.Path, "/ntrk/"):
-		return bad("ends after /ntrk/; give the key as an argument of its own")
-	case strings.Contains(u.Path+"/", "/ntrk/") && !strings.HasPrefix(last, "announce"):
-		return bad("a native tracker is named by its host alone: nothing stands before /ntrk/, and no key after it")
-	case strings.HasPrefix(last, "scrape"):
-		return bad("is where a tracker is scraped; name the URL that ends in /announce")
-	}
-	return Tracker{url: *u, classic: true}, nil
+	return u, nil
 }
 
-// ParseTrackers reads the names of one or more trackers, separated by commas, each as
-// [ParseTracker] does. It ignores white space around a name, and names of a tracker that it already
-// has. "" is one tracker, localhost:6969. An empty name among others, as in "a,,b", is an error.
-// With an error there are no trackers.
+// escapeZone writes the zone of an address in brackets as URLs do: %25eth0 for %eth0.
+func escapeZone(host string) (string, error) {
+	address, rest, hasZone := strings.Cut(host, "%")
+	zone, port, hasBracket := strings.Cut(rest, "]")
+	if !hasZone || !hasBracket || host[0] != '[' {
+		return host, nil
+	}
+	if zone == "" || strings.ContainsFunc(zone, func(r rune) bool { return !isZoneRune(r) }) {
+		return "", errors.New("the zone after % is no name of a network interface")
+	}
+	return address + "%25" + zone + "]" + port, nil
+}
+
+func checkHost(host string) error {
+	if host == "" {
+		return errors.New("names no host")
+	}
+	a, err := netip.ParseAddr(host)
+	isIPv6 := err == nil && a.Is6()
+	if strings.ContainsAny(host, " /\\\"<>") || strings.ContainsAny(host, "%:") && !isIPv6 {
+		return errors.New("is no host name")
+	}
+	return nil
+}
+
+// setPort checks the port of u, or adds the default port.
+func setPort(u *url.URL) error {
+	switch port := u.Port(); {
+	case port == "" && strings.HasSuffix(u.Host, ":"):
+		return errors.New("the port after the colon is missing")
+	case port == "":
+		u.Host = net.JoinHostPort(u.Hostname(), strconv.Itoa(defaultPort(u)))
+	default:
+		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+			return fmt.Errorf("port %s is not 1 to 65535", Quote(port))
+		}
+	}
+	return nil
+}
+
+// checkClassicPath refuses paths that are mistakes. As classic trackers they would never have peers.
+func checkClassicPath(p string) error {
+	switch last := path.Base(p); {
+	case strings.HasPrefix(p, "/ntrk/"):
+		return errors.New("ends after /ntrk/; give the key as an argument of its own")
+	case strings.Contains(p+"/", "/ntrk/") && !strings.HasPrefix(last, "announce"):
+		return errors.New("a native tracker is named by its host alone: nothing stands before /ntrk/, and no key after it")
+	case strings.HasPrefix(last, "scrape"):
+		return errors.New("is where a tracker is scraped; name the URL that ends in /announce")
+	}
+	return nil
+}
+
+// ParseTrackers reads the names of one or more trackers, separated by commas. It reads each name as
+// [ParseTracker] does, and ignores white space around it. If two names mean the same tracker, it
+// ignores the second. "" is one tracker, localhost:6969. An empty name among others, as in "a,,b", is
+// an error. If ParseTrackers returns an error, it returns no trackers.
 func ParseTrackers(s string) ([]Tracker, error) {
 	var trackers []Tracker
 	names := strings.Split(s, ",")
@@ -139,7 +185,8 @@ func ParseTrackers(s string) ([]Tracker, error) {
 		}
 		t, err := ParseTracker(name)
 		rest := strings.Join(names[i+1:], ",")
-		if err != nil && !strings.Contains(name, "@") && strings.Contains(rest, "@") { // name may be half a password
+		if err != nil && !strings.Contains(name, "@") && strings.Contains(rest, "@") {
+			// The comma may be inside a password. Then name ends in the first half of the password.
 			return nil, fmt.Errorf("trackers %s: a comma in a user or a password has to be percent-encoded: %%2C", Quote(Redact(s)))
 		}
 		if err != nil {
@@ -152,23 +199,23 @@ func ParseTrackers(s string) ([]Tracker, error) {
 	return trackers, nil
 }
 
-// cutScheme splits SCHEME:// off. It returns "" for the scheme if s has none.
+// cutScheme removes SCHEME:// from the start of s. The scheme is "" if s does not begin with one.
 func cutScheme(s string) (scheme, rest string) {
 	scheme, rest, ok := strings.Cut(s, "://")
-	if !ok || scheme == "" || strings.ContainsAny(scheme, ":/?#@[]%") { // then :// is part of a password
+	if !ok || scheme == "" || strings.ContainsAny(scheme, ":/?#@[]%") { // the :// is part of a password
 		return "", s
 	}
 	return scheme, rest
 }
 
-// isZoneRune reports whether a zone may contain r. Windows has names with spaces, but accepts
-// numbers in their place.
+// isZoneRune reports whether a zone may contain r. On Windows the name of an interface may contain
+// spaces, which are refused here; its number is a zone too.
 func isZoneRune(r rune) bool {
 	return ' ' < r && r <= '~' && !strings.ContainsRune(":%[]/\\?#@\"<>", r)
 }
 
-// pathHasUser reports whether a delimiter in a password has cut the name at the wrong place. Then
-// the host is the start of the password, and the path has the rest of it, an @ and the real host.
+// pathHasUser reports whether a / ? or # in a password was read as the end of the host. For example,
+// user:pa/ss@host is cut into the host user:pa and the path /ss@host.
 func pathHasUser(user, host, tail string) bool {
 	if strings.HasPrefix(tail, "/") {
 		tail, _, _ = strings.Cut(tail, "?")
@@ -187,15 +234,15 @@ func defaultPort(u *url.URL) int {
 	return 80
 }
 
-// IsLoopbackName reports whether host, a name or an address without a port, always means the local
-// machine.
+// IsLoopbackName reports whether host always means the local machine. It is a name or an address,
+// without a port.
 func IsLoopbackName(host string) bool {
 	a, err := netip.ParseAddr(host)
 	host = strings.ToLower(strings.TrimSuffix(host, "."))
 	return host == "localhost" || strings.HasSuffix(host, ".localhost") || err == nil && a.Unmap().IsLoopback()
 }
 
-// Check returns an error if t is the zero Tracker, which names none.
+// Check returns an error if t is the zero Tracker.
 func (t Tracker) Check() error {
 	if t.url.Host == "" {
 		return errors.New("no tracker is named: the zero Tracker is none, and ParseTracker makes one")
@@ -203,36 +250,35 @@ func (t Tracker) Check() error {
 	return nil
 }
 
-// Loopback reports whether the name always means the local machine.
+// Loopback reports whether the tracker is always on the local machine. See [IsLoopbackName].
 func (t Tracker) Loopback() bool { return IsLoopbackName(t.url.Hostname()) }
 
-// FullURL returns the tracker's URL with its user and password, and must not be shown. See
-// [Tracker.String].
+// FullURL returns the URL with its user and password. Do not show the result: [Tracker.String] is for
+// that.
 func (t Tracker) FullURL() url.URL { return t.url }
 
-// Equal reports whether both names mean the same tracker and the same user of it.
+// Equal reports whether t and o have the same URL, with the same user and password.
 func (t Tracker) Equal(o Tracker) bool { return t.text() == o.text() }
 
-// String returns the tracker's URL with xxxxx in place of the password. It is "" for the zero
-// Tracker.
+// String returns the URL with xxxxx in place of the password. It returns "" for the zero Tracker.
 func (t Tracker) String() string { return t.url.Redacted() }
 
 // LogValue returns [Tracker.String], which keeps the password out of logs.
 func (t Tracker) LogValue() slog.Value { return slog.StringValue(t.String()) }
 
-// MarshalText returns a text that [Tracker.UnmarshalText] reads back as an equal Tracker. Unlike
-// [Tracker.String], the text has the password. The zero Tracker is an error.
+// MarshalText returns a text that [Tracker.UnmarshalText] reads back as an equal Tracker. The text has
+// the password, unlike [Tracker.String]. For the zero Tracker it returns an error.
 func (t Tracker) MarshalText() ([]byte, error) { return []byte(t.text()), t.Check() }
 
 func (t Tracker) text() string {
 	u := t.url
-	if strings.Contains(u.Path, "@") { // after a port it would look like the end of a password
+	if strings.Contains(u.Path, "@") { // after a port, ParseTracker would read this @ as the end of a password
 		u.Host = strings.TrimSuffix(u.Host, ":"+strconv.Itoa(defaultPort(&u)))
 	}
 	return strings.ReplaceAll(u.String(), ",", "%2C")
 }
 
-// UnmarshalText reads text as [ParseTracker] does. After an error t has its old value.
+// UnmarshalText reads text as [ParseTracker] does. If it returns an error, t is unchanged.
 func (t *Tracker) UnmarshalText(text []byte) error {
 	parsed, err := ParseTracker(string(text))
 	if err == nil {
@@ -241,19 +287,20 @@ func (t *Tracker) UnmarshalText(text []byte) error {
 	return err
 }
 
-// HostPort returns the host and the port of the tracker.
+// HostPort returns the host and the port of the tracker as HOST:PORT, an IPv6 address in brackets.
 func (t Tracker) HostPort() string { return t.url.Host }
 
-// Classic reports whether the tracker speaks the BitTorrent tracker protocol. That has keys of 20
-// bytes, no port of origin, and no DELETE to leave.
+// Classic reports whether the tracker speaks the BitTorrent tracker protocol. In that protocol a key
+// has 20 bytes, every announce has to name a port, and a peer leaves with event=stopped.
 func (t Tracker) Classic() bool { return t.classic }
 
-// TLS reports whether the tracker is reached over https.
+// TLS reports whether the scheme of the URL is https.
 func (t Tracker) TLS() bool { return t.url.Scheme == "https" }
 
-// IndexURL returns the URL of the tracker's list of tracks, without its user and password. For a
-// native tracker that is the index. For a classic one it is the scrape of all tracks (BEP 48): the
-// last element of the path has "scrape" in place of "announce", and any other path is an error.
+// IndexURL returns the URL of the list of all keys and how many peers each has, without user and
+// password. A native tracker has an index. A classic tracker has a scrape (BEP 48): the last element
+// of its path starts with "scrape" in place of "announce". If the path has no such element, IndexURL
+// returns an error.
 func (t Tracker) IndexURL() (*url.URL, error) {
 	if err := t.Check(); err != nil {
 		return nil, err
