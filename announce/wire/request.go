@@ -8,12 +8,12 @@ import (
 	"strconv"
 )
 
-// Limits of a request.
+// Limits and special values of a request.
 const (
-	MaxTarget   = 8192 // bytes in the target of a request; a tracker refuses a longer one
-	DefaultWant = 50   // peers in a reply, if the request names no number
-	NoPeers     = -1   // as Request.Want: no peers at all
-	maxScrape   = 74   // keys in one scrape
+	MaxTarget   = 8192 // the most bytes in the target of a request; a tracker refuses a longer one
+	DefaultWant = 50   // the number of peers in a reply if the request asks for no other number
+	NoPeers     = -1   // the value of Request.Want that asks for no peers
+	maxScrape   = 74   // the most keys in one scrape
 )
 
 // A Verb is what a request asks for.
@@ -21,18 +21,18 @@ type Verb uint8
 
 // The verbs.
 const (
-	VerbAnnounce Verb = iota // join the track or renew, and get other peers
+	VerbAnnounce Verb = iota // join the track, or stay in it for another ttl, and get other peers
 	VerbLook                 // get peers without joining
 	VerbLeave                // leave the track
-	VerbScrape               // count the peers of Keys, or of every key if there are none
+	VerbScrape               // count the peers of each of Keys, or of every key if Keys is empty
 )
 
-// A Format is the form of a reply.
+// A Format is how a reply is written.
 type Format uint8
 
 // The formats.
 const (
-	FormatUnnamed Format = iota // the request names none
+	FormatUnnamed Format = iota // the request has no format parameter, or one that is not valid
 	FormatBencode
 	FormatJSON
 	FormatText
@@ -42,25 +42,27 @@ const (
 // reads it with [Request.Parse].
 type Request struct {
 	Verb Verb
+	// Key is the key of an announce, a look or a leave. A scrape has Keys instead.
 	Key  Key
-	// Keys are those of a scrape.
 	Keys []Key
-	// Port is the port on which the peer can be reached. In an announce or a leave, 0 is the port of
-	// origin, from which the connection to the tracker comes.
+	// Port is the port on which other peers can reach the peer. In an announce or a leave, 0 means the
+	// port of origin: the source port of the connection to the tracker. Such a request has no port
+	// parameter, because port=0 in a URL asks for a look.
 	Port uint16
-	// Want is how many peers the reply may have: 0 is [DefaultWant] and [NoPeers] none. Trackers have
-	// a maximum of their own.
+	// Want is how many peers the reply may have. 0 means [DefaultWant], and [NoPeers] means no peers.
+	// A tracker may have a lower maximum.
 	Want int
-	// ID is a label for the peer. The zero ID is none.
+	// ID is a label for the peer. The zero ID means that it has no label.
 	ID ID
 
-	// The rest is what a tracker reads, and a client need not set it.
+	// Parse sets the fields below for the tracker. A client does not need them.
 
 	// Classic is true for a request to the BitTorrent interface.
 	Classic bool
-	// Compact and NoPeerID choose the form of peers in bencode (BEP 23).
+	// Compact and NoPeerID choose how bencode writes peers (BEP 23).
 	Compact, NoPeerID bool
-	// Format is the parameter format=. Parse does not see the Accept header.
+	// Format is the value of the format parameter. A tracker also has to look at the Accept header,
+	// which Parse does not get.
 	Format Format
 }
 
@@ -72,10 +74,12 @@ func (r *Request) want() int {
 	return max(r.Want, 0)
 }
 
-// Parse reads a request from its method and its target, which may be in absolute form. It overwrites
-// target, and r.Key and r.Keys point into it. The error is a [*RefusalError], the answer to a
-// malformed request; then r.Classic and r.Format are still the form of that answer. Parse allocates
-// no memory for a valid request, except for r.Keys.
+// Parse reads a request from its method and its target, which may be in absolute form
+// (http://host/path). It overwrites the bytes of target; r.Key and r.Keys point to bytes in target.
+// Parse allocates no memory for a valid request, except for r.Keys.
+//
+// The error is a [*RefusalError], which the tracker sends to the client. Even then r.Classic and
+// r.Format are set, because they decide how to write the refusal.
 func (r *Request) Parse(method string, target []byte) error {
 	*r = Request{Keys: r.Keys[:0]}
 	path, query, _ := bytes.Cut(originForm(target), []byte("?"))
@@ -85,8 +89,10 @@ func (r *Request) Parse(method string, target []byte) error {
 	case native:
 		err = r.parseNative(method, key, query)
 	case string(path) == "/announce", string(path) == "/tracker", string(path) == "/scrape":
-		// With another method it is no BitTorrent client, and the HTTP status can be the real one.
-		if r.Classic = method == "GET" || method == "HEAD"; !r.Classic {
+		// A BitTorrent client uses only these methods, and gets a refusal with status 200, as it expects.
+		// Any other client gets the status of the refusal.
+		r.Classic = method == "GET" || method == "HEAD"
+		if !r.Classic {
 			err = refuse(400, "method %s: the classic interface takes GET", Quote(method))
 		} else if string(path) == "/scrape" {
 			err = r.parseScrape(query)
@@ -96,14 +102,14 @@ func (r *Request) Parse(method string, target []byte) error {
 	default:
 		err = refuse(404, "nothing at %s: a key is announced at /ntrk/KEY", Quote(path))
 	}
-	if len(target) > MaxTarget {
+	if len(target) > MaxTarget { // checked last, because the refusal needs r.Classic and r.Format
 		return refuse(400, "request target of %d bytes: at most %d", len(target), MaxTarget)
 	}
 	return err
 }
 
-// originForm removes scheme and authority from the target. Clients send them to proxies, and servers
-// have to accept them (RFC 9112 section 3.2.2).
+// originForm removes the scheme and the authority from a target in absolute form. Clients send that
+// form to proxies, and every server has to accept it (RFC 9112 section 3.2.2).
 func originForm(target []byte) []byte {
 	for _, scheme := range []string{"http://", "https://"} {
 		if n := len(scheme); len(target) > n && bytes.EqualFold(target[:n], []byte(scheme)) {
@@ -117,7 +123,7 @@ func originForm(target []byte) []byte {
 
 func (r *Request) parseNative(method string, key, query []byte) error {
 	p := readParams(query)
-	r.Format = formatNamed(p[paramFormat].value) // first, because a refusal has this form too
+	r.Format = formatNamed(p[paramFormat].value) // before any refusal, which is in this format too
 	switch method {
 	case "GET", "POST":
 	case "HEAD":
@@ -132,10 +138,10 @@ func (r *Request) parseNative(method string, key, query []byte) error {
 			return refuse(400, "method %s: the key is missing after /ntrk/, and the index takes GET", Quote(method))
 		}
 		r.Verb = VerbScrape
-	} else if err := r.Key.set("key", decodeParam(key)); err != nil {
+	} else if err := r.Key.set("key", decodeValue(key)); err != nil {
 		return err
 	}
-	for i := range paramInfoHash { // the parameters from there on are classic
+	for i := range firstClassicParam {
 		if p[i].malformed {
 			return refuse(400, "%s %s: malformed percent-encoding", paramNames[i], Quote(p[i].value))
 		}
@@ -166,14 +172,13 @@ func (r *Request) parseNative(method string, key, query []byte) error {
 			return refuse(400, "%s %s: 0 or 1", paramNames[i], Quote(v.value))
 		}
 	}
-	r.setForm(&p)
+	r.setPeerForm(&p)
 	return nil
 }
 
-// parseClassic accepts what sloppy clients send if that does no harm: they have to work unchanged.
+// parseClassic ignores mistakes that do no harm, because existing BitTorrent clients make them.
 func (r *Request) parseClassic(method string, query []byte) error {
 	p := readParams(query)
-	r.setForm(&p) // first, because a refusal has this form too
 	if !p[paramInfoHash].given {
 		return refuse(400, "info_hash is missing: the key, 1 to %d bytes", MaxKey)
 	}
@@ -188,12 +193,13 @@ func (r *Request) parseClassic(method string, query []byte) error {
 		if err := r.setPort(p[paramPort].value); err != nil {
 			return err
 		}
-		if r.Port <= 1 { // a client that cannot be reached sends this
+		if r.Port <= 1 { // a client that no peer can reach sends port 0 or 1
 			r.Verb = VerbLook
 		}
 	}
 	r.setWant(p[paramNumwant].value)
 	r.setID(p[paramPeerID].value)
+	r.setPeerForm(&p)
 	if stopped {
 		r.Want = NoPeers
 		if r.Verb == VerbAnnounce {
@@ -215,14 +221,14 @@ func (r *Request) parseScrape(query []byte) error {
 			return refuse(400, "info_hash: more than %d in one scrape", maxScrape)
 		}
 		r.Keys = append(r.Keys, Key{})
-		if err := r.Keys[len(r.Keys)-1].set("info_hash", decodeParam(value)); err != nil {
+		if err := r.Keys[len(r.Keys)-1].set("info_hash", decodeValue(value)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// The parameters that have a meaning. All others are ignored.
+// The parameters that a tracker knows. It ignores all others.
 const (
 	paramPort = iota
 	paramNumwant
@@ -233,6 +239,8 @@ const (
 	paramInfoHash
 	paramEvent
 	numParams
+
+	firstClassicParam = paramInfoHash // native requests have only the parameters before it
 )
 
 var paramNames = [numParams]string{"port", "numwant", "peer_id", "compact", "no_peer_id", "format", "info_hash", "event"}
@@ -240,10 +248,11 @@ var paramNames = [numParams]string{"port", "numwant", "peer_id", "compact", "no_
 type param struct {
 	value     []byte
 	given     bool
-	malformed bool // the percent-encoding is wrong, and value is still encoded
+	malformed bool // the percent-encoding is wrong, and value is not decoded
 }
 
-// readParams takes the first of each known parameter and decodes it in place.
+// readParams returns the parameters that a tracker knows. It decodes their values in place. If a
+// parameter is repeated, the first one counts.
 func readParams(query []byte) (p [numParams]param) {
 	for len(query) > 0 {
 		var name, value []byte
@@ -255,12 +264,12 @@ func readParams(query []byte) (p [numParams]param) {
 		if i == numParams || p[i].given {
 			continue
 		}
-		p[i] = decodeParam(value)
+		p[i] = decodeValue(value)
 	}
 	return p
 }
 
-// cutParam splits the first parameter off. (IndexByte is faster here than bytes.Cut.)
+// cutParam splits off the first parameter. (IndexByte is faster here than bytes.Cut.)
 func cutParam(query []byte) (name, value, rest []byte) {
 	field := query
 	if i := bytes.IndexByte(query, '&'); i >= 0 {
@@ -272,8 +281,8 @@ func cutParam(query []byte) (name, value, rest []byte) {
 	return field, nil, rest
 }
 
-// decodeParam decodes a value in place.
-func decodeParam(value []byte) param {
+// decodeValue decodes the value of a parameter, or the key in a path, in place.
+func decodeValue(value []byte) param {
 	decoded, ok := unescape(value)
 	if !ok {
 		return param{value: value, given: true, malformed: true}
@@ -281,7 +290,7 @@ func decodeParam(value []byte) param {
 	return param{value: decoded, given: true}
 }
 
-// set makes k the key that is the value of the parameter name.
+// set sets k to the value of p. The name of p is for the error.
 func (k *Key) set(name string, p param) error {
 	if p.malformed {
 		return refuse(400, "%s %s: malformed percent-encoding", name, Quote(p.value))
@@ -329,19 +338,19 @@ func (r *Request) setID(v []byte) bool {
 	return false
 }
 
-func (r *Request) setForm(p *[numParams]param) {
+func (r *Request) setPeerForm(p *[numParams]param) {
 	r.Compact = string(p[paramCompact].value) == "1"
 	r.NoPeerID = string(p[paramNoPeerID].value) == "1"
 }
 
-// number reads decimal digits and nothing else. A number above most is most.
-func number(v []byte, most int) (int, bool) {
-	n := 0
+// number reads a number of decimal digits. A number above limit is returned as limit. ok is false if
+// v is empty or has any other character.
+func number(v []byte, limit int) (n int, ok bool) {
 	for _, c := range v {
 		if c < '0' || c > '9' {
 			return 0, false
 		}
-		n = min(n*10+int(c-'0'), most)
+		n = min(n*10+int(c-'0'), limit)
 	}
 	return n, len(v) > 0
 }
@@ -358,12 +367,14 @@ func formatNamed(v []byte) Format {
 	return FormatUnnamed
 }
 
-// URL returns the URL of the request to t, without the user and the password of t. It ignores Keys
-// and the fields after ID.
+// URL returns the URL of the request to t, without the user and the password of t. The request is an
+// announce, a look or a leave; [Tracker.IndexURL] is the URL of a scrape. URL ignores Keys and the
+// fields that Parse sets for the tracker.
 //
-// event and key are for classic trackers and ignored by others. event is started, stopped or, for a
-// renewal, "". key proves to the tracker that a peer with a new address is still the same peer.
-func (r *Request) URL(t Tracker, event string, key uint32) (*url.URL, error) {
+// event and secret are for classic trackers; the URL of a native tracker has neither. event is
+// started, stopped or, in a renewal, "". secret becomes the parameter key (not r.Key): it proves to
+// the tracker that a peer with a new address is still the same peer.
+func (r *Request) URL(t Tracker, event string, secret uint32) (*url.URL, error) {
 	if err := t.Check(); err != nil {
 		return nil, err
 	}
@@ -378,7 +389,7 @@ func (r *Request) URL(t Tracker, event string, key uint32) (*url.URL, error) {
 	if u.RawQuery != "" {
 		u.RawQuery += "&"
 	}
-	u.RawQuery += r.classicQuery(event, key)
+	u.RawQuery += r.classicQuery(event, secret)
 	return &u, nil
 }
 
@@ -402,13 +413,14 @@ func (r *Request) nativeQuery() string {
 	return string(q)
 }
 
-// classicQuery has the parameters that every known tracker accepts and that some require. It says
-// left=1, because some trackers hide peers that have everything from each other.
-func (r *Request) classicQuery(event string, key uint32) string {
+// classicQuery returns the parameters that every known tracker accepts and that some require. It has
+// left=1, because left=0 means that the peer has the whole torrent, and some trackers do not list
+// such peers to each other.
+func (r *Request) classicQuery(event string, secret uint32) string {
 	hash := r.Key.InfoHash()
 	q := AppendEscaped([]byte("info_hash="), hash[:])
 	q = AppendEscaped(append(q, "&peer_id="...), r.ID[:])
-	q = fmt.Appendf(q, "&port=%d&uploaded=0&downloaded=0&left=1&compact=1&numwant=%d&key=%08x", r.Port, r.want(), key)
+	q = fmt.Appendf(q, "&port=%d&uploaded=0&downloaded=0&left=1&compact=1&numwant=%d&key=%08x", r.Port, r.want(), secret)
 	if event != "" {
 		q = append(append(q, "&event="...), event...)
 	}
