@@ -236,11 +236,10 @@ func parsePeer(s string) (netip.AddrPort, bool) {
 		return e, true
 	}
 	host, port, _ := net.SplitHostPort(s)
-	_, isNumber := number([]byte(port), 1<<16)
 	odd := strings.ContainsFunc(host, func(c rune) bool {
 		return c != '.' && c != '-' && c != '_' && !unicode.IsLetter(c) && !unicode.IsDigit(c)
 	})
-	return netip.AddrPort{}, isNumber && host != "" && !odd
+	return netip.AddrPort{}, isNumber(port) && host != "" && !odd
 }
 
 func peerIn(d map[string]any) (e netip.AddrPort, id ID) {
@@ -408,7 +407,7 @@ func numeric(v any) (float64, bool) {
 	case json.Number:
 		text = v.String()
 	case string:
-		if _, ok := number([]byte(v), 1); !ok {
+		if !isNumber(v) {
 			return 0, false
 		}
 		text = v

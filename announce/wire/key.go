@@ -12,34 +12,36 @@ import (
 	"unicode/utf8"
 )
 
-// MaxKey is the length of the longest key, in bytes. The shortest has 1.
+// MaxKey is the length of the longest key, in bytes. The shortest key has 1 byte.
 const MaxKey = 255
 
-// A Key names a track. It is 1 to [MaxKey] opaque bytes, compared byte for byte. Make one with
-// [ParseKey] from text or with [KeyOf] from raw bytes. The zero Key is none, and every request with
-// it is an error.
+// A Key names a track, which is the set of peers that have announced the key. It is 1 to [MaxKey]
+// opaque bytes, compared byte for byte. Make a Key with [ParseKey] from text or with [KeyOf] from raw
+// bytes. The zero Key is not valid, and every request with it is an error.
 type Key struct {
 	raw []byte
-	// torrent means that raw is the info_hash of a torrent. A classic tracker gets that unchanged and
-	// any other key hashed. The length does not tell them apart: a text may have 20 bytes too.
+	// torrent means that raw is the info_hash of a torrent. A classic tracker gets an info_hash
+	// unchanged, and the hash of any other key. The length is not enough to distinguish them, because
+	// the text of a key may have 20 bytes too.
 	torrent bool
 }
 
-// ParseKey reads a key as a person writes it. These name a torrent, and the key is its info_hash:
+// ParseKey reads a key as a person writes it. For the following forms, which name a torrent, the key
+// is the info_hash of the torrent:
 //
 //   - urn:btih: and 40 hex digits or 32 base32 digits;
 //   - urn:btmh:1220 and 64 hex digits, for a torrent of version 2: the key is the first 20 bytes of
 //     the hash (BEP 52);
-//   - a magnet link with one of these as its xt.
+//   - a magnet link whose parameter xt has one of these forms.
 //
-// Any other text is the key itself, byte for byte. With an error the Key is the zero one.
+// Any other text is the key itself, byte for byte. If ParseKey returns an error, the Key is zero.
 func ParseKey(s string) (Key, error) {
 	name := strings.TrimSpace(s)
 	if query, ok := cutMagnet(name); ok {
 		return parseMagnet(s, query)
 	}
 	if isURN(name) {
-		return infoHash(name)
+		return parseURN(name)
 	}
 	k := Key{raw: []byte(s)}
 	if err := k.Check(); err != nil {
@@ -48,13 +50,13 @@ func ParseKey(s string) (Key, error) {
 	return k, nil
 }
 
-// KeyOf makes a Key of raw bytes. It keeps raw and does not copy it. It takes 20 bytes that are not
-// UTF-8 for an info_hash.
+// KeyOf makes a Key of raw bytes. The Key shares the bytes with raw. If raw has 20 bytes and is not
+// valid UTF-8, the Key is an info_hash.
 func KeyOf(raw []byte) Key {
 	return Key{raw: raw, torrent: len(raw) == sha1.Size && !utf8.Valid(raw)}
 }
 
-// cutMagnet returns the query of a magnet link.
+// cutMagnet returns the query of a magnet link. ok is false if s is not a magnet link.
 func cutMagnet(s string) (query string, ok bool) {
 	if !hasPrefix(s, "magnet:") {
 		return "", false
@@ -64,14 +66,16 @@ func cutMagnet(s string) (query string, ok bool) {
 
 // parseMagnet reads the query of the magnet link s (BEP 9). Many links are broken in ways that
 // BitTorrent clients accept, so only the hash has to be right. Parameters may be numbered, as in
-// xt.1, and &amp; may separate them. Of several hashes the last one counts, as in other clients, but
-// version 1 goes before version 2: it has the peers of a hybrid torrent.
+// xt.1, and &amp; may separate them. If there are several hashes, the last one counts, as in other
+// clients. But a hash of version 1 is preferred: a torrent that has both versions has its peers
+// under version 1.
 func parseMagnet(s, query string) (k Key, err error) {
 	v2 := ""
 	for field := range strings.SplitSeq(query, "&") {
 		name, value, _ := strings.Cut(field, "=")
-		name, ordinal, _ := strings.Cut(name[strings.LastIndexByte(name, ';')+1:], ".")
-		if _, isNumber := number([]byte(ordinal), 1); !strings.EqualFold(name, "xt") || ordinal != "" && !isNumber {
+		name = name[strings.LastIndexByte(name, ';')+1:] // a cut at the & of &amp; leaves amp;xt
+		name, ordinal, _ := strings.Cut(name, ".")
+		if !strings.EqualFold(name, "xt") || ordinal != "" && !isNumber(ordinal) {
 			continue
 		}
 		value, _, _ = strings.Cut(value, "#")
@@ -81,7 +85,7 @@ func parseMagnet(s, query string) (k Key, err error) {
 		}
 		switch value = strings.Trim(value, "+ \t\r\n"); {
 		case hasPrefix(value, btih):
-			if k, err = infoHash(value); err != nil {
+			if k, err = parseURN(value); err != nil {
 				return Key{}, err
 			}
 		case hasPrefix(value, btmh):
@@ -92,12 +96,12 @@ func parseMagnet(s, query string) (k Key, err error) {
 	case k.raw != nil:
 		return k, nil
 	case v2 != "":
-		return infoHash(v2)
+		return parseURN(v2)
 	}
 	return Key{}, fmt.Errorf("key %s: a magnet link needs xt=%s or xt=%s and an info_hash", Quote(s), btih, btmh)
 }
 
-// The prefixes of a torrent's hash, in version 1 (BEP 9) and version 2 (BEP 52).
+// The prefixes of an info_hash, in version 1 (BEP 9) and version 2 (BEP 52).
 const (
 	btih = "urn:btih:"
 	btmh = "urn:btmh:"
@@ -105,24 +109,28 @@ const (
 
 func isURN(s string) bool { return hasPrefix(s, btih) || hasPrefix(s, btmh) }
 
+// hasPrefix ignores the case of letters.
 func hasPrefix(s, prefix string) bool {
 	return len(s) >= len(prefix) && strings.EqualFold(s[:len(prefix)], prefix)
 }
 
-// infoHash reads a hash with its prefix. In version 2 it is a multihash: 12 stands for SHA-256 and 20
-// for its 32 bytes. Trackers know the first 20 of them.
-func infoHash(urn string) (Key, error) {
+// parseURN reads an info_hash with its prefix.
+func parseURN(urn string) (Key, error) {
 	digits := urn[len(btih):]
-	raw, err := hex.DecodeString(digits)
 	if hasPrefix(urn, btmh) {
+		// A multihash: the byte 0x12 means SHA-256, and 0x20 is the length of the hash. Trackers use
+		// the first 20 bytes of the hash.
+		raw, err := hex.DecodeString(digits)
 		if err != nil || len(raw) != 2+sha256.Size || raw[0] != 0x12 || raw[1] != sha256.Size {
 			return Key{}, fmt.Errorf("key %s: the info_hash of version 2 is 1220 and 64 hex digits", Quote(urn))
 		}
 		return Key{raw: slices.Clip(raw[2 : 2+sha1.Size]), torrent: true}, nil
 	}
+	decode := hex.DecodeString
 	if len(digits) == 32 {
-		raw, err = base32.StdEncoding.DecodeString(strings.ToUpper(digits))
+		decode = base32.StdEncoding.DecodeString
 	}
+	raw, err := decode(strings.ToUpper(digits))
 	if err != nil || len(raw) != sha1.Size {
 		return Key{}, fmt.Errorf("key %s: an info_hash is 40 hex digits or 32 base32 digits", Quote(urn))
 	}
@@ -140,12 +148,12 @@ func (k Key) Check() error {
 	return nil
 }
 
-// Bytes returns the key as trackers see it. The bytes are shared with k and must not be changed.
+// Bytes returns the key as native trackers get it. Do not change the bytes: k has no copy of them.
 func (k Key) Bytes() []byte { return k.raw }
 
-// InfoHash returns the 20 bytes that stand for the key on a classic tracker. They are the info_hash
-// of a torrent itself. For any other key they are the SHA-1 of "ntrack:" and the key, which no real
-// torrent has.
+// InfoHash returns the 20 bytes that a classic tracker gets as the key. For a torrent they are its
+// info_hash. For any other key they are the SHA-1 of "ntrack:" and the key; no real torrent has that
+// info_hash.
 func (k Key) InfoHash() [sha1.Size]byte {
 	if k.torrent && len(k.raw) == sha1.Size {
 		return [sha1.Size]byte(k.raw)
@@ -153,9 +161,11 @@ func (k Key) InfoHash() [sha1.Size]byte {
 	return sha1.Sum(append([]byte("ntrack:"), k.raw...))
 }
 
-// String returns the key in a form that is safe to print. An info_hash is urn:btih: and hex, and any
-// other key is its text. [ParseKey] reads both back. A key is percent-encoded if its text is not
-// printable or if ParseKey would read another key from it; then it is only for people to read.
+// String returns the key in a form that is safe to print: urn:btih: and hex digits for an info_hash,
+// and the text of any other key. [ParseKey] reads both back as the same key.
+//
+// If the text is not printable, or if ParseKey would read it as another key, String returns the bytes
+// percent-encoded. ParseKey does not read that form back.
 func (k Key) String() string {
 	if text, ok := k.text(); ok && printable(text) {
 		return string(text)
@@ -163,7 +173,7 @@ func (k Key) String() string {
 	return string(AppendEscaped(nil, k.raw))
 }
 
-// text returns the text from which ParseKey makes k. ok is false if there is none.
+// text returns the text that ParseKey reads as k. ok is false if there is no such text.
 func (k Key) text() (text []byte, ok bool) {
 	if k.torrent {
 		return hex.AppendEncode([]byte(btih), k.raw), true
@@ -173,9 +183,9 @@ func (k Key) text() (text []byte, ok bool) {
 	return k.raw, utf8.Valid(k.raw) && !isURN(name) && !magnet
 }
 
-// MarshalText returns a text that [Key.UnmarshalText] reads back as the same key, and an error if
-// there is none. Such a key is not UTF-8, or looks like a torrent or a magnet link without being one.
-// The zero Key and one that is too long are errors too.
+// MarshalText returns a text that [Key.UnmarshalText] reads back as the same key. It returns an error
+// for a key that has no such text: its bytes are not UTF-8, or they look like one of the forms that
+// name a torrent. A key of 0 bytes or more than [MaxKey] bytes is an error too.
 func (k Key) MarshalText() ([]byte, error) {
 	if err := k.Check(); err != nil {
 		return nil, err
@@ -187,7 +197,7 @@ func (k Key) MarshalText() ([]byte, error) {
 	return bytes.Clone(text), nil
 }
 
-// UnmarshalText reads text as [ParseKey] does. After an error k has its old value.
+// UnmarshalText reads text as [ParseKey] does. If it returns an error, k is unchanged.
 func (k *Key) UnmarshalText(text []byte) error {
 	parsed, err := ParseKey(string(text))
 	if err == nil {

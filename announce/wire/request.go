@@ -355,6 +355,12 @@ func number(v []byte, limit int) (n int, ok bool) {
 	return n, len(v) > 0
 }
 
+// isNumber reports whether s is a number of decimal digits, of any size.
+func isNumber(s string) bool {
+	_, ok := number([]byte(s), 1)
+	return ok
+}
+
 func formatNamed(v []byte) Format {
 	switch string(v) {
 	case "bencode":
