@@ -19,13 +19,13 @@ import (
 
 // A conn is a connection with a goroutine of its own.
 type conn struct {
-	s         *Server
-	nc        net.Conn
-	remote    netip.AddrPort
-	unix      bool // it came by a Unix socket and has no remote
-	admission admission
-	entry     queueEntry // while it waits for a request
-	isSilent  bool       // no request has come yet
+	s        *Server
+	nc       net.Conn
+	remote   netip.AddrPort
+	unix     bool // it came by a Unix socket and has no remote
+	verdict  verdict
+	entry    queueEntry // while it waits for a request
+	isSilent bool       // no request has come yet
 	// deadline is the read deadline that is set. It moves only after a good part of it is used up:
 	// to set one takes as long as to parse a request.
 	deadline      time.Time
@@ -36,10 +36,10 @@ type conn struct {
 	served        int      // requests in that batch
 	// unsent is a reply to send first, from a worker or a refusal. last says that the connection
 	// ends with it.
-	unsent []byte
-	last   bool
-	stream *tracker.Stream // what follows the last reply, if it opened an event stream
-	stall  *stallDetector  // of the stream
+	unsent     []byte
+	closeAfter bool
+	stream     *tracker.Stream // what follows the last reply, if it opened an event stream
+	stall      *stallDetector  // of the stream
 }
 
 // serveRequests serves requests until the connection ends.
@@ -57,7 +57,7 @@ func (c *conn) serveRequests() {
 		if c.stream != nil {
 			c.stream.Close()
 		}
-		c.s.releaseConn(c.remote, c.admission)
+		c.s.releaseConn(c.remote, c.verdict)
 		_ = c.nc.Close()
 		c.s.mu.Lock()
 		delete(c.s.conns, c)
@@ -67,10 +67,10 @@ func (c *conn) serveRequests() {
 	// A new connection has Timeout for its first request. One from a worker may stay idle.
 	c.setDeadline(c.unsent == nil)
 	err := c.write(c.unsent)
-	if c.last && err == nil {
+	if c.closeAfter && err == nil {
 		c.linger()
 	}
-	if c.last || err != nil {
+	if c.closeAfter || err != nil {
 		return
 	}
 	c.unsent = nil
@@ -156,12 +156,12 @@ func (c *conn) awaitRequest() error {
 		c.s.idle.enqueue(&c.entry, time.Now())
 	}
 	err := error(ErrClosed)
-	if c.entry.queued() && !c.s.ending.Load() {
+	if c.entry.queued() && !c.s.shuttingDown.Load() {
 		err = c.readMore()
 	}
 	c.entry.dequeue()
 	c.isSilent = false
-	if err != nil && c.entry.evicted && !c.entry.queue.answered && !c.s.ending.Load() {
+	if err != nil && c.entry.evicted && c.entry.queue.silent && !c.s.shuttingDown.Load() {
 		if c.write([]byte(tooMany)) == nil {
 			c.linger()
 		}
@@ -193,7 +193,7 @@ func (c *conn) readMore() error {
 func (c *conn) Read(b []byte) (int, error) {
 	for {
 		n, err := c.nc.Read(b)
-		if n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(c.deadline) < stoppedTime || c.s.ending.Load() {
+		if n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(c.deadline) < stoppedTime || c.s.shuttingDown.Load() {
 			return n, err
 		}
 		c.deadline = time.Now().Add(stoppedTime)

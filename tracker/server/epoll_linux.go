@@ -43,12 +43,12 @@ func (s *Server) newEpollAcceptor(l net.Listener) acceptor {
 	a.raw = raw
 	err = raw.Control(func(listener uintptr) {
 		a.setOptions(int(listener))
-		for err == nil && len(a.workers) < max(1, min(runtime.GOMAXPROCS(0), maxWorkers, s.limits.spare/8)) {
+		for err == nil && len(a.workers) < max(1, min(runtime.GOMAXPROCS(0), maxWorkers, s.limiter.reservedFiles/8)) {
 			err = a.addWorker(listener)
 		}
 	})
 	for _, w := range a.workers {
-		w.accepted = make([]acceptedConn, 0, max(1, min(maxAccept, s.limits.spare/4/len(a.workers))))
+		w.accepted = make([]acceptedConn, 0, max(1, min(maxAccept, s.limiter.reservedFiles/4/len(a.workers))))
 	}
 	if err != nil || len(a.workers) == 0 {
 		for _, w := range a.workers {
@@ -75,10 +75,10 @@ func (a *epollAcceptor) addWorker(listener uintptr) error {
 	_ = unix.SetNonblock(fd, true) // so that NewFile adds it to Go's poller
 	w := &worker{epollAcceptor: a, epollFD: fd, epoll: os.NewFile(uintptr(fd), "epoll")}
 	w.acceptFunc = w.acceptFrom
-	a.s.limits.addQueue(&w.silent, false)
-	a.s.limits.addQueue(&w.idle, true)
-	w.busy.init(true)
-	w.blocked.init(true)
+	a.s.limiter.addQueue(&w.silent, true)
+	a.s.limiter.addQueue(&w.idle, false)
+	w.busy.init(false)
+	w.blocked.init(false)
 	a.workers = append(a.workers, w)
 	w.next = a.workers[0]
 	a.workers[max(0, len(a.workers)-2)].next = w
@@ -101,7 +101,7 @@ func (a *epollAcceptor) acceptConns() error {
 	for _, w := range a.workers {
 		go w.run()
 	}
-	if err := <-a.failed; !a.s.ending.Load() {
+	if err := <-a.failed; !a.s.shuttingDown.Load() {
 		return err
 	}
 	return ErrClosed
@@ -115,7 +115,7 @@ func (a *epollAcceptor) fail(err error) {
 	}
 }
 
-// Close ends the workers of a server that is ending.
+// Close makes the workers end. The server is shutting down.
 func (a *epollAcceptor) Close() error {
 	for _, w := range a.workers {
 		_ = w.epoll.SetReadDeadline(time.Unix(1, 0))

@@ -50,7 +50,7 @@ func (s *Server) serveBatches(nc net.Conn) {
 		if len(rest) > 0 && why != lastReply {
 			c.in = bytes.Clone(rest)
 			s.mu.Lock()
-			s.waitFor(c)
+			s.register(c)
 			s.mu.Unlock()
 			c.serveRequests()
 			return
@@ -75,7 +75,7 @@ func (s *Server) TestWorker(t *testing.T, listener net.Listener) TestWorker {
 	s.once.Do(s.init)
 	a := s.newEpollAcceptor(listener).(*epollAcceptor)
 	end := sync.OnceFunc(func() {
-		s.ending.Store(true)
+		s.shuttingDown.Store(true)
 		for _, w := range a.workers {
 			w.run()
 		}
@@ -153,13 +153,13 @@ func (s *Server) Overdue(in []byte) (out []byte, kept int, err error) {
 	w.conns = make([]*polledConn, fds[1]+1)
 	c := &polledConn{fd: fds[1], remote: netip.MustParseAddrPort("192.0.2.1:1")}
 	c.owner = c
-	s.limits.addQueue(&w.silent, false)
-	s.limits.addQueue(&w.idle, true)
+	s.limiter.addQueue(&w.silent, true)
+	s.limiter.addQueue(&w.idle, false)
 	s.admitConn(netip.AddrPort{})
 	w.conns[c.fd] = c
 	w.silent.enqueue(&c.queueEntry, w.now.Add(-time.Hour))
-	w.busy.init(true)
-	w.blocked.init(true)
+	w.busy.init(false)
+	w.blocked.init(false)
 	w.closeIdle(&w.silent, s.Timeout)
 	for e := w.busy.popBefore(w.now); e != nil; e = w.busy.popBefore(w.now) {
 		w.serveConn(e.owner.(*polledConn), false)

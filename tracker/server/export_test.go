@@ -2,14 +2,14 @@ package server
 
 import "time"
 
-// SetUserTimeout sets a time that a test can wait for.
-func (s *Server) SetUserTimeout(d time.Duration) { s.userTimeout = d }
+// SetStreamTCPTimeout sets a time that a test can wait for.
+func (s *Server) SetStreamTCPTimeout(d time.Duration) { s.streamTCPTimeout = d }
 
 // Conns returns the number of open connections, and Goroutines that of those with a goroutine.
 func (s *Server) Conns() int {
-	s.limits.mu.Lock()
-	defer s.limits.mu.Unlock()
-	return s.limits.admitted + s.limits.refused
+	s.limiter.mu.Lock()
+	defer s.limiter.mu.Unlock()
+	return s.limiter.numAdmitted + s.limiter.numRefused
 }
 
 func (s *Server) Goroutines() int {
@@ -20,10 +20,10 @@ func (s *Server) Goroutines() int {
 
 // Silent returns the number of connections that have not sent a request yet.
 func (s *Server) Silent() (n int) {
-	s.limits.mu.Lock()
-	defer s.limits.mu.Unlock()
-	for q := range s.limits.queues {
-		if _, size := q.oldest(); !q.answered {
+	s.limiter.mu.Lock()
+	defer s.limiter.mu.Unlock()
+	for q := range s.limiter.queues {
+		if _, size := q.oldest(); q.silent {
 			n += size
 		}
 	}

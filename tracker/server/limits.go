@@ -15,65 +15,66 @@ const (
 	DefaultMaxConnsPerAddr = 1000
 )
 
-// limits counts the connections of a Server and decides whether there may be one more.
-type limits struct {
+// A connLimiter counts the connections of a Server and decides whether there may be one more.
+type connLimiter struct {
 	maxConns, maxPerAddr int
-	maxFiles             int // how many files the process may open, if that decides maxConns; else 0
-	// spare is how many files are left for everything else. An eighth of it is for connections
-	// that are being refused, and a quarter for those that are being evicted. Another quarter is
-	// for connections that a worker has accepted and not yet served.
-	spare int
+	fileLimit            int // the system's limit on open files if it lowers maxConns; else 0
+	// reservedFiles is how many open files are not for admitted connections. An eighth of it is
+	// for connections that are being refused. A quarter is for evicted connections that have not
+	// ended yet, and a quarter for connections that a worker has accepted and not yet served. The
+	// rest is for files that are not connections.
+	reservedFiles int
 
-	mu         sync.Mutex
-	admitted   int            // connections that are open, without those being refused
-	refused    int            // connections that are being refused
-	perNetwork map[uint64]int // admitted connections of each network that is limited
-	queues     map[*connQueue]struct{}
+	mu          sync.Mutex
+	numAdmitted int            // open connections, without those that are being refused
+	numRefused  int            // connections that are being refused
+	perNetwork  map[uint64]int // admitted connections of each network that is limited
+	queues      map[*connQueue]struct{}
 
 	start  time.Time
-	logged [numLimits]atomic.Int64 // when that limit was last logged, since start; 0 for never
+	logged [numLimits]atomic.Int64 // for each limit, the time from start to its last log line; 0 is never
 }
 
-// An admission is what the limits decide about a new connection.
-type admission int
+// A verdict is the decision about a new connection.
+type verdict int
 
 const (
-	admitted admission = iota
-	refused            // it is answered 503, and counts until the client has taken that
-	rejected           // it is answered 503 and closed at once, because too many are being refused
+	admitted verdict = iota
+	refused          // the server sends a 503 and waits until the client has read it
+	dropped          // the server sends a 503 and closes at once: too many are being refused
 )
 
-// A limit is what a new connection can exceed.
+// A limit is one of the limits that a new connection can exceed.
 type limit int
 
 const (
 	noLimit limit = iota
 	limitPerAddr
 	limitConns
-	limitFiles // exceeded only if the rest of the process has opened more files than spare
+	limitFiles // no file descriptor is free, so the system accepts no connection
 	numLimits
 )
 
-// tooMany is the answer to a connection that is refused.
+// tooMany is the reply to a connection that is refused or dropped.
 const tooMany = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\n" +
 	"Cache-Control: no-store\r\n" +
 	"Content-Length: 21\r\nRetry-After: 60\r\nConnection: close\r\n\r\ntoo many connections\n"
 
-// init keeps the number of connections below that of open files. So the server can always accept
-// one more connection and refuse it: one that is not accepted waits without an answer.
-func (n *limits) init(s *Server) {
+// init sets maxConns below the limit on open files. So the server can always accept one more
+// connection and refuse it. If it did not accept the connection, the client would get no reply.
+func (n *connLimiter) init(s *Server) {
 	n.start, n.perNetwork, n.queues = time.Now(), make(map[uint64]int), make(map[*connQueue]struct{})
 	files := maxFiles()
-	n.spare = min(64+files/16, files/2)
+	n.reservedFiles = min(64+files/16, files/2)
 	n.maxConns = s.MaxConns
 	if s.MaxConns == 0 {
 		n.maxConns = DefaultMaxConns
 	}
-	if n.maxConns < 0 || n.maxConns > files-n.spare {
-		n.maxConns, n.maxFiles = files-n.spare, files
+	if most := files - n.reservedFiles; n.maxConns < 0 || n.maxConns > most {
+		n.maxConns, n.fileLimit = most, files
 	}
 	if s.MaxConns > n.maxConns && s.Logf != nil {
-		s.Logf("at most %d connections, not %d: no more than %d files may be open (ulimit -n)",
+		s.Logf("at most %d connections, not %d: this process may have %d files open (ulimit -n)",
 			n.maxConns, s.MaxConns, files)
 	}
 	n.maxPerAddr = s.MaxConnsPerAddr
@@ -82,173 +83,178 @@ func (n *limits) init(s *Server) {
 	}
 }
 
-// network identifies the addresses that are limited together: one IPv4 address or one IPv6 /64,
-// which is what one subscriber gets. It returns 0 for an address without a limit: this machine,
-// over TCP or a Unix socket, and a reverse proxy, which has any number of clients behind it.
+// network returns a number for the addresses that share one limit: one IPv4 address, or one IPv6 /64,
+// which is what a provider gives to one customer. It returns 0 for an address without a limit. These
+// are this machine, over TCP or a Unix socket, and reverse proxies, each of which may have any number
+// of clients.
 func (s *Server) network(a netip.Addr) uint64 {
 	a = a.Unmap()
 	switch {
-	case s.limits.maxPerAddr < 0 || !a.IsValid() || a.IsLoopback() || s.Tracker.Trusts(a):
+	case s.limiter.maxPerAddr < 0 || !a.IsValid() || a.IsLoopback() || s.Tracker.Trusts(a):
 		return 0
 	case a.Is4():
 		b := a.As4()
-		return 0xff<<56 | uint64(binary.BigEndian.Uint32(b[:])) // no peer's IPv6 address begins like this
+		return 0xff<<56 | uint64(binary.BigEndian.Uint32(b[:])) // ff00::/8 is multicast, so no client has such an IPv6 address
 	}
 	b := a.As16()
 	return binary.BigEndian.Uint64(b[:])
 }
 
-// admitConn decides about a new connection and logs the limit that it exceeds. Unless the
-// connection is rejected, releaseConn must be called when it has ended.
-func (s *Server) admitConn(remote netip.AddrPort) admission {
-	n := &s.limits
-	a, exceeded := n.count(s.network(remote.Addr()))
+// admitConn decides about a new connection, counts it, and logs the limit that it exceeds. The caller
+// must call releaseConn when the connection has ended, unless it is dropped.
+func (s *Server) admitConn(remote netip.AddrPort) verdict {
+	n := &s.limiter
+	v, exceeded := n.decide(s.network(remote.Addr()))
 	if exceeded == noLimit {
-		return a
+		return v
 	}
 	outcome := "was refused"
-	if a == admitted {
+	if v == admitted {
 		outcome = "took the place of an idle one"
 	}
 	switch {
 	case exceeded == limitPerAddr:
-		s.logLimit(exceeded, "a connection from %s %s: %d of its address are open, the most of one; "+
-			"if that is a reverse proxy, name it as one", remote, outcome, n.maxPerAddr)
-	case n.maxFiles > 0:
-		s.logLimit(exceeded, "a connection from %s %s: %d are open, the most for %d files (ulimit -n)",
-			remote, outcome, n.maxConns, n.maxFiles)
+		s.logLimit(exceeded, "a connection from %s %s: %d connections from its address are open, the limit for one address; "+
+			"if a reverse proxy has this address, add it to the trusted proxies", remote, outcome, n.maxPerAddr)
+	case n.fileLimit > 0:
+		s.logLimit(exceeded, "a connection from %s %s: %d are open, the limit if a process may have %d files open (ulimit -n)",
+			remote, outcome, n.maxConns, n.fileLimit)
 	default:
-		s.logLimit(exceeded, "a connection from %s %s: %d are open, the most there may be", remote, outcome, n.maxConns)
+		s.logLimit(exceeded, "a connection from %s %s: %d are open, which is the limit", remote, outcome, n.maxConns)
 	}
-	return a
+	return v
 }
 
-func (n *limits) count(network uint64) (a admission, exceeded limit) {
+// decide counts a new connection, and evicts another one if there are too many.
+func (n *connLimiter) decide(network uint64) (v verdict, exceeded limit) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	admit := true
 	switch {
 	case network != 0 && n.perNetwork[network] >= n.maxPerAddr:
-		exceeded = limitPerAddr
-	case n.admitted >= n.maxConns:
-		exceeded = limitConns
+		exceeded, admit = limitPerAddr, false
+	case n.numAdmitted >= n.maxConns:
+		// numAdmitted still has the evicted connections that have not ended. They use files, so
+		// their number is limited, too.
+		evicted := n.numAdmitted - n.maxConns
+		exceeded, admit = limitConns, evicted < max(1, n.reservedFiles/4) && n.makeRoom(time.Now())
 	}
-	// An evicted connection counts until it has ended, so the number of these is limited, too.
-	if exceeded == noLimit ||
-		exceeded == limitConns && n.admitted-n.maxConns < max(1, n.spare/4) && n.makeRoom(time.Now()) {
-		n.admitted++
+	switch {
+	case admit:
+		n.numAdmitted++
 		if network != 0 {
 			n.perNetwork[network]++
 		}
 		return admitted, exceeded
+	case n.numRefused < n.reservedFiles/8:
+		n.numRefused++
+		return refused, exceeded
 	}
-	if n.refused >= n.spare/8 {
-		return rejected, exceeded
-	}
-	n.refused++
-	return refused, exceeded
+	return dropped, exceeded
 }
 
 // releaseConn stops counting a connection that has ended.
-func (s *Server) releaseConn(remote netip.AddrPort, a admission) {
-	n, network := &s.limits, s.network(remote.Addr())
+func (s *Server) releaseConn(remote netip.AddrPort, v verdict) {
+	n, network := &s.limiter, s.network(remote.Addr())
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	switch {
-	case a == rejected:
-	case a == refused:
-		n.refused--
+	case v == dropped:
+	case v == refused:
+		n.numRefused--
 	case network == 0:
-		n.admitted--
+		n.numAdmitted--
 	default:
-		n.admitted--
+		n.numAdmitted--
 		if n.perNetwork[network]--; n.perNetwork[network] == 0 {
 			delete(n.perNetwork, network)
 		}
 	}
 }
 
-// logLimit logs that a limit was exceeded, at most once a minute for each limit: under attack it
-// happens all the time.
+// logLimit logs that a connection exceeded a limit. It logs each limit at most once a minute, because
+// during an attack many connections exceed one.
 func (s *Server) logLimit(l limit, format string, args ...any) {
-	logged := &s.limits.logged[l]
-	last, now := logged.Load(), int64(time.Since(s.limits.start))+1
+	logged := &s.limiter.logged[l]
+	last, now := logged.Load(), int64(time.Since(s.limiter.start))+1
 	recent := last != 0 && now-last < int64(time.Minute)
 	if s.Logf == nil || recent || !logged.CompareAndSwap(last, now) {
 		return
 	}
-	s.Logf("%s; for a minute, no others are reported", fmt.Sprintf(format, args...))
+	s.Logf("%s; more of these are not logged for a minute", fmt.Sprintf(format, args...))
 }
 
-// silentGrace is how long a connection may be silent before it can be evicted. If more than a
-// quarter of all connections are silent, they can be evicted at once.
+// silentGrace is how long a silent connection is not evicted. A connection is silent until it has
+// sent its first request. If more than a quarter of maxConns are silent, they have no grace.
 const silentGrace = time.Second
 
-// makeRoom evicts the connection that has waited longest for a request and says whether there was
-// one. A silent connection, which has not sent any request yet, goes before one that has. So any
-// number of silent connections cannot displace those that have sent a request. n.mu is locked.
-func (n *limits) makeRoom(now time.Time) bool {
-	var longest [2]*connQueue // silent, and answered
-	var since [2]time.Time
+// makeRoom evicts the oldest silent connection whose grace is over. If there is none, it evicts the
+// connection that has waited longest for its next request. If there is none either, it returns
+// false. So clients that send nothing can evict other clients only until a quarter of maxConns are
+// silent. n.mu is locked.
+func (n *connLimiter) makeRoom(now time.Time) bool {
+	var silentQueue, idleQueue *connQueue // the queue of each kind with the oldest entry
+	var silentSince, idleSince time.Time
 	silent := 0
 	for q := range n.queues {
-		i := 0
-		t, size := q.oldest()
-		if q.answered {
-			i = 1
-		} else {
+		queue, oldest := &idleQueue, &idleSince
+		since, size := q.oldest()
+		if q.silent {
 			silent += size
+			queue, oldest = &silentQueue, &silentSince
 		}
-		if size > 0 && (longest[i] == nil || t.Before(since[i])) {
-			longest[i], since[i] = q, t
+		if size > 0 && (*queue == nil || since.Before(*oldest)) {
+			*queue, *oldest = q, since
 		}
 	}
-	if longest[0] != nil && (silent > n.maxConns/4 || now.Sub(since[0]) >= silentGrace) && longest[0].evictOldest() {
+	graceOver := silent > n.maxConns/4 || now.Sub(silentSince) >= silentGrace
+	if silentQueue != nil && graceOver && silentQueue.evictOldest() {
 		return true
 	}
-	return longest[1] != nil && longest[1].evictOldest()
+	return idleQueue != nil && idleQueue.evictOldest()
 }
 
 // addQueue initializes q and lets makeRoom evict its connections.
-func (n *limits) addQueue(q *connQueue, answered bool) {
-	q.init(answered)
+func (n *connLimiter) addQueue(q *connQueue, silent bool) {
+	q.init(silent)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.queues[q] = struct{}{}
 }
 
-func (n *limits) removeQueue(q *connQueue) {
+func (n *connLimiter) removeQueue(q *connQueue) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	delete(n.queues, q)
 }
 
-// A connQueue is a list of connections that wait for something. The one that has waited longest
-// comes first. Its lock is for makeRoom: otherwise a queue is used by one worker only, or each
-// entry by the goroutine of its connection.
+// A connQueue is a list of connections that wait for the same thing, such as a request. The first
+// entry is the oldest. A queue has a lock because makeRoom may run in any goroutine. Each other call
+// comes from the worker of the queue or, for a Server's queue, from the goroutine of the connection.
 type connQueue struct {
-	answered bool // each connection has had a reply; else none has sent a request yet
+	silent bool // no connection in it has sent a request yet; else each has had a reply
 
 	mu   sync.Mutex
-	ring queueEntry // its next is the first entry, its prev the last
-	n    int
+	ring queueEntry // ring.next is the oldest entry, ring.prev the newest
+	n    int        // entries
 }
 
 // A queueEntry is a connection's place in a queue. It is in one queue at a time.
 type queueEntry struct {
 	owner interface {
-		// stopWaiting makes the owner of the connection end it soon. The owner may find a request
-		// first.
+		// stopWaiting makes the owner end the connection soon. If a request has just arrived, the
+		// owner may serve it before that.
 		stopWaiting()
 	}
 	since   time.Time // when it was added
 	evicted bool
 
-	queue      *connQueue  // the queue it was last added to
-	prev, next *queueEntry // nil when it is in no queue
+	queue      *connQueue  // the queue that it was last added to
+	prev, next *queueEntry // nil while it is in no queue
 }
 
-func (q *connQueue) init(answered bool) {
-	q.answered = answered
+func (q *connQueue) init(silent bool) {
+	q.silent = silent
 	q.ring.prev, q.ring.next = &q.ring, &q.ring
 }
 
@@ -261,7 +267,7 @@ func (q *connQueue) enqueue(e *queueEntry, now time.Time) {
 	q.n++
 }
 
-// dequeue takes e out of its queue, if it is still there.
+// dequeue removes e from its queue if it is still there.
 func (e *queueEntry) dequeue() {
 	q := e.queue
 	q.mu.Lock()
@@ -278,7 +284,7 @@ func (e *queueEntry) queued() bool {
 	return e.next != nil
 }
 
-// unlink takes e out. q.mu is locked.
+// unlink removes e from q. q.mu is locked.
 func (q *connQueue) unlink(e *queueEntry) {
 	e.prev.next, e.next.prev = e.next, e.prev
 	e.prev, e.next = nil, nil
@@ -290,14 +296,15 @@ func (q *connQueue) empty() bool {
 	return n == 0
 }
 
-// oldest returns when the first entry was added, and the number of entries.
+// oldest returns when the oldest entry was added, and the number of entries.
 func (q *connQueue) oldest() (since time.Time, n int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.ring.next.since, q.n
 }
 
-// popBefore takes out the first entry if it was added at t or before; else it returns nil.
+// popBefore removes and returns the oldest entry if it was added at t or before. Otherwise it returns
+// nil.
 func (q *connQueue) popBefore(t time.Time) *queueEntry {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -309,7 +316,7 @@ func (q *connQueue) popBefore(t time.Time) *queueEntry {
 	return e
 }
 
-// evictOldest ends the wait of the first entry and says whether there was one.
+// evictOldest evicts the oldest entry. It returns false if there is none.
 func (q *connQueue) evictOldest() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()

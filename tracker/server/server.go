@@ -6,18 +6,21 @@
 //	s := &server.Server{Tracker: &tracker.Tracker{}}
 //	err := s.Serve(listener)
 //
-// What calls what: Serve accepts the connections of a listener in one of two ways. The reference
-// way works with every listener: goroutineAcceptor.acceptConns starts a goroutine for each
-// connection, which runs conn.serveRequests. For TCP without TLS on Linux,
-// epollAcceptor.acceptConns starts a few workers. A worker accepts and serves many connections in
-// one goroutine, in worker.serveConn. Both ways parse with head.parseHead and reply with
-// Server.serveCall, which calls the tracker. A worker serves only a plain request that the
-// tracker answers at once. With the first other request it hands the connection over to a goroutine
-// that runs conn.serveRequests, and never gets it back. An event stream always has a goroutine and
-// is sent by conn.serveStream.
+// Serve accepts the connections of a listener in one of two ways:
 //
-// Workers take about half the time if each announce has a connection of its own, and an idle
-// connection has no stack and no buffer. In all else the two ways behave alike.
+//   - A goroutineAcceptor works with every listener. It starts a goroutine for each connection. The
+//     goroutine runs conn.serveRequests.
+//   - An epollAcceptor is for TCP without TLS on Linux. It starts a few workers. A worker accepts
+//     and serves many connections in one goroutine, with worker.serveConn.
+//
+// Both ways parse a request with head.parseHead, and reply to it with Server.serveCall, which calls
+// the tracker. A worker serves only a plain request, one without a body, and only if the tracker
+// answers at once. If a connection sends any other request, the worker hands the connection over to
+// a goroutine for good. The goroutine runs conn.serveRequests. If a reply is an event stream, this
+// goroutine goes on with conn.serveStream.
+//
+// If each announce has a connection of its own, workers need about half the CPU time of goroutines.
+// An idle connection of a worker has no stack and no buffer. Otherwise both ways behave alike.
 package server
 
 import (
@@ -43,15 +46,18 @@ const (
 
 const (
 	maxHead = wire.MaxTarget + 8<<10 // bytes of a request line and header fields
-	maxBody = 64 << 10               // bytes of a request's body, which is read and ignored
-	// A connection that sends many requests has them served in batches, and other connections are
-	// served in between. The replies of a batch are sent in one write. A batch ends after
-	// maxBatch requests, or when its replies have maxBatchBytes.
+	maxBody = 64 << 10               // bytes of a request's body that are read and ignored
+	// The server handles the requests of a connection in batches, and serves other connections
+	// between them. It sends the replies of a batch in one write. A batch ends after maxBatch
+	// requests, or when its replies have maxBatchBytes.
 	maxBatch      = 16
 	maxBatchBytes = 64 << 10
-	firstRead     = 2 << 10 // bytes; a usual request has a few hundred
-	lingerTime    = 500 * time.Millisecond
-	// A deadline that is overdue by stoppedTime shows that this process was stopped for a while.
+	firstRead     = 2 << 10 // bytes of the first buffer; a usual request has a few hundred
+	// lingerTime is how long the server still reads after the last reply of a connection. See
+	// conn.linger.
+	lingerTime = 500 * time.Millisecond
+	// If the server notices a deadline later than stoppedTime after it, the system had stopped or
+	// suspended this process. Then the client may not be to blame, and gets more time.
 	stoppedTime = time.Second
 )
 
@@ -59,45 +65,44 @@ const (
 // must not be changed once it serves, nor copied.
 type Server struct {
 	Tracker *tracker.Tracker
-	// Timeout is how long a request may take from its first byte to its last, at whatever rate
-	// they arrive. It is also how long a client may read nothing of a reply. 0 is
-	// DefaultTimeout.
+	// Timeout is how long a request may take from its first byte to its last. It is also how long
+	// a client may stop reading a reply. 0 is DefaultTimeout.
 	Timeout time.Duration
 	// Idle is how long a connection may stay without a request. 0 is DefaultIdle.
 	Idle time.Duration
-	// MaxConns is how many connections may be open. One more takes the place of the connection
-	// that has been idle longest. If none is idle, it is answered 503. 0 is DefaultMaxConns, less
-	// than 0 is no limit. On Unix the files that the process may have open are a limit, too: about
-	// nine tenths of them, or half if they are few, are for connections. Set a lower limit in a
-	// process that needs more files for something else.
+	// MaxConns is how many connections may be open. If there are that many, a new connection
+	// evicts the one that has been idle longest. If none is idle, the new one gets a 503. 0 is
+	// DefaultMaxConns, less than 0 is no limit. On Unix there is another limit: about nine tenths
+	// of the files that the process may have open, or half if they are few. Set a lower limit if
+	// the process needs many files for something else.
 	MaxConns int
-	// MaxConnsPerAddr is how many of these one IPv4 address or IPv6 /64 may have. 0 is
+	// MaxConnsPerAddr is how many connections one IPv4 address or IPv6 /64 may have. 0 is
 	// DefaultMaxConnsPerAddr, or a quarter of MaxConns if that is less. Less than 0 is no limit.
 	// Loopback addresses, Unix sockets and the Tracker's Proxies have no limit.
 	MaxConnsPerAddr int
-	// Logf logs each panic, which ends its connection and no other. Once a minute at most it logs
-	// that a connection was refused. nil logs nothing.
+	// Logf logs each panic. A panic ends only the connection on which it happened. Logf also logs
+	// connections that exceed a limit, at most once a minute for each limit. nil logs nothing.
 	Logf func(format string, args ...any)
 
-	userTimeout time.Duration // of streams; only a test changes it
+	streamTCPTimeout time.Duration // TCP_USER_TIMEOUT of streams; only a test changes it
 
-	once      sync.Once
-	buffers   sync.Pool // of *buffers
-	inputs    sync.Pool // of *[]byte
-	ending    atomic.Bool
-	date      atomic.Pointer[date]
-	limits    limits
-	silent    connQueue // connections with a goroutine that have not sent a request yet
-	idle      connQueue // connections with a goroutine that have had a reply and wait
-	mu        sync.Mutex
-	conns     map[*conn]struct{} // connections with a goroutine
-	acceptors map[acceptor]struct{}
-	active    sync.WaitGroup // goroutines that Shutdown waits for
+	once         sync.Once
+	buffers      sync.Pool // of *buffers
+	inputs       sync.Pool // of *[]byte
+	shuttingDown atomic.Bool
+	date         atomic.Pointer[date]
+	limiter      connLimiter
+	silent       connQueue // connections with a goroutine that have not sent a request yet
+	idle         connQueue // connections with a goroutine that have had a reply and wait for a request
+	mu           sync.Mutex
+	conns        map[*conn]struct{} // connections with a goroutine
+	acceptors    map[acceptor]struct{}
+	active       sync.WaitGroup // goroutines that Shutdown waits for
 }
 
 // An acceptor accepts the connections of one listener.
 type acceptor interface {
-	// acceptConns accepts connections until that fails or Close is called.
+	// acceptConns accepts connections until an accept fails or Close is called.
 	acceptConns() error
 	io.Closer
 }
@@ -115,20 +120,21 @@ func (s *Server) init() {
 	if s.Idle <= 0 {
 		s.Idle = DefaultIdle
 	}
-	if s.userTimeout == 0 {
-		s.userTimeout = streamUserTimeout
+	if s.streamTCPTimeout == 0 {
+		s.streamTCPTimeout = defaultStreamTCPTimeout
 	}
-	s.limits.init(s)
-	s.limits.addQueue(&s.silent, false)
-	s.limits.addQueue(&s.idle, true)
+	s.limiter.init(s)
+	s.limiter.addQueue(&s.silent, true)
+	s.limiter.addQueue(&s.idle, false)
 }
 
-// Serve accepts connections from l until that fails or Shutdown is called. It closes l.
+// Serve accepts connections from l until an accept fails or Shutdown is called. Then it closes l and
+// returns the error, or ErrClosed.
 func (s *Server) Serve(l net.Listener) error {
 	s.once.Do(s.init)
 	defer l.Close()
 	s.mu.Lock()
-	if s.ending.Load() {
+	if s.shuttingDown.Load() {
 		s.mu.Unlock()
 		return ErrClosed
 	}
@@ -146,8 +152,7 @@ func (s *Server) Serve(l net.Listener) error {
 	return a.acceptConns()
 }
 
-// A goroutineAcceptor starts a goroutine for each connection. It is the reference for any other
-// acceptor, which hands over to it what it cannot serve itself.
+// A goroutineAcceptor starts a goroutine for each connection. Any other acceptor must behave like it.
 type goroutineAcceptor struct {
 	net.Listener
 	s *Server
@@ -160,10 +165,10 @@ func (a *goroutineAcceptor) acceptConns() error {
 		case err == nil:
 			pause = 0
 			a.s.startConn(nc)
-		case a.s.ending.Load():
+		case a.s.shuttingDown.Load():
 			return ErrClosed
 		case isTemporary(err):
-			// Mostly the process is out of file descriptors. Connections that end return theirs.
+			// Mostly no file descriptor is free. The next connections that end free some.
 			a.s.logLimit(limitFiles, "no connection can be accepted: %v", err)
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
 			time.Sleep(pause)
@@ -181,7 +186,7 @@ func isTemporary(err error) bool {
 	return ok && t.Temporary()
 }
 
-// startConn serves a connection in a goroutine, or refuses it.
+// startConn serves a connection in a goroutine, or refuses or drops it.
 func (s *Server) startConn(nc net.Conn) {
 	c := &conn{s: s, nc: nc}
 	switch a := nc.RemoteAddr().(type) {
@@ -194,52 +199,52 @@ func (s *Server) startConn(nc net.Conn) {
 		c.remote, _ = netip.ParseAddrPort(a.String())
 	}
 	if raw := c.system(); raw != nil {
-		setUserTimeout(raw, s.Timeout)
+		setTCPUserTimeout(raw, s.Timeout)
 	}
-	c.admission = s.admitConn(c.remote)
+	c.verdict = s.admitConn(c.remote)
 	switch {
-	case c.admission == admitted:
-	case c.tls(): // a reply would need a handshake
-		s.releaseConn(c.remote, c.admission)
+	case c.verdict == admitted:
+	case c.tls(): // a 503 would need a handshake first
+		s.releaseConn(c.remote, c.verdict)
 		_ = nc.Close()
 		return
-	case c.admission == refused:
-		c.unsent, c.last = []byte(tooMany), true
-	case c.admission == rejected:
+	case c.verdict == refused:
+		c.unsent, c.closeAfter = []byte(tooMany), true
+	case c.verdict == dropped:
 		_ = nc.SetWriteDeadline(time.Now().Add(time.Second))
 		_, _ = io.WriteString(nc, tooMany)
 		_ = nc.Close()
 		return
 	}
 	s.mu.Lock()
-	if s.ending.Load() { // Shutdown may be waiting already, so no goroutine may start
+	if s.shuttingDown.Load() { // Shutdown may already wait, so no goroutine may start
 		s.mu.Unlock()
-		s.releaseConn(c.remote, c.admission)
+		s.releaseConn(c.remote, c.verdict)
 		_ = nc.Close()
 		return
 	}
-	s.waitFor(c)
+	s.register(c)
 	s.mu.Unlock()
-	if c.unsent == nil {
+	if c.verdict == admitted {
 		c.entry.owner, c.isSilent = c, true
 		s.silent.enqueue(&c.entry, time.Now())
 	}
 	go c.serveRequests()
 }
 
-// waitFor makes Shutdown wait for c. s.mu is locked.
-func (s *Server) waitFor(c *conn) {
+// register makes Shutdown wait for c. s.mu is locked.
+func (s *Server) register(c *conn) {
 	s.conns[c] = struct{}{}
 	s.active.Add(1)
 }
 
-// Shutdown stops accepting. It closes idle connections at once and the others after their reply,
-// ends the tracker's event streams, and waits for all of them. When ctx ends, it closes what is
-// left.
+// Shutdown stops accepting connections. It closes idle connections at once and the others after their
+// reply, ends the tracker's event streams, and waits until all connections are closed. When ctx ends,
+// it closes the rest and returns ctx.Err().
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.once.Do(s.init)
 	s.mu.Lock()
-	s.ending.Store(true)
+	s.shuttingDown.Store(true)
 	for a := range s.acceptors {
 		_ = a.Close()
 	}

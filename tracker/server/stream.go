@@ -5,17 +5,17 @@ import (
 	"time"
 )
 
-// streamUserTimeout is how long the client of a stream may leave bytes unacknowledged. After that
+// defaultStreamTCPTimeout is how long the client of a stream may leave bytes unacknowledged. After that
 // its packets are lost and the system ends the connection. Heartbeats make sure that there are
 // bytes to acknowledge.
-const streamUserTimeout = 45 * time.Second
+const defaultStreamTCPTimeout = 45 * time.Second
 
 // serveStream sends the event stream that the last reply opened, until the stream or the connection
 // ends. This goroutine reads, which is how it notices that the client is gone. While there are
 // events to send, another goroutine writes.
 func (c *conn) serveStream() {
 	if raw := c.system(); raw != nil {
-		setUserTimeout(raw, c.s.userTimeout)
+		setTCPUserTimeout(raw, c.s.streamTCPTimeout)
 		state := func() (sendState, bool) { return getSendState(raw) }
 		c.stall = &stallDetector{state: state, limit: c.s.Timeout, stalled: func() { _ = c.nc.Close() }}
 		defer c.stall.stop()

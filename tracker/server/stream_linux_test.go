@@ -62,7 +62,7 @@ func TestStreamUserTimeout(t *testing.T) {
 // filter that drops every packet, so that it acknowledges nothing.
 func TestStreamPacketsDropped(t *testing.T) {
 	s := &server.Server{Tracker: &tracker.Tracker{}}
-	s.SetUserTimeout(time.Second)
+	s.SetStreamTCPTimeout(time.Second)
 	addr := serve(t, s)
 	r := openStream(t, dial(t, addr), "/ntrk/k?port=0")
 	lost := dial(t, addr)
@@ -103,7 +103,7 @@ func TestStreamNotRead(t *testing.T) { bothWays(t, testStreamNotRead) }
 
 func testStreamNotRead(t *testing.T, serve serveFunc) {
 	s := &server.Server{Tracker: &tracker.Tracker{}, Timeout: time.Second}
-	s.SetUserTimeout(time.Hour)
+	s.SetStreamTCPTimeout(time.Hour)
 	addr := serve(t, s)
 	good := dial(t, addr)
 	r := openStream(t, good, "/ntrk/k?port=0")

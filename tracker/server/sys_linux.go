@@ -19,8 +19,8 @@ func maxFiles() int {
 	return int(min(limit.Cur, math.MaxInt32))
 }
 
-// setUserTimeout sets TCP_USER_TIMEOUT (RFC 5482) if c is TCP.
-func setUserTimeout(c syscall.Conn, d time.Duration) {
+// setTCPUserTimeout sets TCP_USER_TIMEOUT (RFC 5482) if c is TCP.
+func setTCPUserTimeout(c syscall.Conn, d time.Duration) {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return

@@ -21,8 +21,8 @@ func maxFiles() int {
 // newEpollAcceptor returns nil, because only Linux has epoll.
 func (s *Server) newEpollAcceptor(net.Listener) acceptor { return nil }
 
-// setUserTimeout does nothing: the system decides how long it tries.
-func setUserTimeout(syscall.Conn, time.Duration) {}
+// setTCPUserTimeout does nothing: the system decides how long it tries.
+func setTCPUserTimeout(syscall.Conn, time.Duration) {}
 
 // getSendState returns false, because the state is not known.
 func getSendState(syscall.Conn) (sendState, bool) { return sendState{}, false }

@@ -99,7 +99,7 @@ func (w *worker) run() {
 		w.ready = epollNow(w.epollFD, w.events[:])
 		return w.ready > 0 || !w.busy.empty()
 	}
-	for err == nil && !w.s.ending.Load() && !(w.listenerClosed && w.empty()) {
+	for err == nil && !w.s.shuttingDown.Load() && !(w.listenerClosed && w.empty()) {
 		if raw.Read(poll) != nil { // the deadline
 			w.housekeeping()
 			continue
@@ -114,7 +114,7 @@ func (w *worker) run() {
 	}
 	for e := w.blocked.popBefore(w.now); e != nil; e = w.blocked.popBefore(w.now) {
 		c := e.owner.(*polledConn)
-		w.handOver(c.fd, &conn{remote: c.remote, in: c.in, unsent: c.unsent, last: c.then == lastReply || c.then == panicked})
+		w.handOver(c.fd, &conn{remote: c.remote, in: c.in, unsent: c.unsent, closeAfter: c.then == lastReply || c.then == panicked})
 	}
 	w.closeIdle(&w.silent, 0)
 	w.closeIdle(&w.idle, 0)
@@ -122,8 +122,8 @@ func (w *worker) run() {
 }
 
 func (w *worker) close() {
-	w.s.limits.removeQueue(&w.silent)
-	w.s.limits.removeQueue(&w.idle)
+	w.s.limiter.removeQueue(&w.silent)
+	w.s.limiter.removeQueue(&w.idle)
 	_ = w.epoll.Close()
 }
 
@@ -220,9 +220,9 @@ func (w *worker) acceptFrom(listener uintptr) {
 func (w *worker) addConn(fd int, remote netip.AddrPort) {
 	switch w.s.admitConn(remote) {
 	case refused:
-		w.handOver(fd, &conn{remote: remote, admission: refused, unsent: []byte(tooMany), last: true})
+		w.handOver(fd, &conn{remote: remote, verdict: refused, unsent: []byte(tooMany), closeAfter: true})
 		return
-	case rejected:
+	case dropped:
 		_, _ = rawCall(unix.SYS_READ, fd, w.in[:]) // else closing would reset the connection
 		_, _ = rawCall(unix.SYS_WRITE, fd, []byte(tooMany))
 		_, _ = rawCall(unix.SYS_CLOSE, fd, nil)
@@ -283,7 +283,7 @@ func (w *worker) handOver(fd int, c *conn) outcome {
 	c.s, c.nc = w.s, fdConn{os.NewFile(uintptr(fd), "connection")}
 	c.in, c.unsent = bytes.Clone(c.in), bytes.Clone(c.unsent)
 	w.s.mu.Lock()
-	w.s.waitFor(c) // even during Shutdown, which waits for this worker
+	w.s.register(c) // even during Shutdown, which waits for this worker
 	w.s.mu.Unlock()
 	go c.serveRequests()
 	return w.forget(fd)
@@ -319,7 +319,7 @@ func (w *worker) serveConn(c *polledConn, last bool) outcome {
 			}
 		case errno != 0 || m+n == 0:
 			c.dequeue()
-			if c.evicted && !c.queue.answered {
+			if c.evicted && c.queue.silent {
 				_, _ = rawCall(unix.SYS_WRITE, c.fd, []byte(tooMany))
 			}
 			return w.closeConn(c)
@@ -402,7 +402,7 @@ func (w *worker) afterBatch(c *polledConn, rest []byte, why stopReason, last boo
 	case why == incomplete || why == notPlain:
 		return w.handOver(c.fd, &conn{remote: c.remote, in: rest})
 	case why == lastReply && (w.head.keepAlive || len(rest) > 0 || !c.drained): // the client may send more
-		return w.handOver(c.fd, &conn{remote: c.remote, last: true})
+		return w.handOver(c.fd, &conn{remote: c.remote, closeAfter: true})
 	case why == allServed && !last:
 		w.setIdle(c)
 		return kept
