@@ -208,7 +208,8 @@ func (b *barrier) endClash() {
 
 // notePeers notes the peers that are there, and the own rank.
 func (b *barrier) notePeers() {
-	b.peers, b.rank = b.follower.peers(), -1
+	_, _, peers := b.changes()
+	b.peers, b.rank = slices.Clone(peers), -1
 	if you := b.self.you; b.member && you.Port() != 0 {
 		b.rank, _ = slices.BinarySearchFunc(b.peers, you, netip.AddrPort.Compare)
 		b.peers = slices.Insert(b.peers, b.rank, you)

@@ -18,12 +18,10 @@ type follower struct {
 	// several. It may be nil.
 	afterChange func()
 	trackers    []*trackerSources
-	sources     []*source              // those of all trackers
-	known       map[netip.AddrPort]int // how many sources have this peer
-	own         map[netip.AddrPort]int // how many sources have this own endpoint
-	size        int                    // how many peers are there
-	expires     time.Time              // when to call expire next; zero if nothing is to expire
-	resumed     time.Time              // when this process went on after it was stopped
+	sources     []*source // those of all trackers
+	size        int       // how many peers are there
+	expires     time.Time // when to call expire next; zero if nothing is to expire
+	resumed     time.Time // when this process went on after it was stopped
 
 	// The rest is for the loop.
 	begun      bool                        // the first event was reported
@@ -76,12 +74,7 @@ const (
 )
 
 func newFollower() *follower {
-	return &follower{
-		pending: make(chan struct{}, 1),
-		known:   make(map[netip.AddrPort]int),
-		own:     make(map[netip.AddrPort]int),
-		changed: make(map[netip.AddrPort]struct{}),
-	}
+	return &follower{pending: make(chan struct{}, 1), changed: make(map[netip.AddrPort]struct{})}
 }
 
 func (f *follower) addTracker(t Tracker) *trackerSources {
@@ -92,58 +85,87 @@ func (f *follower) addTracker(t Tracker) *trackerSources {
 
 func (f *follower) addSource(t *trackerSources) *source {
 	s := &source{follower: f, tracker: t, since: time.Now()}
-	s.roster.notify = func(e netip.AddrPort, there bool) { f.count(f.known, e, there) }
+	s.roster.notify = f.recheck
 	t.sources = append(t.sources, s)
 	f.sources = append(f.sources, s)
 	return s
 }
 
-// count counts one source more, or one less, that has e.
-func (f *follower) count(in map[netip.AddrPort]int, e netip.AddrPort, more bool) {
-	before := f.isThere(e)
-	if more {
-		in[e]++
-	} else if in[e]--; in[e] == 0 {
-		delete(in, e)
+// isThere reports whether any source has e as a peer, and none as an own endpoint.
+func (f *follower) isThere(e netip.AddrPort) (there bool) {
+	for _, s := range f.sources {
+		if s.you == e || s.local == e {
+			return false
+		}
+		there = there || s.roster.peers[e] != nil
 	}
-	there := f.isThere(e)
-	switch {
-	case there && !before:
+	return there
+}
+
+// recheck looks whether e is there, after a change to it.
+func (f *follower) recheck(e netip.AddrPort) {
+	_, listed := slices.BinarySearchFunc(f.list, e, netip.AddrPort.Compare)
+	_, changed := f.changed[e]
+	was, there := listed != changed, f.isThere(e)
+	if there == was {
+		return
+	}
+	if there {
 		f.size++
-	case before && !there:
+	} else {
 		f.size--
 	}
-	if _, reported := slices.BinarySearchFunc(f.list, e, netip.AddrPort.Compare); reported != there {
-		f.changed[e] = struct{}{}
-	} else {
+	if changed {
 		delete(f.changed, e)
+	} else {
+		f.changed[e] = struct{}{}
 	}
 }
 
-func (f *follower) isThere(e netip.AddrPort) bool { return f.known[e] > 0 && f.own[e] == 0 }
-
-// peers returns the peers that are there at this moment, sorted.
-func (f *follower) peers() []netip.AddrPort {
-	list := make([]netip.AddrPort, 0, f.size+1)
-	for e := range f.known {
+// changes returns the peers that have left or joined since the last report, and all that are there
+// at this moment. Each list is sorted. Events share the list of all, so a change makes a new one.
+func (f *follower) changes() (left, joined, all []netip.AddrPort) {
+	if len(f.changed) == 0 {
+		return nil, nil, f.list
+	}
+	for e := range f.changed {
 		if f.isThere(e) {
-			list = append(list, e)
+			joined = append(joined, e)
+		} else {
+			left = append(left, e)
 		}
 	}
-	slices.SortFunc(list, netip.AddrPort.Compare)
-	return list
+	slices.SortFunc(left, netip.AddrPort.Compare)
+	slices.SortFunc(joined, netip.AddrPort.Compare)
+	all = make([]netip.AddrPort, 0, f.size)
+	l, j := left, joined
+	for _, e := range f.list {
+		if len(l) > 0 && l[0] == e {
+			l = l[1:]
+			continue
+		}
+		for len(j) > 0 && j[0].Compare(e) < 0 {
+			all, j = append(all, j[0]), j[1:]
+		}
+		all = append(all, e)
+	}
+	return left, joined, append(all, j...)
 }
 
-// endpoints returns the own endpoints that trackers have reported, sorted.
-func (f *follower) endpoints() []netip.AddrPort {
-	var you []netip.AddrPort
+// own returns the own endpoints that trackers have reported, sorted. If connected is true, it adds the
+// local ends of connections for which no tracker has reported an endpoint yet.
+func (f *follower) own(connected bool) []netip.AddrPort {
+	var own []netip.AddrPort
 	for _, s := range f.sources {
 		if s.you.Port() != 0 {
-			you = append(you, s.you)
+			own = append(own, s.you)
+		}
+		if connected && s.local.Port() != 0 {
+			own = append(own, s.local)
 		}
 	}
-	slices.SortFunc(you, netip.AddrPort.Compare)
-	return slices.Compact(you)
+	slices.SortFunc(own, netip.AddrPort.Compare)
+	return slices.Compact(own)
 }
 
 // setOwn replaces one own endpoint. Sources that are away may still have the old one as a peer.
@@ -151,18 +173,15 @@ func (f *follower) setOwn(at *netip.AddrPort, e netip.AddrPort) {
 	if *at == e {
 		return
 	}
-	if at.Port() != 0 {
-		f.count(f.own, *at, false)
-		for _, s := range f.sources {
-			if s.state == away {
-				s.roster.remove(*at)
-			}
+	old := *at
+	*at = e
+	for _, s := range f.sources {
+		if s.state == away {
+			s.roster.remove(old)
 		}
 	}
-	*at = e
-	if at.Port() != 0 {
-		f.count(f.own, *at, true)
-	}
+	f.recheck(old)
+	f.recheck(e)
 }
 
 // record makes a change, and lets the loop take it out.

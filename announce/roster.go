@@ -22,8 +22,8 @@ type roster struct {
 	ttl     time.Duration // as last reported
 	longest time.Duration // the longest ttl reported before a restart
 	due     time.Time     // when the first grace ends; zero if no peer is in doubt
-	// notify is called for every peer that appears (there is true) or goes.
-	notify func(e netip.AddrPort, there bool)
+	// notify is called for every peer that was added or removed.
+	notify func(e netip.AddrPort)
 }
 
 // A sighting is what a roster remembers of one peer.
@@ -95,7 +95,7 @@ func (r *roster) add(e netip.AddrPort) {
 		}
 		s = new(sighting)
 		r.peers[e] = s
-		r.notify(e, true)
+		r.notify(e)
 	}
 	*s = sighting{round: r.round}
 }
@@ -104,7 +104,7 @@ func (r *roster) add(e netip.AddrPort) {
 func (r *roster) remove(e netip.AddrPort) {
 	if r.peers[e] != nil {
 		delete(r.peers, e)
-		r.notify(e, false)
+		r.notify(e)
 	}
 }
 

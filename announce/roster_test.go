@@ -11,7 +11,8 @@ import (
 func TestGraceAfterSamples(t *testing.T) {
 	a, b := netip.MustParseAddrPort("192.0.2.1:1"), netip.MustParseAddrPort("192.0.2.2:1")
 	reported := ""
-	r := roster{notify: func(e netip.AddrPort, there bool) { reported += fmt.Sprint(e, there, " ") }}
+	var r roster
+	r.notify = func(e netip.AddrPort) { reported += fmt.Sprint(e, r.peers[e] != nil, " ") }
 	update := func(now time.Time, share float64, peers ...netip.AddrPort) string {
 		reported = ""
 		r.update(peers, share, now)
@@ -104,7 +105,8 @@ func TestSamples(t *testing.T) {
 		{1, time.Second, 1},
 	} {
 		left := false
-		r := roster{ttl: 150 * time.Second, notify: func(_ netip.AddrPort, there bool) { left = !there }}
+		r := roster{ttl: 150 * time.Second}
+		r.notify = func(e netip.AddrPort) { left = r.peers[e] == nil }
 		now := time.Now()
 		r.update([]netip.AddrPort{e}, tt.share, now)
 		polls := 0
@@ -153,7 +155,8 @@ func TestGrace(t *testing.T) {
 	} {
 		for _, stream := range []bool{false, true} {
 			left := false
-			r := roster{ttl: tt.before, notify: func(_ netip.AddrPort, there bool) { left = !there }}
+			r := roster{ttl: tt.before}
+			r.notify = func(e netip.AddrPort) { left = r.peers[e] == nil }
 			now := time.Now()
 			r.update([]netip.AddrPort{e}, 1, now)
 			r.restarted()
@@ -185,7 +188,8 @@ func TestGrace(t *testing.T) {
 // Peers that are missing since different moments are due one after the other.
 func TestGraceOfSeveral(t *testing.T) {
 	var reported []string
-	r := roster{ttl: time.Minute, notify: func(e netip.AddrPort, there bool) { reported = append(reported, fmt.Sprint(e.Port(), there)) }}
+	r := roster{ttl: time.Minute}
+	r.notify = func(e netip.AddrPort) { reported = append(reported, fmt.Sprint(e.Port(), r.peers[e] != nil)) }
 	now := time.Now()
 	a, b, c := netip.MustParseAddrPort("192.0.2.1:1"), netip.MustParseAddrPort("192.0.2.1:2"), netip.MustParseAddrPort("192.0.2.1:3")
 	r.update([]netip.AddrPort{a, b, c}, 1, now)
@@ -225,8 +229,8 @@ func TestWatchedBound(t *testing.T) {
 		more.Peers = append(more.Peers, netip.AddrPortFrom(endpoint(i).Addr(), 5))
 	}
 	r.replied(more, false)
-	if f.take(time.Now()); len(f.list) != maxRoster || len(f.known) != maxRoster || len(r.roster.peers) != maxRoster || len(f.changed) > 0 {
-		t.Errorf("it remembers %d, %d, %d and %d peers", len(f.list), len(f.known), len(r.roster.peers), len(f.changed))
+	if f.take(time.Now()); len(f.list) != maxRoster || f.size != maxRoster || len(r.roster.peers) != maxRoster || len(f.changed) > 0 {
+		t.Errorf("it remembers %d, %d, %d and %d peers", len(f.list), f.size, len(r.roster.peers), len(f.changed))
 	}
 	r.listed("F", netip.AddrPort{}, nil)
 	r.departed([]netip.AddrPort{endpoint(7)})

@@ -29,7 +29,16 @@ func endpointsOf(s ...string) (list []netip.AddrPort) {
 func reports(f *follower, after time.Duration) string {
 	var s []string
 	reported, _ := f.take(time.Now().Add(after))
-	if now := f.peers(); f.size != len(now) || !slices.Equal(now, f.list) {
+	var now []netip.AddrPort
+	for _, source := range f.sources {
+		for e := range source.roster.peers {
+			if f.isThere(e) {
+				now = append(now, e)
+			}
+		}
+	}
+	slices.SortFunc(now, netip.AddrPort.Compare)
+	if now = slices.Compact(now); f.size != len(now) || !slices.Equal(now, f.list) {
 		s = append(s, fmt.Sprintf("BUT there are %d: %v", f.size, now))
 	}
 	for _, n := range reported {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"iter"
-	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -146,7 +145,7 @@ func (f *follower) startMembership(ctx context.Context, sessions []*session, new
 func (m *Membership) You() []netip.AddrPort {
 	m.follower.mu.Lock()
 	defer m.follower.mu.Unlock()
-	return m.follower.endpoints()
+	return m.follower.own(false)
 }
 
 // Done returns a channel that is closed once the membership has ended and has left.
@@ -288,19 +287,10 @@ func (f *follower) take(now time.Time) (all []report, next time.Time) {
 		}
 	}
 	next = f.expire(now)
-	var left, joined []netip.AddrPort
-	for e := range f.changed {
-		if f.isThere(e) {
-			joined = append(joined, e)
-		} else {
-			left = append(left, e)
-		}
-	}
+	left, joined, list := f.changes()
 	clear(f.changed)
-	slices.SortFunc(left, netip.AddrPort.Compare)
-	slices.SortFunc(joined, netip.AddrPort.Compare)
-	f.list = withChanges(f.list, left, joined)
-	you := f.endpoints()
+	f.list = list
+	you := f.own(false)
 	moved := !f.begun || !slices.Equal(you, f.you)
 	f.you = you
 	add := func(ev Event) {
@@ -308,11 +298,11 @@ func (f *follower) take(now time.Time) (all []report, next time.Time) {
 		all = append(all, report{event: ev})
 	}
 	if moved {
-		add(f.first.peersEvent(f.own))
+		add(f.first.peersEvent())
 	}
 	for _, t := range f.trackers {
 		if t.back && !(moved && t == f.first) {
-			add(t.peersEvent(f.own))
+			add(t.peersEvent())
 		}
 		t.back = false
 	}
@@ -328,32 +318,12 @@ func (f *follower) take(now time.Time) (all []report, next time.Time) {
 	return all, next
 }
 
-func (t *trackerSources) peersEvent(own map[netip.AddrPort]int) Event {
+func (t *trackerSources) peersEvent() Event {
 	ev := Event{Type: EventPeers, Tracker: t.name}
 	if t.latest.reply != nil {
 		reply := *t.latest.reply
-		reply.SetSelf(slices.Collect(maps.Keys(own))) // those of all families; reply.Endpoints may have fewer
+		reply.SetSelf(t.latest.follower.own(true))
 		ev.Reply = &reply
 	}
 	return ev
-}
-
-// withChanges returns list without the peers that have left, and with those that have joined. All are
-// sorted. Events share list, so a change makes a new one.
-func withChanges(list, left, joined []netip.AddrPort) []netip.AddrPort {
-	if len(left)+len(joined) == 0 {
-		return list
-	}
-	changed := make([]netip.AddrPort, 0, len(list)+len(joined))
-	for _, e := range list {
-		if len(left) > 0 && left[0] == e {
-			left = left[1:]
-			continue
-		}
-		for len(joined) > 0 && joined[0].Compare(e) < 0 {
-			changed, joined = append(changed, joined[0]), joined[1:]
-		}
-		changed = append(changed, e)
-	}
-	return append(changed, joined...)
 }
