@@ -13,9 +13,12 @@ import (
 	"ntrack/tracker/store"
 )
 
-// A model is a store that is too simple to be wrong: it looks at every peer each time. It draws no
-// samples, but it knows what a store may answer and what a follower must see.
-type model map[string]*track
+// A model is a store that is too simple to be wrong. It draws no samples, but it knows what a store
+// may answer and what a follower must see.
+type model struct {
+	tracks map[string]*track
+	now    time.Time // no peer has lapsed before this
+}
 
 type track struct {
 	peers map[netip.AddrPort]listing
@@ -28,34 +31,39 @@ type listing struct {
 	holds  int // of subscriptions
 }
 
-// track returns the track of a key, after its lapsed peers are gone, or nil.
-func (m model) track(key string) *track {
-	t := m[key]
-	if t == nil {
-		return nil
-	}
-	for e, l := range t.peers {
-		if l.holds == 0 && !time.Now().Before(l.expiry) {
-			delete(t.peers, e)
+// track returns the track of a key, or nil, after all lapsed peers are gone.
+func (m *model) track(key string) *track {
+	if now := time.Now(); now != m.now {
+		m.now = now
+		for key, t := range m.tracks {
+			for e, l := range t.peers {
+				if l.holds == 0 && !now.Before(l.expiry) {
+					m.remove(key, e)
+				}
+			}
 		}
 	}
-	if len(t.peers) == 0 {
-		delete(m, key)
-		return nil
+	return m.tracks[key]
+}
+
+func (m *model) remove(key string, e netip.AddrPort) {
+	if t := m.tracks[key]; t != nil {
+		if delete(t.peers, e); len(t.peers) == 0 {
+			delete(m.tracks, key)
+		}
 	}
-	return t
 }
 
 // list lists a peer for a ttl. If that is 0, it adds a hold instead.
-func (m model) list(key string, p wire.Peer, ttl time.Duration) {
+func (m *model) list(key string, p wire.Peer, ttl time.Duration) {
 	t := m.track(key)
 	if t == nil {
-		t = &track{map[netip.AddrPort]listing{}, time.Now()}
-		m[key] = t
+		t = &track{map[netip.AddrPort]listing{}, m.now}
+		m.tracks[key] = t
 	}
 	l := t.peers[p.Endpoint]
 	l.id = p.ID
-	if expiry := time.Now().Add(ttl); ttl > 0 && expiry.After(l.expiry) {
+	if expiry := m.now.Add(ttl); ttl > 0 && expiry.After(l.expiry) {
 		l.expiry = expiry
 	}
 	if ttl == 0 {
@@ -64,72 +72,69 @@ func (m model) list(key string, p wire.Peer, ttl time.Duration) {
 	t.peers[p.Endpoint] = l
 }
 
-func (m model) leave(key string, e netip.AddrPort) {
-	if t := m.track(key); t != nil {
-		delete(t.peers, e)
-		m.track(key)
+// unhold ends a hold on a peer that has not left.
+func (m *model) unhold(key string, e netip.AddrPort) {
+	t := m.track(key)
+	l := t.peers[e]
+	l.holds--
+	t.peers[e] = l
+	if l.holds == 0 && !m.now.Before(l.expiry) {
+		m.remove(key, e)
 	}
 }
 
-// unhold ends a hold, unless the peer has left.
-func (m model) unhold(key string, e netip.AddrPort) {
+func (m *model) size(key string) (s store.Size) {
 	if t := m.track(key); t != nil {
-		l := t.peers[e]
-		l.holds--
-		t.peers[e] = l
-		m.track(key)
+		s.Peers, s.Age = len(t.peers), m.now.Sub(t.began)
 	}
-}
-
-func (m model) size(key string) (s store.Size) {
-	for k := range m {
-		if t := m.track(k); t != nil {
-			s.Total += len(t.peers)
-		}
-	}
-	if t := m[key]; t != nil {
-		s.Peers, s.Age = len(t.peers), time.Since(t.began)
+	for _, t := range m.tracks {
+		s.Total += len(t.peers)
 	}
 	return s
 }
 
-func (m model) visible(key string, asker netip.Addr) map[netip.AddrPort]wire.ID {
-	ids := map[netip.AddrPort]wire.ID{}
+// visible calls f for each peer that asker sees.
+func (m *model) visible(key string, asker netip.Addr, f func(netip.AddrPort)) {
 	if t := m.track(key); t != nil {
-		for e, l := range t.peers {
+		for e := range t.peers {
 			if wire.ScopeOf(asker).Sees(wire.ScopeOf(e.Addr())) {
-				ids[e] = l.id
+				f(e)
 			}
 		}
 	}
-	return ids
+}
+
+func (m *model) count(key string, asker netip.Addr) (n int) {
+	m.visible(key, asker, func(netip.AddrPort) { n++ })
+	return n
 }
 
 // check compares a reply with what the store may answer to self, whose port is 0 if it only looks.
-func (m model) check(s *tester, key string, self netip.AddrPort, want int, peers []wire.Peer, res store.Result) {
+func (m *model) check(s *tester, key string, self netip.AddrPort, want int, peers []wire.Peer, res store.Result) {
 	s.t.Helper()
-	could := m.visible(key, self.Addr())
-	if res.Count != len(could) {
-		s.t.Fatalf("count %d, want %d", res.Count, len(could))
+	if n := m.count(key, self.Addr()); res.Count != n {
+		s.t.Fatalf("count %d, want %d", res.Count, n)
 	}
 	if s.exact {
 		s.expectSize(key, res.Size, m.size(key))
 	}
-	delete(could, self)
-	var have, given [2]int
-	for e := range could {
-		have[family(e)]++
+	var have, given [2]int // by family
+	m.visible(key, self.Addr(), func(e netip.AddrPort) {
+		if e != self {
+			have[family(e)]++
+		}
+	})
+	if n := have[0] + have[1]; len(peers) != min(want, n) {
+		s.t.Fatalf("%d peers of %d given, wanted %d", len(peers), n, want)
 	}
-	if len(peers) != min(want, len(could)) {
-		s.t.Fatalf("%d peers of %d given, wanted %d", len(peers), len(could), want)
-	}
+	seen := map[netip.AddrPort]bool{self: true}
 	for _, p := range peers {
-		id, ok := could[p.Endpoint]
-		if !ok {
+		l, listed := m.track(key).peers[p.Endpoint]
+		if !listed || seen[p.Endpoint] || !wire.ScopeOf(self.Addr()).Sees(wire.ScopeOf(p.Endpoint.Addr())) {
 			s.t.Fatalf("%v must not be given, or not twice", p.Endpoint)
 		}
-		s.expectID(p.Endpoint.String(), p.ID, id)
-		delete(could, p.Endpoint)
+		s.expectID(p.Endpoint.String(), p.ID, l.id)
+		seen[p.Endpoint] = true
 		given[family(p.Endpoint)]++
 	}
 	for f := range given {
@@ -140,7 +145,7 @@ func (m model) check(s *tester, key string, self netip.AddrPort, want int, peers
 }
 
 // checkIndex compares an index with what the store must answer.
-func (m model) checkIndex(s *tester, asker netip.Addr) {
+func (m *model) checkIndex(s *tester, asker netip.Addr) {
 	tracks, err := s.Scrape(context.Background(), nil, asker, nil)
 	if err != nil {
 		s.t.Fatal(err)
@@ -149,8 +154,8 @@ func (m model) checkIndex(s *tester, asker netip.Addr) {
 	for _, t := range tracks {
 		counts[string(t.Key.Bytes())] += t.Count
 	}
-	for key := range m {
-		if n := len(m.visible(key, asker)); counts[key] != n {
+	for key := range m.tracks {
+		if n := m.count(key, asker); counts[key] != n {
 			s.t.Fatalf("index: %q has %d peers, want %d", key, counts[key], n)
 		} else if n > 0 {
 			delete(counts, key)
@@ -162,7 +167,7 @@ func (m model) checkIndex(s *tester, asker netip.Addr) {
 }
 
 // checkFollower compares what a follower sees with the track.
-func (m model) checkFollower(s *tester, f *follower, left bool) {
+func (m *model) checkFollower(s *tester, f *follower, left bool) {
 	f.next()
 	if f.live == left {
 		s.t.Errorf("%v of %q has left: %v; live: %v", f.self, f.key, left, f.live)
@@ -170,15 +175,17 @@ func (m model) checkFollower(s *tester, f *follower, left bool) {
 	if left {
 		return
 	}
-	want := m.visible(f.key, f.self.Addr())
-	delete(want, f.self)
-	for e := range want {
-		if !f.sees[e] {
+	n := 0
+	m.visible(f.key, f.self.Addr(), func(e netip.AddrPort) {
+		if e == f.self {
+			return
+		}
+		if n++; !f.sees[e] {
 			s.t.Errorf("%v of %q does not see %v", f.self, f.key, e)
 		}
-	}
-	if len(f.sees) != len(want) {
-		s.t.Errorf("%v of %q sees %d peers, want %d", f.self, f.key, len(f.sees), len(want))
+	})
+	if len(f.sees) != n {
+		s.t.Errorf("%v of %q sees %d peers, want %d", f.self, f.key, len(f.sees), n)
 	}
 }
 
@@ -209,7 +216,7 @@ func anything(t *testing.T, s *tester) {
 	for _, size := range []int{20, 150, 900} {
 		seed := rand.Uint64()
 		r := rand.New(rand.NewPCG(seed, 0))
-		m := model{}
+		m := &model{tracks: map[string]*track{}}
 		keys := []string{"a", "b\x00", "c", "another key, which is longer than the others"}
 		endpoints := somePeers(size)
 		var followers []*follower
@@ -258,7 +265,7 @@ func anything(t *testing.T, s *tester) {
 						left[f] = true
 					}
 				}
-				m.leave(key, e)
+				m.remove(key, e)
 				s.leave(key, e.String())
 			case what < 84:
 				m.checkIndex(s, e.Addr())
@@ -276,7 +283,10 @@ func anything(t *testing.T, s *tester) {
 			case what >= 94:
 				pause := 2 * (1 + r.IntN(20))
 				if r.IntN(100) == 0 {
-					pause = 2 * (1 + r.IntN(3600*10)) // all announces lapse
+					for len(followers) > 0 {
+						end(0)
+					}
+					pause = 2 * (1 + r.IntN(3600*10)) // everything lapses
 				}
 				time.Sleep(time.Duration(pause) * time.Second)
 				synctest.Wait()

@@ -30,7 +30,9 @@ func Run(t *testing.T, newStore func(*testing.T) store.Store) { run(t, newStore,
 // not old, and it keeps peer ids.
 func RunExact(t *testing.T, newStore func(*testing.T) store.Store) { run(t, newStore, true) }
 
-func run(t *testing.T, newStore func(*testing.T) store.Store, exact bool) {
+// run runs the cases of these names, or all of them.
+func run(t *testing.T, newStore func(*testing.T) store.Store, exact bool, names ...string) {
+	ran := 0
 	for _, c := range []struct {
 		name string
 		test func(*testing.T, *tester)
@@ -71,9 +73,16 @@ func run(t *testing.T, newStore func(*testing.T) store.Store, exact bool) {
 		{"a table lives for days", forDays},
 		{"anything in any order", anything},
 	} {
+		if len(names) > 0 && !slices.Contains(names, c.name) {
+			continue
+		}
+		ran++
 		t.Run(strings.ReplaceAll(c.name, " ", "-"), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { c.test(t, &tester{t, newStore(t), exact}) })
 		})
+	}
+	if len(names) > 0 && ran != len(names) {
+		t.Fatalf("%d of %d cases ran", ran, len(names))
 	}
 }
 
