@@ -160,8 +160,8 @@ func TestStreamRefused(t *testing.T) {
 	}
 }
 
-// The epoch is that of the store. A client that moves to another tracker of the same store finds the
-// same peers, and a restarted tracker with a new store has another epoch.
+// The epoch is that of the store. A client that moves to another tracker of the same store finds
+// the same peers, and a restarted tracker with a new store has another epoch.
 func TestEpochOfStore(t *testing.T) {
 	epoch := func(tr *tracker.Tracker) string {
 		call := tracker.Call{Method: "GET", Target: []byte("/ntrk/k?port=0"), Remote: netip.MustParseAddrPort("192.0.2.1:1"), Accept: []byte("text/event-stream")}

@@ -12,15 +12,16 @@ import (
 	"ntrack/tracker"
 )
 
-// head is the request line and those header fields that matter here. Its slices point into the
+// A head is the request line and the header fields that this server uses. Its slices point into the
 // buffer that was parsed.
 type head struct {
 	method string
 	target []byte
-	minor  int // of HTTP/1
+	minor  int // 0 for HTTP/1.0, 1 for HTTP/1.1
 
 	accept, authorization, forwardedFor, fetchMode []byte
-	origin, page                                   bool
+	hasOrigin                                      bool
+	fromPage                                       bool // it has a fieldPage
 
 	keepAlive bool
 	expect    bool  // the client waits for 100 Continue before it sends the body
@@ -28,13 +29,15 @@ type head struct {
 	chunked   bool  // the body has a chunked transfer coding
 }
 
-// plain says that the request has no body and a reply completes it.
+// plain says that the request ends with its head, and that nothing comes before the reply. A POST
+// is never plain, because an old client may send an empty line after it, which only conn.readHead
+// skips.
 func (h *head) plain() bool {
 	return h.length == 0 && !h.chunked && !h.expect && h.method != "POST"
 }
 
-// skipEmptyLines returns b without the empty lines at its beginning. Old clients send one after the
-// body of a POST, and a server should ignore it before a request (RFC 9112 section 2.2).
+// skipEmptyLines returns b without the empty lines at its beginning. An old client may send one
+// after the body of a POST, and a server should ignore it (RFC 9112 section 2.2).
 func skipEmptyLines(b []byte) []byte {
 	for {
 		switch {
@@ -48,14 +51,16 @@ func skipEmptyLines(b []byte) []byte {
 	}
 }
 
-// badRequest is the reason why a request is answered 400 before the tracker sees it.
+// A badRequest is an error in a request that the tracker cannot see. It is the reason in the
+// refusal.
 type badRequest string
 
 func (r badRequest) Error() string { return string(r) }
 
-// headEnd returns the length of the head at the beginning of b, with its empty line. It returns 0
-// if the head is not complete. Its end is not in the first searched bytes.
+// headEnd returns the length of the head at the beginning of b, with the empty line at its end. It
+// returns 0 if the head is not complete. searched is how many bytes an earlier call has searched.
 func headEnd(b []byte, searched int) int {
+	// The end has at most 3 bytes. Some of them may be among those that were searched.
 	for i := max(searched-3, 0); ; {
 		j := bytes.IndexByte(b[i:], '\n')
 		if j < 0 {
@@ -71,10 +76,10 @@ func headEnd(b []byte, searched int) int {
 	}
 }
 
-// parseHead reads a head (RFC 9112). It is as strict as net/http or stricter. It refuses a head if
-// two readers could disagree about the end of the request. The error is a badRequest with the first
-// thing that is wrong. Even then h has the fields of the lines that are right, because they decide
-// in which format the refusal is written.
+// parseHead reads a head (RFC 9112). It is at least as strict as net/http. It refuses a head if
+// another server could see the end of the request elsewhere. The error is a badRequest with the
+// first fault. Even then h has the fields that are right, because they decide the format of the
+// refusal.
 func (h *head) parseHead(b []byte) error {
 	*h = head{}
 	var bad error
@@ -84,22 +89,7 @@ func (h *head) parseHead(b []byte) error {
 		}
 	}
 	line, rest := cutLine(b)
-	method, line, ok1 := bytes.Cut(line, []byte(" "))
-	target, version, ok2 := bytes.Cut(line, []byte(" "))
-	if !ok1 || !ok2 || !isToken(method) || len(target) == 0 || !printable(target) {
-		refuse("request line: METHOD TARGET HTTP/1.1, with one space between")
-		version = []byte("HTTP/1.1")
-		if !isToken(method) {
-			method, target = nil, nil
-		}
-	} else if len(version) != 8 || string(version[:7]) != "HTTP/1." || version[7] < '0' || version[7] > '9' {
-		refuse("HTTP version: 1.0 or 1.1")
-		version = []byte("HTTP/1.1")
-	} else if target[0] != '/' && string(target) != "*" && !bytes.Contains(target, []byte("://")) {
-		refuse("request target: a path, such as /ntrk/KEY")
-	}
-	h.method, h.target, h.minor = methodName(method), target, int(version[7]-'0')
-	h.keepAlive = h.minor > 0
+	h.parseRequestLine(line, refuse)
 	hosts, lengths, closing := 0, 0, false
 	for {
 		if line, rest = cutLine(rest); len(line) == 0 {
@@ -125,9 +115,9 @@ func (h *head) parseHead(b []byte) error {
 		case fieldFetchMode:
 			combine(&h.fetchMode, value)
 		case fieldOrigin:
-			h.origin = true
+			h.hasOrigin = true
 		case fieldPage:
-			h.page = true
+			h.fromPage = true
 		case fieldHost:
 			if hosts++; hosts > 1 || !validHost(value) {
 				refuse("header Host: one, and a host's name")
@@ -161,15 +151,33 @@ func (h *head) parseHead(b []byte) error {
 	if hosts == 0 && h.minor > 0 {
 		refuse("header Host is missing, which HTTP/1.1 demands")
 	}
-	if h.chunked && lengths > 0 { // two readers could take either (RFC 9112 6.3)
+	if h.chunked && lengths > 0 { // another server may use the other one (RFC 9112 section 6.3)
 		refuse("headers Transfer-Encoding and Content-Length: one of them")
 	}
 	h.keepAlive = h.keepAlive && !closing
 	return bad
 }
 
-// cutLine splits b after its first line, which ends in CRLF or LF. It returns the line without
-// that.
+func (h *head) parseRequestLine(line []byte, refuse func(reason string)) {
+	method, line, ok1 := bytes.Cut(line, []byte(" "))
+	target, version, ok2 := bytes.Cut(line, []byte(" "))
+	if !ok1 || !ok2 || !isToken(method) || len(target) == 0 || !validTarget(target) {
+		refuse("request line: METHOD TARGET HTTP/1.1, with one space between")
+		version = []byte("HTTP/1.1")
+		if !isToken(method) {
+			method, target = nil, nil
+		}
+	} else if len(version) != 8 || string(version[:7]) != "HTTP/1." || version[7] < '0' || version[7] > '9' {
+		refuse("HTTP version: 1.0 or 1.1")
+		version = []byte("HTTP/1.1")
+	} else if target[0] != '/' && string(target) != "*" && !bytes.Contains(target, []byte("://")) {
+		refuse("request target: a path, such as /ntrk/KEY")
+	}
+	h.method, h.target, h.minor = methodName(method), target, int(version[7]-'0')
+	h.keepAlive = h.minor > 0
+}
+
+// cutLine splits b after its first line, which ends in CRLF or LF. line is without this ending.
 func cutLine(b []byte) (line, rest []byte) {
 	line, rest, _ = bytes.Cut(b, []byte("\n"))
 	if n := len(line); n > 0 && line[n-1] == '\r' {
@@ -178,7 +186,7 @@ func cutLine(b []byte) (line, rest []byte) {
 	return line, rest
 }
 
-// methodName returns the method as a string. It does not allocate for a method that is served.
+// methodName returns b as a string. It allocates only for a method that is not supported.
 func methodName(b []byte) string {
 	for _, m := range [...]string{"GET", "HEAD", "POST", "DELETE", "OPTIONS"} {
 		if string(b) == m {
@@ -188,7 +196,8 @@ func methodName(b []byte) string {
 	return string(b)
 }
 
-// The header fields that matter. fieldPage is any of those that only a web page sends.
+// The header fields that this server uses. fieldPage stands for each field that only a browser
+// sends, for a web page.
 const (
 	fieldUnknown = iota
 	fieldAccept
@@ -204,8 +213,11 @@ const (
 	fieldForwardedFor
 )
 
-// fieldOf compares the length first, because most fields that clients send do not matter.
+// fieldOf returns the header field of that name. It compares the length first, because most fields
+// that clients send are unknown.
 func fieldOf(name []byte) int {
+	// is returns f or 0, which is fieldUnknown. At most one of several names can match, so the sum
+	// of the results is its field.
 	is := func(s string, f int) int {
 		if equalFold(name, s) {
 			return f
@@ -235,7 +247,7 @@ func fieldOf(name []byte) int {
 	return fieldUnknown
 }
 
-// equalFold compares b with s, which is ASCII in lower case, without regard to b's case.
+// equalFold says whether b is s in any case. s must be ASCII in lower case.
 func equalFold(b []byte, s string) bool {
 	if len(b) != len(s) {
 		return false
@@ -251,7 +263,8 @@ func equalFold(b []byte, s string) bool {
 	return true
 }
 
-// combine adds the value of a repeated field, after a comma (RFC 9110 section 5.3).
+// combine sets *to to value. If the field is repeated, it appends value after a comma (RFC 9110
+// section 5.3).
 func combine(to *[]byte, value []byte) {
 	if *to == nil {
 		*to = value
@@ -273,14 +286,15 @@ func parseLength(v []byte) (n int64, ok bool) {
 	return n, true
 }
 
-// isToken says whether b is a token (RFC 9110 section 5.6.2).
+// isToken says whether b is a token, such as the name of a method or a field (RFC 9110 section
+// 5.6.2).
 func isToken(b []byte) bool { return len(b) > 0 && alphanumericOr(b, "!#$%&'*+-.^_`|~") }
 
-// validHost allows the bytes that RFC 3986 allows in a host and a port. An empty Host is valid: it
-// is sent with a target that has no host.
+// validHost says whether b has only bytes that RFC 3986 allows in a host and a port. An empty Host
+// is valid: a client sends it if its URL has no host.
 func validHost(b []byte) bool { return alphanumericOr(b, "!$%&'()*+,-.:;=[]_~") }
 
-// alphanumericOr says whether b has nothing but ASCII letters, digits and the other bytes.
+// alphanumericOr says whether b has only ASCII letters, digits and bytes that are in others.
 func alphanumericOr(b []byte, others string) bool {
 	for _, c := range b {
 		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9') && strings.IndexByte(others, c) < 0 {
@@ -290,8 +304,8 @@ func alphanumericOr(b []byte, others string) bool {
 	return true
 }
 
-// printable says whether b has no spaces and no control characters.
-func printable(b []byte) bool {
+// validTarget says whether b has no spaces and no control characters.
+func validTarget(b []byte) bool {
 	for _, c := range b {
 		if c <= ' ' || c == 0x7f {
 			return false
@@ -300,7 +314,7 @@ func printable(b []byte) bool {
 	return true
 }
 
-// validValue says whether b has no control characters but tabs.
+// validValue says whether b has no control characters except tabs.
 func validValue(b []byte) bool {
 	for _, c := range b {
 		if c < ' ' && c != '\t' || c == 0x7f {
@@ -310,29 +324,30 @@ func validValue(b []byte) bool {
 	return true
 }
 
-// buffers hold one request for the tracker and the replies of a batch. A connection has them only
-// while it serves requests. Otherwise each of ten thousand idle connections would keep the largest
-// reply that it ever had.
+// buffers are the memory for the calls and replies of a batch. A connection has them only during a
+// batch. Otherwise each of ten thousand idle connections would keep memory for its largest reply.
 type buffers struct {
-	out  []byte // the replies, complete
-	body []byte // of the reply under way
+	out  []byte // the replies of the batch
+	body []byte // the body of the latest reply
 	call tracker.Call
 }
 
-// reusable says whether b is small enough to be kept for another connection. Few replies need more.
+// reusable says whether b is small enough to be kept for another connection. Larger replies are
+// rare.
 func (b *buffers) reusable() bool { return max(cap(b.out), cap(b.body)) <= 2*maxBatchBytes }
 
-// setCall makes a call to the tracker from a request.
+// setCall fills b.call from the head of a request.
 func (b *buffers) setCall(h *head, remote netip.AddrPort, unix bool) {
 	b.call = tracker.Call{
 		Method: h.method, Target: h.target, Remote: remote, Unix: unix,
 		Accept: h.accept, Authorization: h.authorization, ForwardedFor: h.forwardedFor, FetchMode: h.fetchMode,
-		Origin: h.origin, Page: h.page,
+		Origin: h.hasOrigin, Page: h.fromPage,
 	}
 }
 
-// serveCall lets the tracker answer b.call and appends the reply to b.out. more says whether the
-// connection goes on to another request. If the reply opens an event stream, that follows instead.
+// serveCall lets the tracker answer b.call, and appends the reply to b.out. more says whether the
+// connection may have another request. If stream is not nil, the reply is the beginning of an event
+// stream, and the connection goes on with the stream.
 func (s *Server) serveCall(b *buffers, h *head, now time.Time, closing bool) (more bool, stream *tracker.Stream) {
 	var resp tracker.Response
 	resp, b.body = s.Tracker.Answer(context.Background(), &b.call, b.body[:0])
@@ -364,16 +379,16 @@ func (s *Server) appendResponse(b *buffers, resp *tracker.Response, h *head, now
 	b.out = out
 }
 
-// A date is a second and its text in HTTP.
+// A date is a time in whole seconds and its text in a Date field.
 type date struct {
-	unix int64
-	text string
+	seconds int64 // Unix time
+	text    string
 }
 
-// dateText returns the value of Date at now. It formats it once a second.
+// dateText returns the text of now in a Date field. It formats a text once a second.
 func (s *Server) dateText(now time.Time) string {
 	d := s.date.Load()
-	if d == nil || d.unix != now.Unix() {
+	if d == nil || d.seconds != now.Unix() {
 		d = &date{now.Unix(), now.UTC().Format(http.TimeFormat)}
 		s.date.Store(d)
 	}

@@ -83,10 +83,10 @@ func (n *connLimiter) init(s *Server) {
 	}
 }
 
-// network returns a number for the addresses that share one limit: one IPv4 address, or one IPv6 /64,
-// which is what a provider gives to one customer. It returns 0 for an address without a limit. These
-// are this machine, over TCP or a Unix socket, and reverse proxies, each of which may have any number
-// of clients.
+// network returns a number for the addresses that share one limit: one IPv4 address, or one IPv6
+// /64, which is what a provider gives to one customer. It returns 0 for an address without a limit.
+// These are this machine, over TCP or a Unix socket, and reverse proxies, each of which may have
+// any number of clients.
 func (s *Server) network(a netip.Addr) uint64 {
 	a = a.Unmap()
 	switch {
@@ -100,8 +100,8 @@ func (s *Server) network(a netip.Addr) uint64 {
 	return binary.BigEndian.Uint64(b[:])
 }
 
-// admitConn decides about a new connection, counts it, and logs the limit that it exceeds. The caller
-// must call releaseConn when the connection has ended, unless it is dropped.
+// admitConn decides about a new connection, counts it, and logs the limit that it exceeds. The
+// caller must call releaseConn when the connection has ended, unless it is dropped.
 func (s *Server) admitConn(remote netip.AddrPort) verdict {
 	n := &s.limiter
 	v, exceeded := n.decide(s.network(remote.Addr()))
@@ -172,8 +172,8 @@ func (s *Server) releaseConn(remote netip.AddrPort, v verdict) {
 	}
 }
 
-// logLimit logs that a connection exceeded a limit. It logs each limit at most once a minute, because
-// during an attack many connections exceed one.
+// logLimit logs that a connection exceeded a limit. It logs each limit at most once a minute,
+// because during an attack many connections exceed one.
 func (s *Server) logLimit(l limit, format string, args ...any) {
 	logged := &s.limiter.logged[l]
 	last, now := logged.Load(), int64(time.Since(s.limiter.start))+1
@@ -229,8 +229,9 @@ func (n *connLimiter) removeQueue(q *connQueue) {
 }
 
 // A connQueue is a list of connections that wait for the same thing, such as a request. The first
-// entry is the oldest. A queue has a lock because makeRoom may run in any goroutine. Each other call
-// comes from the worker of the queue or, for a Server's queue, from the goroutine of the connection.
+// entry is the oldest. A queue has a lock because makeRoom may run in any goroutine. Each other
+// call comes from the worker of the queue or, for a Server's queue, from the goroutine of the
+// connection.
 type connQueue struct {
 	silent bool // no connection in it has sent a request yet; else each has had a reply
 
@@ -303,8 +304,8 @@ func (q *connQueue) oldest() (since time.Time, n int) {
 	return q.ring.next.since, q.n
 }
 
-// popBefore removes and returns the oldest entry if it was added at t or before. Otherwise it returns
-// nil.
+// popBefore removes and returns the oldest entry if it was added at t or before. Otherwise it
+// returns nil.
 func (q *connQueue) popBefore(t time.Time) *queueEntry {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -128,8 +128,8 @@ func (s *Server) init() {
 	s.limiter.addQueue(&s.idle, false)
 }
 
-// Serve accepts connections from l until an accept fails or Shutdown is called. Then it closes l and
-// returns the error, or ErrClosed.
+// Serve accepts connections from l until an accept fails or Shutdown is called. Then it closes l
+// and returns the error, or ErrClosed.
 func (s *Server) Serve(l net.Listener) error {
 	s.once.Do(s.init)
 	defer l.Close()
@@ -152,7 +152,8 @@ func (s *Server) Serve(l net.Listener) error {
 	return a.acceptConns()
 }
 
-// A goroutineAcceptor starts a goroutine for each connection. Any other acceptor must behave like it.
+// A goroutineAcceptor starts a goroutine for each connection. Any other acceptor must behave like
+// it.
 type goroutineAcceptor struct {
 	net.Listener
 	s *Server
@@ -238,9 +239,9 @@ func (s *Server) register(c *conn) {
 	s.active.Add(1)
 }
 
-// Shutdown stops accepting connections. It closes idle connections at once and the others after their
-// reply, ends the tracker's event streams, and waits until all connections are closed. When ctx ends,
-// it closes the rest and returns ctx.Err().
+// Shutdown stops accepting connections. It closes idle connections at once and the others after
+// their reply, ends the tracker's event streams, and waits until all connections are closed. When
+// ctx ends, it closes the rest and returns ctx.Err().
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.once.Do(s.init)
 	s.mu.Lock()

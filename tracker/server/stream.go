@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// defaultStreamTCPTimeout is how long the client of a stream may leave bytes unacknowledged. After that
-// its packets are lost and the system ends the connection. Heartbeats make sure that there are
+// defaultStreamTCPTimeout is how long the client of a stream may leave bytes unacknowledged. After
+// that its packets are lost and the system ends the connection. Heartbeats make sure that there are
 // bytes to acknowledge.
 const defaultStreamTCPTimeout = 45 * time.Second
 

@@ -48,15 +48,15 @@ func (s *Server) start(addr string) (listening string) {
 }
 
 // Restart ends the tracker as Close does, and starts another one at the same address. The new one
-// lists nobody until its peers have announced again. Restart panics if another program has taken the
-// port in the meantime.
+// lists nobody until its peers have announced again. Restart panics if another program has taken
+// the port in the meantime.
 func (s *Server) Restart() {
 	s.Close()
 	s.start(s.Tracker.HostPort())
 }
 
-// Close ends the tracker and its event streams. It waits for requests, but not longer than a second.
-// A second Close does nothing.
+// Close ends the tracker and its event streams. It waits for requests, but not longer than a
+// second. A second Close does nothing.
 func (s *Server) Close() {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()

@@ -33,13 +33,11 @@ func Example() {
 		}
 		fmt.Println(reply.You, "meets", len(reply.Peers))
 	}
-	// Output:
-	// 127.0.0.1:4000 meets 0
-	// 127.0.0.1:4001 meets 1
+	// Output: 127.0.0.1:4000 meets 0 127.0.0.1:4001 meets 1
 }
 
-// A restart forgets all peers and ends their streams, but keeps the address. Close does not wait for
-// members.
+// A restart forgets all peers and ends their streams, but keeps the address. Close does not wait
+// for members.
 func TestRestartAndClose(t *testing.T) {
 	local := trackertest.New()
 	defer local.Close()

@@ -60,8 +60,8 @@ func (p *part) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// match says whether got matches b. right is the length of the longest beginning of got that a match
-// could have. texts has the text of each As that is known, and match adds the others.
+// match says whether got matches b. right is the length of the longest beginning of got that a
+// match could have. texts has the text of each As that is known, and match adds the others.
 func (b body) match(got string, texts map[string]string) (ok bool, right int) {
 	m := matcher{got: got, texts: texts}
 	ok = m.parts(b, 0)

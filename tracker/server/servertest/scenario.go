@@ -154,8 +154,8 @@ func (s *scenario) prepare() error {
 	return nil
 }
 
-// latin1 is bytes. In JSON it is a string with one character from U+0000 to U+00FF for each byte. So
-// a file can have any bytes, and a person can still read its ASCII.
+// latin1 is bytes. In JSON it is a string with one character from U+0000 to U+00FF for each byte.
+// So a file can have any bytes, and a person can still read its ASCII.
 type latin1 string
 
 func (l *latin1) UnmarshalJSON(data []byte) error {

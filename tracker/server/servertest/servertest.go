@@ -1,5 +1,5 @@
-// Package servertest plays the conformance scenarios of testdata/vectors/tracker against a server. A
-// server is the code between a connection and a [tracker.Tracker].
+// Package servertest plays the conformance scenarios of testdata/vectors/tracker against a server.
+// A server is the code between a connection and a [tracker.Tracker].
 //
 // Its one function is [Vectors]. It plays every scenario in a subtest with a tracker of its own. A
 // subtest has virtual time, so even a scenario of fifteen minutes ends at once. Connections come
