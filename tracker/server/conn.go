@@ -119,7 +119,7 @@ func (c *conn) readHead() (int, error) {
 	for searched := 0; ; {
 		c.in = c.in[:copy(c.in, skipEmptyLines(c.in))]
 		if len(c.in) > 0 && !isToken(c.in[:1]) && c.in[0] != '\r' {
-			return 0, badRequest("no HTTP request") // mostly a TLS client, which waits for an answer
+			return 0, badRequest("not an HTTP request") // probably a TLS client, which waits for a reply
 		}
 		n := headEnd(c.in, searched)
 		searched = len(c.in)
@@ -137,7 +137,7 @@ func (c *conn) readHead() (int, error) {
 			err = c.awaitRequest()
 		}
 		if err == io.EOF && len(c.in) > 0 {
-			err = badRequest("request cut short")
+			err = badRequest("the request is cut short")
 		}
 		if err != nil {
 			return 0, err
@@ -258,7 +258,7 @@ func (c *conn) discardChunks(n int) (used int, left int64, err error) {
 	case err == nil:
 		return n, read, nil
 	case err != io.EOF:
-		return 0, 0, badRequest("body: chunks, each after a line with its size in hexadecimal")
+		return 0, 0, badRequest("body: must have chunks, each after a line with its size in hexadecimal")
 	}
 	// The trailer has no meaning here: it is lines up to an empty one.
 	for size := 0; ; {

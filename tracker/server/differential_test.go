@@ -17,19 +17,20 @@ import (
 	"ntrack/tracker/server"
 )
 
-// stricter has the reasons for which this server refuses what net/http allows. Each is deliberate.
+// stricter has the reasons for which this server refuses requests that net/http accepts, or that it
+// refuses in another way. All of them are deliberate.
 var stricter = []string{
-	"header Transfer-Encoding: ", // chunked only, and in HTTP/1.1
-	"headers Transfer-Encoding ", // net/http ignores the Content-Length beside it
-	"body: chunks, each ",        // after a bad chunk net/http's handler gives no reply
-	"trailer of the body: ",      // the limits differ
-	"header: lines of NAME",      // folded lines, which RFC 9112 section 5.2 lets a server refuse
-	"request line and headers: ", // the limits differ
-	"header Expect: 100",         // net/http answers 417 before the handler, or ignores it
-	"HTTP version: 1.0 or 1.1",   // net/http answers 505
-	"request target: ",           // net/http also allows other targets, for CONNECT
-	"request target of ",         // net/http may find its own limit first
-	"header Host: one, and",      // two equal ones in HTTP/1.0
+	"header Transfer-Encoding: ",      // chunked only, and in HTTP/1.1
+	"headers Transfer-Encoding ",      // net/http ignores Content-Length then
+	"body: must have chunks",          // after a bad chunk the handler sends no reply
+	"trailer of the body: ",           // the limits differ
+	"header: each line must be",       // a server may refuse folded lines (RFC 9112 section 5.2)
+	"request line and headers: ",      // the limits differ
+	"header Expect: ",                 // net/http replies 417 without the handler, or ignores the field
+	"HTTP version: ",                  // net/http replies 505
+	"request target: ",                // net/http also accepts other targets, for CONNECT
+	"request target of ",              // net/http may apply its own limit first
+	"header Host: must be given once", // net/http accepts two in HTTP/1.0
 }
 
 var emptyLines = regexp.MustCompile(`^\r?\n|\n\r?\n\r?\n`)

@@ -97,12 +97,12 @@ func (h *head) parseHead(b []byte) error {
 		}
 		name, value, ok := bytes.Cut(line, []byte(":"))
 		if !ok || !isToken(name) {
-			refuse("header: lines of NAME: VALUE, none folded")
+			refuse("header: each line must be NAME: VALUE, and not folded")
 			continue
 		}
 		value = bytes.Trim(value, " \t")
 		if !validValue(value) {
-			refuse("header " + string(name) + ": control characters")
+			refuse("header " + string(name) + ": has control characters")
 			continue
 		}
 		switch fieldOf(name) {
@@ -120,7 +120,7 @@ func (h *head) parseHead(b []byte) error {
 			h.fromPage = true
 		case fieldHost:
 			if hosts++; hosts > 1 || !validHost(value) {
-				refuse("header Host: one, and a host's name")
+				refuse("header Host: must be given once, and be a host")
 			}
 		case fieldConnection:
 			for v := value; len(v) > 0; {
@@ -133,26 +133,26 @@ func (h *head) parseHead(b []byte) error {
 		case fieldLength:
 			n, ok := parseLength(value)
 			if lengths++; !ok || lengths > 1 && n != h.length {
-				refuse("header Content-Length: one number")
+				refuse("header Content-Length: must be one number")
 			}
 			h.length = n
 		case fieldTransferEncoding:
 			if h.chunked || !equalFold(value, "chunked") || h.minor == 0 {
-				refuse("header Transfer-Encoding: chunked, once, in HTTP/1.1")
+				refuse("header Transfer-Encoding: may only be chunked, once, in HTTP/1.1")
 			}
 			h.chunked = true
 		case fieldExpect:
 			if !equalFold(value, "100-continue") {
-				refuse("header Expect: 100-continue or nothing")
+				refuse("header Expect: may only be 100-continue")
 			}
 			h.expect = h.minor > 0
 		}
 	}
 	if hosts == 0 && h.minor > 0 {
-		refuse("header Host is missing, which HTTP/1.1 demands")
+		refuse("header Host: is missing, but HTTP/1.1 requires it")
 	}
 	if h.chunked && lengths > 0 { // another server may use the other one (RFC 9112 section 6.3)
-		refuse("headers Transfer-Encoding and Content-Length: one of them")
+		refuse("headers Transfer-Encoding and Content-Length: only one of them may be given")
 	}
 	h.keepAlive = h.keepAlive && !closing
 	return bad
@@ -162,16 +162,16 @@ func (h *head) parseRequestLine(line []byte, refuse func(reason string)) {
 	method, line, ok1 := bytes.Cut(line, []byte(" "))
 	target, version, ok2 := bytes.Cut(line, []byte(" "))
 	if !ok1 || !ok2 || !isToken(method) || len(target) == 0 || !validTarget(target) {
-		refuse("request line: METHOD TARGET HTTP/1.1, with one space between")
+		refuse("request line: must be METHOD TARGET HTTP/1.1, with single spaces")
 		version = []byte("HTTP/1.1")
 		if !isToken(method) {
 			method, target = nil, nil
 		}
 	} else if len(version) != 8 || string(version[:7]) != "HTTP/1." || version[7] < '0' || version[7] > '9' {
-		refuse("HTTP version: 1.0 or 1.1")
+		refuse("HTTP version: must be 1.0 or 1.1")
 		version = []byte("HTTP/1.1")
 	} else if target[0] != '/' && string(target) != "*" && !bytes.Contains(target, []byte("://")) {
-		refuse("request target: a path, such as /ntrk/KEY")
+		refuse("request target: must be a path, such as /ntrk/KEY")
 	}
 	h.method, h.target, h.minor = methodName(method), target, int(version[7]-'0')
 	h.keepAlive = h.minor > 0

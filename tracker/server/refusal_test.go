@@ -53,7 +53,7 @@ func testRefusals(t *testing.T, serve serveFunc) {
 		{"GET /ntrk/k HTTP/1.1\r\nHost: t\r\nX: " + long + "\r\n\r\n", 400, text, "request line and headers: ", false},
 		{"GET /announce?info_hash=" + long + long, 200, "text/plain", classic, false},
 		{"GET /ntrk/k?format=json&x=" + long + long, 400, "application/json", `{"error":"request line and headers: `, false},
-		{"\x16\x03\x01", 400, text, "no HTTP request", false},
+		{"\x16\x03\x01", 400, text, "not an HTTP request", false},
 		{"nonsense\r\n\r\n", 400, text, "request line: ", false},
 	} {
 		shown := fmt.Sprintf("%.60q", tt.send)
