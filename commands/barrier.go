@@ -74,7 +74,7 @@ func (o *watchOptions) runBarrier(c *cli.Context, waiting context.Context, s Str
 	table.end(true)
 	if surplus := len(g.Peers) - b.min; b.exactly && surplus > 0 {
 		err = fmt.Errorf("%d peers are there, not exactly %d; surplus: %s", len(g.Peers), b.min, few(g.Peers[b.min:]))
-	} else if err2 := output.WriteGathering(s.Out, o.format, g.Rank, g.Peers); err2 != nil {
+	} else if err2 := output.WriteBarrier(s.Out, o.format, g.Rank, g.Peers); err2 != nil {
 		err = err2
 	}
 	_ = g.Leave(c.Context)

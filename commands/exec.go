@@ -60,7 +60,7 @@ func (r *runner) loop(ctx context.Context) {
 			now, pause = append([]netip.AddrPort{}, list...), 0
 		case <-again:
 		}
-		err := r.run(ctx, output.NewChange(r.trackers, r.key, done, now))
+		err := r.run(ctx, output.NewExecInput(r.trackers, r.key, done, now))
 		if again = nil; err == nil {
 			done = now
 		} else if ctx.Err() == nil {
@@ -84,19 +84,19 @@ const (
 	maxVariable = 64 << 10
 )
 
-func (r *runner) run(ctx context.Context, change output.Change) error {
+func (r *runner) run(ctx context.Context, in output.ExecInput) error {
 	var stdin bytes.Buffer
-	if err := output.WriteChange(&stdin, change); err != nil {
+	if err := output.WriteExecInput(&stdin, in); err != nil {
 		return err
 	}
 	cmd := exec.CommandContext(ctx, r.shell, "-c", r.exec)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = &stdin, r.s.rawOut, r.s.Err
 	peer := ""
-	if change.Peer != nil {
-		peer = *change.Peer
+	if in.Peer != nil {
+		peer = *in.Peer
 	}
-	cmd.Env = append(r.environ(), "NTRACK_EVENT="+change.Event, "NTRACK_PEER="+peer)
-	if peers := "NTRACK_PEERS=" + strings.Join(change.Peers, " "); len(peers) <= maxVariable {
+	cmd.Env = append(r.environ(), "NTRACK_EVENT="+in.Event, "NTRACK_PEER="+peer)
+	if peers := "NTRACK_PEERS=" + strings.Join(in.Peers, " "); len(peers) <= maxVariable {
 		cmd.Env = append(cmd.Env, peers)
 	} else { // not the variable of a watch around this one either
 		cmd.Env = slices.DeleteFunc(cmd.Env, func(v string) bool { return strings.HasPrefix(v, "NTRACK_PEERS=") })

@@ -175,10 +175,10 @@ func (o *watchOptions) printer(s Streams) func(announce.Event) error {
 			return output.WriteReply(s.Out, o.format, o.trackers, &announce.Reply{
 				Key: o.key, Endpoints: ev.You, Peers: ev.Peers, Count: len(ev.You) + len(ev.Peers)})
 		case ev.Type != announce.EventPeers:
-			return output.WriteEvent(s.Out, o.format, ev.Type, ev.Peer)
+			return output.WriteChange(s.Out, o.format, ev.Type, ev.Peer)
 		case first && !o.once:
 			for _, p := range ev.Peers {
-				if err := output.WriteEvent(s.Out, o.format, announce.EventJoin, p); err != nil {
+				if err := output.WriteChange(s.Out, o.format, announce.EventJoin, p); err != nil {
 					return err
 				}
 			}

@@ -11,8 +11,7 @@ import (
 	"ntrack/output"
 )
 
-// A terminal that becomes narrower wraps the lines on it. The next table begins that many lines
-// further up.
+// If the terminal becomes narrower, it wraps the lines on it. The next table replaces all of them.
 func TestLiveNarrower(t *testing.T) {
 	var out bytes.Buffer
 	columns := 80
@@ -26,7 +25,7 @@ func TestLiveNarrower(t *testing.T) {
 	if !strings.HasPrefix(out.String(), "\rPEER") {
 		t.Errorf("the first table is %q", &out)
 	}
-	// The lines have 32, 41 and 36 columns.
+	// The lines have 32, 41 and 36 columns. Each key is the new width, each value the expected move up.
 	for narrow, up := range map[int]string{41: "\r\x1b[3A", 40: "\r\x1b[4A", 20: "\r\x1b[7A", 1: "\r\x1b[23A"} {
 		columns = 80
 		if err := l.Draw(); err != nil {

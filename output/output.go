@@ -1,6 +1,6 @@
-// Package output turns results into bytes: a table for people, JSON for programs, bare lines for the
-// shell. Its structs are the promise of `-o json`. They are separate from the types of package
-// announce, so a change there does not change the JSON by accident.
+// Package output writes results: as a table for people, as JSON for programs, and as bare lines for the
+// shell. Its structs define the JSON of `-o json`, which has to stay stable. So they are separate from
+// the types of package announce, which may change.
 package output
 
 import (
@@ -21,7 +21,7 @@ import (
 	"ntrack/announce/wire"
 )
 
-// A Format is how results are written.
+// A Format is how a result is written: the value of -o.
 type Format string
 
 // The formats.
@@ -31,79 +31,80 @@ const (
 	Text  Format = "text" // one bare endpoint or key per line
 )
 
-// Track is the result of announce and of list KEY.
+// Track is the result of `ntrack announce`, `ntrack list KEY` and `ntrack watch --once`.
 type Track struct {
 	Key     string `json:"key"`
 	Tracker string `json:"tracker"`
-	// Trackers are all trackers that answered, if there are several. Tracker is the first of them.
+	// Trackers are all trackers that answered, if there are two or more. Tracker is the first of them.
 	Trackers []string `json:"trackers,omitempty"`
-	// You is your endpoint as the tracker lists it. It is null if the tracker lists none or does not
-	// report it.
+	// You is your endpoint as the tracker lists it. It is null if the tracker does not list you, or
+	// does not report under which endpoint it does.
 	You *string `json:"you"`
-	// Endpoints are all your endpoints, You first, if there is more than one.
+	// Endpoints are all your endpoints, You first, if there are two or more.
 	Endpoints []string `json:"endpoints,omitempty"`
 	// Interval and TTL are in seconds, or null if the tracker does not report them.
 	Interval *int `json:"interval"`
 	TTL      *int `json:"ttl"`
-	// Count is the number of peers of the track, or null if the tracker does not report it.
+	// Count is the number of peers of the track, you included, or null if the tracker does not report
+	// it.
 	Count *int `json:"count"`
-	// Peers are the other peers, sorted.
+	// Peers are the other peers of the track, sorted.
 	Peers []string `json:"peers"`
 }
 
-// Index is the result of list without a KEY.
+// Index is the result of `ntrack list` without a KEY.
 type Index struct {
 	Tracker  string       `json:"tracker"`
 	Trackers []string     `json:"trackers,omitempty"` // as in Track
 	Tracks   []IndexTrack `json:"tracks"`
 }
 
-// IndexTrack is one track of an Index.
+// IndexTrack is one track of an Index. Count is the number of its peers.
 type IndexTrack struct {
 	Key   string `json:"key"`
 	Count int    `json:"count"`
 }
 
-// Event is a change, as watch -o json prints it.
-type Event struct {
-	Event string `json:"event"`
+// Change is one peer that has joined or left. `ntrack watch -o json` prints it.
+type Change struct {
+	Event string `json:"event"` // "join" or "leave"
 	Peer  string `json:"peer"`
 }
 
-// Change is what watch --exec writes to the standard input of its command.
-type Change struct {
-	// Event is join or leave if one Peer has joined or left. It is peers, and Peer is null, for the
-	// first list and for several changes at once.
+// ExecInput is the standard input of the command of `ntrack watch --exec`.
+type ExecInput struct {
+	// Event is "join" or "leave" if exactly one Peer has joined or left since the last run that
+	// succeeded. Otherwise Event is "peers" and Peer is null.
 	Event string  `json:"event"`
 	Peer  *string `json:"peer"`
 	Key   string  `json:"key"`
-	// Tracker is the first tracker. Trackers are all trackers, if there are several.
+	// Tracker is the first tracker. Trackers are all trackers, if there are two or more.
 	Tracker  string   `json:"tracker"`
 	Trackers []string `json:"trackers,omitempty"`
-	// Changes are all changes since the last run that succeeded, leaves first. Peers is the whole
-	// list now, sorted.
-	Changes []Event  `json:"changes"`
+	// Changes are all changes since the last run that succeeded: first the peers that left, then the
+	// peers that joined. Peers are all peers now, sorted.
+	Changes []Change `json:"changes"`
 	Peers   []string `json:"peers"`
 }
 
-// Gathering is the result of watch --min.
-type Gathering struct {
+// Barrier is the result of `ntrack watch --min N`, which waits for N peers.
+type Barrier struct {
 	// Rank is the index of your own endpoint in Peers, from 0. It is null if you did not join.
 	Rank *int `json:"rank"`
 	// Size is the number of Peers.
 	Size int `json:"size"`
-	// Peers are all peers, yourself included. Every member gets them in the same order.
+	// Peers are all peers, you included. Every peer gets them in the same order.
 	Peers []string `json:"peers"`
 }
 
-// WriteReply writes the peers of a track that the trackers, at least one, have reported. A table and
-// JSON also have your own endpoints.
+// WriteReply writes the peers of a track. A table and JSON also have your own endpoints. trackers are
+// the trackers that answered; there must be at least one.
 func WriteReply(w io.Writer, f Format, trackers []announce.Tracker, r *announce.Reply) error {
 	peers := slices.SortedFunc(slices.Values(r.Peers), netip.AddrPort.Compare)
 	switch f {
 	case JSON:
-		out := Track{Key: r.Key.String(), Tracker: trackers[0].String(), Trackers: several(names(trackers)),
-			Endpoints: several(lines(r.Endpoints)), Interval: seconds(r.Interval), TTL: seconds(r.TTL), Peers: lines(peers)}
+		out := Track{Key: r.Key.String(), Tracker: trackers[0].String(), Trackers: omitSingle(trackerURLs(trackers)),
+			Endpoints: omitSingle(endpointStrings(r.Endpoints)), Interval: seconds(r.Interval), TTL: seconds(r.TTL), Peers: endpointStrings(peers)}
 		if len(r.Endpoints) > 0 {
 			you := r.Endpoints[0].String()
 			out.You = &you
@@ -113,7 +114,7 @@ func WriteReply(w io.Writer, f Format, trackers []announce.Tracker, r *announce.
 		}
 		return writeJSON(w, out)
 	case Text:
-		return writeLines(w, lines(peers))
+		return writeLines(w, endpointStrings(peers))
 	}
 	var rows [][]string
 	for _, e := range r.Endpoints {
@@ -131,9 +132,9 @@ func WriteReply(w io.Writer, f Format, trackers []announce.Tracker, r *announce.
 	return writeTable(w, []string{"PEER", "SCOPE"}, rows)
 }
 
-// WriteIndex writes the tracks that trackers, at least one, have.
+// WriteIndex writes all tracks of the trackers that answered; there must be at least one tracker.
 func WriteIndex(w io.Writer, f Format, trackers []announce.Tracker, tracks []announce.Track) error {
-	out := Index{Tracker: trackers[0].String(), Trackers: several(names(trackers)), Tracks: []IndexTrack{}}
+	out := Index{Tracker: trackers[0].String(), Trackers: omitSingle(trackerURLs(trackers)), Tracks: []IndexTrack{}}
 	var keys []string
 	var rows [][]string
 	for _, tr := range tracks {
@@ -151,48 +152,51 @@ func WriteIndex(w io.Writer, f Format, trackers []announce.Tracker, tracks []ann
 	return writeTable(w, []string{"KEY", "PEERS"}, rows)
 }
 
-// WriteEvent writes one change as one line, in one write: "join IP:PORT", or a JSON object.
-func WriteEvent(w io.Writer, f Format, event announce.EventType, peer netip.AddrPort) error {
+// WriteChange writes a peer that has joined or left as one line, in one write: "join IP:PORT", or a
+// JSON object.
+func WriteChange(w io.Writer, f Format, event announce.EventType, peer netip.AddrPort) error {
 	if f == JSON {
-		return writeJSON(w, Event{string(event), peer.String()})
+		return writeJSON(w, Change{string(event), peer.String()})
 	}
 	_, err := fmt.Fprintf(w, "%s %s\n", event, peer)
 	return err
 }
 
-// NewChange compares two sorted lists of peers. before is nil at the start.
-func NewChange(trackers []announce.Tracker, key announce.Key, before, now []netip.AddrPort) Change {
-	c := Change{Event: string(announce.EventPeers), Key: key.String(), Tracker: trackers[0].String(),
-		Trackers: several(names(trackers)), Changes: []Event{}, Peers: lines(now)}
-	differ := func(event announce.EventType, list, other []netip.AddrPort) {
+// NewExecInput compares two sorted lists of peers. before is the list of the last run that succeeded,
+// or nil if there was none.
+func NewExecInput(trackers []announce.Tracker, key announce.Key, before, now []netip.AddrPort) ExecInput {
+	in := ExecInput{Event: string(announce.EventPeers), Key: key.String(), Tracker: trackers[0].String(),
+		Trackers: omitSingle(trackerURLs(trackers)), Changes: []Change{}, Peers: endpointStrings(now)}
+	addMissing := func(event announce.EventType, list, other []netip.AddrPort) {
 		for _, p := range list {
-			if _, both := slices.BinarySearchFunc(other, p, netip.AddrPort.Compare); !both {
-				c.Changes = append(c.Changes, Event{string(event), p.String()})
+			if _, found := slices.BinarySearchFunc(other, p, netip.AddrPort.Compare); !found {
+				in.Changes = append(in.Changes, Change{string(event), p.String()})
 			}
 		}
 	}
-	differ(announce.EventLeave, before, now)
-	differ(announce.EventJoin, now, before)
-	if before != nil && len(c.Changes) == 1 {
-		c.Event, c.Peer = c.Changes[0].Event, &c.Changes[0].Peer
+	addMissing(announce.EventLeave, before, now)
+	addMissing(announce.EventJoin, now, before)
+	if before != nil && len(in.Changes) == 1 {
+		in.Event, in.Peer = in.Changes[0].Event, &in.Changes[0].Peer
 	}
-	return c
+	return in
 }
 
-// WriteChange writes a change as a JSON object on one line.
-func WriteChange(w io.Writer, c Change) error { return writeJSON(w, c) }
+// WriteExecInput writes a JSON object on one line.
+func WriteExecInput(w io.Writer, in ExecInput) error { return writeJSON(w, in) }
 
-// WriteGathering writes the peers that have met. rank is -1 if you did not join.
-func WriteGathering(w io.Writer, f Format, rank int, peers []netip.AddrPort) error {
+// WriteBarrier writes all peers of a barrier that is complete. rank is the index of your own endpoint
+// in peers, or -1 if you did not join.
+func WriteBarrier(w io.Writer, f Format, rank int, peers []netip.AddrPort) error {
 	switch f {
 	case JSON:
-		out := Gathering{Size: len(peers), Peers: lines(peers)}
+		out := Barrier{Size: len(peers), Peers: endpointStrings(peers)}
 		if rank >= 0 {
 			out.Rank = &rank
 		}
 		return writeJSON(w, out)
 	case Text:
-		return writeLines(w, lines(peers))
+		return writeLines(w, endpointStrings(peers))
 	}
 	var rows [][]string
 	for i, p := range peers {
@@ -205,15 +209,15 @@ func WriteGathering(w io.Writer, f Format, rank int, peers []netip.AddrPort) err
 	return writeTable(w, []string{"RANK", "PEER", "SCOPE", "NOTE"}, rows)
 }
 
-func lines(peers []netip.AddrPort) []string {
-	out := make([]string, 0, len(peers))
-	for _, p := range peers {
-		out = append(out, p.String())
+func endpointStrings(endpoints []netip.AddrPort) []string {
+	out := make([]string, 0, len(endpoints)) // not nil, which JSON writes as null
+	for _, e := range endpoints {
+		out = append(out, e.String())
 	}
 	return out
 }
 
-func names(trackers []announce.Tracker) []string {
+func trackerURLs(trackers []announce.Tracker) []string {
 	var out []string
 	for _, t := range trackers {
 		out = append(out, t.String())
@@ -221,14 +225,15 @@ func names(trackers []announce.Tracker) []string {
 	return out
 }
 
-// several is the list, or nil if it has no second element.
-func several(list []string) []string {
+// omitSingle returns nil for a list of fewer than two elements. JSON then omits the list.
+func omitSingle(list []string) []string {
 	if len(list) < 2 {
 		return nil
 	}
 	return list
 }
 
+// seconds returns nil, which is null in JSON, for a duration that the tracker did not report.
 func seconds(d time.Duration) *int {
 	if d <= 0 {
 		return nil
@@ -252,7 +257,7 @@ func writeJSON(w io.Writer, v any) error {
 	return e.Encode(v)
 }
 
-// writeTable writes an upper-case header and rows, without borders. Without rows it writes nothing.
+// writeTable writes a header and rows, without borders. If there are no rows, it writes nothing.
 func writeTable(w io.Writer, header []string, rows [][]string) error {
 	if len(rows) == 0 {
 		return nil
@@ -268,7 +273,7 @@ func writeTable(w io.Writer, header []string, rows [][]string) error {
 		tablewriter.WithHeaderAutoWrap(tw.WrapNone),
 		tablewriter.WithRowAutoWrap(tw.WrapNone),
 		tablewriter.WithPadding(tw.Padding{Left: "", Right: "   ", Overwrite: true}),
-		tablewriter.WithTrimSpace(tw.Off), // keys may have spaces at their ends
+		tablewriter.WithTrimSpace(tw.Off), // a key may begin or end with a space
 	)
 	t.Header(header)
 	if err := t.Bulk(rows); err != nil {
@@ -279,7 +284,7 @@ func writeTable(w io.Writer, header []string, rows [][]string) error {
 	}
 	var out []byte
 	for line := range bytes.Lines(b.Bytes()) {
-		out = append(append(out, bytes.TrimRight(line, " \n")...), '\n') // tablewriter pads the last column, too
+		out = append(append(out, bytes.TrimRight(line, " \n")...), '\n') // without the padding of the last column
 	}
 	_, err := w.Write(out)
 	return err
