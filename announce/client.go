@@ -371,7 +371,8 @@ func overEach[T any](ctx context.Context, c *Client, t Tracker, patient bool, re
 	all := make([]outcome[T], len(families))
 	answering, giveUp := context.WithCancel(ctx)
 	defer giveUp()
-	connecting, giveUpConnecting := context.WithCancel(answering)
+	// This is not below ctx: when ctx ends, a request has to end with the cause of that.
+	connecting, giveUpConnecting := context.WithCancel(context.Background())
 	defer giveUpConnecting()
 	var wg sync.WaitGroup
 	var first sync.Once
