@@ -216,13 +216,18 @@ func (c *Client) List(ctx context.Context, t Tracker, r Request) (*Reply, error)
 
 // streamedPeers returns the peers with which an event stream begins. ok is false if there is none.
 func (c *Client) streamedPeers(ctx context.Context, t Tracker, key Key) (peers []netip.AddrPort, ok bool) {
-	o, err := c.open(ctx, t, &Request{Verb: wire.VerbLook, Key: key, Want: NoPeers})
+	r := Request{Verb: wire.VerbLook, Key: key, Want: NoPeers}
+	u, err := r.URL(t, "", 0)
 	if err != nil {
 		return nil, false
 	}
-	defer o.close()
-	events := wire.NewEventReader(o)
-	for o.streams() {
+	x, err := c.send(ctx, t, http.MethodGet, u, acceptStream)
+	if err != nil {
+		return nil, false
+	}
+	defer x.close()
+	events := wire.NewEventReader(x)
+	for x.streams() {
 		ev, err := events.Next()
 		if err != nil {
 			break

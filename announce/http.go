@@ -37,13 +37,14 @@ type conn struct {
 	kept   bool // the tracker has not announced that it closes it
 }
 
-// An exchange is a request and its answer. The body is open until it is read.
-type exchange struct {
-	conn
-	netConn net.Conn
-	resp    *http.Response
-	body    []byte
-}
+// acceptStream asks for an event stream. A tracker without event streams answers as usual.
+const acceptStream = "text/event-stream, application/json;q=0.5"
+
+const (
+	silence = 35 * time.Second // a stream is dead after that long without a byte; heartbeats count
+	// catchUp is how long a process that was stopped may read what has arrived meanwhile.
+	catchUp = time.Second
+)
 
 // The reasons for which this end gives a request up.
 var (
@@ -51,39 +52,49 @@ var (
 	errEnded  = errors.New("the end of the session")
 )
 
-// fetch sends one request, waits for the answer within the timeout, and reads at most limit bytes.
-// An answer with an error status becomes a [RefusalError].
+// An exchange is a request and its answer, which may be an event stream.
+type exchange struct {
+	conn
+	netConn net.Conn
+	resp    *http.Response
+	body    []byte // once it is read
+	ctx     context.Context
+	cancel  context.CancelCauseFunc
+	silent  error       // the cause of ctx if the time is up
+	timer   *time.Timer // calls timeUp
+	warned  atomic.Bool // the next call of timeUp gives up
+	live    bool        // the stream has begun: from now on each byte is a sign of life
+}
+
+// fetch sends one request, and reads at most limit bytes of its answer within the timeout. An error
+// status becomes a [RefusalError].
 func (c *Client) fetch(ctx context.Context, t Tracker, method string, target *url.URL, limit int64) (*exchange, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, c.timeout(), errSilent)
-	defer cancel()
 	x, err := c.send(ctx, t, method, target, "application/json")
-	if err == nil {
-		err = x.readBody(t, limit)
-	}
 	if err != nil {
-		return nil, c.orCause(ctx, t, err)
+		return nil, err
 	}
-	return x, nil
+	defer x.close()
+	return x, x.readBody(t, limit)
 }
 
-// orCause returns why the context of a request has ended, or err if it has not.
-func (c *Client) orCause(ctx context.Context, t Tracker, err error) error {
-	switch cause := context.Cause(ctx); cause {
-	case nil:
-		return err
-	case errSilent:
-		return &UnreachableError{Tracker: t, Err: fmt.Errorf("%w within %v", errSilent, c.timeout())}
-	default:
-		return cause
-	}
-}
-
-// send sends a request and follows redirects. It does so itself, since net/http would turn a DELETE
-// into a GET, and so a leave into an announce.
-func (c *Client) send(ctx context.Context, t Tracker, method string, first *url.URL, accept string) (*exchange, error) {
+// send sends one request. An answer has to come within the timeout, and so has its body, or the
+// beginning of a stream. The caller must call close.
+//
+// It follows redirects itself, since net/http would turn a DELETE into a GET, and so a leave into an
+// announce.
+func (c *Client) send(ctx context.Context, t Tracker, method string, first *url.URL, accept string) (_ *exchange, err error) {
 	c.once.Do(c.init)
-	x := new(exchange)
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) {
+	x := &exchange{silent: &UnreachableError{Tracker: t, Err: fmt.Errorf("%w within %v", errSilent, c.timeout())}}
+	x.ctx, x.cancel = context.WithCancelCause(ctx)
+	x.warned.Store(true)
+	x.timer = time.AfterFunc(c.timeout(), x.timeUp)
+	defer func() {
+		if err != nil {
+			err = cmp.Or(context.Cause(x.ctx), err)
+			x.close()
+		}
+	}()
+	ctx = httptrace.WithClientTrace(x.ctx, &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) {
 		x.netConn = i.Conn
 		x.local, x.reused = endpointOf(i.Conn.LocalAddr()), i.Reused
 		if c.onConnect != nil {
@@ -161,11 +172,10 @@ func endpointOf(a net.Addr) netip.AddrPort {
 
 // readBody reads the body to its end. An error status and its body become a [RefusalError].
 func (x *exchange) readBody(t Tracker, limit int64) (err error) {
-	defer x.resp.Body.Close()
 	x.body, err = io.ReadAll(io.LimitReader(x.resp.Body, limit+1))
 	switch {
 	case err != nil:
-		return &UnreachableError{Tracker: t, Err: fmt.Errorf("the reply broke off: %w", err)}
+		return cmp.Or(context.Cause(x.ctx), error(&UnreachableError{Tracker: t, Err: fmt.Errorf("the reply broke off: %w", err)}))
 	case int64(len(x.body)) > limit:
 		return &ReplyError{t, fmt.Errorf("reply longer than %d bytes", limit)}
 	case x.resp.StatusCode/100 != 2:
@@ -232,89 +242,50 @@ func retryAfter(h http.Header) time.Duration {
 	return (min(max(at.Sub(now), 0), most) + time.Second - 1).Truncate(time.Second)
 }
 
-// acceptStream asks for an event stream. A tracker without event streams answers as usual.
-const acceptStream = "text/event-stream, application/json;q=0.5"
-
-const (
-	silence = 35 * time.Second // a stream is dead after that long without a byte; heartbeats count
-	// catchUp is how long a process that was stopped may read what has arrived meanwhile.
-	catchUp = time.Second
-)
-
-// An openReply is an answer whose body may be an event stream.
-type openReply struct {
-	*exchange
-	timer  *time.Timer // calls timeUp
-	warned atomic.Bool // the next call of timeUp gives up
-	cancel context.CancelCauseFunc
-	ctx    context.Context
-	live   bool // the stream has begun: from now on each byte is a sign of life
-}
-
-// open sends an announce or a look that asks for an event stream. An answer has to come, and a
-// stream has to begin, within the timeout of a request. The caller must call close.
-func (c *Client) open(ctx context.Context, t Tracker, r *Request) (*openReply, error) {
-	u, err := r.URL(t, "", 0)
-	if err != nil {
-		return nil, err
-	}
-	o := new(openReply)
-	o.ctx, o.cancel = context.WithCancelCause(ctx)
-	o.warned.Store(true)
-	o.timer = time.AfterFunc(c.timeout(), o.timeUp)
-	if o.exchange, err = c.send(o.ctx, t, http.MethodGet, u, acceptStream); err != nil {
-		err = c.orCause(o.ctx, t, err)
-		o.close()
-		return nil, err
-	}
-	return o, nil
-}
-
 // timeUp gives up an answer that has not come, or a stream that has been silent. In a process that
 // was stopped, the timer is over even if there is something to read. So a stream gets one second more.
-func (o *openReply) timeUp() {
-	if o.warned.Swap(true) {
-		o.cancel(errSilent)
+func (x *exchange) timeUp() {
+	if x.warned.Swap(true) {
+		x.cancel(x.silent)
 	} else {
-		o.timer.Reset(catchUp)
+		x.timer.Reset(catchUp)
 	}
 }
 
 // alive records a sign of life of a stream.
-func (o *openReply) alive() {
-	o.warned.Store(false)
-	o.timer.Reset(silence - catchUp)
+func (x *exchange) alive() {
+	x.warned.Store(false)
+	x.timer.Reset(silence - catchUp)
 }
 
 // Read reads the body of a stream.
-func (o *openReply) Read(b []byte) (int, error) {
-	n, err := o.resp.Body.Read(b)
-	if n > 0 && o.live {
-		o.alive()
+func (x *exchange) Read(b []byte) (int, error) {
+	n, err := x.resp.Body.Read(b)
+	if n > 0 && x.live {
+		x.alive()
 	}
 	return n, err
 }
 
-func (o *openReply) close() {
-	o.timer.Stop()
-	if o.exchange != nil {
-		if o.streams() {
-			_ = o.netConn.Close() // at once: the next connection may come from the same port
+func (x *exchange) close() {
+	x.timer.Stop()
+	if x.resp != nil {
+		if x.streams() {
+			_ = x.netConn.Close() // at once: the next connection may come from the same port
 		}
-		_ = o.resp.Body.Close()
+		_ = x.resp.Body.Close()
 	}
-	o.cancel(context.Canceled)
+	x.cancel(context.Canceled)
 }
 
 // streams reports whether the answer is an event stream.
-func (o *openReply) streams() bool {
-	media, _, _ := mime.ParseMediaType(o.resp.Header.Get("Content-Type"))
-	return o.resp.StatusCode == http.StatusOK && media == "text/event-stream"
+func (x *exchange) streams() bool {
+	media, _, _ := mime.ParseMediaType(x.resp.Header.Get("Content-Type"))
+	return x.resp.StatusCode == http.StatusOK && media == "text/event-stream"
 }
 
 // relayed reports whether an intermediary passes the stream on. Chunks or a Via header show that,
-// since a tracker sends neither. If the intermediary ends its stream, that of the tracker may go
-// on.
-func (o *openReply) relayed() bool {
-	return o.resp.Header.Get("Via") != "" || len(o.resp.TransferEncoding) > 0
+// since a tracker sends neither. If the intermediary ends its stream, that of the tracker may go on.
+func (x *exchange) relayed() bool {
+	return x.resp.Header.Get("Via") != "" || len(x.resp.TransferEncoding) > 0
 }

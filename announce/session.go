@@ -261,12 +261,16 @@ func (s *session) stream(ctx context.Context) (streamed bool, pause time.Duratio
 		}
 	})()
 	s.connected = false
-	o, err := s.c.open(asking, s.tracker, &r)
+	u, err := r.URL(s.tracker, "", 0)
+	if err != nil {
+		return false, 0, err
+	}
+	x, err := s.c.send(asking, s.tracker, http.MethodGet, u, acceptStream)
 	answered.Store(err == nil)
 	if err == nil {
-		defer o.close()
-		if !o.streams() {
-			err = s.readReply(o, &r)
+		defer x.close()
+		if !x.streams() {
+			err = s.readReply(x, &r)
 		}
 	}
 	s.noteError(err)
@@ -283,13 +287,13 @@ func (s *session) stream(ctx context.Context) (streamed bool, pause time.Duratio
 			return true, backoff(1, maxBackoff, err), nil
 		}
 		return false, 0, err
-	case err != nil || !o.streams():
+	case err != nil || !x.streams():
 		return false, 0, err
 	}
 
-	events := wire.NewEventReader(o)
-	peers, err := s.followStream(ctx, o, events, &halfClose)
-	if err != io.EOF || o.relayed() {
+	events := wire.NewEventReader(x)
+	peers, err := s.followStream(ctx, x, events, &halfClose)
+	if err != io.EOF || x.relayed() {
 		s.noteListed(brokenTime)
 	}
 	var long *wire.LongEventError
@@ -298,13 +302,13 @@ func (s *session) stream(ctx context.Context) (streamed bool, pause time.Duratio
 		return true, 0, nil
 	case err == errNoOrigin:
 		return false, 0, err
-	case !o.live && context.Cause(o.ctx) == errSilent:
+	case !x.live && errors.Is(context.Cause(x.ctx), errSilent):
 		return false, 0, s.pollInstead(ctx)
 	case errors.As(err, &long):
 		s.source.lost()
 		s.pollUntil = time.Now().Add(pollTime)
 		return false, 0, &ReplyError{s.tracker, err}
-	case !o.live:
+	case !x.live:
 		return false, 0, &UnreachableError{Tracker: s.tracker, Err: fmt.Errorf("the event stream broke off: %w", err)}
 	}
 	s.source.lost()
@@ -312,11 +316,11 @@ func (s *session) stream(ctx context.Context) (streamed bool, pause time.Duratio
 }
 
 // readReply reads a reply that is no stream.
-func (s *session) readReply(o *openReply, r *Request) error {
-	if err := o.readBody(s.tracker, maxReply); err != nil {
-		return s.c.orCause(o.ctx, s.tracker, err)
+func (s *session) readReply(x *exchange, r *Request) error {
+	if err := x.readBody(s.tracker, maxReply); err != nil {
+		return err
 	}
-	reply, cn, err := o.decode(s.tracker, r)
+	reply, cn, err := x.decode(s.tracker, r)
 	if err != nil {
 		return err
 	}
@@ -325,7 +329,7 @@ func (s *session) readReply(o *openReply, r *Request) error {
 
 // followStream reads events until the stream ends, and returns how many peers there were then.
 // Once the tracker has listed a member, it stores how to half-close the connection.
-func (s *session) followStream(ctx context.Context, o *openReply, events *wire.EventReader, halfClose *atomic.Pointer[func() error]) (peers int, err error) {
+func (s *session) followStream(ctx context.Context, x *exchange, events *wire.EventReader, halfClose *atomic.Pointer[func() error]) (peers int, err error) {
 	var you netip.AddrPort
 	for {
 		ev, err := events.Next()
@@ -338,7 +342,7 @@ func (s *session) followStream(ctx context.Context, o *openReply, events *wire.E
 			if err := s.keepPort(you); err != nil {
 				return peers, err
 			}
-			if half, ok := o.netConn.(interface{ CloseWrite() error }); ok && s.c.From.Port() == 0 {
+			if half, ok := x.netConn.(interface{ CloseWrite() error }); ok && s.c.From.Port() == 0 {
 				closeWrite := sync.OnceValue(half.CloseWrite)
 				if halfClose.Store(&closeWrite); ctx.Err() != nil {
 					_ = closeWrite() // ctx ended before the answer came
@@ -347,13 +351,13 @@ func (s *session) followStream(ctx context.Context, o *openReply, events *wire.E
 		case (ev.Name == "shared" || ev.Name == "unshared") && len(ev.Peers) == 1 && s.member:
 			s.source.shares(ev.Peers[0], ev.Name == "shared")
 		case ev.Name == "peers":
-			o.live, peers = true, len(ev.Peers)
-			o.alive()
+			x.live, peers = true, len(ev.Peers)
+			x.alive()
 			s.source.listed(events.Epoch, you, ev.Peers)
-		case ev.Name == "join" && o.live:
+		case ev.Name == "join" && x.live:
 			peers += len(ev.Peers)
 			s.source.joined(ev.Peers)
-		case ev.Name == "leave" && o.live:
+		case ev.Name == "leave" && x.live:
 			peers = max(peers-len(ev.Peers), 0)
 			s.source.departed(ev.Peers)
 		}

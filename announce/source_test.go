@@ -142,14 +142,14 @@ func TestOwnBehindNAT(t *testing.T) {
 // then the process reads what has arrived meanwhile.
 func TestSilentAfterStop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := &openReply{exchange: &exchange{resp: &http.Response{Body: io.NopCloser(strings.NewReader("::"))}}, live: true}
-		o.ctx, o.cancel = context.WithCancelCause(t.Context())
-		o.timer = time.AfterFunc(time.Hour, o.timeUp)
-		dead := func() bool { return o.ctx.Err() != nil }
+		x := &exchange{resp: &http.Response{Body: io.NopCloser(strings.NewReader("::"))}, live: true}
+		x.ctx, x.cancel = context.WithCancelCause(t.Context())
+		x.timer = time.AfterFunc(time.Hour, x.timeUp)
+		dead := func() bool { return x.ctx.Err() != nil }
 		var b [1]byte
 		for range 2 {
-			o.timeUp()
-			if _, err := o.Read(b[:]); err != nil || dead() {
+			x.timeUp()
+			if _, err := x.Read(b[:]); err != nil || dead() {
 				t.Fatalf("dead, though there is something to read: %v", err)
 			}
 		}
