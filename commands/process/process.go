@@ -1,6 +1,6 @@
 // Package process runs programs: it finds and starts them, waits until they are ready, passes
-// signals on to them, and reports how they end. It returns values and errors and prints nothing.
-// Enter by [Start] for a program that shares this process's life, and by [Run] for one short run.
+// signals on to them, and reports how they end. It prints nothing. [Start] starts a program that may
+// run as long as this process. [Run] runs a short program to its end.
 package process
 
 import (
@@ -15,51 +15,51 @@ import (
 	"time"
 )
 
-// streamDelay is how long a program that has ended may leave a stream open to its own children. It
-// counts only for streams that are not files.
+// streamDelay is how long the children of a program that has ended may keep its streams open. Nothing
+// waits for streams that are files.
 const streamDelay = time.Second
 
 // A Program is what [Start] runs.
 type Program struct {
-	// Args are the command and its arguments. [Find] looks the command up.
+	// Args are the command, which [Find] looks up, and its arguments.
 	Args []string
-	// Env is the whole environment, as in [exec.Cmd].
+	// Env is the environment of the program, as in [exec.Cmd].
 	Env []string
-	// In, Out and Err are the program's streams. A nil stream is the null device.
+	// In, Out and Err are the standard streams of the program. A nil stream is the null device.
 	In       io.Reader
 	Out, Err io.Writer
-	// OwnGroup makes the program lead a process group of its own. On a terminal it should stay in the
-	// group of this process, like everything that a shell starts in one line. Then the terminal sends
-	// its signals to both, stops and resumes them together, and lets both read.
+	// OwnGroup makes the program the leader of a new process group. Leave it false on a terminal: then
+	// the program is in the group of this process, like all programs of one shell command. The
+	// terminal sends its signals to both, stops and resumes both, and both can read from it.
 	OwnGroup bool
-	// Reaper, which may be nil, waits for the program.
+	// Reaper is the Reaper of this process, or nil if it has none.
 	Reaper *Reaper
 }
 
-// A Child is a program that runs. On Linux the kernel kills it when this process dies.
+// A Child is a program that [Start] has started. On Linux the kernel kills it when this process dies.
 type Child struct {
 	cmd      *exec.Cmd
 	ownGroup bool
-	seen     map[os.Signal]bool // signals that the terminal may have sent to both processes
+	withheld map[os.Signal]bool // signals that Forward has not passed on once
 	ended    chan struct{}
-	err      error // once ended is closed
+	err      error // of cmd.Wait; set before ended is closed
 }
 
-// Start starts a program. The error says why the program cannot run: [exec.ErrNotFound] and
-// [fs.ErrNotExist] mean that there is none of that name.
+// Start starts a program. The error says why the program cannot run. [exec.ErrNotFound] and
+// [fs.ErrNotExist] mean that there is no program with that name.
 func Start(p Program) (*Child, error) {
 	path, err := Find(p.Args[0])
 	if err != nil {
 		return nil, err
 	}
-	c := &Child{ownGroup: p.OwnGroup, seen: make(map[os.Signal]bool), ended: make(chan struct{})}
+	c := &Child{ownGroup: p.OwnGroup, withheld: make(map[os.Signal]bool), ended: make(chan struct{})}
 	started := make(chan error)
 	go func() {
-		// Linux kills the child when the thread that started it ends (go.dev/issue/27505). So this
-		// thread stays until the child has ended.
+		// Linux kills the child when the thread that started it ends (go.dev/issue/27505). The lock
+		// keeps this thread alive until the child has ended.
 		runtime.LockOSThread()
 		err := c.start(p, path, p.Args)
-		if errors.Is(err, syscall.ENOEXEC) { // execvp(3) gives a script without an interpreter to sh
+		if errors.Is(err, syscall.ENOEXEC) { // a script without #!, which sh runs, as in execvp(3)
 			if strings.HasPrefix(path, "-") {
 				path = "./" + path
 			}
@@ -77,8 +77,8 @@ func Start(p Program) (*Child, error) {
 	return c, nil
 }
 
-// start starts the file at path. Where the input is not a file, start copies it, because package
-// os/exec would wait for a reader that never ends.
+// start starts the file at path. If p.In is not a file, start copies it to the program itself. Package
+// os/exec would also wait for the end of p.In, which may never come.
 func (c *Child) start(p Program, path string, args []string) error {
 	c.cmd = &exec.Cmd{Path: path, Args: args, Env: p.Env, Stdout: p.Out, Stderr: p.Err,
 		WaitDelay: streamDelay, SysProcAttr: new(syscall.SysProcAttr)}
@@ -109,8 +109,8 @@ func (c *Child) start(p Program, path string, args []string) error {
 // Ended is closed when the program has ended.
 func (c *Child) Ended() <-chan struct{} { return c.ended }
 
-// ExitCode waits for the end of the program and returns its exit code: 128+n if signal n has ended
-// it. The error says that this process could not learn the exit code.
+// ExitCode waits until the program has ended. It returns the exit code, or 128+n if signal n ended the
+// program. An error means that the exit code is not known.
 func (c *Child) ExitCode() (int, error) {
 	<-c.ended
 	state := c.cmd.ProcessState
@@ -124,12 +124,12 @@ func (c *Child) ExitCode() (int, error) {
 }
 
 // Forward passes on a signal that this process has received, unless the terminal has sent the same
-// signal to the program. A process cannot see the sender of a signal. So the first signal of each
-// kind that a terminal can send counts as the terminal's: to lose it does no harm. A second one
-// shows that somebody means it.
+// signal to the program. A process cannot see the sender of a signal. So Forward withholds the first
+// signal of each kind that a terminal can send, such as SIGINT, because the program probably has it
+// already. It passes on every later one.
 func (c *Child) Forward(sig os.Signal) {
-	if !c.ownGroup && fromTerminal(sig) && inForeground() && !c.seen[sig] {
-		c.seen[sig] = true
+	if !c.ownGroup && fromTerminal(sig) && inForeground() && !c.withheld[sig] {
+		c.withheld[sig] = true
 		return
 	}
 	c.Signal(sig)
@@ -144,10 +144,13 @@ func (c *Child) Signal(sig os.Signal) {
 	}
 }
 
-// Run runs cmd, which comes from [exec.CommandContext] with the same ctx, in a process group of its
-// own. When ctx ends, Run asks the group to end and kills what is left after grace. A program that
-// has ended has succeeded even if its own children never read what it was given. On a terminal the
-// program can write but not read.
+// Run runs cmd in a new process group and waits until it has ended. cmd must come from
+// [exec.CommandContext] with the same ctx. When ctx ends, Run sends SIGTERM to the group, and kills
+// what is left of the group after grace.
+//
+// A program with exit code 0 has succeeded even if its children keep its streams open: Run waits for
+// them no longer than grace. On a terminal the program can write but not read, because its group is
+// in the background.
 func Run(ctx context.Context, cmd *exec.Cmd, grace time.Duration, r *Reaper) error {
 	cmd.SysProcAttr = new(syscall.SysProcAttr)
 	leadGroup(cmd.SysProcAttr)

@@ -19,7 +19,7 @@ import (
 
 func TestStart(t *testing.T) {
 	dir := t.TempDir()
-	plain := filepath.Join(dir, "plain") // a script without an interpreter
+	plain := filepath.Join(dir, "plain") // a script without #!
 	if err := os.WriteFile(plain, []byte("exit $1\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +55,7 @@ func TestStart(t *testing.T) {
 	}
 }
 
-// pipe is a pipe whose reads fail if they take too long.
+// pipe returns a pipe. A read that waits for more than 30 seconds fails.
 func pipe(t *testing.T) (r, w *os.File) {
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -68,7 +68,7 @@ func pipe(t *testing.T) (r, w *os.File) {
 	return r, w
 }
 
-// A signal for a program that leads a group reaches the group.
+// If a program leads a group, Signal reaches every process of the group.
 func TestSignalGroup(t *testing.T) {
 	r, w := pipe(t)
 	child, err := Start(Program{Args: []string{"sh", "-c", "sleep 600 & echo begun; wait"}, Out: w, OwnGroup: true, Env: os.Environ()})
@@ -83,7 +83,7 @@ func TestSignalGroup(t *testing.T) {
 	if code, _ := child.ExitCode(); code != 128+15 {
 		t.Errorf("exit code %d", code)
 	}
-	if rest, err := io.ReadAll(r); err != nil || len(rest) > 0 { // until the last process of the group has ended
+	if rest, err := io.ReadAll(r); err != nil || len(rest) > 0 { // reads until the last process of the group has ended
 		t.Errorf("read %q, %v", rest, err)
 	}
 }

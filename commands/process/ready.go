@@ -11,15 +11,15 @@ import (
 	"time"
 )
 
-// AwaitReady polls ready until it is true, and returns false if ctx ends first. If that takes longer
-// than patience, AwaitReady calls late once and goes on.
+// AwaitReady calls ready again and again until it returns true. It returns false if ctx ends first. If
+// ready is still false after patience, AwaitReady calls late once and continues.
 func AwaitReady(ctx context.Context, ready func(context.Context) bool, patience time.Duration, late func()) bool {
-	impatient := time.After(patience)
+	patienceEnds := time.After(patience)
 	for pause := 10 * time.Millisecond; !ready(ctx); {
 		select {
 		case <-ctx.Done():
 			return false
-		case <-impatient:
+		case <-patienceEnds:
 			late()
 		case <-time.After(pause):
 			pause = min(pause*3/2, time.Second)
@@ -28,8 +28,8 @@ func AwaitReady(ctx context.Context, ready func(context.Context) bool, patience 
 	return ctx.Err() == nil
 }
 
-// AcceptsTCP reports whether a program on this machine accepts connections at the port, at any
-// address of the machine.
+// AcceptsTCP reports whether a program accepts TCP connections on the port, at one or more addresses
+// of this machine.
 func AcceptsTCP(ctx context.Context, port uint16) bool {
 	d := net.Dialer{Timeout: time.Second}
 	addrs := []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}
@@ -42,21 +42,24 @@ func AcceptsTCP(ctx context.Context, port uint16) bool {
 	return false
 }
 
-// BoundUDP reports whether a socket of this machine is bound to the port. It sends no datagram,
-// because the program could mistake it for a peer's. Linux has a list of sockets. Other systems
-// refuse to bind a port twice, so BoundUDP tries to bind it: in that microsecond the program cannot.
+// BoundUDP reports whether a socket on this machine is bound to the UDP port. It sends no datagram,
+// because a program might think that the datagram comes from a peer.
+//
+// On Linux, BoundUDP reads the list of sockets. On other systems it tries to bind the port, which
+// fails if another socket is bound to it. No program can bind the port in the microsecond that this
+// takes.
 func BoundUDP(_ context.Context, port uint16) bool {
-	listed := false
+	hasList := false
 	for _, name := range []string{"/proc/net/udp", "/proc/net/udp6"} {
 		table, err := os.ReadFile(name)
-		listed = listed || err == nil
-		for line := range bytes.Lines(table) { // sl local_address rem_address ...: "7: 0100007F:0FA0 ..."
+		hasList = hasList || err == nil
+		for line := range bytes.Lines(table) { // the columns are sl local_address ..., as in "7: 0100007F:0FA0 ..."
 			if f := bytes.Fields(line); len(f) > 1 && bytes.HasSuffix(f[1], fmt.Appendf(nil, ":%04X", port)) {
 				return true
 			}
 		}
 	}
-	if listed {
+	if hasList {
 		return false
 	}
 	c, err := net.ListenPacket("udp", ":"+strconv.Itoa(int(port)))
@@ -66,13 +69,13 @@ func BoundUDP(_ context.Context, port uint16) bool {
 	return err != nil
 }
 
-// LocalAddrs are the addresses of this machine. Link-local IPv6 addresses have their zones.
+// LocalAddrs returns the addresses of this machine. Link-local IPv6 addresses have a zone.
 func LocalAddrs() []netip.Addr {
 	var addrs []netip.Addr
 	all, _ := net.Interfaces()
 	for _, i := range all {
-		of, _ := i.Addrs()
-		for _, a := range of {
+		own, _ := i.Addrs()
+		for _, a := range own {
 			n, ok := a.(*net.IPNet)
 			if !ok {
 				continue

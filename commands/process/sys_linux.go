@@ -11,34 +11,36 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// dieWithParent makes the kernel kill the child when the thread that started it ends, however this
-// process ends. A child could ignore any milder signal.
+// dieWithParent makes the kernel kill the child when the thread that started it ends. So the child
+// dies however this process ends. The signal is SIGKILL, because a child may ignore any other.
 func dieWithParent(a *syscall.SysProcAttr) { a.Pdeathsig = syscall.SIGKILL }
 
-// A Reaper waits for the children of this process that nothing else waits for. These are orphans, if
-// this process is the first one of a container, and children of a shell that became this process by
-// exec. Programs that this package starts register with the Reaper, which leaves their exit codes
-// alone. A nil Reaper does nothing: it is for a process that may have children of its own.
+// A Reaper waits for children of this process that it has not started itself; otherwise they would
+// stay in the process table as zombies. They are orphans, if this process is the first one of a
+// container, or children of a shell that became this process by exec.
+//
+// The Reaper leaves the programs that this package starts alone, because it would take their exit
+// codes. A nil Reaper does nothing. Use nil if the process may start children in other ways.
 type Reaper struct {
 	mu  sync.Mutex
 	own map[int]bool // process ids of the programs that this package has started
 }
 
-// StartReaper reaps until the caller calls end.
+// StartReaper starts a Reaper. It reaps until the caller calls end.
 func StartReaper() (r *Reaper, end func()) {
 	r = &Reaper{own: make(map[int]bool)}
-	ended := make(chan os.Signal, 1)
-	signal.Notify(ended, syscall.SIGCHLD)
+	childEnded := make(chan os.Signal, 1)
+	signal.Notify(childEnded, syscall.SIGCHLD)
 	var reaping sync.WaitGroup
 	reaping.Go(func() {
-		r.reap() // children that have ended before
-		for range ended {
+		r.reap() // children that have ended already
+		for range childEnded {
 			r.reap()
 		}
 	})
 	return r, func() {
-		signal.Stop(ended)
-		close(ended)
+		signal.Stop(childEnded)
+		close(childEnded)
 		reaping.Wait()
 	}
 }
@@ -51,7 +53,7 @@ func (r *Reaper) reap() {
 
 func (r *Reaper) reapLocked() {
 	for {
-		// The layout of the C library's siginfo_t, for SIGCHLD.
+		// The layout of siginfo_t in the C library, for SIGCHLD.
 		var info struct {
 			_   [3]int32
 			_   [0]uintptr
@@ -62,14 +64,15 @@ func (r *Reaper) reapLocked() {
 		if err == unix.EINTR {
 			continue
 		}
-		if err != nil || info.pid == 0 || r.own[int(info.pid)] { // its own wait comes here next
+		if err != nil || info.pid == 0 || r.own[int(info.pid)] { // wait will reap this child, and then the children behind it
 			return
 		}
 		_, _ = unix.Wait4(int(info.pid), nil, unix.WNOHANG, nil)
 	}
 }
 
-// start is cmd.Start. The caller must call wait at once: until then the child hides other children.
+// start is cmd.Start. The caller must call wait at once: a child that has ended and was not waited for
+// hides the children behind it from the Reaper.
 func (r *Reaper) start(cmd *exec.Cmd) error {
 	if r == nil {
 		return cmd.Start()
@@ -83,7 +86,7 @@ func (r *Reaper) start(cmd *exec.Cmd) error {
 	return err
 }
 
-// wait is cmd.Wait.
+// wait is cmd.Wait. Afterwards it reaps the children that were hidden behind this one.
 func (r *Reaper) wait(cmd *exec.Cmd) error {
 	err := cmd.Wait()
 	if r != nil {

@@ -11,9 +11,9 @@ import (
 	"time"
 )
 
-// A child of the Reaper's own that has ended, and that nothing has waited for yet, hides the children
-// behind it. The Reaper still reaps them later.
-func TestReaperBehindItsOwn(t *testing.T) {
+// A program that this package has started, and has not waited for, hides other children from the
+// Reaper. The Reaper reaps them when the program has been waited for.
+func TestReaperHiddenChild(t *testing.T) {
 	runtime.LockOSThread() // the kernel lists children by thread
 	defer runtime.UnlockOSThread()
 	r := &Reaper{own: make(map[int]bool)}
@@ -35,13 +35,13 @@ func TestReaperBehindItsOwn(t *testing.T) {
 	}
 	r.reap()
 	if stat(own) == "" {
-		t.Fatal("its own child has been reaped")
+		t.Fatal("the Reaper has reaped the program")
 	}
 	if err := r.wait(own); own.ProcessState.ExitCode() != 7 {
-		t.Errorf("its own child ended with %v", err)
+		t.Errorf("the program ended with %v", err)
 	}
 	if s := stat(other); s != "" {
-		t.Errorf("the other one is still there: %s", s)
+		t.Errorf("the other child is still there: %s", s)
 	}
 	_ = other.Wait()
 }

@@ -7,12 +7,13 @@ import (
 	"syscall"
 )
 
-// Only Linux can kill a child together with its parent.
+// dieWithParent does nothing: only Linux can kill a child together with its parent.
 func dieWithParent(*syscall.SysProcAttr) {}
 
 // A Reaper does nothing here. Only on Linux may this process be the first one of a container.
 type Reaper struct{}
 
+// StartReaper returns nil, and a function that does nothing.
 func StartReaper() (*Reaper, func()) { return nil, func() {} }
 
 func (*Reaper) start(cmd *exec.Cmd) error { return cmd.Start() }

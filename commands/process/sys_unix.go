@@ -14,9 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Find finds a command as execvp(3) does. [exec.LookPath] differs: it refuses a command found by a
-// relative entry of PATH, finds nothing without a PATH, and hides that a file was found but may not
-// be run.
+// Find finds a command as execvp(3) does. [exec.LookPath] does not: it refuses a command in a relative
+// directory of PATH, finds nothing if PATH is not set, and does not report that it found a file which
+// may not be run.
 func Find(name string) (string, error) {
 	if strings.Contains(name, "/") {
 		return name, nil
@@ -40,18 +40,18 @@ func Find(name string) (string, error) {
 	return "", cause
 }
 
-// Forwarded are the signals that a [Child] should get from this process: all signals that a process
-// can catch, except those that concern this process alone. ownGroup is [Program.OwnGroup].
+// Forwarded returns the signals that a [Child] should get from this process: all signals that a
+// process can catch, except those that concern only this process. ownGroup is [Program.OwnGroup].
 func Forwarded(ownGroup bool) []os.Signal {
 	var signals []os.Signal
 	for s := syscall.Signal(1); s < 65; s++ {
 		switch s {
 		case syscall.SIGKILL, syscall.SIGSTOP: // no process can catch them
-		case syscall.SIGSEGV, syscall.SIGBUS, syscall.SIGFPE, syscall.SIGILL, syscall.SIGTRAP, syscall.SIGSYS: // this process is broken
-		case syscall.SIGPIPE, syscall.SIGXFSZ: // this process has written something
-		case syscall.SIGCHLD, syscall.SIGURG, syscall.SIGPROF: // its children, Go's runtime
+		case syscall.SIGSEGV, syscall.SIGBUS, syscall.SIGFPE, syscall.SIGILL, syscall.SIGTRAP, syscall.SIGSYS: // this process has an error
+		case syscall.SIGPIPE, syscall.SIGXFSZ: // this process could not write
+		case syscall.SIGCHLD, syscall.SIGURG, syscall.SIGPROF: // from a child, and for Go's runtime
 		case syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU:
-			if ownGroup { // otherwise the terminal stops both, and the shell has to see this one stop
+			if ownGroup { // otherwise the terminal stops both processes, and the shell has to see this process stop
 				signals = append(signals, s)
 			}
 		default:
@@ -61,13 +61,13 @@ func Forwarded(ownGroup bool) []os.Signal {
 	return signals
 }
 
-// fromTerminal reports whether a terminal, or the shell on it, sends this signal to every process of
-// a group. SIGHUP is different: a terminal that closes sends it to its session leader alone.
+// fromTerminal reports whether a terminal, or the shell on it, sends sig to every process of a group.
+// SIGHUP is different: a terminal that closes sends it only to the leader of the session.
 func fromTerminal(sig os.Signal) bool {
 	return sig == syscall.SIGINT || sig == syscall.SIGQUIT || sig == syscall.SIGWINCH || sig == syscall.SIGCONT
 }
 
-// OnTerminal reports whether a terminal controls this process.
+// OnTerminal reports whether this process has a controlling terminal.
 func OnTerminal() bool {
 	f, err := os.Open("/dev/tty")
 	if err == nil {
@@ -76,7 +76,8 @@ func OnTerminal() bool {
 	return err == nil
 }
 
-// inForeground reports whether the terminal sends its signals to the group of this process.
+// inForeground reports whether the group of this process is the one to which the terminal sends its
+// signals.
 func inForeground() bool {
 	f, err := os.Open("/dev/tty")
 	if err != nil {
@@ -95,7 +96,7 @@ func signalGroup(leader *os.Process, sig os.Signal) {
 
 func signalProcess(p *os.Process, sig os.Signal) { _ = p.Signal(sig) }
 
-// killGroup waits until a group is empty whose leader has ended. After grace it kills the rest.
+// killGroup waits until the group of leader has no process. After grace it kills the group.
 func killGroup(leader *os.Process, grace time.Duration) {
 	for end := time.Now().Add(grace); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		if syscall.Kill(-leader.Pid, 0) == syscall.ESRCH {
