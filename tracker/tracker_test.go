@@ -68,7 +68,7 @@ func TestDefaultRate(t *testing.T) {
 // A waiting store says that it may wait.
 type waiting struct{ *memory.Store }
 
-func (waiting) Prompt() bool { return false }
+func (waiting) NeverBlocks() bool { return false }
 
 // A call is answered at once unless the store may wait, or it lists a whole index or opens a
 // stream.

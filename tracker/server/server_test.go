@@ -239,7 +239,7 @@ type slowStore struct {
 	slow atomic.Bool
 }
 
-func (*slowStore) Prompt() bool { return false }
+func (*slowStore) NeverBlocks() bool { return false }
 
 func (s *slowStore) Announce(ctx context.Context, key []byte, p wire.Peer, ttl func(store.Size) time.Duration, want store.Want, dst []wire.Peer) ([]wire.Peer, store.Result, error) {
 	if s.slow.Load() {

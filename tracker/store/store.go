@@ -21,7 +21,8 @@ import (
 // passed. A store may still return it and count it for one second at most.
 //
 // A caller sees its own changes immediately, and the changes of other callers perhaps a moment
-// later. A store copies what it keeps: the caller may overwrite the key and the slices after the call.
+// later. After a call the caller may overwrite the key and the slices: a store copies what it
+// keeps.
 //
 // A call for a track of more than 1,000 peers must not delay the calls for other tracks. If most
 // peers of such a track have just lapsed or are hidden from the asker, a sample may leave out some
@@ -75,9 +76,9 @@ type Store interface {
 	// the store.
 	Subscribe(ctx context.Context, key []byte, peer wire.Peer, notify func(), dst []wire.Peer) ([]wire.Peer, Subscription, error)
 
-	// Prompt is true if no method waits for anything but locks. One goroutine may then call the
-	// store for many connections in turn.
-	Prompt() bool
+	// NeverBlocks is true if no method waits for anything but locks. One goroutine may then call
+	// the store for many connections in turn.
+	NeverBlocks() bool
 }
 
 // A Subscription has the changes of one track. It never waits for its subscriber: if too many

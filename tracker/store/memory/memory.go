@@ -61,8 +61,8 @@ func New() *Store {
 	return m
 }
 
-// Prompt implements [store.Store]: no method waits for anything but a lock.
-func (m *Store) Prompt() bool { return true }
+// NeverBlocks implements [store.Store].
+func (m *Store) NeverBlocks() bool { return true }
 
 func (m *Store) shardOf(key []byte) (s *shard, hash uint64) {
 	hash = maphash.Bytes(m.keySeed, key)

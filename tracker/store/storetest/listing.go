@@ -297,10 +297,10 @@ func atOnce(t *testing.T, s *tester) {
 	}
 }
 
-// prompt calls every method of a prompt store. No time may pass, and it does not matter that the
-// context has ended.
-func prompt(t *testing.T, s *tester) {
-	if !s.Prompt() {
+// neverBlocks calls every method of a store that never blocks. No virtual time may pass, and the
+// calls must succeed even though their context has ended.
+func neverBlocks(t *testing.T, s *tester) {
+	if !s.NeverBlocks() {
 		return
 	}
 	ended, cancel := context.WithCancel(t.Context())
@@ -318,6 +318,6 @@ func prompt(t *testing.T, s *tester) {
 	sub.Next(nil)
 	sub.Close()
 	if waited := time.Since(began); waited > 0 {
-		t.Errorf("a prompt store has waited for %v", waited)
+		t.Errorf("a store that never blocks has waited for %v", waited)
 	}
 }

@@ -67,7 +67,7 @@ func run(t *testing.T, newStore func(*testing.T) store.Store, exact bool, names 
 		{"a slow subscription ends and holds nobody up", subscribeSlow},
 		{"a track above 10,000 peers is too large to stream", subscribeLarge},
 		{"an epoch is that of a table", func(t *testing.T, s *tester) { epoch(t, s, &tester{t, newStore(t), exact}) }},
-		{"a prompt store never waits", prompt},
+		{"a store that never blocks does not wait", neverBlocks},
 
 		{"each peer lapses at its own time", eachInTime},
 		{"a table lives for days", forDays},

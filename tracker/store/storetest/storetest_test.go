@@ -26,7 +26,7 @@ type sizeAt struct {
 	at time.Time
 }
 
-func (v *vague) Prompt() bool { return false }
+func (v *vague) NeverBlocks() bool { return false }
 
 func (v *vague) Announce(ctx context.Context, key []byte, peer wire.Peer, ttl func(store.Size) time.Duration, want store.Want, dst []wire.Peer) ([]wire.Peer, store.Result, error) {
 	v.mu.Lock()
