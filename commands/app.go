@@ -125,7 +125,7 @@ func Main(ctx context.Context, args []string, s Streams) int {
 	}
 	args, l, err := arrange(app, args)
 	if err == nil {
-		app.Metadata = map[string]any{typed: l}
+		app.Metadata = map[string]any{lineKey: l}
 		err = app.RunContext(ctx, args)
 	}
 	code, quiet := exitCodeOf(err)

@@ -100,15 +100,15 @@ func fit(ctx context.Context, app *cli.App, before []string, current string) (st
 	if l == nil {
 		return nothing, nil
 	}
-	option, _, inOne := strings.Cut(current, "=")
-	prefix, flag := "", l.wants
+	option, _, hasValue := strings.Cut(current, "=")
+	prefix, flag := "", l.unfinished
 	switch {
 	case l.command != nil && cmd.Name == "announce":
 		return fmt.Sprint("command ", len(before)-len(l.command)), nil
 	case l.command != nil:
 		return nothing, nil
 	case flag != nil:
-	case !l.literal && inOne && findFlag(cmd, option) != nil:
+	case !l.literal && hasValue && findFlag(cmd, option) != nil:
 		flag, prefix = findFlag(cmd, option), option+"="
 	case !l.literal && strings.HasPrefix(current, "-"):
 		return nothing, l.fittingOptions(current)
@@ -159,7 +159,7 @@ func (l *line) keys(ctx context.Context, app *cli.App, begun string) []string {
 		return nil // the argument is the KEY already
 	}
 	for _, name := range []string{"token-file", "ca"} {
-		if o := l.option(name); o != nil {
+		if o := l.find(name); o != nil {
 			if info, err := os.Stat(o.value); err != nil || !info.Mode().IsRegular() {
 				return nil // a pipe can be read only once
 			}
@@ -200,7 +200,7 @@ func (l *line) keys(ctx context.Context, app *cli.App, begun string) []string {
 		return err
 	}
 	asking := with("KEY")
-	app.Metadata, app.Writer, app.ErrWriter = map[string]any{typed: asking}, io.Discard, io.Discard
+	app.Metadata, app.Writer, app.ErrWriter = map[string]any{lineKey: asking}, io.Discard, io.Discard
 	_ = app.RunContext(ctx, asking.words(app.Name))
 	return found
 }

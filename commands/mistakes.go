@@ -234,7 +234,7 @@ func (l *line) rearrange(args []string) string {
 		return l.show([]string{args[1], args[0]}, "")
 	case n == room+1 && isPort && !l.hasPort(), n == 2 && isPort && !l.hasPort() && first == nil:
 		return l.show(args[:n-1], last.port)
-	case n == 2 && (args[1] == "true" || args[1] == "false") && l.gapSwitch: // --stay true
+	case n == 2 && (args[1] == "true" || args[1] == "false") && l.gapEndsInBool: // --stay true
 		return l.show(args[:1], "")
 	case l.gap > 0 && l.gap <= room && l.looksRunnable(args[l.gap]):
 		return l.showCommand(args[:l.gap], args[l.gap:])

@@ -34,18 +34,18 @@ func clientFlags() []cli.Flag {
 	}
 }
 
-// client is what those options and the arguments [TRACKER] [KEY] say.
+// A client holds the values of clientFlags and of the arguments [TRACKER] [KEY].
 type client struct {
 	announce.Client
 	trackers []announce.Tracker             // at least one
-	key      announce.Key                   // empty if there is none, which only list accepts
-	names    struct{ trackers, key string } // as the user gave them
+	key      announce.Key                   // empty without a KEY, which only list accepts
+	names    struct{ trackers, key string } // as the user wrote them; trackers may be ""
 	format   output.Format
 	line     *line
 }
 
 func (o *client) build(c *cli.Context, s Streams) error {
-	if err := readOnce(c); err != nil {
+	if err := checkStdin(c); err != nil {
 		return err
 	}
 	o.line = lineOf(c)
@@ -87,12 +87,13 @@ func (o *client) build(c *cli.Context, s Streams) error {
 	return nil
 }
 
-// buildTrack reads the trackers and the KEY, which may be arguments or options.
+// buildTrack reads the trackers and the KEY. An argument TRACKER goes before $NTRACK_TRACKER. Without
+// either, the tracker is the one on this machine.
 func (o *client) buildTrack(c *cli.Context, s Streams) error {
 	args := c.Args().Slice()
-	names, from, wanted := c.StringSlice("tracker"), "", "[TRACKER] KEY"
+	names, fromEnv, wanted := c.StringSlice("tracker"), false, "[TRACKER] KEY"
 	if !c.IsSet("tracker") {
-		names, from = strings.Split(os.Getenv("NTRACK_TRACKER"), ","), "$NTRACK_TRACKER: "
+		names, fromEnv = strings.Split(os.Getenv("NTRACK_TRACKER"), ","), true
 	}
 	if c.IsSet("key-file") {
 		wanted = "[TRACKER], with the KEY in --key-file"
@@ -104,7 +105,7 @@ func (o *client) buildTrack(c *cli.Context, s Streams) error {
 	}
 	if len(args) > 2 {
 		if c.IsSet("key-file") {
-			return usage(c, "too many arguments: they are %s", wanted) // without the KEY, which is secret
+			return usage(c, "too many arguments: they are %s", wanted) // args[2] may be the secret KEY
 		}
 		return o.line.tooMany(fmt.Sprintf("too many arguments at %q: they are %s", shown(args[2]), wanted))
 	}
@@ -112,16 +113,20 @@ func (o *client) buildTrack(c *cli.Context, s Streams) error {
 		if c.IsSet("tracker") {
 			return o.line.tooMany("the tracker is given twice, as argument " + quote(args[0]) + " and by --tracker")
 		}
-		names, from, args = strings.Split(args[0], ","), "", args[1:]
+		names, fromEnv, args = strings.Split(args[0], ","), false, args[1:]
 	}
-	names = slices.DeleteFunc(names, func(name string) bool { return strings.TrimSpace(name) == "" }) // as after a last comma
-	if len(names) == 0 && from == "" {
+	// A comma at the end leaves an empty name. An empty variable means the same as an unset one.
+	names = slices.DeleteFunc(names, func(name string) bool { return strings.TrimSpace(name) == "" })
+	if len(names) == 0 && !fromEnv {
 		return usage(c, "the tracker is empty: host, host:port or a URL; leave it out for localhost:%d", wire.LocalPort)
 	}
 	o.names.trackers = strings.Join(names, ",")
 	var err error
 	if o.trackers, err = announce.ParseTrackers(o.names.trackers); err != nil {
-		return usage(c, "%s%v", from, err)
+		if fromEnv {
+			err = fmt.Errorf("$NTRACK_TRACKER: %w", err)
+		}
+		return usage(c, "%v", err)
 	}
 	if len(args) == 1 {
 		if o.key, err = announce.ParseKey(args[0]); err != nil {
@@ -132,8 +137,8 @@ func (o *client) buildTrack(c *cli.Context, s Streams) error {
 	return nil
 }
 
-// readOnce refuses two options that both read standard input: the second one would find nothing.
-func readOnce(c *cli.Context) error {
+// checkStdin refuses two options that both read standard input: the second one would get no data.
+func checkStdin(c *cli.Context) error {
 	first := ""
 	for _, name := range []string{"key-file", "token-file", "ca"} {
 		if file := c.String(name); file != "-" && file != "/dev/stdin" {
@@ -147,7 +152,7 @@ func readOnce(c *cli.Context) error {
 	return nil
 }
 
-// needKey is for commands that need a KEY.
+// needKey returns an error if the user gave no KEY.
 func (o *client) needKey(c *cli.Context) error {
 	if len(o.key.Bytes()) == 0 {
 		return usage(c, "the KEY is missing: ntrack %s [TRACKER] KEY", c.Command.Name)
@@ -157,7 +162,8 @@ func (o *client) needKey(c *cli.Context) error {
 
 func (o *client) anyClassic() bool { return slices.ContainsFunc(o.trackers, announce.Tracker.Classic) }
 
-// environ is the environment of a program that ntrack runs. With it ntrack finds the same track.
+// environ is the environment of a program that ntrack runs. It has the KEY, and the trackers, which an
+// ntrack that this program starts uses by default.
 func (o *client) environ() []string {
 	trackers := o.names.trackers
 	if trackers == "" {
@@ -166,7 +172,7 @@ func (o *client) environ() []string {
 	return append(os.Environ(), "NTRACK_TRACKER="+trackers, "NTRACK_KEY="+o.names.key)
 }
 
-// atLeast checks a duration that the user has given.
+// atLeast refuses a duration that the user gave and that is shorter than least.
 func atLeast(c *cli.Context, name string, least time.Duration) error {
 	if d := c.Duration(name); c.IsSet(name) && d < least {
 		return usage(c, "--%s %v: %v or more", name, d, least)
@@ -174,7 +180,7 @@ func atLeast(c *cli.Context, name string, least time.Duration) error {
 	return nil
 }
 
-// parsePort reads a decimal port. It returns -1 for anything else.
+// parsePort reads a decimal port from 0 to 65535. It returns -1 for any other text.
 func parsePort(s string) int {
 	n, err := strconv.ParseUint(s, 10, 16)
 	if err != nil {
@@ -183,9 +189,9 @@ func parsePort(s string) int {
 	return int(n)
 }
 
-// askAll asks all trackers at the same time. It returns the trackers that answered and their
-// answers, both in the order of o.trackers. One answer is success: the other errors become notes. If
-// no tracker answered, askAll returns the first error.
+// askAll asks all trackers at the same time. It returns the trackers that answered, and their answers
+// in the same order. If at least one tracker answered, askAll prints the errors of the others as notes.
+// If none did, it returns the first error and prints the others.
 func askAll[T any](ctx context.Context, o *client, s Streams, ask func(context.Context, announce.Tracker) (T, error)) ([]announce.Tracker, []T, error) {
 	all, errs := make([]T, len(o.trackers)), make([]error, len(o.trackers))
 	var wg sync.WaitGroup
@@ -193,7 +199,7 @@ func askAll[T any](ctx context.Context, o *client, s Streams, ask func(context.C
 		wg.Go(func() { all[i], errs[i] = ask(ctx, t) })
 	}
 	wg.Wait()
-	if ctx.Err() != nil && errs[0] != nil {
+	if ctx.Err() != nil && errs[0] != nil { // the requests failed because ctx ended
 		return nil, nil, context.Cause(ctx)
 	}
 	var trackers []announce.Tracker
@@ -237,47 +243,48 @@ func (o *client) mergeAll(ctx context.Context, s Streams, want int, ask func(con
 	return trackers, replies[0], nil
 }
 
-// A line is a command line as the user has typed it, taken apart.
+// A line is a parsed command line. Options keep their spelling, so that messages can repeat the line.
 type line struct {
 	cmd       *cli.Command
 	options   []option
 	arguments []string
-	command   []string // the COMMAND of announce, after a `--` that follows the KEY; nil if there is none
-	literal   bool     // a `--` stands before the arguments, so each of them means what it says
-	// gap is where an option stands between arguments: after that many of them. It is 0 if none does.
-	gap       int
-	gapSwitch bool     // the last option in the gap takes no value
-	wants     cli.Flag // the option whose value is missing at the end of the line
+	command   []string // the COMMAND of announce, after a `--` that follows the KEY; nil without one
+	literal   bool     // a `--` stands before the arguments: each of them is taken literally
+	// gap is the number of arguments before the first option that stands between two arguments. It is
+	// 0 if there is no such option. The arguments after it may be a COMMAND without its `--`.
+	gap           int
+	gapEndsInBool bool     // the last option in the gap takes no value
+	unfinished    cli.Flag // the option at the end of the line, if its value is missing
 }
 
-// An option is one option that the user has typed, with its value.
+// An option is an option with its value in a command line.
 type option struct {
 	flag  cli.Flag
-	typed string // with its dashes
-	value string // as the flag takes it
+	typed string // the user's spelling, with dashes
+	value string // in the form that the flag reads
 }
 
 func (o option) name() string { return o.flag.Names()[0] }
 
-func (o option) takesValue() bool { _, is := o.flag.(*cli.BoolFlag); return !is }
+func (o option) takesValue() bool { _, isBool := o.flag.(*cli.BoolFlag); return !isBool }
 
-// typed is the key of the [line] in [cli.App.Metadata].
-const typed = "line"
+// lineKey is the key of the [line] in [cli.App.Metadata].
+const lineKey = "line"
 
 // lineOf is the command line that c comes from.
-func lineOf(c *cli.Context) *line { return c.App.Metadata[typed].(*line) }
+func lineOf(c *cli.Context) *line { return c.App.Metadata[lineKey].(*line) }
 
-// arrange turns what the user has typed into the words that cli reads. The line is nil if no command
-// is to run, as for --help.
+// arrange parses the arguments of the program, and returns them in the form that cli reads. The line
+// is nil if no command will run, for example for --help.
 func arrange(app *cli.App, args []string) ([]string, *line, error) {
-	if len(args) > 1 && args[1] == "--" {
+	if len(args) > 1 && args[1] == "--" { // `ntrack -- announce` means `ntrack announce`
 		args = slices.Delete(slices.Clone(args), 1, 2)
 	}
 	if len(args) < 2 {
 		return args, nil, nil
 	}
 	program, first := args[0], args[1]
-	switch { // forms that are in no help, but that people type
+	switch { // people also type forms that no help shows
 	case (first == "help" || isHelp(first)) && len(args) > 2:
 		first, args = args[2], []string{program, args[2], "--help"}
 	case first == "help" || isHelp(first):
@@ -299,13 +306,14 @@ func arrange(app *cli.App, args []string) ([]string, *line, error) {
 	return l.words(program), l, nil
 }
 
-// parse takes apart what follows the command's name. Options may stand anywhere, because users write
+// parse parses the words after the command's name. Options may stand anywhere, because users write
 // `ntrack announce host KEY --port 4000`. A `--` before the arguments ends the options. A `--` after
-// the KEY begins the COMMAND of announce. The line is nil if the user asks for help.
+// the KEY begins the COMMAND of announce. The line is nil if the user asks for help, even if the words
+// before --help have a mistake.
 func parse(app *cli.App, cmd *cli.Command, args []string) (*line, error) {
 	l := &line{cmd: cmd}
-	var mistake error // the first one; a --help after it still counts
-	option := false   // the last word was an option or its value
+	var mistake error    // the first one
+	afterOption := false // the word before a is an option or its value
 	for i := 0; i < len(args); i++ {
 		a := args[i]
 		switch {
@@ -325,7 +333,7 @@ func parse(app *cli.App, cmd *cli.Command, args []string) (*line, error) {
 		case isHelp(a):
 			return nil, nil
 		case len(a) > 1 && a[0] == '-':
-			option = true
+			afterOption = true
 			n, err := l.addOption(app, args[i:])
 			mistake = cmp.Or(mistake, err)
 			i += n
@@ -335,11 +343,11 @@ func parse(app *cli.App, cmd *cli.Command, args []string) (*line, error) {
 					mistake = cmp.Or(mistake, l.mistake("%q begins with another dash than --%s", shown(a), name))
 				}
 			}
-			if option && len(l.arguments) > 0 && l.gap == 0 {
+			if afterOption && len(l.arguments) > 0 && l.gap == 0 {
 				l.gap = len(l.arguments)
-				l.gapSwitch = len(l.options) > 0 && !l.options[len(l.options)-1].takesValue()
+				l.gapEndsInBool = len(l.options) > 0 && !l.options[len(l.options)-1].takesValue()
 			}
-			l.arguments, option = append(l.arguments, a), false
+			l.arguments, afterOption = append(l.arguments, a), false
 		}
 	}
 	return l, mistake
@@ -347,38 +355,39 @@ func parse(app *cli.App, cmd *cli.Command, args []string) (*line, error) {
 
 func isHelp(word string) bool { return word == "--help" || word == "-h" }
 
-// addOption adds the option at the beginning of args. It returns the number of words that the
-// option's value takes after it.
-func (l *line) addOption(app *cli.App, args []string) (words int, err error) {
-	typed, value, inOne := strings.Cut(args[0], "=")
+// addOption adds the option args[0], which may contain its value, as in --port=4000. Otherwise the
+// value is args[1]. addOption returns the number of words after args[0] that it has used: 0 or 1.
+func (l *line) addOption(app *cli.App, args []string) (used int, err error) {
+	typed, value, hasValue := strings.Cut(args[0], "=")
 	flag := findFlag(l.cmd, typed)
 	if flag == nil {
 		return 0, l.unknownOption(app, args)
 	}
 	o := option{flag, typed, value}
 	switch {
-	case !o.takesValue() && !inOne:
+	case !o.takesValue() && !hasValue:
 		o.value = "true"
-	case o.takesValue() && !inOne:
+	case o.takesValue() && !hasValue:
 		if len(args) == 1 || args[1] == "--" || isHelp(args[1]) || findFlag(l.cmd, args[1]) != nil {
 			if len(args) == 1 {
-				l.wants = flag
+				l.unfinished = flag
 			}
 			return 0, l.mistake("%s needs a value", typed)
 		}
-		o.value, words = args[1], 1
+		o.value, used = args[1], 1
 	}
 	if _, many := flag.(*cli.StringSliceFlag); !many && o.takesValue() && l.given(o.name()) {
-		return words, l.mistake("%s is given twice, and takes one value", typed)
+		return used, l.mistake("%s is given twice, and takes one value", typed)
 	}
 	if o.value, err = plainValue(o); err != nil {
-		return words, l.mistake("%v", err)
+		return used, l.mistake("%v", err)
 	}
 	l.options = append(l.options, o)
-	return words, nil
+	return used, nil
 }
 
-// findFlag finds an option of a command by a word with dashes, such as -t or --tracker.
+// findFlag finds an option of a command by a word such as -t or --tracker. It returns nil if the
+// command has no such option.
 func findFlag(cmd *cli.Command, word string) cli.Flag {
 	name, ok := strings.CutPrefix(word, "-")
 	name = strings.TrimPrefix(name, "-")
@@ -389,8 +398,8 @@ func findFlag(cmd *cli.Command, word string) cli.Flag {
 	return cmd.Flags[i]
 }
 
-// option is the first option of that name, or nil.
-func (l *line) option(name string) *option {
+// find returns the first option in the line that has this name, or nil.
+func (l *line) find(name string) *option {
 	i := slices.IndexFunc(l.options, func(o option) bool { return o.name() == name })
 	if i < 0 {
 		return nil
@@ -398,13 +407,14 @@ func (l *line) option(name string) *option {
 	return &l.options[i]
 }
 
-func (l *line) given(name string) bool { return l.option(name) != nil }
+func (l *line) given(name string) bool { return l.find(name) != nil }
 
+// mistake is [usage] before cli has parsed the line, when there is no [cli.Context].
 func (l *line) mistake(format string, args ...any) error {
 	return &usageError{command: l.cmd.Name, text: fmt.Sprintf(format, args...)}
 }
 
-// words are the line as cli reads it: options first, each of them in one word.
+// words is the line in the form that cli reads: options first, each in one word with its value.
 func (l *line) words(program string) []string {
 	words := []string{program, l.cmd.Name}
 	for _, o := range l.options {
@@ -419,8 +429,8 @@ var (
 	looseTime  = regexp.MustCompile(`^([0-9]+) ?(|s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?)$`)
 )
 
-// plainValue is the value of an option in the form that package flag reads. Package flag accepts 0x10
-// and 1_000, and reads 010 as 8. Here numbers are decimal.
+// plainValue checks the value of an option, and returns it in the form that package flag reads. Numbers
+// are decimal here, but package flag also accepts 0x10 and 1_000, and reads 010 as 8.
 func plainValue(o option) (string, error) {
 	switch o.flag.(type) {
 	case *cli.IntFlag:
@@ -448,10 +458,10 @@ func plainValue(o option) (string, error) {
 	return o.value, nil
 }
 
-// parseDuration reads a duration. Its error shows the spelling that the user probably meant.
+// parseDuration reads a duration. For 90 or 5min, its error shows how to write it: 90s or 5m.
 func parseDuration(s string) (time.Duration, error) {
 	d, err := time.ParseDuration(s)
-	if err == nil && !strings.HasPrefix(s, "+") {
+	if err == nil && !strings.HasPrefix(s, "+") { // numbers have no plus sign either
 		return d, nil
 	}
 	example := "10s or 5m"

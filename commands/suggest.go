@@ -228,12 +228,12 @@ var secretOption = regexp.MustCompile(`^--?(token|password|key)$`)
 func showRest(words []string) string {
 	text := ""
 	for i, w := range words {
-		switch name, _, inOne := strings.Cut(w, "="); {
+		switch name, _, hasValue := strings.Cut(w, "="); {
 		case i > 1 && words[i-2] == "--":
 			return text + " ..."
 		case i > 0 && secretOption.MatchString(words[i-1]):
 			w = "..."
-		case inOne && secretOption.MatchString(name):
+		case hasValue && secretOption.MatchString(name):
 			w = name + "=..."
 		}
 		text += " " + quote(w)
