@@ -22,23 +22,23 @@ type conn struct {
 	s        *Server
 	nc       net.Conn
 	remote   netip.AddrPort
-	unix     bool // it came by a Unix socket and has no remote
+	unix     bool // it came by a Unix socket, and remote is not valid
 	verdict  verdict
 	entry    queueEntry // while it waits for a request
-	isSilent bool       // no request has come yet
-	// deadline is the read deadline that is set. It moves only after a good part of it is used up:
-	// to set one takes as long as to parse a request.
+	isSilent bool       // it has not sent a request yet
+	// deadline is the read deadline of nc. It does not move with every request, because that would
+	// take as long as to parse a request.
 	deadline      time.Time
 	writeDeadline time.Time
-	inRequest     bool     // deadline is for a request, not for an idle connection
-	in            []byte   // bytes read that belong to requests not yet served
-	b             *buffers // of the batch under way; nil between batches
-	served        int      // requests in that batch
-	// unsent is a reply to send first, from a worker or a refusal. last says that the connection
-	// ends with it.
+	inRequest     bool     // the deadlines are those of a request, not of an idle connection
+	in            []byte   // bytes that were read and belong to requests not yet served
+	b             *buffers // of the current batch; nil between batches
+	served        int      // requests in the current batch
+	// unsent is what to send first: replies that a worker could not send, or a refusal. If
+	// closeAfter is set, the connection ends after that.
 	unsent     []byte
 	closeAfter bool
-	stream     *tracker.Stream // what follows the last reply, if it opened an event stream
+	stream     *tracker.Stream // the event stream that the last reply opened
 	stall      *stallDetector  // of the stream
 }
 
@@ -64,7 +64,8 @@ func (c *conn) serveRequests() {
 		c.s.mu.Unlock()
 		c.s.active.Done()
 	}()
-	// A new connection has Timeout for its first request. One from a worker may stay idle.
+	// A new connection has Timeout for its first request. A connection from a worker has sent one,
+	// so it may be idle.
 	c.setDeadline(c.unsent == nil)
 	err := c.write(c.unsent)
 	if c.closeAfter && err == nil {
@@ -102,7 +103,7 @@ func (c *conn) serveRequests() {
 			c.serveStream()
 			return
 		case !more:
-			// A client that has asked to close and has sent nothing else will send no more.
+			// If the client asked to close and has sent nothing else, it will not send more.
 			if h.keepAlive || left > 0 || used < len(c.in) {
 				c.linger()
 			}
@@ -113,9 +114,9 @@ func (c *conn) serveRequests() {
 	}
 }
 
-// readHead reads until c.in begins with a whole head and returns the length of that.
+// readHead reads until c.in begins with a whole head, and returns the length of this head.
 func (c *conn) readHead() (int, error) {
-	c.setDeadline(len(c.in) > 0) // bytes that are here already were pipelined
+	c.setDeadline(len(c.in) > 0) // the client may have begun the next request
 	for searched := 0; ; {
 		c.in = c.in[:copy(c.in, skipEmptyLines(c.in))]
 		if len(c.in) > 0 && !isToken(c.in[:1]) && c.in[0] != '\r' {
@@ -145,11 +146,11 @@ func (c *conn) readHead() (int, error) {
 	}
 }
 
-// awaitRequest reads the first bytes of a request. Until they are here the connection may be
-// evicted. A connection that is evicted before its first request gets an answer.
+// awaitRequest reads the first bytes of a request. Until they arrive, the connection may be
+// evicted. If it is evicted before its first request, the client gets a 503.
 func (c *conn) awaitRequest() error {
 	if !c.isSilent {
-		if c.entry.evicted { // after its wait, when a request had come
+		if c.entry.evicted { // at the end of the last wait, when a request had just arrived
 			return ErrClosed
 		}
 		c.entry.owner = c
@@ -169,10 +170,11 @@ func (c *conn) awaitRequest() error {
 	return err
 }
 
-// stopWaiting ends the wait for a request.
+// stopWaiting makes awaitRequest return.
 func (c *conn) stopWaiting() { _ = c.nc.SetReadDeadline(time.Unix(1, 0)) }
 
-// readMore sends the replies of the batch, and then appends what the client has sent to c.in.
+// readMore sends the replies of the batch. Then it reads from the client and appends the bytes to
+// c.in.
 func (c *conn) readMore() error {
 	if err := c.flush(); err != nil {
 		return err
@@ -188,8 +190,8 @@ func (c *conn) readMore() error {
 	return err
 }
 
-// Read reads from the client. If this process was stopped until after the deadline, it first reads
-// what the client has sent meanwhile.
+// Read reads from the client. If this process was stopped until the deadline was over, Read still
+// returns what the client has sent in the meantime.
 func (c *conn) Read(b []byte) (int, error) {
 	for {
 		n, err := c.nc.Read(b)
@@ -201,7 +203,8 @@ func (c *conn) Read(b []byte) (int, error) {
 	}
 }
 
-// setDeadline sets the deadline of a request, once, or of an idle connection.
+// setDeadline sets the deadlines for a request or for an idle connection. During a request they do
+// not move.
 func (c *conn) setDeadline(inRequest bool) {
 	if c.inRequest {
 		return
@@ -210,7 +213,7 @@ func (c *conn) setDeadline(inRequest bool) {
 	if c.inRequest = inRequest; inRequest {
 		c.deadline = now.Add(c.s.Timeout)
 	} else {
-		// It is a little later than Idle, so that it need not move for every request.
+		// The deadline is a little later than Idle, so that it need not move with every request.
 		if left := c.deadline.Sub(now); c.s.Idle <= left && left <= c.s.Idle*9/8 {
 			return
 		}
@@ -220,14 +223,15 @@ func (c *conn) setDeadline(inRequest bool) {
 	_ = c.nc.SetDeadline(c.deadline)
 }
 
-// continue100 is for a client that waits for it before it sends a body.
+// continue100 makes a client send the body of a request, if the request has Expect: 100-continue.
 const continue100 = "HTTP/1.1 100 Continue\r\n\r\n"
 
-// discardBody reads and ignores the body of the request whose head has n bytes. It returns how many
-// bytes of c.in the request used. left is above 0 if the body is too long to be read to its end.
+// discardBody reads and ignores the body of the request whose head has n bytes. used is how many
+// bytes of c.in belong to the request. left is above 0 if the body was not read to its end, because
+// it is longer than maxBody.
 func (c *conn) discardBody(h *head, n int) (used int, left int64, err error) {
-	here := min(h.length, int64(len(c.in)-n))
-	used, left = n+int(here), h.length-here
+	buffered := min(h.length, int64(len(c.in)-n))
+	used, left = n+int(buffered), h.length-buffered
 	if left == 0 && !h.chunked {
 		return used, 0, nil
 	}
@@ -249,23 +253,23 @@ func (c *conn) discardBody(h *head, n int) (used int, left int64, err error) {
 
 // discardChunks is discardBody for a body with a chunked transfer coding (RFC 9112 section 7.1).
 func (c *conn) discardChunks(n int) (used int, left int64, err error) {
-	here := bytes.NewReader(c.in[n:])
-	from := &errorKeeper{Reader: io.MultiReader(here, c)}
-	r := bufio.NewReader(from)
+	buffered := bytes.NewReader(c.in[n:])
+	client := &errorKeeper{Reader: io.MultiReader(buffered, c)}
+	r := bufio.NewReader(client)
 	switch read, err := io.CopyN(io.Discard, httputil.NewChunkedReader(r), maxBody+1); {
-	case from.err != nil: // the client is gone or too slow
-		return 0, 0, from.err
+	case client.err != nil: // the client is gone or too slow
+		return 0, 0, client.err
 	case err == nil:
 		return n, read, nil
 	case err != io.EOF:
 		return 0, 0, badRequest("body: must have chunks, each after a line with its size in hexadecimal")
 	}
-	// The trailer has no meaning here: it is lines up to an empty one.
+	// The trailer has lines up to an empty one. They are ignored.
 	for size := 0; ; {
 		line, err := r.ReadSlice('\n')
 		switch size += len(line); {
-		case from.err != nil:
-			return 0, 0, from.err
+		case client.err != nil:
+			return 0, 0, client.err
 		case err != nil, size > maxHead:
 			return 0, 0, badRequest("trailer of the body: at most " + strconv.Itoa(maxHead) + " bytes")
 		}
@@ -273,15 +277,15 @@ func (c *conn) discardChunks(n int) (used int, left int64, err error) {
 			break
 		}
 	}
-	next, _ := r.Peek(r.Buffered()) // it begins the next request
-	if here.Len() > 0 {
-		return len(c.in) - here.Len() - len(next), 0, nil
+	next, _ := r.Peek(r.Buffered()) // the beginning of the next request
+	if buffered.Len() > 0 {
+		return len(c.in) - buffered.Len() - len(next), 0, nil
 	}
 	c.in = append(c.in[:n], next...)
 	return n, 0, nil
 }
 
-// An errorKeeper keeps the error with which reading ended.
+// An errorKeeper keeps the error that ended the reading.
 type errorKeeper struct {
 	io.Reader
 	err error
@@ -295,7 +299,7 @@ func (k *errorKeeper) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// batch returns the buffers of the batch under way, or begins one.
+// batch returns the buffers of the current batch, or begins a batch.
 func (c *conn) batch() *buffers {
 	if c.b == nil {
 		c.b, c.served = c.s.buffers.Get().(*buffers), 0
@@ -304,12 +308,12 @@ func (c *conn) batch() *buffers {
 	return c.b
 }
 
-// serveRequest adds the reply to the batch and sends the batch if it is complete. more says whether
-// the connection goes on.
+// serveRequest adds the reply to the batch, and sends the batch if it is full. more says whether
+// the connection may have another request.
 func (c *conn) serveRequest(h *head, closing bool) (more bool, err error) {
 	b := c.batch()
 	b.setCall(h, c.remote, c.unix)
-	if !c.s.Tracker.AtOnce(&b.call) { // earlier replies must not wait for a store that may be slow
+	if !c.s.Tracker.AtOnce(&b.call) { // the store may be slow, and earlier replies must not wait for it
 		if err := c.write(b.out); err != nil {
 			return false, err
 		}
@@ -326,8 +330,8 @@ func (c *conn) serveRequest(h *head, closing bool) (more bool, err error) {
 	return true, nil
 }
 
-// sendRefusal replies to a request that the tracker cannot see, and ends the connection. The reply
-// has the format that the client asked for, if that can be read.
+// sendRefusal replies to a request that is malformed. The reply has the format that the client
+// asked for, as far as the head can be read. The connection must end after it.
 func (c *conn) sendRefusal(reason badRequest) {
 	lines := c.in[:bytes.LastIndexByte(c.in, '\n')+1]
 	if len(lines) == 0 {
@@ -360,12 +364,12 @@ func (c *conn) flush() error {
 	return err
 }
 
-// write sends b. It gives up if the client reads none of it for as long as Timeout. It looks for
-// progress several times in that time, because a write that blocks does not show any.
+// write sends b. It fails if the client reads nothing for as long as Timeout. A blocked write does
+// not show how much the client has read, so write ends it several times within Timeout to see that.
 func (c *conn) write(b []byte) error {
 	tls := c.tls()
 	step := c.s.Timeout / 16
-	if tls { // after a write that was cut short there can be no other
+	if tls { // after a write that missed its deadline, TLS allows no other
 		step = c.s.Timeout
 	}
 	now := time.Now()
@@ -373,7 +377,7 @@ func (c *conn) write(b []byte) error {
 		end := since.Add(c.s.Timeout)
 		earliest, latest := earlier(now.Add(step), end), earlier(now.Add(2*step), end)
 		if c.writeDeadline.Before(earliest) || c.writeDeadline.After(latest) {
-			c.writeDeadline = latest // not for every write: it takes as long as to parse a request
+			c.writeDeadline = latest // not set for every write, because that takes as long as to parse a request
 			_ = c.nc.SetWriteDeadline(latest)
 		}
 		n, err := c.nc.Write(b)
@@ -400,16 +404,17 @@ func earlier(a, b time.Time) time.Time {
 	return b
 }
 
-// linger gives the client a moment to read the last reply. If the connection were closed with bytes
-// unread, the system would reset it, and the client might lose the reply.
+// linger lets the client read the last reply: it reads and ignores what the client still sends, for
+// at most lingerTime. If the server closed the connection without reading these bytes, the system
+// would reset it, and the client might lose the reply.
 func (c *conn) linger() {
 	if c.endSending() {
 		_, _ = io.CopyN(io.Discard, c.nc, 4*maxBody)
 	}
 }
 
-// endSending closes the connection for sending only, and gives the client a moment to do the same.
-// It returns false if the connection cannot do that.
+// endSending closes the connection for sending only, and sets the read deadline to lingerTime from
+// now. It returns false if the connection cannot be closed for sending only.
 func (c *conn) endSending() bool {
 	cw, ok := c.nc.(interface{ CloseWrite() error })
 	if !ok || cw.CloseWrite() != nil {
@@ -425,7 +430,8 @@ func (c *conn) tls() bool {
 	return ok
 }
 
-// system returns the operating system's connection, which is the one under TLS, or nil.
+// system returns the operating system's connection, also under TLS. It returns nil if there is
+// none.
 func (c *conn) system() syscall.Conn {
 	nc := c.nc
 	if t, ok := nc.(interface{ NetConn() net.Conn }); ok {

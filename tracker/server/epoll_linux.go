@@ -14,22 +14,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// An epollAcceptor serves TCP on Linux with a few workers. Each worker accepts connections, reads
-// requests, lets the tracker decide them, and writes the replies, for many connections in one
-// goroutine. So a connection needs no goroutine, no place in Go's poller, no deadlines and no
-// socket options of its own. If it sends only one request, those take more time than the request.
+// An epollAcceptor serves TCP on Linux with a few workers. Each worker serves many connections in
+// one goroutine. So a connection needs no goroutine, no place in Go's poller, no deadlines and no
+// socket options of its own. For a connection with only one request, these would take more time
+// than the request.
 type epollAcceptor struct {
 	s       *Server
 	l       *net.TCPListener
 	raw     syscall.RawConn // of l
 	workers []*worker
-	failed  chan error // why no more connections are accepted
-	// inherits says that all connections to come have inherited the options of the listener. Those
-	// that came before the listener had its options have not.
+	failed  chan error // the result of acceptConns
+	// inherits says that all later connections inherit the options of the listener. Connections
+	// that arrived before the listener had these options do not.
 	inherits atomic.Bool
 }
 
-// newEpollAcceptor returns nil if l is not plain TCP or epoll is not available. s.mu is locked.
+// newEpollAcceptor returns nil if l is not plain TCP, or if epoll is not available. s.mu is locked.
 func (s *Server) newEpollAcceptor(l net.Listener) acceptor {
 	tl, ok := l.(*net.TCPListener)
 	if !ok {
@@ -60,13 +60,13 @@ func (s *Server) newEpollAcceptor(l net.Listener) acceptor {
 	return a
 }
 
-// setOptions sets the options of a connection, or of the listener, from which connections inherit.
+// setOptions sets the options of a connection, or of the listener, whose connections inherit them.
 func (a *epollAcceptor) setOptions(fd int) {
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(a.s.Timeout.Milliseconds()))
 }
 
-// addWorker makes one more worker. The first is the first to accept.
+// addWorker adds a worker. The first worker accepts first.
 func (a *epollAcceptor) addWorker(listener uintptr) error {
 	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
@@ -96,7 +96,7 @@ func (a *epollAcceptor) housekeepingInterval() time.Duration {
 	return min(a.s.Timeout, a.s.Idle, 8*time.Second)/8 + 1
 }
 
-// acceptConns starts the workers and waits until one of them can no longer accept.
+// acceptConns starts the workers and waits until one of them cannot accept any more.
 func (a *epollAcceptor) acceptConns() error {
 	for _, w := range a.workers {
 		go w.run()
@@ -107,7 +107,7 @@ func (a *epollAcceptor) acceptConns() error {
 	return ErrClosed
 }
 
-// fail makes acceptConns return.
+// fail makes acceptConns return err, unless it has another error already.
 func (a *epollAcceptor) fail(err error) {
 	select {
 	case a.failed <- err:
@@ -129,16 +129,17 @@ func rawCall(trap uintptr, fd int, b []byte) (int, syscall.Errno) {
 	return int(n), errno
 }
 
-// A sockaddr is the address that accept4 fills in.
+// A sockaddr is memory for the address of an accepted connection.
 type sockaddr struct {
 	b   [unix.SizeofSockaddrInet6]byte
 	len uint32
 }
 
-// accept4 accepts a connection that does not block, if there is one.
-func accept4(listener int, from *sockaddr) (fd int, errno syscall.Errno) {
-	from.len = uint32(len(from.b))
-	r, _, errno := unix.RawSyscall6(unix.SYS_ACCEPT4, uintptr(listener), uintptr(unsafe.Pointer(&from.b)), uintptr(unsafe.Pointer(&from.len)),
+// accept4 accepts a connection and makes it non-blocking. If no connection waits, the error is
+// EAGAIN.
+func accept4(listener int, remote *sockaddr) (fd int, errno syscall.Errno) {
+	remote.len = uint32(len(remote.b))
+	r, _, errno := unix.RawSyscall6(unix.SYS_ACCEPT4, uintptr(listener), uintptr(unsafe.Pointer(&remote.b)), uintptr(unsafe.Pointer(&remote.len)),
 		unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
 	return int(r), errno
 }
@@ -151,7 +152,8 @@ func (a *sockaddr) addrPort() netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom16([16]byte(b[8:])), port)
 }
 
-// epollNow fills events with those that are there, without waiting, and returns their number.
+// epollNow fills events with the events that have happened, without waiting. It returns their
+// number.
 func epollNow(epoll int, events []unix.EpollEvent) int {
 	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(epoll), uintptr(unsafe.Pointer(unsafe.SliceData(events))), uintptr(len(events)), 0, 0, 0)
 	if errno != 0 {

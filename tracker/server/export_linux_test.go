@@ -160,12 +160,12 @@ func (s *Server) Overdue(in []byte) (out []byte, kept int, err error) {
 	w.silent.enqueue(&c.queueEntry, w.now.Add(-time.Hour))
 	w.busy.init(false)
 	w.blocked.init(false)
-	w.closeIdle(&w.silent, s.Timeout)
+	w.closeOverdue(&w.silent, s.Timeout)
 	for e := w.busy.popBefore(w.now); e != nil; e = w.busy.popBefore(w.now) {
 		w.serveConn(e.owner.(*polledConn), false)
 	}
 	answered := !w.idle.empty()
-	w.closeIdle(&w.idle, 0)
+	w.closeOverdue(&w.idle, 0)
 	_ = client.SetReadDeadline(time.Now().Add(10 * time.Second))
 	out, err = io.ReadAll(client)
 	if err == nil && answered == (len(in) == 0) {

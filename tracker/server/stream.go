@@ -5,14 +5,14 @@ import (
 	"time"
 )
 
-// defaultStreamTCPTimeout is how long the client of a stream may leave bytes unacknowledged. After
-// that its packets are lost and the system ends the connection. Heartbeats make sure that there are
+// defaultStreamTCPTimeout is how long the client of a stream may leave bytes unacknowledged. Then
+// its packets are lost, and the system ends the connection. Heartbeats make sure that there are
 // bytes to acknowledge.
 const defaultStreamTCPTimeout = 45 * time.Second
 
 // serveStream sends the event stream that the last reply opened, until the stream or the connection
-// ends. This goroutine reads, which is how it notices that the client is gone. While there are
-// events to send, another goroutine writes.
+// ends. It reads, because a read ends when the client is gone. While there are events to send,
+// another goroutine writes them.
 func (c *conn) serveStream() {
 	if raw := c.system(); raw != nil {
 		setTCPUserTimeout(raw, c.s.streamTCPTimeout)
@@ -23,7 +23,7 @@ func (c *conn) serveStream() {
 	}
 	_ = c.nc.SetReadDeadline(time.Time{})
 	c.writeEvents()
-	var ignored [64]byte // the client may send maxBody after its request
+	var ignored [64]byte // after its request the client may send up to maxBody
 	for n := 0; n < maxBody; {
 		k, err := c.nc.Read(ignored[:])
 		if n += k; err != nil {
@@ -32,8 +32,8 @@ func (c *conn) serveStream() {
 	}
 }
 
-// wakeWriter starts a goroutine that writes. The stream calls it, before its Close, when it has
-// events.
+// wakeWriter starts a goroutine that sends events. The stream calls it when it has events, but not
+// after Close.
 func (c *conn) wakeWriter() {
 	c.s.active.Add(1)
 	go func() {
@@ -48,8 +48,8 @@ func (c *conn) wakeWriter() {
 	}()
 }
 
-// writeEvents sends the events that the stream has. If the stream has ended, it ends the
-// connection.
+// writeEvents sends the events of the stream until there are no more for now. If the stream has
+// ended, it ends the connection.
 func (c *conn) writeEvents() {
 	b := c.s.buffers.Get().(*buffers)
 	for {
@@ -75,27 +75,27 @@ func (c *conn) writeEvents() {
 
 // A sendState is what the system knows about the bytes sent on a connection.
 type sendState struct {
-	pending    bool          // some are not acknowledged yet
-	acked      uint64        // how many were acknowledged
-	sinceHeard time.Duration // since the last acknowledgement, even of nothing new
+	pending    bool          // some bytes are not acknowledged yet
+	acked      uint64        // how many bytes were acknowledged
+	sinceHeard time.Duration // since the last acknowledgement, even if that had no new bytes
 }
 
-// A stallDetector ends the stream of a client that is there but does not read. A write shows no
-// such client, because the system buffers more than a client may leave unread.
+// A stallDetector ends the stream of a client that is connected but does not read. Writes do not
+// find such a client, because the system buffers many events before a write blocks.
 type stallDetector struct {
 	state   func() (s sendState, ok bool)
 	limit   time.Duration // how long the client may read nothing
-	stalled func()        // is called after that
+	stalled func()        // is called when the client has read nothing for limit
 
 	mu       sync.Mutex
 	timer    *time.Timer
 	checking bool
 	stopped  bool
 	acked    uint64
-	since    time.Time // acked has not changed
+	since    time.Time // acked has not changed since then
 }
 
-// afterWrite starts the checks, which go on until all is acknowledged.
+// afterWrite starts the checks. They go on until all bytes are acknowledged.
 func (d *stallDetector) afterWrite() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -114,8 +114,9 @@ func (d *stallDetector) afterWrite() {
 	}
 }
 
-// check ends the stream of a client that answers and reads nothing. A client that does not answer
-// is left to the user timeout: its packets may be lost.
+// check ends the stream of a client whose system sends acknowledgements, but for no new bytes. If
+// no acknowledgements arrive at all, packets may be lost: then TCP_USER_TIMEOUT ends the
+// connection.
 func (d *stallDetector) check() {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxFiles returns how many files this process may have open. A connection is one.
+// maxFiles returns how many files this process may have open. Each connection is one.
 func maxFiles() int {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
@@ -30,7 +30,8 @@ func setTCPUserTimeout(c syscall.Conn, d time.Duration) {
 	})
 }
 
-// getSendState returns what became of the bytes sent to c. ok says whether that is known.
+// getSendState returns what the system knows about the bytes sent on c. ok is false if it knows
+// nothing.
 func getSendState(c syscall.Conn) (s sendState, ok bool) {
 	raw, err := c.SyscallConn()
 	if err != nil {
@@ -49,11 +50,12 @@ func getSendState(c syscall.Conn) (s sendState, ok bool) {
 	}, true
 }
 
-// An fdConn makes a net.Conn of a socket in Go's poller. net.FileConn would need a second file
-// descriptor for that, and there may be none.
+// An fdConn is a socket in Go's poller as a net.Conn. net.FileConn would need a second file
+// descriptor for the socket, and there may be no free one.
 type fdConn struct{ *os.File }
 
-// LocalAddr and RemoteAddr are not used: a worker knows the address from accepting.
+// LocalAddr and RemoteAddr are not used. The worker got the address when it accepted the
+// connection.
 func (fdConn) LocalAddr() net.Addr  { return nil }
 func (fdConn) RemoteAddr() net.Addr { return nil }
 

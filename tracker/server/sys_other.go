@@ -9,13 +9,13 @@ import (
 	"time"
 )
 
-// maxFiles returns how many files this process may have open: no limit is known.
+// maxFiles returns how many files this process may have open. No limit is known.
 func maxFiles() int { return math.MaxInt32 }
 
 // newEpollAcceptor returns nil, because only Linux has epoll.
 func (s *Server) newEpollAcceptor(net.Listener) acceptor { return nil }
 
-// setTCPUserTimeout does nothing: the system decides how long it tries.
+// setTCPUserTimeout does nothing. The system decides how long it resends lost packets.
 func setTCPUserTimeout(syscall.Conn, time.Duration) {}
 
 // getSendState returns false, because the state is not known.

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// maxFiles returns how many files this process may have open. A connection is one.
+// maxFiles returns how many files this process may have open. Each connection is one.
 func maxFiles() int {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
@@ -21,7 +21,7 @@ func maxFiles() int {
 // newEpollAcceptor returns nil, because only Linux has epoll.
 func (s *Server) newEpollAcceptor(net.Listener) acceptor { return nil }
 
-// setTCPUserTimeout does nothing: the system decides how long it tries.
+// setTCPUserTimeout does nothing. The system decides how long it resends lost packets.
 func setTCPUserTimeout(syscall.Conn, time.Duration) {}
 
 // getSendState returns false, because the state is not known.

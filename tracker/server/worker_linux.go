@@ -10,34 +10,35 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A worker owns its connections and its other fields. No other goroutine uses them, except that
-// Close sets the deadline of epoll.
+// A worker serves many connections in one goroutine. Only this goroutine uses the worker and its
+// connections. There are two exceptions: epollAcceptor.Close sets the deadline of epoll, and
+// connLimiter.makeRoom evicts connections from silent and idle.
 type worker struct {
 	*epollAcceptor
-	// epoll can be polled itself, and Go's poller does that. So a worker with nothing to do waits
-	// like any goroutine and keeps no thread.
+	// epoll is a file that can be polled itself, and Go's poller does that. So a worker with
+	// nothing to do waits like any goroutine, and needs no thread.
 	epoll   *os.File
 	epollFD int
 	events  [64]unix.EpollEvent
-	ready   int       // how many events there are
+	ready   int       // how many of events were fetched last
 	now     time.Time // when they were fetched
 
-	next           *worker       // accepts after this one
-	acceptFunc     func(uintptr) // acceptFrom, as a func value that is made once
-	accepted       []acceptedConn
-	outOfFiles     bool // accepting failed: housekeeping tries again
+	next           *worker        // the worker that accepts after this one
+	acceptFunc     func(uintptr)  // acceptFrom, as a func value that is made once
+	accepted       []acceptedConn // connections that are accepted and not added yet
+	remote         sockaddr       // of the connection accepted last
+	outOfFiles     bool           // an accept failed; housekeeping tries again
 	listenerClosed bool
-	from           sockaddr
 
 	conns   []*polledConn // by file descriptor
-	spare   *polledConn   // for the next connection, as most end with their first request
+	spare   *polledConn   // for the next connection: most end with their first request, and leave it unused
 	silent  connQueue     // connections that have not sent a request yet
 	idle    connQueue     // connections that have had a reply and wait for a request
-	busy    connQueue     // connections with more requests to serve, after those of others
+	busy    connQueue     // connections with more requests to serve, which wait until others are served
 	blocked connQueue     // connections whose client does not read its replies
 	head    head
 	b       buffers
-	in      [maxHead + 4<<10]byte
+	in      [maxHead + 4<<10]byte // the bytes of the current connection
 }
 
 type acceptedConn struct {
@@ -50,27 +51,29 @@ type polledConn struct {
 	queueEntry
 	fd      int
 	remote  netip.AddrPort
-	drained bool       // nothing more can be read before the next event
-	in      []byte     // bytes read that belong to requests not yet served
+	drained bool       // there is nothing more to read until the next event
+	in      []byte     // bytes that were read and belong to requests not yet served
 	unsent  []byte     // replies that the client has not read
-	then    stopReason // what to do after those
+	why     stopReason // of the batch with unsent; it decides what happens after that
 }
 
-// stopWaiting closes the connection for reading. That is an event, and then there is nothing to
-// read unless a request has come first.
+// stopWaiting closes the connection for reading, which causes an event. The worker then closes the
+// connection, after it has served a request that has arrived before.
 func (c *polledConn) stopWaiting() { _ = unix.Shutdown(c.fd, unix.SHUT_RD) }
 
 const (
 	maxWorkers = 16
 	maxAccept  = 16 // how many connections a worker accepts before the next worker does
-	// listenerEvent is in an event in place of a connection's file descriptor.
+	// An event of the listener has listenerEvent instead of a connection's file descriptor.
 	listenerEvent = -1
-	// connEvents are edge-triggered: a read takes all there is, and later bytes are a new event.
+	// connEvents are edge-triggered: there is an event when bytes arrive, not while there are
+	// bytes.
 	connEvents = unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLET
-	hungUp     = unix.EPOLLRDHUP | unix.EPOLLHUP | unix.EPOLLERR
+	// hungUp has the events after which the client sends nothing more.
+	hungUp = unix.EPOLLRDHUP | unix.EPOLLHUP | unix.EPOLLERR
 )
 
-// An outcome says whether the worker still has a connection.
+// An outcome says whether the worker still has a connection after it served it.
 type outcome int
 
 const (
@@ -84,14 +87,15 @@ type stopReason int
 const (
 	allServed  stopReason = iota
 	batchFull             // other connections are served first
-	incomplete            // the next request is not here as a whole
+	incomplete            // only a part of the next request has arrived
 	notPlain              // the next request needs a goroutine
 	lastReply             // the connection ends with the last reply
-	panicked
+	panicked              // the connection ends
 )
 
-// run serves until the server ends, or the listener is closed and no connection is left. Then it
-// serves or hands over what its connections have sent, and closes them.
+// run serves until the server shuts down, or until the listener is closed and no connection is
+// left. At the end it serves the requests that have arrived, hands over connections with unsent
+// replies, and closes the others.
 func (w *worker) run() {
 	defer w.s.active.Done()
 	raw, err := w.epoll.SyscallConn()
@@ -100,7 +104,7 @@ func (w *worker) run() {
 		return w.ready > 0 || !w.busy.empty()
 	}
 	for err == nil && !w.s.shuttingDown.Load() && !(w.listenerClosed && w.empty()) {
-		if raw.Read(poll) != nil { // the deadline
+		if raw.Read(poll) != nil { // it is time for housekeeping, or Close was called
 			w.housekeeping()
 			continue
 		}
@@ -114,10 +118,10 @@ func (w *worker) run() {
 	}
 	for e := w.blocked.popBefore(w.now); e != nil; e = w.blocked.popBefore(w.now) {
 		c := e.owner.(*polledConn)
-		w.handOver(c.fd, &conn{remote: c.remote, in: c.in, unsent: c.unsent, closeAfter: c.then == lastReply || c.then == panicked})
+		w.handOver(c.fd, &conn{remote: c.remote, in: c.in, unsent: c.unsent, closeAfter: c.why == lastReply || c.why == panicked})
 	}
-	w.closeIdle(&w.silent, 0)
-	w.closeIdle(&w.idle, 0)
+	w.closeOverdue(&w.silent, 0)
+	w.closeOverdue(&w.idle, 0)
 	w.close()
 }
 
@@ -131,13 +135,13 @@ func (w *worker) empty() bool {
 	return w.silent.empty() && w.idle.empty() && w.busy.empty() && w.blocked.empty()
 }
 
-// serveEvents serves each connection with an event once, and one busy connection. So many clients
-// that send one request at a time do not wait for a few that send a lot.
+// serveEvents serves each connection that has an event, and then one busy connection. So clients
+// that send one request at a time do not wait long for clients that send many.
 func (w *worker) serveEvents() {
 	w.now = time.Now()
 	for _, e := range w.events[:w.ready] {
 		if e.Fd == listenerEvent {
-			w.acceptAll()
+			w.acceptSome()
 		} else {
 			w.resume(w.conns[e.Fd], e.Events&hungUp != 0)
 		}
@@ -147,13 +151,14 @@ func (w *worker) serveEvents() {
 	}
 }
 
-// housekeeping closes connections that have waited too long, and accepts again after that failed.
+// housekeeping closes connections that have waited too long, and accepts again if an accept has
+// failed.
 func (w *worker) housekeeping() {
 	w.now = time.Now()
 	_ = w.epoll.SetReadDeadline(w.now.Add(w.housekeepingInterval()))
-	w.closeIdle(&w.silent, w.s.Timeout)
-	w.closeIdle(&w.idle, w.s.Idle)
-	w.closeIdle(&w.blocked, w.s.Timeout)
+	w.closeOverdue(&w.silent, w.s.Timeout)
+	w.closeOverdue(&w.idle, w.s.Idle)
+	w.closeOverdue(&w.blocked, w.s.Timeout)
 	err := w.raw.Control(func(listener uintptr) {
 		if w.outOfFiles {
 			w.outOfFiles = false
@@ -166,38 +171,40 @@ func (w *worker) housekeeping() {
 	}
 }
 
-func (w *worker) control(op, fd int, name int32, events uint32) error {
-	return unix.EpollCtl(w.epollFD, op, fd, &unix.EpollEvent{Events: events, Fd: name})
+// control sets which events of fd the worker gets. Each event has id.
+func (w *worker) control(op, fd int, id int32, events uint32) error {
+	return unix.EpollCtl(w.epollFD, op, fd, &unix.EpollEvent{Events: events, Fd: id})
 }
 
-// watchListener makes w the worker that gets an event for the next connection. If all got one, all
-// would wake up for it, and the fastest would get every connection. So the workers take turns.
+// watchListener makes w get an event when the next connection arrives. Only one worker gets this
+// event, and the workers take turns. Otherwise all of them would wake up, and the fastest would
+// accept every connection.
 func (w *worker) watchListener(listener uintptr) {
 	_ = w.control(unix.EPOLL_CTL_MOD, int(listener), listenerEvent, unix.EPOLLIN|unix.EPOLLONESHOT)
 }
 
-// acceptAll accepts connections and serves their first requests.
-func (w *worker) acceptAll() {
+// acceptSome accepts up to maxAccept connections and serves their first requests.
+func (w *worker) acceptSome() {
 	w.accepted = w.accepted[:0]
 	if err := w.raw.Control(w.acceptFunc); err != nil {
 		w.listenerClosed = true
 		w.fail(err)
 	}
-	for _, n := range w.accepted {
-		w.addConn(n.fd, n.remote)
+	for _, c := range w.accepted {
+		w.addConn(c.fd, c.remote)
 	}
 }
 
-// acceptFrom accepts connections and makes the next worker watch the listener.
+// acceptFrom accepts connections, and lets the next worker watch the listener.
 func (w *worker) acceptFrom(listener uintptr) {
 	for len(w.accepted) < cap(w.accepted) {
-		fd, errno := accept4(int(listener), &w.from)
+		fd, errno := accept4(int(listener), &w.remote)
 		switch errno {
 		case 0:
 			if !w.inherits.Load() {
 				w.setOptions(fd)
 			}
-			w.accepted = append(w.accepted, acceptedConn{fd, w.from.addrPort()})
+			w.accepted = append(w.accepted, acceptedConn{fd, w.remote.addrPort()})
 			continue
 		case unix.ECONNABORTED, unix.EINTR:
 			continue
@@ -215,15 +222,15 @@ func (w *worker) acceptFrom(listener uintptr) {
 	w.next.watchListener(listener)
 }
 
-// addConn serves a new connection, or refuses it. Mostly its first request is here already. If that
-// is also the last, epoll need not know the connection.
+// addConn serves a new connection, or refuses or drops it. Usually the first request has already
+// arrived. If that is also the last, the connection is never added to epoll.
 func (w *worker) addConn(fd int, remote netip.AddrPort) {
 	switch w.s.admitConn(remote) {
 	case refused:
 		w.handOver(fd, &conn{remote: remote, verdict: refused, unsent: []byte(tooMany), closeAfter: true})
 		return
 	case dropped:
-		_, _ = rawCall(unix.SYS_READ, fd, w.in[:]) // else closing would reset the connection
+		_, _ = rawCall(unix.SYS_READ, fd, w.in[:]) // without this read the close would reset the connection
 		_, _ = rawCall(unix.SYS_WRITE, fd, []byte(tooMany))
 		_, _ = rawCall(unix.SYS_CLOSE, fd, nil)
 		return
@@ -236,7 +243,7 @@ func (w *worker) addConn(fd int, remote netip.AddrPort) {
 	c.fd, c.remote = fd, remote
 	w.silent.enqueue(&c.queueEntry, w.now)
 	if w.serveConn(c, false) == gone {
-		c.evicted, c.drained = false, false
+		c.evicted, c.drained = false, false // c is spare again
 		return
 	}
 	w.spare = nil
@@ -253,10 +260,10 @@ func (w *worker) addConn(fd int, remote netip.AddrPort) {
 	}
 }
 
-// closeIdle closes the connections that have been in a queue for longer than most. A request that
-// has come is served first: if this process was stopped, that is why the time is up.
-func (w *worker) closeIdle(q *connQueue, most time.Duration) {
-	for e := q.popBefore(w.now.Add(-most)); e != nil; e = q.popBefore(w.now.Add(-most)) {
+// closeOverdue closes the connections that have been in q for maxWait or longer. It first serves a
+// request that has arrived: the worker may only see it so late because this process was stopped.
+func (w *worker) closeOverdue(q *connQueue, maxWait time.Duration) {
+	for e := q.popBefore(w.now.Add(-maxWait)); e != nil; e = q.popBefore(w.now.Add(-maxWait)) {
 		if c := e.owner.(*polledConn); w.resume(c, false) == kept && !c.queued() {
 			w.closeConn(c)
 		}
@@ -283,28 +290,28 @@ func (w *worker) handOver(fd int, c *conn) outcome {
 	c.s, c.nc = w.s, fdConn{os.NewFile(uintptr(fd), "connection")}
 	c.in, c.unsent = bytes.Clone(c.in), bytes.Clone(c.unsent)
 	w.s.mu.Lock()
-	w.s.register(c) // even during Shutdown, which waits for this worker
+	w.s.register(c) // allowed during Shutdown, which still waits for this worker
 	w.s.mu.Unlock()
 	go c.serveRequests()
 	return w.forget(fd)
 }
 
-// resume goes on with a connection that has become ready for reading or writing. last says that
-// nothing more will come from the client.
-func (w *worker) resume(c *polledConn, last bool) outcome {
+// resume goes on with a connection that may be ready for reading or writing. clientDone says that
+// the client will send nothing more.
+func (w *worker) resume(c *polledConn, clientDone bool) outcome {
 	c.drained = false
 	switch c.queue {
-	case &w.busy: // it is served when it is first in that queue
+	case &w.busy: // it is served when it is the oldest in this queue
 		return kept
 	case &w.blocked:
 		return w.sendUnsent(c)
 	}
-	return w.serveConn(c, last)
+	return w.serveConn(c, clientDone)
 }
 
-// serveConn serves one batch of the requests that a connection has sent. last says that nothing
-// more will come from the client.
-func (w *worker) serveConn(c *polledConn, last bool) outcome {
+// serveConn serves one batch of the requests that a connection has sent. clientDone says that the
+// client will send nothing more.
+func (w *worker) serveConn(c *polledConn, clientDone bool) outcome {
 	wasBusy := c.queue == &w.busy
 	n := copy(w.in[:], c.in)
 	if headEnd(w.in[:n], 0) == 0 && !c.drained {
@@ -332,11 +339,13 @@ func (w *worker) serveConn(c *polledConn, last bool) outcome {
 			w.b = buffers{}
 		}
 	}()
-	c.dequeue() // from here on it is not evicted
-	last = last || c.evicted
+	c.dequeue() // so that it is no longer evicted
+	clientDone = clientDone || c.evicted
 	rest, why := w.serveBatch(w.in[:n], c.remote, wasBusy)
-	idle := why == allServed && c.drained && !last
-	if idle { // before the reply is sent: with that the client may make a connection that evicts this one
+	idle := why == allServed && c.drained && !clientDone
+	if idle {
+		// The connection is idle before the reply is sent. As soon as the client has the reply, it
+		// may open another connection, and makeRoom must be able to evict this one.
 		w.setIdle(c)
 	}
 	sent, errno := 0, unix.Errno(0)
@@ -352,12 +361,13 @@ func (w *worker) serveConn(c *polledConn, last bool) outcome {
 	case idle:
 		return kept
 	}
-	return w.afterBatch(c, rest, why, last)
+	return w.afterBatch(c, rest, why, clientDone)
 }
 
-// serveBatch serves requests at the beginning of in, at most a batch. It appends the replies to
-// w.b.out and returns the bytes that are left. A large reply is served only as the first of a busy
-// connection's batch, so that other connections are served before it.
+// serveBatch serves the requests at the beginning of in, at most a batch. The replies are in
+// w.b.out. It returns the bytes that are left, and why it stopped. A request with a large reply is
+// served only as the first in a batch of a busy connection, so that other connections are served
+// before it.
 func (w *worker) serveBatch(in []byte, remote netip.AddrPort, wasBusy bool) (rest []byte, why stopReason) {
 	h, b := &w.head, &w.b
 	b.out = b.out[:0]
@@ -384,7 +394,7 @@ func (w *worker) serveBatch(in []byte, remote netip.AddrPort, wasBusy bool) (res
 		if w.s.Tracker.Large(&b.call) && (!wasBusy || served > 0) {
 			return in, batchFull
 		}
-		more, _ := w.s.serveCall(b, h, w.now, !h.keepAlive) // a call that is answered at once opens no stream
+		more, _ := w.s.serveCall(b, h, w.now, !h.keepAlive) // no call for which AtOnce is true opens a stream
 		if in = in[n:]; !more {
 			return in, lastReply
 		}
@@ -392,8 +402,8 @@ func (w *worker) serveBatch(in []byte, remote netip.AddrPort, wasBusy bool) (res
 	return nil, allServed
 }
 
-// afterBatch decides how a connection goes on after all its replies were sent.
-func (w *worker) afterBatch(c *polledConn, rest []byte, why stopReason, last bool) outcome {
+// afterBatch decides how a connection goes on when all replies of a batch are sent.
+func (w *worker) afterBatch(c *polledConn, rest []byte, why stopReason, clientDone bool) outcome {
 	switch {
 	case why == batchFull || !c.drained && (why == allServed || why == incomplete):
 		c.in = append(c.in[:0], rest...)
@@ -403,7 +413,7 @@ func (w *worker) afterBatch(c *polledConn, rest []byte, why stopReason, last boo
 		return w.handOver(c.fd, &conn{remote: c.remote, in: rest})
 	case why == lastReply && (w.head.keepAlive || len(rest) > 0 || !c.drained): // the client may send more
 		return w.handOver(c.fd, &conn{remote: c.remote, closeAfter: true})
-	case why == allServed && !last:
+	case why == allServed && !clientDone:
 		w.setIdle(c)
 		return kept
 	}
@@ -416,17 +426,17 @@ func (w *worker) setIdle(c *polledConn) {
 	w.idle.enqueue(&c.queueEntry, w.now)
 }
 
-// setBlocked keeps replies that cannot be sent now because the client does not read, and the bytes
-// that are left. Until all are sent, no more requests are read.
+// setBlocked keeps the replies that the client does not read, and the bytes that are left. It makes
+// the connection wait until all replies are sent. Until then the worker reads nothing from it.
 func (w *worker) setBlocked(c *polledConn, unsent, rest []byte, why stopReason) outcome {
-	c.unsent, c.in, c.then = bytes.Clone(unsent), append(c.in[:0], rest...), why
+	c.unsent, c.in, c.why = bytes.Clone(unsent), append(c.in[:0], rest...), why
 	c.drained = false
 	w.blocked.enqueue(&c.queueEntry, w.now)
 	_ = w.control(unix.EPOLL_CTL_MOD, c.fd, int32(c.fd), connEvents|unix.EPOLLOUT)
 	return kept
 }
 
-// sendUnsent sends as much of those replies as is possible now.
+// sendUnsent sends as many bytes of c.unsent as it can without waiting.
 func (w *worker) sendUnsent(c *polledConn) outcome {
 	sent, errno := rawCall(unix.SYS_WRITE, c.fd, c.unsent)
 	switch {
@@ -441,5 +451,5 @@ func (w *worker) sendUnsent(c *polledConn) outcome {
 		return kept
 	}
 	c.unsent = nil
-	return w.afterBatch(c, c.in, c.then, false)
+	return w.afterBatch(c, c.in, c.why, false)
 }
