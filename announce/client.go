@@ -165,7 +165,7 @@ func (c *Client) Leave(ctx context.Context, t Tracker, r Request) (failed error)
 	left := slices.ContainsFunc(all, func(f outcome[bool]) bool { return f.result })
 	for _, f := range all {
 		if f.from.IsValid() || !left || ctx.Err() != nil { // else nothing is listed over this family
-			failed = weightier(failed, f.err)
+			failed = moreInformative(failed, f.err)
 		}
 	}
 	return failed
@@ -413,7 +413,7 @@ func failure[T any](ctx context.Context, all []outcome[T]) (failed error) {
 		if f.err == nil {
 			return nil
 		}
-		failed = weightier(failed, f.err)
+		failed = moreInformative(failed, f.err)
 	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)

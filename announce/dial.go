@@ -188,7 +188,7 @@ func race(ctx context.Context, addrs []netip.AddrPort, connect func(context.Cont
 			if r.err == nil {
 				return r.conn, nil
 			}
-			failed = weightier(failed, r.err)
+			failed = moreInformative(failed, r.err)
 			timer.Reset(0)
 		}
 	}

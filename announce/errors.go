@@ -70,8 +70,8 @@ var (
 	errHiddenPort = errors.New("a classic tracker does not look at the port of origin, and Dial hides it: give a port")
 )
 
-// weight ranks errors of one tracker by how much they say about it.
-func weight(err error) int {
+// detail ranks errors of one tracker by how much they say about it.
+func detail(err error) int {
 	var noAddress *net.AddrError
 	var noHost *net.DNSError
 	var refusal *RefusalError
@@ -87,9 +87,10 @@ func weight(err error) int {
 	return 1
 }
 
-// weightier returns the error that says more about a tracker: a, unless b does. Either may be nil.
-func weightier(a, b error) error {
-	if a == nil || b != nil && weight(b) > weight(a) {
+// moreInformative returns the error that says more about a tracker, and a if both say as much. Either
+// may be nil.
+func moreInformative(a, b error) error {
+	if a == nil || b != nil && detail(b) > detail(a) {
 		return b
 	}
 	return a

@@ -14,49 +14,54 @@ import (
 
 // A Gathering is the result of [Client.Gather].
 type Gathering struct {
-	// Peers are all peers that were there, you included, in the order of [netip.AddrPort.Compare].
+	// Peers are the peers that have met, you included, sorted by [netip.AddrPort.Compare]. If the
+	// context of Gather ended first, they are the peers that were present then.
 	Peers []netip.AddrPort
-	// Rank is your own place in Peers, from 0. It is -1 if you only look.
+	// Rank is the index of your own endpoint in Peers. It is -1 if Peers does not have it, as when
+	// you only look.
 	Rank int
 
 	membership *Membership // nil if Gather ended before it joined
-	until      time.Time   // when the membership may end
+	stayUntil  time.Time   // Leave waits until then
 }
 
 const (
-	// lingerTime is how long the members of a gathering stay at least, so that the slowest finds
-	// all of them. Without an event stream a member polls every gatherPoll, which is twice in that
-	// time.
+	// lingerTime is how long a member stays at least after all have met, so that the slowest
+	// process finds every peer. Without an event stream, a member polls every gatherPoll, and so at
+	// least twice within lingerTime.
 	lingerTime = 2 * time.Second
 	gatherPoll = 800 * time.Millisecond
-	// clashTime is how long two programs may be listed as one endpoint: the first may be about to leave.
-	clashTime = 2 * time.Second
+	// sharedTime is how long Gather accepts that another process is listed as the same endpoint.
+	// That process may be about to leave.
+	sharedTime = 2 * time.Second
 )
 
-// Gather joins the track of r.Key with r.Port and waits until at least n peers are there, you
-// included. You stay a member until [Gathering.Leave]. With r.Port 0 it only looks.
+// Gather joins the track of r.Key with r.Port and waits until at least n peers are present, you
+// included. You remain a member until [Gathering.Leave]. With r.Port 0, Gather only looks, and you
+// do not count.
 //
-// The first moment at which n are there counts, as the tracker reports it, even if some have left
-// again before this process reads of it. If the tracker has no event stream, Gather misses a moment
-// that no reply shows.
+// Gather succeeds at the first moment at which the tracker reports n peers. Some of them may have
+// left by the time your process reads the report. If the tracker has no event stream, Gather may
+// miss n peers that were present only between two polls.
 //
-// If exactly n come, all get the same Peers, and each a different Rank. If more come, some
-// processes may see fewer of them than others do; then at least one has len(Peers) > n.
+// If exactly n processes join, they all get the same Peers, and each gets a different Rank. If more
+// join, their Peers may differ, and at least one of them gets more than n Peers.
 //
-// One process is one peer: it is listed over one address family, IPv4 if that leads to the tracker,
-// even if the tracker has both. All have to name the same tracker. Some classic trackers keep the
-// families apart; there, a process without IPv4 cannot meet the others. An endpoint that someone
-// has left behind under the key counts as well, so use a new key for each gathering.
+// All processes have to use the same tracker. Each process is one peer, listed over one address
+// family: IPv4 if the tracker is reachable over it, else IPv6. Some classic trackers report only
+// peers of the asker's family. With such a tracker, a process without IPv4 does not find the others.
+// A peer that has ended without leaving counts until its ttl is over, so use a new key each time.
 //
-// Two processes with the same address and port would be one peer. A tracker with event streams
-// distinguishes them by r.ID, which Gather chooses at random if it is zero. Then Gather returns a
-// [*SharedError] in the process that came second, and calls news with one in the first.
+// Two processes with the same address and port count as one peer. A tracker with event streams
+// detects them by their peer ids. If r.ID is zero, Gather chooses a random one. In the process that
+// joined second, Gather returns a [*SharedError]. In the first process, it passes a SharedError to
+// news and goes on.
 //
-// While Gather waits, news, if it is not nil, is called for every event and every error, one at a
-// time. An error is not the end: Gather tries again, also if the tracker was not there at the
-// start. But if the tracker refuses the first request with status 400, 401 or 404, Gather returns
-// that error. If ctx ends first, Gather returns its cause; Peers are those who were there, and you
-// have left. The Gathering is never nil.
+// While Gather waits, it calls news for every event and every error, one at a time. news may be nil.
+// After an error Gather tries again, even if the tracker has never answered. But if the tracker
+// refuses the first requests with status 400, 401 or 404, Gather returns that error. If ctx ends
+// first, Gather leaves the track and returns the cause of ctx, with the Peers that were present. The
+// Gathering is never nil.
 func (c *Client) Gather(ctx context.Context, t Tracker, r Request, n int, news func(Event, error)) (*Gathering, error) {
 	if news == nil {
 		news = func(Event, error) {}
@@ -65,65 +70,53 @@ func (c *Client) Gather(ctx context.Context, t Tracker, r Request, n int, news f
 	if err := cmp.Or(r.Key.Check(), t.Check()); err != nil {
 		return g, err
 	}
-	d := c.derive()
-	network, err := d.firstNetwork(ctx, t, r, news)
-	d.Close() // its connection could be in the way of the next one from the same port
+	derived := c.derive()
+	network, err := derived.firstNetwork(ctx, t, r, news)
+	derived.Close() // an open connection could prevent the next one from the same port
 	if err != nil {
 		return g, err
 	}
 	member, stay := r.Port != 0, time.Duration(0)
-	d.Poll = gatherPoll
-	if t.Classic() { // it is not to be asked as often
-		d.Poll = wire.MinInterval
+	derived.Poll = gatherPoll
+	if t.Classic() { // more frequent polls could annoy a classic tracker
+		derived.Poll = wire.MinInterval
 	}
 	if member {
-		stay = max(lingerTime, 2*d.Poll)
+		stay = max(lingerTime, 2*derived.Poll)
 	}
 	if r.ID == (wire.ID{}) && !t.Classic() {
 		r.ID = newID()
 	}
 	b := &barrier{follower: newFollower(), n: n, member: member, rank: -1, news: news,
-		ended: make(chan struct{}), calling: make(chan struct{}, 1)}
-	b.afterChange = b.judge
+		done: make(chan struct{}), calling: make(chan struct{}, 1)}
+	b.afterChange = b.endIfMet
 	sources := b.addTracker(t)
 	b.self = b.addSource(sources)
-	sessions := []*session{d.newSession(b.self, r, network, member)}
+	sessions := []*session{derived.newSession(b.self, r, network, member)}
 	for _, other := range c.families(t) {
-		if t.Classic() && other != network { // it may report other peers
-			sessions = append(sessions, d.newSession(b.addSource(sources), r, other, false))
+		if t.Classic() && other != network { // over the other family the tracker may report other peers
+			sessions = append(sessions, derived.newSession(b.addSource(sources), r, other, false))
 		}
 	}
 	g.membership = b.startMembership(context.WithoutCancel(ctx), sessions, b.callNews)
-	select {
-	case <-b.ended:
-	case <-g.membership.Done():
-		b.mu.Lock()
-		b.end(g.membership.Err())
-		b.mu.Unlock()
-	case <-ctx.Done():
-		if end, ok := ctx.Deadline(); ok && time.Since(end) > overdue {
-			select {
-			case <-b.ended:
-			case <-time.After(catchUp):
-			}
-		}
-	}
+	b.await(ctx, g.membership)
 	if b.stop() {
-		g.until = time.Now().Add(stay)
+		g.stayUntil = time.Now().Add(stay)
 	} else {
-		_ = g.Leave(ctx) // all may still meet: the tracker reports peers until it has let go of this one
+		// The tracker may report the last peers before it removes this one, so all may still meet.
+		_ = g.Leave(ctx)
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	g.Peers, g.Rank = b.peers, b.rank
-	if !b.over {
+	if !b.ended {
 		return g, context.Cause(ctx)
 	}
 	return g, b.err
 }
 
-// firstNetwork returns the first network over which the tracker answers a look. A process that used
-// several would be several peers. If the tracker is absent, firstNetwork waits for it.
+// firstNetwork returns the first network over which the tracker answers a look, and waits until there
+// is one. Gather joins over this network only: a process that joins over two counts as two peers.
 func (c *Client) firstNetwork(ctx context.Context, t Tracker, r Request, news func(Event, error)) (string, error) {
 	for failures := 1; ; failures++ {
 		var failed error
@@ -132,7 +125,7 @@ func (c *Client) firstNetwork(ctx context.Context, t Tracker, r Request, news fu
 			if err == nil {
 				return network, nil
 			}
-			failed = weightier(failed, err)
+			failed = moreInformative(failed, err)
 		}
 		if ctx.Err() != nil {
 			return "", context.Cause(ctx)
@@ -147,67 +140,72 @@ func (c *Client) firstNetwork(ctx context.Context, t Tracker, r Request, news fu
 	}
 }
 
-// Leave leaves the track. If it fails, it returns why, and the tracker forgets you after the ttl.
-// First it waits until two seconds have passed since all had met (20 s on a classic tracker), so
-// that the slowest process finds you, too. The end of ctx ends this wait, but not the leaving,
-// which takes five seconds at most. Leave may be called again, and returns the same.
+// Leave leaves the track. First it waits until two seconds have passed since all met (20 s on a
+// classic tracker), so that the slowest process finds you, too. The end of ctx ends this wait.
+// Leaving itself takes up to five seconds, even if ctx has ended. If it fails, Leave returns the
+// reason, and the tracker removes you after the ttl. A second call returns the same.
 func (g *Gathering) Leave(ctx context.Context) error {
 	if g.membership == nil {
 		return nil
 	}
-	wait(ctx, time.Until(g.until))
+	wait(ctx, time.Until(g.stayUntil))
 	return g.membership.Leave(context.WithoutCancel(ctx))
 }
 
-// A barrier is what a gathering waits for. Its follower calls judge after every change.
+// A barrier is the running state of Gather. It ends when enough peers are present, or with an error.
 type barrier struct {
 	*follower
-	self   *source // over which this process is a member; the first one if it only looks
+	// self is the source that lists this process. If the process only looks, it is the first source.
+	self   *source
 	n      int
 	member bool
-	ended  chan struct{} // closed once the barrier is over
+	done   chan struct{} // closed when ended becomes true
 
 	// The mutex of the follower guards these.
-	over  bool
-	err   error
-	clash *time.Timer // ends the barrier if another process has the same endpoint
-	peers []netip.AddrPort
-	rank  int
+	ended       bool
+	err         error       // nil if enough peers have met
+	sharedTimer *time.Timer // ends the barrier if another process has the same endpoint
+	peers       []netip.AddrPort
+	rank        int
 
-	calling chan struct{} // holds a token while news is called, and so guards what follows
+	calling chan struct{} // holds a token during a call of news; the token guards news and silent
 	news    func(Event, error)
-	silent  bool
+	silent  bool // news must not be called any more
 }
 
-// judge ends the barrier if enough peers are there at this moment.
-func (b *barrier) judge() {
+// endIfMet ends the barrier if enough peers are present now. The follower calls it after every change.
+func (b *barrier) endIfMet() {
+	present := b.size // without this process
+	if b.member {
+		present++
+	}
 	switch {
-	case b.over || !b.waitsUntil(time.Now()).IsZero():
-	case b.self.clash && b.self.second:
-		if b.clash == nil {
-			b.clash = time.AfterFunc(clashTime, b.endClash)
+	case b.ended || !b.waitsUntil(time.Now()).IsZero():
+	case b.self.shared && b.self.cameSecond:
+		if b.sharedTimer == nil {
+			b.sharedTimer = time.AfterFunc(sharedTime, b.endIfShared)
 		}
 	case b.member && b.self.state != up:
 	case b.member && b.self.you.Port() == 0:
-		b.end(fmt.Errorf("tracker %s does not tell which address it has listed: nobody can have a rank there", b.self.tracker.name.HostPort()))
-	case b.size >= b.n, b.member && b.size+1 >= b.n:
-		b.notePeers()
+		b.end(fmt.Errorf("tracker %s does not report which address it has listed, so there is no rank", b.self.tracker.name.HostPort()))
+	case present >= b.n:
+		b.recordPeers()
 		b.end(nil)
 	}
 }
 
-// endClash ends the barrier if the process that was listed before still is.
-func (b *barrier) endClash() {
+// endIfShared ends the barrier if the process that joined first is still listed as the same endpoint.
+func (b *barrier) endIfShared() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.clash = nil
-	if b.self.clash && b.self.second {
+	b.sharedTimer = nil
+	if b.self.shared && b.self.cameSecond {
 		b.end(&SharedError{b.self.you})
 	}
 }
 
-// notePeers notes the peers that are there, and the own rank.
-func (b *barrier) notePeers() {
+// recordPeers records the peers that are present now, and the rank of this process among them.
+func (b *barrier) recordPeers() {
 	_, _, peers := b.changes()
 	b.peers, b.rank = slices.Clone(peers), -1
 	if you := b.self.you; b.member && you.Port() != 0 {
@@ -216,37 +214,58 @@ func (b *barrier) notePeers() {
 	}
 }
 
-// end ends the barrier, unless it has ended. err is nil if all have met.
+// end ends the barrier, unless it has ended. err is nil if enough peers have met.
 func (b *barrier) end(err error) {
-	if !b.over {
-		b.over, b.err = true, err
-		close(b.ended)
+	if !b.ended {
+		b.ended, b.err = true, err
+		close(b.done)
 	}
 }
 
-// callNews calls news for as long as the gathering waits, but not for the error that Gather returns.
+// await waits until the barrier, its membership or ctx ends.
+func (b *barrier) await(ctx context.Context, m *Membership) {
+	select {
+	case <-b.done:
+	case <-m.Done():
+		b.mu.Lock()
+		b.end(m.Err())
+		b.mu.Unlock()
+	case <-ctx.Done():
+		// If ctx ended late, this process was suspended, and reads first what has arrived meanwhile.
+		if end, ok := ctx.Deadline(); ok && time.Since(end) > overdue {
+			select {
+			case <-b.done:
+			case <-time.After(catchUp):
+			}
+		}
+	}
+}
+
+// callNews calls news until stop is called. It does not report the error that Gather returns.
 func (b *barrier) callNews(ev Event, err error) {
 	b.calling <- struct{}{}
 	defer func() { <-b.calling }()
 	b.mu.Lock()
 	_, shared := errors.AsType[*SharedError](err)
-	returned := b.over && b.err != nil || err != nil && b.self.tracker.final || shared && b.self.second
+	failed := b.ended && b.err != nil
+	refused := err != nil && b.self.tracker.final
+	cameSecond := shared && b.self.cameSecond
 	b.mu.Unlock()
-	if !b.silent && !returned {
+	if !b.silent && !failed && !refused && !cameSecond {
 		b.news(ev, err)
 	}
 }
 
-// stop ends the calls of news, and reports whether all have met. If they have not, it notes the
-// peers that are there.
+// stop ends the calls of news, and reports whether enough peers have met. If the barrier has not
+// ended, stop records the peers that are present now.
 func (b *barrier) stop() (met bool) {
 	b.calling <- struct{}{}
 	b.silent = true
 	<-b.calling
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !b.over {
-		b.notePeers()
+	if !b.ended {
+		b.recordPeers()
 	}
-	return b.over && b.err == nil
+	return b.ended && b.err == nil
 }

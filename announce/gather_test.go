@@ -32,15 +32,15 @@ func (g gathered) String() string {
 	return fmt.Sprint(g.Rank, " of ", strings.Join(peers, " "), ", ", g.err)
 }
 
-// deadline ends a test that would never end: virtual time passes for as long as a stream has
-// heartbeats.
+// deadline stops a test that hangs. The test would never end by itself: the heartbeats of a stream
+// keep virtual time going.
 func deadline(t *testing.T, d time.Duration) {
 	timer := time.AfterFunc(d, func() { panic(fmt.Sprint(t.Name(), " has not ended after ", d)) })
 	t.Cleanup(func() { timer.Stop() })
 }
 
-// Four processes come one after the other. All get the same list, each gets another rank, and all
-// see the last one before the first one leaves.
+// Four processes join one after the other. All get the same list, and each gets a different rank. The
+// first one leaves only after the last one has joined.
 func TestGather(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		deadline(t, time.Hour)
@@ -48,7 +48,7 @@ func TestGather(t *testing.T) {
 		defer cancel()
 		p, k := newPipes(t), key(t, "k")
 		began := time.Now()
-		results, gone := make(chan gathered, 4), make(chan time.Duration, 4)
+		results, leaves := make(chan gathered, 4), make(chan time.Duration, 4)
 		for i, port := range []uint16{4002, 4000, 4003, 4001} {
 			time.Sleep(1700 * time.Millisecond)
 			go func() {
@@ -57,7 +57,7 @@ func TestGather(t *testing.T) {
 				results <- gathered{g, err, time.Since(began)}
 				g.Leave(ctx)
 				g.Leave(ctx) // changes nothing
-				gone <- time.Since(began)
+				leaves <- time.Since(began)
 			}()
 		}
 		var all []string
@@ -68,7 +68,7 @@ func TestGather(t *testing.T) {
 			last = max(last, g.after)
 		}
 		if got := listed(t, p, k); strings.Count(got, ":") != 4 {
-			t.Errorf("when the last one has met, the tracker lists %q", got)
+			t.Errorf("after all have met, the tracker lists %q, want four peers", got)
 		}
 		slices.Sort(all)
 		for i, got := range all {
@@ -77,28 +77,29 @@ func TestGather(t *testing.T) {
 			}
 		}
 		if last > 4*1700*time.Millisecond+time.Second {
-			t.Errorf("the last one has met after %v", last)
+			t.Errorf("the last call of Gather returned after %v", last)
 		}
 		for range 4 {
-			if at := <-gone; at < 4*1700*time.Millisecond+2*time.Second || at > last+2*time.Second {
-				t.Errorf("one has left after %v", at)
+			if at := <-leaves; at < 4*1700*time.Millisecond+2*time.Second || at > last+2*time.Second {
+				t.Errorf("a process left after %v", at)
 			}
 		}
 		if got := listed(t, p, k); got != "" {
-			t.Errorf("after leaving the tracker lists %q", got)
+			t.Errorf("after all have left, the tracker lists %q", got)
 		}
 	})
 }
 
-func TestGatherTimeUp(t *testing.T) {
+// At the deadline, Gather returns the peers that are present, and leaves.
+func TestGatherDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		deadline(t, 24*time.Hour)
 		p, k := newPipes(t), key(t, "k")
 		if _, err := p.client("192.0.2.9").Announce(t.Context(), named(t, ""), announce.Request{Key: k, Port: 4000}); err != nil {
 			t.Fatal(err)
 		}
-		patience := errors.New("enough")
-		ctx, cancel := context.WithTimeoutCause(t.Context(), time.Minute, patience)
+		cause := errors.New("enough")
+		ctx, cancel := context.WithTimeoutCause(t.Context(), time.Minute, cause)
 		defer cancel()
 		began := time.Now()
 		reported := ""
@@ -109,10 +110,10 @@ func TestGatherTimeUp(t *testing.T) {
 			t.Errorf("got %s, want %s", got, want)
 		}
 		if reported != "peers 1 <nil>\n" {
-			t.Errorf("reported %q meanwhile", reported)
+			t.Errorf("news reported %q", reported)
 		}
 		if got := listed(t, p, k); got != "192.0.2.9:4000" {
-			t.Errorf("after the time is up the tracker lists %q", got)
+			t.Errorf("after the deadline the tracker lists %q", got)
 		}
 		g.Leave(t.Context())
 		if d := time.Since(began); d != time.Minute {
@@ -121,8 +122,8 @@ func TestGatherTimeUp(t *testing.T) {
 	})
 }
 
-// TestGatherEnds ends the context at many moments of the beginning.
-func TestGatherEnds(t *testing.T) {
+// The context of Gather may end at any moment of the first requests.
+func TestGatherCancel(t *testing.T) {
 	tr := served(t, "", tracker.Handler(new(tracker.Tracker)).ServeHTTP)
 	var c announce.Client
 	defer c.Close()
@@ -137,7 +138,7 @@ func TestGatherEnds(t *testing.T) {
 	}
 }
 
-// A process that only looks has no rank, does not count, and does not stay for the others.
+// A process that only looks has no rank and is not counted. It does not have to stay for the others.
 func TestGatherLook(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		deadline(t, 24*time.Hour)
@@ -154,22 +155,22 @@ func TestGatherLook(t *testing.T) {
 	})
 }
 
-// The end of the context of Gather does not shorten the stay. That of Leave does.
+// The end of the context of Gather does not shorten the stay. The end of the context of Leave does.
 func TestGatherLeaveAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		deadline(t, 24*time.Hour)
 		p, k := newPipes(t), key(t, "k")
 		ctx, cancel := context.WithCancel(t.Context())
-		waits := true
+		waiting := true
 		g, err := p.client("192.0.2.1").Gather(ctx, named(t, ""), announce.Request{Key: k, Port: 4000}, 1, func(announce.Event, error) {
-			if !waits {
-				t.Error("news was called after the waiting")
+			if !waiting {
+				t.Error("news was called after Gather returned")
 			}
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
-		waits = false
+		waiting = false
 		cancel()
 		time.Sleep(time.Minute)
 		leave := join(t, p.client("192.0.2.2"), one, k, 4000)
@@ -187,12 +188,12 @@ func TestGatherLeaveAtOnce(t *testing.T) {
 		}
 		g.Leave(ctx)
 		if got := listed(t, p, k); got != "" || time.Since(began) > 0 {
-			t.Errorf("after %v the tracker lists %q", time.Since(began), got)
+			t.Errorf("%v after Leave was called, the tracker lists %q", time.Since(began), got)
 		}
 	})
 }
 
-// Gather waits for a tracker that goes away meanwhile.
+// If the tracker goes away while Gather waits, Gather goes on when the tracker is back.
 func TestGatherTrackerAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		deadline(t, 24*time.Hour)
@@ -221,8 +222,8 @@ func TestGatherTrackerAway(t *testing.T) {
 	})
 }
 
-// If a tracker accepts the look and refuses the announce, Gather returns the error, and does not
-// report it before.
+// If a tracker accepts the look and refuses the announce, Gather returns the error. It does not also
+// report it to news.
 func TestGatherRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		deadline(t, time.Hour)
@@ -245,8 +246,8 @@ func TestGatherRefused(t *testing.T) {
 	})
 }
 
-// A classic tracker is not asked too often, so the members stay longer there: each has polled twice
-// by then.
+// Gather polls a classic tracker less often. So a member stays there longer, until every process has
+// polled twice.
 func TestGatherClassic(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		deadline(t, time.Hour)
@@ -266,11 +267,12 @@ func TestGatherClassic(t *testing.T) {
 		defer cancel()
 		asked = 0
 		if _, err := p.client("192.0.2.1").Gather(ctx, classic(t)[0], announce.Request{Key: k, Port: 4000}, 3, nil); err == nil {
-			t.Error("two are three")
+			t.Error("Gather succeeded with two peers, want an error until there are three")
 		}
 		mu.Lock()
-		if asked < 11 || asked > 15 { // every ten seconds, the first look, the leave, and renewals of the other member
-			t.Errorf("asked %d times in 95 s", asked)
+		// A poll every ten seconds, the first look, the leave, and renewals of the other member.
+		if asked < 11 || asked > 15 {
+			t.Errorf("%d requests in 95 s, want 11 to 15", asked)
 		}
 		mu.Unlock()
 		g, err := p.client("192.0.2.1").Gather(t.Context(), classic(t)[0], announce.Request{Key: k, Port: 4000}, 2, nil)
@@ -280,13 +282,13 @@ func TestGatherClassic(t *testing.T) {
 		began := time.Now()
 		g.Leave(t.Context())
 		if d := time.Since(began); d != 20*time.Second {
-			t.Errorf("it has stayed for %v", d)
+			t.Errorf("the member stayed for %v, want 20 s", d)
 		}
 		_ = leave()
 	})
 }
 
-// If no family leads to the tracker, Gather returns the error that says most.
+// If the tracker refuses over one family and is unreachable over the other, Gather returns the refusal.
 func TestGatherErrors(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := new(pipes)
@@ -295,14 +297,14 @@ func TestGatherErrors(t *testing.T) {
 		for _, c := range []*announce.Client{p.both("192.0.2.1", ""), p.both("", "2001:db8::1")} {
 			_, err := c.Gather(t.Context(), one[0], announce.Request{Key: key(t, "k"), Port: 4000}, 2, nil)
 			if f, ok := errors.AsType[*announce.RefusalError](err); !ok || f.Status != 401 {
-				t.Errorf("one family refuses, the other does not lead there: %v", err)
+				t.Errorf("got %v, want the refusal", err)
 			}
 		}
 	})
 }
 
-// A process is one peer, even if both families lead to the tracker, and of the same family as the
-// others if possible.
+// A process is one peer even if it reaches the tracker over both families. It joins over IPv4 if it
+// can, so that most processes have the same family.
 func TestGatherDualStack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		deadline(t, 24*time.Hour)
@@ -322,13 +324,13 @@ func TestGatherDualStack(t *testing.T) {
 				t.Errorf("got %s\nwant %s", got, want)
 			}
 		}
-		// Each process looked to find the family that leads there, and then joined over it.
+		// Each process looked over a family, and then joined over the first one that worked.
 		if n := p.dials(); n != 7 {
-			t.Errorf("%d connections, want two each and one that failed", n)
+			t.Errorf("%d connections, want two of each process, and one that failed", n)
 		}
 		time.Sleep(time.Minute)
 
-		// No family leads there.
+		// The tracker cannot be reached over any family.
 		ctx, cancel := context.WithTimeoutCause(t.Context(), time.Minute, errors.New("enough"))
 		defer cancel()
 		var last error
@@ -339,7 +341,7 @@ func TestGatherDualStack(t *testing.T) {
 	})
 }
 
-// If the tracker does not report the own endpoint, there is no rank.
+// If the tracker does not report the own endpoint, Gather returns an error, since there is no rank.
 func TestGatherWithoutEndpoint(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := new(pipes)
@@ -348,14 +350,14 @@ func TestGatherWithoutEndpoint(t *testing.T) {
 		}))
 		defer p.stop()
 		_, err := p.client("192.0.2.1").Gather(t.Context(), named(t, "http://localhost/announce"), announce.Request{Key: key(t, "k"), Port: 4000}, 3, nil)
-		if err == nil || !strings.Contains(err.Error(), "localhost:6969 does not tell which address") {
+		if err == nil || !strings.Contains(err.Error(), "localhost:6969 does not report which address") {
 			t.Errorf("got %v", err)
 		}
 	})
 }
 
-// A moment at which all were there counts, however late this process reads of it. It may have been
-// stopped, and others may have left again.
+// Gather succeeds if all peers were present at one moment, even if the process reads of it later. The
+// process may have been suspended, and others may have left since then.
 func TestGatherMoment(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		deadline(t, time.Hour)
@@ -365,14 +367,14 @@ func TestGatherMoment(t *testing.T) {
 			defer cancel()
 			g, err := p.client("192.0.2.1").Gather(ctx, named(t, ""), announce.Request{Key: k, Port: port}, 3, news)
 			if got := listed(t, p, k); err == nil && !strings.Contains(got, fmt.Sprint(port)) {
-				t.Errorf("%d has met, and the tracker lists %q", port, got)
+				t.Errorf("Gather of port %d succeeded, but the tracker lists only %q", port, got)
 			}
 			g.Leave(t.Context())
 			return gathered{g, err, 0}
 		}
-		stopped := make(chan gathered)
-		go func() { // its time is over when it goes on
-			stopped <- meet(4000, 5*time.Second, func(announce.Event, error) { time.Sleep(10 * time.Second) })
+		suspended := make(chan gathered)
+		go func() { // its deadline has passed when news returns
+			suspended <- meet(4000, 5*time.Second, func(announce.Event, error) { time.Sleep(10 * time.Second) })
 		}()
 		synctest.Wait()
 		others := make(chan gathered)
@@ -380,7 +382,7 @@ func TestGatherMoment(t *testing.T) {
 			go func() { others <- meet(port, time.Minute, nil) }()
 			time.Sleep(time.Second)
 		}
-		got := sorted((<-others).String(), (<-others).String(), (<-stopped).String())
+		got := sorted((<-others).String(), (<-others).String(), (<-suspended).String())
 		const all = " of 192.0.2.1:4000 192.0.2.1:4001 192.0.2.1:4002, <nil>"
 		if want := "0" + all + " 1" + all + " 2" + all; got != want {
 			t.Errorf("got %s\nwant %s", got, want)
@@ -388,8 +390,8 @@ func TestGatherMoment(t *testing.T) {
 	})
 }
 
-// scripted is a tracker that sends one stream: begin, and then more, after a while or when the
-// client ends its side.
+// scripted is a tracker that sends one stream. It sends begin, waits until the client half-closes the
+// connection or for at most the time after, and sends more.
 func scripted(begin, more string, after time.Duration) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Accept") == "application/json" { // the first look
@@ -409,19 +411,19 @@ func scripted(begin, more string, after time.Duration) http.HandlerFunc {
 	}
 }
 
-// late is a context that ends later than its deadline, as in a process that was stopped.
-type late struct {
+// lateContext ends later than its deadline, as in a process that was suspended.
+type lateContext struct {
 	context.Context
-	by time.Duration
+	late time.Duration
 }
 
-func (o late) Deadline() (time.Time, bool) {
-	end, ok := o.Context.Deadline()
-	return end.Add(-o.by), ok
+func (c lateContext) Deadline() (time.Time, bool) {
+	end, ok := c.Context.Deadline()
+	return end.Add(-c.late), ok
 }
 
-// Each event counts as it comes: together with others, when the time is up, or read by a process
-// that was stopped.
+// Each event counts by itself. It may come together with others, or at the deadline, or be read by a
+// process that was suspended.
 func TestGatherEachEvent(t *testing.T) {
 	const (
 		you   = "event: you\ndata: 192.0.2.1:1\n\n"
@@ -439,12 +441,12 @@ func TestGatherEachEvent(t *testing.T) {
 	}{
 		{"all in one", you + peers + blink, "", time.Hour, 1, 0, met},
 		{"in the middle", you + peers, blink, time.Second, 1, 0, met},
-		{"as the time is up", you + peers, blink, time.Hour, 1, 0, met},
-		{"too late", you + peers, "", time.Hour, 1, 0, "0 of 192.0.2.1:1 192.0.2.2:2, enough"},
-		{"after a stop", you + peers, blink, 10100 * time.Millisecond, 1, time.Second, met},
-		{"long after a stop", "event: you\ndata:\n\n" + peers, blink, 12 * time.Second, 0, time.Second, "-1 of 192.0.2.2:2, enough"},
-		{"after no stop", "event: you\ndata:\n\n" + peers, blink, 10100 * time.Millisecond, 0, 0, "-1 of 192.0.2.2:2, enough"},
-		{"one that only looks, after a stop", "event: you\ndata:\n\n" + peers, blink, 10100 * time.Millisecond, 0, time.Second,
+		{"at the deadline, while Gather leaves", you + peers, blink, time.Hour, 1, 0, met},
+		{"no further event", you + peers, "", time.Hour, 1, 0, "0 of 192.0.2.1:1 192.0.2.2:2, enough"},
+		{"suspended past the deadline", you + peers, blink, 10100 * time.Millisecond, 1, time.Second, met},
+		{"long after the deadline", "event: you\ndata:\n\n" + peers, blink, 12 * time.Second, 0, time.Second, "-1 of 192.0.2.2:2, enough"},
+		{"after the deadline, not suspended", "event: you\ndata:\n\n" + peers, blink, 10100 * time.Millisecond, 0, 0, "-1 of 192.0.2.2:2, enough"},
+		{"one that only looks, suspended past the deadline", "event: you\ndata:\n\n" + peers, blink, 10100 * time.Millisecond, 0, time.Second,
 			"-1 of 192.0.2.2:2 192.0.2.3:3 192.0.2.4:4, <nil>"},
 	} {
 		t.Run(tt.about, func(t *testing.T) {
@@ -456,7 +458,7 @@ func TestGatherEachEvent(t *testing.T) {
 				ctx, cancel := context.WithTimeoutCause(t.Context(), 10*time.Second, errors.New("enough"))
 				defer cancel()
 				began := time.Now()
-				g, err := p.client("192.0.2.1").Gather(late{ctx, tt.late}, named(t, ""), announce.Request{Key: key(t, "k"), Port: tt.port}, 3, nil)
+				g, err := p.client("192.0.2.1").Gather(lateContext{ctx, tt.late}, named(t, ""), announce.Request{Key: key(t, "k"), Port: tt.port}, 3, nil)
 				if got := (gathered{g, err, 0}).String(); got != tt.want || time.Since(began) > 11*time.Second {
 					t.Errorf("got %s after %v\nwant %s", got, time.Since(began), tt.want)
 				}

@@ -52,14 +52,15 @@ type source struct {
 	tracker   *trackerSources
 	roster    roster
 	state     sourceState
-	since     time.Time      // since when it is in this state
-	err       error          // why it is away
-	reply     *Reply         // the last one; nil on a stream
-	epoch     string         // identifies the run of the tracker; "" if the tracker reports none
-	connected bool           // has had a connection
-	clash     bool           // another program is listed as the same endpoint
-	second    bool           // the other program was listed first
-	from      netip.AddrPort // the local end of a member's last connection
+	since     time.Time // since when it is in this state
+	err       error     // why it is away
+	reply     *Reply    // the last one; nil on a stream
+	epoch     string    // identifies the run of the tracker; "" if the tracker reports none
+	connected bool      // has had a connection
+	shared    bool      // another process is listed as the same endpoint
+	// cameSecond is true if the other process was listed first.
+	cameSecond bool
+	from       netip.AddrPort // the local end of a member's last connection
 	// The own endpoint. you is what the tracker reports; until then local counts, the local end of
 	// the connection.
 	you, local netip.AddrPort
@@ -265,11 +266,11 @@ func (s *source) departed(peers []netip.AddrPort) {
 // shares records whether another program is listed as e, too.
 func (s *source) shares(e netip.AddrPort, shared bool) {
 	s.follower.record(func(time.Time) {
-		if shared && !s.clash {
-			s.second = s.state != up
+		if shared && !s.shared {
+			s.cameSecond = s.state != up
 			s.tracker.err = &SharedError{e}
 		}
-		s.clash = shared
+		s.shared = shared
 	})
 }
 
@@ -289,7 +290,7 @@ func (s *source) failed(err error) {
 				return
 			}
 			// Without an error, the stream of the other has only just ended. Then there is no news yet.
-			if weight(other.err) > weight(err) {
+			if detail(other.err) > detail(err) {
 				err = other.err
 			}
 		}
@@ -320,7 +321,7 @@ func (s *source) markAway(now time.Time) {
 	if s.state != away {
 		s.state, s.since = away, now
 	}
-	s.clash = false
+	s.shared = false
 }
 
 // hasSpare reports whether another source of this tracker is up.
