@@ -117,8 +117,8 @@ func (t *Tracker) init() {
 
 // AtOnce says whether Answer needs no longer than for an announce, does not wait, and returns the
 // whole reply. Then one goroutine may serve many connections. It returns false if the store may
-// wait ([store.Store.NeverBlocks]), or if c lists a whole index or opens an event stream. AtOnce must be
-// called before Answer.
+// block ([store.Store.NeverBlocks]), or if c lists a whole index or opens an event stream. AtOnce
+// must be called before Answer.
 func (t *Tracker) AtOnce(c *Call) bool {
 	t.once.Do(t.init)
 	if !t.store.NeverBlocks() || c.parseAccept().stream {

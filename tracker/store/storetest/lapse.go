@@ -71,14 +71,14 @@ func lapsed(t *testing.T, s *tester) {
 			long := (n + 4) / 5
 			time.Sleep(2900 * time.Millisecond)
 			expect("just before", key, n)
-			time.Sleep(100*time.Millisecond + late)
+			time.Sleep(100*time.Millisecond + tolerance)
 			synctest.Wait()
 			expect("one second late", key, long)
 			p := wire.Peer{Endpoint: netip.MustParseAddrPort("198.51.100.1:1")}
 			if _, r := s.announceFor(2*time.Second, key, p, 0); r.Count != long+1 || s.exact && (r.Size.Peers != long+1 || r.Size.Total != long+1) {
 				t.Errorf("one joins: %+v, want %d", r, long+1)
 			}
-			time.Sleep(2*time.Second + late)
+			time.Sleep(2*time.Second + tolerance)
 			synctest.Wait()
 			expect("one more has lapsed", key, long)
 			time.Sleep(14 * time.Second)
@@ -95,12 +95,12 @@ func eachInTime(t *testing.T, s *tester) {
 	r := rand.New(rand.NewPCG(1, 2))
 	expiry := map[string][]int{}
 	key := func(k int) string { return fmt.Sprintf("track %d", k) }
-	var followers []*follower
+	var subscribers []*subscriber
 	for k := range tracks {
 		expiry[key(k)] = make([]int, peers)
 		if k%10 == 0 {
 			f, _ := s.subscribe(key(k), "192.0.2.9:0")
-			followers = append(followers, f)
+			subscribers = append(subscribers, f)
 		}
 	}
 	time.Sleep(500 * time.Millisecond) // between whole seconds, when nothing lapses
@@ -136,14 +136,14 @@ func eachInTime(t *testing.T, s *tester) {
 		if _, r := s.look("nothing", "192.0.2.9", 0); s.exact && r.Size.Total != total {
 			t.Fatalf("after %d s there are %d peers, want %d", second+1, r.Size.Total, total)
 		}
-		for _, f := range followers {
+		for _, f := range subscribers {
 			if f.next(); len(f.sees) != remaining(f.key) {
 				t.Fatalf("after %d s %s has %d peers, and a follower sees %d", second+1, f.key, remaining(f.key), len(f.sees))
 			}
 		}
 	}
-	for _, f := range followers {
-		f.sub.Close()
+	for _, f := range subscribers {
+		f.Close()
 	}
 }
 
@@ -161,13 +161,13 @@ func longest(t *testing.T, s *tester) {
 	s.announceFor(years, "k", numbered(1), 0)
 	f, _ := s.subscribe("k", numbered(1).Endpoint.String())
 	s.announceFor(years, "k", numbered(1), 0)
-	f.sub.Close()
+	f.Close()
 	for range 4 {
 		time.Sleep(time.Hour - time.Second)
 		s.expectLook("each hour after a renewal", "k", "192.0.2.9", show([]wire.Peer{numbered(1)}))
 	}
 	s.expect("no leave", w.next(), "")
-	w.sub.Close()
+	w.Close()
 }
 
 // forDays renews some peers for longer than a small clock lasts. Others come once.

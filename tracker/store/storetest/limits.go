@@ -64,11 +64,11 @@ func RunLimits(t *testing.T, newStore func(*testing.T, store.Limits) store.Store
 		w, _ := s.subscribe("w", "192.0.2.1:0") // nor does one without a port
 		for i := range 10 {
 			f, _ := s.subscribe(fmt.Sprint("a", i), "192.0.2.1:1")
-			f.sub.Close()
+			f.Close()
 			s.announce(fmt.Sprint("b", i), "192.0.2.1:2", 0)
 			s.leave(fmt.Sprint("b", i), "192.0.2.1:2")
 		}
-		w.sub.Close()
+		w.Close()
 	})
 	run("0 is no limit", store.Limits{}, func(t *testing.T, s *tester) {
 		for i := range 500 {
@@ -113,7 +113,7 @@ func (c *limitCase) test(t *testing.T, s *tester) {
 		s.expect("one key is gone", s.index("127.0.0.1"), `"b":2`)
 	}
 	accepted(c.over)
-	time.Sleep(ttl + late) // a lapsed peer counts no more
+	time.Sleep(ttl + tolerance) // a lapsed peer counts no more
 	for _, peer := range c.fit {
 		accepted(peer)
 	}
@@ -142,7 +142,7 @@ func (c *limitCase) refused(s *tester) {
 		s.t.Errorf("a refusal leaves %d peers, and there were %d", after.Size.Total, before.Size.Total)
 	}
 	f, _ := s.subscribe(key, netip.AddrPortFrom(e.Addr(), 0).String())
-	f.sub.Close()
+	f.Close()
 }
 
 // join announces a peer of a key, such as "k 192.0.2.1:1".

@@ -165,7 +165,7 @@ func sizes(t *testing.T, s *tester) {
 	began := map[string]time.Time{}
 	look := func(what, key string, peers, total int) {
 		t.Helper()
-		for _, wait := range []time.Duration{0, late} {
+		for _, wait := range []time.Duration{0, tolerance} {
 			time.Sleep(wait)
 			if wait == 0 && !s.exact {
 				continue
@@ -200,7 +200,7 @@ func sizes(t *testing.T, s *tester) {
 	look("a look at nothing", "m", 0, 4)
 	s.leave("k", "10.0.0.1:1")
 	look("after a leave", "k", 2, 3)
-	time.Sleep(ttl + late)
+	time.Sleep(ttl + tolerance)
 	look("after all have lapsed", "k", 0, 0)
 	delete(began, "k")
 	announce("a track that begins anew", "k", "192.0.2.1:1", 1, 1)
@@ -224,7 +224,7 @@ func sizes(t *testing.T, s *tester) {
 	began["m"] = time.Now()
 	time.Sleep(30 * time.Second)
 	announce("a track that a subscription made", "m", "192.0.2.1:2", 2, 3)
-	f.sub.Close()
+	f.Close()
 	look("after its end", "m", 1, 2)
 }
 

@@ -13,26 +13,27 @@ import (
 	"ntrack/tracker/store"
 )
 
-// A model is a store that is too simple to be wrong. It draws no samples, but it knows what a store
-// may answer and what a follower must see.
+// A model is a store that is too simple to be wrong. It draws no samples, but it knows the right
+// replies and what a subscriber must see.
 type model struct {
 	tracks map[string]*track
-	now    time.Time // no peer has lapsed before this
+	now    time.Time // when current last removed the lapsed peers
 }
 
 type track struct {
-	peers map[netip.AddrPort]listing
+	peers map[netip.AddrPort]*listing
 	began time.Time
 }
 
 type listing struct {
 	id     wire.ID
 	expiry time.Time
-	holds  int // of subscriptions
+	holds  int // the subscriptions that hold the peer
 }
 
-// track returns the track of a key, or nil, after all lapsed peers are gone.
-func (m *model) track(key string) *track {
+// current removes the lapsed peers of all tracks. Then it returns the track of a key, or nil if
+// there is none.
+func (m *model) current(key string) *track {
 	if now := time.Now(); now != m.now {
 		m.now = now
 		for key, t := range m.tracks {
@@ -54,37 +55,39 @@ func (m *model) remove(key string, e netip.AddrPort) {
 	}
 }
 
-// list lists a peer for a ttl. If that is 0, it adds a hold instead.
-func (m *model) list(key string, p wire.Peer, ttl time.Duration) {
-	t := m.track(key)
+// list lists a peer, if it is not listed yet, and sets its ID. The caller sets an expiry or a hold.
+func (m *model) list(key string, p wire.Peer) *listing {
+	t := m.current(key)
 	if t == nil {
-		t = &track{map[netip.AddrPort]listing{}, m.now}
+		t = &track{map[netip.AddrPort]*listing{}, m.now}
 		m.tracks[key] = t
 	}
 	l := t.peers[p.Endpoint]
+	if l == nil {
+		l = &listing{}
+		t.peers[p.Endpoint] = l
+	}
 	l.id = p.ID
-	if expiry := m.now.Add(ttl); ttl > 0 && expiry.After(l.expiry) {
-		l.expiry = expiry
-	}
-	if ttl == 0 {
-		l.holds++
-	}
-	t.peers[p.Endpoint] = l
+	return l
 }
 
-// unhold ends a hold on a peer that has not left.
+func (m *model) announce(key string, p wire.Peer, ttl time.Duration) {
+	l := m.list(key, p)
+	if expiry := m.now.Add(ttl); expiry.After(l.expiry) {
+		l.expiry = expiry
+	}
+}
+
+// unhold ends one hold on a peer. The peer must not have left since the hold began.
 func (m *model) unhold(key string, e netip.AddrPort) {
-	t := m.track(key)
-	l := t.peers[e]
-	l.holds--
-	t.peers[e] = l
-	if l.holds == 0 && !m.now.Before(l.expiry) {
+	l := m.current(key).peers[e]
+	if l.holds--; l.holds == 0 && !m.now.Before(l.expiry) {
 		m.remove(key, e)
 	}
 }
 
 func (m *model) size(key string) (s store.Size) {
-	if t := m.track(key); t != nil {
+	if t := m.current(key); t != nil {
 		s.Peers, s.Age = len(t.peers), m.now.Sub(t.began)
 	}
 	for _, t := range m.tracks {
@@ -93,9 +96,9 @@ func (m *model) size(key string) (s store.Size) {
 	return s
 }
 
-// visible calls f for each peer that asker sees.
+// visible calls f for each peer that an asker at this address sees.
 func (m *model) visible(key string, asker netip.Addr, f func(netip.AddrPort)) {
-	if t := m.track(key); t != nil {
+	if t := m.current(key); t != nil {
 		for e := range t.peers {
 			if wire.ScopeOf(asker).Sees(wire.ScopeOf(e.Addr())) {
 				f(e)
@@ -109,42 +112,42 @@ func (m *model) count(key string, asker netip.Addr) (n int) {
 	return n
 }
 
-// check compares a reply with what the store may answer to self, whose port is 0 if it only looks.
-func (m *model) check(s *tester, key string, self netip.AddrPort, want int, peers []wire.Peer, res store.Result) {
+// check checks a reply to an announce of asker, or to a look if the port of asker is 0.
+func (m *model) check(s *tester, key string, asker netip.AddrPort, want int, peers []wire.Peer, res store.Result) {
 	s.t.Helper()
-	if n := m.count(key, self.Addr()); res.Count != n {
+	if n := m.count(key, asker.Addr()); res.Count != n {
 		s.t.Fatalf("count %d, want %d", res.Count, n)
 	}
 	if s.exact {
 		s.expectSize(key, res.Size, m.size(key))
 	}
-	var have, given [2]int // by family
-	m.visible(key, self.Addr(), func(e netip.AddrPort) {
-		if e != self {
-			have[family(e)]++
+	var others, given [2]int // by family
+	m.visible(key, asker.Addr(), func(e netip.AddrPort) {
+		if e != asker {
+			others[family(e)]++
 		}
 	})
-	if n := have[0] + have[1]; len(peers) != min(want, n) {
+	if n := others[0] + others[1]; len(peers) != min(want, n) {
 		s.t.Fatalf("%d peers of %d given, wanted %d", len(peers), n, want)
 	}
-	seen := map[netip.AddrPort]bool{self: true}
+	seen := map[netip.AddrPort]bool{asker: true}
 	for _, p := range peers {
-		l, listed := m.track(key).peers[p.Endpoint]
-		if !listed || seen[p.Endpoint] || !wire.ScopeOf(self.Addr()).Sees(wire.ScopeOf(p.Endpoint.Addr())) {
-			s.t.Fatalf("%v must not be given, or not twice", p.Endpoint)
+		l, listed := m.current(key).peers[p.Endpoint]
+		if !listed || seen[p.Endpoint] || !wire.ScopeOf(asker.Addr()).Sees(wire.ScopeOf(p.Endpoint.Addr())) {
+			s.t.Fatalf("%v is the asker, is given twice, or is not visible", p.Endpoint)
 		}
 		s.expectID(p.Endpoint.String(), p.ID, l.id)
 		seen[p.Endpoint] = true
 		given[family(p.Endpoint)]++
 	}
 	for f := range given {
-		if given[f] < min(have[f], want/4) {
-			s.t.Fatalf("families: %v of %v given, wanted %d", given, have, want)
+		if given[f] < min(others[f], want/4) {
+			s.t.Fatalf("by family, %v of %v given, wanted %d", given, others, want)
 		}
 	}
 }
 
-// checkIndex compares an index with what the store must answer.
+// checkIndex checks the index, which is a scrape without keys.
 func (m *model) checkIndex(s *tester, asker netip.Addr) {
 	tracks, err := s.Scrape(context.Background(), nil, asker, nil)
 	if err != nil {
@@ -166,26 +169,27 @@ func (m *model) checkIndex(s *tester, asker netip.Addr) {
 	}
 }
 
-// checkFollower compares what a follower sees with the track.
-func (m *model) checkFollower(s *tester, f *follower, left bool) {
-	f.next()
-	if f.live == left {
-		s.t.Errorf("%v of %q has left: %v; live: %v", f.self, f.key, left, f.live)
+// checkSubscriber compares what a subscriber sees with the track, or expects that its subscription
+// has ended because its peer has left.
+func (m *model) checkSubscriber(s *tester, sub *subscriber, departed bool) {
+	sub.next()
+	if sub.live == departed {
+		s.t.Errorf("%v of %q has left: %v; live: %v", sub.self, sub.key, departed, sub.live)
 	}
-	if left {
+	if departed {
 		return
 	}
 	n := 0
-	m.visible(f.key, f.self.Addr(), func(e netip.AddrPort) {
-		if e == f.self {
+	m.visible(sub.key, sub.self.Addr(), func(e netip.AddrPort) {
+		if e == sub.self {
 			return
 		}
-		if n++; !f.sees[e] {
-			s.t.Errorf("%v of %q does not see %v", f.self, f.key, e)
+		if n++; !sub.sees[e] {
+			s.t.Errorf("%v of %q does not see %v", sub.self, sub.key, e)
 		}
 	})
-	if len(f.sees) != n {
-		s.t.Errorf("%v of %q sees %d peers, want %d", f.self, f.key, len(f.sees), n)
+	if len(sub.sees) != n {
+		s.t.Errorf("%v of %q sees %d peers, want %d", sub.self, sub.key, len(sub.sees), n)
 	}
 }
 
@@ -196,8 +200,8 @@ func family(e netip.AddrPort) int {
 	return 1
 }
 
-// somePeers returns n endpoints of both families and every scope, most of them public.
-func somePeers(n int) []netip.AddrPort {
+// someEndpoints returns n endpoints of both families and every scope, most of them public.
+func someEndpoints(n int) []netip.AddrPort {
 	addrs := []string{"192.0.2.1", "203.0.113.7", "2001:db8::1", "2001:db8::2", "192.0.2.2", "198.51.100.1", "10.0.0.1", "127.0.0.1", "fd00::1", "169.254.1.1", "::1", "fe80::1"}
 	var all []netip.AddrPort
 	for i := range n {
@@ -210,26 +214,27 @@ func somePeers(n int) []netip.AddrPort {
 	return all
 }
 
-// anything makes random calls for weeks, and compares each with the model. Time passes in even
-// seconds and a ttl is odd, so that nothing depends on how a store rounds.
-func anything(t *testing.T, s *tester) {
+// randomCalls makes random calls for weeks of virtual time, and checks each with the model. Every
+// pause is an even number of seconds and every ttl an odd one, so no peer lapses at the moment of a
+// call, and it does not matter how a store rounds.
+func randomCalls(t *testing.T, s *tester) {
 	for _, size := range []int{20, 150, 900} {
 		seed := rand.Uint64()
 		r := rand.New(rand.NewPCG(seed, 0))
 		m := &model{tracks: map[string]*track{}}
 		keys := []string{"a", "b\x00", "c", "another key, which is longer than the others"}
-		endpoints := somePeers(size)
-		var followers []*follower
-		left := map[*follower]bool{} // those that Leave has ended
+		endpoints := someEndpoints(size)
+		var subscribers []*subscriber
+		departed := map[*subscriber]bool{} // the subscribers that Leave has ended
 		end := func(i int) {
-			f := followers[i]
-			followers = slices.Delete(followers, i, i+1)
-			if f.self.Port() != 0 && !left[f] {
-				m.unhold(f.key, f.self)
+			sub := subscribers[i]
+			subscribers = slices.Delete(subscribers, i, i+1)
+			if sub.self.Port() != 0 && !departed[sub] {
+				m.unhold(sub.key, sub.self)
 			}
-			f.sub.Close()
+			sub.Close()
 		}
-		decline := 0 // makes tracks shrink for a while
+		decline := 0 // the higher it is, the fewer announces there are, so that tracks shrink
 		for step := range 8000 {
 			if step%500 == 0 {
 				decline = r.IntN(8)
@@ -242,9 +247,9 @@ func anything(t *testing.T, s *tester) {
 			if r.IntN(10) == 0 {
 				want = 1000
 			}
-			looker := netip.AddrPortFrom(e.Addr(), 0)
-			switch what := r.IntN(100); {
-			case what < 55-4*decline:
+			withoutPort := netip.AddrPortFrom(e.Addr(), 0)
+			switch action := r.IntN(100); {
+			case action < 55-4*decline: // announce
 				p := wire.Peer{Endpoint: e}
 				if r.IntN(3) == 0 {
 					p.ID = wire.ID{byte(step), byte(step >> 8), 1}
@@ -253,52 +258,52 @@ func anything(t *testing.T, s *tester) {
 				if r.IntN(4) == 0 {
 					ttl = time.Duration(1+2*r.IntN(2250)) * time.Second // up to 75 minutes
 				}
-				m.list(key, p, ttl)
+				m.announce(key, p, ttl)
 				peers, res := s.announceFor(ttl, key, p, want)
 				m.check(s, key, e, want, peers, res)
-			case what < 65:
+			case action < 65: // look
 				peers, res := s.look(key, e.Addr().String(), want)
-				m.check(s, key, looker, want, peers, res)
-			case what < 82:
-				for _, f := range followers {
-					if f.key == key && f.self == e {
-						left[f] = true
+				m.check(s, key, withoutPort, want, peers, res)
+			case action < 82: // leave
+				for _, sub := range subscribers {
+					if sub.key == key && sub.self == e {
+						departed[sub] = true
 					}
 				}
 				m.remove(key, e)
 				s.leave(key, e.String())
-			case what < 84:
+			case action < 84: // list all tracks
 				m.checkIndex(s, e.Addr())
-			case what < 89 && len(followers) < 20:
+			case action < 89 && len(subscribers) < 20: // subscribe
 				if r.IntN(4) == 0 {
-					e = looker
+					e = withoutPort
 				} else {
-					m.list(key, wire.Peer{Endpoint: e}, 0)
+					m.list(key, wire.Peer{Endpoint: e}).holds++
 				}
-				f, _ := s.subscribe(key, e.String())
-				followers = append(followers, f)
-				m.checkFollower(s, f, false)
-			case what < 94 && len(followers) > 0:
-				end(r.IntN(len(followers)))
-			case what >= 94:
+				sub, _ := s.subscribe(key, e.String())
+				subscribers = append(subscribers, sub)
+				m.checkSubscriber(s, sub, false)
+			case action < 94 && len(subscribers) > 0: // close a subscription
+				end(r.IntN(len(subscribers)))
+			case action >= 94: // wait
 				pause := 2 * (1 + r.IntN(20))
 				if r.IntN(100) == 0 {
-					for len(followers) > 0 {
+					for len(subscribers) > 0 {
 						end(0)
 					}
-					pause = 2 * (1 + r.IntN(3600*10)) // everything lapses
+					pause = 2 * (1 + r.IntN(3600*10)) // up to 20 hours, in which all peers lapse
 				}
 				time.Sleep(time.Duration(pause) * time.Second)
 				synctest.Wait()
-				for _, f := range followers {
-					m.checkFollower(s, f, left[f])
+				for _, sub := range subscribers {
+					m.checkSubscriber(s, sub, departed[sub])
 				}
 			}
 			if t.Failed() {
 				t.Fatalf("at step %d of seed %d", step, seed)
 			}
 		}
-		for len(followers) > 0 {
+		for len(subscribers) > 0 {
 			end(0)
 		}
 		time.Sleep(2 * time.Hour)

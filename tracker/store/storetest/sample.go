@@ -89,7 +89,7 @@ func sampleLapsed(t *testing.T, s *tester) {
 	if peers, _ := s.look("k", "192.0.2.9", n); !strings.Contains(show(peers), show([]wire.Peer{numbered(6)})) {
 		t.Error("a peer that lapsed and came back is not there")
 	}
-	time.Sleep(time.Second + late)
+	time.Sleep(time.Second + tolerance)
 	s.expect("after", s.index("192.0.2.9", "k"), `"k":500`)
 	for range rounds / 2 {
 		draw()

@@ -71,7 +71,7 @@ func run(t *testing.T, newStore func(*testing.T) store.Store, exact bool, names 
 
 		{"each peer lapses at its own time", eachInTime},
 		{"a table lives for days", forDays},
-		{"anything in any order", anything},
+		{"random calls", randomCalls},
 	} {
 		if len(names) > 0 && !slices.Contains(names, c.name) {
 			continue
@@ -89,9 +89,9 @@ func run(t *testing.T, newStore func(*testing.T) store.Store, exact bool, names 
 const (
 	// ttl is for how long announce lists a peer.
 	ttl = 150 * time.Second
-	// late is for how long a lapsed peer may still be given or counted, how old a Size may be, and
-	// how soon a subscription must have a change.
-	late = time.Second
+	// tolerance is the second that the contract allows: for this long a lapsed peer may still be
+	// given and counted, a Size may be old, and a change may take to reach a subscription.
+	tolerance = time.Second
 )
 
 // A tester makes calls short and fails the test at every error.
@@ -195,7 +195,7 @@ func (s *tester) expectSize(what string, got, want store.Size) {
 	s.t.Helper()
 	if !s.exact {
 		want.Total = got.Total
-		if got.Age >= want.Age-late && got.Age < want.Age {
+		if got.Age >= want.Age-tolerance && got.Age < want.Age {
 			want.Age = got.Age
 		}
 	}

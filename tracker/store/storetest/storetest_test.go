@@ -64,5 +64,5 @@ func TestVague(t *testing.T) {
 		return &vague{Store: memory.New(), sizes: map[string]sizeAt{}}
 	}, false, "a lapsed peer is neither given nor counted", "an announce lists a peer for its ttl", "the ttl depends on the size",
 		"an id is replaced and removed", "a size is at most a second old", "a subscription has the joins and leaves",
-		"each peer lapses at its own time", "anything in any order")
+		"each peer lapses at its own time", "random calls")
 }
