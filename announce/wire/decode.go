@@ -18,30 +18,31 @@ import (
 	"unicode"
 )
 
-// DefaultInterval is the interval of a tracker that names none.
+// DefaultInterval is the interval of a reply that does not have one.
 const DefaultInterval = 30 * time.Minute
 
-// The shortest and the longest interval. An interval beyond them is clamped, so that no tracker can
-// make a client hammer it or fall silent. The ttl of a native tracker follows its interval, so its
-// shortest interval is one second.
+// The shortest and the longest interval. DecodeReply clamps the interval of a tracker to them, so that
+// a client sends neither too many requests nor almost none. A native tracker may set an interval of
+// one second: its ttl is then short too, so the client must not wait longer.
 const (
 	MinInterval = 10 * time.Second
 	MaxInterval = time.Hour
 )
 
-// DecodeReply reads the reply to r, which came over a connection from local. The body is JSON,
-// bencode or text; its first byte shows which. A refusal in it is returned as a [*RefusalError].
+// DecodeReply reads the body of the reply to r. local is the client's end of the connection. The body
+// is JSON, bencode or text; its first byte shows which. If it is a refusal, the error is a
+// [*RefusalError].
 //
-// DecodeReply drops peers that nobody can dial: a host name, port 0, and port 1 in bencode. It skips
-// an entry that is no peer, but a list without any peer is an error. It takes the asker out of the
-// peers and counts each endpoint once: see [Reply.Endpoints] and [Reply.Sample].
+// DecodeReply drops peers that cannot be dialled: a host name, port 0, and in bencode also port 1. It
+// drops an entry that is not a peer, but a list in which no entry is a peer is an error. It removes
+// the asker and all repeated endpoints from the peers, and works out [Reply.Endpoints] and
+// [Reply.Sample].
 //
-// The interval is at most [MaxInterval] and at least [MinInterval], or one second in JSON, which only
-// native trackers send. An empty body is an error, although it is how a native tracker says in text
-// that a track has no other peers.
+// The interval is [MinInterval] to [MaxInterval]. In JSON, which only native trackers send, it is at
+// least one second. An empty body is an error, although in text it means a track without other peers.
 func (r *Request) DecodeReply(body []byte, local netip.AddrPort) (*Reply, error) {
 	reply := &Reply{Key: r.Key, Interval: DefaultInterval, Count: -1, asker: r.ID}
-	least := MinInterval
+	shortest := MinInterval
 	var err error
 	switch body = trimLeft(body); {
 	case len(body) == 0:
@@ -50,22 +51,22 @@ func (r *Request) DecodeReply(body []byte, local netip.AddrPort) (*Reply, error)
 		err = reply.readBencode(body)
 	case body[0] == '{':
 		err = reply.readJSON(body)
-		least = time.Second
+		shortest = time.Second
 	default:
 		err = reply.readText(body)
 	}
 	if err != nil {
 		return nil, err
 	}
-	reply.Interval = min(max(reply.Interval, least), MaxInterval)
+	reply.Interval = min(max(reply.Interval, shortest), MaxInterval)
 	reply.finish(r, local)
 	return reply, nil
 }
 
-// DecodeRefusal returns the refusal that body is, in bencode or JSON. It returns nil for any other
-// body.
+// DecodeRefusal returns the refusal in body, which is bencode or JSON. It returns nil if body is not a
+// refusal.
 func DecodeRefusal(body []byte) *RefusalError {
-	_, err := DecodeTracks(body) // which looks for a refusal first
+	_, err := DecodeTracks(body) // it looks for a refusal before it looks for tracks
 	refusal, _ := errors.AsType[*RefusalError](err)
 	return refusal
 }
@@ -75,8 +76,8 @@ func trimLeft(body []byte) []byte {
 	return bytes.TrimLeft(bytes.TrimPrefix(body, []byte("\ufeff")), " \t\r\n")
 }
 
-// readText is strict and the other forms are lenient: text is known to be a reply only by its lines,
-// each of which is an endpoint.
+// readText refuses a body if one line is not an endpoint. The other formats need not be that strict,
+// because their fields show that the body is a reply.
 func (r *Reply) readText(body []byte) error {
 	for line := range strings.Lines(string(body)) {
 		if line = strings.TrimSpace(line); line == "" {
@@ -134,8 +135,8 @@ func (r *Reply) readBencode(body []byte) error {
 		return errors.New("not a tracker's reply: neither interval nor peers in it")
 	}
 	r.setInterval(d)
-	least, _ := numeric(d["min interval"])
-	r.Interval = max(r.Interval, duration(least))
+	minInterval, _ := numeric(d["min interval"])
+	r.Interval = max(r.Interval, duration(minInterval))
 	if n, ok := countIn(d); ok {
 		r.Count = n
 	}
@@ -160,7 +161,7 @@ func (r *Reply) readBencode(body []byte) error {
 }
 
 func (r *Reply) setYou(e netip.AddrPort) {
-	if e = Canonical(e); usable(e, 0) {
+	if e = Canonical(e); canDial(e, 0) {
 		r.You = e
 	}
 }
@@ -171,11 +172,12 @@ func (r *Reply) setInterval(d map[string]any) {
 	}
 }
 
-// addPeer adds an entry of the reply. leastPort is the lowest port that a peer may have.
-func (r *Reply) addPeer(e netip.AddrPort, id ID, leastPort uint16) {
+// addPeer adds an entry of the reply to its peers, or only counts it if it cannot be dialled. minPort
+// is the lowest port that a peer may have.
+func (r *Reply) addPeer(e netip.AddrPort, id ID, minPort uint16) {
 	r.entries++
 	e = Canonical(e)
-	if !usable(e, leastPort) {
+	if !canDial(e, minPort) {
 		r.undialable++
 		return
 	}
@@ -185,12 +187,13 @@ func (r *Reply) addPeer(e netip.AddrPort, id ID, leastPort uint16) {
 	}
 }
 
-// usable reports whether it is possible to dial e.
-func usable(e netip.AddrPort, leastPort uint16) bool {
-	return e.Port() >= leastPort && e.Addr().IsValid() && !e.Addr().IsUnspecified() && !e.Addr().IsMulticast()
+// canDial reports whether e can be the endpoint of a peer.
+func canDial(e netip.AddrPort, minPort uint16) bool {
+	return e.Port() >= minPort && e.Addr().IsValid() && !e.Addr().IsUnspecified() && !e.Addr().IsMulticast()
 }
 
-// addRecords adds peers that are records: an address of size bytes and a port (BEP 23, BEP 7).
+// addRecords adds peers in the compact form (BEP 23, BEP 7). Each record is an address of size bytes
+// and a port of two.
 func (r *Reply) addRecords(name, records string, size int) error {
 	if len(records)%(size+2) != 0 {
 		return fmt.Errorf("reply: %s of %d bytes: no multiple of %d", name, len(records), size+2)
@@ -202,46 +205,48 @@ func (r *Reply) addRecords(name, records string, size int) error {
 	return nil
 }
 
-// addList adds peers that are texts or dictionaries. The ip in a dictionary may be a host name
+// addList adds peers from a list of texts or dictionaries. The ip in a dictionary may be a host name
 // (BEP 3).
-func (r *Reply) addList(name string, v any, leastPort uint16) error {
+func (r *Reply) addList(name string, v any, minPort uint16) error {
 	list, ok := listOf(v)
 	if !ok {
 		return fmt.Errorf("reply: %s is neither a string nor a list", name)
 	}
-	sense := len(list) == 0
+	hasPeer := false
 	for _, v := range list {
 		var e netip.AddrPort
 		var id ID
 		switch v := v.(type) {
 		case string:
 			e, ok = parsePeer(v)
-			sense = sense || ok
+			hasPeer = hasPeer || ok
 		case map[string]any:
 			e, id = peerIn(v)
-			sense = true
+			hasPeer = true
 		}
-		r.addPeer(e, id, leastPort)
+		r.addPeer(e, id, minPort)
 	}
-	if !sense {
+	if len(list) > 0 && !hasPeer {
 		return fmt.Errorf("reply: %s: none of %d entries is a peer", name, len(list))
 	}
 	return nil
 }
 
-// parsePeer reads IP:PORT. It also accepts HOST:PORT, which is a peer too, but returns no endpoint
-// for it.
+// parsePeer reads IP:PORT. HOST:PORT is a peer too: for it parsePeer returns the zero endpoint and
+// true.
 func parsePeer(s string) (netip.AddrPort, bool) {
 	if e, err := netip.ParseAddrPort(s); err == nil {
 		return e, true
 	}
 	host, port, _ := net.SplitHostPort(s)
-	odd := strings.ContainsFunc(host, func(c rune) bool {
+	badHost := strings.ContainsFunc(host, func(c rune) bool {
 		return c != '.' && c != '-' && c != '_' && !unicode.IsLetter(c) && !unicode.IsDigit(c)
 	})
-	return netip.AddrPort{}, isNumber(port) && host != "" && !odd
+	return netip.AddrPort{}, isNumber(port) && host != "" && !badHost
 }
 
+// peerIn reads a peer that is a dictionary. If it has no address or no port, the endpoint cannot be
+// dialled.
 func peerIn(d map[string]any) (e netip.AddrPort, id ID) {
 	ip, _ := d["ip"].(string)
 	a, _ := netip.ParseAddr(ip) // invalid for a host name
@@ -255,8 +260,8 @@ func peerIn(d map[string]any) (e netip.AddrPort, id ID) {
 	return netip.AddrPortFrom(a, uint16(port)), id
 }
 
-// listOf reads a list. Some languages do not distinguish it from a dictionary whose names are
-// numbers, and write an empty one as null.
+// listOf reads a list. Some languages write a list as a dictionary whose keys are numbers, or an empty
+// list as null.
 func listOf(v any) (list []any, ok bool) {
 	switch v := v.(type) {
 	case nil:
@@ -272,8 +277,9 @@ func listOf(v any) (list []any, ok bool) {
 	return nil, false
 }
 
-// DecodeTracks reads a scrape or an index, in bencode or JSON, sorted by key in bencode. It skips an
-// entry that is no track. A refusal in it is returned as a [*RefusalError].
+// DecodeTracks reads the body of a scrape or an index, in bencode or JSON. It skips an entry that is
+// not a track. Tracks in bencode are returned sorted by key, and tracks in JSON in their order. If the
+// body is a refusal, the error is a [*RefusalError].
 func DecodeTracks(body []byte) ([]Track, error) {
 	body = trimLeft(body)
 	if len(body) > 0 && body[0] == '{' {
@@ -287,6 +293,7 @@ func DecodeTracks(body []byte) ([]Track, error) {
 		return nil, err
 	}
 	files, ok := d["files"].(map[string]any)
+	// Some languages write an empty dictionary as an empty list.
 	if list, isList := d["files"].([]any); !ok && (!isList || len(list) > 0) {
 		return nil, errors.New("not a scrape: no files in it")
 	}
@@ -334,7 +341,7 @@ func decodeIndex(body []byte) ([]Track, error) {
 	return tracks, nil
 }
 
-// refusalInJSON returns the refusal that a reply in JSON may be.
+// refusalInJSON returns a [*RefusalError] if d is a refusal, and nil otherwise.
 func refusalInJSON(d map[string]any) error {
 	if reason, _ := d["error"].(string); reason != "" {
 		return &RefusalError{Status: 200, Reason: Clean(reason)}
@@ -342,7 +349,7 @@ func refusalInJSON(d map[string]any) error {
 	return nil
 }
 
-// refusalInBencode returns the refusal that a reply in bencode may be.
+// refusalInBencode returns a [*RefusalError] if d is a refusal, and nil otherwise.
 func refusalInBencode(d map[string]any) error {
 	reason, ok := d["failure reason"].(string)
 	if !ok {
@@ -356,7 +363,7 @@ func refusalInBencode(d map[string]any) error {
 	return &RefusalError{Status: 200, Reason: cmp.Or(Clean(reason), "it gives no reason"), Retry: duration(60 * min(minutes, day))}
 }
 
-// decodeJSON decodes one JSON object. It leaves numbers as they are written, for [numeric].
+// decodeJSON decodes one JSON object. It does not convert numbers, because numeric does that.
 func decodeJSON(b []byte) (map[string]any, error) {
 	if jsonValues(b) > maxValues {
 		return nil, fmt.Errorf("more than %d values", maxValues)
@@ -373,8 +380,8 @@ func decodeJSON(b []byte) (map[string]any, error) {
 	return object, nil
 }
 
-// jsonValues returns how many values b has at most. One begins at the start of b, in each array or
-// object, and after each comma.
+// jsonValues returns an upper bound for the number of values in b. A value can begin at the start of
+// b, after each [ or {, and after each comma.
 func jsonValues(b []byte) int {
 	n, quoted := 1, false
 	for i := 0; i < len(b); i++ {
@@ -390,15 +397,16 @@ func jsonValues(b []byte) int {
 	return n
 }
 
-// countIn returns how many peers d counts. ok is false if d has no number of them.
+// countIn returns the number of peers that d reports, as the sum of two fields. ok is false if d has
+// neither field.
 func countIn(d map[string]any) (n int, ok bool) {
 	complete, ok1 := numeric(d["complete"])
 	incomplete, ok2 := numeric(d["incomplete"])
 	return clampCount(clamp(complete) + clamp(incomplete)), ok1 || ok2
 }
 
-// numeric reads a number as trackers write it: an integer, decimal digits in a string, or in JSON
-// also a number with a fraction or an exponent (RFC 8259).
+// numeric reads a number as trackers write it: an integer, or decimal digits in a string. In JSON a
+// number may also have a fraction or an exponent (RFC 8259).
 func numeric(v any) (float64, bool) {
 	var text string
 	switch v := v.(type) {
@@ -414,14 +422,14 @@ func numeric(v any) (float64, bool) {
 	default:
 		return 0, false
 	}
-	n, _ := strconv.ParseFloat(text, 64) // infinite if it is too large
+	n, _ := strconv.ParseFloat(text, 64) // infinity if the number is too large
 	return n, true
 }
 
-// clamp bounds a number from the network, so that nothing overflows.
+// clamp limits a number from the network to 0 to 2^30, so that sums of numbers do not overflow.
 func clamp(n float64) float64 { return min(max(n, 0), 1<<30) }
 
 func clampCount(n float64) int { return int(clamp(n)) }
 
-// duration returns n seconds.
+// duration returns n seconds, after clamp.
 func duration(n float64) time.Duration { return time.Duration(clamp(n) * float64(time.Second)) }

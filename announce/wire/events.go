@@ -84,7 +84,7 @@ func (e *EventReader) Next() (StreamEvent, error) {
 			ev.Name = string(value)
 		case "data":
 			data = true
-			if p, err := netip.ParseAddrPort(string(value)); err == nil && usable(Canonical(p), 1) {
+			if p, err := netip.ParseAddrPort(string(value)); err == nil && canDial(Canonical(p), 1) {
 				ev.Peers = append(ev.Peers, Canonical(p))
 			}
 		case "id":

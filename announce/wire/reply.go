@@ -13,37 +13,41 @@ import (
 type Reply struct {
 	// Key is the key of the request.
 	Key Key
-	// You is the endpoint that the tracker has listed. With port 0 none is listed, and the address
-	// is the one that the tracker has seen. You is invalid if the tracker reports neither.
+	// You is the endpoint under which the tracker lists you. If the port is 0, the tracker does not
+	// list you, and the address is the one from which the request came. If the tracker reports
+	// neither, You is the zero AddrPort.
 	You netip.AddrPort
-	// Endpoints are all that are listed for you, You first. There are several if a tracker is
-	// reached over both families, or after [Reply.Merge]. The client finds them out.
+	// Endpoints are all endpoints under which you are listed, You first. There can be several after
+	// [Reply.Merge], for example if the client reaches the tracker over IPv4 and IPv6. No tracker sends
+	// this list: the client works it out.
 	Endpoints []netip.AddrPort
 	// Interval is how long to wait before the next announce.
 	Interval time.Duration
-	// TTL is how long the announce lasts without a renewal, and 0 if the tracker does not report it.
+	// TTL is how long the tracker lists a peer that does not announce again. It is 0 if the tracker
+	// does not report it.
 	TTL time.Duration
-	// Count is how many peers of the track the asker may see, itself included if it is one. It is -1
-	// if the tracker does not count.
+	// Count is how many peers of the track the asker may see, itself included if it is a peer. It is
+	// -1 if the tracker does not report it.
 	Count int
-	// Peers are other peers of the track, each once and in no order.
+	// Peers are other peers of the track, each once, in no particular order.
 	Peers []netip.AddrPort
-	// Sample is true if the track has more peers than these. The client finds it out.
+	// Sample is true if the track has more peers than Peers. No tracker sends this: the client works it
+	// out.
 	Sample bool
-	// Warning is a message of the tracker for a person. It has passed [Clean].
+	// Warning is a message from the tracker for a person. It is safe to print: it has passed [Clean].
 	Warning string
 
-	entries    int              // entries in the reply, before any is dropped
-	undialable int              // entries that nobody could dial
-	repeated   int              // entries that repeat the endpoint of another one
-	asker      ID               // the peer id of the asker
-	byID       []netip.AddrPort // peers that have it too, and so are the asker
-	// self are endpoints of yours that the tracker counts without naming them to you.
+	entries    int              // the number of peers in the reply, before any is dropped
+	undialable int              // the number of entries that cannot be dialled
+	repeated   int              // the number of entries with the endpoint of an earlier entry
+	asker      ID               // the peer id in the request
+	byID       []netip.AddrPort // the entries with that peer id, which are the asker's own
+	// self are endpoints of yours that the tracker counts but does not report as yours.
 	self []netip.AddrPort
 }
 
-// own returns how many of the peers that the tracker counts are you.
-func (r *Reply) own() int {
+// ownCount returns how many of your own endpoints the tracker counts.
+func (r *Reply) ownCount() int {
 	n := len(r.Endpoints)
 	for _, e := range r.self {
 		if !slices.Contains(r.Endpoints, e) {
@@ -53,26 +57,28 @@ func (r *Reply) own() int {
 	return n
 }
 
-// Others returns how many peers the track has besides you, and -1 if the tracker does not count. If
-// that is more than len(Peers), the others are not in the reply or cannot be dialled.
+// Others returns the number of peers of the track without you, or -1 if the tracker does not report
+// it. If the number is more than len(Peers), the reply does not have the rest, or they cannot be
+// dialled.
 func (r *Reply) Others() int {
 	if r.Count < 0 {
 		return -1
 	}
-	return max(r.Count-r.own(), len(r.Peers))
+	return max(r.Count-r.ownCount(), len(r.Peers))
 }
 
-// drop removes yours from the peers, and all but the first entry of any other endpoint. It returns
-// how many entries it has removed for each reason.
+// drop removes all entries of your own endpoints from the peers, and all but the first entry of any
+// other endpoint. It returns how many entries it has removed for each reason.
 func (r *Reply) drop(yours ...netip.AddrPort) (own, repeated int) {
-	isYours := make(map[netip.AddrPort]bool, len(r.Peers)) // of each endpoint that has been seen
+	// isYours has yours, and each other endpoint after its first entry.
+	isYours := make(map[netip.AddrPort]bool, len(r.Peers))
 	for _, e := range yours {
 		isYours[e] = true
 	}
 	r.Peers = slices.DeleteFunc(r.Peers, func(e netip.AddrPort) bool {
-		is, seen := isYours[e]
+		mine, seen := isYours[e]
 		switch {
-		case is:
+		case mine:
 			own++
 		case seen:
 			repeated++
@@ -84,28 +90,29 @@ func (r *Reply) drop(yours ...netip.AddrPort) (own, repeated int) {
 	return own, repeated
 }
 
-// RemoveSelf removes e from the peers. If it was there, it counts as an endpoint of yours.
+// RemoveSelf removes e, an endpoint of yours, from the peers. If e was there, the tracker counts it.
 func (r *Reply) RemoveSelf(e netip.AddrPort) {
 	if own, _ := r.drop(e); own > 0 {
 		r.self = append(r.self, e)
 	}
 }
 
-// SetSelf replaces the endpoints of yours that the tracker counts. It may name them or not.
+// SetSelf sets the endpoints of yours that the tracker counts. The tracker may report them as yours or
+// not.
 func (r *Reply) SetSelf(own []netip.AddrPort) { r.self = own }
 
-// UncountAsker corrects the reply to an announce that was only meant to look. count is what the
-// tracker counted before the announce.
+// UncountAsker corrects the reply to an announce that a client sent in place of a look. count is the
+// Count that the tracker would report without that announce.
 func (r *Reply) UncountAsker(count int) {
 	r.Sample = count > r.entries-min(r.undialable, 1) || count < 0 && r.Sample
 	r.Count = max(count-r.repeated, min(count, len(r.Peers)))
 }
 
-// fewestGiven is how many peers every known tracker gives before it starts to choose among them.
-const fewestGiven = 30
+// fullList is a number of peers. If a track has no more peers, every known tracker lists all of them.
+const fullList = 30
 
 // finish works out what a tracker does not report. It removes the asker from the peers, counts each
-// endpoint once, and finds out whether the peers are all that the track has.
+// endpoint once, and sets r.Endpoints and r.Sample.
 func (r *Reply) finish(req *Request, local netip.AddrPort) {
 	member := req.Verb == VerbAnnounce
 	local = netip.AddrPortFrom(local.Addr(), cmp.Or(req.Port, local.Port()))
@@ -124,19 +131,19 @@ func (r *Reply) finish(req *Request, local netip.AddrPort) {
 	switch {
 	case r.Count < 0:
 		r.Sample = r.entries >= want
-	case member && own == 0: // the tracker counts the asker and leaves it out
+	case member && own == 0: // the tracker counts the asker but does not list it
 		r.Sample = r.entries < r.Count-1
-	case own > 0 && r.entries == r.Count-1 && r.entries < min(want, fewestGiven):
-		repeated++ // the tracker leaves the asker out, and another entry has its endpoint
+	case own > 0 && r.entries == r.Count-1 && r.entries < min(want, fullList):
+		repeated++ // the tracker does not list the asker, but an old peer with the asker's endpoint
 	default:
 		r.Sample = r.entries < r.Count
 	}
 	if repeated += max(own-1, 0); repeated > 0 {
-		r.Count = max(r.Count-repeated, min(r.Count, len(r.Peers)+r.own()))
+		r.Count = max(r.Count-repeated, min(r.Count, len(r.Peers)+r.ownCount()))
 	}
 }
 
-// Coverage returns which share of the track's peers the reply has. 1 is all of them.
+// Coverage returns the share of the track's peers that the reply has, from 0 to 1, which is all.
 func (r *Reply) Coverage() float64 {
 	switch {
 	case !r.Sample:
@@ -144,12 +151,13 @@ func (r *Reply) Coverage() float64 {
 	case r.Count > 0:
 		return min(float64(len(r.Peers))/float64(r.Count), 0.99)
 	}
-	return 0.05 // a guess: the tracker does not count
+	return 0.05 // a guess, because the tracker does not report a count
 }
 
-// Merge adds to r what o, another reply about the same track, reports: by another tracker, or by the
-// same one over the other family. It keeps up to want peers (as [Request.Want]). The interval and
-// the ttl are the shorter ones. You and Warning are those of r, or else those of o.
+// Merge merges o, another reply about the same track, into r. The reply comes from another tracker, or
+// from the same tracker over the other of IPv4 and IPv6. Merge keeps up to want peers, where 0 and
+// [NoPeers] mean the same as in [Request.Want]. It keeps the shorter interval and the shorter ttl. It
+// sets You and Warning only if r does not have them.
 func (r *Reply) Merge(o *Reply, want int) {
 	if !r.You.IsValid() {
 		r.You = o.You
@@ -162,19 +170,19 @@ func (r *Reply) Merge(o *Reply, want int) {
 	if r.Count < 0 || o.Count < 0 {
 		r.Count, r.Sample = -1, r.Sample && o.Sample
 	} else {
-		all := len(r.Peers) + r.own()
+		all := len(r.Peers) + r.ownCount()
 		r.Count = max(r.Count, o.Count, all)
 		r.Sample = (r.Sample || o.Sample) && r.Count > all+r.undialable
 	}
-	if most := (&Request{Want: want}).want(); len(r.Peers) > most {
-		r.Peers, r.Sample = r.Peers[:most], true
+	if limit := (&Request{Want: want}).want(); len(r.Peers) > limit {
+		r.Peers, r.Sample = r.Peers[:limit], true
 	}
 	r.Interval = shorter(r.Interval, o.Interval)
 	r.TTL = shorter(r.TTL, o.TTL)
 	r.Warning = cmp.Or(r.Warning, o.Warning)
 }
 
-// union returns a and each of b that it does not have.
+// union returns a and every element of b that is not in a.
 func union(a, b []netip.AddrPort) []netip.AddrPort {
 	for _, e := range b {
 		if !slices.Contains(a, e) {
@@ -184,7 +192,7 @@ func union(a, b []netip.AddrPort) []netip.AddrPort {
 	return a
 }
 
-// shorter returns the shorter of two durations. A duration of 0 is unknown.
+// shorter returns the shorter of two durations. A duration of 0 is not known.
 func shorter(a, b time.Duration) time.Duration {
 	if a == 0 || b != 0 && b < a {
 		return b
@@ -192,7 +200,7 @@ func shorter(a, b time.Duration) time.Duration {
 	return a
 }
 
-// A Track is a key and how many peers it has, in a scrape or an index.
+// A Track is a key and the number of its peers, as a scrape or an index reports it.
 type Track struct {
 	Key   Key
 	Count int
@@ -200,13 +208,13 @@ type Track struct {
 
 func byKey(a, b Track) int { return bytes.Compare(a.Key.raw, b.Key.raw) }
 
-// MergeTracks returns one index of several, sorted by key. Indexes may count the same peers, so the
-// count of a track is the highest of them, not their sum.
+// MergeTracks merges several indexes into one, sorted by key. A peer may be in more than one index. So
+// the count of a track is the highest of its counts, not their sum.
 func MergeTracks(indexes ...[]Track) []Track {
 	return compactTracks(slices.Concat(indexes...))
 }
 
-// compactTracks sorts tracks by key, in place. It keeps the highest count of each key.
+// compactTracks sorts tracks by key, in place. If a key is repeated, it keeps the highest count.
 func compactTracks(tracks []Track) []Track {
 	slices.SortFunc(tracks, func(a, b Track) int { return cmp.Or(byKey(a, b), b.Count-a.Count) })
 	return slices.CompactFunc(tracks, func(a, b Track) bool { return byKey(a, b) == 0 })
@@ -214,17 +222,18 @@ func compactTracks(tracks []Track) []Track {
 
 // A RefusalError is a tracker's refusal.
 type RefusalError struct {
-	// Status is the HTTP status. A classic tracker sends 200 with most of its refusals.
+	// Status is the HTTP status. Most refusals of a classic tracker have status 200.
 	Status int
 	// Reason explains the refusal in one line. A reason from the network has passed [Clean].
 	Reason string
-	// Retry is how long to wait before the next request, at most a day. It is 0 if the tracker names
-	// no time.
+	// Retry is how long to wait before the next request, at most a day. It is 0 if the tracker does not
+	// report a time.
 	Retry time.Duration
 }
 
 func (f *RefusalError) Error() string { return f.Reason }
 
+// refuse makes a RefusalError. The arguments after status are those of [fmt.Sprintf].
 func refuse(status int, format string, args ...any) *RefusalError {
 	return &RefusalError{Status: status, Reason: fmt.Sprintf(format, args...)}
 }
