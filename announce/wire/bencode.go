@@ -9,15 +9,17 @@ import (
 	"github.com/jackpal/bencode-go"
 )
 
-// maxDepth bounds nesting. A list of peers has depth 3, and no known reply is deeper than 5.
+// maxDepth is how deep values may be nested. A list of peers has depth 3, and the deepest known reply
+// has depth 5.
 const maxDepth = 16
 
-// maxValues bounds the values in a reply, and so the memory and the time to decode it: a small value
-// needs a hundred times the memory of its bytes. A scrape has four values for each track.
+// maxValues is the most values that a reply may have. It limits the memory and the time to decode the
+// reply: a small value needs a hundred times the memory of its bytes. A scrape has four values for
+// each track.
 const maxValues = 1 << 18
 
-// decodeBencode decodes one dictionary. bencode-go panics on some hostile input and accepts input
-// that is no bencode, so a scanner checks the input first.
+// decodeBencode decodes one dictionary. A scanner checks the input first, because bencode-go panics on
+// some hostile input and accepts some input that is not bencode.
 func decodeBencode(b []byte) (map[string]any, error) {
 	b = bytes.TrimRight(b, " \t\r\n") // some trackers end their reply with a newline
 	s := scanner{b: b}
@@ -38,12 +40,12 @@ func decodeBencode(b []byte) (map[string]any, error) {
 	return d, nil
 }
 
-// A scanner checks bencode (BEP 3) strictly. Only the order of dictionary keys is free, because some
+// A scanner checks bencode (BEP 3) strictly. It only accepts dictionary keys in any order, because some
 // trackers do not sort them.
 type scanner struct {
 	b      []byte
-	i      int
-	values int
+	i      int // the index of the next byte
+	values int // how many values have begun
 }
 
 func (s *scanner) value(depth int) error {
@@ -81,7 +83,7 @@ func (s *scanner) value(depth int) error {
 
 func (s *scanner) dict(depth int) error {
 	var keys [][]byte
-	var seen map[string]bool // made when a key is out of order: in sorted keys a repetition shows
+	var seen map[string]bool // made only if a key is out of order; sorted keys repeat only the last key
 	for s.peek() != 'e' {
 		if c := s.peek(); c < '0' || c > '9' {
 			return errors.New("dictionary key is no string")
@@ -111,7 +113,7 @@ func (s *scanner) dict(depth int) error {
 	return nil
 }
 
-// peek returns the next byte. At the end it returns 0, with which no value begins.
+// peek returns the next byte, or 0 at the end. No value begins with 0.
 func (s *scanner) peek() byte {
 	if s.i < len(s.b) {
 		return s.b[s.i]
@@ -119,7 +121,8 @@ func (s *scanner) peek() byte {
 	return 0
 }
 
-// digits reads a number without leading zeros, and the delimiter after it.
+// digits reads decimal digits without leading zeros, and the byte end after them. It returns the
+// digits.
 func (s *scanner) digits(end byte) (string, error) {
 	n := bytes.IndexByte(s.b[s.i:min(len(s.b), s.i+20)], end)
 	if n < 1 {

@@ -1,30 +1,34 @@
-// Package wire is the ntrack protocol as bytes and types: what clients and trackers send each other.
-// It does no I/O. Both ends use it, so that they cannot disagree.
+// Package wire has the types and the bytes that clients and trackers send each other. It does no I/O.
+// Both ends use it, so they cannot disagree.
 //
 // # The protocol
 //
-// docs/PROTOCOL.md is the specification. Each of its rules names a vector in testdata/vectors, a file
-// that shows the rule as bytes. In short, with the names of some vectors:
+// docs/PROTOCOL.md is the specification. Each rule in it has one or more vectors, which are files in
+// testdata/vectors that show the rule as bytes. The main rules, with the names of some vectors, are:
 //
-//   - GET /ntrk/KEY joins the track of KEY, or renews, and gets other peers (proposal-example). The key
-//     is everything after /ntrk/, percent-decoded once: 1 to 255 opaque bytes (key-decoding,
-//     key-length).
-//   - The sender is listed with the address from which it connects, and the port of the connection or
-//     of port= (port-of-origin). Nobody can list a third party (parameter-ignored).
-//   - A peer is its endpoint. An endpoint that announces again is renewed (renewal).
-//   - port=0 gets peers without joining (look-port-0). DELETE leaves (leave), and so does a peer that
-//     does not announce for the ttl (expiry-native).
-//   - An asker gets peers of its own scope and wider ones. On the internet nobody gets 127.0.0.1 or
-//     10.0.0.7 (scope-public-asker). A web page can only look (browser-origin).
+//   - A track is the set of peers that have announced the same key. GET /ntrk/KEY announces KEY: the
+//     client joins the track, or stays in it, and gets other peers (proposal-example). The key is
+//     everything after /ntrk/, percent-decoded once: 1 to 255 opaque bytes (key-decoding, key-length).
+//   - The tracker lists the client with the source address of the connection. The port is the source
+//     port, or the parameter port (port-of-origin). A client cannot list another address
+//     (parameter-ignored).
+//   - An endpoint is one peer. If it announces again, the tracker renews the peer (renewal).
+//   - With port=0 a client gets peers without joining (look-port-0). DELETE leaves the track (leave). A
+//     peer that does not announce for the ttl is removed (expiry-native).
+//   - A client gets peers of its own scope and of wider scopes. A client on the internet does not get
+//     127.0.0.1 or 10.0.0.7 (scope-public-asker). A web page can only look (browser-origin).
 //   - Replies are bencode, JSON or text (format-over-accept, accept).
-//   - With Accept: text/event-stream the reply is a stream of events. The sender is a peer as long as
-//     its connection lasts, and the tracker reports who joins and leaves (stream, stream-overlap).
+//   - With Accept: text/event-stream the reply is a stream of events. The client is a peer as long as
+//     its connection lasts, and the tracker reports each peer that joins or leaves (stream,
+//     stream-overlap).
 //   - BitTorrent clients find the same tracks at /announce and /scrape (classic-compact, scrape).
 //
 // # Both ends
 //
 // A client writes a request with [Request.URL], and a tracker reads it with [Request.Parse]. The
-// tracker writes the reply with [Request.AppendReply], or [RefusalError.Append], and the client reads
-// both with [Request.DecodeReply]. [AppendTracks] and [DecodeTracks] are the same for the list of
-// tracks, and [EventWriter] and [EventReader] for the stream of events.
+// tracker writes the reply with [Request.AppendReply] or [RefusalError.Append]. The client reads both
+// with [Request.DecodeReply].
+//
+// A tracker writes a list of tracks with [AppendTracks] and a stream of events with an [EventWriter]. A
+// client reads them with [DecodeTracks] and an [EventReader].
 package wire

@@ -9,10 +9,10 @@ import (
 	"unicode/utf8"
 )
 
-// AppendReply appends the tracker's reply to r: as JSON, as text or in bencode. It lists peers and
-// ignores reply.Peers, because only a tracker knows the peer ids.
-func (r *Request) AppendReply(dst []byte, form Format, reply *Reply, peers []Peer) []byte {
-	switch form {
+// AppendReply appends the tracker's reply to r as JSON, as text or, in any other format, as bencode. It
+// ignores reply.Peers, which do not have peer ids, and writes peers instead.
+func (r *Request) AppendReply(dst []byte, format Format, reply *Reply, peers []Peer) []byte {
+	switch format {
 	case FormatJSON:
 		return reply.appendJSON(dst, peers)
 	case FormatText:
@@ -24,9 +24,8 @@ func (r *Request) AppendReply(dst []byte, form Format, reply *Reply, peers []Pee
 	return reply.appendBencode(dst, peers, r.Compact, r.NoPeerID)
 }
 
-// appendBencode appends a dictionary with sorted keys. In the compact form, peers are the records of
-// BEP 23 and BEP 7. In the other form they are a list of dictionaries (BEP 3). "external ip" is
-// BEP 24.
+// appendBencode appends a dictionary, whose keys have to be sorted. Compact peers are records (BEP 23,
+// BEP 7). Other peers are a list of dictionaries (BEP 3). "external ip" is BEP 24.
 func (r *Reply) appendBencode(dst []byte, peers []Peer, compact, noPeerID bool) []byte {
 	dst = append(dst, "d8:completei0e11:external ip"...)
 	dst = appendString(dst, r.You.Addr().AsSlice())
@@ -125,12 +124,12 @@ func appendJSONEndpoint(dst []byte, e netip.AddrPort) []byte {
 	return append(e.AppendTo(append(dst, '"')), '"')
 }
 
-// AppendTracks appends a scrape or the index. In bencode it is as in BEP 48, in JSON one line, and in
-// text one line for each track, with the key percent-encoded. It sorts tracks by key, in place, and
-// drops repetitions.
-func AppendTracks(dst []byte, f Format, tracks []Track) []byte {
+// AppendTracks appends a scrape or the index: as one line of JSON, as text, or as bencode (BEP 48). The
+// text has one line for each track, with the key percent-encoded. AppendTracks sorts tracks by key, in
+// place, and writes each key once.
+func AppendTracks(dst []byte, format Format, tracks []Track) []byte {
 	tracks = compactTracks(tracks)
-	switch f {
+	switch format {
 	case FormatText:
 		for _, t := range tracks {
 			dst = append(AppendEscaped(dst, t.Key.raw), ' ')
@@ -158,10 +157,10 @@ func AppendTracks(dst []byte, f Format, tracks []Track) []byte {
 	return append(dst, "ee"...)
 }
 
-// Append appends the refusal as bencode, as JSON, or as a line of text. A client that reads bencode
-// comes again after interval.
-func (f *RefusalError) Append(dst []byte, form Format, interval time.Duration) []byte {
-	switch form {
+// Append appends the refusal as bencode, as JSON, or as a line of text. Only bencode has interval,
+// which is how long the client should wait before its next announce.
+func (f *RefusalError) Append(dst []byte, format Format, interval time.Duration) []byte {
+	switch format {
 	case FormatJSON:
 		dst = appendJSONString(append(dst, `{"error":`...), []byte(f.Reason))
 		return append(dst, "}\n"...)
@@ -169,7 +168,7 @@ func (f *RefusalError) Append(dst []byte, form Format, interval time.Duration) [
 		dst = appendString(append(dst, "d14:failure reason"...), []byte(f.Reason))
 		dst = append(dst, "8:intervali"...)
 		dst = strconv.AppendInt(dst, seconds(interval), 10)
-		if f.Retry > 0 {
+		if f.Retry > 0 { // in minutes, rounded up (BEP 31)
 			dst = append(dst, "e8:retry ini"...)
 			dst = strconv.AppendInt(dst, int64((f.Retry+time.Minute-1)/time.Minute), 10)
 		}
@@ -180,11 +179,13 @@ func (f *RefusalError) Append(dst []byte, form Format, interval time.Duration) [
 
 func seconds(d time.Duration) int64 { return int64(d / time.Second) }
 
+// appendString appends s as a bencode string.
 func appendString(dst, s []byte) []byte {
 	dst = strconv.AppendInt(dst, int64(len(s)), 10)
 	return append(append(dst, ':'), s...)
 }
 
+// appendJSONKey appends the member "key", or "key_escaped" if k is not UTF-8.
 func appendJSONKey(dst []byte, k Key) []byte {
 	if utf8.Valid(k.raw) {
 		return appendJSONString(append(dst, `"key":`...), k.raw)
@@ -193,7 +194,7 @@ func appendJSONKey(dst []byte, k Key) []byte {
 }
 
 // appendJSONString appends s, which is valid UTF-8, as a JSON string. It escapes all control
-// characters, more than JSON requires, so that a terminal may show the string.
+// characters, which is more than JSON requires, so the string is safe to show on a terminal.
 func appendJSONString(dst, s []byte) []byte {
 	dst = append(dst, '"')
 	for i := 0; i < len(s); {

@@ -11,25 +11,26 @@ import (
 	"time"
 )
 
-// Bounds of an event stream. Tracks of more than 10,000 peers have no streams.
+// Limits of an event stream. Trackers do not stream tracks of more than 10,000 peers.
 const (
-	maxLine  = 4 << 10
-	maxEvent = 10_000 * 64 // bytes in all its lines; "data: " and an endpoint have 54 at most
-	maxEpoch = 64
-	// MaxRetry is the longest time to wait after the end of a stream.
+	maxLine  = 4 << 10     // bytes in one line
+	maxEvent = 10_000 * 64 // bytes in all lines of one event; the line of a peer has at most 54
+	maxEpoch = 64          // bytes in an epoch
+	// MaxRetry is the longest time that a client waits after the end of a stream.
 	MaxRetry = time.Minute
 )
 
 // An EventReader reads server-sent events (WHATWG HTML, 9.2.5 and 9.2.6) as an [EventWriter] writes
 // them: each data line of an event is one endpoint.
 type EventReader struct {
-	r     *bufio.Reader
-	begun bool
-	cr    bool // the last line ended in CR, and an LF after it belongs to that end
-	buf   []byte
-	// Epoch is the epoch in the last id, "" before the first.
+	r       *bufio.Reader
+	started bool
+	afterCR bool // the last byte was CR; if LF follows, both end the same line
+	buf     []byte
+	// Epoch is the epoch in the last line id, or "" if there was none. See [EventWriter.Epoch].
 	Epoch string
-	// Retry is the last retry, 0 to [MaxRetry], and -1 before the first.
+	// Retry is the time in the last line retry, 0 to [MaxRetry], or -1 if there was none. The client has
+	// to wait that long after the end of the stream.
 	Retry time.Duration
 }
 
@@ -38,24 +39,25 @@ func NewEventReader(r io.Reader) *EventReader {
 	return &EventReader{r: bufio.NewReader(r), Retry: -1}
 }
 
-// A StreamEvent is one event of a stream. Peers that nobody could dial are left out.
+// A StreamEvent is one event of a stream. It does not have peers that cannot be dialled.
 type StreamEvent struct {
 	Name  string // you, peers, join, leave, shared or unshared
 	Peers []netip.AddrPort
 }
 
-// A LongEventError is a line or an event that exceeds the bounds of a stream.
+// A LongEventError means that a line or an event of a stream is too long.
 type LongEventError struct {
-	what string
-	most int
+	part  string // "line" or "event"
+	limit int    // in bytes
 }
 
 func (e *LongEventError) Error() string {
-	return fmt.Sprintf("event stream: %s longer than %d bytes", e.what, e.most)
+	return fmt.Sprintf("event stream: %s longer than %d bytes", e.part, e.limit)
 }
 
-// Next returns the next event that has data. The error at the end of the stream is that of its
-// reader; an event without its last line is dropped. A [*LongEventError] ends the stream too.
+// Next returns the next event that has data. When the stream ends, it drops an event that is not
+// complete, and returns the error of the underlying reader: io.EOF after a normal end. After any
+// error, [*LongEventError] too, do not call Next again.
 func (e *EventReader) Next() (StreamEvent, error) {
 	var ev StreamEvent
 	size, data := 0, false
@@ -99,10 +101,10 @@ func (e *EventReader) Next() (StreamEvent, error) {
 	}
 }
 
-// line returns the next line without its end, which is CR LF, LF or CR.
+// line returns the next line without the CR LF, LF or CR at its end.
 func (e *EventReader) line() ([]byte, error) {
-	if !e.begun {
-		e.begun = true
+	if !e.started {
+		e.started = true
 		if bom, err := e.r.Peek(3); err == nil && string(bom) == "\ufeff" {
 			_, _ = e.r.Discard(3)
 		}
@@ -113,10 +115,10 @@ func (e *EventReader) line() ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		after := e.cr
-		e.cr = b == '\r'
+		afterCR := e.afterCR
+		e.afterCR = b == '\r'
 		switch {
-		case b == '\n' && after:
+		case b == '\n' && afterCR:
 		case b == '\n' || b == '\r':
 			return e.buf, nil
 		case len(e.buf) == maxLine:
@@ -129,14 +131,16 @@ func (e *EventReader) line() ([]byte, error) {
 
 // An EventWriter appends the events of one stream to a buffer. It numbers them from 0.
 type EventWriter struct {
-	// Epoch names the life of the tracker's table. A client that sees another one knows that the
-	// tracker may have forgotten peers. It has at most 64 bytes and no '-'.
+	// Epoch identifies the tracker's table until the table is lost, for example in a restart. A client
+	// that sees a new epoch knows that the tracker may have forgotten peers. It has at most 64 bytes
+	// and no '-'.
 	Epoch string
 	seq   int64
 }
 
-// AppendYou appends the first event of a stream. you is the endpoint that is listed, or has port 0
-// if none is. retry is how long the client has to wait after the stream has ended.
+// AppendYou appends the event you, the first event of a stream. you is the endpoint under which the
+// tracker lists the client, or has port 0 if it does not. retry is how long the client has to wait
+// after the stream has ended.
 func (w *EventWriter) AppendYou(dst []byte, you netip.AddrPort, retry time.Duration) []byte {
 	dst = appendRetryLine(w.begin(dst, "you"), retry)
 	dst = append(dst, "data: "...)
@@ -146,14 +150,14 @@ func (w *EventWriter) AppendYou(dst []byte, you netip.AddrPort, retry time.Durat
 	return append(dst, "\n\n"...)
 }
 
-// AppendEvent appends an event with the endpoints of peers.
+// AppendEvent appends an event with that name and the endpoints of peers.
 func (w *EventWriter) AppendEvent(dst []byte, name string, peers ...Peer) []byte {
 	dst = w.begin(dst, name)
 	for i := range peers {
 		dst = append(peers[i].Endpoint.AppendTo(append(dst, "data: "...)), '\n')
 	}
 	if len(peers) == 0 {
-		dst = append(dst, "data: \n"...) // readers ignore an event without data
+		dst = append(dst, "data: \n"...) // readers ignore an event that has no data line
 	}
 	return append(dst, '\n')
 }
@@ -166,8 +170,8 @@ func (w *EventWriter) begin(dst []byte, name string) []byte {
 	return append(dst, '\n')
 }
 
-// AppendRetry appends how long the client has to wait after the stream has ended. It goes between
-// two events.
+// AppendRetry appends a new time that the client has to wait after the stream has ended. Call it only
+// between two events.
 func (w *EventWriter) AppendRetry(dst []byte, retry time.Duration) []byte {
 	return append(appendRetryLine(dst, retry), '\n')
 }
@@ -176,6 +180,6 @@ func appendRetryLine(dst []byte, retry time.Duration) []byte {
 	return append(strconv.AppendInt(append(dst, "retry: "...), retry.Milliseconds(), 10), '\n')
 }
 
-// AppendHeartbeat appends a comment, which shows that the stream is alive. It goes between two
+// AppendHeartbeat appends a comment, which shows that the connection is alive. Call it only between two
 // events.
 func (w *EventWriter) AppendHeartbeat(dst []byte) []byte { return append(dst, ":\n\n"...) }

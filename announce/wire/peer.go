@@ -5,25 +5,26 @@ import (
 	"net/netip"
 )
 
-// A Peer is a peer as its tracker keeps it. Its endpoint is its identity in a track.
+// A Peer is a peer of a track as its tracker stores it. The endpoint identifies the peer.
 type Peer struct {
 	Endpoint netip.AddrPort
-	// ID is the label that the peer gave itself, or zero.
+	// ID is the peer id that the peer has sent, or zero if it has sent none.
 	ID ID
 }
 
-// An ID is a peer id: 20 bytes that label a peer. The zero ID is none.
+// An ID is a peer id: 20 bytes that a peer chooses as its label. The zero ID means that it has none.
 type ID [sha1.Size]byte
 
-// idOf returns the peer id of a peer that gave none: the SHA-1 of its endpoint as text, with an IPv6
-// address in brackets. The proposal has the rule, and 123.45.67.89:1234 as its example.
+// idOf returns the peer id of a peer that has sent none: the SHA-1 of its endpoint as text, with an
+// IPv6 address in brackets. docs/PROTOCOL.md has the rule and an example.
 func idOf(endpoint netip.AddrPort) ID {
 	var text [64]byte
 	return sha1.Sum(endpoint.AppendTo(text[:0]))
 }
 
-// Canonical returns the endpoint in the one form that is compared and stored. An IPv4 address in IPv6
-// form becomes IPv4. A zone is dropped, because it has no meaning on another machine.
+// Canonical returns the endpoint in the form in which endpoints are compared and stored. An IPv4
+// address in IPv6 form (::ffff:192.0.2.1) becomes IPv4. The zone is dropped, because it has no meaning
+// on another machine.
 func Canonical(endpoint netip.AddrPort) netip.AddrPort {
 	return netip.AddrPortFrom(endpoint.Addr().Unmap().WithZone(""), endpoint.Port())
 }
@@ -59,6 +60,6 @@ func ScopeOf(a netip.Addr) Scope {
 	return ScopePublic
 }
 
-// Sees reports whether an asker of scope s gets peers of scope p: those of its own scope and wider
-// ones. In a narrower scope, the same address may be another machine to the asker.
+// Sees reports whether an asker with an address of scope s gets peers of scope p. It gets those of its
+// own scope and of wider ones. An address of a narrower scope may be another machine in its network.
 func (s Scope) Sees(p Scope) bool { return s <= p }

@@ -7,17 +7,17 @@ import (
 	"unicode/utf8"
 )
 
-// Quote returns v in quotes, for an error message: printable, and cut after 40 bytes.
+// Quote returns v in quotes for an error message. It escapes what is not printable, and cuts v after
+// 40 bytes.
 func Quote[T string | []byte](v T) string {
-	const most = 40
-	if len(v) > most {
-		return fmt.Sprintf("%q...", v[:most])
+	if len(v) > 40 {
+		return fmt.Sprintf("%q...", v[:40])
 	}
 	return fmt.Sprintf("%q", v)
 }
 
-// Clean makes text from the network safe for a terminal and a log. The result is one line of at most
-// 300 bytes, with '?' for each character that is not printable.
+// Clean makes text from the network safe for a terminal and a log. The result is one line, cut after
+// 300 bytes, with '?' in place of each character that is not printable.
 func Clean(s string) string {
 	s = strings.TrimSpace(s)
 	if len(s) > 300 {
@@ -31,8 +31,8 @@ func Clean(s string) string {
 	}, s)
 }
 
-// Redact hides the user and the password in the name of a tracker, so that it can be shown. s may be
-// a name that [ParseTracker] refuses, or no name at all.
+// Redact replaces the user and the password in the name of a tracker by "...", so that the name is safe
+// to show. s may be any text: [ParseTracker] need not accept it.
 func Redact(s string) string {
 	_, rest := cutScheme(s)
 	begin, end := len(s)-len(rest), strings.LastIndexByte(s, '@')
@@ -42,8 +42,8 @@ func Redact(s string) string {
 	return s[:begin] + "..." + s[end:]
 }
 
-// UnescapeZone writes the zone of an address as %eth0 if it is %25eth0, as in URLs (RFC 6874). Both
-// forms are in use. %2525 and %25 mean the zone 25.
+// UnescapeZone replaces the zone %25eth0 of an address, which is the form in URLs (RFC 6874), by %eth0.
+// People write both forms. The zone 25 may be written as %25 or %2525.
 func UnescapeZone(s string) string {
 	before, zone, ok := strings.Cut(s, "%25")
 	if !ok || zone == "" || zone[0] == ']' {
@@ -52,8 +52,8 @@ func UnescapeZone(s string) string {
 	return before + "%" + zone
 }
 
-// AppendEscaped appends b percent-encoded: everything but the unreserved characters of RFC 3986
-// section 2.3. A slash is encoded too.
+// AppendEscaped appends b percent-encoded. It encodes all bytes, also a slash, except the unreserved
+// characters of RFC 3986 section 2.3.
 func AppendEscaped(dst, b []byte) []byte {
 	const digits = "0123456789abcdef"
 	for _, c := range b {
@@ -90,6 +90,7 @@ func unescape(b []byte) ([]byte, bool) {
 	return b[:n], true
 }
 
+// unhex returns the value of a hex digit, or 0xff if c is not one.
 func unhex(c byte) byte {
 	switch {
 	case '0' <= c && c <= '9':
