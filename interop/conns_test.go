@@ -52,7 +52,7 @@ func connections(t *testing.T, bin string) {
 			t.Errorf("%v: exit code %d, not %d: %s%s", tt.option, code, tt.code, stdout, stderr)
 		}
 		logged := serve.output(t, "stderr")
-		if strings.Contains(logged, " of its address are open") != (tt.code != 0) {
+		if strings.Contains(logged, " connections from its address are open") != (tt.code != 0) {
 			t.Errorf("%v: logged %s", tt.option, logged)
 		}
 	}

@@ -33,7 +33,9 @@ func Example() {
 		}
 		fmt.Println(reply.You, "meets", len(reply.Peers))
 	}
-	// Output: 127.0.0.1:4000 meets 0 127.0.0.1:4001 meets 1
+	// Output:
+	// 127.0.0.1:4000 meets 0
+	// 127.0.0.1:4001 meets 1
 }
 
 // A restart forgets all peers and ends their streams, but keeps the address. Close does not wait
