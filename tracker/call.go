@@ -16,19 +16,22 @@ import (
 // A Call is the part of one request that a tracker needs. Make a new one for each request.
 type Call struct {
 	Method string
-	// Target is the request target as sent, not a cleaned path. Answer overwrites it.
+	// Target is the request target exactly as the client sent it, such as /ntrk/k?port=1. Answer
+	// overwrites it.
 	Target []byte
-	// Remote is the other end of the connection. Port 0 says that the port is not known.
+	// Remote is the other end of the connection. Port 0 means that the port is not known.
 	Remote netip.AddrPort
-	// Unix says that the connection came by a Unix socket and has no address. The other end is a
-	// trusted proxy, and Remote is ignored.
+	// Unix says that the connection came by a Unix socket. Then the other end is a trusted proxy,
+	// and Remote is ignored.
 	Unix bool
 	// Accept, Authorization, ForwardedFor (X-Forwarded-For) and FetchMode (Sec-Fetch-Mode) are the
 	// values of these header fields. The values of a repeated field are joined with commas.
 	Accept, Authorization, ForwardedFor, FetchMode []byte
-	// Origin says that the request has this header field, Page that it has one of Referer,
-	// Sec-Purpose and Purpose.
-	Origin, Page bool
+	// HasOrigin says that the request has the header field Origin.
+	HasOrigin bool
+	// FromPage says that the request has one of the header fields Referer, Sec-Purpose and
+	// Purpose. Only a browser sends these for a web page.
+	FromPage bool
 
 	accepted accepted
 }
@@ -38,31 +41,31 @@ type Response struct {
 	Status int
 	// Type is the Content-Type; empty if there is no body.
 	Type string
-	// TTL is how long the peer just announced is listed: Expires is Date plus that. 0 if the call
-	// was no announce.
+	// TTL is how long the peer stays listed after an announce. Expires is Date plus TTL. It is 0
+	// if the call was not an announce.
 	TTL time.Duration
-	// Retry is Retry-After; 0 for none.
+	// Retry is the value of Retry-After; 0 if there is none.
 	Retry time.Duration
 	// CORS says that a web page may read the reply.
 	CORS bool
 	// Close says that the connection must end after this reply.
 	Close bool
-	// Stream is not nil if the reply is an event stream, which goes on after the body. The reply
-	// then has no Content-Length and ends with its connection. The server must call Stream.Close.
+	// Stream is nil unless the reply is an event stream, which goes on after the body. Such a reply
+	// has no Content-Length and ends with its connection. The server must call Stream.Close.
 	Stream *Stream
 
 	preflight bool
 }
 
-// AppendHeader appends, as lines that end in CRLF, every header field except Date, Content-Length
-// and Connection, which the server sends itself. date is the time that it sends as Date.
+// AppendHeader appends the header fields as lines that end in CRLF. Date, Content-Length and
+// Connection are not among them: the server adds these. date is the time in its Date.
 func (r *Response) AppendHeader(dst []byte, date time.Time) []byte {
 	if r.Type != "" {
 		dst = append(append(append(dst, "Content-Type: "...), r.Type...), "\r\n"...)
 	}
 	dst = append(dst, "Cache-Control: no-store\r\n"...)
 	if r.Stream != nil {
-		dst = append(dst, "X-Accel-Buffering: no\r\n"...) // else nginx would delay events
+		dst = append(dst, "X-Accel-Buffering: no\r\n"...) // without it nginx would delay events
 	}
 	if r.TTL > 0 {
 		dst = appendDate(append(dst, "Expires: "...), date.Add(r.TTL).UTC())
@@ -84,8 +87,8 @@ func (r *Response) AppendHeader(dst []byte, date time.Time) []byte {
 	return dst
 }
 
-// appendDate appends t, which is in UTC, as HTTP writes dates. time.Format with http.TimeFormat
-// would take longer than all the rest of a header.
+// appendDate appends t, which must be in UTC, in the format of HTTP. time.Format would take longer
+// than everything else in the header.
 func appendDate(dst []byte, t time.Time) []byte {
 	const days, months = "SunMonTueWedThuFriSat", "JanFebMarAprMayJunJulAugSepOctNovDec"
 	two := func(n int) (tens, ones byte) { return '0' + byte(n/10), '0' + byte(n%10) }
@@ -102,22 +105,22 @@ func appendDate(dst []byte, t time.Time) []byte {
 		c1, c2, y1, y2, ' ', h1, h2, ':', m1, m2, ':', s1, s2, ' ', 'G', 'M', 'T')
 }
 
-// accepted is what the Accept of a call says.
+// An accepted is what a client accepts, according to its Accept field.
 type accepted struct {
-	read   bool        // by parseAccept
+	parsed bool        // parseAccept has set the other fields
 	format wire.Format // the format with the highest weight; FormatUnnamed if there is none
 	stream bool        // an event stream has a higher weight than every format
-	page   bool        // it names HTML or images, as a browser does
+	page   bool        // HTML or images are accepted, as by a browser
 }
 
-// parseAccept reads Accept, once in the life of a call. Of equal weights the first counts.
-// Wildcards name no format (RFC 9110 section 12.5.1 has the grammar).
+// parseAccept parses Accept (RFC 9110 section 12.5.1) when it is first called for a call. If two
+// media types have the same weight, the first one counts. A wildcard is not a format.
 func (c *Call) parseAccept() *accepted {
 	a := &c.accepted
-	if a.read {
+	if a.parsed {
 		return a
 	}
-	*a = accepted{read: true}
+	*a = accepted{parsed: true}
 	formatWeight, weight := 0, 0
 	for rest, field := c.Accept, []byte(nil); len(rest) > 0; {
 		field, rest, _ = bytes.Cut(rest, []byte(","))
@@ -135,15 +138,15 @@ func (c *Call) parseAccept() *accepted {
 		}
 		a.page = a.page || equalFold(media, "text/html") || len(media) > 6 && equalFold(media[:6], "image/")
 	}
-	// Java's HTTP client, and with it Azureus and its forks, names HTML and images, in words that
-	// no browser uses.
+	// Java's HTTP client accepts HTML and images, too. Azureus and its forks use it. No browser
+	// sends an Accept that begins like this.
 	if bytes.HasPrefix(c.Accept, []byte("text/html, image/gif, image/jpeg, *")) {
 		a.page = false
 	}
 	return a
 }
 
-// formatOf returns the format with that media type, or FormatUnnamed.
+// formatOf returns the format of a media type, or FormatUnnamed.
 func formatOf(media []byte) wire.Format {
 	switch {
 	case equalFold(media, "text/plain"):
@@ -156,8 +159,8 @@ func formatOf(media []byte) wire.Format {
 	return wire.FormatUnnamed
 }
 
-// weightOf returns the weight in the parameters of a media type, in thousandths. Without one, or if
-// it is malformed, the weight is 1.
+// weightOf returns the weight in the parameters of a media type, in thousandths. The weight is 1 if
+// it is missing or malformed.
 func weightOf(params []byte) int {
 	weight := 1000
 	for p := []byte(nil); len(params) > 0; {
@@ -188,20 +191,20 @@ func parseWeight(v []byte) int {
 	return q
 }
 
-// equalFold compares without regard to case and does not allocate.
+// equalFold says whether b is s in any case. It does not allocate.
 func equalFold(b []byte, s string) bool {
 	return len(b) == len(s) && bytes.EqualFold(b, []byte(s))
 }
 
-// fromBrowser says whether a web page has made a GET, or may have. Node's fetch is no browser, but
-// sends Sec-Fetch-Mode: cors. With that a browser also sends an Origin, unless the page is the
-// tracker's own.
+// fromBrowser says whether a web page may have made this GET request. Sec-Fetch-Mode: cors alone
+// does not show that, because Node's fetch sends it, too. A browser sends Origin with it, unless
+// the page has the origin of the tracker.
 func (c *Call) fromBrowser() bool {
-	return c.Origin || c.Page || len(c.FetchMode) > 0 && !equalFold(c.FetchMode, "cors") || c.parseAccept().page
+	return c.HasOrigin || c.FromPage || len(c.FetchMode) > 0 && !equalFold(c.FetchMode, "cors") || c.parseAccept().page
 }
 
-// hasToken says whether the call carries the token: as a bearer token (RFC 6750) or as the password
-// of basic authentication (RFC 7617). It compares in constant time, also if the lengths differ.
+// hasToken says whether the call has the token: as a bearer token (RFC 6750) or as the password of
+// basic authentication (RFC 7617). It compares in constant time, even if the lengths differ.
 func (c *Call) hasToken(token string) bool {
 	scheme, given, _ := bytes.Cut(bytes.TrimSpace(c.Authorization), []byte(" "))
 	given = bytes.TrimSpace(given)
@@ -220,9 +223,9 @@ func (c *Call) hasToken(token string) bool {
 	return subtle.ConstantTimeCompare(a[:], b[:]) == 1
 }
 
-// origin returns where a call comes from: the other end of the connection or, behind trusted
-// proxies, the last address in X-Forwarded-For that is not one of these. Port 0 says that the
-// peer's own port is not known.
+// origin returns the address and port that a call comes from. That is the other end of the
+// connection. If that is a trusted proxy, it is the last address in X-Forwarded-For that is not a
+// trusted proxy. Port 0 means that the peer's own port is not known.
 func (t *Tracker) origin(c *Call) (netip.AddrPort, error) {
 	origin := wire.Canonical(c.Remote)
 	chain := bytes.TrimSpace(c.ForwardedFor)
@@ -256,7 +259,7 @@ func (t *Tracker) origin(c *Call) (netip.AddrPort, error) {
 	return origin, nil
 }
 
-// Trusts says whether a is the address of a reverse proxy: in one of Proxies.
+// Trusts says whether a is the address of a trusted reverse proxy: whether it is in one of Proxies.
 func (t *Tracker) Trusts(a netip.Addr) bool {
 	t.once.Do(t.init)
 	return t.isProxy(a.Unmap().WithZone(""))

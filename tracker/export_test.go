@@ -7,11 +7,11 @@ func (t *Tracker) Streams() int {
 	return len(t.streams)
 }
 
-// Sharers returns the number of entries about streams that gave a peer id.
+// Sharers returns how many entries the maps of sharers have.
 func (t *Tracker) Sharers() (n int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, s := range t.sharers {
+	for _, s := range t.shared {
 		n += 1 + len(s.streams) + len(s.ids)
 	}
 	return n

@@ -16,25 +16,25 @@ import (
 const (
 	maxBody       = 64 << 10         // bytes of a request's body that are read and ignored
 	maxBuffer     = 64 << 10         // bytes of a buffer that is kept for another reply
-	streamTimeout = 10 * time.Second // how long a client may read nothing of a stream
+	streamTimeout = 10 * time.Second // how long a client may stop reading a stream
 )
 
 // Handler returns an http.Handler for t. Mount it at /ntrk/, /announce, /tracker and /scrape, or
-// make it a server's only handler. It reads the request target as it was sent, so http.StripPrefix
-// changes nothing. An http.ServeMux redirects /ntrk/a//b before a handler sees it, so there it
-// serves only keys without empty segments and dot segments. As a server's only handler it serves
-// every key.
+// make it a server's only handler. It reads the request target as the client sent it, so
+// http.StripPrefix has no effect. An http.ServeMux redirects paths such as /ntrk/a//b and
+// /ntrk/a/../b. So behind a ServeMux the handler does not serve keys with empty segments or dot
+// segments.
 //
-// Connection limits and timeouts are the server's: set ReadHeaderTimeout, MaxHeaderBytes and
-// WriteTimeout, which does not end event streams. The server's Shutdown waits for streams, which do
-// not end by themselves: pass [Tracker.EndStreams] to RegisterOnShutdown. If the packets of a
-// streaming peer are lost, it leaves when the system ends its connection. On Linux that takes a
-// quarter of an hour, unless the server's ConnContext sets TCP_USER_TIMEOUT as package server does.
+// The server has to limit connections and times: set its ReadHeaderTimeout, MaxHeaderBytes and
+// WriteTimeout, which does not end event streams. Its Shutdown waits for event streams: pass
+// [Tracker.EndStreams] to RegisterOnShutdown. If the packets of a streaming peer are lost, the peer
+// leaves when the system ends its connection. On Linux that takes a quarter of an hour, unless the
+// server's ConnContext sets TCP_USER_TIMEOUT, as package server does.
 func Handler(t *Tracker) http.Handler {
 	buffers := &sync.Pool{New: func() any { return new([2][]byte) }}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		remote, err := netip.ParseAddrPort(r.RemoteAddr)
-		if err != nil { // a handler around this one may have set it to an address
+		if err != nil { // a handler around this one may have set RemoteAddr to an address without a port
 			a, _ := netip.ParseAddr(r.RemoteAddr)
 			remote = netip.AddrPortFrom(a, 0)
 		}
@@ -47,11 +47,11 @@ func Handler(t *Tracker) http.Handler {
 			Unix:   !remote.Addr().IsValid() && local != nil && local.Network() == "unix",
 			Accept: joined(h, "Accept"), Authorization: joined(h, "Authorization"), ForwardedFor: joined(h, "X-Forwarded-For"),
 			FetchMode: joined(h, "Sec-Fetch-Mode"),
-			Origin:    h["Origin"] != nil,
-			Page:      h["Referer"] != nil || h["Sec-Purpose"] != nil || h["Purpose"] != nil,
+			HasOrigin: h["Origin"] != nil,
+			FromPage:  h["Referer"] != nil || h["Sec-Purpose"] != nil || h["Purpose"] != nil,
 		}
 		if _, err := io.Copy(io.Discard, io.LimitReader(r.Body, maxBody)); err != nil {
-			panic(http.ErrAbortHandler) // the request is cut short, so it gets no reply
+			panic(http.ErrAbortHandler) // an incomplete request gets no reply
 		}
 		resp, body := t.Answer(r.Context(), &call, buf[1][:0])
 		buf[0], buf[1] = target, body
@@ -67,25 +67,26 @@ func Handler(t *Tracker) http.Handler {
 		}
 		if resp.Stream != nil {
 			defer resp.Stream.Close()
-			sendStream(w, r, resp.Stream, body) // buf is not reused: it may be large, and streams last
+			sendStream(w, r, resp.Stream, body) // buf is not put back: a stream is long, and buf may be large
 			return
 		}
 		if resp.Status != http.StatusNoContent {
 			set("Content-Length", strconv.Itoa(len(body)))
 		}
 		w.WriteHeader(resp.Status)
-		_, _ = w.Write(body) // net/http drops the body of HEAD and 204
+		_, _ = w.Write(body) // net/http omits the body if the method is HEAD or the status 204
 		if cap(target) <= wire.MaxTarget && cap(body) <= maxBuffer {
 			buffers.Put(buf)
 		}
 	})
 }
 
-// sendStream sends an event stream until it ends or the client is gone. net/http notices that at
-// once. If the client has sent something after its request, it notices at the next heartbeat.
+// sendStream sends an event stream until it ends or the client is gone. net/http notices a gone
+// client at once. Only if the client has sent something after its request, it takes until the next
+// heartbeat.
 func sendStream(w http.ResponseWriter, r *http.Request, s *Stream, out []byte) {
 	if r.ProtoMajor == 1 {
-		w.Header().Set("Transfer-Encoding", "identity") // net/http sends no chunks then
+		w.Header().Set("Transfer-Encoding", "identity") // so that net/http sends no chunks
 	}
 	conn := http.NewResponseController(w)
 	woken := make(chan struct{}, 1)
@@ -97,7 +98,7 @@ func sendStream(w http.ResponseWriter, r *http.Request, s *Stream, out []byte) {
 			case <-r.Context().Done():
 				return
 			}
-		} else { // the server's WriteTimeout is for a reply that ends
+		} else { // this deadline replaces the server's WriteTimeout, which would end the stream
 			_ = conn.SetWriteDeadline(time.Now().Add(streamTimeout))
 			if _, err := w.Write(out); err != nil || conn.Flush() != nil || !live {
 				return

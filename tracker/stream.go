@@ -12,25 +12,26 @@ import (
 )
 
 const (
-	// heartbeat is how often a stream without events sends a sign of life.
+	// heartbeat is how often a stream sends a heartbeat, even if there are no events.
 	heartbeat = 15 * time.Second
-	// returnWithin is how long a client waits after its stream broke. When the tracker ends all
-	// streams, each client waits for a random time, up to this for every thousand peers.
-	returnWithin = 2 * time.Second
+	// reconnectAfter is how long a client waits before it opens another stream, if its stream was
+	// cut. If the tracker ends all streams, each client waits for a random time. The longest is
+	// reconnectAfter for every thousand peers of the track.
+	reconnectAfter = 2 * time.Second
 )
 
-// A Stream is an open event stream. The body of its [Response] is the beginning. The server sends
-// that and then what Append appends, until Append says that the stream has ended or the client is
-// gone. Then it calls Close and ends the connection, which ends the reply. The client is a peer
-// until Close.
+// A Stream is an open event stream. It begins with the body of its [Response]. The server sends
+// this, and then what Append appends, until Append says that the stream has ended, or until the
+// client is gone. Then the server calls Close and ends the connection, which ends the reply. The
+// client is listed until Close.
 //
-// An event takes this way: the store collects the changes of a track for up to 50 ms, so that
-// changes that undo each other are not sent. Then a goroutine of the store queues them for each
-// subscription and calls notify, which calls wake if the server waits for events. wake starts or
-// continues a goroutine of the server, which calls Append and writes the events to the connection.
-// So a slow client blocks only its own goroutine. While that goroutine writes, changes collect in
-// the subscription, and wake is not called again. The stream's own timer adds heartbeats in the
-// same way.
+// An event takes these steps: the store collects the changes of a track for up to 50 ms, so that
+// changes that undo each other are not sent. Then a goroutine of the store queues the changes for
+// each subscription and calls Stream.notify, which calls wake if the server waits for events. wake
+// starts or continues a goroutine of the server. This goroutine calls Append, and writes the events
+// to the connection. So a slow client blocks only its own goroutine. While this goroutine writes,
+// changes wait in the subscription, and wake is not called again. A timer of the stream adds
+// heartbeats in the same way.
 type Stream struct {
 	t     *Tracker
 	sub   store.Subscription
@@ -41,12 +42,12 @@ type Stream struct {
 	mu         sync.Mutex
 	wake       func() // nil unless the server waits for events
 	events     wire.EventWriter
-	peers      int // in the track, as the client has been sent
+	peers      int // how many peers the track has, according to the events so far
 	changes    []store.Change
 	shared     bool // another program is listed as the same endpoint
-	sharedSent bool // what the client was last sent about that
-	beatDue    bool
-	ending     bool // the tracker ends the stream
+	sharedSent bool // the value of shared that the client has
+	beatDue    bool // it is time for a heartbeat
+	ending     bool // EndStreams was called
 	closed     bool
 }
 
@@ -56,7 +57,7 @@ type listing struct {
 	endpoint netip.AddrPort
 }
 
-// openStream replies with an event stream.
+// openStream replies with an event stream. It appends the beginning of the stream to dst.
 func (t *Tracker) openStream(ctx context.Context, key []byte, peer wire.Peer, s *scratch, resp *Response, dst []byte) ([]byte, error) {
 	st := &Stream{t: t, listing: listing{string(key), peer.Endpoint}, id: peer.ID}
 	peers, sub, err := t.store.Subscribe(ctx, key, peer, st.notify, s.peers[:0])
@@ -80,21 +81,21 @@ func (t *Tracker) openStream(ctx context.Context, key []byte, peer wire.Peer, s 
 	t.mu.Unlock()
 	resp.Stream, resp.Type = st, "text/event-stream"
 
-	dst = st.events.AppendYou(dst, peer.Endpoint, returnWithin)
+	dst = st.events.AppendYou(dst, peer.Endpoint, reconnectAfter)
 	st.mu.Lock()
 	dst = st.appendShared(dst)
 	st.mu.Unlock()
 	return st.events.AppendEvent(dst, "peers", peers...), nil
 }
 
-// Append appends to dst what there is to send. If live is false, that is the end of the stream. If
-// it appends nothing, it calls wake once, as soon as there is something to send, unless Close is
-// called first. wake must not block and must not call the stream.
+// Append appends to dst what the server has to send now. If live is false, the stream ends after
+// that. If Append appends nothing, it calls wake once, as soon as there is something to send, but
+// not after Close. wake must not block, and must not call methods of the stream.
 func (s *Stream) Append(dst []byte, wake func()) (_ []byte, live bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.wake = nil
-	given := len(dst)
+	before := len(dst)
 	dst = s.appendShared(dst)
 	changes, live := s.sub.Next(s.changes[:0])
 	for _, c := range changes {
@@ -112,30 +113,31 @@ func (s *Stream) Append(dst []byte, wake func()) (_ []byte, live bool) {
 		dst = s.events.AppendHeartbeat(dst)
 	}
 	if s.ending {
-		ms := rand.Int64N(returnWithin.Milliseconds() * int64(1+s.peers/1000))
+		ms := rand.Int64N(reconnectAfter.Milliseconds() * int64(1+s.peers/1000))
 		dst = s.events.AppendRetry(dst, time.Duration(ms)*time.Millisecond)
 		live = false
 	}
-	if live && len(dst) == given {
+	if live && len(dst) == before {
 		s.wake = wake
 	}
 	return dst, live
 }
 
-// notify wakes the server if it waits. The store calls it when there are changes.
+// notify wakes the server if it waits for events. The store calls it when there are changes.
 func (s *Stream) notify() { s.change(func() {}) }
 
-// change changes a field and wakes the server if it waits.
-func (s *Stream) change(field func()) {
+// change calls set, which changes fields of s, and wakes the server if it waits for events.
+func (s *Stream) change(set func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	field()
+	set()
 	if wake := s.wake; wake != nil {
 		s.wake = nil
 		wake()
 	}
 }
 
+// beat makes the stream send a heartbeat. The timer calls it.
 func (s *Stream) beat() {
 	s.change(func() {
 		if s.beatDue = true; !s.closed {
@@ -144,8 +146,8 @@ func (s *Stream) beat() {
 	})
 }
 
-// Close ends the stream. Its peer leaves unless another stream or an announce still lists it. Close
-// may be called again.
+// Close ends the stream. Its peer leaves, unless it is still listed because of another stream or an
+// announce. A second Close does nothing.
 func (s *Stream) Close() {
 	s.mu.Lock()
 	s.closed, s.wake = true, nil
@@ -158,10 +160,10 @@ func (s *Stream) Close() {
 	s.sub.Close()
 }
 
-// EndStreams ends all event streams, also those that are opened later. Each client is asked to
-// return after a random time, so that not all return at once. A server that shuts down calls it.
-// For a net/http.Server pass it to RegisterOnShutdown: its Shutdown waits for streams and does not
-// end them.
+// EndStreams ends all event streams, including later ones. It asks each client to reconnect after a
+// random time, so that they do not all reconnect at once. A server calls it when it shuts down. For
+// a net/http.Server pass it to RegisterOnShutdown: Shutdown waits for streams, but does not end
+// them.
 func (t *Tracker) EndStreams() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -171,22 +173,22 @@ func (t *Tracker) EndStreams() {
 	}
 }
 
-// sharers are the streams with one listing that gave a peer id. If their ids differ, they belong to
-// programs that believe to be different peers, but are listed as one.
+// sharers are all streams with a peer id that have the same listing. If their ids differ, they
+// belong to different programs, which are listed as one peer.
 type sharers struct {
 	streams map[*Stream]struct{}
-	ids     map[wire.ID]int // how many of the streams gave it
+	ids     map[wire.ID]int // how many of the streams have this id
 }
 
-// addSharer and removeSharer are called with t.mu locked.
+// addSharer adds st to the streams with its listing. t.mu is locked.
 func (t *Tracker) addSharer(st *Stream) {
-	s := t.sharers[st.listing]
+	s := t.shared[st.listing]
 	if s == nil {
 		s = &sharers{make(map[*Stream]struct{}), make(map[wire.ID]int)}
-		if t.sharers == nil {
-			t.sharers = make(map[listing]*sharers)
+		if t.shared == nil {
+			t.shared = make(map[listing]*sharers)
 		}
-		t.sharers[st.listing] = s
+		t.shared[st.listing] = s
 	}
 	s.streams[st] = struct{}{}
 	switch s.ids[st.id]++; {
@@ -197,8 +199,9 @@ func (t *Tracker) addSharer(st *Stream) {
 	}
 }
 
+// removeSharer undoes addSharer. t.mu is locked.
 func (t *Tracker) removeSharer(st *Stream) {
-	s := t.sharers[st.listing]
+	s := t.shared[st.listing]
 	if s == nil {
 		return
 	}
@@ -211,19 +214,21 @@ func (t *Tracker) removeSharer(st *Stream) {
 	}
 	switch delete(s.ids, st.id); len(s.ids) {
 	case 0:
-		delete(t.sharers, st.listing)
+		delete(t.shared, st.listing)
 	case 1:
 		s.setShared(false)
 	}
 }
 
+// setShared sets shared of all streams.
 func (s *sharers) setShared(shared bool) {
 	for st := range s.streams {
 		st.change(func() { st.shared = shared })
 	}
 }
 
-// appendShared appends an event if another program has begun or ceased to share the listing.
+// appendShared appends an event if shared has changed: if another program has begun or stopped to
+// share the listing.
 func (s *Stream) appendShared(dst []byte) []byte {
 	if s.shared == s.sharedSent {
 		return dst

@@ -1,9 +1,9 @@
 // Package tracker has the rules of an ntrack and BitTorrent tracker. It has no sockets.
 //
-// [Tracker.Answer] takes a [Call], which is a request and where it comes from, and returns a
-// [Response] with the body appended to a buffer. The peers are in a [store.Store], by default in
-// memory. Package server serves a Tracker over sockets, and [Handler] makes it an http.Handler for
-// any Go server:
+// [Tracker.Answer] takes a [Call], which is a request and the address it comes from. It returns a
+// [Response], and appends the body to a buffer. The peers are in a [store.Store], by default in
+// memory. Package server serves a Tracker over sockets. [Handler] makes it an http.Handler for any
+// Go server:
 //
 //	http.Handle("/ntrk/", tracker.Handler(&tracker.Tracker{}))
 //
@@ -28,65 +28,64 @@ import (
 const (
 	DefaultMaxRate = 1000
 	DefaultMaxWant = 1000
-	// maxWithIDs is how many peers a reply has at most if it gives their peer ids. The id of a peer
-	// that sent none is a SHA-1, which takes longer than all the rest of that peer.
+	// maxWithIDs is how many peers a reply may have if it has their peer ids. If a peer sent no
+	// id, the reply has a SHA-1 hash, which takes longer than everything else about that peer.
 	maxWithIDs = 200
-	// largeWant is how many peers a usual reply has at most.
+	// largeWant is how many peers a reply may have that is not large.
 	largeWant = 200
 	// maxKept is the largest number of peers or tracks whose memory is kept for another call.
 	maxKept = 4096
 )
 
-// A Tracker answers requests. The zero Tracker works. Its fields must not change once it is used,
-// it must not be copied, and its methods may be called from any number of goroutines.
+// A Tracker answers requests. The zero Tracker works. Do not copy a Tracker, and do not change its
+// fields after its first use. Any number of goroutines may call its methods.
 type Tracker struct {
 	// Store has the peers; nil is a new [memory.Store].
 	Store store.Store
-	// Interval is how often peers are asked to announce, in whole seconds. It is 1 second to 1
-	// hour; a value outside counts as the nearer of these. 0 lets the interval follow the load,
-	// from 15 seconds to 30 minutes. A peer that announced natively lapses after 2.5 intervals.
+	// Interval is how often peers are asked to announce, in whole seconds. Less than 1 second
+	// counts as 1 second, and more than 1 hour as 1 hour. 0 lets the interval follow the load, from
+	// 15 seconds to 30 minutes. A peer that announced natively lapses after 2.5 intervals.
 	Interval time.Duration
-	// MaxRate is how many announces per second an interval that follows the load allows. 0 is
-	// DefaultMaxRate, less than 0 is no limit.
+	// MaxRate is how many announces may arrive per second. An interval that follows the load
+	// grows to keep this limit. 0 is DefaultMaxRate, less than 0 is no limit.
 	MaxRate int
-	// MaxWant is how many peers one reply has at most, even if a client wants more. 0 is
+	// MaxWant is how many peers a reply may have, even if the client wants more. 0 is
 	// DefaultMaxWant.
 	MaxWant int
-	// Index lets everybody list all keys. Without it a key that cannot be guessed is private.
+	// Index lets everybody list all keys. Without it a key that nobody can guess is private.
 	Index bool
 	// Token, unless empty, must be in every request: as a bearer token (RFC 6750) or as the
 	// password of basic authentication (RFC 7617). SetToken changes it later.
 	Token string
 	// Proxies are the networks of trusted reverse proxies, which send X-Forwarded-For. A proxy that
-	// comes by a Unix socket is always trusted, and must send it.
+	// connects to a Unix socket is always trusted, and must send X-Forwarded-For.
 	Proxies []netip.Prefix
 
 	once     sync.Once
 	store    store.Store
 	token    atomic.Pointer[string]
 	interval time.Duration  // Interval within its bounds
-	proxies  []netip.Prefix // Proxies for canonical addresses
+	proxies  []netip.Prefix // Proxies, in which IPv4 is not mapped into IPv6
 	scratch  sync.Pool      // of *scratch
 	meter    meter
 
 	mu      sync.Mutex
 	streams map[*Stream]struct{}
-	sharers map[listing]*sharers
-	ended   bool // EndStreams was called
+	shared  map[listing]*sharers // of streams with a peer id
+	ended   bool                 // EndStreams was called
 }
 
-// scratch is memory that a call needs and another can use again.
+// A scratch is the memory of a call, which a later call uses again.
 type scratch struct {
 	req    wire.Request
 	peers  []wire.Peer
 	tracks []wire.Track
 
 	timing timing
-	ttlOf  func(store.Size) time.Duration // timing.ttl, as a func value that is made once
+	ttlOf  func(store.Size) time.Duration // timing.ttl, as a func value that is made only once
 }
 
-// SetToken changes Token for later requests. It may be called while the Tracker is used. Open
-// streams stay open.
+// SetToken changes Token for later requests. It may be called at any time. Open streams stay open.
 func (t *Tracker) SetToken(token string) {
 	t.once.Do(t.init)
 	t.token.Store(&token)
@@ -115,10 +114,10 @@ func (t *Tracker) init() {
 	}
 }
 
-// AtOnce says whether Answer needs no longer than for an announce, does not wait, and returns the
-// whole reply. Then one goroutine may serve many connections. It returns false if the store may
-// block ([store.Store.NeverBlocks]), or if c lists a whole index or opens an event stream. AtOnce
-// must be called before Answer.
+// AtOnce says whether Answer returns the whole reply to c in about the time of an announce, and
+// never waits. Then a goroutine that serves many connections may call it. AtOnce returns false if
+// the store may block ([store.Store.NeverBlocks]), or if c lists the index or opens an event
+// stream. Call it before Answer.
 func (t *Tracker) AtOnce(c *Call) bool {
 	t.once.Do(t.init)
 	if !t.store.NeverBlocks() || c.parseAccept().stream {
@@ -131,8 +130,8 @@ func (t *Tracker) AtOnce(c *Call) bool {
 	return !bytes.HasSuffix(path, []byte("/ntrk/")) && !bytes.HasSuffix(path, []byte("/scrape"))
 }
 
-// Large says whether the reply to c may have so many peers that it takes many times as long as a
-// usual one. It may be wrong about a request that is malformed. It must be called before Answer.
+// Large says whether the reply to c may have more than 200 peers, and so take much longer than most
+// replies. It may be wrong about a malformed request. Call it before Answer.
 func (t *Tracker) Large(c *Call) bool {
 	for rest := c.Target; ; {
 		_, value, found := bytes.Cut(rest, []byte("numwant="))
@@ -142,17 +141,18 @@ func (t *Tracker) Large(c *Call) bool {
 		n, i := 0, 0
 		for ; i < len(value) && value[i] != '&'; i++ {
 			if n = n*10 + int(value[i]-'0'); value[i] < '0' || value[i] > '9' || n > largeWant {
-				return true // or it is escaped, and is not decoded here
+				return true // too many, or escaped, which Large does not decode
 			}
 		}
 		rest = value[i:]
 	}
 }
 
-// Answer decides one call and appends the body of the reply to dst.
+// Answer carries out the request of c and returns the reply. It appends the body of the reply to
+// dst.
 func (t *Tracker) Answer(ctx context.Context, c *Call, dst []byte) (Response, []byte) {
 	t.once.Do(t.init)
-	resp := Response{Status: 200, CORS: c.Origin}
+	resp := Response{Status: 200, CORS: c.HasOrigin}
 	if c.Method == "OPTIONS" {
 		resp.Status, resp.CORS, resp.preflight = 204, true, true
 		return resp, dst
@@ -166,18 +166,18 @@ func (t *Tracker) Answer(ctx context.Context, c *Call, dst []byte) (Response, []
 	return resp, body
 }
 
-// Refuse answers a request that is malformed in a part which is not in c, such as a header field.
-// The status is 400, or that of the classic interface, and the format is that of the request as far
-// as c has it. The body of the reply is appended to dst.
+// Refuse returns the reply to a request that is malformed in a part that c does not have, such as a
+// header field. The status is 400, or 200 on the classic interface. The format is the one that c
+// asks for. Refuse appends the body of the reply to dst.
 func (t *Tracker) Refuse(c *Call, reason string, dst []byte) (Response, []byte) {
 	t.once.Do(t.init)
 	s := t.scratch.Get().(*scratch)
 	defer t.recycle(s)
-	_ = s.req.Parse(c.Method, c.Target) // only for the form of the answer
+	_ = s.req.Parse(c.Method, c.Target) // only for the format
 	return t.appendRefusal(c, &s.req, &wire.RefusalError{Status: 400, Reason: reason}, dst)
 }
 
-// recycle keeps s for another call, without the memory that only a large call needs.
+// recycle keeps s for another call, but without memory that only a large call needs.
 func (t *Tracker) recycle(s *scratch) {
 	if cap(s.peers) > maxKept {
 		s.peers = nil
@@ -188,9 +188,8 @@ func (t *Tracker) recycle(s *scratch) {
 	t.scratch.Put(s)
 }
 
-// decide is what happens to every request: it is parsed and checked, the store is called once, and
-// the reply is written. Only a classic "stopped" calls the store twice, because its reply has a
-// count.
+// decide parses and checks a request, calls the store once, and appends the body of the reply to
+// dst. Only a classic "stopped" calls the store twice, because its reply has a count.
 func (t *Tracker) decide(ctx context.Context, c *Call, s *scratch, resp *Response, dst []byte) ([]byte, error) {
 	req := &s.req
 	peer, err := t.checkCall(c, req)
@@ -240,11 +239,11 @@ func (t *Tracker) decide(ctx context.Context, c *Call, s *scratch, resp *Respons
 	return req.AppendReply(dst, format, &reply, peers), nil
 }
 
-// checkCall reads a call into req and applies the rules that do not need the store. It returns the
-// peer. The peer of a call that only looks has port 0 and no id.
+// checkCall parses a call into req and applies the rules that do not need the store. It returns the
+// peer that sent the call. If the call only looks, the peer has port 0 and no id.
 func (t *Tracker) checkCall(c *Call, req *wire.Request) (wire.Peer, error) {
 	err := req.Parse(c.Method, c.Target)
-	if f, ok := err.(*wire.RefusalError); ok && f.Status == 404 {
+	if refusal, ok := err.(*wire.RefusalError); ok && refusal.Status == 404 {
 		return wire.Peer{}, err
 	}
 	if token := *t.token.Load(); token != "" && !c.hasToken(token) {
@@ -253,7 +252,7 @@ func (t *Tracker) checkCall(c *Call, req *wire.Request) (wire.Peer, error) {
 	if err != nil {
 		return wire.Peer{}, err
 	}
-	if c.Origin && c.Method != "GET" && c.Method != "HEAD" {
+	if c.HasOrigin && c.Method != "GET" && c.Method != "HEAD" {
 		return wire.Peer{}, &wire.RefusalError{Status: 400, Reason: "method " + c.Method + " with an Origin: a web page may only look"}
 	}
 	origin, err := t.origin(c)
@@ -275,7 +274,8 @@ func (t *Tracker) checkCall(c *Call, req *wire.Request) (wire.Peer, error) {
 	return wire.Peer{Endpoint: origin, ID: req.ID}, nil
 }
 
-// wantedPeers returns how many peers the reply may have.
+// wantedPeers returns how many peers the reply may have. A reply with peer ids has another
+// limit.
 func (t *Tracker) wantedPeers(r *wire.Request) int {
 	most := t.MaxWant
 	if most <= 0 {
@@ -290,7 +290,7 @@ func (t *Tracker) wantedPeers(r *wire.Request) int {
 	return min(r.Want, most)
 }
 
-// listTracks replies to a scrape and to a request for the index, which is a scrape of all keys.
+// listTracks replies to a scrape, or to a request for the index, which is a scrape of all keys.
 func (t *Tracker) listTracks(ctx context.Context, asker netip.Addr, format wire.Format, s *scratch, resp *Response, dst []byte) ([]byte, error) {
 	if len(s.req.Keys) == 0 && !t.Index {
 		return nil, &wire.RefusalError{Status: 404, Reason: "this tracker keeps its index to itself: ask for a key"}
@@ -302,13 +302,13 @@ func (t *Tracker) listTracks(ctx context.Context, asker netip.Addr, format wire.
 	s.tracks = tracks[:0]
 	resp.Type = contentType(&s.req, format)
 	dst = wire.AppendTracks(dst, format, tracks)
-	clear(tracks) // the keys belong to the store, and the pool must not keep them alive
+	clear(tracks) // so that the pool does not keep the store's keys in memory
 	return dst, nil
 }
 
-// replyFormat returns the format of a reply: that of the classic interface, or the one that the
-// request names, or the one that Accept names, or else the given one.
-func replyFormat(r *wire.Request, a *accepted, otherwise wire.Format) wire.Format {
+// replyFormat returns the format of a reply. It is bencode on the classic interface, or else the
+// format in the query, or else the format in Accept, or else fallback.
+func replyFormat(r *wire.Request, a *accepted, fallback wire.Format) wire.Format {
 	switch {
 	case r.Classic:
 		return wire.FormatBencode
@@ -317,7 +317,7 @@ func replyFormat(r *wire.Request, a *accepted, otherwise wire.Format) wire.Forma
 	case a.format != wire.FormatUnnamed:
 		return a.format
 	}
-	return otherwise
+	return fallback
 }
 
 func contentType(r *wire.Request, f wire.Format) string {
@@ -332,27 +332,27 @@ func contentType(r *wire.Request, f wire.Format) string {
 	return "application/x-bencode"
 }
 
-// appendRefusal appends the reply to a request that ended with err.
+// appendRefusal returns the reply to a request that failed with err, and appends its body to dst.
 func (t *Tracker) appendRefusal(c *Call, req *wire.Request, err error, dst []byte) (Response, []byte) {
-	var f *wire.RefusalError
+	var refusal *wire.RefusalError
 	var full *store.FullError
 	switch {
-	case errors.As(err, &f):
+	case errors.As(err, &refusal):
 	case errors.As(err, &full):
-		f = &wire.RefusalError{Status: 503, Reason: full.Error(), Retry: t.refusalInterval()}
+		refusal = &wire.RefusalError{Status: 503, Reason: full.Error(), Retry: t.refusalInterval()}
 		if full.Stream {
-			f.Retry = 0 // a plain request may follow at once
+			refusal.Retry = 0 // the client may announce at once instead
 		}
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		f = &wire.RefusalError{Status: 503, Reason: "the store did not answer in time", Retry: t.refusalInterval()}
+		refusal = &wire.RefusalError{Status: 503, Reason: "the store did not answer in time", Retry: t.refusalInterval()}
 	default:
-		// The text of err is for the operator, not for a client.
-		f = &wire.RefusalError{Status: 500, Reason: "the tracker has an error of its own"}
+		// A client must not see the text of err.
+		refusal = &wire.RefusalError{Status: 500, Reason: "the tracker has an error of its own"}
 	}
 	format := replyFormat(req, c.parseAccept(), wire.FormatText)
-	resp := Response{Status: f.Status, Type: contentType(req, format), Retry: f.Retry, CORS: c.Origin, Close: len(c.Target) > wire.MaxTarget}
+	resp := Response{Status: refusal.Status, Type: contentType(req, format), Retry: refusal.Retry, CORS: c.HasOrigin, Close: len(c.Target) > wire.MaxTarget}
 	if req.Classic {
 		resp.Status, resp.Retry = 200, 0
 	}
-	return resp, f.Append(dst, format, t.refusalInterval())
+	return resp, refusal.Append(dst, format, t.refusalInterval())
 }

@@ -341,7 +341,7 @@ func (b *buffers) setCall(h *head, remote netip.AddrPort, unix bool) {
 	b.call = tracker.Call{
 		Method: h.method, Target: h.target, Remote: remote, Unix: unix,
 		Accept: h.accept, Authorization: h.authorization, ForwardedFor: h.forwardedFor, FetchMode: h.fetchMode,
-		Origin: h.hasOrigin, Page: h.fromPage,
+		HasOrigin: h.hasOrigin, FromPage: h.fromPage,
 	}
 }
 
