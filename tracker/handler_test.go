@@ -67,7 +67,7 @@ func TestRawSocketClient(t *testing.T) {
 		{"GET", "/ntrk/lobby?port=0&format=text&numwant=0", "200 OK", ""},
 		{"DELETE", "/ntrk/lobby?port=4001", "204 No Content", ""},
 		{"GET", "/ntrk/lobby?port=0&format=text", "200 OK", "127.0.0.1:4000\n"},
-		{"GET", "/ntrk/lobby?port=x", "400 Bad Request", "port \"x\": 0 to 65535\n"},
+		{"GET", "/ntrk/lobby?port=x", "400 Bad Request", "port \"x\": must be 0 to 65535\n"},
 	} {
 		status, body, err := ask(at, step.method, step.target)
 		if err != nil || !strings.HasSuffix(status, step.status) || body != step.body {

@@ -122,7 +122,7 @@ func parseURN(urn string) (Key, error) {
 		// the first 20 bytes of the hash.
 		raw, err := hex.DecodeString(digits)
 		if err != nil || len(raw) != 2+sha256.Size || raw[0] != 0x12 || raw[1] != sha256.Size {
-			return Key{}, fmt.Errorf("key %s: the info_hash of version 2 is 1220 and 64 hex digits", Quote(urn))
+			return Key{}, fmt.Errorf("key %s: an info_hash of version 2 must be 1220 and 64 hex digits", Quote(urn))
 		}
 		return Key{raw: slices.Clip(raw[2 : 2+sha1.Size]), torrent: true}, nil
 	}
@@ -132,7 +132,7 @@ func parseURN(urn string) (Key, error) {
 	}
 	raw, err := decode(strings.ToUpper(digits))
 	if err != nil || len(raw) != sha1.Size {
-		return Key{}, fmt.Errorf("key %s: an info_hash is 40 hex digits or 32 base32 digits", Quote(urn))
+		return Key{}, fmt.Errorf("key %s: an info_hash must be 40 hex digits or 32 base32 digits", Quote(urn))
 	}
 	return Key{raw: raw, torrent: true}, nil
 }
@@ -141,9 +141,9 @@ func parseURN(urn string) (Key, error) {
 func (k Key) Check() error {
 	switch n := len(k.raw); {
 	case n == 0:
-		return fmt.Errorf("the key is empty: a key has 1 to %d bytes", MaxKey)
+		return fmt.Errorf("the key is empty: must have 1 to %d bytes", MaxKey)
 	case n > MaxKey:
-		return fmt.Errorf("key of %d bytes: a key has 1 to %d", n, MaxKey)
+		return fmt.Errorf("key of %d bytes: must have 1 to %d", n, MaxKey)
 	}
 	return nil
 }
@@ -192,7 +192,7 @@ func (k Key) MarshalText() ([]byte, error) {
 	}
 	text, ok := k.text()
 	if !ok {
-		return nil, fmt.Errorf("key %s: no text stands for these bytes", Quote(k.raw))
+		return nil, fmt.Errorf("key %s: these bytes cannot be written as text", Quote(k.raw))
 	}
 	return bytes.Clone(text), nil
 }

@@ -93,17 +93,17 @@ func (r *Request) Parse(method string, target []byte) error {
 		// Any other client gets the status of the refusal.
 		r.Classic = method == "GET" || method == "HEAD"
 		if !r.Classic {
-			err = refuse(400, "method %s: the classic interface takes GET", Quote(method))
+			err = refuse(400, "method %s: the classic interface accepts GET and HEAD", Quote(method))
 		} else if string(path) == "/scrape" {
 			err = r.parseScrape(query)
 		} else {
 			err = r.parseClassic(method, query)
 		}
 	default:
-		err = refuse(404, "nothing at %s: a key is announced at /ntrk/KEY", Quote(path))
+		err = refuse(404, "there is nothing at %s: announce a key at /ntrk/KEY", Quote(path))
 	}
 	if len(target) > MaxTarget { // checked last, because the refusal needs r.Classic and r.Format
-		return refuse(400, "request target of %d bytes: at most %d", len(target), MaxTarget)
+		return refuse(400, "request target of %d bytes: must have at most %d", len(target), MaxTarget)
 	}
 	return err
 }
@@ -131,11 +131,11 @@ func (r *Request) parseNative(method string, key, query []byte) error {
 	case "DELETE":
 		r.Verb = VerbLeave
 	default:
-		return refuse(400, "method %s: /ntrk/KEY takes GET, HEAD, POST, DELETE and OPTIONS", Quote(method))
+		return refuse(400, "method %s: /ntrk/KEY accepts GET, HEAD, POST, DELETE and OPTIONS", Quote(method))
 	}
 	if len(key) == 0 {
 		if method != "GET" && method != "HEAD" {
-			return refuse(400, "method %s: the key is missing after /ntrk/, and the index takes GET", Quote(method))
+			return refuse(400, "method %s: the key after /ntrk/ is missing; /ntrk/ alone is the index, which accepts GET and HEAD", Quote(method))
 		}
 		r.Verb = VerbScrape
 	} else if err := r.Key.set("key", decodeValue(key)); err != nil {
@@ -147,7 +147,7 @@ func (r *Request) parseNative(method string, key, query []byte) error {
 		}
 	}
 	if r.Format == FormatUnnamed && p[paramFormat].given {
-		return refuse(400, "format %s: bencode, text or json", Quote(p[paramFormat].value))
+		return refuse(400, "format %s: must be bencode, text or json", Quote(p[paramFormat].value))
 	}
 	if p[paramPort].given {
 		if err := r.setPort(p[paramPort].value); err != nil {
@@ -156,20 +156,20 @@ func (r *Request) parseNative(method string, key, query []byte) error {
 		switch {
 		case r.Port != 0 || r.Verb == VerbScrape:
 		case r.Verb == VerbLeave:
-			return refuse(400, "port 0: no peer has it; 1 to 65535, or none for the port of origin")
+			return refuse(400, "port 0: must be 1 to 65535; leave it out for the source port of the connection")
 		default:
 			r.Verb = VerbLook
 		}
 	}
 	if v := p[paramNumwant]; v.given && !r.setWant(v.value) {
-		return refuse(400, "numwant %s: a number of peers, 0 or more", Quote(v.value))
+		return refuse(400, "numwant %s: must be a number, 0 or more", Quote(v.value))
 	}
 	if v := p[paramPeerID]; v.given && !r.setID(v.value) {
-		return refuse(400, "peer_id of %d bytes: 20 raw bytes or 40 hex digits", len(v.value))
+		return refuse(400, "peer_id of %d bytes: must be 20 raw bytes or 40 hex digits", len(v.value))
 	}
 	for _, i := range [...]int{paramCompact, paramNoPeerID} {
 		if v := p[i]; v.given && string(v.value) != "0" && string(v.value) != "1" {
-			return refuse(400, "%s %s: 0 or 1", paramNames[i], Quote(v.value))
+			return refuse(400, "%s %s: must be 0 or 1", paramNames[i], Quote(v.value))
 		}
 	}
 	r.setPeerForm(&p)
@@ -180,7 +180,7 @@ func (r *Request) parseNative(method string, key, query []byte) error {
 func (r *Request) parseClassic(method string, query []byte) error {
 	p := readParams(query)
 	if !p[paramInfoHash].given {
-		return refuse(400, "info_hash is missing: the key, 1 to %d bytes", MaxKey)
+		return refuse(400, "info_hash is missing: it must be the key, 1 to %d bytes", MaxKey)
 	}
 	if err := r.Key.set("info_hash", p[paramInfoHash]); err != nil {
 		return err
@@ -218,7 +218,7 @@ func (r *Request) parseScrape(query []byte) error {
 			continue
 		}
 		if len(r.Keys) == maxScrape {
-			return refuse(400, "info_hash: more than %d in one scrape", maxScrape)
+			return refuse(400, "info_hash: a scrape must have at most %d", maxScrape)
 		}
 		r.Keys = append(r.Keys, Key{})
 		if err := r.Keys[len(r.Keys)-1].set("info_hash", decodeValue(value)); err != nil {
@@ -297,7 +297,7 @@ func (k *Key) set(name string, p param) error {
 	}
 	*k = KeyOf(p.value)
 	if len(p.value) == 0 || len(p.value) > MaxKey {
-		return refuse(400, "%s of %d bytes: 1 to %d are allowed", name, len(p.value), MaxKey)
+		return refuse(400, "%s of %d bytes: must have 1 to %d", name, len(p.value), MaxKey)
 	}
 	return nil
 }
@@ -305,7 +305,7 @@ func (k *Key) set(name string, p param) error {
 func (r *Request) setPort(v []byte) error {
 	n, ok := number(v, 1<<16)
 	if !ok || n > 65535 {
-		return refuse(400, "port %s: 0 to 65535", Quote(v))
+		return refuse(400, "port %s: must be 0 to 65535", Quote(v))
 	}
 	r.Port = uint16(n)
 	return nil
