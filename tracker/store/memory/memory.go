@@ -56,7 +56,8 @@ func New() *Store {
 	}
 	m.clock.init()
 	for i := range m.shards {
-		m.shards[i].init(m)
+		m.shards[i].m = m
+		m.shards[i].init()
 	}
 	return m
 }

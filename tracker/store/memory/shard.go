@@ -53,8 +53,8 @@ type track struct {
 // It is also a size of Go's heap, so the hole that a page leaves there fits the next page.
 const pageBytes = 8192
 
-func (s *shard) init(m *Store) {
-	s.m, s.buckets, s.count, s.pageDue = m, nil, 0, nil
+func (s *shard) init() {
+	s.buckets, s.count, s.pageDue = nil, 0, nil
 	s.tracks = slab[track]{perPage: pageBytes / 24} // a track has 24 bytes, and so has a family
 	s.families = slab[family]{perPage: pageBytes / 24}
 	s.keys = slab[byte]{perPage: pageBytes}
@@ -319,7 +319,7 @@ func (s *shard) trim() {
 	defer s.mu.Unlock()
 	if s.count == 0 {
 		if s.buckets != nil {
-			s.init(s.m)
+			s.init()
 		}
 		return
 	}

@@ -90,3 +90,29 @@ func TestCounters(t *testing.T) {
 		t.Errorf("without an address the counters of %d shards take memory", n)
 	}
 }
+
+// A subscriber may ask for its epoch while housekeeping empties the table of the shard.
+func TestEpochWhileTrimming(t *testing.T) {
+	m := New()
+	key, peer := []byte("k"), wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.1:4000")}
+	_, sub, err := m.Subscribe(t.Context(), key, wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.9:0")}, func() {}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sub.Close()
+	if _, _, err := m.Announce(t.Context(), key, peer, func(store.Size) time.Duration { return time.Hour }, store.Want{}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Leave(t.Context(), key, peer.Endpoint); err != nil {
+		t.Fatal(err)
+	}
+	trimmed := make(chan struct{})
+	go func() {
+		m.trim()
+		close(trimmed)
+	}()
+	if got := sub.Epoch(); got != m.epoch {
+		t.Errorf("epoch %q, want %q", got, m.epoch)
+	}
+	<-trimmed
+}
