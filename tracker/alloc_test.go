@@ -10,7 +10,8 @@ import (
 	"ntrack/tracker"
 )
 
-// A request allocates nothing. The race detector makes pools allocate, so this test is not for it.
+// A request allocates nothing. This test does not run under the race detector, which makes pools
+// allocate.
 func TestAnswerAllocatesNothing(t *testing.T) {
 	tr := &tracker.Tracker{}
 	call := tracker.Call{Method: "GET", Remote: netip.MustParseAddrPort("192.0.2.1:1"), Accept: []byte("application/json, text/plain;q=0.5")}

@@ -42,13 +42,13 @@ func TestVectors(t *testing.T) {
 
 // ask is a complete client over a socket: it sends a request line and one header field, and reads
 // until the end of the connection.
-func ask(tracker, method, target string) (status, body string, err error) {
-	c, err := net.Dial("tcp", tracker)
+func ask(addr, method, target string) (status, body string, err error) {
+	c, err := net.Dial("tcp", addr)
 	if err != nil {
 		return "", "", err
 	}
 	defer c.Close()
-	if _, err := fmt.Fprintf(c, "%s %s HTTP/1.0\r\nHost: %s\r\n\r\n", method, target, tracker); err != nil {
+	if _, err := fmt.Fprintf(c, "%s %s HTTP/1.0\r\nHost: %s\r\n\r\n", method, target, addr); err != nil {
 		return "", "", err
 	}
 	reply, err := io.ReadAll(c)
@@ -76,7 +76,7 @@ func TestRawSocketClient(t *testing.T) {
 	}
 }
 
-// On a mux, and under StripPrefix, the handler reads the target as it was sent.
+// Behind a mux and StripPrefix, the handler still reads the target as the client sent it.
 func TestHandlerMounted(t *testing.T) {
 	h := tracker.Handler(&tracker.Tracker{})
 	mux := http.NewServeMux()
@@ -121,8 +121,8 @@ func TestHandlerUnix(t *testing.T) {
 	}
 }
 
-// A handler around this one may change RemoteAddr. Without a port in it the port is not known. No
-// value of it makes the client a proxy.
+// A handler around this one may change RemoteAddr. If RemoteAddr has no port, the port is not
+// known. Whatever RemoteAddr is, a client that connected over TCP is not a proxy.
 func TestHandlerRemote(t *testing.T) {
 	h := tracker.Handler(&tracker.Tracker{})
 	tcp, unix := &net.TCPAddr{IP: net.IPv4(192, 0, 2, 80), Port: 80}, &net.UnixAddr{Name: "/s", Net: "unix"}
@@ -192,15 +192,16 @@ func TestHandlerBody(t *testing.T) {
 	}
 }
 
-// A collecting writer reports when the memory of what it has written is collected.
-type collecting struct {
+// A freeReporter is a ResponseWriter. When the memory of a slice that was written is freed, it
+// sends the length of the slice.
+type freeReporter struct {
 	http.ResponseWriter
-	collected chan int
+	freed chan int
 }
 
-func (g collecting) Write(b []byte) (int, error) {
-	runtime.AddCleanup(&b[0], func(n int) { g.collected <- n }, len(b))
-	return g.ResponseWriter.Write(b)
+func (r freeReporter) Write(b []byte) (int, error) {
+	runtime.AddCleanup(&b[0], func(n int) { r.freed <- n }, len(b))
+	return r.ResponseWriter.Write(b)
 }
 
 // The handler does not keep the memory of a large reply.
@@ -211,11 +212,11 @@ func TestHandlerFreesLargeReplies(t *testing.T) {
 		tr.Answer(t.Context(), &call, nil)
 	}
 	h := tracker.Handler(tr)
-	w := collecting{httptest.NewRecorder(), make(chan int, 1)}
+	w := freeReporter{httptest.NewRecorder(), make(chan int, 1)}
 	h.ServeHTTP(w, httptest.NewRequest("GET", "/ntrk/?format=text", nil))
-	runtime.GC() // a second one would also empty a pool
+	runtime.GC() // not twice: a second run would free the memory even if a pool had kept it
 	select {
-	case n := <-w.collected:
+	case n := <-w.freed:
 		if n < 5000*100 {
 			t.Errorf("the index has %d bytes", n)
 		}
@@ -227,10 +228,10 @@ func TestHandlerFreesLargeReplies(t *testing.T) {
 
 // A tracker does not change the slice of Proxies, so two trackers may share it.
 func TestProxiesAreNotChanged(t *testing.T) {
-	given := func() []netip.Prefix {
+	original := func() []netip.Prefix {
 		return []netip.Prefix{netip.MustParsePrefix("::ffff:10.0.0.0/104"), netip.MustParsePrefix("::/0"), netip.MustParsePrefix("192.0.2.0/24")}
 	}
-	proxies := given()
+	proxies := original()
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Go(func() {
@@ -242,12 +243,13 @@ func TestProxiesAreNotChanged(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if !slices.Equal(proxies, given()) {
+	if !slices.Equal(proxies, original()) {
 		t.Errorf("the caller's proxies are now %v", proxies)
 	}
 }
 
-// An interval out of bounds counts as the nearest within them, and a peer is listed until Expires.
+// An interval below 1 second counts as 1 second, and one above 1 hour as 1 hour. A peer is listed
+// until its ttl is over.
 func TestIntervalBounds(t *testing.T) {
 	for _, c := range []struct{ interval, want time.Duration }{
 		{1, time.Second}, {time.Second, time.Second}, {time.Minute, time.Minute}, {time.Hour, time.Hour}, {100 * time.Hour, time.Hour},
@@ -327,7 +329,7 @@ func BenchmarkReply(b *testing.B) {
 	}
 }
 
-// SetToken may be called while requests come.
+// SetToken may be called while requests arrive.
 func TestSetToken(t *testing.T) {
 	tr := &tracker.Tracker{Token: "one"}
 	status := func(token string) int {
@@ -357,9 +359,8 @@ func TestSetToken(t *testing.T) {
 		t.Error("a request needs a token after it was removed")
 	}
 	asking.Wait()
-	first := &tracker.Tracker{Token: "one"} // before the first request, too
-	first.SetToken("two")
-	tr = first
+	tr = &tracker.Tracker{Token: "one"}
+	tr.SetToken("two") // before the first request
 	if status("one") != 401 || status("two") != 200 {
 		t.Error("SetToken before the first request has no effect")
 	}

@@ -17,14 +17,14 @@ import (
 
 func TestInterval(t *testing.T) {
 	for _, c := range []struct {
-		about      string
-		size       store.Size
-		rate, most int // announces per second that arrive, and that may
-		want       int
+		about         string
+		size          store.Size
+		rate, maxRate int // how many announces arrive per second, and how many may
+		want          int
 	}{
 		{"a first announce", store.Size{Peers: 1, Total: 1, Age: 0}, 0, 1000, 15},
 		{"no peers", store.Size{Peers: 0, Total: 0, Age: 0}, 0, 1000, 15},
-		{"few peers, however old", store.Size{Peers: 11_250, Total: 11_250, Age: 100 * time.Hour}, 750, 1000, 15},
+		{"few peers, old", store.Size{Peers: 11_250, Total: 11_250, Age: 100 * time.Hour}, 750, 1000, 15},
 		{"the first number for which 15 s are too short", store.Size{Peers: 100, Total: 11_251, Age: 0}, 750, 1000, 16},
 		{"3/4 of the budget", store.Size{Peers: 100, Total: 900_000, Age: 0}, 0, 1000, 1200},
 		{"rounded up", store.Size{Peers: 100, Total: 900_001, Age: 0}, 0, 1000, 1201},
@@ -50,48 +50,50 @@ func TestInterval(t *testing.T) {
 		{"all", store.Size{Peers: 2, Total: 900_000, Age: 0}, 1000, 1000, 1200},
 		{"more than all", store.Size{Peers: 2, Total: 900_000, Age: 0}, 5000, 1000, 1200},
 		{"a budget that cannot be kept", store.Size{Peers: 2, Total: 10_000_000, Age: 0}, 3703, 1000, 15},
-		{"such a budget, nearly used up", store.Size{Peers: 2, Total: 10_000_000, Age: 0}, 6666, 1000, 75},
-		{"such a budget, used up", store.Size{Peers: 2, Total: 10_000_000, Age: 0}, 7407, 1000, 1800},
+		{"a budget that cannot be kept, nearly used up", store.Size{Peers: 2, Total: 10_000_000, Age: 0}, 6666, 1000, 75},
+		{"a budget that cannot be kept, used up", store.Size{Peers: 2, Total: 10_000_000, Age: 0}, 7407, 1000, 1800},
 	} {
-		if got := intervalFor(c.size, c.rate, c.most); got != c.want {
-			t.Errorf("%s: %+v at %d/s of %d/s: %d s, want %d s", c.about, c.size, c.rate, c.most, got, c.want)
+		if got := intervalFor(c.size, c.rate, c.maxRate); got != c.want {
+			t.Errorf("%s: %+v at %d/s of %d/s: %d s, want %d s", c.about, c.size, c.rate, c.maxRate, got, c.want)
 		}
 	}
 }
 
-// More peers, age or announces never make an interval shorter. All peers together stay within three
-// quarters of the budget if the longest interval allows that.
+// An interval never becomes shorter if there are more peers or more announces, or if the track is
+// older. The announces of all peers need at most three quarters of the budget, unless that would
+// take more than the longest interval.
 func TestIntervalFollowsLoad(t *testing.T) {
-	up := func() int { return int(rand.Float64() * float64(int(1)<<rand.IntN(25))) }
+	// Small and large numbers are equally likely.
+	random := func() int { return int(rand.Float64() * float64(int(1)<<rand.IntN(25))) }
 	for range 200_000 {
-		size := store.Size{Peers: up(), Total: 1 + up(), Age: time.Duration(up()) * time.Second}
-		rate, most := up(), 1+up()
-		p := intervalFor(size, rate, most)
-		if p < minInterval || p > maxInterval {
-			t.Fatalf("%+v at %d/s of %d/s: %d s", size, rate, most, p)
+		size := store.Size{Peers: random(), Total: 1 + random(), Age: time.Duration(random()) * time.Second}
+		rate, maxRate := random(), 1+random()
+		interval := intervalFor(size, rate, maxRate)
+		if interval < minInterval || interval > maxInterval {
+			t.Fatalf("%+v at %d/s of %d/s: %d s", size, rate, maxRate, interval)
 		}
 		more := size
-		more.Peers += up()
-		if longer := intervalFor(more, rate, most); longer < p {
-			t.Fatalf("%+v at %d/s of %d/s: %d s, but %d s for %d peers", size, rate, most, p, longer, more.Peers)
+		more.Peers += random()
+		if longer := intervalFor(more, rate, maxRate); longer < interval {
+			t.Fatalf("%+v at %d/s of %d/s: %d s, but %d s for %d peers", size, rate, maxRate, interval, longer, more.Peers)
 		}
 		more = size
-		more.Age += time.Duration(up()) * time.Second
-		if longer := intervalFor(more, rate, most); longer < p {
-			t.Fatalf("%+v at %d/s of %d/s: %d s, but %d s when %v old", size, rate, most, p, longer, more.Age)
+		more.Age += time.Duration(random()) * time.Second
+		if longer := intervalFor(more, rate, maxRate); longer < interval {
+			t.Fatalf("%+v at %d/s of %d/s: %d s, but %d s when %v old", size, rate, maxRate, interval, longer, more.Age)
 		}
-		busier := rate + up()
-		if longer := intervalFor(size, busier, most); longer < p {
-			t.Fatalf("%+v at %d/s of %d/s: %d s, but %d s at %d/s", size, rate, most, p, longer, busier)
+		busier := rate + random()
+		if longer := intervalFor(size, busier, maxRate); longer < interval {
+			t.Fatalf("%+v at %d/s of %d/s: %d s, but %d s at %d/s", size, rate, maxRate, interval, longer, busier)
 		}
 		more = size
-		more.Peers, more.Total = smallTrack+1, size.Total+up()
-		crowd := intervalFor(store.Size{Peers: smallTrack + 1, Total: size.Total}, rate, most)
-		if longer := intervalFor(more, rate, most); longer < crowd || p > crowd {
-			t.Fatalf("%+v at %d/s of %d/s: %d s, and %d s when large, but %d s among %d", size, rate, most, p, crowd, longer, more.Total)
+		more.Peers, more.Total = smallTrack+1, size.Total+random()
+		large := intervalFor(store.Size{Peers: smallTrack + 1, Total: size.Total}, rate, maxRate)
+		if longer := intervalFor(more, rate, maxRate); longer < large || interval > large {
+			t.Fatalf("%+v at %d/s of %d/s: %d s, and %d s for a large track, but %d s among %d peers", size, rate, maxRate, interval, large, longer, more.Total)
 		}
-		if crowd < maxInterval && float64(size.Total)/float64(crowd) > 0.75*float64(most) {
-			t.Fatalf("%d peers come every %d s, that is more than 3/4 of %d/s", size.Total, crowd, most)
+		if large < maxInterval && float64(size.Total)/float64(large) > 0.75*float64(maxRate) {
+			t.Fatalf("%d peers come every %d s, that is more than 3/4 of %d/s", size.Total, large, maxRate)
 		}
 	}
 }
@@ -114,12 +116,13 @@ func TestSpread(t *testing.T) {
 	}
 }
 
+// arrive does what a Tracker does for each announce.
 func (m *meter) arrive() {
 	m.rate()
 	m.count()
 }
 
-// The rate is that of the last one or two seconds, at whatever time it is read.
+// The rate is the number of announces in the last whole second, whenever it is read.
 func TestMeter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := meter{start: time.Now()}
@@ -175,8 +178,8 @@ func TestMeter(t *testing.T) {
 	})
 }
 
-// A flood makes the intervals of new tracks longer only while it lasts. Refused announces and looks
-// do not count.
+// A flood of announces makes the intervals of new tracks longer only while it lasts. Refused
+// announces and looks do not count.
 func TestIntervalAfterFlood(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()

@@ -19,7 +19,7 @@ import (
 	"ntrack/tracker/store/memory"
 )
 
-// pipes is a listener in memory. It accepts the connections that are sent to it.
+// pipes is a listener in memory. It accepts the connections that are sent to its channel.
 type pipes chan net.Conn
 
 func (p pipes) Accept() (net.Conn, error) {
@@ -38,9 +38,9 @@ func (fromSomewhere) RemoteAddr() net.Addr {
 }
 
 func (p pipes) dial() net.Conn {
-	near, far := net.Pipe()
-	p <- fromSomewhere{far}
-	return near
+	client, server := net.Pipe()
+	p <- fromSomewhere{server}
+	return client
 }
 
 // list returns the peers of the key k, one per line.
@@ -51,8 +51,8 @@ func list(t *testing.T, tr *tracker.Tracker) string {
 	return string(body)
 }
 
-// Under net/http a stream is not ended by the server's timeouts, which are for requests. Its peer
-// leaves when the connection ends. Shutdown ends the stream.
+// The timeouts of a net/http server do not end a stream. Its peer leaves when the connection ends.
+// Shutdown ends the stream.
 func TestHandlerStream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := &tracker.Tracker{}
@@ -89,21 +89,21 @@ func TestHandlerStream(t *testing.T) {
 
 		_, r = open()
 		began := time.Now()
-		over := make(chan error)
+		shutdown := make(chan error)
 		go func() {
 			synctest.Wait()
-			over <- server.Shutdown(context.Background())
+			shutdown <- server.Shutdown(context.Background())
 		}()
 		all, err := io.ReadAll(r)
 		if err != nil || !strings.Contains(string(all), "\n\nretry: ") || !strings.HasSuffix(string(all), "\n\n") {
 			t.Errorf("%q, %v", all, err)
 		}
-		// net/http looks for idle connections only from time to time.
-		if err := <-over; err != nil || time.Since(began) > 2*time.Second {
+		// net/http closes idle connections only from time to time.
+		if err := <-shutdown; err != nil || time.Since(began) > 2*time.Second {
 			t.Errorf("shutdown: %v after %v", err, time.Since(began))
 		}
 		<-ended
-		// A stream that opens later ends at once.
+		// A stream that opens after Shutdown ends at once.
 		call := tracker.Call{Method: "GET", Target: []byte("/ntrk/k?port=4000"), Remote: netip.MustParseAddrPort("192.0.2.1:1"), Accept: []byte("text/event-stream")}
 		resp, _ := tr.Answer(t.Context(), &call, nil)
 		if out, live := resp.Stream.Append(nil, nil); live || !strings.HasPrefix(string(out), "retry: ") {
@@ -113,7 +113,7 @@ func TestHandlerStream(t *testing.T) {
 	})
 }
 
-// Over HTTP/2 a stream ends without its connection.
+// Over HTTP/2 a stream can end while its connection stays open.
 func TestHandlerStreamHTTP2(t *testing.T) {
 	tr := &tracker.Tracker{}
 	srv := httptest.NewUnstartedServer(tracker.Handler(tr))
@@ -145,8 +145,8 @@ func TestHandlerStreamHTTP2(t *testing.T) {
 	}
 }
 
-// A stream of a track that is too large is refused without Retry-After, because a plain request may
-// follow at once.
+// A stream of a track that is too large is refused without Retry-After, because the client may
+// announce at once instead.
 func TestStreamRefused(t *testing.T) {
 	tr := &tracker.Tracker{}
 	for i := range 10_001 {
@@ -178,8 +178,8 @@ func TestEpochOfStore(t *testing.T) {
 	}
 }
 
-// After Append has appended something, even a heartbeat, the server is not woken before it calls
-// Append again. It may still be writing, and later events must not come first.
+// If Append has appended something, even a heartbeat, the stream does not wake the server before it
+// calls Append again. The server may still be writing, and must not write later events first.
 func TestStreamWakes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := new(tracker.Tracker)
@@ -211,13 +211,13 @@ func TestStreamWakes(t *testing.T) {
 		next("event: join\n")
 		next("")
 		expectWakes(1)
-		// It is woken once, even if there are several events.
+		// The stream wakes the server once, even if there are several events.
 		tr.Answer(t.Context(), &tracker.Call{Method: "GET", Target: []byte("/ntrk/k?port=4001"), Remote: netip.MustParseAddrPort("192.0.2.1:1")}, nil)
 		time.Sleep(40 * time.Second)
 		expectWakes(2)
 		next("event: join\n")
 		next("")
-		resp.Stream.Close() // after this it is not woken
+		resp.Stream.Close() // after this the stream does not wake the server
 		tr.Answer(t.Context(), &tracker.Call{Method: "GET", Target: []byte("/ntrk/k?port=4002"), Remote: netip.MustParseAddrPort("192.0.2.1:1")}, nil)
 		tr.EndStreams()
 		time.Sleep(40 * time.Second)
@@ -225,7 +225,7 @@ func TestStreamWakes(t *testing.T) {
 	})
 }
 
-// At the end each client is asked to return within 2 seconds for every thousand peers of the track.
+// EndStreams asks each client to reconnect within 2 seconds for every thousand peers of the track.
 func TestEndStreams(t *testing.T) {
 	for _, c := range []struct{ before, join, leave int }{{0, 0, 0}, {5000, 0, 0}, {0, 5000, 0}, {5000, 0, 4500}} {
 		synctest.Test(t, func(t *testing.T) {
@@ -278,7 +278,7 @@ func TestEndStreams(t *testing.T) {
 	}
 }
 
-// The tracker keeps nothing about streams that have ended.
+// The tracker keeps nothing about streams with peer ids that have ended.
 func TestSharedStreamsEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := new(tracker.Tracker)

@@ -13,7 +13,8 @@ import (
 	"ntrack/tracker/store/memory"
 )
 
-// The memory that a call leaves for another is small and keeps no key of the store alive.
+// The memory that a later call can use again is small, and does not keep keys of the store in
+// memory.
 func TestScratchStaysSmall(t *testing.T) {
 	const n = 2 * maxKept
 	tr := &Tracker{MaxWant: n, Index: true}
@@ -26,7 +27,7 @@ func TestScratchStaysSmall(t *testing.T) {
 	}
 	kept := func(what string) {
 		t.Helper()
-		for range 64 { // as many as one processor may keep
+		for range 64 { // more than a pool keeps
 			s := tr.scratch.Get().(*scratch)
 			if cap(s.peers) > maxKept || cap(s.tracks) > maxKept {
 				t.Errorf("%s: the memory of %d peers and %d tracks is kept", what, cap(s.peers), cap(s.tracks))
@@ -53,25 +54,25 @@ func TestScratchStaysSmall(t *testing.T) {
 	kept("a large index")
 }
 
-// By default a tracker stays within 1000 announces per second. A MaxRate below 0 is no limit.
+// By default intervals keep the load below 1000 announces per second. A MaxRate below 0 is no
+// limit.
 func TestDefaultRate(t *testing.T) {
-	for _, c := range []struct{ most, least, longest int }{{0, 18, 20}, {DefaultMaxRate, 18, 20}, {2 * DefaultMaxRate, 15, 15}, {-1, 15, 15}} {
-		tr := &Tracker{MaxRate: c.most}
+	for _, c := range []struct{ maxRate, shortest, longest int }{{0, 18, 20}, {DefaultMaxRate, 18, 20}, {2 * DefaultMaxRate, 15, 15}, {-1, 15, 15}} {
+		tr := &Tracker{MaxRate: c.maxRate}
 		tr.once.Do(tr.init)
 		timing := tr.timingOf(&wire.Request{})
-		if got := int(timing.interval(store.Size{Peers: 15_000, Total: 15_000}).Seconds()); got < c.least || got > c.longest {
-			t.Errorf("MaxRate %d: %d s, want %d to %d s", c.most, got, c.least, c.longest)
+		if got := int(timing.interval(store.Size{Peers: 15_000, Total: 15_000}).Seconds()); got < c.shortest || got > c.longest {
+			t.Errorf("MaxRate %d: %d s, want %d to %d s", c.maxRate, got, c.shortest, c.longest)
 		}
 	}
 }
 
-// A waiting store says that it may wait.
-type waiting struct{ *memory.Store }
+// A blockingStore says that it may block.
+type blockingStore struct{ *memory.Store }
 
-func (waiting) NeverBlocks() bool { return false }
+func (blockingStore) NeverBlocks() bool { return false }
 
-// A call is answered at once unless the store may wait, or it lists a whole index or opens a
-// stream.
+// AtOnce is true unless the store may block, or the call lists the index or opens a stream.
 func TestAtOnce(t *testing.T) {
 	table := memory.New()
 	for _, tt := range []struct {
@@ -87,7 +88,7 @@ func TestAtOnce(t *testing.T) {
 		{&Tracker{}, "/ntrk/k", "text/event-stream;q=0.1, text/plain", true},
 		{&Tracker{Store: table}, "/announce?info_hash=k", "", true},
 		{&Tracker{Store: struct{ *memory.Store }{table}}, "/ntrk/k", "", true},
-		{&Tracker{Store: waiting{table}}, "/ntrk/k", "", false},
+		{&Tracker{Store: blockingStore{table}}, "/ntrk/k", "", false},
 		{&Tracker{Index: true}, "/ntrk/k", "", true},
 		{&Tracker{Index: true}, "/ntrk/", "", false},
 		{&Tracker{Index: true}, "/ntrk/?format=json", "", false},
@@ -102,7 +103,8 @@ func TestAtOnce(t *testing.T) {
 	}
 }
 
-// A reply may be large if a request wants many peers, or if the number is not plain to see.
+// Large is true if a request wants many peers, or if it may want many in a way that Large does not
+// read.
 func TestLarge(t *testing.T) {
 	for target, large := range map[string]bool{
 		"/ntrk/k":                               false,
