@@ -41,7 +41,7 @@ func (m *Store) Pages() (n int) {
 	for i := range m.shards {
 		s := &m.shards[i]
 		s.mu.Lock()
-		n += s.tracks.have() + s.keys.have() + s.families.have() + s.words.have() + s.ids.have()
+		n += s.tracks.have() + s.keys.have() + s.heads.have() + s.words.have() + s.ids.have()
 		s.mu.Unlock()
 	}
 	return n

@@ -1,6 +1,7 @@
 package memory
 
-// How peers lapse: a clock, the expiry of each peer on it, and what removes a peer that has lapsed.
+// How peers lapse: a clock, the expiry of each peer on this clock, and the sweep that removes the
+// lapsed peers.
 
 import (
 	"math"
@@ -10,28 +11,29 @@ import (
 )
 
 const (
-	// A clock is ticked every tickEvery, and stands still maxStep after its last tick. A peer that
-	// renews on time has 1.5 intervals left, at least 1.5 seconds. It loses less than that, however
-	// long the process stands still. A tick that is a little late changes nothing.
+	// A clock ticks every tickEvery, and stops maxStep after its last tick. A gap in which the
+	// process does not run, however long, so counts as at most maxStep. A peer that renews on time
+	// has at least 1.5 seconds left then, so it does not lapse. A tick that is less than 250 ms late
+	// changes nothing.
 	tickEvery = time.Second
 	maxStep   = 1250 * time.Millisecond
 
 	// A client closes its event stream after 35 seconds of silence, and the last heartbeat may have
-	// been 15 seconds before a gap. So after a gap of longGap or more, clients may have closed
-	// their streams.
+	// been 15 seconds before a gap. So clients may have closed their streams during a gap of
+	// longGap or more.
 	longGap = 20 * time.Second
-	// The server may notice these ends as late as settling after the gap.
-	settling = 5 * time.Second
+	// The server notices these closed streams within settleTime after the gap.
+	settleTime = 5 * time.Second
 
-	// trimEvery is for how long the store keeps unused memory for the next peers.
+	// The store gives unused memory back every trimEvery. Until then, new peers may use it.
 	trimEvery = 5 * time.Second
 )
 
 // A clock counts the time in which the process runs. While the process is stopped or the machine
-// sleeps, no announce can be read, so that time makes no peer lapse. The machine's monotonic clock
-// goes on while a process is stopped.
+// sleeps, the tracker can read no announce, so that time must make no peer lapse. A monotonic clock
+// of the machine is not enough: it goes on while the process is stopped.
 type clock struct {
-	// machine is the time on the machine's monotonic clock since some moment.
+	// machine is the time on the machine's monotonic clock since the store was made.
 	machine func() time.Duration
 	last    atomic.Pointer[tick]
 }
@@ -39,13 +41,13 @@ type clock struct {
 // A tick is a moment on both clocks.
 type tick struct {
 	machine, ran time.Duration
-	resumed      time.Duration // the end of the last long gap, on this clock
+	resumed      time.Duration // when the last long gap ended, in ran time
 }
 
 func (c *clock) init() {
 	start := time.Now()
 	c.machine = func() time.Duration { return time.Since(start) }
-	c.last.Store(&tick{resumed: -settling})
+	c.last.Store(&tick{resumed: -settleTime})
 }
 
 // now is how long the process has run.
@@ -54,14 +56,14 @@ func (c *clock) now() time.Duration {
 	return t.ran + min(c.machine()-t.machine, maxStep)
 }
 
-// start lets the clock go on from where it stands, after a time in which it was not needed. Only
-// one goroutine at a time may call start or tick.
+// start makes a clock that has stopped go on from the same time. Only one goroutine at a time may
+// call start or tick.
 func (c *clock) start() {
 	t := c.last.Load()
 	c.last.Store(&tick{c.machine(), c.now(), t.resumed})
 }
 
-// tick lets the clock go on.
+// tick keeps the clock going. It records the end of a long gap.
 func (c *clock) tick() {
 	t, machine := c.last.Load(), c.machine()
 	step := machine - t.machine
@@ -72,18 +74,18 @@ func (c *clock) tick() {
 	c.last.Store(next)
 }
 
-// settling reports whether a long gap has just ended. An end that is noticed now may have happened
-// during the gap.
+// settling reports whether a long gap has just ended. A subscription that ends now may be that of a
+// stream that its client closed during the gap.
 func (c *clock) settling() bool {
 	t := c.last.Load()
 	step := c.machine() - t.machine
-	return step >= longGap || t.ran+step-t.resumed < settling
+	return step >= longGap || t.ran+step-t.resumed < settleTime
 }
 
 // An expiry is a second of the store's clock in 15 bits. One more bit is always set, so that no
-// expiry is 0. The seconds go round in a circle: those less than horizon ahead of now are to come,
-// all others are past. A sweep removes an expiry long before it would be ahead again, and without
-// sweeps the clock stands still.
+// expiry is 0. The seconds wrap around: those up to horizon after now are in the future, and all
+// others are in the past. A sweep removes a peer long before its expiry would be in the future
+// again, and without sweeps the clock stops.
 type expiry uint16
 
 const (
@@ -93,20 +95,24 @@ const (
 	held expiry = 1
 )
 
-// expiryAt rounds down.
+// expiryAt rounds down to a second.
 func expiryAt(t time.Duration) expiry { return 1<<15 | expiry(t/time.Second) }
 
-// after is how many seconds e is ahead of now. It is negative when e is past.
+// after is how many seconds e is after now. It is negative if e is in the past.
 func (e expiry) after(now expiry) int { return int(int16((e-now)<<1) >> 1) }
 
 func (e expiry) lapsed(now expiry) bool { return e != held && e.after(now) <= 0 }
 
-// A track of at most small peers is searched for lapsed peers in one go. A sweep walks larger
-// tracks in pieces of that many steps, and gives the lock up in between.
-const small = 1000
+const (
+	// A track of at most smallTrack peers is searched for lapsed peers in one go.
+	smallTrack = 1000
+	// A sweep or a scrape of all tracks unlocks the shard after stepsPerLock tracks or slots, so
+	// that other calls get the lock.
+	stepsPerLock = 1000
+)
 
-// dueAt notes when a peer of the track will lapse.
-func (s *shard) dueAt(h handle, at, now expiry) {
+// lowerDue makes a track due at this time, unless it is due earlier.
+func (s *shard) lowerDue(h handle, at, now expiry) {
 	t := s.tracks.one(h)
 	if at.after(now) > t.due.after(now) {
 		return
@@ -117,38 +123,45 @@ func (s *shard) dueAt(h handle, at, now expiry) {
 	}
 }
 
-// A position is how far expire has got in a track. At the end fam is 2.
+// A position is how far expire has got in a track. At the end of the track, fam is 2.
 type position struct{ fam, slot int }
 
-// expire removes lapsed peers. It looks at all of a small track. Of a large one it looks at up to
-// that many slots from p on, and moves p. It returns h, or 0 if the track is gone.
+// expireAll removes all lapsed peers of a track. It returns h, or 0 if it has removed the track.
+func (s *shard) expireAll(h handle, now expiry) handle {
+	return s.expire(h, &position{}, math.MaxInt, now)
+}
+
+// expire removes lapsed peers: all those of a small track, and those in the next slots of a large
+// one. It looks at this many slots, begins at p, and moves p. It returns h, or 0 if it has removed
+// the track.
 func (s *shard) expire(h handle, p *position, steps int, now expiry) handle {
 	t := s.tracks.one(h)
-	// Peers move between the pieces of a walk, so the next lapse is not known: the track stays due.
+	// Peers of a large track may move to other slots between two calls, so the next lapse is not
+	// known: the track stays due.
 	t.due = now
-	if s.trackLen(t) <= small {
+	if s.trackLen(t) <= smallTrack {
 		t.due, *p, steps = now+horizon, position{}, math.MaxInt
 	}
-	for ; p.fam < len(t.fam); p.fam, p.slot = p.fam+1, 0 {
-		v := s.table(t, p.fam)
-		last := v.width - 1
+	for ; p.fam < len(t.heads); p.fam, p.slot = p.fam+1, 0 {
+		tab := s.table(t, p.fam)
+		last := tab.width - 1
 		soonest := max(1, t.due.after(now))
-		for ; p.slot < v.cap && steps > 0; steps-- {
-			word := v.words[p.slot*v.width+last]
-			left := expiry(word).after(now)
+		for ; p.slot < tab.cap && steps > 0; steps-- {
+			word := tab.words[p.slot*tab.width+last]
+			remaining := expiry(word).after(now)
 			if word == 0 {
-				left = horizon // compiled without a branch, which would often be mispredicted
+				remaining = horizon // an empty slot; compiled without a branch, which would often be mispredicted
 			}
-			if left < soonest && expiry(word) != held {
-				if left <= 0 {
-					s.remove(t, &v, p.slot) // another peer may have moved into the slot
+			if remaining < soonest && expiry(word) != held {
+				if remaining <= 0 {
+					s.remove(t, &tab, p.slot) // another peer may have moved into the slot
 					continue
 				}
-				soonest, t.due = left, expiry(word)
+				soonest, t.due = remaining, expiry(word)
 			}
 			p.slot++
 		}
-		if p.slot < v.cap {
+		if p.slot < tab.cap {
 			return h
 		}
 	}
@@ -157,17 +170,17 @@ func (s *shard) expire(h handle, p *position, steps int, now expiry) handle {
 
 // A cursor is how far a sweep has got in a shard.
 type cursor struct {
-	page  int // the last page that it has begun
+	page  int // the last page that the sweep has begun
 	track handle
 	position
 }
 
-// sweepSome expires tracks from c on. It stops after a while, so that others get the lock, and
+// sweepSome expires tracks, beginning at c. It stops after stepsPerLock tracks and slots, and
 // reports whether there are more.
 func (s *shard) sweepSome(c *cursor, now expiry) (more bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for steps := small; steps > 0; steps-- { // one for the track itself
+	for steps := stepsPerLock; steps > 0; steps-- { // one step for the track itself
 		h := s.tracks.from(c.track)
 		if h == 0 {
 			return false
@@ -178,7 +191,7 @@ func (s *shard) sweepSome(c *cursor, now expiry) (more bool) {
 				continue
 			}
 			c.page = h.page()
-			s.pageDue[c.page] = now + horizon // until dueAt lowers it for the tracks in the page
+			s.pageDue[c.page] = now + horizon // until lowerDue lowers it for each track on the page
 		}
 		if h != c.track {
 			c.track, c.position = h, position{}
@@ -187,21 +200,21 @@ func (s *shard) sweepSome(c *cursor, now expiry) (more bool) {
 		if t.due.after(now) <= 0 {
 			n := s.trackLen(t)
 			h = s.expire(h, &c.position, steps, now)
-			if c.fam < len(t.fam) {
+			if c.fam < len(t.heads) {
 				return true
 			}
 			steps -= n
 		}
 		if h != 0 {
-			s.dueAt(h, t.due, now)
+			s.lowerDue(h, t.due, now)
 		}
 		c.track, c.position = c.track+1, position{}
 	}
 	return true
 }
 
-// schedule has housekeep called when the next second begins.
-func (m *Store) schedule() {
+// scheduleHousekeeping starts a timer, unless one runs, which calls housekeep at the next second.
+func (m *Store) scheduleHousekeeping() {
 	if !m.scheduled.Load() && m.scheduled.CompareAndSwap(false, true) {
 		m.clock.start()
 		now := m.clock.now()
@@ -216,11 +229,11 @@ func (m *Store) housekeep() {
 	}
 	m.scheduled.Store(false)
 	if m.keys.Load() > 0 {
-		m.schedule()
+		m.scheduleHousekeeping()
 	}
 }
 
-// sweep removes the peers that have lapsed, shard by shard. It never holds a lock for long.
+// sweep removes the lapsed peers of all shards. It never holds a lock for long.
 func (m *Store) sweep() {
 	for i := range m.shards {
 		m.clock.tick()
@@ -231,7 +244,7 @@ func (m *Store) sweep() {
 	}
 }
 
-// trim gives unused memory back.
+// trim gives unused memory back to the Go heap.
 func (m *Store) trim() {
 	for i := range m.shards {
 		m.shards[i].trim()

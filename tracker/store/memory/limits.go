@@ -8,10 +8,10 @@ import (
 	"ntrack/tracker/store"
 )
 
-// admit counts a peer that is about to join track h, which is 0 for a new track. If a limit refuses
-// the peer, it counts nothing and returns a [*store.FullError].
+// admit counts a peer that is about to join track h. It also counts a new track if h is 0. If a
+// limit refuses the peer, admit counts nothing and returns a [*store.FullError].
 func (s *shard) admit(h handle, a netip.Addr) error {
-	m, l := s.m, &s.m.Limits
+	m, l := s.store, &s.store.Limits
 	if h != 0 && l.MaxPeersPerKey > 0 && s.trackLen(s.tracks.one(h)) >= l.MaxPeersPerKey {
 		return &store.FullError{What: "peers of this key", Max: l.MaxPeersPerKey}
 	}
@@ -34,7 +34,7 @@ func (s *shard) admit(h handle, a netip.Addr) error {
 	return full
 }
 
-// reserve counts one more, unless that would exceed most; 0 is no limit.
+// reserve adds one to a count, unless the sum would exceed most. If most is 0, there is no limit.
 func reserve(count *atomic.Int64, most int) bool {
 	if n := count.Add(1); most > 0 && n > int64(most) {
 		count.Add(-1)
@@ -43,7 +43,7 @@ func reserve(count *atomic.Int64, most int) bool {
 	return true
 }
 
-// uncount takes a peer that is gone out of the counts.
+// uncount removes a departed peer from the counts.
 func (m *Store) uncount(a netip.Addr) {
 	m.peers.Add(-1)
 	if m.Limits.MaxPerAddr <= 0 {
@@ -53,15 +53,15 @@ func (m *Store) uncount(a netip.Addr) {
 	s.addrMu.Lock()
 	defer s.addrMu.Unlock()
 	s.addrs[i]--
-	if s.registered--; s.registered == 0 {
+	if s.addrSum--; s.addrSum == 0 {
 		s.addrs = nil
 	}
 }
 
-// register counts a registration of an address. It returns false if that would exceed the limit.
+// register counts a peer of an address. If the count would exceed the limit, it returns false.
 func (m *Store) register(a netip.Addr) bool {
 	s, i := m.counter(a)
-	s.addrMu.Lock() // no other lock is taken under this one
+	s.addrMu.Lock() // while it is locked, no other lock is taken
 	defer s.addrMu.Unlock()
 	if s.addrs == nil {
 		s.addrs = make([]uint16, counters)
@@ -70,25 +70,25 @@ func (m *Store) register(a netip.Addr) bool {
 		return false
 	}
 	s.addrs[i]++
-	s.registered++
+	s.addrSum++
 	return true
 }
 
-// counters is how many counters a shard has for addresses.
+// counters is how many counters of addresses a shard has.
 const counters = 1 << 17
 
-// counter returns the shard that counts an address, and the number of the counter there. A seeded
-// hash chooses both, so two addresses may share a counter, and with it a limit. Of a million
-// addresses one in four does, which matters only if the limit is small. A counter for each address
-// would take more memory than the peers.
+// counter returns the shard that counts the peers of an address, and the index of the counter in
+// shard.addrs. A seeded hash chooses both, so addresses may share a counter and its limit. With a
+// million addresses, one in five shares its counter, which matters only if the limit is small. A
+// counter for each address would take more memory than the peers.
 func (m *Store) counter(a netip.Addr) (*shard, int) {
 	var buf [5]uint32
 	p := pack(&buf, netip.AddrPortFrom(a, 0))
-	network := uint64(p[0])
+	network := uint64(p[0]) // the IPv4 address
 	if p.family() == 1 {
 		network = network<<32 | uint64(p[1]) // the /64
 	} else {
-		network |= 0xff << 56 // no peer has an IPv6 address that begins so
+		network |= 0xff << 56 // differs from every IPv6 /64: an address in ff00::/8 is no peer
 	}
 	h := fold(fold(network^m.peerSeed[0], m.peerSeed[1]), m.peerSeed[0]|1)
 	return &m.shards[h>>(64-shardBits)], int(h % counters)

@@ -1,9 +1,10 @@
-// Package memory keeps the peers of a tracker in the memory of its process, in a packed table.
+// Package memory keeps the peers of a tracker in the memory of its process, in packed tables.
 //
-// A [Store] has 32 shards. Each has a lock and the tracks of a part of the keys (shard.go). The
-// peers of a track are in a hash table (table.go), whose memory a slab hands out (slab.go).
-// A reply has a random sample of them (sample.go). Subscriptions are notified of changes in batches
-// (watchers.go). Peers lapse on a clock that runs only while the process does (lapse.go).
+// A [Store] has 32 shards. Each shard has a lock and the tracks of a part of the keys (shard.go).
+// The peers of a track are in one hash table for IPv4 and one for IPv6 (table.go). Slabs allocate
+// the memory of tracks and tables (slab.go). A reply has a random sample of the peers (sample.go).
+// Subscriptions are notified of changes in batches (watchers.go). Peers lapse on a clock that runs
+// only while the process runs (lapse.go).
 package memory
 
 import (
@@ -20,14 +21,15 @@ import (
 )
 
 // A Store is a [store.Store] in the memory of this process. Make one with [New]. It removes lapsed
-// peers by itself, and there is nothing to close. Its sizes are exact, and it keeps peer ids.
+// peers by itself, and need not be closed. Its sizes are exact, and it keeps peer IDs.
 //
-// Only time in which the process runs counts. Peers do not lapse because the process was stopped or
-// the machine was suspended: at most 1.25 seconds of each such gap count. A peer whose subscription
-// ended during a gap of 20 seconds or more stays for another 30 seconds, so that it can come back.
+// Peers do not lapse because the process was stopped or the machine was suspended: at most 1.25
+// seconds of each such gap count. If the subscription of a peer ends in a gap of 20 seconds or
+// more, or within 5 seconds after the gap, the peer stays for another 30 seconds, so that it can
+// subscribe again.
 //
-// A peer takes about 11 bytes in IPv4 and 30 in IPv6, and 25 more if peers of its track gave IDs. A
-// track takes about 70 bytes and its key. The store cuts a ttl to 4 h 33 min.
+// An IPv4 peer takes about 11 bytes and an IPv6 peer 30, and either takes 25 more if a peer of its
+// track has an ID. A track takes about 70 bytes and its key. The longest ttl is 4 h 33 min.
 type Store struct {
 	// Limits must not change once the store is used.
 	Limits store.Limits
@@ -39,9 +41,10 @@ type Store struct {
 
 	shards [1 << shardBits]shard
 
-	keys, peers atomic.Int64 // in all shards
-	// scheduled says that a timer will call housekeep. There is one while there is a track. So an
-	// empty store costs nothing, and an unused one becomes garbage after its last peer has lapsed.
+	keys, peers atomic.Int64 // the counts of all shards together
+	// scheduled says that a timer will call housekeep. A timer runs only while there is a track. So
+	// an empty store takes no time, and the garbage collector can free a store that is not used
+	// after its last peer has lapsed.
 	scheduled atomic.Bool
 }
 
@@ -56,7 +59,7 @@ func New() *Store {
 	}
 	m.clock.init()
 	for i := range m.shards {
-		m.shards[i].m = m
+		m.shards[i].store = m
 		m.shards[i].init()
 	}
 	return m
@@ -79,25 +82,25 @@ func (m *Store) Announce(_ context.Context, key []byte, peer wire.Peer, ttl func
 	defer s.mu.Unlock()
 	now := m.clock.now()
 	second := expiryAt(now)
-	h, v, i, err := s.enter(s.current(key, hash, second), key, hash, self, now)
+	h, tab, i, err := s.enter(s.current(key, hash, second), key, hash, self, now)
 	if err != nil {
 		return dst, store.Result{}, err
 	}
 	t := s.tracks.one(h)
 	size := s.size(t, now)
-	// Rounded up to a whole second, so that the peer stays for its ttl at least.
+	// A whole second, rounded up so that the peer stays for at least its ttl.
 	until := (now + min(ttl(size), maxTTL) + time.Second - 1).Truncate(time.Second)
 	expiry := expiryAt(until)
-	switch old := v.at(i).expiry(); {
+	switch old := tab.at(i).expiry(); {
 	case old == held:
-		s.watched[string(key)].keep(peer.Endpoint, until)
+		s.watched[string(key)].extend(peer.Endpoint, until)
 	case old == 0 || expiry.after(second) > old.after(second):
-		v.at(i).setExpiry(expiry)
+		tab.at(i).setExpiry(expiry)
 	}
-	s.dueAt(h, expiry, second)
-	s.setID(&v, i, peer.ID)
+	s.lowerDue(h, expiry, second)
+	s.setID(&tab, i, peer.ID)
 	scope := wire.ScopeOf(peer.Endpoint.Addr())
-	return s.sample(dst, t, want, scope, self, second), store.Result{Count: s.trackVisible(t, scope), Size: size}, nil
+	return s.sample(dst, t, want, scope, self, second), store.Result{Count: s.trackVisibleLen(t, scope), Size: size}, nil
 }
 
 // Look implements [store.Store].
@@ -112,7 +115,7 @@ func (m *Store) Look(_ context.Context, key []byte, asker netip.Addr, want store
 		return dst, store.Result{Size: store.Size{Total: int(m.peers.Load())}}, nil
 	}
 	t, scope := s.tracks.one(h), wire.ScopeOf(asker)
-	return s.sample(dst, t, want, scope, nil, second), store.Result{Count: s.trackVisible(t, scope), Size: s.size(t, now)}, nil
+	return s.sample(dst, t, want, scope, nil, second), store.Result{Count: s.trackVisibleLen(t, scope), Size: s.size(t, now)}, nil
 }
 
 // Leave implements [store.Store].
@@ -127,12 +130,12 @@ func (m *Store) Leave(_ context.Context, key []byte, endpoint netip.AddrPort) er
 		return nil
 	}
 	t := s.tracks.one(h)
-	v := s.table(t, self.family())
-	if i, found := v.find(self); found {
-		if v.at(i).expiry() == held {
-			s.watched[string(key)].release(endpoint)
+	tab := s.table(t, self.family())
+	if i, found := tab.find(self); found {
+		if tab.at(i).expiry() == held {
+			s.watched[string(key)].endHolds(endpoint)
 		}
-		s.remove(t, &v, i)
+		s.remove(t, &tab, i)
 		s.tidy(h)
 	}
 	return nil
@@ -149,7 +152,7 @@ func (m *Store) Scrape(_ context.Context, keys []wire.Key, asker netip.Addr, dst
 	}
 	for i := range m.shards {
 		for h, more := handle(0), true; more; {
-			dst, h, more = m.shards[i].index(dst, h, wire.ScopeOf(asker), expiryAt(m.clock.now()))
+			dst, h, more = m.shards[i].scrapeSome(dst, h, wire.ScopeOf(asker), expiryAt(m.clock.now()))
 		}
 	}
 	return dst, nil

@@ -21,19 +21,19 @@ func (s *shard) sample(dst []wire.Peer, t *track, want store.Want, asker wire.Sc
 	var draws [2]draw
 	var n [2]int
 	for i := range draws {
-		v := s.table(t, i)
-		if v.cap == 0 {
+		tab := s.table(t, i)
+		if tab.cap == 0 {
 			continue
 		}
-		n[i] = v.visible(asker)
-		draws[i].all = n[i] == v.len()
-		if len(self) == v.width {
+		n[i] = tab.visibleLen(asker)
+		draws[i].all = n[i] == tab.len()
+		if len(self) == tab.width {
 			n[i]-- // the asker sees itself
 		}
 		if !want.IDs {
-			v.peerIDs = nil // to read each is a cache miss
+			tab.peerIDs = nil // to read each is a cache miss
 		}
-		draws[i].table = v
+		draws[i].table = tab
 	}
 	take, before := shares(want.Peers, n[0], n[1]), len(dst)
 	for i := range draws {

@@ -3,7 +3,6 @@ package memory
 import (
 	"bytes"
 	"hash/maphash"
-	"math"
 	"sync"
 	"time"
 
@@ -12,58 +11,60 @@ import (
 )
 
 // A shard has the tracks of a part of the keys, and one lock for them. It finds the track of a key
-// by a hash table with chains. Tracks and all that belongs to them are in slabs and refer to each
+// in a hash table with chains. Tracks and their parts are in slabs (slab.go) and refer to each
 // other by handles, so the garbage collector has no pointers to follow.
 type shard struct {
 	mu      sync.Mutex
-	m       *Store
-	buckets []handle // a power of two of them: the first track of each chain
+	store   *Store   // set once, so it needs no lock
+	buckets []handle // the first track of each chain; the length is a power of two
 	count   int      // of tracks
 
-	tracks   slab[track]
-	keys     slab[byte] // the length of the key, then the key
-	families slab[family]
-	words    slab[uint32]
-	ids      slab[wire.ID]
+	tracks slab[track]
+	keys   slab[byte] // the length of the key, then the key
+	heads  slab[tableHead]
+	words  slab[uint32]
+	ids    slab[wire.ID]
 
-	// pageDue has, for each page of tracks, the earliest due of its tracks, or an earlier time. A
-	// sweep skips the pages in which no track is due.
+	// pageDue has, for each page of tracks, the earliest track.due on the page, or an earlier time.
+	// A sweep skips a page before that time (lapse.go).
 	pageDue []expiry
 
-	watched map[string]*watchers // by key, while there is a subscription
+	watched map[string]*watchers // by key, while there is a subscription (watchers.go)
 
-	// addrs counts the registrations of the addresses that this shard counts: see limits.go.
-	addrMu     sync.Mutex
-	addrs      []uint16
-	registered int // the sum of addrs
+	// addrs has counters of the peers of each address. The shard of an address is not that of the
+	// keys under which its peers are listed (limits.go).
+	addrMu  sync.Mutex
+	addrs   []uint16
+	addrSum int // the sum of addrs
 }
 
 // A track has the peers of a key. It exists while it has at least one.
 type track struct {
-	next handle // the next track in the bucket
-	key  handle
-	fam  [2]handle // IPv4, IPv6; 0 without such a peer
-	// due is when the first peer lapses, or earlier. Before it, the track has no lapsed peers.
+	next  handle // the next track in the bucket
+	key   handle
+	heads [2]handle // of the tables of IPv4 and IPv6; 0 without peers of the family
+	// due is when the first peer lapses, or earlier. Until then, the track has no lapsed peers.
 	due  expiry
-	tag  uint16 // bits of the key's hash: a track with another tag has another key
+	tag  uint16 // bits of the key's hash: tracks with different tags have different keys
 	born uint32 // the second in which the track was made
 }
 
 // pageBytes is small, because a shard has a partly empty page for each size of block that it uses.
-// It is also a size of Go's heap, so the hole that a page leaves there fits the next page.
+// It is also a size class of Go's allocator, so the memory of a freed page fits the next page.
 const pageBytes = 8192
 
+// init makes the shard empty.
 func (s *shard) init() {
 	s.buckets, s.count, s.pageDue = nil, 0, nil
-	s.tracks = slab[track]{perPage: pageBytes / 24} // a track has 24 bytes, and so has a family
-	s.families = slab[family]{perPage: pageBytes / 24}
+	s.tracks = slab[track]{perPage: pageBytes / 24} // a track and a tableHead have 24 bytes each
+	s.heads = slab[tableHead]{perPage: pageBytes / 24}
 	s.keys = slab[byte]{perPage: pageBytes}
 	s.words = slab[uint32]{perPage: pageBytes / 4}
 	s.ids = slab[wire.ID]{perPage: pageBytes / len(wire.ID{})}
 }
 
-// tagOf returns bits of a hash that choose neither the shard, as the highest do, nor the bucket, as
-// the lowest do.
+// tagOf returns bits from the middle of a hash. The highest bits choose the shard, and the lowest
+// bits the bucket.
 func tagOf(hash uint64) uint16 { return uint16(hash >> 40) }
 
 func (s *shard) keyOf(t *track) []byte {
@@ -71,7 +72,7 @@ func (s *shard) keyOf(t *track) []byte {
 	return block[1 : 1+int(block[0])]
 }
 
-// lookup returns the track of a key, or 0. It may have lapsed peers.
+// lookup returns the track of a key, or 0 if there is none. The track may have lapsed peers.
 func (s *shard) lookup(key []byte, hash uint64) handle {
 	if s.count == 0 {
 		return 0
@@ -86,26 +87,28 @@ func (s *shard) lookup(key []byte, hash uint64) handle {
 	return 0
 }
 
-// current returns the track of a key, or 0. If the track is small, its lapsed peers are removed.
+// current returns the track of a key, or 0 if there is none. It removes the lapsed peers of a small
+// track.
 func (s *shard) current(key []byte, hash uint64, now expiry) handle {
 	h := s.lookup(key, hash)
 	if h == 0 {
 		return 0
 	}
-	if t := s.tracks.one(h); t.due.after(now) <= 0 && s.trackLen(t) <= small {
-		h = s.expire(h, &position{}, math.MaxInt, now)
+	if t := s.tracks.one(h); t.due.after(now) <= 0 && s.trackLen(t) <= smallTrack {
+		h = s.expireAll(h, now)
 	}
 	return h
 }
 
-// enter returns the track, the table and the slot of a peer. It adds the peer, and the track if h
-// is 0, unless a limit refuses them. A peer that it has added has no expiry yet.
+// enter returns the track, the table and the slot of a peer. It adds a new peer, and makes the
+// track if h is 0, unless a limit refuses the peer. A new peer has no expiry until the caller sets
+// it.
 func (s *shard) enter(h handle, key []byte, hash uint64, peer packed, now time.Duration) (handle, table, int, error) {
 	fam := peer.family()
 	if h != 0 {
-		v := s.table(s.tracks.one(h), fam)
-		if i, found := v.find(peer); found {
-			return h, v, i, nil
+		tab := s.table(s.tracks.one(h), fam)
+		if i, found := tab.find(peer); found {
+			return h, tab, i, nil
 		}
 	}
 	addr := peer.addr()
@@ -116,24 +119,25 @@ func (s *shard) enter(h handle, key []byte, hash uint64, peer packed, now time.D
 		h = s.add(key, hash, now)
 	}
 	t := s.tracks.one(h)
-	if t.fam[fam] == 0 {
-		t.fam[fam] = s.families.alloc(1)
-		s.families.one(t.fam[fam]).slots = s.words.alloc(widths[fam])
+	if t.heads[fam] == 0 {
+		t.heads[fam] = s.heads.alloc(1)
+		s.heads.one(t.heads[fam]).slots = s.words.alloc(widths[fam])
 	}
-	v := s.table(t, fam)
-	if v.len() >= maxPeers(v.cap) {
-		// The next size of block is a quarter larger, or twice as large while a table is small.
-		v = s.resize(t, fam, v.cap+1)
+	tab := s.table(t, fam)
+	if tab.len() >= maxPeers(tab.cap) {
+		// One more slot is enough: the slab rounds up to the next size of block.
+		tab = s.resize(t, fam, tab.cap+1)
 	}
-	i, _ := v.find(peer)
-	copy(v.at(i), peer)
-	v.scopes[wire.ScopeOf(addr)]++
+	i, _ := tab.find(peer)
+	copy(tab.at(i), peer)
+	tab.scopes[wire.ScopeOf(addr)]++
 	s.recordChange(t, peer, true)
-	s.m.schedule()
-	return h, v, i, nil
+	s.store.scheduleHousekeeping()
+	return h, tab, i, nil
 }
 
-// add makes a track, which admit has counted. The caller adds a peer.
+// add makes a track without peers. The caller has called admit, which counts the track, and adds a
+// peer.
 func (s *shard) add(key []byte, hash uint64, now time.Duration) handle {
 	if s.count == len(s.buckets) {
 		s.rehash(max(1, 2*len(s.buckets)))
@@ -162,14 +166,14 @@ func (s *shard) link(h handle, hash uint64) {
 func (s *shard) rehash(n int) {
 	s.buckets = make([]handle, n)
 	for h := s.tracks.from(0); h != 0; h = s.tracks.from(h + 1) {
-		s.link(h, maphash.Bytes(s.m.keySeed, s.keyOf(s.tracks.one(h))))
+		s.link(h, maphash.Bytes(s.store.keySeed, s.keyOf(s.tracks.one(h))))
 	}
 }
 
 // drop removes a track that has no peers.
 func (s *shard) drop(h handle) {
 	t := s.tracks.one(h)
-	at := &s.buckets[maphash.Bytes(s.m.keySeed, s.keyOf(t))&uint64(len(s.buckets)-1)]
+	at := &s.buckets[maphash.Bytes(s.store.keySeed, s.keyOf(t))&uint64(len(s.buckets)-1)]
 	for *at != h {
 		at = &s.tracks.one(*at).next
 	}
@@ -177,30 +181,31 @@ func (s *shard) drop(h handle) {
 	s.keys.free(t.key)
 	s.tracks.free(h)
 	s.count--
-	s.m.keys.Add(-1)
+	s.store.keys.Add(-1)
 	if s.count < len(s.buckets)/4 {
 		s.rehash(len(s.buckets) / 2)
 	}
 }
 
-// table returns the table of a family, without slots if the track has no such peers.
+// table returns the table of a family (0 for IPv4, 1 for IPv6). It has no slots if the track has no
+// peers of the family.
 func (s *shard) table(t *track, fam int) table {
-	if t.fam[fam] == 0 {
+	if t.heads[fam] == 0 {
 		return table{}
 	}
-	v := table{family: s.families.one(t.fam[fam]), width: widths[fam], seed: s.m.peerSeed}
-	v.words = s.words.at(v.slots)
-	v.cap = len(v.words) / v.width
-	if v.ids != 0 {
-		v.peerIDs = s.ids.at(v.ids)
+	tab := table{tableHead: s.heads.one(t.heads[fam]), width: widths[fam], seed: s.store.peerSeed}
+	tab.words = s.words.at(tab.slots)
+	tab.cap = len(tab.words) / tab.width
+	if tab.ids != 0 {
+		tab.peerIDs = s.ids.at(tab.ids)
 	}
-	return v
+	return tab
 }
 
 func (s *shard) trackLen(t *track) (n int) {
-	for _, f := range t.fam {
-		if f != 0 {
-			n += s.families.one(f).len()
+	for _, h := range t.heads {
+		if h != 0 {
+			n += s.heads.one(h).len()
 		}
 	}
 	return n
@@ -208,104 +213,109 @@ func (s *shard) trackLen(t *track) (n int) {
 
 func (s *shard) size(t *track, now time.Duration) store.Size {
 	age := now.Truncate(time.Second) - time.Duration(t.born)*time.Second
-	return store.Size{Peers: s.trackLen(t), Total: int(s.m.peers.Load()), Age: age}
+	return store.Size{Peers: s.trackLen(t), Total: int(s.store.peers.Load()), Age: age}
 }
 
-func (s *shard) trackVisible(t *track, asker wire.Scope) (n int) {
-	for _, f := range t.fam {
-		if f != 0 {
-			n += s.families.one(f).visible(asker)
+// trackVisibleLen is how many peers of a track the asker sees.
+func (s *shard) trackVisibleLen(t *track, asker wire.Scope) (n int) {
+	for _, h := range t.heads {
+		if h != 0 {
+			n += s.heads.one(h).visibleLen(asker)
 		}
 	}
 	return n
 }
 
-// resize gives a table at least n slots. It moves every peer at once, which takes 10 to 20 ns each:
-// the shard of a track of a million waits that long whenever the track has grown by a quarter.
+// resize gives a table at least n slots. It moves all peers in one go, which takes 10 to 20 ns for
+// each. So a track of a million peers locks its shard for up to 20 ms, each time that it has grown
+// by a quarter.
 func (s *shard) resize(t *track, fam, n int) table {
 	old := s.table(t, fam)
-	oldSlots, oldIDs := old.slots, old.ids
-	old.slots, old.ids = s.words.alloc(n*old.width), 0
-	v := s.table(t, fam)
+	head := s.heads.one(t.heads[fam])
+	oldSlots, oldIDs := head.slots, head.ids
+	head.slots, head.ids = s.words.alloc(n*old.width), 0
+	tab := s.table(t, fam)
 	for i := range old.cap {
-		r := old.at(i)
-		if r.empty() {
+		p := old.at(i)
+		if p.empty() {
 			continue
 		}
-		j, _ := v.find(r)
-		copy(v.at(j), r)
+		j, _ := tab.find(p)
+		copy(tab.at(j), p)
 		if old.peerIDs != nil {
-			s.setID(&v, j, old.peerIDs[i])
+			s.setID(&tab, j, old.peerIDs[i])
 		}
 	}
 	s.words.free(oldSlots)
 	s.ids.free(oldIDs)
-	return v
+	return tab
 }
 
-// setID sets the ID of the peer in slot i. The first ID in a table allocates memory for all.
-func (s *shard) setID(v *table, i int, id wire.ID) {
-	if v.peerIDs == nil {
+// setID sets the ID of the peer in slot i. The first ID of a table allocates memory for the IDs of
+// all its slots.
+func (s *shard) setID(tab *table, i int, id wire.ID) {
+	if tab.peerIDs == nil {
 		if id == (wire.ID{}) {
 			return
 		}
-		v.ids = s.ids.alloc(v.cap)
-		v.peerIDs = s.ids.at(v.ids)
+		tab.ids = s.ids.alloc(tab.cap)
+		tab.peerIDs = s.ids.at(tab.ids)
 	}
-	v.peerIDs[i] = id
+	tab.peerIDs[i] = id
 }
 
-// remove removes the peer in slot i. The table stays as large as it is until tidy.
-func (s *shard) remove(t *track, v *table, i int) {
-	s.recordChange(t, v.at(i), false)
-	addr := v.at(i).addr()
-	v.scopes[wire.ScopeOf(addr)]--
-	v.vacate(i)
-	s.m.uncount(addr)
+// remove removes the peer in slot i. It does not shrink the table: tidy does.
+func (s *shard) remove(t *track, tab *table, i int) {
+	s.recordChange(t, tab.at(i), false)
+	addr := tab.at(i).addr()
+	tab.scopes[wire.ScopeOf(addr)]--
+	tab.vacate(i)
+	s.store.uncount(addr)
 }
 
-// tidy gives back the memory of peers that are gone: of tables that are half empty, and of a track
-// without peers. It returns h, or 0 if the track is gone.
+// tidy shrinks a table that is less than half full, and removes a table or a track without peers.
+// It returns h, or 0 if it has removed the track.
 func (s *shard) tidy(h handle) handle {
 	t := s.tracks.one(h)
-	for fam := range t.fam {
-		v := s.table(t, fam)
+	for fam := range t.heads {
+		tab := s.table(t, fam)
 		switch {
-		case v.cap == 0:
-		case v.len() == 0:
-			s.words.free(v.slots)
-			s.ids.free(v.ids)
-			s.families.free(t.fam[fam])
-			t.fam[fam] = 0
-		case v.len() < v.cap/2:
-			s.resize(t, fam, v.cap*3/4)
+		case tab.cap == 0:
+		case tab.len() == 0:
+			s.words.free(tab.slots)
+			s.ids.free(tab.ids)
+			s.heads.free(t.heads[fam])
+			t.heads[fam] = 0
+		case tab.len() < tab.cap/2:
+			s.resize(t, fam, tab.cap*3/4)
 		}
 	}
-	if t.fam == [2]handle{} {
+	if t.heads == [2]handle{} {
 		s.drop(h)
 		return 0
 	}
 	return h
 }
 
-// index appends the tracks of which the asker sees peers, from h on. It stops after a while, so
-// that others get the lock, and returns where to go on.
-func (s *shard) index(dst []wire.Track, h handle, asker wire.Scope, now expiry) (_ []wire.Track, next handle, more bool) {
+// scrapeSome appends the tracks of which the asker sees peers, beginning at handle h. It stops
+// after stepsPerLock tracks, so that other calls get the lock, and returns the handle to continue
+// at.
+func (s *shard) scrapeSome(dst []wire.Track, h handle, asker wire.Scope, now expiry) (_ []wire.Track, next handle, more bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for steps := small; steps > 0; steps-- {
+	for steps := stepsPerLock; steps > 0; steps-- {
 		if h = s.tracks.from(h); h == 0 {
 			return dst, 0, false
 		}
 		t := s.tracks.one(h)
-		if n := s.trackLen(t); n <= small && t.due.after(now) <= 0 {
+		if n := s.trackLen(t); n <= smallTrack && t.due.after(now) <= 0 {
 			steps -= n
-			if s.expire(h, &position{}, math.MaxInt, now) == 0 {
+			if s.expireAll(h, now) == 0 {
 				h++
 				continue
 			}
 		}
-		if n := s.trackVisible(t, asker); n > 0 {
+		if n := s.trackVisibleLen(t, asker); n > 0 {
 			dst = append(dst, wire.Track{Key: wire.KeyOf(bytes.Clone(s.keyOf(t))), Count: n})
 		}
 		h++
@@ -313,7 +323,7 @@ func (s *shard) index(dst []wire.Track, h handle, asker wire.Scope, now expiry) 
 	return dst, h, true
 }
 
-// trim gives unused memory back.
+// trim gives pages without blocks back to the Go heap.
 func (s *shard) trim() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -325,7 +335,7 @@ func (s *shard) trim() {
 	}
 	s.tracks.trim()
 	s.keys.trim()
-	s.families.trim()
+	s.heads.trim()
 	s.words.trim()
 	s.ids.trim()
 }

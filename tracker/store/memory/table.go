@@ -1,6 +1,6 @@
 package memory
 
-// How the peers of a track are stored: each packed into words, in a hash table for each family.
+// How the peers of a track are stored: packed into words, in one hash table for each family.
 
 import (
 	"encoding/binary"
@@ -10,11 +10,11 @@ import (
 	"ntrack/announce/wire"
 )
 
-// A packed is a peer in words of 32 bits: its address in 1 word (IPv4) or 4 (IPv6), and one more
-// word for the port and the expiry. A slot whose last word is 0 is empty.
+// A packed is a peer in words of 32 bits. Its address takes 1 word (IPv4) or 4 words (IPv6). Its
+// port and its expiry share the last word. A slot whose last word is 0 is empty.
 type packed []uint32
 
-// widths is how many words a peer has, by family.
+// widths says how many words a peer has, by family: 0 is IPv4, and 1 is IPv6.
 var widths = [2]int{2, 5}
 
 // pack writes an endpoint into buf, without an expiry.
@@ -77,24 +77,24 @@ func (p packed) same(o packed) bool {
 	return true
 }
 
-// A family is the peers of a track in IPv4 or in IPv6: a hash set with linear probing. It may have
-// any number of slots, because a hash is scaled to it. The slots are in the order of the hashes, so
-// a set is copied into a larger one from front to back.
-type family struct {
-	slots handle // in shard.words: peers
-	ids   handle // in shard.ids: one for each slot; 0 while no peer has given one
+// A tableHead is what a track keeps of its table for a family. The table is a hash set with linear
+// probing. It may have any number of slots, because home scales a hash to this number. The peers
+// are in the order of their hashes, so resize fills a larger table from front to back.
+type tableHead struct {
+	slots handle // in shard.words: a packed for each slot
+	ids   handle // in shard.ids: an ID for each slot; 0 if no peer has given an ID
 	// scopes counts the peers by scope, lapsed ones included.
 	scopes [wire.NumScopes]uint32
 }
 
-func (f *family) len() int {
-	return int(f.scopes[0] + f.scopes[1] + f.scopes[2] + f.scopes[3])
+func (h *tableHead) len() int {
+	return int(h.scopes[0] + h.scopes[1] + h.scopes[2] + h.scopes[3])
 }
 
-// visible is how many peers an asker sees.
-func (f *family) visible(asker wire.Scope) int {
+// visibleLen is how many peers an asker of this scope sees, including itself.
+func (h *tableHead) visibleLen(asker wire.Scope) int {
 	n := uint32(0)
-	for s, k := range f.scopes {
+	for s, k := range h.scopes {
 		if asker.Sees(wire.Scope(s)) {
 			n += k
 		}
@@ -102,9 +102,9 @@ func (f *family) visible(asker wire.Scope) int {
 	return int(n)
 }
 
-// A table is a family with its memory at hand.
+// A table is a tableHead with the memory of its slots. The caller must hold the lock of the shard.
 type table struct {
-	*family
+	*tableHead
 	words   []uint32
 	peerIDs []wire.ID // nil, or one for each slot
 	width   int
@@ -117,8 +117,8 @@ func (t *table) at(i int) packed {
 	return t.words[from:to:to]
 }
 
-// home is the slot where the search for a peer begins. Clients choose their addresses; the seed
-// keeps them from choosing their slots.
+// home is the slot where the search for a peer begins. The seed is secret, so clients cannot choose
+// addresses whose peers have the same home.
 func (t *table) home(p packed) int {
 	port := len(p) - 1
 	h := t.seed[0] ^ uint64(p[port]>>16)
@@ -128,8 +128,8 @@ func (t *table) home(p packed) int {
 		}
 		h ^= uint64(w) << 16
 	}
-	// Folded twice: once leaves the ports of one address in an arithmetic progression, which one
-	// seed in a hundred puts close together.
+	// After one fold, the hashes of one address with different ports are an arithmetic progression.
+	// One seed in a hundred would put them into slots close together.
 	h = fold(fold(h, t.seed[1]), t.seed[0]|1)
 	slot, _ := bits.Mul64(h, uint64(t.cap))
 	return int(slot)
@@ -140,15 +140,15 @@ func fold(a, b uint64) uint64 {
 	return hi ^ lo
 }
 
-// find returns the slot of a peer. If the peer is not there, it returns the empty slot where it
-// would go, or t.cap if all are taken.
+// find returns the slot of a peer. If the table does not have the peer, find returns the empty slot
+// that the peer would get, or t.cap if no slot is empty.
 func (t *table) find(p packed) (i int, found bool) {
 	if t.cap == 0 {
 		return 0, false
 	}
 	i = t.home(p)
 	last := t.width - 1
-	low := p[last-1] // the part of the address in which most differ
+	low := p[last-1] // the end of the address, in which most addresses differ
 	for range t.cap {
 		at := t.words[i*t.width : (i+1)*t.width]
 		if at[last] == 0 {
@@ -164,8 +164,8 @@ func (t *table) find(p packed) (i int, found bool) {
 	return t.cap, false
 }
 
-// vacate empties slot i and closes the gap: the peers after it move back as far as their homes
-// allow.
+// vacate removes the peer in slot i. It moves later peers into the gap, so that the search for a
+// peer, which begins at its home, meets no empty slot before it.
 func (t *table) vacate(i int) {
 	gap := i
 	for j := i + 1; ; j++ {
@@ -176,7 +176,7 @@ func (t *table) vacate(i int) {
 			break
 		}
 		if t.distance(t.home(t.at(j)), j) < t.distance(gap, j) {
-			continue // its home is after the gap
+			continue // the home of this peer is after the gap
 		}
 		copy(t.at(gap), t.at(j))
 		if t.peerIDs != nil {
@@ -184,10 +184,10 @@ func (t *table) vacate(i int) {
 		}
 		gap = j
 	}
-	clear(t.at(gap)) // the ID stays: the next peer in the slot sets its own, or none
+	clear(t.at(gap)) // but not the ID: the next peer in the slot overwrites it
 }
 
-// distance is how far a search goes from one slot to another.
+// distance is how many slots a search goes from one slot to another.
 func (t *table) distance(from, to int) int {
 	if to < from {
 		to += t.cap
@@ -195,8 +195,8 @@ func (t *table) distance(from, to int) int {
 	return to - from
 }
 
-// maxPeers returns how many peers may be in that many slots. A search takes longer the fuller a
-// table is. Up to 8 slots it does not matter: they are read together.
+// maxPeers is how many peers may be in a table with this many slots. The fuller a table is, the
+// longer a search takes. Tables of up to 8 slots may be full, because a search of them is short.
 func maxPeers(slots int) int {
 	if slots <= 8 {
 		return slots

@@ -1,11 +1,10 @@
 package memory
 
-// How subscriptions are notified: a change is recorded in the batch of its key, and the batch goes
-// to the queue of each subscription 50 ms later.
+// How subscriptions are notified: recordChange adds a change to the batch of its key, and 50 ms
+// later flush adds the batch to the queue of each subscription.
 
 import (
 	"context"
-	"math"
 	"net/netip"
 	"slices"
 	"sync"
@@ -18,56 +17,57 @@ import (
 const (
 	// maxStreamed is how many peers, of all scopes, a track may have when a subscription begins.
 	maxStreamed = 10_000
-	// batchTime is how long changes are gathered before the subscriptions get them.
+	// batchTime is how long a batch collects changes before the subscriptions get it.
 	batchTime = 50 * time.Millisecond
-	// A subscription ends when more batches or changes than that wait for it. Its subscriber then
-	// reads the list of all peers again, which is shorter.
+	// A subscription ends if more than maxBatches batches or maxWaiting changes wait in its queue.
+	// Its client then reads the list of all peers again, which is shorter.
 	maxBatches = 256
 	maxWaiting = 2 * maxStreamed
-	// A peer whose stream ended because the process stood still stays listed for regain. Its client
-	// tries again at least every 15 seconds, and waits 10 for a reply.
-	regain = 30 * time.Second
+	// If a peer's stream may have ended because the process was stopped, the peer stays listed for
+	// regainTime. Its client connects again within 15 seconds, and waits 10 for a reply.
+	regainTime = 30 * time.Second
 )
 
-// The watchers of a key are its subscriptions, and the changes that these do not have yet. The key
-// need not have a track. The lock of the shard guards all but flushing and recipients.
+// The watchers of a key are its subscriptions, and the batch of changes that they do not have yet.
+// The key may be without a track. The lock of the shard guards all fields except flushing and
+// recipients.
 type watchers struct {
-	s     *shard
+	shard *shard
 	key   string
 	subs  []*subscription
 	holds map[netip.AddrPort]hold
 
-	batch     []change               // since the last flush
-	place     map[netip.AddrPort]int // of each endpoint in batch
-	recorded  int64                  // how many changes there have been
-	scheduled bool                   // a timer will call flush
+	batch      []change               // since the last flush
+	batchIndex map[netip.AddrPort]int // of each endpoint in batch
+	recorded   int64                  // how many joins and leaves there have been
+	scheduled  bool                   // a timer will call flush
 
-	flushing   sync.Mutex      // so that each subscription has the batches in order
-	recipients []*subscription // of a batch; only flush uses it
+	flushing   sync.Mutex      // so that each subscription gets the batches in order
+	recipients []*subscription // of a batch: memory that flush uses again
 }
 
-// A change is what one peer has done within a batch: joins and leaves in turn.
+// A change is all joins and leaves of one peer in a batch. They alternate.
 type change struct {
 	endpoint netip.AddrPort
 	scope    wire.Scope
-	joined   bool    // whether the last of these is a join
-	numbers  []int64 // of its joins and leaves: all changes of the key are numbered
+	joined   bool    // the last of them is a join
+	numbers  []int64 // one for each of them: the joins and leaves of a key are numbered from 0
 }
 
 // A hold keeps a peer from lapsing.
 type hold struct {
-	count int           // of subscriptions that hold the peer
-	until time.Duration // when its last announce lapses, in whole seconds; 0 without one
+	count int           // the subscriptions that hold the peer
+	until time.Duration // when the announces of the peer lapse, in whole seconds; 0 without one
 }
 
 type subscription struct {
-	w      *watchers
-	self   netip.AddrPort // if its port is 0, it only looks
-	scope  wire.Scope
-	place  int   // in watchers.subs; -1 once closed
-	from   int64 // the number of the first change after it began
-	holds  bool
-	notify func()
+	watchers *watchers
+	self     netip.AddrPort // if its port is 0, it only looks
+	scope    wire.Scope
+	index    int   // in watchers.subs; -1 after Close
+	from     int64 // the number of the first join or leave after the subscription began
+	holds    bool  // a peer: self
+	notify   func()
 
 	mu      sync.Mutex
 	queue   [][]change
@@ -89,8 +89,9 @@ func (m *Store) Subscribe(_ context.Context, key []byte, peer wire.Peer, notify 
 			return dst, nil, &store.FullError{What: "peers of this key for an event stream", Max: maxStreamed, Stream: true}
 		}
 		if t.due.after(second) <= 0 {
-			// All lapsed peers go now: the subscription must not have a leave without a join.
-			h = s.expire(h, &position{}, math.MaxInt, second)
+			// A lapsed peer must not be given, and a subscriber must not get the leave of a peer
+			// that it was not given. So no lapsed peer may remain.
+			h = s.expireAll(h, second)
 		}
 	}
 	sub := &subscription{self: peer.Endpoint, scope: wire.ScopeOf(peer.Endpoint.Addr()), holds: peer.Endpoint.Port() != 0, notify: notify}
@@ -98,16 +99,16 @@ func (m *Store) Subscribe(_ context.Context, key []byte, peer wire.Peer, notify 
 	if sub.holds {
 		var buf [5]uint32
 		self = pack(&buf, peer.Endpoint)
-		var v table
+		var tab table
 		var i int
 		var err error
-		if h, v, i, err = s.enter(h, key, hash, self, now); err != nil {
+		if h, tab, i, err = s.enter(h, key, hash, self, now); err != nil {
 			return dst, nil, err
 		}
 		s.watch(key, sub)
-		sub.w.hold(sub.self, v.at(i).expiry(), now)
-		v.at(i).setExpiry(held)
-		s.setID(&v, i, peer.ID)
+		sub.watchers.hold(sub.self, tab.at(i).expiry(), now)
+		tab.at(i).setExpiry(held)
+		s.setID(&tab, i, peer.ID)
 	} else {
 		s.watch(key, sub)
 	}
@@ -115,9 +116,9 @@ func (m *Store) Subscribe(_ context.Context, key []byte, peer wire.Peer, notify 
 		return dst, sub, nil
 	}
 	for fam := range widths {
-		v := s.table(s.tracks.one(h), fam)
-		for i := range v.cap {
-			p := v.at(i)
+		tab := s.table(s.tracks.one(h), fam)
+		for i := range tab.cap {
+			p := tab.at(i)
 			if p.empty() || len(p) == len(self) && p.same(self) || !sub.scope.Sees(wire.ScopeOf(p.addr())) {
 				continue
 			}
@@ -131,13 +132,13 @@ func (m *Store) Subscribe(_ context.Context, key []byte, peer wire.Peer, notify 
 func (s *shard) watch(key []byte, sub *subscription) {
 	w := s.watched[string(key)]
 	if w == nil {
-		w = &watchers{s: s, key: string(key)}
+		w = &watchers{shard: s, key: string(key)}
 		if s.watched == nil {
 			s.watched = make(map[string]*watchers)
 		}
 		s.watched[w.key] = w
 	}
-	sub.w, sub.place, sub.from = w, len(w.subs), w.recorded
+	sub.watchers, sub.index, sub.from = w, len(w.subs), w.recorded
 	w.subs = append(w.subs, sub)
 }
 
@@ -151,13 +152,13 @@ func (s *shard) recordChange(t *track, p packed, joined bool) {
 		return
 	}
 	e := p.endpoint()
-	i, found := w.place[e]
+	i, found := w.batchIndex[e]
 	if !found {
-		if w.place == nil {
-			w.place = make(map[netip.AddrPort]int)
+		if w.batchIndex == nil {
+			w.batchIndex = make(map[netip.AddrPort]int)
 		}
 		i = len(w.batch)
-		w.place[e] = i
+		w.batchIndex[e] = i
 		w.batch = append(w.batch, change{endpoint: e, scope: wire.ScopeOf(e.Addr())})
 	}
 	c := &w.batch[i]
@@ -169,23 +170,24 @@ func (s *shard) recordChange(t *track, p packed, joined bool) {
 	}
 }
 
-// flush hands the batch to the subscriptions. It locks the shard only to take the batch and to copy
-// the list of recipients.
+// flush gives the batch to the subscriptions. It locks the shard only while it takes the batch and
+// copies the list of subscriptions.
 func (w *watchers) flush() {
 	w.flushing.Lock()
 	defer w.flushing.Unlock()
-	w.s.mu.Lock()
+	w.shard.mu.Lock()
 	batch := w.batch
-	w.batch, w.place, w.scheduled = nil, nil, false
+	w.batch, w.batchIndex, w.scheduled = nil, nil, false
 	w.recipients = append(w.recipients[:0], w.subs...)
-	w.s.mu.Unlock()
+	w.shard.mu.Unlock()
 	for _, sub := range w.recipients {
 		sub.push(batch)
 	}
 	clear(w.recipients)
 }
 
-// hold adds a hold on a peer. old is the expiry of the peer in the table, 0 if it has just joined.
+// hold adds a hold on a peer. old is the expiry of the peer in the table, or 0 if the peer has just
+// joined.
 func (w *watchers) hold(e netip.AddrPort, old expiry, now time.Duration) {
 	h := w.holds[e]
 	if h.count == 0 && old != 0 {
@@ -198,15 +200,15 @@ func (w *watchers) hold(e netip.AddrPort, old expiry, now time.Duration) {
 	w.holds[e] = h
 }
 
-// keep notes until when an announce lists a held peer.
-func (w *watchers) keep(e netip.AddrPort, until time.Duration) {
+// extend records that an announce lists a held peer until this time.
+func (w *watchers) extend(e netip.AddrPort, until time.Duration) {
 	h := w.holds[e]
 	h.until = max(h.until, until)
 	w.holds[e] = h
 }
 
-// release removes every hold on a peer, and ends the subscriptions that had one.
-func (w *watchers) release(e netip.AddrPort) {
+// endHolds removes every hold on a peer, and ends the subscriptions that hold it.
+func (w *watchers) endHolds(e netip.AddrPort) {
 	delete(w.holds, e)
 	for _, sub := range w.subs {
 		if sub.holds && sub.self == e {
@@ -219,8 +221,8 @@ func (w *watchers) release(e netip.AddrPort) {
 	}
 }
 
-// unhold removes one hold on a peer. After the last one the peer stays listed until its announce
-// lapses.
+// unhold removes one hold on a peer. After the last one, the peer stays listed until its announces
+// lapse.
 func (w *watchers) unhold(e netip.AddrPort) {
 	h := w.holds[e]
 	if h.count--; h.count > 0 {
@@ -228,53 +230,53 @@ func (w *watchers) unhold(e netip.AddrPort) {
 		return
 	}
 	delete(w.holds, e)
-	s := w.s
-	now := s.m.clock.now()
-	if s.m.clock.settling() {
-		h.until = max(h.until, now+regain)
+	s := w.shard
+	now := s.store.clock.now()
+	if s.store.clock.settling() {
+		h.until = max(h.until, now+regainTime)
 	}
 	key := []byte(w.key)
-	_, hash := s.m.shardOf(key)
-	track := s.lookup(key, hash)
+	_, hash := s.store.shardOf(key)
+	track := s.lookup(key, hash) // it has the peer: a leave would have removed the hold
 	t := s.tracks.one(track)
 	var buf [5]uint32
 	p := pack(&buf, e)
-	v := s.table(t, p.family())
-	i, _ := v.find(p)
+	tab := s.table(t, p.family())
+	i, _ := tab.find(p)
 	if h.until <= now {
-		s.remove(t, &v, i)
+		s.remove(t, &tab, i)
 		s.tidy(track)
 		return
 	}
-	v.at(i).setExpiry(expiryAt(h.until))
-	s.dueAt(track, expiryAt(h.until), expiryAt(now))
+	tab.at(i).setExpiry(expiryAt(h.until))
+	s.lowerDue(track, expiryAt(h.until), expiryAt(now))
 }
 
 // Close implements [store.Subscription].
 func (sub *subscription) Close() {
-	w := sub.w
-	w.s.mu.Lock()
-	defer w.s.mu.Unlock()
-	if sub.place < 0 {
+	w := sub.watchers
+	w.shard.mu.Lock()
+	defer w.shard.mu.Unlock()
+	if sub.index < 0 {
 		return
 	}
 	end := len(w.subs) - 1
-	w.subs[sub.place] = w.subs[end]
-	w.subs[sub.place].place = sub.place
+	w.subs[sub.index] = w.subs[end]
+	w.subs[sub.index].index = sub.index
 	w.subs = slices.Delete(w.subs, end, end+1)
-	sub.place = -1
+	sub.index = -1
 	if sub.holds {
 		w.unhold(sub.self)
 	}
 	if len(w.subs) == 0 {
-		delete(w.s.watched, w.key)
+		delete(w.shard.watched, w.key)
 	}
 }
 
-// Epoch implements [store.Subscription]: the table lives as long as the store.
-func (sub *subscription) Epoch() string { return sub.w.s.m.epoch }
+// Epoch implements [store.Subscription]. A store has one epoch, because it never loses peers.
+func (sub *subscription) Epoch() string { return sub.watchers.shard.store.epoch }
 
-// push queues a batch, if the subscriber sees any of it. It never waits for the subscriber.
+// push adds a batch to the queue, if sub sees a change in it. It never waits for the subscriber.
 func (sub *subscription) push(batch []change) {
 	if !slices.ContainsFunc(batch, func(c change) bool { return sub.sees(&c) }) {
 		return
@@ -290,15 +292,17 @@ func (sub *subscription) push(batch []change) {
 	sub.notify()
 }
 
-// sees reports whether a change is news to the subscriber. It must see the peer, and the peer must
-// have changed an odd number of times since the subscription began. The peer is never the
-// subscriber itself, which neither joins nor leaves while its subscription lasts.
+// sees reports whether c changes what the subscriber knows. The subscriber must see the peer. The
+// number of joins and leaves since the subscription began must be odd, because others undo each
+// other. The peer is never the subscriber, which stays listed until its subscription ends.
 func (sub *subscription) sees(c *change) bool {
-	news := false
+	odd := false
 	for _, n := range c.numbers {
-		news = news != (n >= sub.from)
+		if n >= sub.from {
+			odd = !odd
+		}
 	}
-	return news && sub.scope.Sees(c.scope)
+	return odd && sub.scope.Sees(c.scope)
 }
 
 // Next implements [store.Subscription].
