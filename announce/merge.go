@@ -92,8 +92,8 @@ func (f *follower) addSource(t *trackerSources) *source {
 	return s
 }
 
-// isThere reports whether any source has e as a peer, and none as an own endpoint.
-func (f *follower) isThere(e netip.AddrPort) (there bool) {
+// isPresent reports whether any source has e as a peer, and none as an own endpoint.
+func (f *follower) isPresent(e netip.AddrPort) (there bool) {
 	for _, s := range f.sources {
 		if s.you == e || s.local == e {
 			return false
@@ -107,7 +107,7 @@ func (f *follower) isThere(e netip.AddrPort) (there bool) {
 func (f *follower) recheck(e netip.AddrPort) {
 	_, listed := slices.BinarySearchFunc(f.list, e, netip.AddrPort.Compare)
 	_, changed := f.changed[e]
-	was, there := listed != changed, f.isThere(e)
+	was, there := listed != changed, f.isPresent(e)
 	if there == was {
 		return
 	}
@@ -130,7 +130,7 @@ func (f *follower) changes() (left, joined, all []netip.AddrPort) {
 		return nil, nil, f.list
 	}
 	for e := range f.changed {
-		if f.isThere(e) {
+		if f.isPresent(e) {
 			joined = append(joined, e)
 		} else {
 			left = append(left, e)

@@ -11,42 +11,42 @@ import (
 // maxRoster bounds how many peers a roster remembers, whatever a tracker sends.
 const maxRoster = 1 << 17
 
-// A roster holds the peers of a track as far as one source has reported them.
+// A roster holds the peers of a track that one source has reported.
 //
-// A peer that is no longer listed has not always left. A tracker that was restarted has forgotten
-// its peers, so they get one ttl of grace to join again. A tracker that reports only a sample of a
-// large track omits peers by chance, so several samples have to omit a peer before it counts as gone.
+// A peer that the tracker no longer lists may still be present. A restarted tracker has forgotten its
+// peers, so they get one ttl of grace to join again. A tracker that reports only a sample of a large
+// track omits peers by chance, so several samples have to omit a peer before it counts as gone.
 type roster struct {
 	peers   map[netip.AddrPort]*sighting
 	round   int           // counts the calls of update
-	ttl     time.Duration // as last reported
-	longest time.Duration // the longest ttl reported before a restart
-	due     time.Time     // when the first grace ends; zero if no peer is in doubt
-	// notify is called for every peer that was added or removed.
+	ttl     time.Duration // the ttl that the tracker last reported; 0 if it reported none
+	longest time.Duration // the longest ttl that the tracker reported before a restart
+	due     time.Time     // when the first grace ends; zero if no peer is missing
+	// notify is called after a peer is added or removed.
 	notify func(e netip.AddrPort)
 }
 
 // A sighting is what a roster remembers of one peer.
 type sighting struct {
-	round    int       // the last update that listed the peer
-	doubtful bool      // known from before a restart: the tracker may have forgotten the peer
-	missing  time.Time // the first time since then that the peer was not listed; zero if it is listed
-	// absence adds up the shares of the track in those samples that omitted the peer. If the peer
-	// were still there, such a series of samples would have a probability of at most e^-absence.
+	round        int       // the last update that listed the peer
+	doubtful     bool      // not listed since a restart: the tracker may have forgotten the peer
+	missingSince time.Time // when an update first omitted the peer; zero if none has omitted it
+	// absence is the sum of the shares of the samples that have omitted the peer. If the peer is
+	// present, so many omissions have a probability of at most e^-absence.
 	absence float64
 }
 
-// certain is the absence at which a peer has left: e^-14 is less than one in a million.
-const certain = 14
+// certainAbsence is the absence at which a peer counts as gone: e^-14 is less than one in a million.
+const certainAbsence = 14
 
 // defaultTTL is the grace if a tracker has reported no ttl. It is the ttl at the usual interval.
 const defaultTTL = 150 * time.Second
 
-// maxTTL bounds the grace, whatever ttl a tracker reports: every peer renews more often.
+// maxTTL bounds the grace, whatever ttl a tracker reports. Every peer renews more often than this.
 const maxTTL = wire.MaxInterval * 5 / 2
 
-// restarted puts all peers in doubt, since the tracker may have forgotten them. What was concluded
-// from earlier absences no longer counts.
+// restarted records that the tracker may have been restarted, and so may have forgotten all peers.
+// Earlier absences no longer count.
 func (r *roster) restarted() {
 	for _, s := range r.peers {
 		*s = sighting{doubtful: true}
@@ -54,7 +54,8 @@ func (r *roster) restarted() {
 	r.longest = max(r.longest, r.ttl)
 }
 
-// update replaces the list of peers. share is the part of the track that the list covers; 1 is all.
+// update replaces the list of peers. share is the part of the track that the list covers. A list
+// with a share below 1 is a sample.
 func (r *roster) update(peers []netip.AddrPort, share float64, now time.Time) {
 	r.round++
 	r.due = time.Time{}
@@ -65,25 +66,25 @@ func (r *roster) update(peers []netip.AddrPort, share float64, now time.Time) {
 		if s.round == r.round {
 			continue
 		}
-		if s.missing.IsZero() {
-			s.missing = now
+		if s.missingSince.IsZero() {
+			s.missingSince = now
 		}
-		gone := now.Sub(s.missing) >= r.grace()
+		gone := now.Sub(s.missingSince) >= r.grace()
 		if share < 1 {
 			s.absence += share
-			gone = gone && s.absence >= certain
-		} else {
-			gone = gone || !s.doubtful
+			gone = gone && s.absence >= certainAbsence
+		} else if !s.doubtful {
+			gone = true
 		}
 		if gone {
 			r.remove(e)
 		} else {
-			r.await(s)
+			r.setDue(s)
 		}
 	}
 }
 
-// add records that a peer is there.
+// add records that a peer is present.
 func (r *roster) add(e netip.AddrPort) {
 	s := r.peers[e]
 	if s == nil {
@@ -108,8 +109,8 @@ func (r *roster) remove(e netip.AddrPort) {
 	}
 }
 
-// endGrace removes the peers whose grace is over. It is for event streams, which report every peer
-// that joins again. After replies, only the next reply can show that a peer is still missing.
+// endGrace removes the peers whose grace is over. It is for a source with an event stream, which
+// reports every peer that joins again. A source that polls needs its next reply to remove a peer.
 func (r *roster) endGrace(now time.Time) {
 	if r.due.IsZero() || now.Before(r.due) {
 		return
@@ -117,24 +118,24 @@ func (r *roster) endGrace(now time.Time) {
 	r.due = time.Time{}
 	for e, s := range r.peers {
 		switch {
-		case s.missing.IsZero():
-		case now.Sub(s.missing) >= r.grace():
+		case s.missingSince.IsZero():
+		case now.Sub(s.missingSince) >= r.grace():
 			r.remove(e)
 		default:
-			r.await(s)
+			r.setDue(s)
 		}
 	}
 }
 
-// await makes sure that due is no later than the end of a peer's grace.
-func (r *roster) await(s *sighting) {
-	if due := s.missing.Add(r.grace()); r.due.IsZero() || due.Before(r.due) {
+// setDue makes sure that r.due is no later than the end of the grace of a missing peer.
+func (r *roster) setDue(s *sighting) {
+	if due := s.missingSince.Add(r.grace()); r.due.IsZero() || due.Before(r.due) {
 		r.due = due
 	}
 }
 
-// grace is how long a known peer may be missing. A tracker that was restarted may report a shorter
-// ttl than before. Peers still renew by the longer one, so the longest counts.
+// grace is how long a peer may be missing before it counts as gone. A restarted tracker may report
+// a shorter ttl than before. Peers still renew by the longer ttl, so the longest one counts.
 func (r *roster) grace() time.Duration {
 	return min(cmp.Or(max(r.ttl, r.longest), defaultTTL), maxTTL)
 }

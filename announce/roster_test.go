@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// After a restart, a peer has one ttl of grace, whatever samples omitted it before.
+// After a restart, a peer has one ttl of grace, even if samples omitted it before the restart.
 func TestGraceAfterSamples(t *testing.T) {
 	a, b := netip.MustParseAddrPort("192.0.2.1:1"), netip.MustParseAddrPort("192.0.2.2:1")
 	reported := ""
@@ -23,101 +23,101 @@ func TestGraceAfterSamples(t *testing.T) {
 	for range 10 {
 		now = now.Add(time.Minute)
 		if ev := update(now, 0.5, b); ev != "" {
-			t.Fatalf("a sample: %v", ev)
+			t.Fatalf("a sample omits a peer: %v", ev)
 		}
 	}
 	now = now.Add(time.Minute)
 	r.restarted()
 	if ev := update(now, 1, b); ev != "" {
-		t.Errorf("at once after a restart: %v", ev)
+		t.Errorf("right after a restart: %v", ev)
 	}
 	now = now.Add(149 * time.Second)
 	if ev := update(now, 1, b); ev != "" {
-		t.Errorf("within a ttl of a restart: %v", ev)
+		t.Errorf("less than a ttl after a restart: %v", ev)
 	}
 	now = now.Add(time.Second)
 	if got := update(now, 1, b); got != "192.0.2.1:1 false " {
-		t.Errorf("after it: %v", got)
+		t.Errorf("a ttl after a restart: %v", got)
 	}
 }
 
-// A process that was stopped, for whatever time, reads what has arrived meanwhile before it reports
-// leaves.
-func TestStoppedWatch(t *testing.T) {
+// A process that was suspended, however long, reports no leaves before it has read the events that
+// have arrived since.
+func TestSuspendedWatch(t *testing.T) {
 	a, b := netip.MustParseAddrPort("192.0.2.1:1"), netip.MustParseAddrPort("192.0.2.2:1")
 	self := netip.MustParseAddrPort("192.0.2.9:9")
 	for _, c := range []struct {
-		what  string
-		begin func(r, other *source)
+		name  string
+		begin func(s, other *source)
 	}{
-		{"a tracker was restarted", func(r, _ *source) { r.listed("later", self, []netip.AddrPort{a}) }},
-		{"one of two is away", func(r, other *source) {
+		{"a tracker was restarted", func(s, _ *source) { s.listed("later", self, []netip.AddrPort{a}) }},
+		{"one of two is away", func(s, other *source) {
 			other.listed("other", self, []netip.AddrPort{a})
-			r.lost()
+			s.lost()
 		}},
 	} {
-		for _, stopped := range []time.Duration{time.Second, time.Minute, 10 * time.Hour} {
-			for _, back := range []bool{true, false} {
+		for _, suspended := range []time.Duration{time.Second, time.Minute, 10 * time.Hour} {
+			for _, joinsAgain := range []bool{true, false} {
 				f := newFollower()
-				r, other := f.addSource(f.addTracker(Tracker{})), f.addSource(f.addTracker(Tracker{}))
+				s, other := f.addSource(f.addTracker(Tracker{})), f.addSource(f.addTracker(Tracker{}))
 				other.state = up
-				r.listed("run", self, []netip.AddrPort{a, b})
-				f.take(time.Now().Add(time.Hour)) // peers
+				s.listed("run", self, []netip.AddrPort{a, b})
+				f.take(time.Now().Add(time.Hour)) // the first event
 				f.expires, f.resumed = time.Time{}, time.Time{}
-				c.begin(r, other)
+				c.begin(s, other)
 				reported, next := f.take(time.Now())
 				if len(reported) > 0 || next.IsZero() {
-					t.Fatalf("%s: %v, next at %v", c.what, reported, next)
+					t.Fatalf("%s: %v, next at %v", c.name, reported, next)
 				}
-				now := next.Add(stopped)
-				for range 3 { // whatever the reason
+				now := next.Add(suspended)
+				for range 3 { // the loop may look again for any reason
 					if reported, next = f.take(now); len(reported) > 0 || next.IsZero() || next.After(now.Add(3*time.Second)) {
-						t.Errorf("%s, stopped for %v: %v, next at %v of %v", c.what, stopped, reported, next, now)
+						t.Errorf("%s, suspended for %v: %v, next at %v of %v", c.name, suspended, reported, next, now)
 					}
 				}
-				if back {
-					r.joined([]netip.AddrPort{b})
+				if joinsAgain {
+					s.joined([]netip.AddrPort{b})
 					other.joined([]netip.AddrPort{b})
 				}
 				reported, _ = f.take(next.Add(100 * time.Millisecond))
-				if left := len(reported) == 1 && reported[0].event.Type == EventLeave && reported[0].event.Peer == b; left == back || back && len(reported) > 0 {
-					t.Errorf("%s, stopped for %v, come back %v: %v", c.what, stopped, back, reported)
+				if departed := len(reported) == 1 && reported[0].event.Type == EventLeave && reported[0].event.Peer == b; departed == joinsAgain || joinsAgain && len(reported) > 0 {
+					t.Errorf("%s, suspended for %v, joins again %v: %v", c.name, suspended, joinsAgain, reported)
 				}
 			}
 		}
 	}
 }
 
-// A peer that samples omit has left once they have done so for a ttl, and so often that chance does
-// not explain it. One of the two is not enough.
+// A peer that samples omit counts as gone under two conditions: they have omitted it for a ttl, and so
+// often that chance does not explain it.
 func TestSamples(t *testing.T) {
 	e := netip.MustParseAddrPort("192.0.2.1:1")
 	for _, tt := range []struct {
 		share float64
 		every time.Duration
-		polls int // after which it has left
+		polls int // the poll after which the peer counts as gone
 	}{
-		{0.99, time.Second, 151},  // 149 s after the first of them
-		{0.5, time.Minute, 28},    // twice as many as of all of it
-		{0.125, time.Minute, 112}, // the shares add up to 14
+		{0.99, time.Second, 151},  // 150 s after the first of them
+		{0.5, time.Minute, 28},    // the shares add up to 14
+		{0.125, time.Minute, 112}, // the same
 		{0.05, 10 * time.Minute, 280},
 		{0.99, 10 * time.Minute, 15},
 		{1, time.Second, 1},
 	} {
-		left := false
+		gone := false
 		r := roster{ttl: 150 * time.Second}
-		r.notify = func(e netip.AddrPort) { left = r.peers[e] == nil }
+		r.notify = func(e netip.AddrPort) { gone = r.peers[e] == nil }
 		now := time.Now()
 		r.update([]netip.AddrPort{e}, tt.share, now)
 		polls := 0
-		for ; !left && polls < 1000; polls++ {
+		for ; !gone && polls < 1000; polls++ {
 			now = now.Add(tt.every)
 			r.update(nil, tt.share, now)
 		}
 		if polls != tt.polls {
-			t.Errorf("samples of %v every %v: it has left after %d, want %d", tt.share, tt.every, polls, tt.polls)
+			t.Errorf("samples of %v every %v: the peer is gone after %d, want %d", tt.share, tt.every, polls, tt.polls)
 		}
-		// After a sample with the peer, they begin anew.
+		// A sample that has the peer resets the absence.
 		for range 2 {
 			r.update([]netip.AddrPort{e}, tt.share, now)
 			for range tt.polls - 1 {
@@ -125,14 +125,14 @@ func TestSamples(t *testing.T) {
 				r.update(nil, tt.share, now)
 			}
 		}
-		if left {
-			t.Errorf("samples of %v every %v: it was seen, and has left early", tt.share, tt.every)
+		if gone {
+			t.Errorf("samples of %v every %v: a listed peer is gone early", tt.share, tt.every)
 		}
 	}
 }
 
-// The coverage of a sample is its part of the track, and never all of it.
-func TestShare(t *testing.T) {
+// The coverage of a sample is its part of the track. It is always below 1.
+func TestCoverage(t *testing.T) {
 	for _, tt := range []struct {
 		sample       bool
 		peers, count int
@@ -140,13 +140,13 @@ func TestShare(t *testing.T) {
 	}{{false, 2, 3, 1}, {false, 0, -1, 1}, {true, 2, 4, 0.5}, {true, 2, 2, 0.99}, {true, 9, 2, 0.99}, {true, 0, 4, 0}, {true, 3, -1, 0.05}, {true, 3, 0, 0.05}} {
 		r := Reply{Sample: tt.sample, Count: tt.count, Peers: make([]netip.AddrPort, tt.peers)}
 		if got := r.Coverage(); got != tt.want {
-			t.Errorf("%d of %d, a sample %v: %v, want %v", tt.peers, tt.count, tt.sample, got, tt.want)
+			t.Errorf("%d peers of %d, a sample %v: coverage %v, want %v", tt.peers, tt.count, tt.sample, got, tt.want)
 		}
 	}
 }
 
-// The grace is the longest ttl that was reported, before or after a restart, or the ttl of the
-// usual interval. A ttl that is longer than any peer's renewals does not count.
+// The grace is the longest ttl that was reported before or after a restart. Without one, it is the ttl
+// of the usual interval. The grace is at most maxTTL.
 func TestGrace(t *testing.T) {
 	e := netip.MustParseAddrPort("192.0.2.1:1")
 	for _, tt := range []struct{ before, since, want time.Duration }{
@@ -154,14 +154,14 @@ func TestGrace(t *testing.T) {
 		{time.Second, time.Minute, time.Minute}, {1 << 30 * time.Second, time.Minute, 150 * time.Minute}, {0, 1 << 30 * time.Second, 150 * time.Minute},
 	} {
 		for _, stream := range []bool{false, true} {
-			left := false
+			gone := false
 			r := roster{ttl: tt.before}
-			r.notify = func(e netip.AddrPort) { left = r.peers[e] == nil }
+			r.notify = func(e netip.AddrPort) { gone = r.peers[e] == nil }
 			now := time.Now()
 			r.update([]netip.AddrPort{e}, 1, now)
 			r.restarted()
 			r.ttl = tt.since
-			for range 2 { // a second restart does not shorten it
+			for range 2 { // a second restart does not shorten the grace
 				r.restarted()
 				r.update(nil, 1, now)
 				if r.due != now.Add(tt.want) {
@@ -174,18 +174,18 @@ func TestGrace(t *testing.T) {
 				} else {
 					r.update(nil, 1, now.Add(d))
 				}
-				if left != (d == tt.want) {
-					t.Errorf("%+v, stream %v: left %v after %v", tt, stream, left, d)
+				if gone != (d == tt.want) {
+					t.Errorf("%+v, stream %v: gone %v after %v", tt, stream, gone, d)
 				}
 			}
 			if !r.due.IsZero() {
-				t.Errorf("%+v: no peer is missing, and one is due", tt)
+				t.Errorf("%+v: no peer is missing, but due is set", tt)
 			}
 		}
 	}
 }
 
-// Peers that are missing since different moments are due one after the other.
+// Peers that have been missing for different times are removed one after the other.
 func TestGraceOfSeveral(t *testing.T) {
 	var reported []string
 	r := roster{ttl: time.Minute}
@@ -212,30 +212,31 @@ func TestGraceOfSeveral(t *testing.T) {
 	expire(time.Hour, "[]", 0)
 }
 
-// However many peers a tracker sends, a watch remembers a bounded number, and goes on with those.
-func TestWatchedBound(t *testing.T) {
+// A watch remembers a bounded number of peers, however many a tracker sends. It goes on with these
+// peers.
+func TestMaxRoster(t *testing.T) {
 	f := newFollower()
-	r := f.addSource(f.addTracker(Tracker{}))
-	r.listed("E", netip.AddrPort{}, nil)
+	s := f.addSource(f.addTracker(Tracker{}))
+	s.listed("E", netip.AddrPort{}, nil)
 	endpoint := func(i int) netip.AddrPort {
 		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 4000)
 	}
 	for i := range maxRoster + 1000 {
-		r.joined([]netip.AddrPort{endpoint(i)})
+		s.joined([]netip.AddrPort{endpoint(i)})
 	}
 	f.take(time.Now())
 	more := &Reply{Count: 1 << 30, Sample: true}
 	for i := range 1000 {
 		more.Peers = append(more.Peers, netip.AddrPortFrom(endpoint(i).Addr(), 5))
 	}
-	r.replied(more, false)
-	if f.take(time.Now()); len(f.list) != maxRoster || f.size != maxRoster || len(r.roster.peers) != maxRoster || len(f.changed) > 0 {
-		t.Errorf("it remembers %d, %d, %d and %d peers", len(f.list), f.size, len(r.roster.peers), len(f.changed))
+	s.replied(more, false)
+	if f.take(time.Now()); len(f.list) != maxRoster || f.size != maxRoster || len(s.roster.peers) != maxRoster || len(f.changed) > 0 {
+		t.Errorf("it remembers %d, %d, %d and %d peers", len(f.list), f.size, len(s.roster.peers), len(f.changed))
 	}
-	r.listed("F", netip.AddrPort{}, nil)
-	r.departed([]netip.AddrPort{endpoint(7)})
-	r.joined([]netip.AddrPort{endpoint(1 << 23)})
-	if f.take(time.Now()); len(f.list) != maxRoster || f.isThere(endpoint(7)) || !f.isThere(endpoint(1<<23)) {
+	s.listed("F", netip.AddrPort{}, nil)
+	s.departed([]netip.AddrPort{endpoint(7)})
+	s.joined([]netip.AddrPort{endpoint(1 << 23)})
+	if f.take(time.Now()); len(f.list) != maxRoster || f.isPresent(endpoint(7)) || !f.isPresent(endpoint(1<<23)) {
 		t.Errorf("it does not go on: %d peers", len(f.list))
 	}
 }

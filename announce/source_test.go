@@ -32,7 +32,7 @@ func reports(f *follower, after time.Duration) string {
 	var now []netip.AddrPort
 	for _, source := range f.sources {
 		for e := range source.roster.peers {
-			if f.isThere(e) {
+			if f.isPresent(e) {
 				now = append(now, e)
 			}
 		}
