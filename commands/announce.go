@@ -128,7 +128,7 @@ func (o *announceOptions) runStay(c *cli.Context, s Streams) error {
 	if err := look.begin(c); err != nil {
 		return err
 	}
-	defer o.stayTogether(c.Context, s, o.request)()
+	defer o.enterMembers(c.Context, s, o.request)()
 	ctx, cancel := context.WithCancelCause(c.Context)
 	defer cancel(nil)
 	var you []netip.AddrPort

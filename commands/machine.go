@@ -22,11 +22,12 @@ import (
 	"ntrack/announce/wire"
 )
 
-// The processes of one user on one machine share two things on classic trackers: a secret, from which
-// the peer ids follow, and locks, which show whether another process has announced the same endpoint.
+// A classic tracker is one that ntrack reaches by the protocol of BitTorrent. For these trackers the
+// processes of one user on one machine share a secret and a file of locks. The secret determines the
+// ids of their peers. The locks show whether another process announces the same endpoint.
 
 // keepSecret gives the client the secret of this user on this machine. Some classic trackers remove a
-// peer only by the id that announced it.
+// peer only if the request has the id under which the peer was announced.
 func (o *client) keepSecret(s Streams) {
 	dir, err := stateDir()
 	var secret []byte
@@ -37,13 +38,13 @@ func (o *client) keepSecret(s Streams) {
 		s.note("a --leave by another process may not work on a classic tracker, as no secret can be kept for it: %s", wire.Clean(err.Error()))
 		return
 	}
-	o.Secret = bind(secret, machine())
+	o.Secret = forMachine(secret, machine())
 }
 
-// stateDir is the directory for what ntrack remembers about this user. It creates the directory, but
-// never a home directory.
+// stateDir returns the directory in which ntrack keeps files of this user. It creates the directory,
+// but never the home directory.
 func stateDir() (dir string, err error) {
-	if dir = os.Getenv("XDG_STATE_HOME"); !filepath.IsAbs(dir) { // the specification ignores a relative path
+	if dir = os.Getenv("XDG_STATE_HOME"); !filepath.IsAbs(dir) { // the XDG rules say to ignore a relative path
 		var home string
 		switch runtime.GOOS {
 		case "darwin":
@@ -69,16 +70,16 @@ func stateDir() (dir string, err error) {
 
 const secretSize = sha256.Size
 
-// readSecret reads the secret from a file of dir, which it creates if there is none. Processes that
-// start at the same time get the same secret. A damaged file is replaced by another one, whose name
-// follows from the content of the damaged one: so every process finds the same file again.
+// readSecret reads the secret from a file in dir, and creates the file if it does not exist. Processes
+// that start at the same time get the same secret. If the file is damaged, readSecret uses another one,
+// whose name contains a hash of the damaged content. So all processes use the same file.
 func readSecret(dir string) ([]byte, error) {
 	first := filepath.Join(dir, "secret")
 	file := first
 	for range 5 {
 		text, err := readSmall(file)
 		if errors.Is(err, fs.ErrNotExist) {
-			if err = drawSecret(file); err == nil || errors.Is(err, fs.ErrExist) {
+			if err = createSecret(file); err == nil || errors.Is(err, fs.ErrExist) {
 				text, err = readSmall(file)
 			}
 		}
@@ -88,15 +89,15 @@ func readSecret(dir string) ([]byte, error) {
 		if secret, err := hex.DecodeString(strings.TrimSpace(text)); err == nil && len(secret) == secretSize {
 			return secret, nil
 		}
-		rest := sha256.Sum256([]byte(text))
-		file = fmt.Sprintf("%s-%x", first, rest[:4])
+		sum := sha256.Sum256([]byte(text))
+		file = fmt.Sprintf("%s-%x", first, sum[:4])
 	}
 	return nil, fmt.Errorf("%s is damaged: remove it", first)
 }
 
-// drawSecret writes a new random secret to a file. The file appears complete or not at all. It is an
-// error if the file exists already.
-func drawSecret(file string) error {
+// createSecret writes a new random secret to a file. The file appears complete or not at all. If it
+// exists already, createSecret returns an error.
+func createSecret(file string) error {
 	secret := make([]byte, secretSize)
 	_, _ = rand.Read(secret)
 	f, err := os.CreateTemp(filepath.Dir(file), tempPrefix) // only this user can read it
@@ -111,8 +112,8 @@ func drawSecret(file string) error {
 	return os.Link(f.Name(), file)
 }
 
-// bind derives from a secret another one for this machine alone.
-func bind(secret []byte, machine []string) []byte {
+// forMachine derives the secret of one machine from the secret in the file.
+func forMachine(secret []byte, machine []string) []byte {
 	mac := hmac.New(sha256.New, secret)
 	for _, part := range machine {
 		fmt.Fprintf(mac, "%q\n", part)
@@ -120,12 +121,13 @@ func bind(secret []byte, machine []string) []byte {
 	return mac.Sum(nil)
 }
 
-// machine identifies this machine among others that share its home directories or were copied from
-// it. Copies may have the same name and the same machine-id, but they did not start at the same
-// moment. Containers started together with their host, but each has a network of its own. So an id
-// does not survive a restart: what was announced before it cannot be left after it.
+// machine returns texts that together identify this machine. Several machines may share one home
+// directory. A copy of a machine may have the same name and machine-id, but its boot_id differs,
+// because it started at another time. Containers have the boot_id of their host, but each has a network
+// namespace of its own. The texts change when the machine restarts. So a peer that was announced before
+// a restart cannot leave after it.
 //
-// A Mac takes its name from the network that it is in, so there the moment of the start has to do.
+// On a Mac the name depends on the network, so machine returns only the id of the last start.
 func machine() []string {
 	name, _ := os.Hostname()
 	if runtime.GOOS == "darwin" {
@@ -144,15 +146,17 @@ func machine() []string {
 	return append(parts, network)
 }
 
-// members is a file of this user on this machine, in which every process that stays on a classic
-// tracker holds a lock. Each endpoint has a byte of its own there, though no byte is ever written. A
-// classic tracker knows one peer for all processes that announce the same endpoint, so only the last
-// of them may leave. The locks end with their process, however that ends.
+// members are the processes of this user on this machine that are members of a classic tracker. Such a
+// tracker has one peer for all processes that announce the same endpoint, so only the last of these
+// processes may leave.
+//
+// Each process holds locks on one file. An endpoint has the byte at its lockOffset, but nothing is ever
+// written there. A process that is killed loses its locks, too.
 type members struct {
 	file *os.File
 
 	mu     sync.Mutex
-	others map[int64]bool // what leave has reported, by endpoint
+	others map[int64]bool // the results of leave, by offset
 }
 
 func openMembers() (*members, error) {
@@ -164,10 +168,11 @@ func openMembers() (*members, error) {
 }
 
 // enter is called before an endpoint is announced, and reports whether other processes announce it.
-// While the last member leaves, enter waits, but not longer than leaveTime.
-func (m *members) enter(ctx context.Context, at int64) (others bool) {
+// While the last other process leaves, enter waits, but not longer than leaveTime. After that it
+// returns without a lock.
+func (m *members) enter(ctx context.Context, offset int64) bool {
 	for end := time.Now().Add(leaveTime); ; {
-		others, err := shareByte(m.file, at)
+		others, err := shareByte(m.file, offset)
 		if err == nil || time.Now().After(end) {
 			return others
 		}
@@ -179,22 +184,24 @@ func (m *members) enter(ctx context.Context, at int64) (others bool) {
 	}
 }
 
-// leave is called before an endpoint leaves, and reports whether other processes stay. If several
-// leave at once, one of them gets the lock, and keeps it until the file is closed.
-func (m *members) leave(at int64) (others bool) {
+// leave is called before an endpoint leaves, and reports whether other processes still announce it. If
+// several processes leave at the same time, one of them gets the lock, and keeps it until it closes the
+// file. A client leaves once over each address family, so leave remembers its result.
+func (m *members) leave(offset int64) (others bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	others, asked := m.others[at]
-	if !asked {
-		others = claimByte(m.file, at)
-		m.others[at] = others
+	others, known := m.others[offset]
+	if !known {
+		others = !claimByte(m.file, offset)
+		m.others[offset] = others
 	}
 	return others
 }
 
-// stayTogether arranges with the other processes of this user on this machine that stay with the
-// same endpoint. The caller must call end after the client has left.
-func (o *client) stayTogether(ctx context.Context, s Streams, r announce.Request) (end func()) {
+// enterMembers makes this process one of the members of each classic tracker, and prints a note if
+// others announce the same endpoint. The client then leaves only if no other process remains. The
+// caller must call end after the client has left.
+func (o *client) enterMembers(ctx context.Context, s Streams, r announce.Request) (end func()) {
 	if r.Port == 0 {
 		r.Port = o.From.Port()
 	}
@@ -205,18 +212,19 @@ func (o *client) stayTogether(ctx context.Context, s Streams, r announce.Request
 	if err != nil {
 		return func() {}
 	}
-	for _, t := range o.trackers { // native trackers count their holds themselves
-		if t.Classic() && m.enter(ctx, o.place(t, r)) {
+	for _, t := range o.trackers { // other trackers count the processes that announce an endpoint
+		if t.Classic() && m.enter(ctx, o.lockOffset(t, r)) {
 			s.note("another process announces port %d under this KEY to %s, too: there you are one peer", r.Port, t.HostPort())
 		}
 	}
-	o.Shared = func(t announce.Tracker, r announce.Request) bool { return m.leave(o.place(t, r)) }
+	o.Shared = func(t announce.Tracker, r announce.Request) bool { return m.leave(o.lockOffset(t, r)) }
 	return func() { _ = m.file.Close() }
 }
 
-// place is the byte of an endpoint of this machine. Two endpoints share a byte only by bad luck.
-func (o *client) place(t announce.Tracker, r announce.Request) int64 {
+// lockOffset is the offset of an endpoint's byte in the file of locks. It is a hash: two endpoints
+// practically never have the same one.
+func (o *client) lockOffset(t announce.Tracker, r announce.Request) int64 {
 	text := fmt.Sprintf("%q %q %d %v %q", t.String(), r.Key.Bytes(), r.Port, o.From.Addr(), machine())
 	sum := sha256.Sum256([]byte(text))
-	return int64(binary.BigEndian.Uint64(sum[:]) >> 2) // a file ends before 1<<63
+	return int64(binary.BigEndian.Uint64(sum[:]) >> 2) // the end of the lock, offset+1, has to fit, too
 }

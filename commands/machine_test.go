@@ -16,11 +16,11 @@ import (
 	"time"
 )
 
-// place1 is the endpoint of all members in these tests.
-const place1 = 1<<62 - 1
+// testOffset is the lockOffset of all members in these tests: the largest one.
+const testOffset = 1<<62 - 1
 
-// TestMemberProcess is not a test. It is a process that stays, for the tests below. It does what its
-// standard input says.
+// TestMemberProcess is not a test. It is the process of a [member], and reads commands from its
+// standard input.
 func TestMemberProcess(*testing.T) {
 	if os.Getenv("NTRACK_TEST_MEMBER") == "" {
 		return
@@ -36,13 +36,14 @@ func TestMemberProcess(*testing.T) {
 		switch in.Text() {
 		case "enter":
 			fmt.Println("enters")
-			fmt.Println("others:", m.enter(ctx, place1))
+			fmt.Println("others:", m.enter(ctx, testOffset))
 		case "leave":
-			fmt.Println("others:", m.leave(place1))
+			fmt.Println("others:", m.leave(testOffset))
 		}
 	}
 }
 
+// A member is another process with the same endpoint.
 type member struct {
 	t   *testing.T
 	cmd *exec.Cmd
@@ -71,7 +72,7 @@ func startMember(t *testing.T, dir string) *member {
 	return m
 }
 
-func (m *member) send(what string) { _, _ = io.WriteString(m.in, what+"\n") }
+func (m *member) send(command string) { _, _ = io.WriteString(m.in, command+"\n") }
 
 func (m *member) expect(want string) {
 	m.t.Helper()
@@ -82,9 +83,9 @@ func (m *member) expect(want string) {
 	}
 }
 
-func (m *member) do(what, want string) {
+func (m *member) do(command, want string) {
 	m.t.Helper()
-	m.send(what)
+	m.send(command)
 	m.expect(want)
 }
 
@@ -94,7 +95,7 @@ func (m *member) end() {
 	_ = m.cmd.Wait()
 }
 
-// Of several processes that stay only the last one leaves, in whatever order they end.
+// Of several members only the last one leaves, in whatever order they leave.
 func TestMembers(t *testing.T) {
 	dir := t.TempDir()
 	one, two, three := startMember(t, dir), startMember(t, dir), startMember(t, dir)
@@ -102,23 +103,23 @@ func TestMembers(t *testing.T) {
 	two.do("enter", "true")
 	three.do("enter", "true")
 	one.do("leave", "true")
-	one.do("leave", "true") // over the other address family
+	one.do("leave", "true") // a client leaves over each address family
 	_ = three.cmd.Process.Kill()
 	_ = three.cmd.Wait()
-	two.do("leave", "false") // although one has not ended yet
+	two.do("leave", "false") // although the process of one has not ended
 	two.do("leave", "false")
 
-	// A member that enters while the last one leaves waits until that has left or has died.
+	// A member that enters while the last one leaves waits until that process ends.
 	four := startMember(t, dir)
 	four.send("enter")
-	four.out.Scan() // "enters" comes just before it waits
+	four.out.Scan() // four prints "enters" just before it waits
 	two.end()
 	four.expect("false")
 	four.do("leave", "false")
 	five := startMember(t, dir)
-	five.do("enter", "true") // four never ends, and the wait ends all the same
+	five.do("enter", "true") // after leaveTime, because four does not end
 	four.end()
-	one.do("leave", "true") // the same answer as before, over the other address family
+	one.do("leave", "true") // the same answer as before, although no other member remains
 }
 
 // The file must belong to this user.
@@ -134,7 +135,7 @@ func TestMembersFile(t *testing.T) {
 		t.Errorf("%s: %v, %v", name, info, err)
 	}
 	_ = m.file.Close()
-	for about, put := range map[string]func() error{
+	for about, create := range map[string]func() error{
 		"a link":      func() error { return os.Symlink(filepath.Join(dir, "elsewhere"), name) },
 		"a directory": func() error { return os.Mkdir(name, 0o700) },
 		"a pipe":      func() error { return exec.Command("mkfifo", name).Run() },
@@ -142,27 +143,27 @@ func TestMembersFile(t *testing.T) {
 		if err := os.RemoveAll(name); err != nil {
 			t.Fatal(err)
 		}
-		if err := put(); err != nil {
+		if err := create(); err != nil {
 			t.Fatal(err)
 		}
 		if m, err := openMembers(); err == nil {
-			t.Errorf("%s: opened", about)
+			t.Errorf("openMembers has opened %s", about)
 			_ = m.file.Close()
 		}
 	}
 	if _, err := os.Stat(filepath.Join(dir, "elsewhere")); err == nil {
-		t.Error("followed a link")
+		t.Error("openMembers has followed a link")
 	}
 	if os.Geteuid() == 0 {
 		if err := errors.Join(os.RemoveAll(name), os.WriteFile(name, nil, 0o666), os.Chown(name, 1, 1)); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := openMembers(); err == nil {
-			t.Error("another user's: opened")
+			t.Error("openMembers has opened another user's file")
 		}
 	}
 	t.Setenv("TMPDIR", filepath.Join(dir, "missing"))
 	if _, err := openMembers(); err == nil || !strings.Contains(err.Error(), "missing") {
-		t.Errorf("without a directory: %v", err)
+		t.Errorf("openMembers in a missing directory: %v", err)
 	}
 }

@@ -226,7 +226,7 @@ func (o *announceOptions) beMember(ctx context.Context, s Streams, look *lookout
 	if !o.ready.await(ctx, s) {
 		return nil
 	}
-	defer o.stayTogether(ctx, s, o.request)()
+	defer o.enterMembers(ctx, s, o.request)()
 	absence := absence{lost: lost}
 	news := func(ev announce.Event, err error) {
 		switch {

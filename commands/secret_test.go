@@ -14,22 +14,22 @@ import (
 // Every process gets the same secret, even if they ask at the same time or the file is damaged.
 func TestReadSecret(t *testing.T) {
 	good := strings.Repeat("5a", secretSize)
-	for about, left := range map[string]string{
-		"nothing":        "none",
+	for about, content := range map[string]string{
+		"no file":        "none",
 		"an empty file":  "",
-		"one too short":  good[2:] + "\n",
-		"one too long":   good + "5a\n",
+		"a short one":    good[2:] + "\n",
+		"a long one":     good + "5a\n",
 		"no hex":         "z" + good[1:],
 		"zeros":          strings.Repeat("\x00", 65),
 		"a large file":   strings.Repeat("5a", 1<<20),
-		"two in a file":  good + "\n" + good + "\n",
+		"two secrets":    good + "\n" + good + "\n",
 		"a good one":     good + "\n",
-		"without an end": good,
-		"of Windows":     good + "\r\n",
+		"no line end":    good,
+		"a Windows line": good + "\r\n",
 	} {
 		dir := t.TempDir()
-		if left != "none" {
-			if err := os.WriteFile(filepath.Join(dir, "secret"), []byte(left), 0o600); err != nil {
+		if content != "none" {
+			if err := os.WriteFile(filepath.Join(dir, "secret"), []byte(content), 0o600); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -46,18 +46,18 @@ func TestReadSecret(t *testing.T) {
 		wg.Wait()
 		for _, secret := range all {
 			if len(secret) != secretSize || !bytes.Equal(secret, all[0]) {
-				t.Errorf("%s: one has %x, another %x", about, all[0], secret)
+				t.Errorf("%s: one process has %x, another %x", about, all[0], secret)
 			}
 		}
-		if is := hex.EncodeToString(all[0]) == good; is != (strings.TrimSpace(left) == good) {
-			t.Errorf("%s: %x", about, all[0])
+		if read := hex.EncodeToString(all[0]) == good; read != (strings.TrimSpace(content) == good) {
+			t.Errorf("%s: the secret is %x", about, all[0])
 		}
 		if again, err := readSecret(dir); err != nil || !bytes.Equal(again, all[0]) {
-			t.Errorf("%s, once more: %x, %v", about, again, err)
+			t.Errorf("%s: read again, the secret is %x, %v", about, again, err)
 		}
 		files, err := os.ReadDir(dir)
 		if err != nil || len(files) > 2 {
-			t.Errorf("%s: leaves %v, %v", about, files, err)
+			t.Errorf("%s: the directory has %v, %v", about, files, err)
 		}
 		for _, f := range files {
 			if info, err := f.Info(); err != nil || runtime.GOOS != "windows" && info.Mode() != 0o600 {
@@ -68,11 +68,11 @@ func TestReadSecret(t *testing.T) {
 	one, err1 := readSecret(t.TempDir())
 	two, err2 := readSecret(t.TempDir())
 	if err1 != nil || err2 != nil || bytes.Equal(one, two) {
-		t.Errorf("two users: %x, %v, and %x, %v", one, err1, two, err2)
+		t.Errorf("two users have the secrets %x, %v, and %x, %v", one, err1, two, err2)
 	}
 }
 
-// If no secret can be kept, there is an error and no wait.
+// If the secret can neither be read nor written, readSecret returns an error.
 func TestNoSecret(t *testing.T) {
 	dir := t.TempDir()
 	secret := filepath.Join(dir, "secret")
@@ -104,15 +104,15 @@ func TestNoSecret(t *testing.T) {
 	}
 	files, err := filepath.Glob(secret + "-*")
 	if err != nil || len(files) != 1 {
-		t.Fatalf("in the place of a damaged file: %v, %v", files, err)
+		t.Fatalf("the files beside the damaged one are %v, %v", files, err)
 	}
 	if err := os.WriteFile(files[0], []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	check("two that are damaged", dir, "remove it")
+	check("two damaged files", dir, "remove it")
 }
 
-// The environment says where the secret is. A missing home directory is not created.
+// XDG_STATE_HOME or HOME says where the secret is. A missing home directory is not created.
 func TestStateDir(t *testing.T) {
 	if runtime.GOOS == "windows" || runtime.GOOS == "darwin" {
 		t.Skip("the directories of other systems have other names")
@@ -140,28 +140,31 @@ func TestStateDir(t *testing.T) {
 		}
 	}
 	if _, err := os.Stat(missing); err == nil {
-		t.Error("made a home")
+		t.Error("stateDir has created a home directory")
 	}
 }
 
-// Machines that differ in anything have different secrets, even with the same file.
-func TestBind(t *testing.T) {
+// Two machines whose texts differ in any way have different secrets, even if they share the file.
+func TestForMachine(t *testing.T) {
 	secret := []byte("s")
 	seen := make(map[string]bool)
 	for _, machine := range [][]string{nil, {""}, {"", ""}, {"a"}, {"a", "b"}, {"b", "a"}, {"ab"}, {"a\n", "b"}, {"a", "\nb"}} {
-		seen[string(bind(secret, machine))] = true
+		seen[string(forMachine(secret, machine))] = true
 	}
 	if len(seen) != 9 {
 		t.Errorf("9 machines have %d secrets", len(seen))
 	}
-	if bytes.Equal(bind(secret, nil), bind([]byte("t"), nil)) || bytes.Contains(bind(secret, nil), secret) {
-		t.Error("the secret of a machine is not one")
+	if bytes.Equal(forMachine(secret, nil), forMachine([]byte("t"), nil)) {
+		t.Error("two secrets give one machine the same secret")
+	}
+	if bytes.Contains(forMachine(secret, nil), secret) {
+		t.Error("the secret of a machine contains the secret in the file")
 	}
 	one, two := machine(), machine()
 	if strings.Join(one, "|") != strings.Join(two, "|") || strings.Join(one, "") == "" {
 		t.Errorf("this machine is %q, and then %q", one, two)
 	}
 	if runtime.GOOS == "linux" && (len(one[3]) < 30 || !strings.HasPrefix(one[4], "net:[")) {
-		t.Errorf("this machine is %q: no start, or no network", one)
+		t.Errorf("this machine is %q, without a boot_id or a network", one)
 	}
 }

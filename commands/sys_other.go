@@ -8,23 +8,24 @@ import (
 	"os"
 )
 
-// Without these locks every member of a classic tracker leaves for all of them, and no process can
-// see whether another one still uses a directory: so each directory stays.
+// These systems have no such locks. Here a process leaves a classic tracker even if another one still
+// announces the same endpoint. Directories that a killed process left behind are never removed,
+// because another process may still use them.
 
 func openOwn(string) (*os.File, error) { return nil, errors.ErrUnsupported }
 
 func shareByte(*os.File, int64) (others bool, err error) { return false, errors.ErrUnsupported }
 
-func claimByte(*os.File, int64) (others bool) { return false }
+func claimByte(*os.File, int64) bool { return true }
 
 func lockDir(string) (*os.File, error) { return nil, errors.ErrUnsupported }
 
 func removeIn(*os.File, string) error { return errors.ErrUnsupported }
 
-// The next write finds out.
+// Only the next write fails.
 func waitReaderGone(io.Writer) bool { return false }
 
-// The next change finds out.
+// Only the next change of the table shows the new size.
 func notifyTerminal(chan<- os.Signal) {}
 
 func isContinued(os.Signal) bool { return false }

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openOwn opens a file of this user for reading and writing, which it creates if there is none. It
+// openOwn opens a file of this user for reading and writing, and creates it if it does not exist. It
 // refuses links and files of other users.
 func openOwn(name string) (*os.File, error) {
 	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
@@ -37,7 +37,7 @@ func isOwn(info fs.FileInfo) bool {
 }
 
 // lockDir locks a directory that only this user can use, until the caller closes the file. The lock
-// ends with this process however that ends, and programs that this process runs do not inherit it.
+// also ends when this process is killed. Programs that this process runs do not inherit the lock.
 func lockDir(dir string) (*os.File, error) {
 	f, err := os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
 	if err != nil {
@@ -75,36 +75,36 @@ func lockOpenDir(f *os.File, dir string) error {
 // removeIn removes a file from a directory that is open.
 func removeIn(dir *os.File, name string) error { return unix.Unlinkat(int(dir.Fd()), name, 0) }
 
-// shareByte takes a shared lock on one byte of a file. It reports whether another process has a lock
-// there. The error says that this process did not get its own.
-func shareByte(f *os.File, at int64) (others bool, err error) {
-	err = lockByte(f, at, unix.F_RDLCK)
-	other := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart, Start: at, Len: 1}
-	asked := unix.FcntlFlock(f.Fd(), unix.F_GETLK, &other)
-	return asked == nil && other.Type != unix.F_UNLCK, err
+// shareByte takes a shared lock on one byte of a file. It reports whether other processes have a lock
+// on this byte, even if it returns an error because this process got none.
+func shareByte(f *os.File, offset int64) (others bool, err error) {
+	err = lockByte(f, offset, unix.F_RDLCK)
+	other := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart, Start: offset, Len: 1}
+	errGet := unix.FcntlFlock(f.Fd(), unix.F_GETLK, &other)
+	return errGet == nil && other.Type != unix.F_UNLCK, err
 }
 
-// claimByte gives up a shared lock and takes an exclusive one instead. It reports whether another
-// process has a lock, so that this one got none.
-func claimByte(f *os.File, at int64) (others bool) {
-	_ = lockByte(f, at, unix.F_UNLCK)
-	err := lockByte(f, at, unix.F_WRLCK)
-	return err == unix.EAGAIN || err == unix.EACCES
+// claimByte replaces the shared lock of this process by an exclusive one. It returns false, and this
+// process has no lock, if another process has one.
+func claimByte(f *os.File, offset int64) bool {
+	_ = lockByte(f, offset, unix.F_UNLCK)
+	err := lockByte(f, offset, unix.F_WRLCK)
+	return err != unix.EAGAIN && err != unix.EACCES
 }
 
-func lockByte(f *os.File, at int64, kind int16) error {
-	return unix.FcntlFlock(f.Fd(), unix.F_SETLK, &unix.Flock_t{Type: kind, Whence: io.SeekStart, Start: at, Len: 1})
+func lockByte(f *os.File, offset int64, kind int16) error {
+	return unix.FcntlFlock(f.Fd(), unix.F_SETLK, &unix.Flock_t{Type: kind, Whence: io.SeekStart, Start: offset, Len: 1})
 }
 
-// waitReaderGone waits until the reader of a pipe has closed it, and returns true then. A watch may
-// have nothing to write for hours. Without this, a pipeline would wait as long to see that its
-// `head -1` has ended. waitReaderGone returns false at once if out is not a file.
+// waitReaderGone waits until the reader of a pipe has closed it, and then returns true. A watch may
+// have nothing to write for hours. Without this function, `ntrack watch KEY | head -1` would end only
+// with the second line. waitReaderGone returns false at once if out is not a file.
 func waitReaderGone(out io.Writer) bool {
 	f, ok := out.(*os.File)
 	if !ok {
 		return false
 	}
-	fds := []unix.PollFd{{Fd: int32(f.Fd())}} // without events, poll reports only POLLERR and POLLHUP
+	fds := []unix.PollFd{{Fd: int32(f.Fd())}} // with no events set, poll waits for POLLERR and POLLHUP
 	for {
 		if _, err := unix.Poll(fds, -1); err != nil && err != unix.EINTR {
 			return false
@@ -118,8 +118,8 @@ func waitReaderGone(out io.Writer) bool {
 	}
 }
 
-// notifyTerminal sends on signals when the terminal has changed its size, or when this process goes
-// on after a shell has used the terminal.
+// notifyTerminal sends on signals when the size of the terminal changes, and when this process
+// continues after it was stopped, because another program may then have written to the terminal.
 func notifyTerminal(signals chan<- os.Signal) {
 	signal.Notify(signals, syscall.SIGWINCH, syscall.SIGCONT)
 }

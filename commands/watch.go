@@ -106,7 +106,7 @@ func (o *watchOptions) run(c *cli.Context, s Streams) error {
 		if o.anyClassic() {
 			o.keepSecret(s)
 		}
-		defer o.stayTogether(ctx, s, o.request)()
+		defer o.enterMembers(ctx, s, o.request)()
 	}
 	go func() {
 		if waitReaderGone(s.rawOut) {
