@@ -149,8 +149,8 @@ func (s *shard) expire(h handle, p *position, steps int, now expiry) handle {
 		for ; p.slot < tab.cap && steps > 0; steps-- {
 			word := tab.words[p.slot*tab.width+last]
 			remaining := expiry(word).after(now)
-			if word == 0 {
-				remaining = horizon // an empty slot; compiled without a branch, which would often be mispredicted
+			if word == 0 { // the slot is empty; this compiles to a conditional move
+				remaining = horizon
 			}
 			if remaining < soonest && expiry(word) != held {
 				if remaining <= 0 {

@@ -5,31 +5,31 @@ import (
 	"math/bits"
 )
 
-// A slab hands out blocks of Ts from larger pages, and names them by handles instead of pointers.
-// So a million small tracks are some ten thousand objects for the garbage collector, and it looks
-// into none of them.
+// A slab allocates blocks of Ts in pages. A block has a handle instead of a pointer. So the garbage
+// collector finds some ten thousand objects for a million small tracks, and no pointers in them.
 type slab[T any] struct {
-	perPage int       // how many Ts a page has, unless a single block is larger
-	pages   []page[T] // by number; page 0 is never used, so that handle 0 is none
+	perPage int       // how many Ts a page has, unless one block is larger
+	pages   []page[T] // by number; page 0 is not used, so that handle 0 can mean no block
 	open    []uint32  // by size class: the first page with a free block, or 0
-	// idle counts the pages without blocks. A slab keeps some, so that tracks that come and go
-	// allocate nothing: see trim.
+	// idle counts the pages of which no block is taken. A slab keeps some of them until trim, so
+	// that tracks that come and go allocate nothing.
 	idle   int
-	unused uint32 // the first page that has been given back, or 0; next leads to the others
+	unused uint32 // the first page number without memory, or 0; page.next has the others
 }
 
 // A page has up to 256 blocks of one size.
 type page[T any] struct {
-	items  []T       // nil once given back
-	taken  [4]uint64 // bit i: block i is taken
-	count  uint16    // of blocks taken
-	blocks uint16    // of blocks in all
-	size   uint32    // of a block
-	// next and prev are other open pages of the class, while this one is open.
+	items  []T       // nil if the page has no memory
+	taken  [4]uint64 // bit i is set if block i is taken
+	count  uint16    // of taken blocks
+	blocks uint16    // of all blocks
+	size   uint32    // of a block, in Ts
+	// next and prev are numbers of pages: the neighbors in the list of open pages of a size class.
 	next, prev uint32
 }
 
-// A handle is the number of a page and, in the low 8 bits, that of a block.
+// A handle names a block: its low 8 bits are the number of the block in its page, and the others
+// are the number of the page.
 type handle uint32
 
 func (h handle) page() int { return int(h >> 8) }
@@ -37,8 +37,8 @@ func (h handle) page() int { return int(h >> 8) }
 // pageOf returns the first handle of a page.
 func pageOf(page int) handle { return handle(page << 8) }
 
-// class rounds a size up and numbers it. Sizes up to 8 are exact; then there are four to a
-// doubling, so a block is at most a quarter larger than necessary.
+// class returns the size class for blocks of n Ts, and the size of its blocks. Sizes of up to 8 are
+// exact. Above 8, each power of two has four classes, so a block is at most a quarter larger than n.
 func class(n int) (c, size int) {
 	if n <= 8 {
 		return n, n
@@ -84,8 +84,8 @@ func (s *slab[T]) newPage(size int) uint32 {
 	}
 	p := &s.pages[i]
 	s.unused = p.next
-	// Each size has a partly empty page. While the slab is small its pages are small, too; later
-	// they are larger, so that there are fewer objects.
+	// A slab with few pages makes them small, because each size has a partly empty page. A slab
+	// with many pages makes them larger, so that there are fewer objects.
 	most := 64
 	if len(s.pages) > 32 {
 		most = 256
@@ -96,14 +96,15 @@ func (s *slab[T]) newPage(size int) uint32 {
 	return i
 }
 
-// pushOpen adds a page to the list of open pages of its class, and pullOpen takes it out.
+// pushOpen adds a page to the list of open pages of its class.
 func (s *slab[T]) pushOpen(i uint32, class int) {
 	p, first := &s.pages[i], s.open[class]
 	p.next, p.prev = first, 0
-	s.pages[first].prev = i // nothing reads that of page 0
+	s.pages[first].prev = i // if first is 0, nothing reads this
 	s.open[class] = i
 }
 
+// pullOpen removes a page from the list of open pages of its class.
 func (s *slab[T]) pullOpen(i uint32, class int) {
 	p := &s.pages[i]
 	if s.open[class] == i {
@@ -114,7 +115,7 @@ func (s *slab[T]) pullOpen(i uint32, class int) {
 	s.pages[p.next].prev = p.prev
 }
 
-// trim gives back the idle pages.
+// trim gives the memory of all idle pages back to the Go heap.
 func (s *slab[T]) trim() {
 	for i := 1; s.idle > 0; i++ {
 		if p := &s.pages[i]; p.count == 0 && p.items != nil {
@@ -138,10 +139,10 @@ func (s *slab[T]) at(h handle) []T {
 	return p.items[from:to:to]
 }
 
-// one returns the block of a handle if the size of its blocks is 1.
+// one returns the only T of a block of size 1.
 func (s *slab[T]) one(h handle) *T { return &s.pages[h>>8].items[h&255] }
 
-// free takes a block back. Handle 0 is ignored.
+// free frees a block. It ignores handle 0.
 func (s *slab[T]) free(h handle) {
 	if h == 0 {
 		return
@@ -159,7 +160,7 @@ func (s *slab[T]) free(h handle) {
 	}
 	s.idle++
 	switch {
-	case p.blocks == 1: // a large block: the table that had it needs another size now
+	case p.blocks == 1: // a large block, whose table has another size now
 		s.giveBack(i)
 	case s.idle > 4+len(s.pages)/32:
 		s.trim()
@@ -168,7 +169,7 @@ func (s *slab[T]) free(h handle) {
 	}
 }
 
-// from returns the first handle in use that is not below h, or 0.
+// from returns the first handle of a taken block that is not below h, or 0 if there is none.
 func (s *slab[T]) from(h handle) handle {
 	for i := h >> 8; int(i) < len(s.pages); i++ {
 		for w := h & 255 >> 6; w < 4; w++ {
