@@ -47,7 +47,7 @@ func ParseTracker(s string) (Tracker, error) {
 
 func parseTracker(s string) (Tracker, error) {
 	if strings.Contains(s, ",") {
-		return Tracker{}, errors.New("has a comma, which separates trackers; in a path or a password write %2C")
+		return Tracker{}, errors.New("only one tracker is allowed here, and a comma separates trackers; in a path or a password write %2C")
 	}
 	u, err := parseURL(s)
 	if err != nil {
@@ -56,7 +56,7 @@ func parseTracker(s string) (Tracker, error) {
 	switch u.Scheme {
 	case "http", "https":
 	case "udp":
-		return Tracker{}, errors.New("the UDP tracker protocol is not spoken here; most such trackers have an http(s) URL too")
+		return Tracker{}, errors.New("the UDP tracker protocol is not supported; most such trackers have an http(s) URL too")
 	default:
 		return Tracker{}, fmt.Errorf("scheme %s is not http or https", Quote(u.Scheme))
 	}
@@ -72,7 +72,7 @@ func parseTracker(s string) (Tracker, error) {
 	switch u.EscapedPath() {
 	case "", "/", "/ntrk", "/ntrk/":
 		if u.RawQuery != "" {
-			return Tracker{}, errors.New("a native tracker's name has no query")
+			return Tracker{}, errors.New("the URL of a native tracker must not have a query (the part after ?)")
 		}
 		u.Path, u.RawPath = "/ntrk/", ""
 		return Tracker{url: *u}, nil
@@ -98,7 +98,7 @@ func parseURL(s string) (*url.URL, error) {
 		return nil, err
 	}
 	if pathHasUser(user, host, tail) {
-		return nil, errors.New("a / ? # or @ in a user, a password or a path has to be percent-encoded: %2F %3F %23 %40")
+		return nil, errors.New("in a user or a password write / ? # @ as %2F %3F %23 %40; in a path write @ as %40")
 	}
 	u, err := url.Parse(cmp.Or(scheme, "http") + "://" + host + tail)
 	if err != nil {
@@ -106,12 +106,12 @@ func parseURL(s string) (*url.URL, error) {
 		if errors.As(err, &cause) {
 			err = cause.Err
 		}
-		return nil, fmt.Errorf("%v; name it host, host:port or http(s)://host[:port]/", err)
+		return nil, fmt.Errorf("%v; write it as host, host:port or http(s)://host[:port]/", err)
 	}
 	if user != "" {
 		withUser, err := url.Parse("http://" + user + "host")
 		if err != nil {
-			return nil, errors.New("what is special in a user or a password has to be percent-encoded")
+			return nil, errors.New("special characters in a user or a password have to be percent-encoded")
 		}
 		u.User = withUser.User
 	}
@@ -133,7 +133,7 @@ func escapeZone(host string) (string, error) {
 
 func checkHost(host string) error {
 	if host == "" {
-		return errors.New("names no host")
+		return errors.New("there is no host name")
 	}
 	a, err := netip.ParseAddr(host)
 	isIPv6 := err == nil && a.Is6()
@@ -162,11 +162,11 @@ func setPort(u *url.URL) error {
 func checkClassicPath(p string) error {
 	switch last := path.Base(p); {
 	case strings.HasPrefix(p, "/ntrk/"):
-		return errors.New("ends after /ntrk/; give the key as an argument of its own")
+		return errors.New("the URL of a native tracker must end after /ntrk/; give the key as a separate argument")
 	case strings.Contains(p+"/", "/ntrk/") && !strings.HasPrefix(last, "announce"):
-		return errors.New("a native tracker is named by its host alone: nothing stands before /ntrk/, and no key after it")
+		return errors.New("a native tracker is named by its host alone: remove what is before /ntrk/ and the key after it")
 	case strings.HasPrefix(last, "scrape"):
-		return errors.New("is where a tracker is scraped; name the URL that ends in /announce")
+		return errors.New("this is the URL of a scrape; write the URL that ends in /announce")
 	}
 	return nil
 }
@@ -245,7 +245,7 @@ func IsLoopbackName(host string) bool {
 // Check returns an error if t is the zero Tracker.
 func (t Tracker) Check() error {
 	if t.url.Host == "" {
-		return errors.New("no tracker is named: the zero Tracker is none, and ParseTracker makes one")
+		return errors.New("no tracker is named: the Tracker is zero; make one with ParseTracker")
 	}
 	return nil
 }
@@ -313,7 +313,7 @@ func (t Tracker) IndexURL() (*url.URL, error) {
 	last := strings.LastIndexByte(u.Path, '/') + 1
 	rest, ok := strings.CutPrefix(u.Path[last:], "announce")
 	if !ok {
-		return nil, fmt.Errorf("tracker %s: has no scrape, its path does not end in /announce", t)
+		return nil, fmt.Errorf("tracker %s: there is no URL for a list of its keys, because the last part of the path does not start with announce", t)
 	}
 	u.Path, u.RawPath = u.Path[:last]+"scrape"+rest, ""
 	return &u, nil

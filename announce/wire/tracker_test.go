@@ -62,7 +62,7 @@ func TestParseTracker(t *testing.T) {
 		"udp://tracker.example:80/announce": "UDP", "ws://x": "scheme", "http://": "no host", "://host": "no host", "u:p@host:x": `invalid port ":x"`, "http://u:%zz@host": "percent-encoded", "@host@": "", "host:0": "port", "host:65536": "port",
 		"[fe80::1%]": "zone", "[fe80::1%e th0]": "zone", "[fe80::1%eth0/]": "", "[fe80::1%\x1b]": "zone", "127.0.0.1%lo": "", "127.0.0.1%25lo": "host",
 		"tracker.example%eth0": "", "[127.0.0.1]": "host", "[127.0.0.1%eth0]": "host", "[x]": "host", "fe80::1%eth0:7000": "", "[fe80::1%eth0": "",
-		"host:": "port", "host:x": "port", "http://host/ntrk/KEY": "argument of its own", "http://host/?a=b": "query", "a b": "host", "%zz": "",
+		"host:": "port", "host:x": "port", "http://host/ntrk/KEY": "separate argument", "http://host/?a=b": "query", "a b": "host", "%zz": "",
 		"a,b": "comma", "host,": "comma", ",": "comma", "http://u:p,q@host": "%2C", "http://host/a,b/announce": "%2C",
 	} {
 		got, err := ParseTracker(in)
