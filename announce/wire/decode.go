@@ -35,7 +35,7 @@ const (
 //
 // DecodeReply drops peers that cannot be dialled: a host name, port 0, and in bencode also port 1. It
 // drops an entry that is not a peer, but a list in which no entry is a peer is an error. It removes
-// the asker and all repeated endpoints from the peers, and works out [Reply.Endpoints] and
+// your own endpoints and all repeated endpoints from the peers, and works out [Reply.Endpoints] and
 // [Reply.Sample].
 //
 // The interval is [MinInterval] to [MaxInterval]. In JSON, which only native trackers send, it is at

@@ -26,8 +26,8 @@ type Reply struct {
 	// TTL is how long the tracker lists a peer that does not announce again. It is 0 if the tracker
 	// does not report it.
 	TTL time.Duration
-	// Count is how many peers of the track the asker may see, itself included if it is a peer. It is
-	// -1 if the tracker does not report it.
+	// Count is how many peers of the track you may see, you included if you are a peer. It is -1 if the
+	// tracker does not report it.
 	Count int
 	// Peers are other peers of the track, each once, in no particular order.
 	Peers []netip.AddrPort
@@ -40,8 +40,8 @@ type Reply struct {
 	entries    int              // the number of peers in the reply, before any is dropped
 	undialable int              // the number of entries that cannot be dialled
 	repeated   int              // the number of entries with the endpoint of an earlier entry
-	asker      ID               // the peer id in the request
-	byID       []netip.AddrPort // the entries with that peer id, which are the asker's own
+	asker      ID               // your peer id, as in the request
+	byID       []netip.AddrPort // the endpoints of entries with your peer id
 	// self are endpoints of yours that the tracker counts but does not report as yours.
 	self []netip.AddrPort
 }
@@ -69,30 +69,31 @@ func (r *Reply) Others() int {
 
 // drop removes all entries of your own endpoints from the peers, and all but the first entry of any
 // other endpoint. It returns how many entries it has removed for each reason.
-func (r *Reply) drop(yours ...netip.AddrPort) (own, repeated int) {
-	// isYours has yours, and each other endpoint after its first entry.
-	isYours := make(map[netip.AddrPort]bool, len(r.Peers))
-	for _, e := range yours {
-		isYours[e] = true
+func (r *Reply) drop(own ...netip.AddrPort) (numOwn, numRepeated int) {
+	// isOwn has your own endpoints, and each other endpoint after its first entry.
+	isOwn := make(map[netip.AddrPort]bool, len(r.Peers))
+	for _, e := range own {
+		isOwn[e] = true
 	}
 	r.Peers = slices.DeleteFunc(r.Peers, func(e netip.AddrPort) bool {
-		mine, seen := isYours[e]
+		ownEntry, seen := isOwn[e]
 		switch {
-		case mine:
-			own++
+		case ownEntry:
+			numOwn++
 		case seen:
-			repeated++
+			numRepeated++
 		default:
-			isYours[e] = false
+			isOwn[e] = false
 		}
 		return seen
 	})
-	return own, repeated
+	return numOwn, numRepeated
 }
 
-// RemoveSelf removes e, an endpoint of yours, from the peers. If e was there, the tracker counts it.
+// RemoveSelf removes e, an endpoint of yours, from the peers. If e was a peer, it was counted too, and
+// the reply remembers that.
 func (r *Reply) RemoveSelf(e netip.AddrPort) {
-	if own, _ := r.drop(e); own > 0 {
+	if numOwn, _ := r.drop(e); numOwn > 0 {
 		r.self = append(r.self, e)
 	}
 }
@@ -101,18 +102,18 @@ func (r *Reply) RemoveSelf(e netip.AddrPort) {
 // not.
 func (r *Reply) SetSelf(own []netip.AddrPort) { r.self = own }
 
-// UncountAsker corrects the reply to an announce that a client sent in place of a look. count is the
-// Count that the tracker would report without that announce.
+// UncountAsker corrects the reply to an announce that the client sent in place of a look. count is the
+// Count of the track without that announce.
 func (r *Reply) UncountAsker(count int) {
 	r.Sample = count > r.entries-min(r.undialable, 1) || count < 0 && r.Sample
 	r.Count = max(count-r.repeated, min(count, len(r.Peers)))
 }
 
-// fullList is a number of peers. If a track has no more peers, every known tracker lists all of them.
+// If a track has at most fullList peers, every known tracker lists all of them.
 const fullList = 30
 
-// finish works out what a tracker does not report. It removes the asker from the peers, counts each
-// endpoint once, and sets r.Endpoints and r.Sample.
+// finish works out what a tracker does not report. It removes you from the peers, counts each endpoint
+// once, and sets r.Endpoints and r.Sample.
 func (r *Reply) finish(req *Request, local netip.AddrPort) {
 	member := req.Verb == VerbAnnounce
 	local = netip.AddrPortFrom(local.Addr(), cmp.Or(req.Port, local.Port()))
@@ -125,25 +126,26 @@ func (r *Reply) finish(req *Request, local netip.AddrPort) {
 	case member && local.IsValid():
 		r.self = []netip.AddrPort{local}
 	}
-	own, repeated := r.drop(slices.Concat(r.Endpoints, r.self, r.byID)...)
+	numOwn, repeated := r.drop(slices.Concat(r.Endpoints, r.self, r.byID)...)
 	r.repeated = repeated
 	want := req.want()
 	switch {
 	case r.Count < 0:
 		r.Sample = r.entries >= want
-	case member && own == 0: // the tracker counts the asker but does not list it
+	case member && numOwn == 0: // the tracker counts you but does not list you
 		r.Sample = r.entries < r.Count-1
-	case own > 0 && r.entries == r.Count-1 && r.entries < min(want, fullList):
-		repeated++ // the tracker does not list the asker, but an old peer with the asker's endpoint
+	case numOwn > 0 && r.entries == r.Count-1 && r.entries < min(want, fullList):
+		repeated++ // the tracker does not list you, but an old peer with your endpoint
 	default:
 		r.Sample = r.entries < r.Count
 	}
-	if repeated += max(own-1, 0); repeated > 0 {
+	if repeated += max(numOwn-1, 0); repeated > 0 {
 		r.Count = max(r.Count-repeated, min(r.Count, len(r.Peers)+r.ownCount()))
 	}
 }
 
-// Coverage returns the share of the track's peers that the reply has, from 0 to 1, which is all.
+// Coverage returns the share of the track's peers that the reply has: 1 if it has all of them, and
+// less if it is a sample.
 func (r *Reply) Coverage() float64 {
 	switch {
 	case !r.Sample:
@@ -154,10 +156,10 @@ func (r *Reply) Coverage() float64 {
 	return 0.05 // a guess, because the tracker does not report a count
 }
 
-// Merge merges o, another reply about the same track, into r. The reply comes from another tracker, or
-// from the same tracker over the other of IPv4 and IPv6. Merge keeps up to want peers, where 0 and
-// [NoPeers] mean the same as in [Request.Want]. It keeps the shorter interval and the shorter ttl. It
-// sets You and Warning only if r does not have them.
+// Merge merges o, another reply about the same track, into r. The replies come from two trackers, or
+// from one tracker over IPv4 and over IPv6. Merge keeps up to want peers, where 0 and [NoPeers] mean
+// the same as in [Request.Want]. It keeps the shorter interval and the shorter ttl. It takes You and
+// Warning from o only if r does not have them.
 func (r *Reply) Merge(o *Reply, want int) {
 	if !r.You.IsValid() {
 		r.You = o.You

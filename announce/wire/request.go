@@ -57,7 +57,7 @@ type Request struct {
 
 	// Parse sets the fields below for the tracker. A client does not need them.
 
-	// Classic is true for a request to the BitTorrent interface.
+	// Classic is true for a request to the classic interface, which is for BitTorrent clients.
 	Classic bool
 	// Compact and NoPeerID choose how bencode writes peers (BEP 23).
 	Compact, NoPeerID bool
@@ -89,8 +89,8 @@ func (r *Request) Parse(method string, target []byte) error {
 	case native:
 		err = r.parseNative(method, key, query)
 	case string(path) == "/announce", string(path) == "/tracker", string(path) == "/scrape":
-		// A BitTorrent client uses only these methods, and gets a refusal with status 200, as it expects.
-		// Any other client gets the status of the refusal.
+		// BitTorrent clients use only GET and HEAD, and expect status 200 with a refusal. Other clients get
+		// the status of the refusal.
 		r.Classic = method == "GET" || method == "HEAD"
 		if !r.Classic {
 			err = refuse(400, "method %s: the classic interface accepts GET and HEAD", Quote(method))

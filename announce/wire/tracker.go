@@ -21,14 +21,14 @@ const LocalPort = 6969
 // A Tracker is the URL of a tracker. A native tracker speaks ntrack's own protocol; the path of its
 // URL is /ntrk/. A classic tracker speaks the BitTorrent tracker protocol; it has any other path.
 //
-// The zero Tracker is the URL of no tracker, and every request to it is an error. Make a Tracker with
+// The zero Tracker has no URL, and every request to it is an error. Make a Tracker with
 // [ParseTracker], and compare two with [Tracker.Equal].
 type Tracker struct {
 	url     url.URL
 	classic bool
 }
 
-// ParseTracker reads the name of one tracker. A native tracker is host, host:port or
+// ParseTracker reads one tracker as a person writes it. A native tracker is host, host:port or
 // http(s)://host[:port][/ntrk/]. A URL with another path is a classic tracker. "" is localhost:6969.
 //
 // The default port is 443 for https, 6969 for localhost and loopback addresses, and 80 for any other
@@ -80,8 +80,8 @@ func parseTracker(s string) (Tracker, error) {
 	return Tracker{url: *u, classic: true}, checkClassicPath(u.Path)
 }
 
-// parseURL parses the name of a tracker. It reads the user and the zone itself, because package
-// net/url refuses the forms that people write.
+// parseURL reads a tracker as a URL. It reads the user and the zone itself, because package net/url
+// refuses some forms that people write.
 func parseURL(s string) (*url.URL, error) {
 	scheme, rest := cutScheme(s)
 	authority, tail := rest, ""
@@ -97,7 +97,7 @@ func parseURL(s string) (*url.URL, error) {
 	if err != nil {
 		return nil, err
 	}
-	if pathHasUser(user, host, tail) {
+	if cutInPassword(user, host, tail) {
 		return nil, errors.New("in a user or a password write / ? # @ as %2F %3F %23 %40; in a path write @ as %40")
 	}
 	u, err := url.Parse(cmp.Or(scheme, "http") + "://" + host + tail)
@@ -171,10 +171,10 @@ func checkClassicPath(p string) error {
 	return nil
 }
 
-// ParseTrackers reads the names of one or more trackers, separated by commas. It reads each name as
-// [ParseTracker] does, and ignores white space around it. If two names mean the same tracker, it
-// ignores the second. "" is one tracker, localhost:6969. An empty name among others, as in "a,,b", is
-// an error. If ParseTrackers returns an error, it returns no trackers.
+// ParseTrackers reads one or more trackers, separated by commas. It reads each one as [ParseTracker]
+// does, and ignores white space around it. If a tracker is repeated, it is returned once. "" is one
+// tracker, localhost:6969. An empty name among others, as in "a,,b", is an error. If ParseTrackers
+// returns an error, it returns no trackers.
 func ParseTrackers(s string) ([]Tracker, error) {
 	var trackers []Tracker
 	names := strings.Split(s, ",")
@@ -202,21 +202,21 @@ func ParseTrackers(s string) ([]Tracker, error) {
 // cutScheme removes SCHEME:// from the start of s. The scheme is "" if s does not begin with one.
 func cutScheme(s string) (scheme, rest string) {
 	scheme, rest, ok := strings.Cut(s, "://")
-	if !ok || scheme == "" || strings.ContainsAny(scheme, ":/?#@[]%") { // the :// is part of a password
+	if !ok || scheme == "" || strings.ContainsAny(scheme, ":/?#@[]%") { // not a scheme; the :// may be inside a password
 		return "", s
 	}
 	return scheme, rest
 }
 
-// isZoneRune reports whether a zone may contain r. On Windows the name of an interface may contain
-// spaces, which are refused here; its number is a zone too.
+// isZoneRune reports whether a zone may contain r. It refuses a space, although names of interfaces on
+// Windows may have spaces. There the number of the interface can be the zone instead.
 func isZoneRune(r rune) bool {
 	return ' ' < r && r <= '~' && !strings.ContainsRune(":%[]/\\?#@\"<>", r)
 }
 
-// pathHasUser reports whether a / ? or # in a password was read as the end of the host. For example,
+// cutInPassword reports whether the name was cut inside a password, at a / ? or #. For example,
 // user:pa/ss@host is cut into the host user:pa and the path /ss@host.
-func pathHasUser(user, host, tail string) bool {
+func cutInPassword(user, host, tail string) bool {
 	if strings.HasPrefix(tail, "/") {
 		tail, _, _ = strings.Cut(tail, "?")
 	}
@@ -234,7 +234,7 @@ func defaultPort(u *url.URL) int {
 	return 80
 }
 
-// IsLoopbackName reports whether host always means the local machine. It is a name or an address,
+// IsLoopbackName reports whether host always means the local machine. host is a name or an address
 // without a port.
 func IsLoopbackName(host string) bool {
 	a, err := netip.ParseAddr(host)
@@ -270,6 +270,7 @@ func (t Tracker) LogValue() slog.Value { return slog.StringValue(t.String()) }
 // the password, unlike [Tracker.String]. For the zero Tracker it returns an error.
 func (t Tracker) MarshalText() ([]byte, error) { return []byte(t.text()), t.Check() }
 
+// text returns the URL with its password, as ParseTracker reads it back.
 func (t Tracker) text() string {
 	u := t.url
 	if strings.Contains(u.Path, "@") { // after a port, ParseTracker would read this @ as the end of a password
@@ -297,10 +298,10 @@ func (t Tracker) Classic() bool { return t.classic }
 // TLS reports whether the scheme of the URL is https.
 func (t Tracker) TLS() bool { return t.url.Scheme == "https" }
 
-// IndexURL returns the URL of the list of all keys and how many peers each has, without user and
+// IndexURL returns the URL of the list of all keys with their numbers of peers. It has no user and no
 // password. A native tracker has an index. A classic tracker has a scrape (BEP 48): the last element
-// of its path starts with "scrape" in place of "announce". If the path has no such element, IndexURL
-// returns an error.
+// of the path begins with "scrape" in place of "announce". If it does not begin with "announce",
+// IndexURL returns an error.
 func (t Tracker) IndexURL() (*url.URL, error) {
 	if err := t.Check(); err != nil {
 		return nil, err
@@ -313,7 +314,7 @@ func (t Tracker) IndexURL() (*url.URL, error) {
 	last := strings.LastIndexByte(u.Path, '/') + 1
 	rest, ok := strings.CutPrefix(u.Path[last:], "announce")
 	if !ok {
-		return nil, fmt.Errorf("tracker %s: there is no URL for a list of its keys, because the last part of the path does not start with announce", t)
+		return nil, fmt.Errorf("tracker %s: the URL of its list of keys is not known, because the last part of its path does not begin with announce", t)
 	}
 	u.Path, u.RawPath = u.Path[:last]+"scrape"+rest, ""
 	return &u, nil
