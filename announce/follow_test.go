@@ -42,11 +42,11 @@ func TestTakeFirst(t *testing.T) {
 		f := newFollower()
 		a, b := f.addSource(f.addTracker(Tracker{})), f.addSource(f.addTracker(Tracker{}))
 		f.addSource(f.addTracker(Tracker{})) // does not answer
-		a.listed("A", netip.AddrPort{}, nil)
+		a.recordList("A", netip.AddrPort{}, nil)
 		if got := settle(f, 200*time.Millisecond); got != "" {
 			t.Errorf("reported %q at once", got)
 		}
-		b.listed("B", netip.AddrPort{}, nil)
+		b.recordList("B", netip.AddrPort{}, nil)
 		if got := settle(f, time.Second); got != "100ms peers [] you []" {
 			t.Errorf("reported %q", got)
 		}
@@ -62,13 +62,13 @@ func TestTakeBack(t *testing.T) {
 	f := newFollower()
 	a, b := f.addTracker(Tracker{}), f.addTracker(classic)
 	ra, rb := f.addSource(a), f.addSource(b)
-	ra.listed("A", endpointsOf(mine4)[0], nil)
-	rb.listed("B", netip.AddrPort{}, nil)
+	ra.recordList("A", endpointsOf(mine4)[0], nil)
+	rb.recordList("B", netip.AddrPort{}, nil)
 	reports(f, 0)
-	rb.failed(errNoOrigin)
+	rb.recordFailure(errNoOrigin)
 	reports(f, 0)
-	rb.listed("B", netip.AddrPort{}, nil)
-	ra.listed("A", endpointsOf(mine6)[0], nil)
+	rb.recordList("B", netip.AddrPort{}, nil)
+	ra.recordList("A", endpointsOf(mine6)[0], nil)
 	reported, _ := f.take(time.Now())
 	var of []string
 	for _, n := range reported {
@@ -86,17 +86,17 @@ func TestTakeAllBack(t *testing.T) {
 		for range 2 {
 			f.addSource(f.addTracker(Tracker{}))
 		}
-		f.sources[first].listed("A", netip.AddrPort{}, nil)
-		f.sources[1-first].listed("A", netip.AddrPort{}, nil)
+		f.sources[first].recordList("A", netip.AddrPort{}, nil)
+		f.sources[1-first].recordList("A", netip.AddrPort{}, nil)
 		if got := reports(f, time.Second); got != "peers []" {
 			t.Errorf("at first reported %q", got)
 		}
 		for _, s := range f.sources {
-			s.failed(errNoOrigin)
+			s.recordFailure(errNoOrigin)
 		}
 		f.take(time.Now())
 		for _, s := range f.sources {
-			s.listed("A", netip.AddrPort{}, nil)
+			s.recordList("A", netip.AddrPort{}, nil)
 		}
 		if got := reports(f, 0); got != "peers [], peers []" {
 			t.Errorf("with both back reported %q", got)
@@ -113,7 +113,7 @@ func TestTakeSamples(t *testing.T) {
 		sample := func(e netip.AddrPort) {
 			reply := replyOf(time.Minute, e)
 			reply.Count, reply.Sample = 2, true
-			r.replied(reply, false)
+			r.recordReply(reply, false)
 		}
 		sample(p)
 		sample(q)
@@ -136,51 +136,51 @@ func TestTakeAway(t *testing.T) {
 	}{
 		{"its own endpoint", func(f *follower) {
 			r, other := f.sources[0], f.sources[1]
-			r.listed("A", you, nil)
-			other.listed("B", none, nil)
+			r.recordList("A", you, nil)
+			other.recordList("B", none, nil)
 			f.take(time.Now())
-			r.lost()
+			r.recordStreamEnd()
 		}, "2m30s peers [] you []"},
 		{"others that came one after the other", func(f *follower) {
 			r, other, last := f.sources[0], f.sources[1], f.sources[2]
-			r.listed("A", none, []netip.AddrPort{p})
-			other.listed("B", none, nil)
-			last.failed(errNoOrigin)
+			r.recordList("A", none, []netip.AddrPort{p})
+			other.recordList("B", none, nil)
+			last.recordFailure(errNoOrigin)
 			f.take(time.Now())
-			r.lost()
+			r.recordStreamEnd()
 			time.Sleep(time.Minute)
-			last.listed("C", none, nil)
+			last.recordList("C", none, nil)
 			settle(f, 0)
 		}, "1m30s leave " + peer},
 		{"two with different ttls", func(f *follower) {
 			r, other, last := f.sources[0], f.sources[1], f.sources[2]
-			r.replied(replyOf(2*time.Minute, p), true)
-			last.replied(replyOf(time.Minute, q), true)
-			other.listed("B", none, nil)
+			r.recordReply(replyOf(2*time.Minute, p), true)
+			last.recordReply(replyOf(time.Minute, q), true)
+			other.recordList("B", none, nil)
 			f.take(time.Now())
-			r.lost()
-			last.lost()
+			r.recordStreamEnd()
+			last.recordStreamEnd()
 		}, "1m0s leave " + inside + ", 2m0s leave " + peer},
 		{"two with different ttls, the other way round", func(f *follower) {
 			r, other, last := f.sources[0], f.sources[1], f.sources[2]
-			r.replied(replyOf(time.Minute, p), true)
-			last.replied(replyOf(2*time.Minute, q), true)
-			other.listed("B", none, nil)
+			r.recordReply(replyOf(time.Minute, p), true)
+			last.recordReply(replyOf(2*time.Minute, q), true)
+			other.recordList("B", none, nil)
 			f.take(time.Now())
-			r.lost()
-			last.lost()
+			r.recordStreamEnd()
+			last.recordStreamEnd()
 		}, "1m0s leave " + peer + ", 2m0s leave " + inside},
 		{"one that connects again from where it was", func(f *follower) {
 			r, other := f.sources[0], f.sources[1]
-			r.noteConnected(you)
-			r.listed("A", none, nil)
-			other.listed("B", none, nil)
+			r.recordConnection(you)
+			r.recordList("A", none, nil)
+			other.recordList("B", none, nil)
 			f.take(time.Now())
-			r.lost()
+			r.recordStreamEnd()
 			settle(f, time.Hour)
-			r.noteConnected(you)
+			r.recordConnection(you)
 			settle(f, time.Second)
-			other.joined([]netip.AddrPort{you})
+			other.recordJoins([]netip.AddrPort{you})
 		}, ""},
 	} {
 		synctest.Test(t, func(t *testing.T) {

@@ -173,14 +173,15 @@ type barrier struct {
 	silent  bool // news must not be called any more
 }
 
-// endIfMet ends the barrier if enough peers are present now. The follower calls it after every change.
+// endIfMet ends the barrier if enough peers are present now. The follower calls it after every
+// change.
 func (b *barrier) endIfMet() {
 	present := b.size // without this process
 	if b.member {
 		present++
 	}
 	switch {
-	case b.ended || !b.waitsUntil(time.Now()).IsZero():
+	case b.ended || !b.firstEventAfter(time.Now()).IsZero():
 	case b.self.shared && b.self.cameSecond:
 		if b.sharedTimer == nil {
 			b.sharedTimer = time.AfterFunc(sharedTime, b.endIfShared)

@@ -9,67 +9,67 @@ import (
 	"time"
 )
 
-// A follower puts together what all sources of a watch report: a peer is there if any source has it.
-// Sessions record changes in it, and the loop in watch.go takes out the sum of the changes.
+// A follower combines the reports of all sources of a watch: a peer is present if any source lists
+// it. Sessions record changes in the follower. The loop in watch.go takes the sum of these changes.
 type follower struct {
-	pending chan struct{} // holds a token while the loop may have something to take out
-	mu      sync.Mutex    // guards the rest, and the sources
-	// afterChange is called after every single change, with mu held. The loop sees only the sum of
-	// several. It may be nil.
+	pending chan struct{} // holds a token if the loop may have changes to take
+	mu      sync.Mutex    // guards the fields below, and the sources
+	// afterChange is called after every single change, with mu held. The loop may see only the sum of
+	// several changes. afterChange may be nil.
 	afterChange func()
 	trackers    []*trackerSources
-	sources     []*source // those of all trackers
-	size        int       // how many peers are there
-	expires     time.Time // when to call expire next; zero if nothing is to expire
-	resumed     time.Time // when this process went on after it was stopped
+	sources     []*source // the sources of all trackers
+	size        int       // the number of peers that are present
+	expires     time.Time // when to call expire next; zero if there is nothing to expire
+	resumed     time.Time // when this process last resumed after it was suspended
 
-	// The rest is for the loop.
-	begun      bool                        // the first event was reported
+	// What the loop has reported, and what it has to report next.
+	begun      bool                        // the first event has been reported
 	first      *trackerSources             // the first tracker that answered
-	firstUntil time.Time                   // until then the first event waits for other sources
+	firstUntil time.Time                   // the first event waits for other sources until then
 	list       []netip.AddrPort            // the peers as last reported, sorted
-	changed    map[netip.AddrPort]struct{} // the peers whose presence differs from the list
-	you        []netip.AddrPort            // own endpoints as last reported
+	changed    map[netip.AddrPort]struct{} // the peers that have joined or left since then
+	you        []netip.AddrPort            // the own endpoints as last reported
 }
 
-// A trackerSources is one tracker, with its sources and with what is to be reported about it.
+// A trackerSources is one tracker with its sources, and with what the loop has to report about it.
 type trackerSources struct {
-	name     Tracker
-	sources  []*source
-	latest   *source // the source that answered last
-	accepted bool    // a request has succeeded
-	cause    error   // why it last failed; nil if it never did
-	final    bool    // no request has succeeded, and none will
-	err      error   // to be reported
-	failed   bool    // err was reported, or will be
-	back     bool    // it answers again; this is to be reported
+	name       Tracker
+	sources    []*source
+	latest     *source // the source that answered last
+	accepted   bool    // the tracker has accepted a request
+	lastErr    error   // of the last failure; nil if there was none
+	final      bool    // the tracker has accepted no request, and will accept none
+	unreported error   // the error to report next, or nil
+	failed     bool    // the tracker has not answered since its last failure
+	back       bool    // the tracker answers again, and this has to be reported
 }
 
-// A source is one tracker over one address family. Each has a roster of its own, since a tracker
-// reports only those peers whose addresses are of use to the asker's address.
+// A source is one tracker over one address family. A tracker may report different peers over each
+// family, so each source has its own roster.
 type source struct {
 	follower  *follower
 	tracker   *trackerSources
 	roster    roster
 	state     sourceState
-	since     time.Time // since when it is in this state
-	err       error     // why it is away
-	reply     *Reply    // the last one; nil on a stream
+	since     time.Time // when the state last changed
+	err       error     // the last failure of a request
+	reply     *Reply    // the last reply; nil on a stream
 	epoch     string    // identifies the run of the tracker; "" if the tracker reports none
-	connected bool      // has had a connection
+	connected bool      // a connection to the tracker has succeeded
 	shared    bool      // another process is listed as the same endpoint
 	// cameSecond is true if the other process was listed first.
 	cameSecond bool
 	from       netip.AddrPort // the local end of a member's last connection
-	// The own endpoint. you is what the tracker reports; until then local counts, the local end of
-	// the connection.
+	// you is the own endpoint as the tracker reports it. Until the tracker has reported one, the
+	// local end of the connection counts as the own endpoint: this is local.
 	you, local netip.AddrPort
 }
 
 type sourceState uint8
 
 const (
-	waiting sourceState = iota // for the first answer
+	waiting sourceState = iota // no request has succeeded or failed yet
 	up
 	away
 )
@@ -79,9 +79,9 @@ func newFollower() *follower {
 }
 
 func (f *follower) addTracker(t Tracker) *trackerSources {
-	ts := &trackerSources{name: t}
-	f.trackers = append(f.trackers, ts)
-	return ts
+	sources := &trackerSources{name: t}
+	f.trackers = append(f.trackers, sources)
+	return sources
 }
 
 func (f *follower) addSource(t *trackerSources) *source {
@@ -92,26 +92,26 @@ func (f *follower) addSource(t *trackerSources) *source {
 	return s
 }
 
-// isPresent reports whether any source has e as a peer, and none as an own endpoint.
-func (f *follower) isPresent(e netip.AddrPort) (there bool) {
+// isPresent reports whether any source lists e as a peer, and e is not an own endpoint of any source.
+func (f *follower) isPresent(e netip.AddrPort) (present bool) {
 	for _, s := range f.sources {
 		if s.you == e || s.local == e {
 			return false
 		}
-		there = there || s.roster.peers[e] != nil
+		present = present || s.roster.peers[e] != nil
 	}
-	return there
+	return present
 }
 
-// recheck looks whether e is there, after a change to it.
+// recheck updates size and changed after a change that may add or remove e.
 func (f *follower) recheck(e netip.AddrPort) {
-	_, listed := slices.BinarySearchFunc(f.list, e, netip.AddrPort.Compare)
+	_, reported := slices.BinarySearchFunc(f.list, e, netip.AddrPort.Compare)
 	_, changed := f.changed[e]
-	was, there := listed != changed, f.isPresent(e)
-	if there == was {
+	wasPresent, present := reported != changed, f.isPresent(e)
+	if present == wasPresent {
 		return
 	}
-	if there {
+	if present {
 		f.size++
 	} else {
 		f.size--
@@ -123,9 +123,10 @@ func (f *follower) recheck(e netip.AddrPort) {
 	}
 }
 
-// changes returns the peers that have left or joined since the last report, and all that are there
-// at this moment. Each list is sorted. Events share the list of all, so a change makes a new one.
-func (f *follower) changes() (left, joined, all []netip.AddrPort) {
+// changes returns the peers that have left or joined since the last report, and all peers that are
+// present now. Each list is sorted. Events share the list of all peers, so changes does not modify
+// the last one: it makes a new list.
+func (f *follower) changes() (departed, joined, all []netip.AddrPort) {
 	if len(f.changed) == 0 {
 		return nil, nil, f.list
 	}
@@ -133,16 +134,16 @@ func (f *follower) changes() (left, joined, all []netip.AddrPort) {
 		if f.isPresent(e) {
 			joined = append(joined, e)
 		} else {
-			left = append(left, e)
+			departed = append(departed, e)
 		}
 	}
-	slices.SortFunc(left, netip.AddrPort.Compare)
+	slices.SortFunc(departed, netip.AddrPort.Compare)
 	slices.SortFunc(joined, netip.AddrPort.Compare)
 	all = make([]netip.AddrPort, 0, f.size)
-	l, j := left, joined
+	d, j := departed, joined
 	for _, e := range f.list {
-		if len(l) > 0 && l[0] == e {
-			l = l[1:]
+		if len(d) > 0 && d[0] == e {
+			d = d[1:]
 			continue
 		}
 		for len(j) > 0 && j[0].Compare(e) < 0 {
@@ -150,18 +151,18 @@ func (f *follower) changes() (left, joined, all []netip.AddrPort) {
 		}
 		all = append(all, e)
 	}
-	return left, joined, append(all, j...)
+	return departed, joined, append(all, j...)
 }
 
-// own returns the own endpoints that trackers have reported, sorted. If connected is true, it adds the
-// local ends of connections for which no tracker has reported an endpoint yet.
-func (f *follower) own(connected bool) []netip.AddrPort {
+// own returns the own endpoints that trackers have reported, sorted. If withLocal is true, the result
+// includes the local ends of connections for which the tracker has not reported an endpoint yet.
+func (f *follower) own(withLocal bool) []netip.AddrPort {
 	var own []netip.AddrPort
 	for _, s := range f.sources {
 		if s.you.Port() != 0 {
 			own = append(own, s.you)
 		}
-		if connected && s.local.Port() != 0 {
+		if withLocal && s.local.Port() != 0 {
 			own = append(own, s.local)
 		}
 	}
@@ -169,13 +170,14 @@ func (f *follower) own(connected bool) []netip.AddrPort {
 	return slices.Compact(own)
 }
 
-// setOwn replaces one own endpoint. Sources that are away may still have the old one as a peer.
-func (f *follower) setOwn(at *netip.AddrPort, e netip.AddrPort) {
-	if *at == e {
+// setOwn replaces an own endpoint: field is the you or the local of a source. The roster of a source
+// that is away may have the old endpoint as a peer. setOwn removes it there.
+func (f *follower) setOwn(field *netip.AddrPort, e netip.AddrPort) {
+	if *field == e {
 		return
 	}
-	old := *at
-	*at = e
+	old := *field
+	*field = e
 	for _, s := range f.sources {
 		if s.state == away {
 			s.roster.remove(old)
@@ -185,7 +187,7 @@ func (f *follower) setOwn(at *netip.AddrPort, e netip.AddrPort) {
 	f.recheck(e)
 }
 
-// record makes a change, and lets the loop take it out.
+// record makes a change with mu held, and wakes the loop.
 func (f *follower) record(change func(now time.Time)) {
 	f.mu.Lock()
 	change(time.Now())
@@ -199,12 +201,14 @@ func (f *follower) record(change func(now time.Time)) {
 	}
 }
 
-// noteConnected records a connection, and its local end if a member made it, before the tracker can
-// list the member. Until the tracker reports the endpoint that it lists, the local end counts as an
-// own endpoint, since another source may report this member as a peer. A tracker that has reported
-// an endpoint lists the same one again for the same local end. Then the local end does not count:
-// behind a NAT it may be another peer's endpoint.
-func (s *source) noteConnected(local netip.AddrPort) {
+// recordConnection records a connection before the tracker can list a member that made it. local is
+// the local end, or zero if this source only looks.
+//
+// Until the tracker reports the endpoint that it lists, the local end counts as an own endpoint: the
+// member may already be a peer in the report of another source. After a connection from the same
+// local end, the tracker lists the endpoint that it has reported before. Then the local end does not
+// count, since behind a NAT it may be the endpoint of another peer.
+func (s *source) recordConnection(local netip.AddrPort) {
 	s.follower.record(func(time.Time) {
 		s.connected = true
 		if local != s.from || s.you.Port() == 0 {
@@ -214,9 +218,9 @@ func (s *source) noteConnected(local netip.AddrPort) {
 	})
 }
 
-// replied records a reply. restarted says that the tracker may have been restarted since the last
-// one.
-func (s *source) replied(reply *Reply, restarted bool) {
+// recordReply records a reply. restarted is true if the tracker may have been restarted since the
+// previous reply.
+func (s *source) recordReply(reply *Reply, restarted bool) {
 	s.follower.record(func(now time.Time) {
 		if restarted || s.epoch != "" {
 			s.roster.restarted()
@@ -228,8 +232,8 @@ func (s *source) replied(reply *Reply, restarted bool) {
 	})
 }
 
-// listed records the list of peers with which a stream begins.
-func (s *source) listed(epoch string, you netip.AddrPort, peers []netip.AddrPort) {
+// recordList records the list of peers with which a stream begins.
+func (s *source) recordList(epoch string, you netip.AddrPort, peers []netip.AddrPort) {
 	s.follower.record(func(now time.Time) {
 		if epoch == "" || epoch != s.epoch {
 			s.roster.restarted()
@@ -240,8 +244,8 @@ func (s *source) listed(epoch string, you netip.AddrPort, peers []netip.AddrPort
 	})
 }
 
-// joined records the peers that the stream has reported to join.
-func (s *source) joined(peers []netip.AddrPort) {
+// recordJoins records peers that have joined, as the stream reports.
+func (s *source) recordJoins(peers []netip.AddrPort) {
 	s.follower.record(func(time.Time) {
 		for _, e := range peers {
 			s.roster.add(e)
@@ -249,9 +253,9 @@ func (s *source) joined(peers []netip.AddrPort) {
 	})
 }
 
-// departed records the peers that the stream has reported to leave. It is the tracker that says so:
-// they have also left its other sources that are away.
-func (s *source) departed(peers []netip.AddrPort) {
+// recordLeaves records peers that have left, as the stream reports. The report is true of the whole
+// tracker, so recordLeaves removes these peers from its other sources that are away, too.
+func (s *source) recordLeaves(peers []netip.AddrPort) {
 	s.follower.record(func(time.Time) {
 		for _, e := range peers {
 			for _, other := range s.tracker.sources {
@@ -263,24 +267,26 @@ func (s *source) departed(peers []netip.AddrPort) {
 	})
 }
 
-// shares records whether another program is listed as e, too.
-func (s *source) shares(e netip.AddrPort, shared bool) {
+// recordShared records whether another process is listed as the same endpoint e.
+func (s *source) recordShared(e netip.AddrPort, shared bool) {
 	s.follower.record(func(time.Time) {
 		if shared && !s.shared {
 			s.cameSecond = s.state != up
-			s.tracker.err = &SharedError{e}
+			s.tracker.unreported = &SharedError{e}
 		}
 		s.shared = shared
 	})
 }
 
-// lost records that a stream has ended. That alone is nothing to report.
-func (s *source) lost() {
+// recordStreamEnd records that a stream has ended. There is nothing to report if the next request
+// succeeds.
+func (s *source) recordStreamEnd() {
 	s.follower.record(func(now time.Time) { s.markAway(now) })
 }
 
-// failed records that a request has failed. That is reported once all sources of the tracker are away.
-func (s *source) failed(err error) {
+// recordFailure records that a request has failed. The failure is reported when all sources of the
+// tracker are away.
+func (s *source) recordFailure(err error) {
 	s.follower.record(func(now time.Time) {
 		s.markAway(now)
 		s.err = err
@@ -289,17 +295,19 @@ func (s *source) failed(err error) {
 			if other.state != away {
 				return
 			}
-			// Without an error, the stream of the other has only just ended. Then there is no news yet.
+			// If the other source has no error, its stream has only just ended. Then an error that
+			// says little about the tracker is not reported.
 			if detail(other.err) > detail(err) {
 				err = other.err
 			}
 		}
-		t.err, t.cause, t.failed, t.back = err, err, true, false
+		t.unreported, t.lastErr, t.failed, t.back = err, err, true, false
 		t.final = !t.accepted && isFinal(err)
 	})
 }
 
-// markUp records that the tracker answers, and the own endpoint if the tracker has reported it.
+// markUp records that a request has succeeded. you is the own endpoint as the tracker reports it, or
+// zero.
 func (s *source) markUp(you netip.AddrPort, now time.Time) {
 	if s.state != up {
 		s.state, s.since = up, now
@@ -324,23 +332,25 @@ func (s *source) markAway(now time.Time) {
 	s.shared = false
 }
 
-// hasSpare reports whether another source of this tracker is up.
-func (s *source) hasSpare() bool {
+// otherIsUp reports whether another source of this tracker is up.
+func (s *source) otherIsUp() bool {
 	s.follower.mu.Lock()
 	defer s.follower.mu.Unlock()
-	return s.otherIsUp()
+	return s.otherIsUpLocked()
 }
 
-func (s *source) otherIsUp() bool {
+// otherIsUpLocked is otherIsUp for a caller that holds mu.
+func (s *source) otherIsUpLocked() bool {
 	return slices.ContainsFunc(s.tracker.sources, func(o *source) bool { return o != s && o.state == up })
 }
 
-// waitsUntil returns until when the first event waits for other sources, or zero if it need not
-// wait. A source that has connected gets longer if the tracker has answered over another family.
-func (f *follower) waitsUntil(now time.Time) time.Time {
+// firstEventAfter returns the time until which the first event waits for other sources. Zero means
+// that it need not wait. A source that has connected gets more time if another source of its
+// tracker is up.
+func (f *follower) firstEventAfter(now time.Time) time.Time {
 	for _, s := range f.sources {
 		until := f.firstUntil
-		if s.connected && s.otherIsUp() {
+		if s.connected && s.otherIsUpLocked() {
 			until = until.Add(answerWait - connectWait)
 		}
 		if s.state == waiting && now.Before(until) {
@@ -350,11 +360,11 @@ func (f *follower) waitsUntil(now time.Time) time.Time {
 	return time.Time{}
 }
 
-// overdue is how late a timer has to be to show that this process was stopped meanwhile.
+// A timer that is later than overdue shows that this process was suspended.
 const overdue = 500 * time.Millisecond
 
 // expire removes the peers that no longer count, and returns when to call it again. A process that
-// was stopped reads first what has arrived meanwhile.
+// was suspended first reads what has arrived since then.
 func (f *follower) expire(now time.Time) (next time.Time) {
 	if !f.expires.IsZero() && now.Sub(f.expires) > overdue {
 		f.resumed = now
@@ -373,7 +383,8 @@ func (f *follower) expire(now time.Time) (next time.Time) {
 			for e := range s.roster.peers {
 				s.roster.remove(e)
 			}
-			if !s.otherIsUp() { // else the tracker may still list it, and report it to the other source
+			// If another source is up, the tracker may still list this member and report it there.
+			if !s.otherIsUpLocked() {
 				f.setOwn(&s.you, netip.AddrPort{})
 				f.setOwn(&s.local, netip.AddrPort{})
 			}
@@ -387,40 +398,41 @@ func (f *follower) expire(now time.Time) (next time.Time) {
 	return next
 }
 
-// givenUpAt returns when a source that is away stops counting: once another source, of any tracker,
-// has been up for a ttl meanwhile. Zero means that no such time is known.
+// givenUpAt returns when the peers of a source that is away stop counting: when another source, of
+// any tracker, has been up for one grace while this one was away. Zero means that no such time is
+// known.
 func (s *source) givenUpAt() time.Time {
 	if s.state != away || len(s.roster.peers) == 0 && !s.you.IsValid() {
 		return time.Time{}
 	}
-	var with time.Time // since when another one is up
+	var from time.Time // the start of the grace
 	for _, other := range s.follower.sources {
-		if other.state == up && (with.IsZero() || other.since.Before(with)) {
-			with = other.since
+		if other.state == up && (from.IsZero() || other.since.Before(from)) {
+			from = other.since
 		}
 	}
-	if with.IsZero() {
-		return with
+	if from.IsZero() {
+		return from
 	}
-	if with.Before(s.since) {
-		with = s.since
+	if from.Before(s.since) {
+		from = s.since
 	}
-	return with.Add(s.roster.grace())
+	return from.Add(s.roster.grace())
 }
 
-// isOver reports whether every tracker refuses for good, and returns their errors.
-func (f *follower) isOver() (over bool, err error) {
+// allFinal reports whether no tracker will ever accept a request, and returns the errors of all.
+func (f *follower) allFinal() (final bool, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	var causes []error
+	var errs []error
 	for _, t := range f.trackers {
 		if !t.final {
 			return false, nil
 		}
-		causes = append(causes, t.cause)
+		errs = append(errs, t.lastErr)
 	}
-	if len(causes) == 1 {
-		return true, causes[0]
+	if len(errs) == 1 {
+		return true, errs[0]
 	}
-	return true, errors.Join(causes...)
+	return true, errors.Join(errs...)
 }

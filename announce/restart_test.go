@@ -19,12 +19,12 @@ func replyOf(ttl time.Duration, peers ...netip.AddrPort) *Reply {
 func TestSourcesDoubt(t *testing.T) {
 	p, q := endpointsOf(peer)[0], endpointsOf(inside)[0]
 	list := func(epoch string, peers ...netip.AddrPort) func(*source) {
-		return func(r *source) { r.listed(epoch, netip.AddrPort{}, peers) }
+		return func(r *source) { r.recordList(epoch, netip.AddrPort{}, peers) }
 	}
 	answer := func(restarted bool, peers ...netip.AddrPort) func(*source) {
-		return func(r *source) { r.replied(replyOf(150*time.Second, peers...), restarted) }
+		return func(r *source) { r.recordReply(replyOf(150*time.Second, peers...), restarted) }
 	}
-	lost := func(r *source) { r.lost() }
+	lost := func(r *source) { r.recordStreamEnd() }
 	for _, tt := range []struct {
 		about string
 		steps []func(*source) // the last one misses p
@@ -70,7 +70,7 @@ func TestSourcesDoubt(t *testing.T) {
 				}
 				time.Sleep(time.Until(next))
 				if r.reply != nil {
-					r.replied(replyOf(150*time.Second, q), false)
+					r.recordReply(replyOf(150*time.Second, q), false)
 				}
 			}
 		})
@@ -84,7 +84,7 @@ func TestSourcesTTL(t *testing.T) {
 	} {
 		f := newFollower()
 		r := f.addSource(f.addTracker(Tracker{}))
-		r.replied(&Reply{TTL: tt.ttl, Interval: tt.interval}, true)
+		r.recordReply(&Reply{TTL: tt.ttl, Interval: tt.interval}, true)
 		if got := r.roster.grace(); got != tt.want {
 			t.Errorf("ttl %v, interval %v: a grace of %v", tt.ttl, tt.interval, got)
 		}
@@ -109,22 +109,22 @@ func TestSourcesErrors(t *testing.T) {
 			t.Errorf("%s: reported %q, want %q", what, got, want)
 		}
 	}
-	v4.failed(refusal)
+	v4.recordFailure(refusal)
 	expect("one of two", "")
-	v6.failed(noRoute)
+	v6.recordFailure(noRoute)
 	expect("both, the refusal first", " no, ")
-	v6.failed(noRoute)
-	v4.failed(refusal)
+	v6.recordFailure(noRoute)
+	v4.recordFailure(refusal)
 	expect("both, the refusal last", " no, ")
-	v4.replied(replyOf(0), true)
+	v4.recordReply(replyOf(0), true)
 	expect("one is back", "peers <nil>, ")
-	v4.failed(refusal)
+	v4.recordFailure(refusal)
 	expect("it has failed", " no, ")
-	v4.replied(replyOf(0), true)
-	v4.failed(refusal)
+	v4.recordReply(replyOf(0), true)
+	v4.recordFailure(refusal)
 	expect("it was back for a moment", " no, ")
-	v4.replied(replyOf(0), true)
-	v6.replied(replyOf(0), true)
+	v4.recordReply(replyOf(0), true)
+	v6.recordReply(replyOf(0), true)
 	expect("both are back", "peers <nil>, ")
 }
 
@@ -136,14 +136,14 @@ func TestSourcesOldEndpoint(t *testing.T) {
 		f := newFollower()
 		s := f.addTracker(Tracker{})
 		v4, v6 := f.addSource(s), f.addSource(s)
-		v4.listed("E", old4, nil)
-		v6.listed("E", me6, []netip.AddrPort{old4})
+		v4.recordList("E", old4, nil)
+		v6.recordList("E", me6, []netip.AddrPort{old4})
 		reports(f, 0)
 		if away {
-			v6.lost()
+			v6.recordStreamEnd()
 		}
-		v4.lost()
-		v4.listed("E", new4, nil)
+		v4.recordStreamEnd()
+		v4.recordList("E", new4, nil)
 		if got := reports(f, 0); got != want {
 			t.Errorf("the other source away %v: reported %q, want %q", away, got, want)
 		}
@@ -158,21 +158,21 @@ func TestSourcesConnectAgain(t *testing.T) {
 		s := f.addTracker(Tracker{})
 		v4, v6 := f.addSource(s), f.addSource(s)
 		me4 := endpointsOf(mine4)[0]
-		v4.noteConnected(me4)
-		v4.listed("E", netip.AddrPort{}, nil)
-		v6.listed("E", netip.AddrPort{}, nil)
+		v4.recordConnection(me4)
+		v4.recordList("E", netip.AddrPort{}, nil)
+		v6.recordList("E", netip.AddrPort{}, nil)
 		if got := reports(f, 0); got != "peers []" {
 			t.Errorf("begun: reported %q", got)
 		}
-		v4.lost()
-		v6.lost()
+		v4.recordStreamEnd()
+		v6.recordStreamEnd()
 		other := f.addSource(f.addTracker(Tracker{}))
-		other.listed("F", netip.AddrPort{}, nil)
+		other.recordList("F", netip.AddrPort{}, nil)
 		f.mu.Lock()
 		f.setOwn(&v4.local, netip.AddrPort{}) // as expire does
 		f.mu.Unlock()
-		v4.noteConnected(me4)
-		other.joined([]netip.AddrPort{me4})
+		v4.recordConnection(me4)
+		other.recordJoins([]netip.AddrPort{me4})
 		if got := reports(f, 0); got != "" {
 			t.Errorf("connected again from the same place: reported %q", got)
 		}

@@ -50,10 +50,10 @@ func TestSuspendedWatch(t *testing.T) {
 		name  string
 		begin func(s, other *source)
 	}{
-		{"a tracker was restarted", func(s, _ *source) { s.listed("later", self, []netip.AddrPort{a}) }},
+		{"a tracker was restarted", func(s, _ *source) { s.recordList("later", self, []netip.AddrPort{a}) }},
 		{"one of two is away", func(s, other *source) {
-			other.listed("other", self, []netip.AddrPort{a})
-			s.lost()
+			other.recordList("other", self, []netip.AddrPort{a})
+			s.recordStreamEnd()
 		}},
 	} {
 		for _, suspended := range []time.Duration{time.Second, time.Minute, 10 * time.Hour} {
@@ -61,7 +61,7 @@ func TestSuspendedWatch(t *testing.T) {
 				f := newFollower()
 				s, other := f.addSource(f.addTracker(Tracker{})), f.addSource(f.addTracker(Tracker{}))
 				other.state = up
-				s.listed("run", self, []netip.AddrPort{a, b})
+				s.recordList("run", self, []netip.AddrPort{a, b})
 				f.take(time.Now().Add(time.Hour)) // the first event
 				f.expires, f.resumed = time.Time{}, time.Time{}
 				c.begin(s, other)
@@ -76,8 +76,8 @@ func TestSuspendedWatch(t *testing.T) {
 					}
 				}
 				if joinsAgain {
-					s.joined([]netip.AddrPort{b})
-					other.joined([]netip.AddrPort{b})
+					s.recordJoins([]netip.AddrPort{b})
+					other.recordJoins([]netip.AddrPort{b})
 				}
 				reported, _ = f.take(next.Add(100 * time.Millisecond))
 				if departed := len(reported) == 1 && reported[0].event.Type == EventLeave && reported[0].event.Peer == b; departed == joinsAgain || joinsAgain && len(reported) > 0 {
@@ -217,25 +217,25 @@ func TestGraceOfSeveral(t *testing.T) {
 func TestMaxRoster(t *testing.T) {
 	f := newFollower()
 	s := f.addSource(f.addTracker(Tracker{}))
-	s.listed("E", netip.AddrPort{}, nil)
+	s.recordList("E", netip.AddrPort{}, nil)
 	endpoint := func(i int) netip.AddrPort {
 		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 4000)
 	}
 	for i := range maxRoster + 1000 {
-		s.joined([]netip.AddrPort{endpoint(i)})
+		s.recordJoins([]netip.AddrPort{endpoint(i)})
 	}
 	f.take(time.Now())
 	more := &Reply{Count: 1 << 30, Sample: true}
 	for i := range 1000 {
 		more.Peers = append(more.Peers, netip.AddrPortFrom(endpoint(i).Addr(), 5))
 	}
-	s.replied(more, false)
+	s.recordReply(more, false)
 	if f.take(time.Now()); len(f.list) != maxRoster || f.size != maxRoster || len(s.roster.peers) != maxRoster || len(f.changed) > 0 {
 		t.Errorf("it remembers %d, %d, %d and %d peers", len(f.list), f.size, len(s.roster.peers), len(f.changed))
 	}
-	s.listed("F", netip.AddrPort{}, nil)
-	s.departed([]netip.AddrPort{endpoint(7)})
-	s.joined([]netip.AddrPort{endpoint(1 << 23)})
+	s.recordList("F", netip.AddrPort{}, nil)
+	s.recordLeaves([]netip.AddrPort{endpoint(7)})
+	s.recordJoins([]netip.AddrPort{endpoint(1 << 23)})
 	if f.take(time.Now()); len(f.list) != maxRoster || f.isPresent(endpoint(7)) || !f.isPresent(endpoint(1<<23)) {
 		t.Errorf("it does not go on: %d peers", len(f.list))
 	}

@@ -85,7 +85,7 @@ func (s *session) run(ctx context.Context) error {
 		} else {
 			local = netip.AddrPort{} // a look lists nothing
 		}
-		s.source.noteConnected(local)
+		s.source.recordConnection(local)
 	}
 	for ctx.Err() == nil {
 		pause, err := s.round(ctx)
@@ -93,7 +93,7 @@ func (s *session) run(ctx context.Context) error {
 			break
 		}
 		if err != nil {
-			s.source.failed(err)
+			s.source.recordFailure(err)
 		}
 		if err == errNoOrigin || err == errHiddenPort {
 			return nil
@@ -138,7 +138,7 @@ func (s *session) round(ctx context.Context) (time.Duration, error) {
 	if err != nil {
 		s.failures++
 		most := cmp.Or(s.interval, maxBackoff)
-		if s.source.hasSpare() {
+		if s.source.otherIsUp() {
 			most = pollTime // this machine may have no path over this family
 		} else if s.c.Poll > 0 {
 			most = max(s.c.Poll, wire.MinInterval)
@@ -201,7 +201,7 @@ func (s *session) noteReply(reply *Reply, cn conn) error {
 			return err
 		}
 	}
-	s.source.replied(reply, s.failures > 0 || s.keepsAlive && !cn.reused)
+	s.source.recordReply(reply, s.failures > 0 || s.keepsAlive && !cn.reused)
 	s.keepsAlive = cn.kept && (cn.reused || s.interval == 0)
 	s.interval, s.failures = reply.Interval, 0
 	return nil
@@ -305,13 +305,13 @@ func (s *session) stream(ctx context.Context) (streamed bool, pause time.Duratio
 	case !x.live && errors.Is(context.Cause(x.ctx), errSilent):
 		return false, 0, s.pollInstead(ctx)
 	case errors.As(err, &long):
-		s.source.lost()
+		s.source.recordStreamEnd()
 		s.pollUntil = time.Now().Add(pollTime)
 		return false, 0, &ReplyError{s.tracker, err}
 	case !x.live:
 		return false, 0, &UnreachableError{Tracker: s.tracker, Err: fmt.Errorf("the event stream broke off: %w", err)}
 	}
-	s.source.lost()
+	s.source.recordStreamEnd()
 	return true, afterStream(events.Retry, err == io.EOF, peers), nil
 }
 
@@ -349,17 +349,17 @@ func (s *session) followStream(ctx context.Context, x *exchange, events *wire.Ev
 				}
 			}
 		case (ev.Name == "shared" || ev.Name == "unshared") && len(ev.Peers) == 1 && s.member:
-			s.source.shares(ev.Peers[0], ev.Name == "shared")
+			s.source.recordShared(ev.Peers[0], ev.Name == "shared")
 		case ev.Name == "peers":
 			x.live, peers = true, len(ev.Peers)
 			x.alive()
-			s.source.listed(events.Epoch, you, ev.Peers)
+			s.source.recordList(events.Epoch, you, ev.Peers)
 		case ev.Name == "join" && x.live:
 			peers += len(ev.Peers)
-			s.source.joined(ev.Peers)
+			s.source.recordJoins(ev.Peers)
 		case ev.Name == "leave" && x.live:
 			peers = max(peers-len(ev.Peers), 0)
-			s.source.departed(ev.Peers)
+			s.source.recordLeaves(ev.Peers)
 		}
 	}
 }

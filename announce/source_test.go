@@ -64,28 +64,28 @@ func TestSourcesLag(t *testing.T) {
 		}
 	}
 	me4, me6, p := endpointsOf(mine4)[0], endpointsOf(mine6)[0], endpointsOf(peer)
-	v4.listed("E", me4, nil)
-	v6.listed("E", me6, nil)
+	v4.recordList("E", me4, nil)
+	v6.recordList("E", me6, nil)
 	expect("both are there", "peers []")
-	v4.joined(p)
+	v4.recordJoins(p)
 	expect("one reports a join", "join "+peer)
-	v4.lost()
+	v4.recordStreamEnd()
 	expect("it breaks", "")
-	v6.lost()
+	v6.recordStreamEnd()
 	expect("the other one breaks, too", "")
-	v6.listed("E", me6, p)
+	v6.recordList("E", me6, p)
 	expect("that one is back", "")
-	if v6.hasSpare() || !v4.hasSpare() {
+	if v6.otherIsUp() || !v4.otherIsUp() {
 		t.Error("one of two is up, and is a spare for itself or none for the other")
 	}
-	v6.departed(p)
+	v6.recordLeaves(p)
 	expect("and reports a leave", "leave "+peer)
-	v6.joined(p)
-	v4.listed("E", me4, p)
+	v6.recordJoins(p)
+	v4.recordList("E", me4, p)
 	expect("both are back", "join "+peer)
-	v4.departed(p)
+	v4.recordLeaves(p)
 	expect("one reports a leave", "")
-	v6.departed(p)
+	v6.recordLeaves(p)
 	expect("so does the other one", "leave "+peer)
 }
 
@@ -96,15 +96,15 @@ func TestSourcesMove(t *testing.T) {
 	s := f.addTracker(Tracker{})
 	v4, v6 := f.addSource(s), f.addSource(s)
 	old4, me6, new4 := endpointsOf(mine4)[0], endpointsOf(mine6)[0], endpointsOf("198.51.100.5:4000")[0]
-	v4.listed("E", old4, endpointsOf(mine6, peer))
-	v6.listed("E", me6, endpointsOf(mine4, peer))
+	v4.recordList("E", old4, endpointsOf(mine6, peer))
+	v6.recordList("E", me6, endpointsOf(mine4, peer))
 	if got := reports(f, time.Second); got != "peers ["+peer+"]" {
 		t.Errorf("both are there: reported %q", got)
 	}
-	v4.lost()
-	v6.lost()
-	v4.noteConnected(new4)
-	v4.listed("E", new4, endpointsOf(mine6, peer))
+	v4.recordStreamEnd()
+	v6.recordStreamEnd()
+	v4.recordConnection(new4)
+	v4.recordList("E", new4, endpointsOf(mine6, peer))
 	if got := reports(f, time.Second); got != "peers ["+peer+"]" {
 		t.Errorf("one is back from elsewhere: reported %q", got)
 	}
@@ -116,23 +116,23 @@ func TestOwnBehindNAT(t *testing.T) {
 	f := newFollower()
 	r := f.addSource(f.addTracker(Tracker{}))
 	local, you, other, p := endpointsOf(inside)[0], endpointsOf(mine4)[0], endpointsOf("10.0.0.2:4000"), endpointsOf(inside, peer)
-	r.noteConnected(local)
-	r.listed("E", netip.AddrPort{}, p)
+	r.recordConnection(local)
+	r.recordList("E", netip.AddrPort{}, p)
 	if got := reports(f, time.Second); got != "peers ["+peer+"]" {
 		t.Errorf("by a tracker that reports no endpoint: reported %q", got)
 	}
-	r.listed("E", you, p)
+	r.recordList("E", you, p)
 	if got := reports(f, time.Second); got != "peers ["+inside+" "+peer+"], join "+inside {
 		t.Errorf("once it has reported it: reported %q", got)
 	}
-	r.lost()
-	r.noteConnected(local)
+	r.recordStreamEnd()
+	r.recordConnection(local)
 	if got := reports(f, time.Second); got != "" {
 		t.Errorf("connected again: reported %q", got)
 	}
-	r.lost()
-	r.noteConnected(other[0]) // from another network: the tracker may list this endpoint now
-	r.joined(other)
+	r.recordStreamEnd()
+	r.recordConnection(other[0]) // from another network: the tracker may list this endpoint now
+	r.recordJoins(other)
 	if got := reports(f, time.Second); got != "" {
 		t.Errorf("connected from elsewhere: reported %q", got)
 	}

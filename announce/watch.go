@@ -227,7 +227,7 @@ func (f *follower) follow(ctx context.Context, sessions []*session, yield func(E
 		running.Go(func() { left[i] = s.run(ctx) })
 	}
 	for {
-		over, refused := f.isOver() // first: its errors are in what take returns
+		over, refused := f.allFinal() // first: its errors are in what take returns
 		reports, next := f.take(time.Now())
 		for _, r := range reports {
 			if ctx.Err() != nil || !yield(r.event, r.err) {
@@ -273,13 +273,13 @@ func (f *follower) take(now time.Time) (all []report, next time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, t := range f.trackers {
-		if t.err != nil {
-			all = append(all, report{Event{Tracker: t.name}, t.err})
-			t.err = nil
+		if t.unreported != nil {
+			all = append(all, report{Event{Tracker: t.name}, t.unreported})
+			t.unreported = nil
 		}
 	}
 	if !f.begun {
-		if next = f.waitsUntil(now); !next.IsZero() || f.first == nil {
+		if next = f.firstEventAfter(now); !next.IsZero() || f.first == nil {
 			return all, next
 		}
 		if f.afterChange != nil {
