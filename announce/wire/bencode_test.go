@@ -7,18 +7,18 @@ import (
 	"testing"
 )
 
-// scan decodes text. The slice ends where the text does, so reading beyond it panics.
+// scan decodes text. The memory of the slice ends with the text, so a read beyond it panics.
 func scan(text string) (map[string]any, error) { return decodeBencode(slices.Clip([]byte(text))) }
 
-// nested returns a dictionary with lists inside each other, depth of them.
+// nested returns a dictionary with a list, which has a list, and so on: depth lists.
 func nested(depth int) string {
 	return "d1:a" + strings.Repeat("l", depth) + strings.Repeat("e", depth) + "e"
 }
 
-// many returns a dictionary of that many values. It counts as one of them.
+// many returns a dictionary with lists. Together with the dictionary they are that many values.
 func many(values int) string { return "d1:al" + strings.Repeat("le", values-2) + "ee" }
 
-// The scanner accepts values that just fit its bounds.
+// The scanner accepts bencode up to its limits.
 func TestScannerAccepts(t *testing.T) {
 	for text, want := range map[string]string{
 		"de":                          "map[]",
@@ -47,7 +47,8 @@ func TestScannerAccepts(t *testing.T) {
 	}
 }
 
-// Input at which bencode-go would panic, or which it would accept in error, does not reach it.
+// The scanner refuses input that would make bencode-go panic, and input that bencode-go would accept
+// although it is not bencode.
 func TestScannerRefuses(t *testing.T) {
 	for text, want := range map[string]string{
 		"":                              "byte 0: ends too early",
@@ -63,7 +64,7 @@ func TestScannerRefuses(t *testing.T) {
 		"d5:peers9223372036854775807:":  "byte 28: a string of 9223372036854775807 bytes where 0 are left",
 		"d5:peers9223372036854775808:":  "byte 28: a string of 9223372036854775808 bytes where 0 are left",
 		"d5:peers99999999999999999999:": "byte 8: a number without its ':'",
-		"d5:peers12:abcdefe":            "byte 11: a string of 12 bytes where 7 are left", // the input as a whole has more than 12
+		"d5:peers12:abcdefe":            "byte 11: a string of 12 bytes where 7 are left", // the whole input has more than 12
 		"d8:intervali60e5:peers5:abcd":  "byte 24: a string of 5 bytes where 4 are left",
 		"d8:intervali60e6:peers":        "byte 17: a string of 6 bytes where 5 are left",
 		"d5:peers-1:e":                  "byte 8: byte '-' begins no value",

@@ -14,12 +14,12 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
-// decode reads a reply as a client that only looks.
+// decode decodes the reply to a look.
 func decode(body []byte) (*Reply, error) {
 	return (&Request{Verb: VerbLook}).DecodeReply(body, netip.AddrPort{})
 }
 
-// content returns the content of a reply on one line.
+// content returns a reply as text: INTERVAL/TTL ENTRIES of COUNT YOU[PEERS].
 func content(r *Reply) string {
 	var s []string
 	for _, p := range r.Peers {
@@ -32,7 +32,8 @@ func content(r *Reply) string {
 	return fmt.Sprintf("%v/%v %d of %d %s[%s]", r.Interval, r.TTL, r.entries, r.Count, you, strings.Join(s, " "))
 }
 
-// Replies of existing trackers, and of trackers that anyone might write from the specification.
+// A client accepts the replies of existing trackers, and of trackers that somebody might write from
+// the specification.
 func TestDecodeLenient(t *testing.T) {
 	for body, want := range map[string]string{
 		// Numbers. RFC 8259 allows fractions and exponents.
@@ -52,7 +53,8 @@ func TestDecodeLenient(t *testing.T) {
 		`{"interval":"0x15","ttl":"NaN","count":"-5","peers":[]}`:          "30m0s/0s 0 of -1 []",
 		`{"interval":"Inf","ttl":"1e3","count":"","peers":[]}`:             "30m0s/0s 0 of -1 []",
 
-		// Odd peers among others. They count as entries: without them the reply would look like a sample.
+		// Entries that are not peers, among peers. They count as entries; otherwise the reply would look
+		// like a sample.
 		`{"peers":["x","192.0.2.1:5","example.com:5"]}`:                               "30m0s/0s 3 of -1 [192.0.2.1:5]",
 		`{"peers":[5,null,true,[],{},"","192.0.2.1:5"]}`:                              "30m0s/0s 7 of -1 [192.0.2.1:5]",
 		`{"peers":["192.0.2.1","192.0.2.1:65536","192.0.2.1:-1","192.0.2.1:5"]}`:      "30m0s/0s 4 of -1 [192.0.2.1:5]",
@@ -63,19 +65,19 @@ func TestDecodeLenient(t *testing.T) {
 		`{"peers":[{"ip":"192.0.2.1","port":5},{"ip":"192.0.2.2","port":"6"}]}`:       "30m0s/0s 2 of -1 [192.0.2.1:5 192.0.2.2:6]",
 		`{"peers":[{"ip":"192.0.2.1","port":5.5},{"ip":5,"port":5},{"port":5}]}`:      "30m0s/0s 3 of -1 []",
 
-		// Not a list, but what Go writes for a nil one, and Lua and PHP for an empty one.
+		// Go writes null for a nil list. Lua and PHP may write a dictionary for a list.
 		`{"peers":null}`:                "30m0s/0s 0 of -1 []",
 		`{"peers":{}}`:                  "30m0s/0s 0 of -1 []",
 		`{"peers":{"1":"192.0.2.1:5"}}`: "30m0s/0s 1 of -1 [192.0.2.1:5]",
 
-		// The asker's own endpoint.
+		// The client's own endpoint.
 		`{"you":"192.0.2.1:5","peers":[]}`:          "30m0s/0s 0 of -1 192.0.2.1:5[]",
 		`{"you":"[::ffff:192.0.2.1]:5","peers":[]}`: "30m0s/0s 0 of -1 192.0.2.1:5[]",
 		`{"you":"","peers":[]}`:                     "30m0s/0s 0 of -1 []",
 		`{"you":"example.com:5","peers":[]}`:        "30m0s/0s 0 of -1 []",
 		`{"you":"0.0.0.0:5","peers":[]}`:            "30m0s/0s 0 of -1 []",
 
-		// White space wherever JSON allows it, a byte order mark, and members that have no meaning.
+		// White space wherever JSON allows it, a byte order mark, and unknown members.
 		"\ufeff {\"peers\" : [ ] }\r\n":                                "30m0s/0s 0 of -1 []",
 		"\r\n\t {\"interval\":15,\"peers\":[]}":                        "15s/0s 0 of -1 []",
 		`{"key":5,"key_escaped":"%zz","error":null,"peers":[]}`:        "30m0s/0s 0 of -1 []",
@@ -124,18 +126,18 @@ func TestDecodeForeign(t *testing.T) {
 		body string
 		want Reply
 	}{
-		"interval missing":     {"d5:peers0:e", Reply{Interval: 30 * time.Minute, Count: -1}},
-		"interval huge":        {"d8:intervali9223372036854775807e5:peers0:e", Reply{Interval: time.Hour, Count: -1}},
-		"interval tiny":        {"d8:intervali1e5:peers0:e", Reply{Interval: 10 * time.Second, Count: -1}},
-		"interval negative":    {"d8:intervali-5e5:peers0:e", Reply{Interval: 30 * time.Minute, Count: -1}},
-		"min interval counts":  {"d8:intervali60e12:min intervali900e5:peers0:e", Reply{Interval: 15 * time.Minute, Count: -1}},
-		"counts add up":        {"d8:completei2e10:incompletei3e5:peers0:e", Reply{Interval: 30 * time.Minute, Count: 5, Sample: true}},
-		"huge counts, too":     {"d8:completei9999999999e10:incompletei9999999999e5:peers0:e", Reply{Interval: 30 * time.Minute, Count: 1 << 30, Sample: true}},
-		"ports 0 and 1 drop":   {"d5:peers18:\x01\x02\x03\x04\x00\x00\x01\x02\x03\x04\x00\x01\x01\x02\x03\x04\x00\x02e", Reply{Interval: 30 * time.Minute, Count: -1, Peers: endpointsOf("1.2.3.4:2")}},
-		"host names drop":      {"d5:peersld2:ip9:localhost4:porti80eed2:ip7:1.2.3.44:porti80eeee", Reply{Interval: 30 * time.Minute, Count: -1, Peers: endpointsOf("1.2.3.4:80")}},
-		"unsorted, line's end": {"d5:peers0:8:intervali60ee\r\n", Reply{Interval: time.Minute, Count: -1}},
-		"warning is cleaned":   {"d5:peers0:15:warning message5:a\x1b\nbce", Reply{Interval: 30 * time.Minute, Count: -1, Warning: "a??bc"}},
-		"a mapped address":     {"d6:peers618:\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\xff\xff\x01\x02\x03\x04\x00\x50e", Reply{Interval: 30 * time.Minute, Count: -1, Peers: endpointsOf("1.2.3.4:80")}},
+		"interval missing":          {"d5:peers0:e", Reply{Interval: 30 * time.Minute, Count: -1}},
+		"interval huge":             {"d8:intervali9223372036854775807e5:peers0:e", Reply{Interval: time.Hour, Count: -1}},
+		"interval tiny":             {"d8:intervali1e5:peers0:e", Reply{Interval: 10 * time.Second, Count: -1}},
+		"interval negative":         {"d8:intervali-5e5:peers0:e", Reply{Interval: 30 * time.Minute, Count: -1}},
+		"min interval counts":       {"d8:intervali60e12:min intervali900e5:peers0:e", Reply{Interval: 15 * time.Minute, Count: -1}},
+		"counts add up":             {"d8:completei2e10:incompletei3e5:peers0:e", Reply{Interval: 30 * time.Minute, Count: 5, Sample: true}},
+		"huge counts are clamped":   {"d8:completei9999999999e10:incompletei9999999999e5:peers0:e", Reply{Interval: 30 * time.Minute, Count: 1 << 30, Sample: true}},
+		"ports 0 and 1 are dropped": {"d5:peers18:\x01\x02\x03\x04\x00\x00\x01\x02\x03\x04\x00\x01\x01\x02\x03\x04\x00\x02e", Reply{Interval: 30 * time.Minute, Count: -1, Peers: endpointsOf("1.2.3.4:2")}},
+		"host names are dropped":    {"d5:peersld2:ip9:localhost4:porti80eed2:ip7:1.2.3.44:porti80eeee", Reply{Interval: 30 * time.Minute, Count: -1, Peers: endpointsOf("1.2.3.4:80")}},
+		"keys that are not sorted, and a newline at the end": {"d5:peers0:8:intervali60ee\r\n", Reply{Interval: time.Minute, Count: -1}},
+		"warning is cleaned":           {"d5:peers0:15:warning message5:a\x1b\nbce", Reply{Interval: 30 * time.Minute, Count: -1, Warning: "a??bc"}},
+		"an IPv4 address in IPv6 form": {"d6:peers618:\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\xff\xff\x01\x02\x03\x04\x00\x50e", Reply{Interval: 30 * time.Minute, Count: -1, Peers: endpointsOf("1.2.3.4:80")}},
 	} {
 		got, err := decode([]byte(tt.body))
 		if err != nil {
@@ -151,7 +153,7 @@ func TestDecodeForeign(t *testing.T) {
 	}
 }
 
-// Bodies that are no reply, and bodies that could do harm.
+// A client refuses bodies that are not replies, and bodies that could do harm.
 func TestDecodeRefuses(t *testing.T) {
 	for body, want := range map[string]string{
 		"":                                       "it is empty",
@@ -200,21 +202,21 @@ func TestDecodeRefuses(t *testing.T) {
 	}
 }
 
-// The bound on the values in JSON is exact, whatever the strings contain.
+// The limit on the values in JSON is exact, whatever the strings contain.
 func TestJSONValues(t *testing.T) {
 	for _, fill := range []string{"0,", `"a,{[\"\\",`, `"\\",`} {
-		most := `{"peers":[` + strings.Repeat(fill, maxValues-3) + `"192.0.2.1:5"]}`
-		r, err := decode([]byte(most))
+		full := `{"peers":[` + strings.Repeat(fill, maxValues-3) + `"192.0.2.1:5"]}`
+		r, err := decode([]byte(full))
 		if err != nil || len(r.Peers) != 1 {
 			t.Errorf("%d values like %s: %v", maxValues, fill, err)
 		}
-		if _, err := decode([]byte(strings.Replace(most, "[", "[0,", 1))); err == nil {
+		if _, err := decode([]byte(strings.Replace(full, "[", "[0,", 1))); err == nil {
 			t.Errorf("%d values like %s are accepted", maxValues+1, fill)
 		}
 	}
 }
 
-// A refusal in each form, and how long it asks the client to wait.
+// A client reads a refusal in each format, and how long it has to wait.
 func TestDecodeRefusal(t *testing.T) {
 	for body, want := range map[string]string{
 		"d14:failure reason2:no8:retry ini5ee":                    "no 5m0s",
@@ -284,7 +286,7 @@ func TestDecodeTracksLenient(t *testing.T) {
 	}
 }
 
-// An index skips a key that is too long or badly escaped.
+// DecodeTracks skips a track of an index if its key is too long or badly escaped.
 func TestDecodeKey(t *testing.T) {
 	long := strings.Repeat("k", MaxKey)
 	for member, want := range map[string]string{
@@ -302,7 +304,7 @@ func TestDecodeKey(t *testing.T) {
 	}
 }
 
-// A client knows itself by its peer id. A peer id that does not have 20 bytes is none.
+// A client finds its own entry by its peer id. It ignores a peer id that does not have 20 bytes.
 func TestDecodePeerIDs(t *testing.T) {
 	const id = "aaaaaaaaaaaaaaaaaaaa"
 	for _, asker := range []ID{{}, ID([]byte(id)), ID([]byte(id[:19] + "\x00"))} {
@@ -316,7 +318,7 @@ func TestDecodePeerIDs(t *testing.T) {
 	}
 }
 
-// The shortest and the longest interval of each form.
+// The interval is clamped. JSON has a lower limit of its own.
 func TestDecodeInterval(t *testing.T) {
 	for body, want := range map[string]time.Duration{
 		"d8:intervali9e5:peers0:e": 10 * time.Second, "d8:intervali10e5:peers0:e": 10 * time.Second, "d8:intervali11e5:peers0:e": 11 * time.Second,
@@ -329,7 +331,7 @@ func TestDecodeInterval(t *testing.T) {
 	}
 }
 
-// FuzzDecode: no reply makes a client panic or gives it a peer that nobody can dial.
+// FuzzDecode: no reply makes a client panic, and no reply gives it a peer that cannot be dialled.
 func FuzzDecode(f *testing.F) {
 	for _, s := range []string{"d5:peers9223372036854775807:", "i5e", "d5:peersi5ee", "d8:intervali60e5:peers6:abcdefe", "d5:filesd1:ad10:incompletei1eeee",
 		`{"key":"a","you":"1.2.3.4:5","interval":60,"ttl":150,"count":1,"peers":["1.2.3.4:5"]}`, `{"tracks":[{"key":"a","count":1}]}`, "1.2.3.4:5\n",
@@ -358,7 +360,7 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-// checkRefusal checks the bounds of a refusal.
+// checkRefusal checks the limits of a refusal, if err is one.
 func checkRefusal(t *testing.T, err error) {
 	f, ok := errors.AsType[*RefusalError](err)
 	if ok && (f.Retry < 0 || f.Retry > 24*time.Hour || f.Reason != Clean(f.Reason)) {

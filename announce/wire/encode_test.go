@@ -26,7 +26,8 @@ var somePeers = []Peer{
 
 var sameReply = cmp.Options{cmp.AllowUnexported(Key{}), cmpopts.IgnoreUnexported(Reply{}), cmpopts.EquateComparable(netip.AddrPort{})}
 
-// A client reads back a reply in each form, as far as the form has a place for it.
+// A client reads back the reply of a tracker in each format, except fields that the format does not
+// have.
 func TestReplyRoundTrip(t *testing.T) {
 	all := someReply
 	all.Endpoints = []netip.AddrPort{all.You}
@@ -36,9 +37,9 @@ func TestReplyRoundTrip(t *testing.T) {
 	bencode := all
 	bencode.TTL = 0
 	for name, tt := range map[string]struct {
-		form Format
-		req  Request
-		want Reply
+		format Format
+		req    Request
+		want   Reply
 	}{
 		"json":       {FormatJSON, Request{}, all},
 		"text":       {FormatText, Request{}, Reply{Key: all.Key, Interval: DefaultInterval, Count: -1, Peers: all.Peers}},
@@ -47,7 +48,7 @@ func TestReplyRoundTrip(t *testing.T) {
 		"no peer id": {FormatBencode, Request{NoPeerID: true}, bencode},
 	} {
 		tt.req.Key, tt.req.Port = someReply.Key, someReply.You.Port()
-		body := tt.req.AppendReply(nil, tt.form, &someReply, somePeers)
+		body := tt.req.AppendReply(nil, tt.format, &someReply, somePeers)
 		got, err := tt.req.DecodeReply(body, someReply.You)
 		if err != nil {
 			t.Errorf("%s: %v\n%q", name, err, body)
@@ -56,7 +57,7 @@ func TestReplyRoundTrip(t *testing.T) {
 		if d := cmp.Diff(&tt.want, got, sameReply); d != "" {
 			t.Errorf("%s: want (-), got (+):\n%s", name, d)
 		}
-		// Only dictionaries carry peer ids, by which a client knows itself.
+		// Only dictionaries have peer ids, by which a client finds its own entry.
 		for i, p := range somePeers {
 			tt.req.ID = stdcmp.Or(p.ID, idOf(p.Endpoint))
 			got, err := tt.req.DecodeReply(body, someReply.You)
@@ -69,16 +70,16 @@ func TestReplyRoundTrip(t *testing.T) {
 
 func TestRefusalError(t *testing.T) {
 	f := RefusalError{Status: 503, Reason: `too "many"`, Retry: 90 * time.Second}
-	for form, want := range map[Format]string{
+	for format, want := range map[Format]string{
 		FormatText:    "too \"many\"\n",
 		FormatJSON:    `{"error":"too \"many\""}` + "\n",
 		FormatBencode: `d14:failure reason10:too "many"8:intervali60e8:retry ini2ee`,
 	} {
-		got := f.Append(nil, form, time.Minute)
+		got := f.Append(nil, format, time.Minute)
 		if string(got) != want {
-			t.Errorf("as %v: %q, want %q", form, got, want)
+			t.Errorf("as %v: %q, want %q", format, got, want)
 		}
-		if form == FormatText {
+		if format == FormatText {
 			continue
 		}
 		_, err := decode(got)
@@ -90,21 +91,21 @@ func TestRefusalError(t *testing.T) {
 
 func TestTracksRoundTrip(t *testing.T) {
 	tracks := []Track{{KeyOf([]byte("b\x1b")), 2}, {KeyOf([]byte("a")), 1}, {KeyOf([]byte("a")), 1}, {KeyOf([]byte("\xff\x00")), 3}}
-	for form, want := range map[Format]string{
+	for format, want := range map[Format]string{
 		FormatText:    "a 1\nb%1b 2\n%ff%00 3\n",
 		FormatJSON:    `{"tracks":[{"key":"a","count":1},{"key":"b\u001b","count":2},{"key_escaped":"%ff%00","count":3}]}` + "\n",
 		FormatBencode: "d5:filesd1:ad8:completei0e10:downloadedi0e10:incompletei1ee2:b\x1bd8:completei0e10:downloadedi0e10:incompletei2ee2:\xff\x00d8:completei0e10:downloadedi0e10:incompletei3eeee",
 	} {
-		body := AppendTracks(nil, form, append([]Track(nil), tracks...))
+		body := AppendTracks(nil, format, append([]Track(nil), tracks...))
 		if string(body) != want {
-			t.Errorf("as %v:\n%q, want\n%q", form, body, want)
+			t.Errorf("as %v:\n%q, want\n%q", format, body, want)
 		}
-		if form == FormatText {
+		if format == FormatText {
 			continue
 		}
 		got, err := DecodeTracks(body)
 		if s := fmt.Sprint(got); err != nil || s != "[{a 1} {b%1b 2} {%ff%00 3}]" {
-			t.Errorf("as %v, read back: %v, %v", form, s, err)
+			t.Errorf("as %v, read back: %v, %v", format, s, err)
 		}
 	}
 }

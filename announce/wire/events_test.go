@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// read returns all events of a stream as text, its reader, and the error at its end.
+// read returns all events of a stream as text, the reader, and the error at the end of the stream.
 func read(r io.Reader) (string, *EventReader, error) {
 	e := NewEventReader(r)
 	var s []string
@@ -33,13 +33,13 @@ var streams = []struct{ about, bytes, want string }{
 	{"CR LF, and CR alone", "event: join\r\ndata: 192.0.2.1:1\r\n\r\nevent: join\rdata: 192.0.2.2:2\r\r", "join[192.0.2.1:1], join[192.0.2.2:2]"},
 	{"a byte order mark", "\ufeffevent: join\ndata: 192.0.2.1:1\n\n", "join[192.0.2.1:1]"},
 	{"a byte order mark that is not at the start", "\n\n\ufeffevent: join\ndata: 192.0.2.1:1\n\n", "[192.0.2.1:1]"},
-	{"no space, and two", "event:join\ndata:192.0.2.1:1\ndata:  192.0.2.2:2\n\n", "join[192.0.2.1:1]"},
+	{"no space after the colon, and two spaces", "event:join\ndata:192.0.2.1:1\ndata:  192.0.2.2:2\n\n", "join[192.0.2.1:1]"},
 	{"comments and unknown fields", ": x\nevent: join\n:y\nfoo: bar\nbaz\ndata: 192.0.2.1:1\n\n", "join[192.0.2.1:1]"},
-	{"an event without data is none", "event: join\n\ndata: 192.0.2.1:1\n\n", "[192.0.2.1:1]"},
+	{"an event without data, which is dropped", "event: join\n\ndata: 192.0.2.1:1\n\n", "[192.0.2.1:1]"},
 	{"the last event of two names", "event: join\nevent: leave\ndata: 192.0.2.1:1\n\n", "leave[192.0.2.1:1]"},
 	{"an event that is cut off", "event: join\ndata: 192.0.2.1:1\n\nevent: leave\ndata: 192.0.2.1:1\n", "join[192.0.2.1:1]"},
-	{"no endpoints", "event: join\ndata: 192.0.2.1\ndata: localhost:1\ndata: 192.0.2.1:65536\ndata: 192.0.2.1:0\ndata: 0.0.0.0:1\ndata: [::]:1\ndata: 224.0.0.1:1\ndata: [ff02::1]:1\ndata: \x1b[31m\n\n", "join[]"},
-	{"an address that is mapped, and a zone", "event: join\ndata: [::ffff:192.0.2.1]:1\ndata: [fe80::1%eth0]:2\n\n", "join[192.0.2.1:1 [fe80::1]:2]"},
+	{"data that is not the endpoint of a peer", "event: join\ndata: 192.0.2.1\ndata: localhost:1\ndata: 192.0.2.1:65536\ndata: 192.0.2.1:0\ndata: 0.0.0.0:1\ndata: [::]:1\ndata: 224.0.0.1:1\ndata: [ff02::1]:1\ndata: \x1b[31m\n\n", "join[]"},
+	{"an IPv4 address in IPv6 form, and a zone", "event: join\ndata: [::ffff:192.0.2.1]:1\ndata: [fe80::1%eth0]:2\n\n", "join[192.0.2.1:1 [fe80::1]:2]"},
 	{"nothing", "", ""},
 }
 
@@ -73,8 +73,8 @@ func TestEvents(t *testing.T) {
 	}
 }
 
-// endless repeats s far beyond all bounds. It does end, so that a reader without bounds fails the
-// test instead of hanging it.
+// endless repeats s far beyond all limits. It ends, so that a reader without limits fails the test and
+// does not hang.
 func endless(s string) io.Reader { return io.LimitReader(forever(s), 16<<20) }
 
 // forever is a text that repeats itself without end.
@@ -92,7 +92,7 @@ func TestEventIDs(t *testing.T) {
 	for bytes, want := range map[string]string{
 		"id: 5f3a9c-0\ndata\n\n":                          "5f3a9c",
 		"id: a-1\ndata\n\nid: b-2\ndata\n\n":              "b",
-		"id: a-1\ndata\n\ndata\n\n":                       "a", // an id holds for the events after it
+		"id: a-1\ndata\n\ndata\n\n":                       "a", // an id is valid until the next one
 		"id: a-1\ndata\n\nid: none\ndata\n\n":             "a",
 		"id: a-1\ndata\n\nid: b\x00-2\ndata\n\n":          "a",
 		"id: " + strings.Repeat("e", 65) + "-1\ndata\n\n": "",

@@ -40,8 +40,8 @@ func TestParseKey(t *testing.T) {
 		if got := k.String(); got != tt.show {
 			t.Errorf("ParseKey(%q).String() = %q, want %q", tt.in, got, tt.show)
 		}
-		if is := k.InfoHash() == [20]byte(bytes.Repeat(raw, 1)); is != tt.torrent {
-			t.Errorf("ParseKey(%q) goes to a classic tracker as it is: %v, want %v", tt.in, is, tt.torrent)
+		if torrent := k.InfoHash() == [20]byte(raw); torrent != tt.torrent {
+			t.Errorf("ParseKey(%q) is the torrent: %v, want %v", tt.in, torrent, tt.torrent)
 		}
 	}
 	for _, bad := range []string{"", strings.Repeat("x", 256), "urn:btih:", "urn:btih:zz", "urn:btih:" + hash40 + "0",
@@ -59,7 +59,7 @@ func TestParseKey(t *testing.T) {
 	}
 }
 
-// The hash that stands for a text key, computed by: printf ntrack:lobby | sha1sum
+// The info_hash of a text key is the output of: printf ntrack:lobby | sha1sum
 func TestInfoHashOfText(t *testing.T) {
 	k, _ := ParseKey("lobby")
 	h := k.InfoHash()
@@ -93,7 +93,7 @@ func TestMagnet(t *testing.T) {
 		"magnet:?xt=" + v1 + ";dn=x",
 		"magnet:?xt=" + v1 + "&dn=" + strings.Repeat("x", 1<<16),
 
-		// Escapes, also those of HTML.
+		// Percent-encoding, and escapes of HTML.
 		"magnet:?xt=urn%3Abtih%3A" + hash40,
 		"magnet:?xt=urn%3abtih:%63" + hash40[1:],
 		"magnet:?xt=" + v1 + "%20",
@@ -125,13 +125,14 @@ func TestMagnet(t *testing.T) {
 			t.Errorf("ParseKey(%s): info_hash %x, key %x", Quote(link), h, k.Bytes())
 		}
 	}
-	// A text that only resembles one is a key of its own.
+	// A text that only resembles a torrent is a key like any other text.
 	for _, text := range []string{"magnet", "magnet:", "magnet:x", "magnet:x?xt=" + v1, "magnets:?xt=" + v1, "xmagnet:?xt=" + v1, "urn:btih", "urn:sha1:x", hash40, base32} {
 		if k, err := ParseKey(text); err != nil || string(k.Bytes()) != text || k.String() != text {
 			t.Errorf("ParseKey(%q) = %v, %v", text, k, err)
 		}
 	}
-	// A raw key that looks like one is printed in another way, because ParseKey would read another key.
+	// A raw key that looks like a torrent is printed percent-encoded, because ParseKey would read its
+	// text as another key.
 	for _, text := range []string{v1, v2, " " + v1, "magnet:?xt=" + v1, " magnet:/?x"} {
 		if got := KeyOf([]byte(text)).String(); got != string(AppendEscaped(nil, []byte(text))) {
 			t.Errorf("KeyOf(%q).String() = %q", text, got)
@@ -148,7 +149,7 @@ func FuzzParseKey(f *testing.F) {
 		k, err := ParseKey(s)
 		if err != nil {
 			if Clean(err.Error()) != err.Error() {
-				t.Fatalf("not fit to print: %q", err)
+				t.Fatalf("the error is not safe to print: %q", err)
 			}
 			return
 		}

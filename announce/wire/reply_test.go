@@ -43,8 +43,9 @@ func crowd(n int) []string {
 	return list
 }
 
-// An endpoint is one peer and counts once, however often a reply has it. The asker is not among the
-// peers, whether the tracker lists it, counts it, has it several times, or not at all.
+// An endpoint is one peer and counts once, even if a reply has it several times. The client itself is
+// not among the peers. The tracker may list the client, only count it, have it several times, or not
+// have it.
 func TestRepeatedEndpoints(t *testing.T) {
 	const other, mapped = "192.0.2.8:4000", "[::ffff:192.0.2.7]:4000"
 	join := func(lists ...[]string) (all []string) {
@@ -55,11 +56,11 @@ func TestRepeatedEndpoints(t *testing.T) {
 	}
 	for _, tt := range []struct {
 		about  string
-		count  int // -1: the tracker does not count
-		given  []string
-		member bool
-		want   int
-		is     string // peers, count, others, sample
+		count  int      // -1: the tracker does not count
+		given  []string // the entries of the reply
+		member bool     // announces; otherwise looks
+		want   int      // Request.Want
+		result string   // peers of count, others, sample
 	}{
 		{"alone", 1, nil, true, 0, "0 of 1, 0, false"},
 		{"alone, and given", 1, []string{mine4}, true, 0, "0 of 1, 0, false"},
@@ -67,13 +68,13 @@ func TestRepeatedEndpoints(t *testing.T) {
 		{"alone, three times", 3, []string{mine4, mine4, mine4}, true, 0, "0 of 1, 0, false"},
 		{"alone, three times, of which two are given", 3, []string{mine4, mine4}, true, 0, "0 of 1, 0, false"},
 		{"alone, twice, of which one is given", 2, []string{mine4}, true, 0, "0 of 1, 0, false"},
-		{"one of two, by what may be all that was wanted", 2, []string{mine4}, true, 1, "0 of 2, 1, true"},
+		{"one of two, and want is one", 2, []string{mine4}, true, 1, "0 of 2, 1, true"},
 		{"a peer twice", 3, []string{peer, peer}, true, 0, "1 of 2, 1, false"},
 		{"a peer twice, and the asker", 3, []string{peer, mine4, peer}, true, 0, "1 of 2, 1, false"},
 		{"a peer by both families", 3, []string{peer, mapped}, true, 0, "1 of 2, 1, false"},
 		{"two peers twice, and the asker three times", 7, []string{peer, mine4, other, mine4, other, mine4, peer}, true, 0, "2 of 3, 2, false"},
-		{"one that nobody can dial", 3, []string{peer, "192.0.2.9:1"}, true, 0, "1 of 3, 2, false"},
-		{"one that a tracker hides", 6, []string{mine4, peer, other}, true, 0, "2 of 6, 5, true"},
+		{"one that cannot be dialled", 3, []string{peer, "192.0.2.9:1"}, true, 0, "1 of 3, 2, false"},
+		{"some that the tracker does not list", 6, []string{mine4, peer, other}, true, 0, "2 of 6, 5, true"},
 		{"no count", -1, []string{peer, peer, mine4}, true, 0, "1 of -1, -1, false"},
 		{"no count, and as many as are wanted", -1, []string{peer, peer, mine4}, true, 3, "1 of -1, -1, true"},
 		{"fewer counted than given", 1, []string{peer, peer, peer, other}, true, 0, "2 of 1, 2, false"},
@@ -102,7 +103,7 @@ func TestRepeatedEndpoints(t *testing.T) {
 				if body[0] == '{' && len(tt.given) == 0 {
 					body = strings.Replace(body, `""`, "", 1)
 				}
-				if body[0] == '{' && strings.Contains(tt.about, "nobody can dial") {
+				if body[0] == '{' && strings.Contains(tt.about, "cannot be dialled") {
 					body = strings.Replace(body, "192.0.2.9:1", "192.0.2.9:0", 1)
 				}
 				req := Request{Verb: VerbAnnounce, Port: 4000, Want: tt.want}
@@ -113,11 +114,11 @@ func TestRepeatedEndpoints(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if got := fmt.Sprintf("%d of %d, %d, %v", len(r.Peers), r.Count, r.Others(), r.Sample); got != tt.is {
-					t.Errorf("%s (reported %v): %s\nwant %s by %q", tt.about, reported, got, tt.is, body)
+				if got := fmt.Sprintf("%d of %d, %d, %v", len(r.Peers), r.Count, r.Others(), r.Sample); got != tt.result {
+					t.Errorf("%s (reported %v): %s\nwant %s by %q", tt.about, reported, got, tt.result, body)
 				}
 				r.Merge(&Reply{Count: r.Count, Sample: true}, 0)
-				if all := strings.Contains(tt.about, "nobody can dial"); all && r.Sample {
+				if all := strings.Contains(tt.about, "cannot be dialled"); all && r.Sample {
 					t.Errorf("%s: merged it is a sample", tt.about)
 				}
 			}
@@ -125,7 +126,7 @@ func TestRepeatedEndpoints(t *testing.T) {
 	}
 }
 
-// A look gets each endpoint once, too.
+// The reply to a look has each endpoint once, too.
 func TestDecodeRepeated(t *testing.T) {
 	for body, want := range map[string]string{
 		"d10:incompletei4e" + records(peer, peer, mine6, mine6) + "e":                   "2 of 2",
@@ -144,8 +145,8 @@ func TestDecodeRepeated(t *testing.T) {
 	}
 }
 
-// If the tracker does not report the asker's endpoint, the client knows itself by its peer id, which
-// only dictionaries carry, and by the address from which it connects.
+// If the tracker does not report the client's endpoint, the client finds its own entry by its peer id,
+// which only dictionaries have, or by the address from which it connects.
 func TestRepeatedSelf(t *testing.T) {
 	id := ID([]byte("-NT0100-abcdefghijkl"))
 	dict := func(ip string, port int, id string) string {
@@ -153,9 +154,9 @@ func TestRepeatedSelf(t *testing.T) {
 	}
 	const stale = "-NT0100-zzzzzzzzzzzz"
 	for about, tt := range map[string]struct {
-		body string
-		port uint16
-		is   string
+		body   string
+		port   uint16
+		result string
 	}{
 		"its id": {"d10:incompletei2e5:peersl" + dict("203.0.113.9", 4000, string(id[:])) + dict("192.0.2.7", 4000, stale) + "ee", 4000, "[192.0.2.7:4000] 2"},
 		"its id, behind another one of its endpoint": {"d10:incompletei3e5:peersl" + dict("203.0.113.9", 4000, stale) +
@@ -167,13 +168,14 @@ func TestRepeatedSelf(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := fmt.Sprint(r.Peers, r.Count); got != tt.is || r.Sample {
-			t.Errorf("%s: %s, sample %v; want %s", about, got, r.Sample, tt.is)
+		if got := fmt.Sprint(r.Peers, r.Count); got != tt.result || r.Sample {
+			t.Errorf("%s: %s, sample %v; want %s", about, got, r.Sample, tt.result)
 		}
 	}
 }
 
-// The endpoint that the tracker reports is the client's own. The local one may be another peer's.
+// If the tracker reports the client's endpoint, the client removes only that. Its local endpoint may
+// also be the endpoint of another peer.
 func TestReplyBehindNAT(t *testing.T) {
 	k, err := ParseKey("k")
 	if err != nil {
@@ -204,20 +206,20 @@ func TestMergeReplies(t *testing.T) {
 		}
 		return r
 	}
-	self := func(r *Reply, e string) *Reply {
+	withSelf := func(r *Reply, e string) *Reply {
 		r.self = append(r.self, netip.MustParseAddrPort(e))
 		return r
 	}
-	barred := func(r *Reply, n int) *Reply {
+	withUndialable := func(r *Reply, n int) *Reply {
 		r.undialable = n
 		return r
 	}
 	const a, b, c, me, me6 = "192.0.2.1:1", "192.0.2.2:2", "192.0.2.3:3", "192.0.2.9:9", "[2001:db8::9]:9"
 	for _, m := range []struct {
-		about string
-		r, o  *Reply
-		want  int
-		is    string
+		about  string
+		r, o   *Reply
+		want   int
+		result string
 	}{
 		{"both families, which list each other", reply(me, 3, 60, false, a, me6), reply(me6, 3, 60, false, a, me), 0, me + " [" + me + " " + me6 + "] [" + a + "] 3 60 false"},
 		{"two trackers with one peer in common", reply(me, 3, 60, false, a, b), reply(me, 3, 30, false, b, c), 0, me + " [" + me + "] [" + a + " " + b + " " + c + "] 4 30 false"},
@@ -227,21 +229,21 @@ func TestMergeReplies(t *testing.T) {
 		{"more than are wanted", reply("", 2, 60, false, a, b), reply("", 1, 60, false, c), 2, "invalid AddrPort [] [" + a + " " + b + "] 3 60 true"},
 		{"no peers are wanted", reply(me, 3, 60, true), reply(me6, 3, 60, true), NoPeers, me + " [" + me + " " + me6 + "] [] 3 60 true"},
 		{"only the second reports the endpoint", reply("", 1, 60, false), reply(me, 1, 60, false), 0, me + " [" + me + "] [] 1 60 false"},
-		{"both families, of which neither reports the endpoint", self(reply("", 2, 60, false, me6, a), me), self(reply("", 3, 60, false, a, me), me6), 0, "invalid AddrPort [] [" + a + "] 3 60 false"},
-		{"both families, alone", self(reply("", 1, 60, false), me), self(reply("", 2, 60, false, me), me6), 0, "invalid AddrPort [] [] 2 60 false"},
-		{"both families of a tracker that has a swarm for each", self(reply("", 1, 60, false), me), self(reply("", 1, 60, false), me6), 0, "invalid AddrPort [] [] 2 60 false"},
-		{"only one family reports the endpoint", reply(me, 3, 60, false, a, me6), self(reply("", 3, 60, false, a, me), me6), 0, me + " [" + me + "] [" + a + "] 3 60 false"},
-		{"a connection from the endpoint that the other one reports", reply(me, 1, 60, false), self(reply("", 2, 60, false, a), me), 0, me + " [" + me + "] [" + a + "] 2 60 false"},
-		{"all that can be dialled", barred(reply("", 2, 60, false, a), 1), barred(reply("", 2, 60, false, a), 1), 0, "invalid AddrPort [] [" + a + "] 2 60 false"},
-		{"a sample with some that cannot", barred(reply("", 3, 60, true, a), 1), reply("", 1, 60, false, b), 0, "invalid AddrPort [] [" + a + " " + b + "] 3 60 false"},
+		{"both families, of which neither reports the endpoint", withSelf(reply("", 2, 60, false, me6, a), me), withSelf(reply("", 3, 60, false, a, me), me6), 0, "invalid AddrPort [] [" + a + "] 3 60 false"},
+		{"both families, alone", withSelf(reply("", 1, 60, false), me), withSelf(reply("", 2, 60, false, me), me6), 0, "invalid AddrPort [] [] 2 60 false"},
+		{"both families of a tracker that has a swarm for each", withSelf(reply("", 1, 60, false), me), withSelf(reply("", 1, 60, false), me6), 0, "invalid AddrPort [] [] 2 60 false"},
+		{"only one family reports the endpoint", reply(me, 3, 60, false, a, me6), withSelf(reply("", 3, 60, false, a, me), me6), 0, me + " [" + me + "] [" + a + "] 3 60 false"},
+		{"a connection from the endpoint that the other one reports", reply(me, 1, 60, false), withSelf(reply("", 2, 60, false, a), me), 0, me + " [" + me + "] [" + a + "] 2 60 false"},
+		{"all that can be dialled", withUndialable(reply("", 2, 60, false, a), 1), withUndialable(reply("", 2, 60, false, a), 1), 0, "invalid AddrPort [] [" + a + "] 2 60 false"},
+		{"a sample with some that cannot", withUndialable(reply("", 3, 60, true, a), 1), reply("", 1, 60, false, b), 0, "invalid AddrPort [] [" + a + " " + b + "] 3 60 false"},
 		{"a sample of one", reply("", 9, 60, true, a), reply("", 1, 60, false, b), 0, "invalid AddrPort [] [" + a + " " + b + "] 9 60 true"},
-		{"a sample, and one with some that cannot", reply("", 3, 60, true, a), barred(reply("", 2, 60, false, b), 1), 0, "invalid AddrPort [] [" + a + " " + b + "] 3 60 false"},
+		{"a sample, and one with some that cannot", reply("", 3, 60, true, a), withUndialable(reply("", 2, 60, false, b), 1), 0, "invalid AddrPort [] [" + a + " " + b + "] 3 60 false"},
 		{"all that there is, whatever the count says", reply("", 3, 60, false, a), reply("", 1, 60, false, b), 0, "invalid AddrPort [] [" + a + " " + b + "] 3 60 false"},
 		{"two peers each, one of them twice", reply("", 2, 60, false, a, a), reply("", 2, 60, false, b, a), 0, "invalid AddrPort [] [" + a + " " + b + "] 2 60 false"},
 	} {
 		m.r.Merge(m.o, m.want)
-		if got := fmt.Sprintf("%v %v %v %d %d %v", m.r.You, m.r.Endpoints, m.r.Peers, m.r.Count, m.r.Interval, m.r.Sample); got != m.is {
-			t.Errorf("%s: %s\nwant %s", m.about, got, m.is)
+		if got := fmt.Sprintf("%v %v %v %d %d %v", m.r.You, m.r.Endpoints, m.r.Peers, m.r.Count, m.r.Interval, m.r.Sample); got != m.result {
+			t.Errorf("%s: %s\nwant %s", m.about, got, m.result)
 		}
 	}
 }

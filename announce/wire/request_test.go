@@ -84,7 +84,7 @@ func TestParseAllocatesNothing(t *testing.T) {
 	}
 }
 
-// FuzzParse: no input makes Parse panic or return a request that its fields' comments exclude.
+// FuzzParse: no input makes Parse panic, and no request that it returns breaks the rules of Request.
 func FuzzParse(f *testing.F) {
 	for _, s := range []string{"/ntrk/lobby", "/ntrk/%zz", "/ntrk/a//b?port=0&numwant=99999999999999999999", "http://h/announce?info_hash=%ff&port=1&event=stopped",
 		"/scrape?info_hash=a&info_hash=b", "/ntrk/?format=text", "/announce?info_hash&port", "*", "", "/tracker?info_hash=a&peer_id=396747a010eff799e3a82ce1b351ac25bce23fce&compact=1"} {
@@ -96,10 +96,10 @@ func FuzzParse(f *testing.F) {
 		err := r.Parse(method, bytes.Clone(target))
 		if err != nil {
 			if _, ok := errors.AsType[*RefusalError](err); !ok {
-				t.Fatalf("%T is no *RefusalError: %v", err, err)
+				t.Fatalf("%T is not a *RefusalError: %v", err, err)
 			}
 			if got := Clean(err.Error()); got != err.Error() {
-				t.Fatalf("reason is not fit to print: %q", err)
+				t.Fatalf("the reason is not safe to print: %q", err)
 			}
 			return
 		}

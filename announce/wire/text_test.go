@@ -11,7 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// Trackers and keys survive in flags and in JSON.
+// Trackers and keys are read back from flags and JSON as they were written.
 func TestMarshalText(t *testing.T) {
 	type config struct {
 		Tracker  Tracker

@@ -147,7 +147,7 @@ func TestPasswordNotShown(t *testing.T) {
 		}
 	}
 	if accepted == 0 {
-		t.Error("no name is a tracker's")
+		t.Error("every name is refused")
 	}
 	for _, name := range []string{"http://u:12345/67890@host/announce", "u:12345/67890@host", "http://u:12345?67890@host/announce", "http://u:12345#67890@host/"} {
 		if tr, err := ParseTracker(name); err == nil || strings.Contains(err.Error(), "12345") {
@@ -225,7 +225,7 @@ func TestZeroTracker(t *testing.T) {
 	}
 }
 
-// FuzzTracker: each name is an error without a tracker, or its text names the same tracker.
+// FuzzTracker: each name is refused, or its text is read back as the same tracker.
 func FuzzTracker(f *testing.F) {
 	for _, s := range []string{"", "localhost", "::1", "a:1", "https://u:p%2Cq@[fe80::1%25Eth0]:7/", "http://u@t.example/x/announce.php?k=%2C#f", "http://t.example/a%2fb/announce", "h/@0", "h/%2C ", "a,b", "u:p@h:0"} {
 		f.Add(s)
@@ -248,7 +248,7 @@ func FuzzTracker(f *testing.F) {
 		}
 		u, err := (&Request{Key: KeyOf([]byte("k"))}).URL(tr, "", 0)
 		if err != nil || u.User != nil || u.Host != tr.HostPort() {
-			t.Fatalf("%q is asked at %v, %v", s, u, err)
+			t.Fatalf("%q has the request URL %v, %v", s, u, err)
 		}
 	})
 }
