@@ -20,16 +20,17 @@ func announceCommand(s Streams) *cli.Command {
 		Name:      "announce",
 		Usage:     "join a KEY, and print your endpoint and the other peers",
 		UsageText: "ntrack announce [OPTIONS] [TRACKER] KEY [-- COMMAND ARGS...]",
-		Description: "Lists you under KEY with the address the tracker sees, and prints who else is\n" +
-			"there. The tracker forgets you after the ttl unless you announce again.\n\n" +
-			"With a COMMAND it runs that and prints nothing. It joins once COMMAND can be\n" +
-			"reached at the port, leaves when it ends, and ends with its exit code. A tracker\n" +
-			"that is away does not disturb COMMAND, which finds $NTRACK_TRACKER, $NTRACK_KEY\n" +
-			"and, once it has joined, its own IP:PORT in the file $NTRACK_SELF_FILE. Signals\n" +
-			"reach it: Ctrl-C and the like from the terminal, all others through ntrack. On\n" +
-			"Linux COMMAND, though not what it has started in turn, is killed when ntrack is.",
+		Description: "Lists you under KEY with the address the tracker sees, and prints the other\n" +
+			"peers. The tracker forgets you after the ttl unless you announce again.\n\n" +
+			"With a COMMAND it runs COMMAND and prints nothing itself. It joins once COMMAND\n" +
+			"can be reached at the port, leaves when COMMAND ends, and ends with its exit\n" +
+			"code. A tracker that is away does not disturb COMMAND. COMMAND finds\n" +
+			"$NTRACK_TRACKER, $NTRACK_KEY and, once it has joined, its own IP:PORT in the\n" +
+			"file $NTRACK_SELF_FILE. Signals reach COMMAND: Ctrl-C and the like from the\n" +
+			"terminal, all others through ntrack. On Linux COMMAND is killed when ntrack is\n" +
+			"killed, but not the programs that COMMAND has started.",
 		Flags: slices.Concat([]cli.Flag{
-			&cli.IntFlag{Name: "port", Usage: "the `PORT` where your service is reached; without it the port of origin of this connection is listed"},
+			&cli.IntFlag{Name: "port", Usage: "the `PORT` where your service is reached; without it the tracker lists the port of origin of this connection"},
 			&cli.StringFlag{Name: "from", Usage: "connect from `[IP:]PORT`, so that the port of origin is your service's"},
 			&cli.IntFlag{Name: "numwant", Usage: "at most `N` peers; 0 just joins", Value: wire.DefaultWant},
 			&cli.BoolFlag{Name: "stay", Usage: "keep announced until interrupted, then leave"},

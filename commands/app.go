@@ -185,8 +185,8 @@ func description() string {
 	for _, e := range rows {
 		fmt.Fprintf(&b, "  %3d  %s\n", e.code, e.meaning)
 	}
-	b.WriteString("\nannounce that runs a COMMAND ends with its exit code, 128+n where signal n has\n" +
-		"ended it.")
+	b.WriteString("\nannounce with a COMMAND ends with the exit code of COMMAND: 128+n if signal n\n" +
+		"has ended it.")
 	return b.String()
 }
 

@@ -21,7 +21,7 @@ Commands:
 {{end}}
 Options:
 {{range .VisibleFlags}}{{option .}}{{end}}
-` + "`ntrack COMMAND --help` tells more of each.\n"
+` + "`ntrack COMMAND --help` shows more about each.\n"
 
 	commandHelp = `{{.HelpName}} - {{.Usage}}
 

@@ -19,7 +19,7 @@ import (
 )
 
 func serveFlag() cli.Flag {
-	return &cli.BoolFlag{Name: "serve", Usage: "if no tracker listens at TRACKER, which is on this machine, run one inside this command"}
+	return &cli.BoolFlag{Name: "serve", Usage: "if no tracker listens at TRACKER, which must be on this machine, run one inside this command"}
 }
 
 // A lookout is for commands that last. It notices when a tracker goes away and when it is back, and

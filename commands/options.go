@@ -24,10 +24,10 @@ import (
 // clientFlags are the options of every command that asks a tracker.
 func clientFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringSliceFlag{Name: "tracker", Aliases: []string{"t"}, Usage: "the `TRACKER`, where it is no argument; repeat it, or use commas, to ask several at once [$NTRACK_TRACKER]"},
+		&cli.StringSliceFlag{Name: "tracker", Aliases: []string{"t"}, Usage: "the `TRACKER`, if it is not an argument; repeat it, or use commas, to ask several at once [$NTRACK_TRACKER]"},
 		&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Value: string(output.Table), Usage: "results as `FORM`: table, json or text"},
 		&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "the same as -o text"},
-		&cli.StringFlag{Name: "key-file", TakesFile: true, Usage: "read the KEY from `FILE` (- for standard input), so that it shows on no command line"},
+		&cli.StringFlag{Name: "key-file", TakesFile: true, Usage: "read the KEY from `FILE` (- for standard input), which keeps it off the command line"},
 		&cli.StringFlag{Name: "token-file", TakesFile: true, Usage: "read the tracker's access token from `FILE`"},
 		&cli.StringFlag{Name: "ca", TakesFile: true, Usage: "trust the certificates in `FILE` (PEM) instead of the system's"},
 		&cli.DurationFlag{Name: "timeout", Value: announce.DefaultTimeout, Usage: "give up a request after `D`"},

@@ -32,23 +32,23 @@ func serveCommand(s Streams) *cli.Command {
 		Description: "Serves the native interface at /ntrk/KEY and the BitTorrent one at /announce\n" +
 			"and /scrape, on 127.0.0.1:6969 for this machine alone. Nothing is written to\n" +
 			"disk. SIGINT or SIGTERM ends it: it finishes what is in flight and exits 0.\n" +
-			"Away from a terminal SIGHUP ends nothing: it reads the token file again.",
+			"Without a terminal SIGHUP does not end it: it reads the token file again.",
 		Flags: []cli.Flag{
 			&cli.StringSliceFlag{Name: "listen", Usage: "listen on `ADDR`, such as :6969 for everybody, 0.0.0.0:6969 over IPv4 alone, or 127.0.0.1:0 for any free port; may be repeated", Value: cli.NewStringSlice("127.0.0.1:6969")},
 			&cli.StringFlag{Name: "addr-file", TakesFile: true, Usage: "write the addresses listened on to `FILE`, one per line"},
 			&cli.IntFlag{Name: "max-rate", Value: tracker.DefaultMaxRate, Usage: "stay within `N` announces per second: the more peers there are, the less often they are asked to announce, every 15 s to 30 min; 0 for no limit"},
-			&cli.DurationFlag{Name: "interval", DefaultText: "as --max-rate has it", Usage: "instead ask peers to announce every `D`, whole seconds from 1s to 1h; they lapse after 2.5 times that"},
+			&cli.DurationFlag{Name: "interval", DefaultText: "from --max-rate", Usage: "instead ask peers to announce every `D`, whole seconds from 1s to 1h; they lapse after 2.5 times that"},
 			&cli.BoolFlag{Name: "index", Usage: "show everybody every key, at /ntrk/ and by full scrape"},
-			&cli.StringFlag{Name: "token-file", TakesFile: true, Usage: "serve only who sends the access token in `FILE`"},
+			&cli.StringFlag{Name: "token-file", TakesFile: true, Usage: "serve only clients that send the access token in `FILE`"},
 			&cli.IntFlag{Name: "max-keys", Usage: "keep at most `N` keys; 0 for no limit, here and below", Value: 1_000_000},
 			&cli.IntFlag{Name: "max-peers", Usage: "keep at most `N` peers", Value: 10_000_000},
 			&cli.IntFlag{Name: "max-peers-per-key", Usage: "keep at most `N` peers of one key", Value: 1_000_000},
 			&cli.IntFlag{Name: "max-per-addr", Usage: "keep at most `N` registrations of one IPv4 address or IPv6 /64", Value: 10_000},
-			&cli.IntFlag{Name: "max-conns", Usage: "take at most `N` connections at a time, or fewer where the limit of open files (ulimit -n) is low", Value: server.DefaultMaxConns},
-			&cli.IntFlag{Name: "max-conns-per-addr", Usage: "take at most `N` connections of one IPv4 address or IPv6 /64, but any number of this machine and of a --proxy", Value: server.DefaultMaxConnsPerAddr, DefaultText: "1000, or a quarter of all if that is less"},
-			&cli.DurationFlag{Name: "request-timeout", Value: server.DefaultTimeout, Usage: "cut a client whose request takes longer than `D`, or that takes nothing of a reply for as long"},
+			&cli.IntFlag{Name: "max-conns", Usage: "accept at most `N` connections at a time, or fewer if the limit of open files (ulimit -n) is low", Value: server.DefaultMaxConns},
+			&cli.IntFlag{Name: "max-conns-per-addr", Usage: "accept at most `N` connections from one IPv4 address or IPv6 /64, but any number from this machine and from a --proxy", Value: server.DefaultMaxConnsPerAddr, DefaultText: "1000, or a quarter of all if that is less"},
+			&cli.DurationFlag{Name: "request-timeout", Value: server.DefaultTimeout, Usage: "close a connection whose request takes longer than `D`, or that takes nothing of a reply for that long"},
 			&cli.DurationFlag{Name: "idle-timeout", Value: server.DefaultIdle, DefaultText: "2m", Usage: "close a connection that has had no request for `D`"},
-			&cli.StringSliceFlag{Name: "proxy", Usage: "believe X-Forwarded-For from reverse proxies in the network `CIDR`; may be repeated"},
+			&cli.StringSliceFlag{Name: "proxy", Usage: "trust X-Forwarded-For from reverse proxies in the network `CIDR`; may be repeated"},
 		},
 		Action: func(c *cli.Context) error {
 			var o serveOptions

@@ -16,30 +16,30 @@ import (
 func watchCommand(s Streams) *cli.Command {
 	return &cli.Command{
 		Name:      "watch",
-		Usage:     "show who joins and leaves a KEY, act on it, or wait for peers",
+		Usage:     "show joins and leaves of a KEY, act on them, or wait for peers",
 		UsageText: "ntrack watch [OPTIONS] [TRACKER] KEY",
 		Description: "On a terminal it shows a table of the peers, as they come and go. Elsewhere, and\n" +
 			"with -o text, it prints a line per change, `join IP:PORT` or `leave IP:PORT`;\n" +
-			"first a join for each peer there is. It only joins itself with --port. A tracker\n" +
-			"that goes away does not end it, nor make it report leaves.\n\n" +
-			"With --exec it runs CMD instead: first for the peers there are, then after each\n" +
-			"change, one run at a time. What changes meanwhile is for the next run: that gets\n" +
-			"the list as it is then. A run that fails is tried again after 1s, 2s and so on\n" +
-			"up to 1m, until the list changes. The run's standard input is\n" +
+			"first a join for each peer that is there. It joins only with --port. A tracker\n" +
+			"that goes away does not end it, and does not make its peers leave.\n\n" +
+			"With --exec it runs CMD instead: first for the peers that are there, then after\n" +
+			"each change, one run at a time. Changes during a run are for the next run, which\n" +
+			"gets the newest list. A run that fails is tried again after 1s, 2s and so on up\n" +
+			"to 1m, until the list changes. The run's standard input is\n" +
 			"  {\"event\":..,\"peer\":..,\"key\":..,\"tracker\":..,\"changes\":[..],\"peers\":[..]}\n" +
 			"and it has NTRACK_EVENT (join or leave of NTRACK_PEER; or peers, for the first\n" +
 			"list and for several changes), NTRACK_PEERS, NTRACK_KEY and NTRACK_TRACKER.\n\n" +
 			"With --min it is a barrier: it waits until N peers are there, itself included if\n" +
-			"it joins by --port, and prints them, sorted the same way for everybody; -o json\n" +
-			"has your rank among them. It stays a member 2s more, so that the others see N.",
+			"it joins by --port, and prints them in the same order for everybody; -o json has\n" +
+			"your rank among them. It stays for 2s more, so that the others see N peers, too.",
 		Flags: append([]cli.Flag{
 			&cli.IntFlag{Name: "port", Usage: "join while watching, with the `PORT` where your service is reached"},
-			&cli.BoolFlag{Name: "once", Usage: "wait for the first change, print the peers there are then, and end"},
+			&cli.BoolFlag{Name: "once", Usage: "wait for the first change, print the peers that are there then, and end"},
 			&cli.StringFlag{Name: "exec", Usage: "run `CMD` by sh for each change, instead of printing it"},
 			&cli.IntFlag{Name: "min", Usage: "wait until at least `N` peers are there, print them, and end"},
-			&cli.BoolFlag{Name: "exactly", Usage: "with --min: more than N are an error"},
-			&cli.DurationFlag{Name: "for", Usage: "with --min: wait so long, `D`, at most, for the tracker too; then print who is there, and exit with 5"},
-			&cli.DurationFlag{Name: "every", Usage: "where the tracker has no event stream, look every `D`, at least 100ms, instead of at its interval"},
+			&cli.BoolFlag{Name: "exactly", Usage: "with --min: more than N peers are an error"},
+			&cli.DurationFlag{Name: "for", Usage: "with --min: wait `D` at most, for the tracker too; then print the peers that are there, and exit with 5"},
+			&cli.DurationFlag{Name: "every", Usage: "if the tracker has no event stream, look every `D`, at least 100ms, instead of at its interval"},
 			serveFlag(),
 		}, clientFlags()...),
 		Action: func(c *cli.Context) error {
