@@ -197,9 +197,9 @@ func (o *announceOptions) print(s Streams, trackers []announce.Tracker, reply *a
 	}
 	switch {
 	case !reply.You.IsValid():
-		s.note("this tracker does not tell which address it has listed")
+		s.note("this tracker does not report which address it lists")
 	case o.request.Port == 0 && o.From.Port() == 0:
-		s.note("port %d is where this connection came from, an ephemeral port nobody can dial; give your service's by --port N, or announce from it by --from :N", reply.You.Port())
+		s.note("port %d is where this connection came from, an ephemeral port that nobody can dial; give your service's port by --port N, or announce from it by --from :N", reply.You.Port())
 	}
 	return nil
 }

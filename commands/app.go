@@ -87,7 +87,7 @@ func (s Streams) noteSlowEnd(ctx context.Context, what string) (done func()) {
 func (s Streams) couldNotLeave(err error) {
 	if several, ok := err.(interface{ Unwrap() []error }); ok {
 		for _, err := range several.Unwrap() {
-			s.note("could not leave, the tracker forgets you after the ttl: %s", brief(err))
+			s.note("could not leave; the tracker forgets you after the ttl: %s", brief(err))
 		}
 	}
 }

@@ -35,7 +35,7 @@ func (o *watchOptions) buildBarrier(c *cli.Context) error {
 	case given && (o.once || o.exec != "" || c.IsSet("every")):
 		return usage(c, "--min goes with none of --once, --exec and --every")
 	case given && len(o.trackers) > 1:
-		return usage(c, "--min: everybody has to meet at one tracker, and %d are given", len(o.trackers))
+		return usage(c, "--min: all peers have to meet at one tracker, and %d are given", len(o.trackers))
 	}
 	return nil
 }

@@ -51,7 +51,7 @@ func TestSlowEnd(t *testing.T) {
 // Ctrl-C.
 func TestAwaitLeft(t *testing.T) {
 	const slow = "ntrack: leaving; Ctrl-C ends it at once\n"
-	const unsure = "ntrack: could not leave, the tracker forgets you after the ttl: "
+	const unsure = "ntrack: could not leave; the tracker forgets you after the ttl: "
 	type at struct {
 		after time.Duration
 		sig   os.Signal
@@ -68,7 +68,7 @@ func TestAwaitLeft(t *testing.T) {
 		{"it has left late", nil, 1900 * time.Millisecond, nil, 1900 * time.Millisecond, slow},
 		{"two trackers do not know", nil, time.Millisecond, errors.Join(errors.New("a"), &announce.RefusalError{Reason: "b"}), time.Millisecond,
 			unsure + "a\n" + unsure + "the tracker refused: b\n"},
-		{"it does not leave", nil, 0, nil, 2 * time.Second, slow + "ntrack: could not leave within 2s, the tracker forgets you after the ttl\n"},
+		{"it does not leave", nil, 0, nil, 2 * time.Second, slow + "ntrack: could not leave within 2s; the tracker forgets you after the ttl\n"},
 		{"the signal that has ended the command comes late", []at{{100 * time.Millisecond, syscall.SIGINT}}, 1900 * time.Millisecond, nil, 1900 * time.Millisecond, slow},
 		{"Ctrl-C", []at{{time.Second, syscall.SIGINT}}, 0, nil, time.Second, slow},
 		{"SIGTERM after others", []at{{100 * time.Millisecond, syscall.SIGINT}, {time.Second, syscall.SIGURG}, {1500 * time.Millisecond, syscall.SIGTERM}}, 0, nil, 1500 * time.Millisecond, slow},

@@ -157,7 +157,7 @@ func hintFor(err error) string {
 		case f.Status == 401:
 			return "name the file with its token by --token-file"
 		case f.Status == 404 && is[*hiddenIndexError](err):
-			return "name a KEY, or have it started with `ntrack serve --index`"
+			return "name a KEY, or start the tracker with `ntrack serve --index`"
 		case f.Status == 404:
 			return isTracker
 		case f.Retry > 0:
@@ -176,7 +176,7 @@ func hintFor(err error) string {
 	case errors.Is(err, syscall.EADDRINUSE):
 		return "a service that listens on the port of --from must set SO_REUSEPORT or start after the announce; or name its port by --port instead of --from"
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return "--from has to name an address of this machine, and only one connection at a time leads from there to the tracker"
+		return "--from has to name an address of this machine, and only one connection at a time can go from there to the tracker"
 	case is[net.InvalidAddrError](err): // its text says everything
 		return ""
 	case is[*net.AddrError](err):

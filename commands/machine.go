@@ -35,7 +35,7 @@ func (o *client) keepSecret(s Streams) {
 		secret, err = readSecret(dir)
 	}
 	if err != nil {
-		s.note("a --leave by another process may not work on a classic tracker, as no secret can be kept for it: %s", wire.Clean(err.Error()))
+		s.note("a --leave by another process may not work on a classic tracker, because no secret can be kept for it: %s", wire.Clean(err.Error()))
 		return
 	}
 	o.Secret = forMachine(secret, machine())
@@ -214,7 +214,7 @@ func (o *client) enterMembers(ctx context.Context, s Streams, r announce.Request
 	}
 	for _, t := range o.trackers { // other trackers count the processes that announce an endpoint
 		if t.Classic() && m.enter(ctx, o.lockOffset(t, r)) {
-			s.note("another process announces port %d under this KEY to %s, too: there you are one peer", r.Port, t.HostPort())
+			s.note("another process announces port %d under this KEY to %s, too: to that tracker both are one peer", r.Port, t.HostPort())
 		}
 	}
 	o.Shared = func(t announce.Tracker, r announce.Request) bool { return m.leave(o.lockOffset(t, r)) }

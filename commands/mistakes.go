@@ -35,9 +35,9 @@ func (l *line) misplaced() error {
 	key := l.arguments[len(l.arguments)-1]
 	switch {
 	case strings.HasPrefix(key, "\ufeff"):
-		return l.mistake("the KEY begins with a byte order mark; --key-file FILE reads one without")
+		return l.mistake("the KEY begins with a byte order mark; --key-file FILE reads it without the mark")
 	case strings.TrimRight(key, "\r\n") != key && strings.TrimRight(key, "\r\n") != "":
-		return l.mistake("the KEY ends in the end of a line; --key-file FILE reads one without")
+		return l.mistake("the KEY ends with a line break; --key-file FILE reads it without the break")
 	case len(l.arguments) > 1 || l.given("tracker"):
 		return nil
 	}

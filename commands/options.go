@@ -145,7 +145,7 @@ func checkStdin(c *cli.Context) error {
 			continue
 		}
 		if first != "" {
-			return usage(c, "--%s and --%s both read standard input, which is there once: name a file for one", first, name)
+			return usage(c, "--%s and --%s both read standard input, which can be read once: name a file for one of them", first, name)
 		}
 		first = name
 	}
@@ -452,7 +452,7 @@ func plainValue(o option) (string, error) {
 		}
 	case *cli.BoolFlag:
 		if _, err := strconv.ParseBool(o.value); err != nil {
-			return "", fmt.Errorf("%s %q: no value is wanted, or true or false", o.typed, shown(o.value))
+			return "", fmt.Errorf("%s %q: true, false or no value is wanted", o.typed, shown(o.value))
 		}
 	}
 	return o.value, nil

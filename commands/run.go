@@ -120,7 +120,7 @@ func (o *announceOptions) runCommand(c *cli.Context, s Streams) error {
 			child.Signal(syscall.SIGTERM)
 		case <-lost:
 			if kill == nil {
-				s.note("the tracker has been away for a whole ttl: ending %s, as --on-lost kill says", wire.Clean(o.command[0]))
+				s.note("the tracker has been away for a whole ttl: ending %s, because of --on-lost kill", wire.Clean(o.command[0]))
 				kill = time.After(killTime)
 				child.Signal(syscall.SIGTERM)
 			}
@@ -180,7 +180,7 @@ func awaitLeft(s Streams, signals <-chan os.Signal, left <-chan error) {
 				return
 			}
 		case <-over:
-			s.note("could not leave within %v, the tracker forgets you after the ttl", leaveTime)
+			s.note("could not leave within %v; the tracker forgets you after the ttl", leaveTime)
 			return
 		}
 	}
@@ -216,7 +216,7 @@ func (r readiness) await(ctx context.Context, s Streams) bool {
 		return true
 	}
 	return process.AwaitReady(ctx, func(ctx context.Context) bool { return r.check(ctx, r.port) }, r.patience, func() {
-		s.note("port %d %s after %v: it is not listed so far", r.port, r.not, r.patience)
+		s.note("port %d %s after %v: it is not listed yet", r.port, r.not, r.patience)
 	})
 }
 

@@ -86,7 +86,7 @@ func TestNoSecret(t *testing.T) {
 	if err := os.Mkdir(secret, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	check("a directory", dir, "no regular file")
+	check("a directory", dir, "not a regular file")
 	if err := os.Remove(secret); err != nil {
 		t.Fatal(err)
 	}

@@ -316,7 +316,7 @@ func listen(addr string, bound []string) (net.Listener, error) {
 	addr = shown(addr)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE) && slices.ContainsFunc(bound, func(b string) bool { return strings.HasSuffix(b, ":"+port) }):
-		return nil, fmt.Errorf("--listen %s: another --listen has this port there already", addr)
+		return nil, fmt.Errorf("--listen %s: another --listen has this port already", addr)
 	case errors.Is(err, syscall.EADDRINUSE):
 		return nil, fmt.Errorf("port %s is in use at %s: if `ntrack serve` runs there already, use it; else choose another by --listen 127.0.0.1:0", port, addr)
 	case errors.Is(err, syscall.EACCES):

@@ -125,7 +125,7 @@ func (l *line) meantOption(app *cli.App, typed, value string) string {
 	case l.cmd.Name == "list" && slices.Contains([]string{"watch", "follow", "f", "w"}, name):
 		return "did you mean ntrack watch?"
 	case len(others) > 0 && l.cmd.Name == "list" && name == "port":
-		return "it only looks; to join there are announce and watch"
+		return "it only looks; announce and watch join"
 	case len(others) == 1:
 		return others[0] + " has it"
 	case len(others) > 1:

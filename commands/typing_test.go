@@ -92,7 +92,7 @@ func TestNumbers(t *testing.T) {
 		{"announce k --port 1 --ready 0x1s -- true", `--ready "0x1s": a duration such as 30s, udp or none`},
 
 		{"announce k --port 1 --ready +1s -- true", `--ready "+1s": a duration such as 30s, udp or none`},
-		{"announce k --stay=yes", `--stay "yes": no value is wanted, or true or false`},
+		{"announce k --stay=yes", `--stay "yes": true, false or no value is wanted`},
 		{"watch k --min 0x2", `--min "0x2": a number is wanted`},
 		{"watch k --min 02_0", `--min "02_0": a number is wanted`},
 		{"watch k --min 1 --for 60", `--for "60": a duration such as 60s is wanted`},
@@ -336,7 +336,7 @@ func TestDidYouMean(t *testing.T) {
 		{"list k -qo json", "list has no option -qo; did you mean -q -o?"},
 		{"list k -O json", "list has no option -O; did you mean -o?"},
 		{"list k --port 4000",
-			"list has no option --port; it only looks; to join there are announce and watch"},
+			"list has no option --port; it only looks; announce and watch join"},
 		{"list k --numwant 3", "list has no option --numwant; announce has it"},
 		{"list k --serve", "list has no option --serve; announce and watch have it"},
 		{"list k --follow", "list has no option --follow; did you mean ntrack watch?"},
@@ -409,9 +409,9 @@ func TestDidYouMean(t *testing.T) {
 		{"\x1b[31m",
 			"there is no command \"?[31m\": it is one of announce, list, watch, serve, completion, man; see `ntrack --help`"},
 		{"announce \ufefflobby",
-			"the KEY begins with a byte order mark; --key-file FILE reads one without; see `ntrack announce --help`"},
+			"the KEY begins with a byte order mark; --key-file FILE reads it without the mark; see `ntrack announce --help`"},
 		{"announce lobby\r",
-			"the KEY ends in the end of a line; --key-file FILE reads one without; see `ntrack announce --help`"},
+			"the KEY ends with a line break; --key-file FILE reads it without the break; see `ntrack announce --help`"},
 	} {
 		refuses(t, tt.line, strings.Split(tt.note, "\n")...)
 	}
