@@ -184,7 +184,7 @@ func (c *Client) sendLeave(ctx context.Context, t Tracker, r Request) error {
 	}
 	x, err := c.fetch(ctx, t, http.MethodDelete, u, maxReply)
 	if err == nil && x.resp.StatusCode != http.StatusNoContent {
-		err = &ReplyError{t, fmt.Errorf("status %d is no answer to a leave", x.resp.StatusCode)}
+		err = &ReplyError{t, fmt.Errorf("status %d is not an answer to a leave", x.resp.StatusCode)}
 	}
 	return err
 }

@@ -66,7 +66,7 @@ func (e *SharedError) Error() string {
 // The reasons for which a session cannot be a member without r.Port.
 var (
 	// Each renewal would come from another port, and so list another peer.
-	errNoOrigin   = errors.New("the tracker does not tell the port of origin: give a port to stay")
+	errNoOrigin   = errors.New("the tracker does not report the port of origin: give a port to stay")
 	errHiddenPort = errors.New("a classic tracker does not look at the port of origin, and Dial hides it: give a port")
 )
 

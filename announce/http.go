@@ -147,7 +147,7 @@ func redirected(from *url.URL, location string) (*url.URL, error) {
 	to, err := from.Parse(location)
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("redirects to %s, which is no URL", wire.Quote(wire.Redact(location)))
+		return nil, fmt.Errorf("redirects to %s, which is not a URL", wire.Quote(wire.Redact(location)))
 	case to.Scheme != "http" && to.Scheme != "https":
 		return nil, fmt.Errorf("redirects to scheme %s", wire.Quote(to.Scheme))
 	case from.Scheme == "https" && to.Scheme != "https":

@@ -16,7 +16,7 @@ func listCommand(s Streams) *cli.Command {
 		Usage:     "print the peers of a KEY without joining, or every key",
 		UsageText: "ntrack list [OPTIONS] [TRACKER] [KEY]",
 		Description: "Prints the peers of KEY, sorted. One argument is the KEY; without a KEY it\n" +
-			"prints the tracker's index (ntrack list -t TRACKER), where it shows one.",
+			"prints the tracker's index (ntrack list -t TRACKER), if it shows one.",
 		Flags: clientFlags(),
 		Action: func(c *cli.Context) error {
 			var o listOptions

@@ -231,7 +231,7 @@ func (t *Tracker) origin(c *Call) (netip.AddrPort, error) {
 	chain := bytes.TrimSpace(c.ForwardedFor)
 	switch {
 	case c.Unix && len(chain) == 0:
-		return origin, &wire.RefusalError{Status: 400, Reason: "X-Forwarded-For is missing: a proxy at a Unix socket has to say who asks"}
+		return origin, &wire.RefusalError{Status: 400, Reason: "X-Forwarded-For is missing: a proxy at a Unix socket has to name the client"}
 	case !c.Unix && !origin.Addr().IsValid():
 		return origin, fmt.Errorf("connection without an address")
 	}

@@ -104,7 +104,7 @@ func TestHandlerUnix(t *testing.T) {
 	for _, step := range []struct{ header, status, body string }{
 		{"X-Forwarded-For: 203.0.113.9\r\n", "200 OK", ""},
 		{"X-Forwarded-For: 203.0.113.10\r\n", "200 OK", "203.0.113.9:4000\n"},
-		{"", "400 Bad Request", "X-Forwarded-For is missing: a proxy at a Unix socket has to say who asks\n"},
+		{"", "400 Bad Request", "X-Forwarded-For is missing: a proxy at a Unix socket has to name the client\n"},
 	} {
 		c, err := net.Dial("unix", l.Addr().String())
 		if err != nil {

@@ -77,7 +77,7 @@ func (s *scanner) value(depth int) error {
 	case s.i >= len(s.b):
 		return errors.New("ends too early")
 	default:
-		return fmt.Errorf("byte %q begins no value", c)
+		return fmt.Errorf("byte %q does not begin a value", c)
 	}
 }
 
@@ -86,7 +86,7 @@ func (s *scanner) dict(depth int) error {
 	var seen map[string]bool // made only if a key is out of order; sorted keys repeat only the last key
 	for s.peek() != 'e' {
 		if c := s.peek(); c < '0' || c > '9' {
-			return errors.New("dictionary key is no string")
+			return errors.New("dictionary key is not a string")
 		}
 		key, err := s.string()
 		if err != nil {

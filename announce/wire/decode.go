@@ -107,7 +107,7 @@ func (r *Reply) readJSON(body []byte) error {
 	if s, _ := d["you"].(string); s != "" {
 		you, ok := parsePeer(s)
 		if !ok {
-			return fmt.Errorf("reply: you: %s is no endpoint", Quote(s))
+			return fmt.Errorf("reply: you: %s is not an endpoint", Quote(s))
 		}
 		r.setYou(you)
 	}
@@ -196,7 +196,7 @@ func canDial(e netip.AddrPort, minPort uint16) bool {
 // and a port of two.
 func (r *Reply) addRecords(name, records string, size int) error {
 	if len(records)%(size+2) != 0 {
-		return fmt.Errorf("reply: %s of %d bytes: no multiple of %d", name, len(records), size+2)
+		return fmt.Errorf("reply: %s of %d bytes: not a multiple of %d", name, len(records), size+2)
 	}
 	for b := range slices.Chunk([]byte(records), size+2) {
 		a, _ := netip.AddrFromSlice(b[:size])

@@ -126,7 +126,7 @@ func escapeZone(host string) (string, error) {
 		return host, nil
 	}
 	if zone == "" || strings.ContainsFunc(zone, func(r rune) bool { return !isZoneRune(r) }) {
-		return "", errors.New("the zone after % is no name of a network interface")
+		return "", errors.New("the zone after % is not the name of a network interface")
 	}
 	return address + "%25" + zone + "]" + port, nil
 }
@@ -138,7 +138,7 @@ func checkHost(host string) error {
 	a, err := netip.ParseAddr(host)
 	isIPv6 := err == nil && a.Is6()
 	if strings.ContainsAny(host, " /\\\"<>") || strings.ContainsAny(host, "%:") && !isIPv6 {
-		return errors.New("is no host name")
+		return errors.New("is not a host name")
 	}
 	return nil
 }
