@@ -27,7 +27,7 @@ func TestScratchStaysSmall(t *testing.T) {
 	}
 	kept := func(what string) {
 		t.Helper()
-		for range 64 { // more than a pool keeps
+		for range 64 { // enough to find all that the pool keeps
 			s := tr.scratch.Get().(*scratch)
 			if cap(s.peers) > maxKept || cap(s.tracks) > maxKept {
 				t.Errorf("%s: the memory of %d peers and %d tracks is kept", what, cap(s.peers), cap(s.tracks))

@@ -9,8 +9,8 @@ import (
 	"ntrack/tracker/server"
 )
 
-// An announce allocates nothing. The race detector makes pools allocate, so this test is not for
-// it.
+// An announce allocates nothing. This test does not run under the race detector, which makes pools
+// allocate.
 func TestAllocatesNothing(t *testing.T) { bothWays(t, testAllocatesNothing) }
 
 func testAllocatesNothing(t *testing.T, serve serveFunc) {

@@ -15,7 +15,7 @@ import (
 	"ntrack/tracker/server"
 )
 
-// A visitor is a client with one connection.
+// A visitor is a client that checks its replies.
 type visitor struct {
 	net.Conn
 	r *bufio.Reader
@@ -26,11 +26,13 @@ func visit(t *testing.T, addr string) visitor {
 	return visitor{c, bufio.NewReader(c)}
 }
 
+// look is served by a worker, if there are workers.
 func (v visitor) look(t *testing.T) {
 	t.Helper()
 	get(t, v, v.r, "/ntrk/k?port=0")
 }
 
+// post is never served by a worker.
 func (v visitor) post(t *testing.T) {
 	t.Helper()
 	if _, err := io.WriteString(v, "POST /ntrk/k?port=1 HTTP/1.1\r\nHost: t\r\nContent-Length: 1\r\n\r\nx"); err != nil {
@@ -45,6 +47,7 @@ func (v visitor) post(t *testing.T) {
 	}
 }
 
+// gone checks that the server closes the connection.
 func (v visitor) gone(t *testing.T, name string) {
 	t.Helper()
 	if b, err := io.ReadAll(v.r); err != nil || len(b) > 0 {
@@ -52,14 +55,14 @@ func (v visitor) gone(t *testing.T, name string) {
 	}
 }
 
-// When there are too many connections, the server closes the one that has been idle longest, and
-// serves the new one. It does not matter which goroutine has it.
+// If there are too many connections, a new one evicts the one that has been idle longest. It does
+// not matter whether a worker or a goroutine of its own has the idle connection.
 func TestIdleMakesRoom(t *testing.T) { bothWays(t, testIdleMakesRoom) }
 
 func testIdleMakesRoom(t *testing.T, serve serveFunc) {
 	addr := serve(t, &server.Server{Tracker: &tracker.Tracker{}, MaxConns: 50})
 	v := make(map[int]visitor)
-	var idle []int // the one that has been idle longest first
+	var idle []int // keys of v; first the one that has been idle longest
 	for i := range 300 {
 		v[i] = visit(t, addr)
 		if i%3 == 0 {
@@ -71,7 +74,7 @@ func testIdleMakesRoom(t *testing.T, serve serveFunc) {
 			continue
 		}
 		v[idle[0]].gone(t, fmt.Sprint(idle[0]))
-		if idle = idle[1:]; i%2 == 0 { // one asks again
+		if idle = idle[1:]; i%2 == 0 { // an idle connection sends another request
 			again := idle[i%len(idle)]
 			v[again].look(t)
 			idle = append(append(idle[:i%len(idle):i%len(idle)], idle[i%len(idle)+1:]...), again)
@@ -82,7 +85,7 @@ func testIdleMakesRoom(t *testing.T, serve serveFunc) {
 	}
 }
 
-// A connection with a request under way, or with a stream, is not idle.
+// A connection is not idle while it has a part of a request, or a stream.
 func TestBusyAreNotEvicted(t *testing.T) { bothWays(t, testBusyAreNotEvicted) }
 
 func testBusyAreNotEvicted(t *testing.T, serve serveFunc) {
@@ -118,22 +121,22 @@ func testBusyAreNotEvicted(t *testing.T, serve serveFunc) {
 	expectEvent(t, stream, "join 192.0.2.7:5000;")
 }
 
-// Silent connections do not displace those that have sent a request. The one that has been silent
-// longest makes room for another, and is answered 503.
+// If many connections are silent, a new one evicts the one that has been silent longest, and no
+// connection that has sent a request. The evicted one gets a 503.
 func TestSilentMakesRoom(t *testing.T) { bothWays(t, testSilentMakesRoom) }
 
 func testSilentMakesRoom(t *testing.T, serve serveFunc) {
 	s := &server.Server{Tracker: &tracker.Tracker{}, MaxConns: 8}
 	addr := serve(t, s)
-	var asked [5]visitor
-	for i := range asked {
-		asked[i] = visit(t, addr)
-		asked[i].look(t)
+	var served [5]visitor
+	for i := range served {
+		served[i] = visit(t, addr)
+		served[i].look(t)
 	}
 	var silent []visitor
 	for range 20 {
 		silent = append(silent, visit(t, addr))
-		eventually(t, "3 silent", func() bool { return s.Silent() == min(len(silent), 3) })
+		eventually(t, "at most 3 silent", func() bool { return s.Silent() == min(len(silent), 3) })
 		if len(silent) > 3 {
 			b, err := io.ReadAll(silent[0].r)
 			if err != nil || !strings.HasPrefix(string(b), "HTTP/1.1 503 ") {
@@ -142,12 +145,13 @@ func testSilentMakesRoom(t *testing.T, serve serveFunc) {
 			silent = silent[1:]
 		}
 	}
-	for _, v := range append(asked[:], silent...) {
+	for _, v := range append(served[:], silent...) {
 		v.look(t)
 	}
 }
 
-// Few silent connections are not evicted for a second, because their requests may be on the way.
+// If few connections are silent, they are not evicted for a second: their requests may be on the
+// way.
 func TestSilentGrace(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		s := &server.Server{Tracker: &tracker.Tracker{}, MaxConns: 8}
@@ -158,14 +162,14 @@ func TestSilentGrace(t *testing.T) {
 			synctest.Wait()
 			return visitor{c, bufio.NewReader(c)}
 		}
-		end := func(v visitor) string {
+		status := func(v visitor) string { // of the last reply
 			b, err := io.ReadAll(v.r)
 			if err != nil {
 				t.Error(err)
 			}
 			v.Close()
-			status, _, _ := strings.Cut(string(b), "\r\n")
-			return status
+			line, _, _ := strings.Cut(string(b), "\r\n")
+			return line
 		}
 		var busy []visitor
 		for range 7 {
@@ -178,16 +182,16 @@ func TestSilentGrace(t *testing.T) {
 		silent := arrive()
 		time.Sleep(900 * time.Millisecond)
 		const no = "HTTP/1.1 503 Service Unavailable"
-		if got := end(arrive()); got != no {
+		if got := status(arrive()); got != no {
 			t.Errorf("the new one: %q", got)
 		}
 		time.Sleep(100 * time.Millisecond)
 		next := arrive()
-		if got := end(silent); got != no {
+		if got := status(silent); got != no {
 			t.Errorf("the silent one: %q", got)
 		}
 		next.look(t)
-		last := arrive() // in place of one that has been idle for no time
+		last := arrive() // evicts the only idle connection, which has just been served
 		next.gone(t, "the idle one")
 		last.look(t)
 		for _, v := range append(busy, next, last) {

@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ServeBatches serves l with the replies of a worker, but without the worker's sockets. So
-// connections can come from any address and in virtual time.
+// ServeBatches serves l with the replies of a worker, but without epoll and system calls. So
+// connections can come from any address, and virtual time works.
 func (s *Server) ServeBatches(l net.Listener) {
 	s.once.Do(s.init)
 	for {
@@ -24,7 +24,7 @@ func (s *Server) ServeBatches(l net.Listener) {
 			return
 		}
 		if _, tcp := nc.RemoteAddr().(*net.TCPAddr); !tcp {
-			s.startConn(nc) // no worker has such connections
+			s.startConn(nc) // workers serve only TCP
 			continue
 		}
 		s.admitConn(netip.AddrPort{})
@@ -63,11 +63,11 @@ func (s *Server) serveBatches(nc net.Conn) {
 	s.releaseConn(netip.AddrPort{}, admitted)
 }
 
-// A TestWorker is a worker whose steps a test takes one by one, also in virtual time.
+// A TestWorker is a worker that a test runs step by step, also in virtual time.
 type TestWorker struct {
 	t *testing.T
 	w *worker
-	// End does what a worker does when its server ends.
+	// End makes the worker end, as in a shutdown.
 	End func()
 }
 
@@ -85,8 +85,8 @@ func (s *Server) TestWorker(t *testing.T, listener net.Listener) TestWorker {
 	return TestWorker{t, a.workers[0], end}
 }
 
-// AddConn gives the worker a connection from any address and returns the client's end. The system
-// buffers that many bytes for a client that does not read.
+// AddConn gives the worker a connection from any address, and returns the client's end. buffer is
+// how many bytes the system buffers for a client that does not read.
 func (w TestWorker) AddConn(remote netip.AddrPort, buffer int) net.Conn {
 	fds := socketPair(w.t)
 	if err := unix.SetsockoptInt(fds[0], unix.SOL_SOCKET, unix.SO_SNDBUF, buffer); err != nil {
@@ -136,8 +136,9 @@ func TestCloseWrite(t *testing.T) {
 	}
 }
 
-// Overdue lets a worker close a connection whose time is up, after the client has sent in. It
-// returns what the client receives, and the size of the largest buffer that the worker keeps.
+// Overdue gives a worker a connection whose Timeout is over, on which the client has sent in. It
+// lets the worker close overdue connections. It returns what the client receives, and the size of
+// the largest buffer that the worker keeps.
 func (s *Server) Overdue(in []byte) (out []byte, kept int, err error) {
 	s.once.Do(s.init)
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
@@ -164,12 +165,12 @@ func (s *Server) Overdue(in []byte) (out []byte, kept int, err error) {
 	for e := w.busy.popBefore(w.now); e != nil; e = w.busy.popBefore(w.now) {
 		w.serveConn(e.owner.(*polledConn), false)
 	}
-	answered := !w.idle.empty()
+	idle := !w.idle.empty()
 	w.closeOverdue(&w.idle, 0)
 	_ = client.SetReadDeadline(time.Now().Add(10 * time.Second))
 	out, err = io.ReadAll(client)
-	if err == nil && answered == (len(in) == 0) {
-		err = fmt.Errorf("it waits for another request: %v", answered)
+	if err == nil && idle != (len(in) > 0) {
+		err = fmt.Errorf("the connection waits for another request: %v", idle)
 	}
 	return out, max(cap(w.b.out), cap(w.b.body)), err
 }

@@ -2,16 +2,17 @@ package server
 
 import "time"
 
-// SetStreamTCPTimeout sets a time that a test can wait for.
+// SetStreamTCPTimeout sets TCP_USER_TIMEOUT of streams to a time that a test can wait for.
 func (s *Server) SetStreamTCPTimeout(d time.Duration) { s.streamTCPTimeout = d }
 
-// Conns returns the number of open connections, and Goroutines that of those with a goroutine.
+// Conns returns the number of open connections.
 func (s *Server) Conns() int {
 	s.limiter.mu.Lock()
 	defer s.limiter.mu.Unlock()
 	return s.limiter.numAdmitted + s.limiter.numRefused
 }
 
+// Goroutines returns the number of connections that have a goroutine.
 func (s *Server) Goroutines() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -39,8 +40,9 @@ func (s *Server) LargestBuffer() (n int) {
 	return n
 }
 
-// DetectStall watches a client whose connection is in the state that state returns, from when start
-// is called until stop is. It calls stalled if the client does not read for as long as limit.
+// DetectStall makes a stallDetector for a client. state returns what the system knows about the
+// bytes sent to the client. The detector runs from start to stop, and calls stalled if the client
+// reads nothing for as long as limit.
 func DetectStall(limit time.Duration, state func() (pending bool, acked uint64, sinceHeard time.Duration), stalled func()) (start, stop func()) {
 	d := &stallDetector{limit: limit, stalled: stalled, state: func() (sendState, bool) {
 		pending, acked, sinceHeard := state()

@@ -18,8 +18,8 @@ import (
 	"ntrack/tracker/server"
 )
 
-// serveFewFiles runs in a process that may have 64 files open. It prints its address and what its
-// server logs. It ends when its standard input does.
+// serveFewFiles runs a server in a process of its own, which may have 64 files open. It prints the
+// address and the log of the server. It returns when its standard input ends.
 func serveFewFiles(goroutines bool) error {
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 64, Max: 64}); err != nil {
 		return err
@@ -38,9 +38,8 @@ func serveFewFiles(goroutines bool) error {
 	return err
 }
 
-// If few files may be open, the server serves few connections, but serves them well. It answers
-// them whatever they send, even if others use all files that are left. Those are answered 503, and
-// one line is logged for the operator.
+// If few files may be open, the server admits few connections, but replies to any request on them,
+// even if other connections use all other files. Those get a 503, and the server logs one line.
 func TestFewFiles(t *testing.T) {
 	if mode := os.Getenv("NTRACK_TEST_FILES"); mode != "" {
 		if err := serveFewFiles(mode == "goroutine"); err != nil {
@@ -94,9 +93,9 @@ func testFewFiles(t *testing.T, mode string) {
 			refused <- string(b)
 		}()
 	}
-	for range silent - room { // the others have ten seconds to send a request
+	for range silent - room { // the others are admitted, and have ten seconds to send a request
 		if b := <-refused; !strings.HasPrefix(b, "HTTP/1.1 503 ") {
-			t.Errorf("a silent one too many got %q", b)
+			t.Errorf("one connection too many got %q", b)
 		}
 	}
 	for i, c := range kept {

@@ -13,7 +13,7 @@ import (
 	"ntrack/tracker/server"
 )
 
-// A store that still has peers goes on sweeping until they have lapsed.
+// The sweep goroutine of a store ends when the last peer has lapsed, so it may outlive a test.
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("ntrack/tracker/store/memory.(*Store).sweep"), goleak.IgnoreAnyFunction("ntrack/tracker/store/memory.(*Store).sweep-fm"))
 }
@@ -21,8 +21,8 @@ func TestMain(m *testing.M) {
 // patience is how long a test waits before it fails. Nothing here takes that long.
 const patience = 30 * time.Second
 
-// inBubble runs a test in virtual time. It panics if that time stands still, because then no
-// deadline of the test would ever be reached.
+// inBubble runs a test in virtual time. It panics if the test does not end in real time, because
+// virtual time may stand still, and then no deadline of the test is ever reached.
 func inBubble(t *testing.T, test func(*testing.T)) {
 	t.Helper()
 	watchdog := time.AfterFunc(2*patience, func() { panic(t.Name() + " does not end") })
@@ -30,7 +30,7 @@ func inBubble(t *testing.T, test func(*testing.T)) {
 	synctest.Test(t, test)
 }
 
-// patient sets a deadline of two hours, which is for virtual time.
+// patient sets a deadline of two hours of virtual time, and returns c.
 func patient(c net.Conn) net.Conn {
 	_ = c.SetDeadline(time.Now().Add(2 * time.Hour))
 	return c

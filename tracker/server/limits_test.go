@@ -19,7 +19,8 @@ import (
 	"ntrack/tracker/server"
 )
 
-// arrivals is a listener whose connections come from any address, in a synctest bubble.
+// arrivals is a listener in memory for a synctest bubble. Its connections may come from any
+// address.
 type arrivals struct {
 	conns chan net.Conn
 	once  sync.Once
@@ -32,10 +33,11 @@ func newArrivals(s *server.Server) *arrivals {
 	return l
 }
 
+// from connects from an address, and returns the client's end of the connection.
 func (l *arrivals) from(remote net.Addr) net.Conn {
-	near, far := net.Pipe()
-	l.conns <- from{far, remote}
-	return patient(near)
+	clientEnd, serverEnd := net.Pipe()
+	l.conns <- from{serverEnd, remote}
+	return patient(clientEnd)
 }
 
 type from struct {
@@ -61,16 +63,16 @@ func (l *arrivals) Close() error {
 
 func (l *arrivals) Addr() net.Addr { return &net.TCPAddr{} }
 
-// One address may have a share of the connections, and others are served meanwhile. An address that
-// may have many clients behind it has no limit.
+// The connections of one address are limited, and do not delay those of others. An address that may
+// have many clients behind it has no limit.
 func TestMaxConnsPerAddr(t *testing.T) {
 	tcp := func(a string) net.Addr { return net.TCPAddrFromAddrPort(netip.MustParseAddrPort(a)) }
 	unix := &net.UnixAddr{Net: "unix"}
 	for _, tt := range []struct {
-		name  string
-		most  int
-		addrs []net.Addr
-		fit   int // how many of addrs, in this order, are admitted
+		name       string
+		maxPerAddr int
+		addrs      []net.Addr
+		fit        int // how many of addrs are admitted; the others follow them
 	}{
 		{"one address", 2, []net.Addr{tcp("192.0.2.1:1"), tcp("192.0.2.1:2"), tcp("192.0.2.1:3")}, 2},
 		{"two", 2, []net.Addr{tcp("192.0.2.1:1"), tcp("192.0.2.1:2"), tcp("192.0.2.2:3"), tcp("192.0.2.2:4")}, 4},
@@ -88,11 +90,11 @@ func TestMaxConnsPerAddr(t *testing.T) {
 			inBubble(t, func(t *testing.T) {
 				tr := &tracker.Tracker{Proxies: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("::ffff:203.0.113.0/120")}}
 				var log []string
-				s := &server.Server{Tracker: tr, MaxConns: 9, MaxConnsPerAddr: tt.most, Logf: func(f string, args ...any) { log = append(log, fmt.Sprintf(f, args...)) }}
+				s := &server.Server{Tracker: tr, MaxConns: 9, MaxConnsPerAddr: tt.maxPerAddr, Logf: func(f string, args ...any) { log = append(log, fmt.Sprintf(f, args...)) }}
 				defer shutdown(s)
 				l := newArrivals(s)
 				conns := make([]net.Conn, len(tt.addrs))
-				for round := range 2 { // closed connections make room
+				for round := range 2 { // in the second round all connections of the first are closed
 					for i, a := range tt.addrs {
 						conns[i] = l.from(a)
 						defer conns[i].Close()
@@ -156,8 +158,8 @@ func (c halfClosing) CloseWrite() error {
 	return nil
 }
 
-// After a refusal the server reads until the client closes the connection, for half a second at
-// most. Other connections do not wait for that.
+// After a refusal the server reads until the client closes the connection, but for at most half a
+// second. Other connections do not wait for that.
 func TestRefusedLingers(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		s := &server.Server{Tracker: &tracker.Tracker{}, MaxConnsPerAddr: 1, Timeout: time.Hour}
@@ -166,12 +168,12 @@ func TestRefusedLingers(t *testing.T) {
 		at := &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 1}
 		kept := l.from(at)
 		defer kept.Close()
-		near, far := net.Pipe()
-		defer near.Close()
-		c := halfClosing{from{far, at}, make(chan struct{})}
+		clientEnd, serverEnd := net.Pipe()
+		defer clientEnd.Close()
+		c := halfClosing{from{serverEnd, at}, make(chan struct{})}
 		began := time.Now()
 		l.conns <- c
-		r := bufio.NewReader(near)
+		r := bufio.NewReader(clientEnd)
 		if resp, err := http.ReadResponse(r, nil); err != nil || resp.StatusCode != 503 || resp.ContentLength != 21 {
 			t.Fatalf("%+v, %v", resp, err)
 		}
@@ -180,7 +182,7 @@ func TestRefusedLingers(t *testing.T) {
 		}
 		<-c.closed
 		for { // a client that keeps sending
-			if _, err := near.Write([]byte("G")); err != nil {
+			if _, err := clientEnd.Write([]byte("G")); err != nil {
 				break
 			}
 			time.Sleep(50 * time.Millisecond)
@@ -215,12 +217,12 @@ func TestMaxConnsTLS(t *testing.T) {
 	if _, err := io.WriteString(first, "OPTIONS * HTTP/1.1\r\nHost: t\r\n\r\nGET"); err != nil {
 		t.Fatal(err)
 	}
-	if resp, err := http.ReadResponse(r, nil); err != nil || resp.StatusCode != 204 { // then it has half a request, and is not idle
+	if resp, err := http.ReadResponse(r, nil); err != nil || resp.StatusCode != 204 { // the server has also read half a request, so the connection is not idle
 		t.Fatalf("%+v, %v", resp, err)
 	}
-	mute := dial(t, l.Addr().String())
-	if n, _ := mute.Read(make([]byte, 1)); n != 0 {
-		t.Error("the refused one got an answer")
+	silent := dial(t, l.Addr().String())
+	if n, _ := silent.Read(make([]byte, 1)); n != 0 {
+		t.Error("the refused connection got a reply")
 	}
 	first.Close()
 	for deadline := time.Now().Add(10 * time.Second); ; {

@@ -8,8 +8,8 @@ import (
 	"ntrack/tracker/server"
 )
 
-// After its process was stopped, a worker serves the requests that have come before it closes any
-// connection.
+// If its process was stopped, a worker serves the requests that have arrived in the meantime. Only
+// then does it close overdue connections.
 func TestWorkerStopped(t *testing.T) {
 	s := &server.Server{Tracker: &tracker.Tracker{}}
 	out, _, err := s.Overdue([]byte(hello))
@@ -17,7 +17,7 @@ func TestWorkerStopped(t *testing.T) {
 		t.Errorf("a connection with a request: %q, %v", out, err)
 	}
 	if out, _, err = s.Overdue(nil); err != nil || len(out) > 0 {
-		t.Errorf("a connection without: %q, %v", out, err)
+		t.Errorf("a connection without a request: %q, %v", out, err)
 	}
 	if n := s.Conns(); n != 0 {
 		t.Errorf("%d connections are still counted", n)

@@ -19,7 +19,7 @@ import (
 )
 
 // A sleeper is a connection of a process that is stopped for an hour while it reads or writes. When
-// the process goes on, the deadline is long past.
+// the process goes on, the deadline is over.
 type sleeper struct {
 	net.Conn
 	awake bool
@@ -41,16 +41,16 @@ func TestStopped(t *testing.T) {
 	const look = "GET /ntrk/crowd?port=0&numwant=1000 HTTP/1.1\r\nHost: t\r\n\r\n"
 	const post = "POST /ntrk/k?port=4000&format=json HTTP/1.1\r\nHost: t\r\n"
 	for name, parts := range map[string][]string{
-		"the first request":   {"", post + "\r\n"},
-		"the second request":  {look, post + "\r\n"},
-		"half a request":      {post[:20], post[20:] + "\r\n"},
-		"a body":              {post + "Content-Length: 3\r\n\r\n", "abc"},
-		"a body in chunks":    {post + "Transfer-Encoding: chunked\r\n\r\n", "3\r\nabc\r\n0\r\n\r\n"},
-		"half of a chunk":     {post + "Transfer-Encoding: chunked\r\n\r\n3\r\na", "bc\r\n0\r\n\r\n"},
-		"nothing":             {"", ""},
-		"nothing after a few": {look, ""},
-		"nothing after half":  {post[:20], ""},
-		"the reply":           {look},
+		"the first request":            {"", post + "\r\n"},
+		"the second request":           {look, post + "\r\n"},
+		"half a request":               {post[:20], post[20:] + "\r\n"},
+		"a body":                       {post + "Content-Length: 3\r\n\r\n", "abc"},
+		"a body in chunks":             {post + "Transfer-Encoding: chunked\r\n\r\n", "3\r\nabc\r\n0\r\n\r\n"},
+		"half of a chunk":              {post + "Transfer-Encoding: chunked\r\n\r\n3\r\na", "bc\r\n0\r\n\r\n"},
+		"nothing":                      {"", ""},
+		"nothing after a request":      {look, ""},
+		"nothing after half a request": {post[:20], ""},
+		"the reply":                    {look},
 	} {
 		t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) {
 			inBubble(t, func(t *testing.T) {
@@ -61,10 +61,10 @@ func TestStopped(t *testing.T) {
 				}
 				s := &server.Server{Tracker: tr}
 				defer s.Shutdown(context.Background())
-				near, far := net.Pipe()
-				defer near.Close()
-				go s.Serve(&oneListener{conn: &sleeper{Conn: fromSomewhere{far}}, done: make(chan struct{})})
-				r := bufio.NewReader(near)
+				client, serverEnd := net.Pipe()
+				defer client.Close()
+				go s.Serve(&oneListener{conn: &sleeper{Conn: fromSomewhere{serverEnd}}, done: make(chan struct{})})
+				r := bufio.NewReader(client)
 				reply := func() {
 					t.Helper()
 					resp, err := http.ReadResponse(r, nil)
@@ -76,7 +76,7 @@ func TestStopped(t *testing.T) {
 						t.Fatalf("status %d, %d bytes, %v", resp.StatusCode, len(body), err)
 					}
 				}
-				_, _ = io.WriteString(near, parts[0])
+				_, _ = io.WriteString(client, parts[0])
 				if parts[0] == look && len(parts) > 1 {
 					reply()
 				}
@@ -85,7 +85,7 @@ func TestStopped(t *testing.T) {
 					reply()
 					return
 				}
-				go io.WriteString(near, parts[1])
+				go io.WriteString(client, parts[1])
 				if parts[1] != "" {
 					reply()
 					return
@@ -93,7 +93,7 @@ func TestStopped(t *testing.T) {
 				began := time.Now()
 				rest, _ := io.ReadAll(r)
 				if d := time.Since(began); d > 35*time.Minute {
-					t.Errorf("a silent client loses its connection after %v, with %q", d, rest)
+					t.Errorf("a client that sends nothing loses its connection after %v, with %q", d, rest)
 				}
 			})
 		})
