@@ -33,8 +33,8 @@ func (c testClient) send(request string, n int) {
 	}
 }
 
-// read returns the bytes that are here, at most that many, without waiting.
-func (c testClient) read(most int) string {
+// read returns the bytes that have arrived, but at most limit bytes. It does not wait.
+func (c testClient) read(limit int) string {
 	c.t.Helper()
 	raw, err := c.Conn.(interface {
 		SyscallConn() (syscall.RawConn, error)
@@ -43,9 +43,9 @@ func (c testClient) read(most int) string {
 		c.t.Fatal(err)
 	}
 	var all bytes.Buffer
-	for b := make([]byte, min(most, 64<<10)); all.Len() < most; {
+	for b := make([]byte, min(limit, 64<<10)); all.Len() < limit; {
 		var n int
-		ctlErr := raw.Control(func(fd uintptr) { n, err = syscall.Read(int(fd), b[:min(len(b), most-all.Len())]) })
+		ctlErr := raw.Control(func(fd uintptr) { n, err = syscall.Read(int(fd), b[:min(len(b), limit-all.Len())]) })
 		if err = errors.Join(ctlErr, err); errors.Is(err, syscall.EAGAIN) || err == nil && n == 0 {
 			break
 		} else if err != nil {
@@ -56,12 +56,13 @@ func (c testClient) read(most int) string {
 	return all.String()
 }
 
-// replies reads the replies that are here and returns their number.
+// replies reads the replies that have arrived, and returns their number.
 func (c testClient) replies() int { return strings.Count(c.read(1<<30), "HTTP/1.1 2") }
 
+// plenty is a buffer in which all replies of a test have room.
 const plenty = 1 << 20
 
-// Requests that a client pipelines are served in batches, and other clients are served in between.
+// A worker serves the requests that a client pipelines in batches, and other clients between them.
 func TestWorkerBatches(t *testing.T) {
 	s := &server.Server{Tracker: &tracker.Tracker{}, Logf: t.Errorf}
 	w := s.TestWorker(t, listen(t))
@@ -79,7 +80,7 @@ func TestWorkerBatches(t *testing.T) {
 		total += n
 		return n
 	}
-	if n := count(); n != 21*16 { // each has had a batch, and one has had two
+	if n := count(); n != 21*16 { // one batch for each client, and another for one of them
 		t.Errorf("%d replies in the first step", n)
 	}
 	for range 50 {
@@ -90,7 +91,7 @@ func TestWorkerBatches(t *testing.T) {
 			t.Errorf("%d replies to a client with one request", n)
 		}
 		if n := count(); n != 16 {
-			t.Errorf("%d replies meanwhile to those with many", n)
+			t.Errorf("meanwhile %d replies to the clients with many requests", n)
 		}
 	}
 	for range 1000 {
@@ -100,14 +101,14 @@ func TestWorkerBatches(t *testing.T) {
 	if total != 20*700 || s.Goroutines() != 0 {
 		t.Errorf("%d replies in the end; %d connections have a goroutine", total, s.Goroutines())
 	}
-	many[0].send(hello, 1) // it goes on
+	many[0].send(hello, 1) // the connection is still open
 	w.ServeEvents()
 	if n := count(); n != 1 {
 		t.Errorf("%d replies to one more request", n)
 	}
 }
 
-// A large reply is a batch of its own, whatever comes before it.
+// A large reply is a batch of its own, whatever requests come before it.
 func TestWorkerLargeReplies(t *testing.T) {
 	tr := &tracker.Tracker{}
 	for i := range 1000 {
@@ -116,11 +117,11 @@ func TestWorkerLargeReplies(t *testing.T) {
 	s := &server.Server{Tracker: tr, Logf: t.Errorf}
 	w := s.TestWorker(t, listen(t))
 	const large = "GET /ntrk/k?port=0&numwant=1000&format=text HTTP/1.1\r\nHost: t\r\n\r\n"
-	var greedy [200]testClient
-	for i := range greedy {
-		greedy[i] = connect(t, w, plenty)
-		greedy[i].send(hello, i%3) // these are answered at once
-		greedy[i].send(large, 2)
+	var many [200]testClient
+	for i := range many {
+		many[i] = connect(t, w, plenty)
+		many[i].send(hello, i%3) // the worker serves these at once
+		many[i].send(large, 2)
 	}
 	one := connect(t, w, plenty)
 	one.send(hello, 1)
@@ -131,7 +132,7 @@ func TestWorkerLargeReplies(t *testing.T) {
 		t.Errorf("%d replies to the client with a small request", n)
 	}
 	sum := func() (small, big int) {
-		for _, p := range greedy {
+		for _, p := range many {
 			b := p.read(1 << 30)
 			small += strings.Count(b, "Content-Length: 93\r\n")
 			big += strings.Count(b, "Content-Length: 1")
@@ -139,7 +140,7 @@ func TestWorkerLargeReplies(t *testing.T) {
 		return small, big
 	}
 	if small, big := sum(); small != 199 || big != 4 {
-		t.Errorf("meanwhile %d small and %d large replies to the greedy", small, big)
+		t.Errorf("meanwhile %d small and %d large replies to the clients with large requests", small, big)
 	}
 	for range 396 {
 		w.ServeEvents()
@@ -163,7 +164,7 @@ func TestWorkerBatchBytes(t *testing.T) {
 		w.ServeEvents()
 		want := 6
 		if i == 0 {
-			want = 12 // a batch for the event, and one because it is busy
+			want = 12 // a batch for the event, and a batch because the connection is busy then
 		}
 		if n := p.replies(); n != want && i < 32 {
 			t.Fatalf("%d replies in step %d", n, i)
@@ -171,15 +172,15 @@ func TestWorkerBatchBytes(t *testing.T) {
 	}
 }
 
-// The connection of a client that does not read its replies ends ten seconds after it last read
-// something. A client that reads slowly gets all replies. The worker serves no other request of it
-// meanwhile.
+// A client loses its connection ten seconds after it stops reading its replies. A client that reads
+// slowly gets all replies. Until it has read them, the worker serves no more requests of this
+// client.
 func TestWorkerReplyNotRead(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
-		every int // seconds: it reads what is here this often
-		times int
-		cut   int // after that many seconds; 0 for never
+		every int // seconds from one read to the next
+		times int // how often the client reads
+		cut   int // after how many seconds the connection ends; 0 for never
 	}{
 		{"nothing", 1, 0, 10},
 		{"something", 2, 4, 16}, // after 0, 2, 4 and 6 seconds
@@ -193,7 +194,7 @@ func TestWorkerReplyNotRead(t *testing.T) {
 				}
 				w := s.TestWorker(t, listen(t))
 				p := connect(t, w, 4096)
-				time.Sleep(5 * time.Second) // this time does not count
+				time.Sleep(5 * time.Second) // the ten seconds begin later, with the first reply
 				const n = 50                // replies of 3 KB each
 				p.send("GET /ntrk/k?port=0&numwant=200&format=text HTTP/1.1\r\nHost: t\r\n\r\n", n)
 				replies, second := 0, 0
@@ -207,7 +208,7 @@ func TestWorkerReplyNotRead(t *testing.T) {
 					w.Housekeeping()
 					time.Sleep(time.Second)
 				}
-				second-- // the second in which it ended
+				second-- // now the second in which the connection ended
 				switch {
 				case tt.cut == 0 && (s.Conns() != 1 || replies != n || second < 27):
 					t.Errorf("%d replies read in %d seconds, %d connections", replies, second, s.Conns())
@@ -219,8 +220,8 @@ func TestWorkerReplyNotRead(t *testing.T) {
 	}
 }
 
-// At a shutdown a busy connection gets one more reply, its last. A client that has replies to read
-// gets the time for that.
+// In a shutdown a busy connection gets one more reply. A client that has not read all replies still
+// has time to read them.
 func TestWorkerEnd(t *testing.T) {
 	s := &server.Server{Tracker: &tracker.Tracker{}, Logf: t.Errorf}
 	w := s.TestWorker(t, listen(t))
@@ -236,19 +237,19 @@ func TestWorkerEnd(t *testing.T) {
 	w.End()
 	const last = "Connection: close\r\n"
 	if b := busy.read(plenty); strings.Count(b, "HTTP/1.1 200") != 1 || strings.Count(b, last) != 1 {
-		t.Errorf("the busy one got %d bytes, at the end %.80q", len(b), b[max(0, len(b)-80):])
+		t.Errorf("the busy connection got %d bytes, at the end %.80q", len(b), b[max(0, len(b)-80):])
 	}
 	_ = slow.SetReadDeadline(time.Now().Add(patience))
 	if b, err := io.ReadAll(slow); err != nil || strings.Count(string(b), "HTTP/1.1 200") < 17 || strings.Count(string(b), last) != 1 {
-		t.Errorf("the slow one got %d bytes, at the end %.80q, %v", len(b), b[max(0, len(b)-80):], err)
+		t.Errorf("the slow client got %d bytes, at the end %.80q, %v", len(b), b[max(0, len(b)-80):], err)
 	}
 	busy.Close()
 	slow.Close()
 	eventually(t, "connections: 0", func() bool { return s.Conns() == 0 })
 }
 
-// A worker closes a connection at once if the client has asked for that. Otherwise the client may
-// send more, and a goroutine waits for that.
+// A worker closes a connection at once if the client asked for that and has sent nothing else. If
+// the client may send more, a goroutine lingers before it closes the connection.
 func TestWorkerLastReply(t *testing.T) {
 	const end = " HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n"
 	for request, lingers := range map[string]bool{
@@ -284,7 +285,7 @@ func TestWorkerMaxConnsPerAddr(t *testing.T) {
 	refused := from("192.0.2.1:3")
 	_ = refused.SetReadDeadline(time.Now().Add(time.Minute))
 	if b, err := io.ReadAll(refused); err != nil || !strings.HasPrefix(string(b), "HTTP/1.1 503 ") {
-		t.Errorf("one too many: %q, %v", b, err)
+		t.Errorf("the third connection of one address: %q, %v", b, err)
 	}
 	from("192.0.2.2:1")
 	refused.Close()

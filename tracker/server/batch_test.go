@@ -18,21 +18,22 @@ import (
 	"ntrack/tracker/store/memory"
 )
 
-// A replies client has sent all its requests and counts the replies in each write.
-type replies struct {
+// A replyCounter is the connection of a client that has sent all its requests. It counts the
+// replies in each write of the server.
+type replyCounter struct {
 	*playedConn
 	mu      sync.Mutex
-	counts  []int
-	largest int
-	total   int
-	written func(total int)
+	counts  []int           // replies in each write
+	largest int             // bytes in the largest write
+	total   int             // replies
+	written func(total int) // if not nil, is called after each write
 }
 
-func sender(requests string) *replies {
-	return &replies{playedConn: &playedConn{from: somewhere, chunks: [][]byte{[]byte(requests)}, closed: make(chan struct{})}}
+func newReplyCounter(requests string) *replyCounter {
+	return &replyCounter{playedConn: &playedConn{from: somewhere, chunks: [][]byte{[]byte(requests)}, closed: make(chan struct{})}}
 }
 
-func (c *replies) Write(b []byte) (int, error) {
+func (c *replyCounter) Write(b []byte) (int, error) {
 	n := bytes.Count(b, []byte("HTTP/1.1 2"))
 	c.mu.Lock()
 	c.counts, c.largest, c.total = append(c.counts, n), max(c.largest, len(b)), c.total+n
@@ -45,7 +46,7 @@ func (c *replies) Write(b []byte) (int, error) {
 }
 
 // ended waits until the connection is closed.
-func (c *replies) ended(t *testing.T) {
+func (c *replyCounter) ended(t *testing.T) {
 	t.Helper()
 	select {
 	case <-c.closed:
@@ -54,7 +55,8 @@ func (c *replies) ended(t *testing.T) {
 	}
 }
 
-// Requests that a client pipelines are served in batches. The replies of a batch are one write.
+// Requests that a client pipelines are served in batches. The server sends the replies of a batch
+// in one write.
 func TestBatch(t *testing.T) {
 	full := &tracker.Tracker{}
 	for i := range 1000 {
@@ -62,13 +64,13 @@ func TestBatch(t *testing.T) {
 	}
 	const head = " HTTP/1.1\r\nHost: t\r\n\r\n"
 	for _, tt := range []struct {
-		name     string
-		tracker  *tracker.Tracker
-		request  string
-		n        int
-		replies  int // in one write, at most
-		bytes    int // in one write, at most
-		writings int // at most
+		name       string
+		tracker    *tracker.Tracker
+		request    string
+		n          int // requests
+		maxReplies int // in one write
+		maxBytes   int // in one write
+		maxWrites  int
 	}{
 		{"short replies", &tracker.Tracker{}, "GET /ntrk/k?port=0" + head, 1000, 16, 16 << 10, 100},
 		{"long replies", full, "GET /ntrk/k?port=0&numwant=1000&format=text" + head, 100, 5, 80 << 10, 34},
@@ -76,7 +78,7 @@ func TestBatch(t *testing.T) {
 		{"bodies", &tracker.Tracker{}, "POST /ntrk/k?port=1 HTTP/1.1\r\nHost: t\r\nContent-Length: 5\r\n\r\nhello", 1000, 16, 16 << 10, 100},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			c := sender(strings.Repeat(tt.request, tt.n))
+			c := newReplyCounter(strings.Repeat(tt.request, tt.n))
 			s := &server.Server{Tracker: tt.tracker, Logf: t.Errorf}
 			l := &oneListener{conn: c, done: make(chan struct{})}
 			ended := make(chan error)
@@ -88,7 +90,7 @@ func TestBatch(t *testing.T) {
 			for _, n := range c.counts {
 				most = max(most, n)
 			}
-			if c.total != tt.n || most > tt.replies || c.largest > tt.bytes || len(c.counts) > tt.writings {
+			if c.total != tt.n || most > tt.maxReplies || c.largest > tt.maxBytes || len(c.counts) > tt.maxWrites {
 				t.Errorf("%d replies in %d writes, %d replies and %d bytes at most in one", c.total, len(c.counts), most, c.largest)
 			}
 		})
@@ -103,33 +105,33 @@ func TestBatchesAlternate(t *testing.T) {
 	l := newArrivals(s)
 	defer shutdown(s)
 	const request = "GET /ntrk/k?port=0 HTTP/1.1\r\nHost: t\r\n\r\n"
-	many, one := sender(strings.Repeat(request, 5000)), sender(request)
-	began, answered := make(chan struct{}), 0
+	many, one := newReplyCounter(strings.Repeat(request, 5000)), newReplyCounter(request)
+	began, before := make(chan struct{}), 0 // before is how many replies many gets before one gets its reply
 	var once sync.Once
 	many.written = func(int) { once.Do(func() { close(began) }) }
 	one.written = func(int) {
 		many.mu.Lock()
 		defer many.mu.Unlock()
-		answered = many.total
+		before = many.total
 	}
 	l.conns <- many
 	await(t, "the first reply", began)
 	l.conns <- one
 	one.ended(t)
 	many.ended(t)
-	if many.total != 5000 || answered > 500 { // a batch has 16, and several goroutines may run before that of the other client
-		t.Errorf("answered after %d of %d", answered, many.total)
+	if many.total != 5000 || before > 500 { // a batch has 16, and several of them may come first
+		t.Errorf("one request was served after %d of %d", before, many.total)
 	}
 }
 
-// The connection of a client that reads nothing of a reply for ten seconds ends.
+// A client that stops reading a reply for ten seconds loses its connection.
 func TestReplyDeadline(t *testing.T) {
 	for _, tt := range []struct {
-		name       string
-		take       int           // bytes that the client reads at a time
-		every      time.Duration // how often
-		times      int
-		least, end time.Duration // the connection ends between these; 0 for never
+		name             string
+		take             int           // bytes that the client reads at a time
+		every            time.Duration // the time between reads
+		times            int
+		earliest, latest time.Duration // when the connection ends; 0 for never
 	}{
 		{"none of it", 0, 0, 0, 10 * time.Second, 10 * time.Second},
 		{"some of it", 10, time.Second, 5, 14 * time.Second, 17 * time.Second},
@@ -142,7 +144,7 @@ func TestReplyDeadline(t *testing.T) {
 				c := pipe(s)
 				defer c.Close()
 				r := bufio.NewReader(c)
-				get(t, c, r, "/ntrk/k?port=0") // it is idle then; its deadlines move after 15 seconds
+				get(t, c, r, "/ntrk/k?port=0") // while the connection is idle, its deadlines move after 15 seconds
 				time.Sleep(14900 * time.Millisecond)
 				get(t, c, r, "/ntrk/k?port=0")
 				time.Sleep(150 * time.Millisecond)
@@ -152,7 +154,7 @@ func TestReplyDeadline(t *testing.T) {
 					t.Fatal(err)
 				}
 				done := make(chan error)
-				go func() { // the server reads nothing until the client has read the reply
+				go func() { // the server does not read this request until the client has read the reply
 					_, err := io.WriteString(c, request)
 					done <- err
 				}()
@@ -166,7 +168,7 @@ func TestReplyDeadline(t *testing.T) {
 				}
 				<-done
 				d := time.Since(began)
-				if tt.end == 0 && taken < 200 || tt.end > 0 && (d < tt.least || d > tt.end) {
+				if tt.latest == 0 && taken < 200 || tt.latest > 0 && (d < tt.earliest || d > tt.latest) {
 					t.Errorf("ended after %v, with %d bytes read", d, taken)
 				}
 			})
@@ -174,7 +176,7 @@ func TestReplyDeadline(t *testing.T) {
 	}
 }
 
-// The server keeps no large buffer after a large reply, even if that was not sent.
+// The server keeps no large buffer after a large reply, even if its body was not sent.
 func TestLargeBuffersAreFreed(t *testing.T) {
 	tr := &tracker.Tracker{Index: true}
 	for i := range 5000 {
@@ -182,7 +184,7 @@ func TestLargeBuffersAreFreed(t *testing.T) {
 	}
 	for _, method := range []string{"GET", "HEAD"} {
 		s := &server.Server{Tracker: tr}
-		c := sender(method + " /ntrk/?format=text HTTP/1.1\r\nHost: t\r\n\r\nGET /ntrk/k?port=0 HTTP/1.0\r\n\r\n")
+		c := newReplyCounter(method + " /ntrk/?format=text HTTP/1.1\r\nHost: t\r\n\r\nGET /ntrk/k?port=0 HTTP/1.0\r\n\r\n")
 		go s.Serve(&oneListener{conn: c, done: make(chan struct{})})
 		c.ended(t)
 		_ = s.Shutdown(t.Context())
@@ -192,9 +194,9 @@ func TestLargeBuffersAreFreed(t *testing.T) {
 	}
 }
 
-// After the last reply the server reads for a moment what the client may still send. A close with
-// bytes unread would reset the connection, and the client might lose the reply. A client that has
-// asked for the close sends no more.
+// After the last reply the server lingers: it reads what the client still sends, for half a second.
+// Otherwise a close could reset the connection, and the client might lose the reply. The server
+// does not linger if the client asked for the close and has sent nothing else.
 func TestLastReply(t *testing.T) {
 	const end = " HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n"
 	for _, tt := range []struct {
@@ -213,13 +215,13 @@ func TestLastReply(t *testing.T) {
 				s := &server.Server{Tracker: &tracker.Tracker{}, Logf: t.Errorf}
 				defer shutdown(s)
 				l := newArrivals(s)
-				near, far := net.Pipe()
-				near = patient(near)
-				defer near.Close()
-				c := halfClosing{from{far, somewhere}, make(chan struct{})}
+				clientEnd, serverEnd := net.Pipe()
+				clientEnd = patient(clientEnd)
+				defer clientEnd.Close()
+				c := halfClosing{from{serverEnd, somewhere}, make(chan struct{})}
 				l.conns <- c
-				go io.Copy(io.Discard, near)
-				if _, err := io.WriteString(near, tt.request); err != nil {
+				go io.Copy(io.Discard, clientEnd)
+				if _, err := io.WriteString(clientEnd, tt.request); err != nil {
 					t.Fatal(err)
 				}
 				synctest.Wait()
@@ -229,11 +231,11 @@ func TestLastReply(t *testing.T) {
 					halved = true
 				default:
 				}
-				if _, err := near.Write([]byte("x")); (err == nil) != tt.lingers || halved != tt.lingers {
+				if _, err := clientEnd.Write([]byte("x")); (err == nil) != tt.lingers || halved != tt.lingers {
 					t.Errorf("lingers: %t, %v", halved, err)
 				}
 				time.Sleep(time.Second)
-				if _, err := near.Write([]byte("x")); err == nil {
+				if _, err := clientEnd.Write([]byte("x")); err == nil {
 					t.Error("it lingers for too long")
 				}
 			})
@@ -241,25 +243,25 @@ func TestLastReply(t *testing.T) {
 	}
 }
 
-// The same holds for a stream that the tracker ends.
+// The server also lingers after a stream that the tracker has ended.
 func TestStreamEndLingers(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		s := &server.Server{Tracker: &tracker.Tracker{}, Logf: t.Errorf}
 		defer shutdown(s)
 		l := newArrivals(s)
-		near, far := net.Pipe()
-		near = patient(near)
-		defer near.Close()
-		c := halfClosing{from{far, somewhere}, make(chan struct{})}
+		clientEnd, serverEnd := net.Pipe()
+		clientEnd = patient(clientEnd)
+		defer clientEnd.Close()
+		c := halfClosing{from{serverEnd, somewhere}, make(chan struct{})}
 		l.conns <- c
-		r := openStream(t, near, "/ntrk/k?port=4000")
+		r := openStream(t, clientEnd, "/ntrk/k?port=4000")
 		s.Tracker.EndStreams()
 		if line, err := r.ReadString('\n'); err != nil || !strings.HasPrefix(line, "retry: ") {
 			t.Errorf("%q, %v", line, err)
 		}
 		go io.Copy(io.Discard, r)
 		await(t, "the half-close", c.closed)
-		if _, err := near.Write([]byte("x")); err != nil {
+		if _, err := clientEnd.Write([]byte("x")); err != nil {
 			t.Error(err)
 		}
 		time.Sleep(time.Second)

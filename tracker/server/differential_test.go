@@ -35,7 +35,7 @@ var stricter = []string{
 
 var emptyLines = regexp.MustCompile(`^\r?\n|\n\r?\n\r?\n`)
 
-// corpus has requests that careless parsers get wrong.
+// corpus has bytes that a client may send. Careless parsers get them wrong.
 var corpus = []string{
 	"GET /ntrk/k?port=1&format=text HTTP/1.1\r\nHost: t\r\n\r\n",
 	"GET /ntrk/k?port=1 HTTP/1.0\r\n\r\n",
@@ -123,8 +123,9 @@ var corpus = []string{
 	"GET",
 }
 
-// This server agrees with net/http, and its two ways agree with each other, whether a request comes
-// whole or is split at any byte.
+// This server sends the same replies as net/http. Its workers send the same replies as its
+// goroutines. It makes no difference whether a request arrives as a whole or is split after any
+// byte.
 func TestServersAgree(t *testing.T) {
 	for _, in := range corpus {
 		compare(t, []byte(in))
@@ -146,59 +147,60 @@ func FuzzServersAgree(f *testing.F) {
 		f.Add([]byte(in))
 	}
 	f.Fuzz(func(t *testing.T, in []byte) {
-		if !bytes.Contains(in, []byte("HEAD ")) { // readReplies cannot separate its replies
+		if !bytes.Contains(in, []byte("HEAD ")) { // readReplies cannot always separate the replies to HEAD
 			compare(t, in)
 			compareWorker(t, in, false)
 		}
 	})
 }
 
+// compare sends in to this server and to net/http, and compares the replies.
 func compare(t *testing.T, in []byte) {
 	t.Helper()
-	lean, std := viaGoroutine(t, in), viaNetHTTP(t, in)
-	for i, l := range lean {
-		if i >= len(std) && l.refused() && l.close {
-			return // net/http does not answer less than four bytes of a second request
+	ours, std := viaGoroutine(t, in), viaNetHTTP(t, in)
+	for i, got := range ours {
+		if i >= len(std) && got.refused() && got.close {
+			return // net/http sends no reply if a second request has less than four bytes
 		}
 		if i >= len(std) {
-			t.Errorf("%q: reply %d only from this server: %v", in, i+1, l)
+			t.Errorf("%q: reply %d only from this server: %v", in, i+1, got)
 			return
 		}
-		s := std[i]
+		want := std[i]
 		switch {
-		case s.below() && emptyLines.Match(in):
-			return // before a request: net/http ignores one after a POST, and this server any number
-		case l.refused() && slices.ContainsFunc(stricter, func(r string) bool { return strings.HasPrefix(l.body, r) }):
+		case want.byNetHTTP() && emptyLines.Match(in):
+			return // net/http accepts one empty line after a POST; this server accepts any number anywhere
+		case got.refused() && slices.ContainsFunc(stricter, func(r string) bool { return strings.HasPrefix(got.body, r) }):
 			return
-		case l.refused() && s.refused() && (s.below() || l.status == 400 && l.close):
-			return // below the tracker each refuses in its own words
+		case got.refused() && want.refused() && (want.byNetHTTP() || got.status == 400 && got.close):
+			return // each server has its own words for a refusal without the tracker
 		}
-		if l.close && !s.close && bytes.Contains(bytes.ToLower(in), []byte("keep-alive ")) {
-			s.close = true // net/http reads "keep-alive 0" in two ways, and then closes anyway
+		if got.close && !want.close && bytes.Contains(bytes.ToLower(in), []byte("keep-alive ")) {
+			want.close = true // net/http reads "keep-alive 0" in two ways, and then closes anyway
 		}
-		if !l.equal(s) {
-			t.Errorf("%q: reply %d:\nthis server %v\nnet/http    %v", in, i+1, l, s)
+		if !got.equal(want) {
+			t.Errorf("%q: reply %d:\nthis server %v\nnet/http    %v", in, i+1, got, want)
 			return
 		}
 	}
-	if len(lean) < len(std) && !std[len(lean)].below() { // else this server waited for a body that never came
-		t.Errorf("%q: %d replies, net/http has one more: %v", in, len(lean), std[len(lean)])
+	if len(ours) < len(std) && !std[len(ours)].byNetHTTP() { // otherwise this server waited for the rest of a body
+		t.Errorf("%q: %d replies, net/http has one more: %v", in, len(ours), std[len(ours)])
 	}
 }
 
-// A reply has what both servers must agree on.
+// A reply has what must be the same in the replies of both servers.
 type reply struct {
-	status int
-	typ    string
-	length int64
-	close  bool
-	body   string
+	status      int
+	contentType string
+	length      int64
+	close       bool
+	body        string
 }
 
 func (r reply) refused() bool { return r.status >= 400 }
 
-// below says that net/http refused the request before the handler saw it.
-func (r reply) below() bool {
+// byNetHTTP says that net/http refused the request itself, without the handler.
+func (r reply) byNetHTTP() bool {
 	return r.close && r.length < 0 || r.status == 417 || r.status == 431 || r.status == 501 || r.status == 505
 }
 
@@ -207,9 +209,10 @@ func (r reply) equal(s reply) bool {
 	a, b := []byte(r.body), []byte(s.body)
 	slices.Sort(a)
 	slices.Sort(b)
-	return r.status == s.status && r.typ == s.typ && r.length == s.length && r.close == s.close && bytes.Equal(a, b)
+	return r.status == s.status && r.contentType == s.contentType && r.length == s.length && r.close == s.close && bytes.Equal(a, b)
 }
 
+// same says whether the replies in a and b are equal, one by one.
 func same(a, b []reply) bool { return slices.EqualFunc(a, b, reply.equal) }
 
 func viaGoroutine(t *testing.T, chunks ...[]byte) []reply {
@@ -253,7 +256,7 @@ func via(t *testing.T, from net.Addr, chunks [][]byte, serve func(net.Listener))
 	return readReplies(t, bytes.Join(chunks, nil), c.out.Bytes())
 }
 
-// readReplies parses out, which came back for in.
+// readReplies parses out, which a server sent in reply to in.
 func readReplies(t *testing.T, in, out []byte) (replies []reply) {
 	t.Helper()
 	methods := methodsOf(in)
@@ -277,7 +280,8 @@ func readReplies(t *testing.T, in, out []byte) (replies []reply) {
 	}
 }
 
-// methodsOf guesses the methods of pipelined requests: the reply to HEAD has no body.
+// methodsOf guesses the methods of pipelined requests. readReplies needs them, because the reply to
+// HEAD has no body.
 func methodsOf(in []byte) []string {
 	var m []string
 	for line := range strings.Lines(string(in)) {
@@ -290,7 +294,8 @@ func methodsOf(in []byte) []string {
 
 var somewhere = &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 1001}
 
-// A playedConn returns its chunks to the reader, then io.EOF, and keeps what is written.
+// A playedConn is a connection in memory. The server reads chunks from it and then io.EOF, and what
+// the server writes is in out.
 type playedConn struct {
 	from   net.Addr
 	mu     sync.Mutex
@@ -331,6 +336,7 @@ func (c *playedConn) SetDeadline(time.Time) error      { return nil }
 func (c *playedConn) SetReadDeadline(time.Time) error  { return nil }
 func (c *playedConn) SetWriteDeadline(time.Time) error { return nil }
 
+// A oneListener accepts one connection.
 type oneListener struct {
 	mu   sync.Mutex
 	conn net.Conn

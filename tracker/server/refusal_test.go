@@ -13,8 +13,9 @@ import (
 	"ntrack/tracker/server"
 )
 
-// A request that the tracker never sees is refused like any other: not to be cached, readable by a
-// web page, and in the format that the client asked for, as far as that can be read.
+// If the tracker cannot see a request, its refusal is still like any other. It must not be cached,
+// a web page may read it, and it has the format that the client asked for, as far as that can be
+// read.
 func TestRefusals(t *testing.T) { bothWays(t, testRefusals) }
 
 func testRefusals(t *testing.T, serve serveFunc) {
@@ -27,11 +28,11 @@ func testRefusals(t *testing.T, serve serveFunc) {
 	long := strings.Repeat("x", 20_000)
 	addr := serve(t, &server.Server{Tracker: &tracker.Tracker{}})
 	for _, tt := range []struct {
-		send   string
-		status int
-		typ    string
-		body   string // how it begins
-		cors   bool
+		send        string
+		status      int
+		contentType string
+		body        string // the beginning of the body
+		cors        bool
 	}{
 		{"GET /ntrk/k HTTP/1.1\r\n" + bad + "\r\n", 400, text, "header: ", false},
 		{"GET /ntrk/k HTTP/1.1\r\n" + bad + origin + "\r\n", 400, text, "header: ", true},
@@ -69,8 +70,8 @@ func testRefusals(t *testing.T, serve serveFunc) {
 		}
 		body, err := io.ReadAll(resp.Body)
 		h := resp.Header
-		if err != nil || resp.StatusCode != tt.status || h.Get("Content-Type") != tt.typ || !strings.HasPrefix(string(body), tt.body) {
-			t.Errorf("%s: %d, %s, %q, %v; want %d, %s, %q", shown, resp.StatusCode, h.Get("Content-Type"), body, err, tt.status, tt.typ, tt.body)
+		if err != nil || resp.StatusCode != tt.status || h.Get("Content-Type") != tt.contentType || !strings.HasPrefix(string(body), tt.body) {
+			t.Errorf("%s: %d, %s, %q, %v; want %d, %s, %q", shown, resp.StatusCode, h.Get("Content-Type"), body, err, tt.status, tt.contentType, tt.body)
 		}
 		if h.Get("Cache-Control") != "no-store" || (h.Get("Access-Control-Allow-Origin") == "*") != tt.cors || !resp.Close {
 			t.Errorf("%s: headers %v", shown, h)
@@ -82,24 +83,24 @@ func testRefusals(t *testing.T, serve serveFunc) {
 	}
 }
 
-// A body is read up to a limit, and within the time that its request has.
+// The server reads a body up to a limit, and within the time for its request.
 func TestChunkedBody(t *testing.T) {
 	const head = "POST /ntrk/k?format=text HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n"
 	for name, tt := range map[string]struct {
-		send     string // that many times
-		times    int
-		pause    time.Duration
-		end      string
-		answered bool
-		goesOn   bool
+		chunks    string
+		times     int           // how often chunks are sent
+		pause     time.Duration // after each time
+		end       string        // is sent after the chunks
+		served    bool
+		staysOpen bool
 	}{
-		"as much as is taken": {"1000\r\n" + strings.Repeat("x", 0x1000) + "\r\n", 16, 0, "0\r\n\r\n", true, true},
-		"a byte too many":     {"1000\r\n" + strings.Repeat("x", 0x1000) + "\r\n", 16, 0, "1\r\nx\r\n0\r\n\r\n", true, false},
-		"without end":         {"1000\r\n" + strings.Repeat("x", 0x1000) + "\r\n", 1000, 0, "", true, false},
-		"a chunk of all":      {"7fffffffffffffff\r\n", 1, 0, strings.Repeat("x", 100_000), true, false},
-		"slow":                {"1\r\nx\r\n", 100, time.Second, "0\r\n\r\n", false, false},
-		"a slow trailer":      {"0\r\n", 1, time.Minute, "\r\n", false, false},
-		"slow, but in time":   {"1\r\nx\r\n", 9, time.Second, "0\r\n\r\n", true, true},
+		"the largest":       {"1000\r\n" + strings.Repeat("x", 0x1000) + "\r\n", 16, 0, "0\r\n\r\n", true, true},
+		"one byte larger":   {"1000\r\n" + strings.Repeat("x", 0x1000) + "\r\n", 16, 0, "1\r\nx\r\n0\r\n\r\n", true, false},
+		"endless":           {"1000\r\n" + strings.Repeat("x", 0x1000) + "\r\n", 1000, 0, "", true, false},
+		"one endless chunk": {"7fffffffffffffff\r\n", 1, 0, strings.Repeat("x", 100_000), true, false},
+		"slow":              {"1\r\nx\r\n", 100, time.Second, "0\r\n\r\n", false, false},
+		"a slow trailer":    {"0\r\n", 1, time.Minute, "\r\n", false, false},
+		"slow, but in time": {"1\r\nx\r\n", 9, time.Second, "0\r\n\r\n", true, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T) {
@@ -112,7 +113,7 @@ func TestChunkedBody(t *testing.T) {
 					defer close(sent)
 					_, err := io.WriteString(c, head)
 					for i := 0; i < tt.times && err == nil; i++ {
-						_, err = io.WriteString(c, tt.send)
+						_, err = io.WriteString(c, tt.chunks)
 						time.Sleep(tt.pause)
 					}
 					if err == nil {
@@ -122,16 +123,16 @@ func TestChunkedBody(t *testing.T) {
 				began := time.Now()
 				r := bufio.NewReader(c)
 				resp, err := http.ReadResponse(r, nil)
-				if answered := err == nil && resp.StatusCode == 200; answered != tt.answered {
-					t.Errorf("answered: %v, %v", answered, err)
+				if served := err == nil && resp.StatusCode == 200; served != tt.served {
+					t.Errorf("served: %v, %v", served, err)
 				}
 				if took := time.Since(began); took > server.DefaultTimeout {
 					t.Errorf("it took %v", took)
 				}
-				if err == nil && resp.Close == tt.goesOn {
-					t.Errorf("closes: %v", resp.Close)
+				if err == nil && resp.Close == tt.staysOpen {
+					t.Errorf("the server closes the connection: %v", resp.Close)
 				}
-				if tt.goesOn {
+				if tt.staysOpen {
 					_, _ = io.Copy(io.Discard, resp.Body)
 					<-sent
 					get(t, c, r, "/ntrk/k?port=0")
@@ -143,7 +144,7 @@ func TestChunkedBody(t *testing.T) {
 	}
 }
 
-// Empty lines do not keep a connection open: it is idle if it sends nothing else.
+// A connection on which a client sends only empty lines is idle.
 func TestEmptyLines(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		s := &server.Server{Tracker: &tracker.Tracker{}}
