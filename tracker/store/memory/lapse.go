@@ -13,8 +13,8 @@ import (
 const (
 	// A clock ticks every tickEvery, and stops maxStep after its last tick. A gap in which the
 	// process does not run, however long, so counts as at most maxStep. A peer that renews on time
-	// has at least 1.5 seconds left then, so it does not lapse. A tick that is less than 250 ms late
-	// changes nothing.
+	// has at least 1.5 seconds left then, so it does not lapse. A tick that is less than 250 ms
+	// late changes nothing.
 	tickEvery = time.Second
 	maxStep   = 1250 * time.Millisecond
 

@@ -38,7 +38,8 @@ func (h handle) page() int { return int(h >> 8) }
 func pageOf(page int) handle { return handle(page << 8) }
 
 // class returns the size class for blocks of n Ts, and the size of its blocks. Sizes of up to 8 are
-// exact. Above 8, each power of two has four classes, so a block is at most a quarter larger than n.
+// exact. Above 8, each power of two has four classes, so a block is at most a quarter larger than
+// n.
 func class(n int) (c, size int) {
 	if n <= 8 {
 		return n, n

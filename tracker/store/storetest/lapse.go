@@ -13,54 +13,55 @@ import (
 	"ntrack/announce/wire"
 )
 
+// lapse announces a peer once, and another peer a second time for a shorter ttl.
 func lapse(t *testing.T, s *tester) {
 	s.announce("k", "192.0.2.1:1", 0)
 	time.Sleep(100 * time.Second)
 	s.announce("k", "192.0.2.2:1", 0)
 	s.announceFor(10*time.Second, "k", wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.2:1")}, 0)
 	time.Sleep(49 * time.Second)
-	s.expectLook("within the ttl", "k", "192.0.2.9", "192.0.2.1:1 192.0.2.2:1")
+	s.expectLook("before the first peer lapses", "k", "192.0.2.9", "192.0.2.1:1 192.0.2.2:1")
 	time.Sleep(2 * time.Second)
-	s.expectLook("one has lapsed", "k", "192.0.2.9", "192.0.2.2:1")
-	s.expect("scrape", s.index("192.0.2.9", "k"), `"k":1`)
+	s.expectLook("after the first peer has lapsed", "k", "192.0.2.9", "192.0.2.2:1")
+	s.expect("a scrape then", s.index("192.0.2.9", "k"), `"k":1`)
 	time.Sleep(98 * time.Second)
-	s.expectLook("renewed for a shorter time", "k", "192.0.2.9", "192.0.2.2:1")
+	s.expectLook("before the longer ttl of the second peer ends", "k", "192.0.2.9", "192.0.2.2:1")
 	time.Sleep(2 * time.Second)
-	s.expectLook("both have lapsed", "k", "192.0.2.9", "")
-	s.expect("index", s.index("192.0.2.9"), "")
+	s.expectLook("after both have lapsed", "k", "192.0.2.9", "")
+	s.expect("all tracks then", s.index("192.0.2.9"), "")
 	if _, r := s.announce("k", "192.0.2.1:1", 0); r.Count != 1 {
-		t.Errorf("a peer that lapsed comes back: %+v", r)
+		t.Errorf("a lapsed peer joins again: %+v", r)
 	}
 }
 
-// lapsed has large and small tracks lapse, all at once or a few at a time, and looks at every call
-// that gives a count.
+// lapsed has peers of small and large tracks lapse, many together or one alone, and checks all
+// calls that return a count.
 func lapsed(t *testing.T, s *tester) {
 	expect := func(what, key string, peers int) {
 		t.Helper()
 		for _, want := range []int{0, 1, 2000} {
 			given, r := s.look(key, "192.0.2.9", want)
 			if len(given) != min(want, peers) || r.Count != peers || s.exact && (r.Size.Peers != peers || r.Size.Total != peers) {
-				t.Errorf("%s: %d of %d wanted, %+v; want %d peers in all", what, len(given), want, r, peers)
+				t.Errorf("%s: a look for %d peers gets %d and %+v; the track has %d", what, want, len(given), r, peers)
 			}
 		}
 		s.expect(what, s.index("192.0.2.9", key), fmt.Sprintf("%q:%d", key, peers))
-		list := ""
+		entry := ""
 		if peers > 0 {
-			list = fmt.Sprintf("%q:%d", key, peers)
+			entry = fmt.Sprintf("%q:%d", key, peers)
 		}
-		if all := s.index("192.0.2.9"); !strings.Contains(all, list) || peers == 0 && strings.Contains(all, strconv.Quote(key)) {
-			t.Errorf("%s: the index is %s, want %s", what, all, list)
+		if all := s.index("192.0.2.9"); !strings.Contains(all, entry) || peers == 0 && strings.Contains(all, strconv.Quote(key)) {
+			t.Errorf("%s: all tracks are %s, want %q in them", what, all, entry)
 		}
 	}
 	for _, n := range []int{10, 1000, 1001, 1500, 2500} {
 		for _, fraction := range []time.Duration{0, 10 * time.Millisecond, 990 * time.Millisecond} {
 			time.Sleep(fraction)
-			key := fmt.Sprintf("%d at %v", n, fraction)
+			key := fmt.Sprintf("%d peers, %v after the last track", n, fraction)
 			for i := range n {
 				p := numbered(i)
 				if i%3 == 0 {
-					p = wide(i)
+					p = numberedIPv6(i)
 				}
 				d := 3 * time.Second
 				if i%5 == 0 {
@@ -68,28 +69,28 @@ func lapsed(t *testing.T, s *tester) {
 				}
 				s.announceFor(d, key, p, 0)
 			}
-			long := (n + 4) / 5
+			remaining := (n + 4) / 5 // the peers with the longer ttl
 			time.Sleep(2900 * time.Millisecond)
-			expect("just before", key, n)
+			expect("before the shorter ttl ends", key, n)
 			time.Sleep(100*time.Millisecond + tolerance)
 			synctest.Wait()
-			expect("one second late", key, long)
+			expect("a second after the shorter ttl", key, remaining)
 			p := wire.Peer{Endpoint: netip.MustParseAddrPort("198.51.100.1:1")}
-			if _, r := s.announceFor(2*time.Second, key, p, 0); r.Count != long+1 || s.exact && (r.Size.Peers != long+1 || r.Size.Total != long+1) {
-				t.Errorf("one joins: %+v, want %d", r, long+1)
+			if _, r := s.announceFor(2*time.Second, key, p, 0); r.Count != remaining+1 || s.exact && (r.Size.Peers != remaining+1 || r.Size.Total != remaining+1) {
+				t.Errorf("another peer joins: %+v, want %d peers", r, remaining+1)
 			}
 			time.Sleep(2*time.Second + tolerance)
 			synctest.Wait()
-			expect("one more has lapsed", key, long)
+			expect("after that peer has lapsed", key, remaining)
 			time.Sleep(14 * time.Second)
 			synctest.Wait()
-			expect("all have", key, 0)
+			expect("after all have lapsed", key, 0)
 		}
 	}
 }
 
-// eachInTime has many tracks, some of them followed, whose peers lapse one after the other and are
-// renewed now and then. Every count is right at every second.
+// eachInTime has many tracks, some with a subscriber, whose peers lapse at different seconds and
+// are renewed now and then. It checks every count at every second.
 func eachInTime(t *testing.T, s *tester) {
 	const tracks, peers, seconds = 300, 3, 40
 	r := rand.New(rand.NewPCG(1, 2))
@@ -99,11 +100,11 @@ func eachInTime(t *testing.T, s *tester) {
 	for k := range tracks {
 		expiry[key(k)] = make([]int, peers)
 		if k%10 == 0 {
-			f, _ := s.subscribe(key(k), "192.0.2.9:0")
-			subscribers = append(subscribers, f)
+			sub, _ := s.subscribe(key(k), "192.0.2.9:0")
+			subscribers = append(subscribers, sub)
 		}
 	}
-	time.Sleep(500 * time.Millisecond) // between whole seconds, when nothing lapses
+	time.Sleep(500 * time.Millisecond) // calls are at half seconds, and lapses at whole ones
 	for second := range seconds {
 		for k := range tracks {
 			for i := range peers {
@@ -136,41 +137,42 @@ func eachInTime(t *testing.T, s *tester) {
 		if _, r := s.look("nothing", "192.0.2.9", 0); s.exact && r.Size.Total != total {
 			t.Fatalf("after %d s there are %d peers, want %d", second+1, r.Size.Total, total)
 		}
-		for _, f := range subscribers {
-			if f.next(); len(f.sees) != remaining(f.key) {
-				t.Fatalf("after %d s %s has %d peers, and a follower sees %d", second+1, f.key, remaining(f.key), len(f.sees))
+		for _, sub := range subscribers {
+			if sub.next(); len(sub.sees) != remaining(sub.key) {
+				t.Fatalf("after %d s %s has %d peers, and a subscriber sees %d", second+1, sub.key, remaining(sub.key), len(sub.sees))
 			}
 		}
 	}
-	for _, f := range subscribers {
-		f.Close()
+	for _, sub := range subscribers {
+		sub.Close()
 	}
 }
 
-// longest has a ttl that is longer than the clock of any store. The peer stays for 4 hours at
-// least, and a renewal by a shorter ttl does not bring its lapse nearer.
+// longest has a ttl that is longer than any store may have to keep a peer. The peer must stay for
+// at least 4 hours, and a renewal with a shorter ttl must not change that.
 func longest(t *testing.T, s *tester) {
 	const years = 10 * 365 * 24 * time.Hour
 	s.announceFor(years, "k", numbered(1), 0)
 	s.announceFor(time.Minute, "k", numbered(1), 0)
-	w, _ := s.subscribe("k", "192.0.2.9:0")
+	watcher, _ := s.subscribe("k", "192.0.2.9:0")
 	for range 4 {
 		time.Sleep(time.Hour - time.Second)
-		s.expectLook("each hour", "k", "192.0.2.9", show([]wire.Peer{numbered(1)}))
+		s.expectLook("in the first 4 hours", "k", "192.0.2.9", show([]wire.Peer{numbered(1)}))
 	}
 	s.announceFor(years, "k", numbered(1), 0)
-	f, _ := s.subscribe("k", numbered(1).Endpoint.String())
+	member, _ := s.subscribe("k", numbered(1).Endpoint.String())
 	s.announceFor(years, "k", numbered(1), 0)
-	f.Close()
+	member.Close()
 	for range 4 {
 		time.Sleep(time.Hour - time.Second)
-		s.expectLook("each hour after a renewal", "k", "192.0.2.9", show([]wire.Peer{numbered(1)}))
+		s.expectLook("in the 4 hours after a renewal", "k", "192.0.2.9", show([]wire.Peer{numbered(1)}))
 	}
-	s.expect("no leave", w.next(), "")
-	w.Close()
+	s.expect("the changes of 8 hours", watcher.next(), "")
+	watcher.Close()
 }
 
-// forDays renews some peers for longer than a small clock lasts. Others come once.
+// forDays renews two peers for longer than a clock of few bits can count, and announces another
+// peer once each hour.
 func forDays(t *testing.T, s *tester) {
 	for hour := range 40 {
 		for range 2 {

@@ -13,7 +13,7 @@ import (
 	"ntrack/tracker/store"
 )
 
-// RunLimits tests stores that have [store.Limits]. newStore returns an empty one.
+// RunLimits tests a store that has [store.Limits]. newStore returns an empty store.
 func RunLimits(t *testing.T, newStore func(*testing.T, store.Limits) store.Store) {
 	run := func(name string, l store.Limits, test func(*testing.T, *tester)) {
 		t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) {
@@ -48,7 +48,7 @@ func RunLimits(t *testing.T, newStore func(*testing.T, store.Limits) store.Store
 	} {
 		run(c.name, c.limits, c.test)
 	}
-	run("a limit that refuses leaves the others as they are", store.Limits{MaxKeys: 3, MaxPeers: 3, MaxPerAddr: 2}, func(t *testing.T, s *tester) {
+	run("a refusal by one limit does not count for the others", store.Limits{MaxKeys: 3, MaxPeers: 3, MaxPerAddr: 2}, func(t *testing.T, s *tester) {
 		for i := range 10 {
 			for j, peer := range []string{"a 192.0.2.1:1", "b 192.0.2.1:2", "c 192.0.2.1:3", "c 192.0.2.2:1", "d 192.0.2.2:2", "a 192.0.2.2:2"} {
 				if err := s.join(peer); (err == nil) != (j != 2 && j < 4) {
@@ -60,15 +60,15 @@ func RunLimits(t *testing.T, newStore func(*testing.T, store.Limits) store.Store
 			s.leave("c", "192.0.2.2:1")
 		}
 	})
-	run("a subscription that has ended counts no more", store.Limits{MaxKeys: 1, MaxPeers: 1, MaxPeersPerKey: 1, MaxPerAddr: 1}, func(t *testing.T, s *tester) {
-		w, _ := s.subscribe("w", "192.0.2.1:0") // nor does one without a port
+	run("a subscription does not count after its end", store.Limits{MaxKeys: 1, MaxPeers: 1, MaxPeersPerKey: 1, MaxPerAddr: 1}, func(t *testing.T, s *tester) {
+		watcher, _ := s.subscribe("w", "192.0.2.1:0") // without a port, it never counts
 		for i := range 10 {
-			f, _ := s.subscribe(fmt.Sprint("a", i), "192.0.2.1:1")
-			f.Close()
+			sub, _ := s.subscribe(fmt.Sprint("a", i), "192.0.2.1:1")
+			sub.Close()
 			s.announce(fmt.Sprint("b", i), "192.0.2.1:2", 0)
 			s.leave(fmt.Sprint("b", i), "192.0.2.1:2")
 		}
-		w.Close()
+		watcher.Close()
 	})
 	run("0 is no limit", store.Limits{}, func(t *testing.T, s *tester) {
 		for i := range 500 {
@@ -79,15 +79,15 @@ func RunLimits(t *testing.T, newStore func(*testing.T, store.Limits) store.Store
 	})
 }
 
-// A limitCase has peers with their keys, such as "k 192.0.2.1:1".
+// A limitCase has peers and the keys that they announce, such as "k 192.0.2.1:1".
 type limitCase struct {
 	name   string
 	limits store.Limits
-	fit    []string // peers that are not refused
-	over   string   // a peer that is refused after them
-	reason string
-	beside string // a peer that is not refused even then
-	leaves string // a peer whose leave makes room for over
+	fit    []string // peers that the store accepts
+	over   string   // a peer that the store refuses after these
+	reason string   // the error for over
+	beside string   // a peer that the store accepts after these, or ""
+	leaves string   // a peer whose leave makes room for over
 }
 
 func (c *limitCase) test(t *testing.T, s *tester) {
@@ -97,7 +97,7 @@ func (c *limitCase) test(t *testing.T, s *tester) {
 			t.Errorf("%s: %v", peer, err)
 		}
 	}
-	for range 2 { // the second announce of each is a renewal
+	for range 2 { // a renewal is not refused
 		for _, peer := range c.fit {
 			accepted(peer)
 		}
@@ -110,22 +110,23 @@ func (c *limitCase) test(t *testing.T, s *tester) {
 	key, endpoint, _ := strings.Cut(c.leaves, " ")
 	s.leave(key, endpoint)
 	if c.name == "keys" {
-		s.expect("one key is gone", s.index("127.0.0.1"), `"b":2`)
+		s.expect("after all peers of a have left", s.index("127.0.0.1"), `"b":2`)
 	}
 	accepted(c.over)
-	time.Sleep(ttl + tolerance) // a lapsed peer counts no more
+	time.Sleep(ttl + tolerance) // lapsed peers do not count
 	for _, peer := range c.fit {
 		accepted(peer)
 	}
 	c.refused(s)
 }
 
-// refused expects a refusal that leaves nothing behind: no track, no count and no subscription.
+// refused expects that the store refuses over, and that the refusal leaves nothing behind: no
+// track, no count and no subscription.
 func (c *limitCase) refused(s *tester) {
 	s.t.Helper()
 	key, endpoint, _ := strings.Cut(c.over, " ")
 	e := netip.MustParseAddrPort(endpoint)
-	index := s.index("127.0.0.1")
+	tracks := s.index("127.0.0.1")
 	_, before := s.look("nothing", "192.0.2.9", 0)
 	var full *store.FullError
 	if err := s.join(c.over); !errors.As(err, &full) || err.Error() != c.reason || full.Stream {
@@ -137,17 +138,17 @@ func (c *limitCase) refused(s *tester) {
 	if !errors.As(err, &full) || err.Error() != c.reason || full.Stream || sub != nil {
 		s.t.Errorf("%s subscribes: %v, want %s", c.over, err, c.reason)
 	}
-	s.expect("after a refusal", s.index("127.0.0.1"), index)
+	s.expect("all tracks after a refusal", s.index("127.0.0.1"), tracks)
 	if _, after := s.look("nothing", "192.0.2.9", 0); after.Size.Total != before.Size.Total {
-		s.t.Errorf("a refusal leaves %d peers, and there were %d", after.Size.Total, before.Size.Total)
+		s.t.Errorf("%d peers before a refusal, and %d after it", before.Size.Total, after.Size.Total)
 	}
-	f, _ := s.subscribe(key, netip.AddrPortFrom(e.Addr(), 0).String())
-	f.Close()
+	watcher, _ := s.subscribe(key, netip.AddrPortFrom(e.Addr(), 0).String()) // is not refused
+	watcher.Close()
 }
 
-// join announces a peer of a key, such as "k 192.0.2.1:1".
+// join announces a peer with its key, such as "k 192.0.2.1:1".
 func (s *tester) join(peer string) error {
 	key, endpoint, _ := strings.Cut(peer, " ")
-	_, _, err := s.Announce(s.t.Context(), []byte(key), wire.Peer{Endpoint: netip.MustParseAddrPort(endpoint)}, lasting(ttl), store.Want{}, nil)
+	_, _, err := s.Announce(s.t.Context(), []byte(key), wire.Peer{Endpoint: netip.MustParseAddrPort(endpoint)}, constant(ttl), store.Want{}, nil)
 	return err
 }

@@ -18,13 +18,13 @@ import (
 
 func endpoints(t *testing.T, s *tester) {
 	if _, r := s.announce("k", "192.0.2.1:1", 50); r.Count != 1 {
-		t.Errorf("first announce: %+v", r)
+		t.Errorf("the first announce: %+v", r)
 	}
 	if _, r := s.announce("k", "192.0.2.1:1", 50); r.Count != 1 {
-		t.Errorf("again: %+v", r)
+		t.Errorf("the same endpoint again: %+v", r)
 	}
 	if peers, r := s.announce("k", "192.0.2.1:2", 50); r.Count != 2 || show(peers) != "192.0.2.1:1" {
-		t.Errorf("another port is another peer: %v, %+v", peers, r)
+		t.Errorf("another port: %v, %+v", peers, r)
 	}
 	if peers, r := s.announce("k", "[2001:db8::1]:1", 50); r.Count != 3 || show(peers) != "192.0.2.1:1 192.0.2.1:2" {
 		t.Errorf("another family: %v, %+v", peers, r)
@@ -38,13 +38,13 @@ func leave(t *testing.T, s *tester) {
 	s.leave("k", "192.0.2.1:2")
 	s.leave("k", "192.0.2.1:1")
 	s.leave("k", "192.0.2.1:1")
-	s.expectLook("after leaving", "k", "192.0.2.9", "192.0.2.2:1")
+	s.expectLook("after a leave", "k", "192.0.2.9", "192.0.2.2:1")
 	if _, r := s.announce("k", "192.0.2.1:1", 0); r.Count != 2 {
-		t.Errorf("a peer that left comes back: %+v", r)
+		t.Errorf("a peer that left joins again: %+v", r)
 	}
 	s.leave("k", "192.0.2.1:1")
 	s.leave("k", "192.0.2.2:1")
-	s.expect("an empty track", s.index("127.0.0.1"), "")
+	s.expect("after all peers have left", s.index("127.0.0.1"), "")
 }
 
 func others(t *testing.T, s *tester) {
@@ -53,16 +53,16 @@ func others(t *testing.T, s *tester) {
 	}
 	for range 50 {
 		if peers, _ := s.announce("k", "192.0.2.1:1", 2); show(peers) != "192.0.2.2:1 [2001:db8::1]:1" {
-			t.Fatalf("given %v", peers)
+			t.Fatalf("a peer gets %v", peers)
 		}
 		if peers, _ := s.announce("k", "192.0.2.1:1", 0); len(peers) != 0 {
-			t.Fatalf("none wanted, given %v", peers)
+			t.Fatalf("a peer that wants no peers gets %v", peers)
 		}
 	}
 }
 
 func scopes(t *testing.T, s *tester) {
-	all := map[string]string{"127.0.0.1": "127.0.0.1:1", "169.254.0.1": "169.254.0.1:1", "10.0.0.1": "10.0.0.1:1", "192.0.2.1": "192.0.2.1:1", "2001:db8::1": "[2001:db8::1]:1"}
+	endpointOf := map[string]string{"127.0.0.1": "127.0.0.1:1", "169.254.0.1": "169.254.0.1:1", "10.0.0.1": "10.0.0.1:1", "192.0.2.1": "192.0.2.1:1", "2001:db8::1": "[2001:db8::1]:1"}
 	sees := map[string]string{
 		"127.0.0.1":   "10.0.0.1:1 127.0.0.1:1 169.254.0.1:1 192.0.2.1:1 [2001:db8::1]:1",
 		"169.254.0.1": "10.0.0.1:1 169.254.0.1:1 192.0.2.1:1 [2001:db8::1]:1",
@@ -70,22 +70,23 @@ func scopes(t *testing.T, s *tester) {
 		"192.0.2.1":   "192.0.2.1:1 [2001:db8::1]:1",
 		"2001:db8::1": "192.0.2.1:1 [2001:db8::1]:1",
 	}
-	for _, e := range all {
+	for _, e := range endpointOf {
 		s.announce("k", e, 0)
 	}
 	s.announce("here", "127.0.0.1:1", 0)
 	for asker, want := range sees {
-		s.expectLook("seen from "+asker, "k", asker, want)
+		s.expectLook("a look from "+asker, "k", asker, want)
 		n := len(strings.Fields(want))
-		peers, r := s.announce("k", all[asker], 1000)
+		peers, r := s.announce("k", endpointOf[asker], 1000)
 		if len(peers) != n-1 || r.Count != n {
-			t.Errorf("announced from %s: %d peers, count %d; want %d and %d", asker, len(peers), r.Count, n-1, n)
+			t.Errorf("an announce from %s: %d peers, count %d; want %d and %d", asker, len(peers), r.Count, n-1, n)
 		}
-		s.expect("scraped from "+asker, s.index(asker, "k"), fmt.Sprintf(`"k":%d`, n))
+		s.expect("a scrape from "+asker, s.index(asker, "k"), fmt.Sprintf(`"k":%d`, n))
 	}
-	s.expect("index from outside", s.index("192.0.2.1"), `"k":2`)
-	s.expect("index from here", s.index("127.0.0.1"), `"here":1 "k":5`)
-	// A few visible peers among many hidden ones.
+	s.expect("all tracks, seen from a public address", s.index("192.0.2.1"), `"k":2`)
+	s.expect("all tracks, seen from this machine", s.index("127.0.0.1"), `"here":1 "k":5`)
+
+	// Three of many peers are visible.
 	for i := range 200 {
 		s.announce("lan", fmt.Sprintf("10.0.0.2:%d", i+1), 0)
 	}
@@ -102,22 +103,23 @@ func ids(t *testing.T, s *tester) {
 		s.announceFor(ttl, "k", wire.Peer{Endpoint: e, ID: id}, 0)
 		peers, _ := s.look("k", "192.0.2.9", 1)
 		if len(peers) != 1 {
-			t.Fatalf("given %v", peers)
+			t.Fatalf("a look gets %v", peers)
 		}
 		s.expectID("announced", peers[0].ID, id)
 		if peers, _, err := s.Look(t.Context(), []byte("k"), e.Addr(), store.Want{Peers: 1}, nil); err != nil || len(peers) != 1 || peers[0].ID != (wire.ID{}) {
-			t.Errorf("announced with id %q, given %v to an asker that wants none, %v", id, peers, err)
+			t.Errorf("announced with ID %q: an asker that wants no IDs gets %v, %v", id, peers, err)
 		}
 	}
-	// An ID is gone with its peer: the next peer at the endpoint does not have it.
-	named := wire.Peer{Endpoint: e, ID: wire.ID([]byte("cccccccccccccccccccc"))}
+
+	// An ID goes with its peer: the next peer at the endpoint does not have it.
+	withID := wire.Peer{Endpoint: e, ID: wire.ID([]byte("cccccccccccccccccccc"))}
 	s.announce("k", "192.0.2.2:1", 0)
 	for _, end := range []func(){func() { s.leave("k", "192.0.2.1:1") }, func() { time.Sleep(ttl + time.Second) }} {
-		s.announceFor(ttl, "k", named, 0)
+		s.announceFor(ttl, "k", withID, 0)
 		end()
 		s.announce("k", "192.0.2.1:1", 0)
 		if peers, _ := s.announce("k", "192.0.2.2:1", 1); len(peers) != 1 || peers[0].ID != (wire.ID{}) {
-			t.Errorf("the id of a peer that is gone: %v", peers)
+			t.Errorf("the ID of a departed peer: %v", peers)
 		}
 	}
 }
@@ -126,40 +128,40 @@ func scrape(t *testing.T, s *tester) {
 	s.announce("a", "192.0.2.1:1", 0)
 	s.announce("a", "192.0.2.2:1", 0)
 	s.announce("b\x00\xff", "192.0.2.1:1", 0)
-	s.expect("some", s.index("192.0.2.9", "a", "c"), `"a":2 "c":0`)
-	s.expect("all", s.index("192.0.2.9"), `"a":2 "b\x00\xff":1`)
+	s.expect("two keys", s.index("192.0.2.9", "a", "c"), `"a":2 "c":0`)
+	s.expect("all tracks", s.index("192.0.2.9"), `"a":2 "b\x00\xff":1`)
 }
 
 func keys(t *testing.T, s *tester) {
 	key := []byte("abc")
 	p := wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.1:1")}
-	if _, _, err := s.Announce(t.Context(), key, p, lasting(ttl), store.Want{}, nil); err != nil {
+	if _, _, err := s.Announce(t.Context(), key, p, constant(ttl), store.Want{}, nil); err != nil {
 		t.Fatal(err)
 	}
-	copy(key, "xyz")
+	copy(key, "xyz") // a store must have copied the key
 	s.announce("ABC", "192.0.2.2:1", 0)
-	long := string(bytes.Repeat([]byte{0xff}, wire.MaxKey))
-	s.announce(long, "192.0.2.3:1", 0)
-	s.expectLook("abc", "abc", "192.0.2.9", "192.0.2.1:1")
-	s.expectLook("ABC", "ABC", "192.0.2.9", "192.0.2.2:1")
-	s.expectLook("xyz", "xyz", "192.0.2.9", "")
-	s.expectLook("the longest", long, "192.0.2.9", "192.0.2.3:1")
+	longest := string(bytes.Repeat([]byte{0xff}, wire.MaxKey))
+	s.announce(longest, "192.0.2.3:1", 0)
+	s.expectLook("the key as it was", "abc", "192.0.2.9", "192.0.2.1:1")
+	s.expectLook("the key in upper case", "ABC", "192.0.2.9", "192.0.2.2:1")
+	s.expectLook("the key as it is now", "xyz", "192.0.2.9", "")
+	s.expectLook("the longest key", longest, "192.0.2.9", "192.0.2.3:1")
 }
 
 func appended(t *testing.T, s *tester) {
 	s.announce("k", "192.0.2.1:1", 0)
-	before := []wire.Peer{{Endpoint: netip.MustParseAddrPort("203.0.113.1:1")}}
-	looked, _, err := s.Look(t.Context(), []byte("k"), netip.MustParseAddr("192.0.2.9"), store.Want{Peers: 5}, before)
-	if err != nil || show(looked) != "192.0.2.1:1 203.0.113.1:1" || looked[0] != before[0] {
+	already := []wire.Peer{{Endpoint: netip.MustParseAddrPort("203.0.113.1:1")}}
+	looked, _, err := s.Look(t.Context(), []byte("k"), netip.MustParseAddr("192.0.2.9"), store.Want{Peers: 5}, already)
+	if err != nil || show(looked) != "192.0.2.1:1 203.0.113.1:1" || looked[0] != already[0] {
 		t.Errorf("look: %v, %v", looked, err)
 	}
-	announced, _, err := s.Announce(t.Context(), []byte("k"), wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.2:1")}, lasting(ttl), store.Want{Peers: 5}, before)
-	if err != nil || show(announced) != "192.0.2.1:1 203.0.113.1:1" || announced[0] != before[0] {
+	announced, _, err := s.Announce(t.Context(), []byte("k"), wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.2:1")}, constant(ttl), store.Want{Peers: 5}, already)
+	if err != nil || show(announced) != "192.0.2.1:1 203.0.113.1:1" || announced[0] != already[0] {
 		t.Errorf("announce: %v, %v", announced, err)
 	}
 }
 
-// sizes has tracks grow, age, lapse and begin anew.
+// sizes checks the sizes of tracks that grow, age, lapse and begin anew.
 func sizes(t *testing.T, s *tester) {
 	start := time.Now()
 	began := map[string]time.Time{}
@@ -189,15 +191,15 @@ func sizes(t *testing.T, s *tester) {
 		}
 		look(what, key, peers, total)
 	}
-	look("nothing yet", "k", 0, 0)
-	announce("the first", "k", "192.0.2.1:1", 1, 1)
+	look("before the first announce", "k", 0, 0)
+	announce("the first announce", "k", "192.0.2.1:1", 1, 1)
 	time.Sleep(90 * time.Second)
-	announce("one that not everybody sees", "k", "10.0.0.1:1", 2, 2)
-	announce("one of the other family", "k", "[2001:db8::1]:1", 3, 3)
+	announce("a private peer", "k", "10.0.0.1:1", 2, 2)
+	announce("a peer of the other family", "k", "[2001:db8::1]:1", 3, 3)
 	announce("a renewal", "k", "192.0.2.1:1", 3, 3)
 	announce("another track", "l", "192.0.2.1:1", 1, 4)
-	look("a look at the first", "k", 3, 4)
-	look("a look at nothing", "m", 0, 4)
+	look("a look at the first track", "k", 3, 4)
+	look("a look at a key without a track", "m", 0, 4)
 	s.leave("k", "10.0.0.1:1")
 	look("after a leave", "k", 2, 3)
 	time.Sleep(ttl + tolerance)
@@ -206,11 +208,11 @@ func sizes(t *testing.T, s *tester) {
 	announce("a track that begins anew", "k", "192.0.2.1:1", 1, 1)
 
 	// An age grows, in whole seconds, for as long as the track exists.
-	long := time.Hour
+	duration := time.Hour
 	if s.exact {
-		long = 60 * time.Hour
+		duration = 60 * time.Hour
 	}
-	for time.Since(start) < long {
+	for time.Since(start) < duration {
 		time.Sleep(ttl - 500*time.Millisecond)
 		_, r := s.announce("k", "192.0.2.1:1", 0)
 		s.expectSize("an old track", r.Size, store.Size{Peers: 1, Total: 1, Age: time.Since(began["k"]).Truncate(time.Second)})
@@ -225,23 +227,23 @@ func sizes(t *testing.T, s *tester) {
 	time.Sleep(30 * time.Second)
 	announce("a track that a subscription made", "m", "192.0.2.1:2", 2, 3)
 	f.Close()
-	look("after its end", "m", 1, 2)
+	look("after the end of the subscription", "m", 1, 2)
 }
 
-// ttlOfSize gives a peer a longer ttl the more peers there are.
-func ttlOfSize(t *testing.T, s *tester) {
-	ttl := func(size store.Size) time.Duration { return time.Duration(10*size.Peers+5) * time.Second }
+// ttlBySize announces peers whose ttl grows with the number of peers.
+func ttlBySize(t *testing.T, s *tester) {
+	ttlOf := func(size store.Size) time.Duration { return time.Duration(10*size.Peers+5) * time.Second }
 	var until []time.Time
 	for i := range 5 {
 		p := wire.Peer{Endpoint: netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), uint16(1+i))}
-		_, r, err := s.Announce(t.Context(), []byte("k"), p, ttl, store.Want{}, nil)
+		_, r, err := s.Announce(t.Context(), []byte("k"), p, ttlOf, store.Want{}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if s.exact && r.Size.Peers != i+1 {
 			t.Errorf("announce %d has the size %+v", i, r.Size)
 		}
-		until = append(until, time.Now().Add(ttl(r.Size)))
+		until = append(until, time.Now().Add(ttlOf(r.Size)))
 	}
 	for range 7 {
 		time.Sleep(10 * time.Second)
@@ -256,20 +258,20 @@ func ttlOfSize(t *testing.T, s *tester) {
 	s.expect("in the end", s.index("192.0.2.9", "k"), `"k":0`)
 }
 
-// ownChanges has several goroutines change one track. Each looks for its own changes.
+// ownChanges changes one track from several goroutines. Each goroutine looks for its own changes.
 func ownChanges(t *testing.T, s *tester) {
 	var wg sync.WaitGroup
 	for g := range 8 {
 		wg.Go(func() {
-			me := fmt.Sprintf("192.0.2.%d:1", g+1)
+			self := fmt.Sprintf("192.0.2.%d:1", g+1)
 			for range 200 {
-				s.announce("k", me, 3)
-				if peers, _ := s.look("k", "192.0.2.99", 100); !strings.Contains(show(peers), me) {
-					t.Errorf("%s announced and is not there", me)
+				s.announce("k", self, 3)
+				if peers, _ := s.look("k", "192.0.2.99", 100); !strings.Contains(show(peers), self) {
+					t.Errorf("%s has announced and is not listed", self)
 				}
-				s.leave("k", me)
-				if peers, _ := s.look("k", "192.0.2.99", 100); strings.Contains(show(peers), me) {
-					t.Errorf("%s left and is there", me)
+				s.leave("k", self)
+				if peers, _ := s.look("k", "192.0.2.99", 100); strings.Contains(show(peers), self) {
+					t.Errorf("%s has left and is listed", self)
 				}
 				s.index("192.0.2.99")
 			}
@@ -279,7 +281,8 @@ func ownChanges(t *testing.T, s *tester) {
 	s.expect("in the end", s.index("127.0.0.1"), "")
 }
 
-func atOnce(t *testing.T, s *tester) {
+// sameTime announces two peers at the same time, in many tracks.
+func sameTime(t *testing.T, s *tester) {
 	for i := range 200 {
 		key := fmt.Sprint("k", i)
 		var found atomic.Int32
@@ -292,7 +295,7 @@ func atOnce(t *testing.T, s *tester) {
 		}
 		wg.Wait()
 		if found.Load() == 0 {
-			t.Fatal("two peers announced, and neither was given the other")
+			t.Fatal("two peers announced, and neither got the other")
 		}
 	}
 }
@@ -307,7 +310,7 @@ func neverBlocks(t *testing.T, s *tester) {
 	cancel()
 	began := time.Now()
 	peer := wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.1:1")}
-	_, _, announce := s.Announce(ended, []byte("k"), peer, lasting(ttl), store.Want{Peers: 1}, nil)
+	_, _, announce := s.Announce(ended, []byte("k"), peer, constant(ttl), store.Want{Peers: 1}, nil)
 	_, _, look := s.Look(ended, []byte("k"), peer.Endpoint.Addr(), store.Want{Peers: 1}, nil)
 	_, scrape := s.Scrape(ended, nil, peer.Endpoint.Addr(), nil)
 	_, sub, subscribe := s.Subscribe(ended, []byte("k"), peer, func() {}, nil)

@@ -10,8 +10,8 @@ import (
 	"ntrack/announce/wire"
 )
 
-// sample draws often enough to find a store that favours some peers. The chi-square statistic of
-// 300 peers (299 degrees of freedom) is beyond 450 once in ten million runs.
+// sample draws so often that a store that favors some peers fails. The chi-square statistic of 300
+// peers (299 degrees of freedom) exceeds 450 by chance once in ten million runs.
 func sample(t *testing.T, s *tester) {
 	const n, want, rounds = 300, 20, 3000
 	for i := range n {
@@ -22,14 +22,14 @@ func sample(t *testing.T, s *tester) {
 	for range rounds {
 		peers, r := s.look("k", "192.0.2.9", want)
 		if len(peers) != want || r.Count != n {
-			t.Fatalf("%d peers of %d", len(peers), r.Count)
+			t.Fatalf("a look gets %d peers of %d", len(peers), r.Count)
 		}
-		round := map[netip.AddrPort]bool{}
+		drawn := map[netip.AddrPort]bool{}
 		for _, p := range peers {
 			given[p.Endpoint]++
-			round[p.Endpoint] = true
+			drawn[p.Endpoint] = true
 		}
-		if len(round) != want {
+		if len(drawn) != want {
 			t.Fatal("a sample has a peer twice")
 		}
 		if now := show(peers); now == last {
@@ -39,15 +39,15 @@ func sample(t *testing.T, s *tester) {
 		}
 	}
 	if repeated > 0 {
-		t.Errorf("%d samples are the same as the one before", repeated)
+		t.Errorf("%d samples have the same peers as the sample before", repeated)
 	}
 	if chi := chiSquare(given, n, 1, rounds*want); chi > 450 {
 		t.Errorf("chi-square %.0f: some peers are given more often than others", chi)
 	}
 }
 
-// chiSquare compares how often the numbered peers 0, step, 2*step and so on below n were given with
-// an even share of all draws. It removes them from given.
+// chiSquare is the chi-square statistic of how often the peers with the numbers 0, step, 2*step and
+// so on below n were given, in this many draws. It removes these peers from given.
 func chiSquare(given map[netip.AddrPort]int, n, step, drawn int) (chi float64) {
 	expected := float64(drawn) / float64(n/step)
 	for i := 0; i < n; i += step {
@@ -58,8 +58,8 @@ func chiSquare(given map[netip.AddrPort]int, n, step, drawn int) (chi float64) {
 	return chi
 }
 
-// sampleLapsed has a track most of whose peers have just lapsed. They are never given, and the
-// remaining ones are given evenly.
+// sampleLapsed has a track most of whose peers have just lapsed. A store must not return them, and
+// must return the remaining peers evenly.
 func sampleLapsed(t *testing.T, s *tester) {
 	const n, remaining, want, rounds = 20_000, 500, 20, 2000
 	for i := range n {
@@ -69,13 +69,13 @@ func sampleLapsed(t *testing.T, s *tester) {
 		}
 		s.announceFor(d, "k", numbered(i), 0)
 	}
-	s.expect("before", s.index("192.0.2.9", "k"), `"k":20000`)
+	s.expect("before a peer lapses", s.index("192.0.2.9", "k"), `"k":20000`)
 	time.Sleep(27 * time.Second)
 	given := map[netip.AddrPort]int{}
 	draw := func() {
 		peers, r := s.look("k", "192.0.2.9", want)
 		if len(peers) != want || r.Count < remaining || r.Count > n {
-			t.Fatalf("%d peers of %d", len(peers), r.Count)
+			t.Fatalf("a look gets %d peers of %d", len(peers), r.Count)
 		}
 		for _, p := range peers {
 			given[p.Endpoint]++
@@ -84,13 +84,14 @@ func sampleLapsed(t *testing.T, s *tester) {
 	for range rounds / 2 {
 		draw()
 	}
-	// This one has just lapsed, last of all, and comes back for a second.
+
+	// Peer 6 has just lapsed, as one of the last. It joins again for a second.
 	s.announceFor(time.Second, "k", numbered(6), 0)
 	if peers, _ := s.look("k", "192.0.2.9", n); !strings.Contains(show(peers), show([]wire.Peer{numbered(6)})) {
-		t.Error("a peer that lapsed and came back is not there")
+		t.Error("a lapsed peer has joined again and is not listed")
 	}
 	time.Sleep(time.Second + tolerance)
-	s.expect("after", s.index("192.0.2.9", "k"), `"k":500`)
+	s.expect("after most peers have lapsed", s.index("192.0.2.9", "k"), `"k":500`)
 	for range rounds / 2 {
 		draw()
 	}
@@ -98,7 +99,7 @@ func sampleLapsed(t *testing.T, s *tester) {
 	if len(given) > 0 {
 		t.Errorf("%d lapsed peers were given", len(given))
 	}
-	if chi > 700 { // 499 degrees of freedom: less than once in a hundred million runs
+	if chi > 700 { // with 499 degrees of freedom, less than once in a hundred million runs
 		t.Errorf("chi-square %.0f: some peers are given more often than others", chi)
 	}
 	time.Sleep(time.Hour)
@@ -106,6 +107,8 @@ func sampleLapsed(t *testing.T, s *tester) {
 	s.expect("in the end", s.index("192.0.2.9"), "")
 }
 
+// quarter adds IPv6 peers to 200 IPv4 peers. IPv6 gets at most a quarter of a sample while it has
+// few peers, and IPv4 gets at least a quarter when it has fewer.
 func quarter(t *testing.T, s *tester) {
 	for i := range 200 {
 		s.announce("k", fmt.Sprintf("192.0.2.1:%d", i+1), 0)
@@ -124,14 +127,14 @@ func quarter(t *testing.T, s *tester) {
 	for i, want6 := range []int{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 13, 13} {
 		s.announce("k", fmt.Sprintf("[2001:db8::1]:%d", i+1), 0)
 		if n4, n6 := families(50); n4 != 50-want6 || n6 != want6 {
-			t.Errorf("of %d in IPv6: %d and %d given, want %d and %d", i+1, n4, n6, 50-want6, want6)
+			t.Errorf("with %d IPv6 peers: %d and %d given, want %d and %d", i+1, n4, n6, 50-want6, want6)
 		}
 	}
 	for i := range 400 {
 		s.announce("k", fmt.Sprintf("[2001:db8::2]:%d", i+1), 0)
 	}
 	if n4, n6 := families(50); n4+n6 != 50 || n4 < 13 || n6 < 13 {
-		t.Errorf("%d and %d given", n4, n6)
+		t.Errorf("with 415 IPv6 peers: %d and %d given", n4, n6)
 	}
 	sum4, sum6 := 0, 0
 	for range 200 {
@@ -139,27 +142,27 @@ func quarter(t *testing.T, s *tester) {
 		sum4, sum6 = sum4+n4, sum6+n6
 	}
 	if sum4+sum6 != 200 || sum4 == 0 || sum6 == 0 {
-		t.Errorf("one at a time: %d and %d of 200", sum4, sum6)
+		t.Errorf("200 samples of one peer: %d and %d given", sum4, sum6)
 	}
 	if n4, n6 := families(1000); n4 != 200 || n6 != 415 {
-		t.Errorf("all: %d and %d", n4, n6)
+		t.Errorf("all peers: %d and %d given", n4, n6)
 	}
 }
 
-// oneFamily has tracks whose peers in one family have just lapsed. A sample is filled from the
-// other.
+// oneFamily has tracks of which one family has just lapsed. A sample must have peers of the other
+// family instead.
 func oneFamily(t *testing.T, s *tester) {
 	for i := range 2000 {
 		s.announceFor(time.Second, "6", numbered(i), 0)
-		s.announceFor(ttl, "6", wide(i), 0)
-		s.announceFor(time.Second, "4", wide(i), 0)
+		s.announceFor(ttl, "6", numberedIPv6(i), 0)
+		s.announceFor(time.Second, "4", numberedIPv6(i), 0)
 		s.announceFor(ttl, "4", numbered(i), 0)
 	}
 	time.Sleep(time.Second)
 	for range 20 {
 		for _, key := range []string{"4", "6"} {
 			if peers, _ := s.look(key, "192.0.2.9", 50); len(peers) != 50 {
-				t.Fatalf("%d peers of 2000", len(peers))
+				t.Fatalf("a sample of 50 has %d peers of IPv%s", len(peers), key)
 			}
 		}
 	}

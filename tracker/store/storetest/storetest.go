@@ -1,12 +1,12 @@
-// Package storetest tests a store against the comments of store.Store, sentence by sentence, in
+// Package storetest tests a store against the comments of [store.Store], sentence by sentence, in
 // virtual time:
 //
 //	func TestStore(t *testing.T) {
 //		storetest.Run(t, func(t *testing.T) store.Store { return mystore.New() })
 //	}
 //
-// Each test runs in a synctest bubble of its own and makes its store in it. So a store must take
-// its time from package time.
+// Each case runs in a bubble of package synctest, and calls the function there for a new store. So
+// the store must take its time from package time.
 package storetest
 
 import (
@@ -23,14 +23,14 @@ import (
 	"ntrack/tracker/store"
 )
 
-// Run tests stores against the contract. newStore returns an empty one.
+// Run tests a store against the contract. newStore returns an empty store.
 func Run(t *testing.T, newStore func(*testing.T) store.Store) { run(t, newStore, false) }
 
-// RunExact does the same for a store that is stricter than the contract: its sizes are exact and
-// not old, and it keeps peer ids.
+// RunExact tests a store that is stricter than the contract: its sizes are exact and new, and it
+// keeps peer IDs.
 func RunExact(t *testing.T, newStore func(*testing.T) store.Store) { run(t, newStore, true) }
 
-// run runs the cases of these names, or all of them.
+// run runs the cases with these names, or all cases if there are no names.
 func run(t *testing.T, newStore func(*testing.T) store.Store, exact bool, names ...string) {
 	ran := 0
 	for _, c := range []struct {
@@ -38,24 +38,24 @@ func run(t *testing.T, newStore func(*testing.T) store.Store, exact bool, names 
 		test func(*testing.T, *tester)
 	}{
 		{"a peer is its endpoint", endpoints},
-		{"an asker is given and counts what its scope sees", scopes},
-		{"a lapsed peer is neither given nor counted", lapsed},
-		{"a caller sees its own changes at once", ownChanges},
+		{"an asker gets and counts what its scope sees", scopes},
+		{"a lapsed peer is neither returned nor counted", lapsed},
+		{"a caller sees its own changes immediately", ownChanges},
 		{"a store copies what it keeps", keys},
 		{"results are appended", appended},
 
 		{"an announce lists a peer for its ttl", lapse},
 		{"a ttl is not cut to less than 4 hours", longest},
-		{"the ttl depends on the size", ttlOfSize},
-		{"a peer is not given itself", others},
+		{"the ttl depends on the size", ttlBySize},
+		{"a peer does not get itself", others},
 		{"a sample is random, without repetition and drawn anew", sample},
 		{"a sample of a large track has no lapsed peers", sampleLapsed},
-		{"each family has a quarter of a sample", quarter},
+		{"each family gets a quarter of a sample", quarter},
 		{"one family makes up for the other", oneFamily},
-		{"of two that announce at once one finds the other", atOnce},
+		{"of two peers that announce at the same time one gets the other", sameTime},
 		{"an id is replaced and removed", ids},
-		{"a leave is at once and leaves nothing behind", leave},
-		{"scrape counts the keys or every track", scrape},
+		{"a leave is immediate and nothing remains of an empty track", leave},
+		{"a scrape counts the keys or every track", scrape},
 		{"a size is at most a second old", sizes},
 
 		{"a subscription has the joins and leaves", subscribe},
@@ -64,13 +64,13 @@ func run(t *testing.T, newStore func(*testing.T) store.Store, exact bool, names 
 		{"a subscription holds its peer", subscribeHolds},
 		{"a leave ends the subscriptions of the peer", subscribeLeave},
 		{"changes that undo each other are left out", subscribeBurst},
-		{"a slow subscription ends and holds nobody up", subscribeSlow},
+		{"a slow subscription ends and delays no other", subscribeSlow},
 		{"a track above 10,000 peers is too large to stream", subscribeLarge},
-		{"an epoch is that of a table", func(t *testing.T, s *tester) { epoch(t, s, &tester{t, newStore(t), exact}) }},
+		{"an epoch names a table", func(t *testing.T, s *tester) { epoch(t, s, &tester{t, newStore(t), exact}) }},
 		{"a store that never blocks does not wait", neverBlocks},
 
 		{"each peer lapses at its own time", eachInTime},
-		{"a table lives for days", forDays},
+		{"a track lasts for days", forDays},
 		{"random calls", randomCalls},
 	} {
 		if len(names) > 0 && !slices.Contains(names, c.name) {
@@ -87,14 +87,14 @@ func run(t *testing.T, newStore func(*testing.T) store.Store, exact bool, names 
 }
 
 const (
-	// ttl is for how long announce lists a peer.
+	// ttl is the ttl of tester.announce.
 	ttl = 150 * time.Second
 	// tolerance is the second that the contract allows: for this long a lapsed peer may still be
 	// given and counted, a Size may be old, and a change may take to reach a subscription.
 	tolerance = time.Second
 )
 
-// A tester makes calls short and fails the test at every error.
+// A tester makes short calls of a store, and fails the test if a call returns an error.
 type tester struct {
 	t *testing.T
 	store.Store
@@ -117,13 +117,13 @@ func (s *tester) announceFor(ttl time.Duration, key string, p wire.Peer, want in
 		s.t.Fatal(err)
 	}
 	if !slices.Contains(sizes, res.Size) || res.Size.Peers < 1 {
-		s.t.Fatalf("the result has the size %+v, and the ttl is that of %+v", res.Size, sizes)
+		s.t.Fatalf("the size in the result is %+v, and the ttl was asked for %+v", res.Size, sizes)
 	}
 	return peers, res
 }
 
-// lasting returns a ttl that does not depend on the size.
-func lasting(ttl time.Duration) func(store.Size) time.Duration {
+// constant returns a function for a ttl that does not depend on the size.
+func constant(ttl time.Duration) func(store.Size) time.Duration {
 	return func(store.Size) time.Duration { return ttl }
 }
 
@@ -143,7 +143,7 @@ func (s *tester) look(key, asker string, want int) ([]wire.Peer, store.Result) {
 	return peers, res
 }
 
-// index shows a scrape, sorted, such as "k":2 "l":1.
+// index scrapes the keys, or all tracks, and returns the counts in order, such as "k":2 "l":1.
 func (s *tester) index(asker string, keys ...string) string {
 	s.t.Helper()
 	var ks []wire.Key
@@ -162,7 +162,7 @@ func (s *tester) index(asker string, keys ...string) string {
 	return strings.Join(out, " ")
 }
 
-// show shows peers, sorted.
+// show returns the endpoints of peers, in order and separated by spaces.
 func show(peers []wire.Peer) string {
 	var s []string
 	for _, p := range peers {
@@ -179,7 +179,7 @@ func (s *tester) expect(what, got, want string) {
 	}
 }
 
-// expectLook expects a look to give and count these peers.
+// expectLook expects that a look returns and counts these peers, and no others.
 func (s *tester) expectLook(what, key, asker, want string) {
 	s.t.Helper()
 	peers, res := s.look(key, asker, 1000)
@@ -189,8 +189,8 @@ func (s *tester) expectLook(what, key, asker, want string) {
 	}
 }
 
-// expectSize expects the size of a track that has not changed for a second, or a moment ago if the
-// store is exact.
+// expectSize expects the size of a track. If the store is not exact, the track must have been
+// unchanged for a second.
 func (s *tester) expectSize(what string, got, want store.Size) {
 	s.t.Helper()
 	if !s.exact {
@@ -204,7 +204,8 @@ func (s *tester) expectSize(what string, got, want store.Size) {
 	}
 }
 
-// expectID expects the ID of a peer, which a store may have forgotten.
+// expectID expects the ID of a peer, or none if the store is not exact: it may have forgotten the
+// ID.
 func (s *tester) expectID(what string, got, want wire.ID) {
 	s.t.Helper()
 	if got != want && (s.exact || got != (wire.ID{})) {
@@ -212,11 +213,12 @@ func (s *tester) expectID(what string, got, want wire.ID) {
 	}
 }
 
-// numbered returns one of many peers in IPv4, and wide one of as many in IPv6.
+// numbered returns the IPv4 peer of a number.
 func numbered(i int) wire.Peer {
 	return wire.Peer{Endpoint: netip.AddrPortFrom(netip.AddrFrom4([4]byte{203, byte(i >> 16), byte(i >> 8), byte(i)}), 6881)}
 }
 
-func wide(i int) wire.Peer {
+// numberedIPv6 returns the IPv6 peer of a number.
+func numberedIPv6(i int) wire.Peer {
 	return wire.Peer{Endpoint: netip.AddrPortFrom(netip.AddrFrom16([16]byte{0x20, 1, 13: byte(i >> 16), 14: byte(i >> 8), 15: byte(i)}), 1)}
 }

@@ -12,8 +12,8 @@ import (
 	"ntrack/tracker/store/memory"
 )
 
-// A vague store makes use of every freedom of the contract: it forgets each second ID, a size is up
-// to a second old, a total is an estimate, and it asks twice for a ttl.
+// A vague store does all that the contract allows: it forgets every second ID, its sizes are up to
+// a second old, its totals are estimates, and it calls ttl twice.
 type vague struct {
 	*memory.Store
 	mu    sync.Mutex
@@ -48,6 +48,8 @@ func (v *vague) Look(ctx context.Context, key []byte, asker netip.Addr, want sto
 	return dst, res, err
 }
 
+// vaguely returns the last size of the track if it is less than a second old. Otherwise it returns
+// size with an estimated total.
 func (v *vague) vaguely(key []byte, size store.Size) store.Size {
 	old := v.sizes[string(key)]
 	if old.Peers == 0 || time.Since(old.at) >= time.Second {
@@ -58,11 +60,11 @@ func (v *vague) vaguely(key []byte, size store.Size) store.Size {
 	return old.Size
 }
 
-// A vague store passes the cases in which that matters.
+// A vague store passes the cases that depend on what the contract allows.
 func TestVague(t *testing.T) {
 	run(t, func(*testing.T) store.Store {
 		return &vague{Store: memory.New(), sizes: map[string]sizeAt{}}
-	}, false, "a lapsed peer is neither given nor counted", "an announce lists a peer for its ttl", "the ttl depends on the size",
+	}, false, "a lapsed peer is neither returned nor counted", "an announce lists a peer for its ttl", "the ttl depends on the size",
 		"an id is replaced and removed", "a size is at most a second old", "a subscription has the joins and leaves",
 		"each peer lapses at its own time", "random calls")
 }
