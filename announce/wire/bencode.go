@@ -40,8 +40,8 @@ func decodeBencode(b []byte) (map[string]any, error) {
 	return d, nil
 }
 
-// A scanner checks bencode (BEP 3) strictly. It only accepts dictionary keys in any order, because some
-// trackers do not sort them.
+// A scanner checks bencode (BEP 3) strictly, with one exception: the keys of a dictionary may be in any
+// order, because some trackers do not sort them.
 type scanner struct {
 	b      []byte
 	i      int // the index of the next byte
@@ -83,7 +83,7 @@ func (s *scanner) value(depth int) error {
 
 func (s *scanner) dict(depth int) error {
 	var keys [][]byte
-	var seen map[string]bool // made only if a key is out of order; sorted keys repeat only the last key
+	var seen map[string]bool // all keys, once one is out of order; sorted keys can only repeat the last one
 	for s.peek() != 'e' {
 		if c := s.peek(); c < '0' || c > '9' {
 			return errors.New("dictionary key is not a string")

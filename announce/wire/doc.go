@@ -12,11 +12,12 @@
 //   - The tracker lists the client with the source address of the connection. The port is the source
 //     port, or the parameter port (port-of-origin). A client cannot list another address
 //     (parameter-ignored).
-//   - An endpoint is one peer. If it announces again, the tracker renews the peer (renewal).
-//   - With port=0 a client gets peers without joining (look-port-0). DELETE leaves the track (leave). A
-//     peer that does not announce for the ttl is removed (expiry-native).
-//   - A client gets peers of its own scope and of wider scopes. A client on the internet does not get
-//     127.0.0.1 or 10.0.0.7 (scope-public-asker). A web page can only look (browser-origin).
+//   - An endpoint is one peer. If it announces again, it stays in the track for another ttl (renewal).
+//   - With port=0 a client gets peers without joining (look-port-0). DELETE leaves the track (leave). The
+//     tracker also removes a peer that does not announce again within the ttl (expiry-native).
+//   - The scope of an address is how far it reaches. A client gets peers of its own scope and of wider
+//     scopes: a client on the internet does not get 127.0.0.1 or 10.0.0.7 (scope-public-asker).
+//   - A web page can only look (browser-origin).
 //   - Replies are bencode, JSON or text (format-over-accept, accept).
 //   - With Accept: text/event-stream the reply is a stream of events. The client is a peer as long as
 //     its connection lasts, and the tracker reports each peer that joins or leaves (stream,

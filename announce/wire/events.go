@@ -27,9 +27,9 @@ type EventReader struct {
 	started bool
 	afterCR bool // the last byte was CR; if LF follows, both end the same line
 	buf     []byte
-	// Epoch is the epoch in the last line id, or "" if there was none. See [EventWriter.Epoch].
+	// Epoch is the epoch in the last id line, or "" if there was none. See [EventWriter.Epoch].
 	Epoch string
-	// Retry is the time in the last line retry, 0 to [MaxRetry], or -1 if there was none. The client has
+	// Retry is the time in the last retry line, 0 to [MaxRetry], or -1 if there was none. The client has
 	// to wait that long after the end of the stream.
 	Retry time.Duration
 }
@@ -41,7 +41,7 @@ func NewEventReader(r io.Reader) *EventReader {
 
 // A StreamEvent is one event of a stream. It does not have peers that cannot be dialled.
 type StreamEvent struct {
-	Name  string // you, peers, join, leave, shared or unshared
+	Name  string // "you", "peers", "join", "leave", "shared" or "unshared": docs/PROTOCOL.md explains them
 	Peers []netip.AddrPort
 }
 
@@ -129,7 +129,7 @@ func (e *EventReader) line() ([]byte, error) {
 	}
 }
 
-// An EventWriter appends the events of one stream to a buffer. It numbers them from 0.
+// An EventWriter appends the events of one stream to a buffer. It numbers the events from 0.
 type EventWriter struct {
 	// Epoch identifies the tracker's table until the table is lost, for example in a restart. A client
 	// that sees a new epoch knows that the tracker may have forgotten peers. It has at most 64 bytes

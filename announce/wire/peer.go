@@ -60,6 +60,6 @@ func ScopeOf(a netip.Addr) Scope {
 	return ScopePublic
 }
 
-// Sees reports whether an asker with an address of scope s gets peers of scope p. It gets those of its
+// Sees reports whether a client with an address of scope s gets peers of scope p. It gets those of its
 // own scope and of wider ones. An address of a narrower scope may be another machine in its network.
 func (s Scope) Sees(p Scope) bool { return s <= p }

@@ -42,8 +42,9 @@ func Redact(s string) string {
 	return s[:begin] + "..." + s[end:]
 }
 
-// UnescapeZone replaces the zone %25eth0 of an address, which is the form in URLs (RFC 6874), by %eth0.
-// People write both forms. The zone 25 may be written as %25 or %2525.
+// UnescapeZone replaces the %25 before the zone of an address by %. A zone is written as %25eth0 in URLs
+// (RFC 6874) and as %eth0 elsewhere, and people use both forms. The zone 25 may be written as %25 or
+// %2525.
 func UnescapeZone(s string) string {
 	before, zone, ok := strings.Cut(s, "%25")
 	if !ok || zone == "" || zone[0] == ']' {
