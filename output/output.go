@@ -37,8 +37,8 @@ type Track struct {
 	Tracker string `json:"tracker"`
 	// Trackers are all trackers that answered, if there are two or more. Tracker is the first of them.
 	Trackers []string `json:"trackers,omitempty"`
-	// You is your endpoint as the tracker lists it. It is null if the tracker does not list you, or
-	// does not report under which endpoint it does.
+	// You is the endpoint under which the tracker lists you. It is null if the tracker does not list
+	// you, or does not report the endpoint.
 	You *string `json:"you"`
 	// Endpoints are all your endpoints, You first, if there are two or more.
 	Endpoints []string `json:"endpoints,omitempty"`
@@ -82,7 +82,7 @@ type ExecInput struct {
 	Tracker  string   `json:"tracker"`
 	Trackers []string `json:"trackers,omitempty"`
 	// Changes are all changes since the last run that succeeded: first the peers that left, then the
-	// peers that joined. Peers are all peers now, sorted.
+	// peers that joined. Peers are all other peers of the track now, sorted.
 	Changes []Change `json:"changes"`
 	Peers   []string `json:"peers"`
 }

@@ -40,7 +40,7 @@ type Program struct {
 type Child struct {
 	cmd      *exec.Cmd
 	ownGroup bool
-	withheld map[os.Signal]bool // signals that Forward has not passed on once
+	withheld map[os.Signal]bool // signals that Forward has withheld once
 	ended    chan struct{}
 	err      error // of cmd.Wait; set before ended is closed
 }
@@ -106,7 +106,7 @@ func (c *Child) start(p Program, path string, args []string) error {
 	return nil
 }
 
-// Ended is closed when the program has ended.
+// Ended returns a channel that is closed when the program has ended.
 func (c *Child) Ended() <-chan struct{} { return c.ended }
 
 // ExitCode waits until the program has ended. It returns the exit code, or 128+n if signal n ended the

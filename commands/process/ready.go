@@ -11,8 +11,9 @@ import (
 	"time"
 )
 
-// AwaitReady calls ready again and again until it returns true. It returns false if ctx ends first. If
-// ready is still false after patience, AwaitReady calls late once and continues.
+// AwaitReady calls ready again and again, at most a second apart, until ready returns true. If that
+// takes longer than patience, AwaitReady calls late once and continues. AwaitReady returns false if ctx
+// ends first.
 func AwaitReady(ctx context.Context, ready func(context.Context) bool, patience time.Duration, late func()) bool {
 	patienceEnds := time.After(patience)
 	for pause := 10 * time.Millisecond; !ready(ctx); {
