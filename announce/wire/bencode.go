@@ -27,7 +27,7 @@ func decodeBencode(b []byte) (map[string]any, error) {
 		return nil, fmt.Errorf("bencode at byte %d: %w", s.i, err)
 	}
 	if s.i != len(b) {
-		return nil, fmt.Errorf("bencode at byte %d: %d bytes after the end", s.i, len(b)-s.i)
+		return nil, fmt.Errorf("bencode at byte %d: %d more bytes after the end", s.i, len(b)-s.i)
 	}
 	v, err := bencode.Decode(bytes.NewReader(b))
 	if err != nil {
@@ -101,7 +101,7 @@ func (s *scanner) dict(depth int) error {
 		if seen == nil {
 			keys = append(keys, key)
 		} else if seen[string(key)] {
-			return fmt.Errorf("dictionary key %s twice", Quote(key))
+			return fmt.Errorf("dictionary key %s is repeated", Quote(key))
 		} else {
 			seen[string(key)] = true
 		}
@@ -126,7 +126,7 @@ func (s *scanner) peek() byte {
 func (s *scanner) digits(end byte) (string, error) {
 	n := bytes.IndexByte(s.b[s.i:min(len(s.b), s.i+20)], end)
 	if n < 1 {
-		return "", fmt.Errorf("a number without its %q", end)
+		return "", fmt.Errorf("a number without %q at its end", end)
 	}
 	d := s.b[s.i : s.i+n]
 	for _, c := range d {
@@ -155,7 +155,7 @@ func (s *scanner) int() error {
 		return errors.New("minus zero")
 	}
 	if _, err := strconv.ParseInt(minus+d, 10, 64); err != nil {
-		return errors.New("a number beyond 64 bits")
+		return errors.New("a number of more than 64 bits")
 	}
 	return nil
 }
@@ -167,7 +167,7 @@ func (s *scanner) string() ([]byte, error) {
 	}
 	n, err := strconv.Atoi(d)
 	if err != nil || n > len(s.b)-s.i {
-		return nil, fmt.Errorf("a string of %s bytes where %d are left", d, len(s.b)-s.i)
+		return nil, fmt.Errorf("a string of %s bytes, but only %d bytes are left", d, len(s.b)-s.i)
 	}
 	s.i += n
 	return s.b[s.i-n : s.i], nil

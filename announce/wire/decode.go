@@ -102,7 +102,7 @@ func (r *Reply) readJSON(body []byte) error {
 	}
 	peers, given := d["peers"]
 	if !given {
-		return errors.New("not a tracker's reply: no peers in it")
+		return errors.New("not a tracker's reply: it has no peers")
 	}
 	if s, _ := d["you"].(string); s != "" {
 		you, ok := parsePeer(s)
@@ -132,7 +132,7 @@ func (r *Reply) readBencode(body []byte) error {
 		r.Warning = Clean(s)
 	}
 	if d["interval"] == nil && d["peers"] == nil && d["peers6"] == nil {
-		return errors.New("not a tracker's reply: neither interval nor peers in it")
+		return errors.New("not a tracker's reply: it has neither interval nor peers")
 	}
 	r.setInterval(d)
 	minInterval, _ := numeric(d["min interval"])
@@ -196,7 +196,7 @@ func canDial(e netip.AddrPort, minPort uint16) bool {
 // and a port of two.
 func (r *Reply) addRecords(name, records string, size int) error {
 	if len(records)%(size+2) != 0 {
-		return fmt.Errorf("reply: %s of %d bytes: not a multiple of %d", name, len(records), size+2)
+		return fmt.Errorf("reply: %s has %d bytes, which is not a multiple of %d", name, len(records), size+2)
 	}
 	for b := range slices.Chunk([]byte(records), size+2) {
 		a, _ := netip.AddrFromSlice(b[:size])
@@ -295,7 +295,7 @@ func DecodeTracks(body []byte) ([]Track, error) {
 	files, ok := d["files"].(map[string]any)
 	// Some languages write an empty dictionary as an empty list.
 	if list, isList := d["files"].([]any); !ok && (!isList || len(list) > 0) {
-		return nil, errors.New("not a scrape: no files in it")
+		return nil, errors.New("not a scrape: it has no files")
 	}
 	var tracks []Track
 	for key, v := range files {
@@ -322,7 +322,7 @@ func decodeIndex(body []byte) ([]Track, error) {
 	v, given := d["tracks"]
 	list, ok := listOf(v)
 	if !given || !ok {
-		return nil, errors.New("not a tracker's index: no tracks in it")
+		return nil, errors.New("not a tracker's index: it has no tracks")
 	}
 	var tracks []Track
 	for _, v := range list {

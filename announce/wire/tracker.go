@@ -138,7 +138,7 @@ func checkHost(host string) error {
 	a, err := netip.ParseAddr(host)
 	isIPv6 := err == nil && a.Is6()
 	if strings.ContainsAny(host, " /\\\"<>") || strings.ContainsAny(host, "%:") && !isIPv6 {
-		return errors.New("is not a host name")
+		return errors.New("the host is not a host name or an IP address")
 	}
 	return nil
 }
