@@ -121,7 +121,7 @@ func (o *announceOptions) run(c *cli.Context, s Streams) error {
 	return o.print(s, trackers, reply)
 }
 
-// runStay is a member until the context ends.
+// runStay keeps this process listed until the context ends.
 func (o *announceOptions) runStay(c *cli.Context, s Streams) error {
 	defer s.noteSlowEnd(c.Context, "leaving")()
 	look := lookout{s: s, client: &o.client, serve: o.serve}
@@ -157,12 +157,12 @@ func (o *announceOptions) runStay(c *cli.Context, s Streams) error {
 	if err != nil {
 		return err
 	}
-	<-m.Done() // it ends with ctx; if every tracker refuses, look.failed has ended ctx by then
+	<-m.Done() // after ctx has ended; if every tracker refuses, look.failed has made news end ctx
 	s.couldNotLeave(m.Leave(ctx))
 	return context.Cause(ctx)
 }
 
-// replied turns the first event of a stay into a reply.
+// replied turns the first event of a membership into a reply, which has at most o.request.Want peers.
 func (o *announceOptions) replied(ev announce.Event) *announce.Reply {
 	r := announce.Reply{Count: len(ev.Peers) + len(ev.You)}
 	if ev.Reply != nil {
@@ -174,6 +174,7 @@ func (o *announceOptions) replied(ev announce.Event) *announce.Reply {
 		r.You = ev.You[0]
 	}
 	others := announce.Reply{Count: r.Count, Sample: r.Sample, Peers: slices.Clone(ev.Peers)}
+	// The peers are sorted. If Merge shortens the list, the rest has to be a random sample.
 	rand.Shuffle(len(others.Peers), func(i, j int) { others.Peers[i], others.Peers[j] = others.Peers[j], others.Peers[i] })
 	r.Merge(&others, o.request.Want)
 	return &r
@@ -187,7 +188,7 @@ func list(endpoints []netip.AddrPort) string {
 	return strings.Join(s, ", ")
 }
 
-// print writes the reply to the first announce, and prints the notes that belong to it.
+// print writes the reply to the first announce as the result, and prints notes about it.
 func (o *announceOptions) print(s Streams, trackers []announce.Tracker, reply *announce.Reply) error {
 	if err := output.WriteReply(s.Out, o.format, trackers, reply); err != nil {
 		return err
@@ -204,7 +205,8 @@ func (o *announceOptions) print(s Streams, trackers []announce.Tracker, reply *a
 	return nil
 }
 
-// sampleNote prints a note if the tracker may have more peers than it has sent.
+// sampleNote prints the warning of the tracker. If there is none, it prints a note if the tracker may
+// have more peers than it has sent.
 func sampleNote(s Streams, r *announce.Reply) {
 	switch {
 	case r.Warning != "":

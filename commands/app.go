@@ -1,5 +1,5 @@
-// Package commands is the command line of ntrack. Each verb has a file, which goes from its options
-// to its run. [Main] is the only way in.
+// Package commands is the command line of ntrack. Each command has a file of its own, which reads from
+// its options to its run. Enter by [Main].
 package commands
 
 import (
@@ -21,22 +21,22 @@ import (
 	"ntrack/commands/process"
 )
 
-// Streams are where a command reads and writes. Results go to Out. Everything else goes to Err, line
-// by line, each with the prefix "ntrack: ".
+// Streams is what a command reads from and writes to. Results go to Out. Everything else goes to Err,
+// and each of its lines begins with "ntrack: ".
 type Streams struct {
 	In       io.Reader
 	Out, Err io.Writer
-	// Signals, which may be nil, gives a command some signals of this process: from then on they
-	// arrive on its channel, even if they were ignored before, and no longer end the context. If
-	// Signals is not nil, the process belongs to ntrack, which then waits for all its children.
+	// Signals makes the wanted signals of this process arrive on a channel, even if they were ignored
+	// before. From then on they no longer end the context of Main. Signals may be nil. If it is not,
+	// Main also reaps children of this process that it has not started.
 	Signals func(to chan<- os.Signal, wanted ...os.Signal)
 
-	rawOut io.Writer // Out as the caller has given it, for programs that ntrack runs
+	rawOut io.Writer // Out without the type results, for programs that ntrack runs
 	reaper *process.Reaper
 }
 
-// note prints one line to Err. The text may contain file names and words from the network, so note
-// replaces everything that a terminal would act upon.
+// note prints one line to Err. The text may contain file names and text from the network, so note
+// replaces control characters and everything else that is not printable.
 func (s Streams) note(format string, args ...any) {
 	text := strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {
@@ -54,11 +54,11 @@ func (s Streams) notes(text string) {
 	}
 }
 
-// slowEnd is how long a command may take to end before there is a note about it.
+// slowEnd is how long a command may take to end without a note about it.
 const slowEnd = 500 * time.Millisecond
 
-// noteSlowEnd waits until a signal ends ctx. If the command has not called done by slowEnd later, a
-// note says that a second signal ends it at once. what is "leaving" or "ending".
+// noteSlowEnd returns at once. If a signal ends ctx, and the command does not call done within slowEnd
+// after that, a note says that a second signal ends the command at once. what is "leaving" or "ending".
 func (s Streams) noteSlowEnd(ctx context.Context, what string) (done func()) {
 	over := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
@@ -83,7 +83,7 @@ func (s Streams) noteSlowEnd(ctx context.Context, what string) (done func()) {
 }
 
 // couldNotLeave prints a note for each tracker that may still list a peer that wanted to leave. err
-// is one error for each of them, joined.
+// joins the errors of these trackers, and may be nil.
 func (s Streams) couldNotLeave(err error) {
 	if several, ok := err.(interface{ Unwrap() []error }); ok {
 		for _, err := range several.Unwrap() {
@@ -92,8 +92,8 @@ func (s Streams) couldNotLeave(err error) {
 	}
 }
 
-// results is Out. Its Write returns errReaderGone for a broken pipe, which differs from a broken
-// connection.
+// results is the Out of a command. Its Write returns errReaderGone for a broken pipe, so that this
+// differs from the EPIPE of a connection to a tracker.
 type results struct{ io.Writer }
 
 func (r results) Write(b []byte) (int, error) {
@@ -104,12 +104,12 @@ func (r results) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// IgnoredAtStart are the signals that were ignored when this process started, as far as that can be
-// seen.
+// IgnoredAtStart returns the signals that this process ignored when it started, as far as ntrack can
+// find out.
 func IgnoredAtStart() []os.Signal { return process.IgnoredAtStart() }
 
-// Main runs the command that args ask for, which begin with the program's name. It returns the exit
-// code when the command is done or ctx has ended. Only one Main may run in a process at a time.
+// Main runs a command line and returns its exit code. args[0] is the name of the program. If ctx ends,
+// the command ends, too. A process must not run Main twice at the same time.
 func Main(ctx context.Context, args []string, s Streams) int {
 	s.rawOut, s.Out = s.Out, results{s.Out}
 	if s.Signals != nil {
@@ -152,7 +152,7 @@ func newApp(s Streams) *cli.App {
 		},
 	}
 	app.Action = func(c *cli.Context) error {
-		app.Writer = s.Err // the user did not ask for help, so it is not a result
+		app.Writer = s.Err // the user did not ask for help, so the help is not a result
 		_ = cli.ShowAppHelp(c)
 		return usage(c, "a command is missing")
 	}
@@ -190,7 +190,7 @@ func description() string {
 	return b.String()
 }
 
-// version is the version of the module and the revision that it was built from.
+// version is the version of the module, and the revision from which it was built.
 func version() string {
 	v, revision, dirty := "devel", "unknown", ""
 	if info, ok := debug.ReadBuildInfo(); ok {
@@ -209,6 +209,6 @@ func version() string {
 	return fmt.Sprintf("%s (revision %s%s)", v, revision, dirty)
 }
 
-// shown is what a user has typed, or has in a file or in the environment, in a form that an error
-// may quote: it is fit for a terminal and has no password of a tracker.
+// shown returns the user's text in a form that an error message may quote: without control characters
+// and without the password in the URL of a tracker.
 func shown(typed string) string { return wire.Clean(wire.Redact(typed)) }

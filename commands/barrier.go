@@ -13,12 +13,12 @@ import (
 	"ntrack/output"
 )
 
-// This is `ntrack watch --min N`, a barrier: it waits until N peers are there and prints them.
+// `ntrack watch --min N` is a barrier: it waits until N peers are there, and prints them.
 
 type barrierOptions struct {
-	min     int // 0 if there is no barrier
+	min     int // 0 without a barrier
 	exactly bool
-	atMost  time.Duration // 0 for no limit
+	atMost  time.Duration // how long to wait; 0 for no limit
 }
 
 func (o *watchOptions) buildBarrier(c *cli.Context) error {
@@ -40,9 +40,9 @@ func (o *watchOptions) buildBarrier(c *cli.Context) error {
 	return nil
 }
 
-// runBarrier waits for peers and prints them. They replace the live table if there is one. waiting
-// ends when the reader of the results is gone. That does not shorten the time that this member stays
-// after it has printed them.
+// runBarrier waits for peers, and prints them in the place of the live table, which may be nil. The
+// context waiting limits only the time until the peers are there; it also ends when the reader of the
+// results is gone. After that this member stays a while for the others, until c.Context ends at most.
 func (o *watchOptions) runBarrier(c *cli.Context, waiting context.Context, s Streams, table *liveTable, news func(announce.Event, error) error) error {
 	b := o.barrier
 	if b.atMost > 0 {
@@ -58,7 +58,7 @@ func (o *watchOptions) runBarrier(c *cli.Context, waiting context.Context, s Str
 		switch {
 		case answered || is[*announce.SharedError](err):
 			_ = news(ev, err)
-		case b.atMost == 0 || !mayMend(err): // only --for waits for a tracker that has not answered yet
+		case b.atMost == 0 || !mayRecover(err): // only with --for, a tracker may be away at the start
 			giveUp(err)
 		case !noted:
 			noted = true
@@ -73,7 +73,7 @@ func (o *watchOptions) runBarrier(c *cli.Context, waiting context.Context, s Str
 	}
 	table.end(true)
 	if surplus := len(g.Peers) - b.min; b.exactly && surplus > 0 {
-		err = fmt.Errorf("%d peers are there, not exactly %d; surplus: %s", len(g.Peers), b.min, few(g.Peers[b.min:]))
+		err = fmt.Errorf("%d peers are there, not exactly %d; surplus: %s", len(g.Peers), b.min, shortList(g.Peers[b.min:]))
 	} else if err2 := output.WriteBarrier(s.Out, o.format, g.Rank, g.Peers); err2 != nil {
 		err = err2
 	}
@@ -84,14 +84,15 @@ func (o *watchOptions) runBarrier(c *cli.Context, waiting context.Context, s Str
 	return err
 }
 
-// mayMend reports whether another try may succeed: the tracker is away or has an error of its own.
-func mayMend(err error) bool {
+// mayRecover reports whether a later request may succeed, because the tracker was unreachable or had an
+// internal error.
+func mayRecover(err error) bool {
 	f, refused := errors.AsType[*announce.RefusalError](err)
 	return is[*announce.UnreachableError](err) || refused && f.Status >= 500
 }
 
-// few is a list of peers that is short enough for a message.
-func few(peers []netip.AddrPort) string {
+// shortList is a list of at most ten peers, and says how many more there are.
+func shortList(peers []netip.AddrPort) string {
 	const most = 10
 	text := list(peers[:min(most, len(peers))])
 	if n := len(peers) - most; n > 0 {

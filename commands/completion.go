@@ -53,14 +53,14 @@ func completionCommand(s Streams) *cli.Command {
 	}
 }
 
-// completeCommand is the command by which the completion scripts ask which words fit. Its arguments
-// are the words of a command line up to the cursor, without the program's name. The last word is
-// incomplete and may be empty. The first line of the answer says what the shell should offer by
-// itself: "files", "command N" for a command that begins with word N, or "nothing". Each other line
-// is a word that fits, with a tab and its meaning if it has one.
+// completeCommand is a hidden command, which the completion scripts run. Its arguments are the words of
+// a command line up to the cursor, without the program's name. The last word is incomplete and may be
+// empty. The first line of the output says what the shell itself should complete: "files", "nothing",
+// or "command N" for another program's command that begins with word N. Each other line is a word that
+// fits. A tab and a description may follow the word.
 const completeCommand = "__complete"
 
-// wordsOf are the options and arguments whose values are words of a fixed list.
+// wordsOf has the words that an option, or the argument of completion, accepts as its value.
 var wordsOf = map[string][]string{
 	"output":     {string(output.Table), string(output.JSON), string(output.Text)},
 	"ready":      {"udp", "none"},
@@ -70,8 +70,8 @@ var wordsOf = map[string][]string{
 
 func complete(ctx context.Context, app *cli.App, words []string, out io.Writer) {
 	before, current := words[:len(words)-1], words[len(words)-1]
-	offer, fitting := fit(ctx, app, before, current)
-	fmt.Fprintln(out, offer)
+	shellCompletes, fitting := fit(ctx, app, before, current)
+	fmt.Fprintln(out, shellCompletes)
 	for _, word := range fitting {
 		if strings.HasPrefix(word, current) {
 			fmt.Fprintln(out, word)
@@ -79,7 +79,7 @@ func complete(ctx context.Context, app *cli.App, words []string, out io.Writer) 
 	}
 }
 
-// fit returns what the shell should offer by itself, and the words that fit after the words before.
+// fit returns the first line of the output of completeCommand, and the words that fit after before.
 func fit(ctx context.Context, app *cli.App, before []string, current string) (string, []string) {
 	const files, nothing = "files", "nothing"
 	if len(before) == 0 || len(before) == 1 && before[0] == "help" {
@@ -127,7 +127,7 @@ func fit(ctx context.Context, app *cli.App, before []string, current string) (st
 	return nothing, values
 }
 
-// fittingOptions are the options that the user can still add.
+// fittingOptions are the options that the line does not have yet, or that may be repeated.
 func (l *line) fittingOptions(current string) []string {
 	names := []string{"--help\tshow help"}
 	for _, f := range l.cmd.Flags {
@@ -147,10 +147,10 @@ func (l *line) fittingOptions(current string) []string {
 	return names
 }
 
-// keys are the keys that the tracker shows, if a KEY fits here. A user who presses Tab does not wait
-// long, so there are no keys if the tracker is slow. Anybody can announce any key. So keys are offered
-// only if a terminal can show them, and the scripts quote them.
-func (l *line) keys(ctx context.Context, app *cli.App, begun string) []string {
+// keys returns keys of the tracker that begin with prefix, if a KEY fits here and the tracker shows its
+// index. A user who presses Tab does not wait long, so a slow tracker gives no keys. Anybody can
+// announce any key. So keys skips those with control characters, and the scripts quote the others.
+func (l *line) keys(ctx context.Context, app *cli.App, prefix string) []string {
 	const patience, most = 2 * time.Second, 1000
 	switch n := len(l.arguments); {
 	case !l.takesKey() || l.given("key-file") || n > 1:
@@ -161,7 +161,7 @@ func (l *line) keys(ctx context.Context, app *cli.App, begun string) []string {
 	for _, name := range []string{"token-file", "ca"} {
 		if o := l.find(name); o != nil {
 			if info, err := os.Stat(o.value); err != nil || !info.Mode().IsRegular() {
-				return nil // a pipe can be read only once
+				return nil // reading from a pipe would leave nothing for the command itself
 			}
 		}
 	}
@@ -190,8 +190,8 @@ func (l *line) keys(ctx context.Context, app *cli.App, begun string) []string {
 			text := t.Key.String()
 			k, err := announce.ParseKey(text)
 			switch {
-			case !strings.HasPrefix(text, begun) || len(found) == most:
-			case err != nil || !bytes.Equal(k.Bytes(), t.Key.Bytes()): // a user cannot type it as it is shown
+			case !strings.HasPrefix(text, prefix) || len(found) == most:
+			case err != nil || !bytes.Equal(k.Bytes(), t.Key.Bytes()): // text is not how a user can type this key
 			case !l.literal && text[0] == '-' || with(text).misplaced() != nil:
 			default:
 				found = append(found, text)

@@ -14,8 +14,9 @@ import (
 	"ntrack/output"
 )
 
-// A runner runs the command of --exec, one run at a time, and again after a failure. It keeps only the
-// newest list and the lists of the last runs. So a slow command delays nothing and costs no memory.
+// A runner runs the command of --exec after each change of the list of peers, but never twice at the
+// same time. It repeats a run that fails. It keeps only the newest list and the lists of the last runs,
+// so a slow command neither delays the watch nor fills the memory.
 type runner struct {
 	*watchOptions
 	s      Streams
@@ -32,7 +33,7 @@ func startRunner(ctx context.Context, s Streams, o *watchOptions) *runner {
 	return r
 }
 
-// show hands over the newest list.
+// show gives the runner the newest list, and replaces one that no run has begun with.
 func (r *runner) show(ev announce.Event) error {
 	select {
 	case <-r.newest:
@@ -42,11 +43,11 @@ func (r *runner) show(ev announce.Event) error {
 	return nil
 }
 
-// end waits for the last run. The context must have ended, which ends the run.
+// end waits for the last run. The caller must have ended the context, which ends this run.
 func (r *runner) end() { <-r.ended }
 
 func (r *runner) loop(ctx context.Context) {
-	var now, done []netip.AddrPort // the list of the last run, and of the last run that succeeded
+	var now, done []netip.AddrPort // the list of the last run; the list of the last run that succeeded
 	var pause time.Duration        // before a run that has failed is tried again
 	var again <-chan time.Time
 	for first := true; ; first = false {
@@ -55,7 +56,7 @@ func (r *runner) loop(ctx context.Context) {
 			return
 		case list := <-r.newest:
 			if !first && slices.Equal(list, now) {
-				continue // a peer that joined and left during a run is no change
+				continue // a peer joined and left during the run, so the list is the same as before
 			}
 			now, pause = append([]netip.AddrPort{}, list...), 0
 		case <-again:
@@ -71,16 +72,17 @@ func (r *runner) loop(ctx context.Context) {
 	}
 }
 
-// longer is the pause before the next try. pause is the one before the last try.
+// longer returns the pause before the next try, if pause was the pause before the last one. A pause of
+// 0 means that there was only one try. The result is 1s, 2s, 4s and so on up to 1m.
 func longer(pause time.Duration) time.Duration {
 	return min(max(2*pause, time.Second), time.Minute)
 }
 
 const (
-	// killAfter is how long a run may take to end when it should, and how long a run that has ended
-	// may leave its standard input unread.
+	// killAfter is how long a run may take to end after its context has ended. After a run has ended,
+	// its children may keep its streams open for the same time.
 	killAfter = 2 * time.Second
-	// maxVariable bounds NTRACK_PEERS. Linux refuses to run a command with a variable above 128 KiB.
+	// maxVariable bounds NTRACK_PEERS, in bytes. Linux runs no command with a variable above 128 KiB.
 	maxVariable = 64 << 10
 )
 
@@ -98,7 +100,7 @@ func (r *runner) run(ctx context.Context, in output.ExecInput) error {
 	cmd.Env = append(r.environ(), "NTRACK_EVENT="+in.Event, "NTRACK_PEER="+peer)
 	if peers := "NTRACK_PEERS=" + strings.Join(in.Peers, " "); len(peers) <= maxVariable {
 		cmd.Env = append(cmd.Env, peers)
-	} else { // not the variable of a watch around this one either
+	} else { // a watch that runs this one may have set the variable
 		cmd.Env = slices.DeleteFunc(cmd.Env, func(v string) bool { return strings.HasPrefix(v, "NTRACK_PEERS=") })
 	}
 	return process.Run(ctx, cmd, killAfter, r.s.reaper)
