@@ -18,13 +18,14 @@ import (
 	"ntrack/announce/wire"
 )
 
+// An exitCode is a row of exitCodes.
 type exitCode struct {
 	code    int
-	meaning string
+	meaning string // for the help
 	is      func(error) bool
 }
 
-// exitCodes is the one table from an error to an exit code. The first row that fits counts.
+// exitCodes maps every error to an exit code: the first row whose function returns true counts.
 var exitCodes = []exitCode{
 	{0, "done", func(err error) bool { return err == nil || errors.Is(err, errReaderGone) }},
 	{2, "usage: the command line is wrong", is[*usageError]},
@@ -39,7 +40,7 @@ var exitCodes = []exitCode{
 	{1, "failed in any other way", func(error) bool { return true }},
 }
 
-// exitCodeOf returns the exit code for err. quiet means that there is nothing to explain.
+// exitCodeOf returns the exit code for err. If quiet is true, no message about err is printed.
 func exitCodeOf(err error) (code int, quiet bool) {
 	if end, ok := errors.AsType[commandEnded](err); ok {
 		return end.code, true
@@ -63,20 +64,20 @@ func interruptedBy(s syscall.Signal) func(error) bool {
 }
 
 var (
-	// errReaderGone ends a command when the reader of its results has closed the pipe. The reader
-	// has enough, so this is success.
+	// errReaderGone ends a command when the reader of its results has closed the pipe, as head -1
+	// does. That is success, because the reader has what it wanted.
 	errReaderGone = errors.New("nobody reads the results")
 
-	// errTimeUp ends the wait of watch --min --for.
+	// errTimeUp ends watch --min when the time of --for is over.
 	errTimeUp = errors.New("time is up")
 )
 
-// A usageError is a mistake in the command line. Its text ends in a pointer to the help, unless it
-// shows what to type instead.
+// A usageError is a mistake in the command line. Its message ends with the command that shows help,
+// unless text already shows what to type instead.
 type usageError struct {
-	command string
+	command string // the command whose help has the answer; "" for ntrack itself
 	text    string
-	shows   bool
+	shows   bool // text shows what to type instead
 }
 
 func (e *usageError) Error() string {
@@ -86,6 +87,7 @@ func (e *usageError) Error() string {
 	return e.text + "; see `" + strings.Join(strings.Fields("ntrack "+e.command+" --help"), " ") + "`"
 }
 
+// usage makes a usageError. See also [line.mistake].
 func usage(c *cli.Context, format string, args ...any) error {
 	name := c.Command.Name
 	if name == c.App.Name { // the root command
@@ -94,7 +96,7 @@ func usage(c *cli.Context, format string, args ...any) error {
 	return &usageError{command: name, text: fmt.Sprintf(format, args...)}
 }
 
-// commandEnded says that a COMMAND has run. Its exit code is the exit code of ntrack.
+// commandEnded says that a COMMAND has ended. ntrack then ends with the same exit code.
 type commandEnded struct{ code int }
 
 func (e commandEnded) Error() string { return fmt.Sprintf("exit code %d", e.code) }
@@ -120,12 +122,12 @@ func (e *cannotRun) Error() string {
 	return fmt.Sprintf("cannot run %s: %v", wire.Clean(e.command), cause)
 }
 
-// A hiddenIndexError says that the tracker does not show its index. Most trackers do not.
+// A hiddenIndexError says that the tracker does not show its index, like most trackers.
 type hiddenIndexError struct{ *announce.RefusalError }
 
 func (e *hiddenIndexError) Unwrap() error { return e.RefusalError }
 
-// brief is the error without a hint.
+// brief is the text of an error without a hint.
 func brief(err error) string {
 	if is[*announce.RefusalError](err) {
 		return "the tracker refused: " + err.Error()
@@ -133,11 +135,11 @@ func brief(err error) string {
 	return err.Error()
 }
 
-// explain is the error with a hint if there is one, and with a guess of what the user meant. It has
-// one line or several. l is the command line, or nil if no command has run.
+// explain is the text of an error, with a hint and with a guess of what the user meant, if there are
+// any. It may have several lines. l is the command line, or nil if no command has run.
 func explain(err error, l *line) string {
 	text, guess := brief(err), l.guessFor(err)
-	if guess != "" && isNoHost(err) { // the hint would say the same
+	if guess != "" && isNoHost(err) { // the hint would repeat the guess
 		return text + "\n" + guess
 	}
 	if hint := hintFor(err); hint != "" {
@@ -149,7 +151,7 @@ func explain(err error, l *line) string {
 	return text
 }
 
-// hintFor is what the user can do about an error, or "".
+// hintFor is advice on what the user can do about an error, or "".
 func hintFor(err error) string {
 	const isTracker = "is this a tracker, and is its name or URL right?"
 	if f, refused := errors.AsType[*announce.RefusalError](err); refused {

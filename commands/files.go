@@ -14,7 +14,7 @@ import (
 	"unicode/utf8"
 )
 
-// readToken reads an access token from a file. A token has to fit into a header field.
+// readToken reads an access token from a file, and checks that it fits into a header field of HTTP.
 func readToken(ctx context.Context, file string, stdin io.Reader) (string, error) {
 	token, err := readLine(ctx, file, stdin)
 	if i := strings.IndexFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }); err == nil && i >= 0 {
@@ -23,7 +23,7 @@ func readToken(ctx context.Context, file string, stdin io.Reader) (string, error
 	return token, err
 }
 
-// readLine reads a file of one line. Line ends after it do not count.
+// readLine reads a file of one line, and returns it without the line ends after it.
 func readLine(ctx context.Context, file string, stdin io.Reader) (string, error) {
 	const most = 4096
 	text, err := readText(ctx, file, stdin, most)
@@ -41,8 +41,8 @@ func readLine(ctx context.Context, file string, stdin io.Reader) (string, error)
 	return line, nil
 }
 
-// readText reads a file of at most that many bytes; - is standard input. It gives up when ctx ends,
-// because a pipe may have no writer.
+// readText reads a file of at most most bytes. The file name - means standard input. readText returns
+// when ctx ends, because it would wait forever for a pipe without a writer.
 func readText(ctx context.Context, file string, stdin io.Reader, most int) (string, error) {
 	var b []byte
 	var err error
@@ -78,8 +78,9 @@ func readText(ctx context.Context, file string, stdin io.Reader, most int) (stri
 	return text, nil
 }
 
-// decodeText removes the byte order mark that some editors write. A text whose mark says UTF-16, as
-// Notepad and PowerShell write it, becomes UTF-8. decodeText returns false for a damaged text.
+// decodeText removes the byte order mark that some editors write. If the mark says UTF-16, which
+// Notepad and PowerShell write, decodeText converts the text to UTF-8. It returns false if the text is
+// not valid UTF-16.
 func decodeText(b []byte) (string, bool) {
 	const mark = "\ufeff"
 	var order binary.ByteOrder = binary.BigEndian
@@ -98,7 +99,8 @@ func decodeText(b []byte) (string, bool) {
 	return text, len(b)%2 == 0 && !strings.ContainsRune(text, utf8.RuneError)
 }
 
-// readSmall reads the first KiB of a regular file. It refuses a pipe, which could make it wait.
+// readSmall reads the first KiB of a regular file. It refuses other files, because it could wait
+// forever for a pipe.
 func readSmall(file string) (string, error) {
 	info, err := os.Stat(file)
 	if err != nil {
@@ -116,9 +118,9 @@ func readSmall(file string) (string, error) {
 	return string(text), err
 }
 
-// writeFile replaces a file in one step, so a script that waits for it never reads half of it. If the
-// name is a pipe, a device or anything else that is not a regular file, writeFile writes to it and
-// does not replace it. A new file has the permissions perm.
+// writeFile replaces a file in one step, so a script that waits for the file never reads a part of it.
+// It writes to a pipe, a device or any other file that is not regular, and does not replace it. A new
+// file has the permissions perm.
 func writeFile(name, text string, perm os.FileMode) error {
 	target := name
 	if link, err := os.Readlink(name); err == nil {
@@ -149,9 +151,9 @@ func writeFile(name, text string, perm os.FileMode) error {
 	return err
 }
 
-// createTemp creates a file that the caller writes and then renames. Its name is random, because a
-// killed process may have left a file behind, and process ids repeat. The name is short, however long
-// the final name is. Other users can read the file if perm says so; [os.CreateTemp] forbids that.
+// createTemp creates a file that the caller writes and then renames. The name of the file is random,
+// because a killed process may have left another one. It is short even if the final name has the
+// greatest possible length. [os.CreateTemp] would not let other users read the file, but perm may.
 func createTemp(dir string, perm os.FileMode) (*os.File, error) {
 	name := filepath.Join(dir, fmt.Sprintf(tempPrefix+"%08x", rand.Uint32()))
 	return os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)

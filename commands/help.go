@@ -8,7 +8,7 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// The help fits a terminal of 80 columns. Each option has a line, and its meaning stands below it.
+// The help fits a terminal of 80 columns. The meaning of each option is on the lines below it.
 const (
 	appHelp = `{{.Name}} - {{.Usage}}
 
@@ -37,8 +37,8 @@ func printHelp(w io.Writer, text string, data any) {
 	cli.HelpPrinterCustom(w, text, data, map[string]any{"option": describe})
 }
 
-// describe is the entry of an option in the help. Backquotes in the option's usage mark the name of
-// its value.
+// describe is the text of the help about one option. In the flag's usage, backquotes mark the name of
+// the value.
 func describe(f cli.Flag) string {
 	df, ok := f.(cli.DocGenerationFlag)
 	if !ok {
@@ -91,7 +91,7 @@ func manCommand(s Streams) *cli.Command {
 			if c.Args().Present() {
 				return usage(c, "man takes no arguments")
 			}
-			for _, cmd := range c.App.Commands { // cli's page leaves descriptions out
+			for _, cmd := range c.App.Commands { // the page that cli makes has no descriptions
 				cmd.UsageText += "\n\n" + cmd.Description
 			}
 			page, err := c.App.ToManWithSection(1)

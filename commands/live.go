@@ -13,24 +13,25 @@ import (
 	"ntrack/output"
 )
 
-// isTerminal reports whether out is a terminal that can draw a table in place.
+// isTerminal reports whether out is a terminal on which a table can change in place.
 func isTerminal(out io.Writer) bool {
 	f, ok := out.(*os.File)
 	return ok && os.Getenv("TERM") != "dumb" && term.IsTerminal(int(f.Fd()))
 }
 
-// frame is the shortest time between two drawings. A thousand joins in that time are one drawing.
+// frame is the shortest time between two drawings, even if a thousand peers join in that time.
 const frame = 50 * time.Millisecond
 
 // A liveTable draws the live table of a watch. A nil liveTable draws nothing.
 type liveTable struct {
 	output.Live
-	changed, ended chan struct{}
-	stop           context.CancelFunc
+	changed chan struct{} // holds an element if the table differs from the screen
+	ended   chan struct{} // closed when run has ended
+	stop    context.CancelFunc
 }
 
-// startLiveTable draws on the terminal that the results go to. From then on s prints its notes above
-// the table.
+// startLiveTable draws on the terminal to which the results go. From then on s prints its notes above
+// the table. want is the number of peers for which a barrier waits, or 0.
 func startLiveTable(s *Streams, want int) *liveTable {
 	f, _ := s.rawOut.(*os.File)
 	ctx, stop := context.WithCancel(context.Background())
@@ -66,7 +67,7 @@ func (t *liveTable) run(ctx context.Context) {
 			}
 		}
 		if err := t.Draw(); err != nil {
-			return // the watch sees the same error elsewhere
+			return // waitReaderGone ends the watch if the terminal is gone
 		}
 		select {
 		case <-ctx.Done():
@@ -85,7 +86,7 @@ func (t *liveTable) show(ev announce.Event) error {
 	return nil
 }
 
-// end leaves the last table on the screen, or erases it. Only the first call counts.
+// end draws the table for the last time, or erases it. After the first call it does nothing.
 func (t *liveTable) end(erase bool) {
 	if t == nil {
 		return
