@@ -10,7 +10,7 @@ import (
 	"ntrack/announce/wire"
 )
 
-// After failures a client asks less and less often, and no two clients at the same moment.
+// The waits between failures grow, and are random, so that clients do not ask at the same moment.
 func TestBackoff(t *testing.T) {
 	const draws = 200
 	for _, c := range []struct {
@@ -41,11 +41,12 @@ func TestBackoff(t *testing.T) {
 		})
 	}
 	if d := backoff(1, time.Hour, &RefusalError{Retry: 24 * time.Hour}); d != wire.MaxInterval {
-		t.Errorf("%v for a day", d)
+		t.Errorf("waits %v after a refusal that asks for a day, want MaxInterval", d)
 	}
 }
 
-// Clients return to a tracker that has ended its streams over a longer time if the track is larger.
+// After a tracker has ended its streams, its clients spread their next requests. They spread over a
+// longer time if the track is larger.
 func TestAfterStream(t *testing.T) {
 	const draws = 500
 	for _, c := range []struct {
@@ -74,13 +75,13 @@ func TestAfterStream(t *testing.T) {
 	}
 }
 
-// A client does not return before the date, even if the clock is between two seconds.
+// A date in Retry-After is rounded up to the next second, so that a client does not ask too early.
 func TestRetryAfterRounds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		time.Sleep(300 * time.Millisecond)
 		h := http.Header{"Retry-After": {time.Now().Add(30 * time.Second).UTC().Format(http.TimeFormat)}}
 		if d := retryAfter(h); d != 30*time.Second {
-			t.Errorf("%v", d)
+			t.Errorf("got %v, want 30 s", d)
 		}
 	})
 }

@@ -9,21 +9,21 @@ import (
 	"time"
 )
 
-// settle plays the loop of f for d, and returns what it reports and when.
+// settle does what the loop of f does for the time d. It returns the reports, each with its time.
 func settle(f *follower, d time.Duration) string {
 	began := time.Now()
 	var all []string
 	for {
 		reported, next := f.take(time.Now())
 		for _, n := range reported {
-			what := fmt.Sprint(n.event.Type, " ", n.event.Peer)
+			text := fmt.Sprint(n.event.Type, " ", n.event.Peer)
 			if n.event.Type == EventPeers {
-				what = fmt.Sprint("peers ", n.event.Peers, " you ", n.event.You)
+				text = fmt.Sprint("peers ", n.event.Peers, " you ", n.event.You)
 			}
 			if n.err != nil {
-				what = "error"
+				text = "error"
 			}
-			all = append(all, fmt.Sprint(time.Since(began), " ", what))
+			all = append(all, fmt.Sprint(time.Since(began), " ", text))
 		}
 		rest := d - time.Since(began)
 		if !next.IsZero() {
@@ -36,15 +36,15 @@ func settle(f *follower, d time.Duration) string {
 	}
 }
 
-// The first event waits for the other sources, counted from the first answer and not from each.
+// The first event waits for the other sources, for at most connectWait after the first answer.
 func TestTakeFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFollower()
 		a, b := f.addSource(f.addTracker(Tracker{})), f.addSource(f.addTracker(Tracker{}))
-		f.addSource(f.addTracker(Tracker{})) // does not answer
+		f.addSource(f.addTracker(Tracker{})) // never answers
 		a.recordList("A", netip.AddrPort{}, nil)
 		if got := settle(f, 200*time.Millisecond); got != "" {
-			t.Errorf("reported %q at once", got)
+			t.Errorf("reported %q while the first event should wait", got)
 		}
 		b.recordList("B", netip.AddrPort{}, nil)
 		if got := settle(f, time.Second); got != "100ms peers [] you []" {
@@ -53,7 +53,7 @@ func TestTakeFirst(t *testing.T) {
 	})
 }
 
-// A tracker that is back has an event of its own, even if there is another reason for one.
+// If a tracker is back, there is an EventPeers for it, even if another change causes one as well.
 func TestTakeBack(t *testing.T) {
 	classic, err := ParseTracker("http://localhost/announce")
 	if err != nil {
@@ -61,25 +61,26 @@ func TestTakeBack(t *testing.T) {
 	}
 	f := newFollower()
 	a, b := f.addTracker(Tracker{}), f.addTracker(classic)
-	ra, rb := f.addSource(a), f.addSource(b)
-	ra.recordList("A", endpointsOf(mine4)[0], nil)
-	rb.recordList("B", netip.AddrPort{}, nil)
+	sourceA, sourceB := f.addSource(a), f.addSource(b)
+	sourceA.recordList("A", endpointsOf(mine4)[0], nil)
+	sourceB.recordList("B", netip.AddrPort{}, nil)
 	reports(f, 0)
-	rb.recordFailure(errNoOrigin)
+	sourceB.recordFailure(errNoOrigin)
 	reports(f, 0)
-	rb.recordList("B", netip.AddrPort{}, nil)
-	ra.recordList("A", endpointsOf(mine6)[0], nil)
+	sourceB.recordList("B", netip.AddrPort{}, nil)
+	sourceA.recordList("A", endpointsOf(mine6)[0], nil)
 	reported, _ := f.take(time.Now())
-	var of []string
+	var events []string
 	for _, n := range reported {
-		of = append(of, fmt.Sprint(n.event.Type, n.event.Tracker.Classic()))
+		events = append(events, fmt.Sprint(n.event.Type, n.event.Tracker.Classic()))
 	}
-	if got := strings.Join(of, " "); got != "peersfalse peerstrue" {
+	if got := strings.Join(events, " "); got != "peersfalse peerstrue" {
 		t.Errorf("reported %s", got)
 	}
 }
 
-// Each of several trackers that are back at once has an event, in whatever order they answered first.
+// If several trackers are back at the same time, there is one EventPeers for each. The order of their
+// first answers does not matter.
 func TestTakeAllBack(t *testing.T) {
 	for _, first := range []int{0, 1} {
 		f := newFollower()
@@ -89,7 +90,7 @@ func TestTakeAllBack(t *testing.T) {
 		f.sources[first].recordList("A", netip.AddrPort{}, nil)
 		f.sources[1-first].recordList("A", netip.AddrPort{}, nil)
 		if got := reports(f, time.Second); got != "peers []" {
-			t.Errorf("at first reported %q", got)
+			t.Errorf("the first reports are %q", got)
 		}
 		for _, s := range f.sources {
 			s.recordFailure(errNoOrigin)
@@ -99,21 +100,21 @@ func TestTakeAllBack(t *testing.T) {
 			s.recordList("A", netip.AddrPort{}, nil)
 		}
 		if got := reports(f, 0); got != "peers [], peers []" {
-			t.Errorf("with both back reported %q", got)
+			t.Errorf("after both are back reported %q", got)
 		}
 	}
 }
 
-// A peer that samples omit does not leave by the clock alone: it takes further samples.
+// A peer that a sample omits does not leave by time alone: further samples have to omit it, too.
 func TestTakeSamples(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFollower()
-		r := f.addSource(f.addTracker(Tracker{}))
+		s := f.addSource(f.addTracker(Tracker{}))
 		p, q := endpointsOf(peer)[0], endpointsOf(inside)[0]
 		sample := func(e netip.AddrPort) {
 			reply := replyOf(time.Minute, e)
 			reply.Count, reply.Sample = 2, true
-			r.recordReply(reply, false)
+			s.recordReply(reply, false)
 		}
 		sample(p)
 		sample(q)
@@ -123,62 +124,62 @@ func TestTakeSamples(t *testing.T) {
 	})
 }
 
-// A source that stays away is given up once others have been there for a ttl. Its own endpoint
-// goes, and so do the peers that it alone had. The other that has been there longest counts, and
-// each source has its own time.
+// The peers of a source that stays away leave when another source has been up for a ttl, and so does
+// its own endpoint. If several others are up, the one that has been up longest counts. Each source
+// that is away has its own ttl.
 func TestTakeAway(t *testing.T) {
 	p, q, you := endpointsOf(peer)[0], endpointsOf(inside)[0], endpointsOf(mine4)[0]
 	none := netip.AddrPort{}
 	for _, tt := range []struct {
 		about string
 		do    func(f *follower)
-		want  string // after the first event
+		want  string // the reports after the first event
 	}{
 		{"its own endpoint", func(f *follower) {
-			r, other := f.sources[0], f.sources[1]
-			r.recordList("A", you, nil)
+			s, other := f.sources[0], f.sources[1]
+			s.recordList("A", you, nil)
 			other.recordList("B", none, nil)
 			f.take(time.Now())
-			r.recordStreamEnd()
+			s.recordStreamEnd()
 		}, "2m30s peers [] you []"},
-		{"others that came one after the other", func(f *follower) {
-			r, other, last := f.sources[0], f.sources[1], f.sources[2]
-			r.recordList("A", none, []netip.AddrPort{p})
+		{"two others that are up for different times", func(f *follower) {
+			s, other, last := f.sources[0], f.sources[1], f.sources[2]
+			s.recordList("A", none, []netip.AddrPort{p})
 			other.recordList("B", none, nil)
 			last.recordFailure(errNoOrigin)
 			f.take(time.Now())
-			r.recordStreamEnd()
+			s.recordStreamEnd()
 			time.Sleep(time.Minute)
 			last.recordList("C", none, nil)
 			settle(f, 0)
 		}, "1m30s leave " + peer},
 		{"two with different ttls", func(f *follower) {
-			r, other, last := f.sources[0], f.sources[1], f.sources[2]
-			r.recordReply(replyOf(2*time.Minute, p), true)
+			s, other, last := f.sources[0], f.sources[1], f.sources[2]
+			s.recordReply(replyOf(2*time.Minute, p), true)
 			last.recordReply(replyOf(time.Minute, q), true)
 			other.recordList("B", none, nil)
 			f.take(time.Now())
-			r.recordStreamEnd()
+			s.recordStreamEnd()
 			last.recordStreamEnd()
 		}, "1m0s leave " + inside + ", 2m0s leave " + peer},
-		{"two with different ttls, the other way round", func(f *follower) {
-			r, other, last := f.sources[0], f.sources[1], f.sources[2]
-			r.recordReply(replyOf(time.Minute, p), true)
+		{"two with different ttls, in reverse", func(f *follower) {
+			s, other, last := f.sources[0], f.sources[1], f.sources[2]
+			s.recordReply(replyOf(time.Minute, p), true)
 			last.recordReply(replyOf(2*time.Minute, q), true)
 			other.recordList("B", none, nil)
 			f.take(time.Now())
-			r.recordStreamEnd()
+			s.recordStreamEnd()
 			last.recordStreamEnd()
 		}, "1m0s leave " + peer + ", 2m0s leave " + inside},
-		{"one that connects again from where it was", func(f *follower) {
-			r, other := f.sources[0], f.sources[1]
-			r.recordConnection(you)
-			r.recordList("A", none, nil)
+		{"one that connects again from the same local end", func(f *follower) {
+			s, other := f.sources[0], f.sources[1]
+			s.recordConnection(you)
+			s.recordList("A", none, nil)
 			other.recordList("B", none, nil)
 			f.take(time.Now())
-			r.recordStreamEnd()
+			s.recordStreamEnd()
 			settle(f, time.Hour)
-			r.recordConnection(you)
+			s.recordConnection(you)
 			settle(f, time.Second)
 			other.recordJoins([]netip.AddrPort{you})
 		}, ""},
@@ -186,8 +187,8 @@ func TestTakeAway(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			f := newFollower()
 			for range 3 {
-				r := f.addSource(f.addTracker(Tracker{}))
-				r.state = away
+				s := f.addSource(f.addTracker(Tracker{}))
+				s.state = away
 			}
 			tt.do(f)
 			if got := settle(f, time.Hour); got != tt.want {

@@ -18,7 +18,7 @@ const maxRoster = 1 << 17
 // track omits peers by chance, so several samples have to omit a peer before it counts as gone.
 type roster struct {
 	peers   map[netip.AddrPort]*sighting
-	round   int           // counts the calls of update
+	updates int           // the number of calls of update
 	ttl     time.Duration // the ttl that the tracker last reported; 0 if it reported none
 	longest time.Duration // the longest ttl that the tracker reported before a restart
 	due     time.Time     // when the first grace ends; zero if no peer is missing
@@ -28,7 +28,7 @@ type roster struct {
 
 // A sighting is what a roster remembers of one peer.
 type sighting struct {
-	round        int       // the last update that listed the peer
+	lastUpdate   int       // the number of the last update that listed the peer
 	doubtful     bool      // not listed since a restart: the tracker may have forgotten the peer
 	missingSince time.Time // when an update first omitted the peer; zero if none has omitted it
 	// absence is the sum of the shares of the samples that have omitted the peer. If the peer is
@@ -57,13 +57,13 @@ func (r *roster) restarted() {
 // update replaces the list of peers. share is the part of the track that the list covers. A list
 // with a share below 1 is a sample.
 func (r *roster) update(peers []netip.AddrPort, share float64, now time.Time) {
-	r.round++
+	r.updates++
 	r.due = time.Time{}
 	for _, e := range peers {
 		r.add(e)
 	}
 	for e, s := range r.peers {
-		if s.round == r.round {
+		if s.lastUpdate == r.updates {
 			continue
 		}
 		if s.missingSince.IsZero() {
@@ -98,7 +98,7 @@ func (r *roster) add(e netip.AddrPort) {
 		r.peers[e] = s
 		r.notify(e)
 	}
-	*s = sighting{round: r.round}
+	*s = sighting{lastUpdate: r.updates}
 }
 
 // remove records that a peer is gone.

@@ -16,66 +16,67 @@ import (
 	"ntrack/announce/wire"
 )
 
-// maxWant is how many peers a session asks for if the request does not say. Trackers usually give
-// no more.
+// maxWant is the number of peers that a session asks for if Request.Want is 0. Most trackers send no
+// more.
 const maxWant = 1000
 
 const (
-	maxBackoff = 15 * time.Second // the longest wait after a failure while no interval is known
-	// pollTime is how long a session polls after a stream was of no use: the track is too large for a
-	// stream, or something on the way holds the stream back.
+	maxBackoff = 15 * time.Second // the longest wait after a failure if no interval is known
+	// pollTime is how long a session polls after it could not follow a stream. The track may be too
+	// large for a stream, or an intermediary may buffer the stream.
 	pollTime = 10 * time.Minute
-	// returnTime is the time over which every thousand peers spread their return to a tracker that has
-	// ended its streams.
+	// When a tracker has ended all of its streams, its clients connect again at random times. For
+	// each thousand peers they spread over returnTime.
 	returnTime = 2 * time.Second
-	// leaveTime bounds how long a session takes to leave. endTime is the part of it for waiting:
-	// for the answer to an announce that is under way, or for the end of a stream. The announce may
-	// list the peer, so the peer has to leave after the answer.
+	// leaveTime bounds how long a session takes to leave. In the first part of it, endTime, the
+	// session waits for the end of a stream, or for the answer to an announce that is under way.
+	// Such an announce may list the member, so the leave has to follow it.
 	leaveTime = 5 * time.Second
 	endTime   = time.Second
-	// brokenTime is how long a tracker may list a member whose stream broke. A tracker gives up a
-	// connection 45 s after the last acknowledgement, an intermediary at the second heartbeat that it
-	// cannot pass on.
+	// brokenTime is how long a tracker may list a member whose stream broke. A tracker closes a
+	// connection 45 s after the last acknowledgement. An intermediary does so at the second heartbeat
+	// that it cannot pass on.
 	brokenTime = time.Minute
 )
 
-// A session deals with one source until its context ends, and then leaves. It follows the tracker's
-// event stream. If there is none, it polls: it announces or looks time and again.
+// A session sends the requests to one source until its context ends, and then leaves. It follows the
+// tracker's event stream. If there is none, it polls: it sends an announce or a look again and again.
 //
-// Polls come at the tracker's interval or up to a fifth earlier, so that peers that joined together
-// do not stay together. A member keeps the port that the first reply reported. With another port it
-// would be another peer, and the first one would stay listed until its ttl is over.
+// A poll follows the last one after the tracker's interval, or up to a fifth earlier. So peers that
+// joined together soon poll at different times. A member keeps the port that the first reply
+// reported. With another port it would be a second peer, and the first one would stay listed until
+// its ttl ends.
 type session struct {
-	c       *Client // with connections of its own, over the family of the source
+	c       *Client // a client of this session alone, for the family of the source
 	tracker Tracker
 	request Request
 	member  bool
 	source  *source
 
-	interval    time.Duration // of the last reply; 0 before
-	failures    int           // in a row
-	pollUntil   time.Time     // until then, do not ask for a stream
-	pollNext    bool          // the last stream was refused, so poll next
-	listedUntil time.Time     // until then the tracker may list this member, unless it leaves
+	interval    time.Duration // the interval of the last reply; 0 before the first
+	failures    int           // the number of rounds in a row that failed
+	pollUntil   time.Time     // the session asks for no stream until then
+	pollNext    bool          // the tracker refused the last stream, so the next round polls
+	listedUntil time.Time     // the tracker may list this member until then, unless it leaves
 	connected   bool          // the last request had a connection
-	// keepsAlive says that the next request should find the connection open: the tracker has not
-	// announced that it closes it, and has kept the one before, if there was one. If the connection
-	// is closed all the same, the tracker may have been restarted.
+	// keepsAlive is true if the next request should find the connection open. The tracker has not
+	// announced that it closes the connection, and the last request reused it or was the first. If
+	// the connection is closed all the same, the tracker may have been restarted.
 	keepsAlive bool
 }
 
-// newSession returns a session that has not begun, with a client like c for one network.
+// newSession returns a session with a client that has the settings of c and uses one network.
 func (c *Client) newSession(source *source, r Request, network string, member bool) *session {
 	if r.Verb = wire.VerbAnnounce; r.Want == 0 {
 		r.Want = maxWant
 	}
-	d := c.derive()
-	d.network = network
-	return &session{c: d, tracker: source.tracker.name, request: r, member: member, source: source}
+	derived := c.derive()
+	derived.network = network
+	return &session{c: derived, tracker: source.tracker.name, request: r, member: member, source: source}
 }
 
-// run deals with the source until ctx ends, and leaves. It returns nil once the member has left, or
-// else why the tracker may still list it.
+// run sends requests until ctx ends, and then leaves. It returns nil if the member has left, or else
+// the reason for which the tracker may still list it.
 func (s *session) run(ctx context.Context) error {
 	defer s.c.Close()
 	s.c.onConnect = func(local netip.AddrPort) {
@@ -83,7 +84,7 @@ func (s *session) run(ctx context.Context) error {
 		if s.member {
 			local = netip.AddrPortFrom(local.Addr(), cmp.Or(s.request.Port, local.Port()))
 		} else {
-			local = netip.AddrPort{} // a look lists nothing
+			local = netip.AddrPort{} // a look does not list this process
 		}
 		s.source.recordConnection(local)
 	}
@@ -101,9 +102,9 @@ func (s *session) run(ctx context.Context) error {
 		wait(ctx, pause)
 	}
 	switch {
-	case time.Now().After(s.listedUntil): // not listed
+	case time.Now().After(s.listedUntil): // the tracker does not list this member
 		return nil
-	case s.request.Port == 0 && s.c.From.Port() == 0: // no port that a leave could name
+	case s.request.Port == 0 && s.c.From.Port() == 0: // a leave needs a port
 		return nil
 	case s.tracker.Classic() && s.c.Shared != nil && s.c.Shared(s.tracker, s.request):
 		return nil
@@ -112,8 +113,8 @@ func (s *session) run(ctx context.Context) error {
 	return s.c.sendLeave(context.WithoutCancel(ctx), s.tracker, s.request)
 }
 
-// round sends one request. If the answer is a stream, it follows that to its end. It returns how
-// long to wait before the next round.
+// round sends one request. If the answer is a stream, round follows the stream to its end. It returns
+// how long to wait before the next round.
 func (s *session) round(ctx context.Context) (time.Duration, error) {
 	var err error
 	if s.pollNext {
@@ -123,8 +124,8 @@ func (s *session) round(ctx context.Context) (time.Duration, error) {
 		err = s.poll(ctx)
 	} else {
 		began := time.Now()
-		streamed, pause, failed := s.stream(ctx)
-		if streamed && failed == nil {
+		streamed, pause, streamErr := s.stream(ctx)
+		if streamed && streamErr == nil {
 			if time.Since(began) >= silence {
 				s.failures = 0
 			} else {
@@ -133,17 +134,17 @@ func (s *session) round(ctx context.Context) (time.Duration, error) {
 			}
 			return pause, nil
 		}
-		err = failed
+		err = streamErr
 	}
 	if err != nil {
 		s.failures++
-		most := cmp.Or(s.interval, maxBackoff)
+		longest := cmp.Or(s.interval, maxBackoff)
 		if s.source.otherIsUp() {
-			most = pollTime // this machine may have no path over this family
+			longest = pollTime // this machine may have no path over this family
 		} else if s.c.Poll > 0 {
-			most = max(s.c.Poll, wire.MinInterval)
+			longest = max(s.c.Poll, wire.MinInterval)
 		}
-		return backoff(s.failures, most, err), err
+		return backoff(s.failures, longest, err), err
 	}
 	pause := jitter(s.interval, 0.2)
 	if s.c.Poll > 0 && (!s.member || s.c.Poll < pause) {
@@ -152,14 +153,14 @@ func (s *session) round(ctx context.Context) (time.Duration, error) {
 	return pause, nil
 }
 
-// poll announces, or looks, once.
+// poll sends one announce, or one look if this session only looks.
 func (s *session) poll(ctx context.Context) error {
 	if !s.member {
 		reply, cn, err := s.c.look(ctx, s.tracker, s.request)
 		if err != nil {
 			return err
 		}
-		return s.noteReply(reply, cn)
+		return s.useReply(reply, cn)
 	}
 	if s.tracker.Classic() && s.request.Port == 0 {
 		port, err := s.c.originPort()
@@ -172,20 +173,21 @@ func (s *session) poll(ctx context.Context) error {
 	if s.interval == 0 {
 		event = "started"
 	}
-	// The context ends a moment after ctx, so that an answer under way can still come.
-	asking, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	// The request ends a moment after ctx, so that an answer that is under way can still arrive.
+	requestCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(endTime, cancel) })()
 	s.connected = false
-	reply, cn, err := s.c.ask(asking, s.tracker, s.request, event)
-	s.noteError(err)
+	reply, cn, err := s.c.ask(requestCtx, s.tracker, s.request, event)
+	s.extendListedAfter(err)
 	if err != nil {
 		return err
 	}
-	return s.noteReply(reply, cn)
+	return s.useReply(reply, cn)
 }
 
-// pollInstead polls once because a stream is of no use. If that succeeds, polls go on for a while.
+// pollInstead polls once because the session cannot follow a stream. If the poll succeeds, the
+// session goes on polling for pollTime.
 func (s *session) pollInstead(ctx context.Context) error {
 	err := s.poll(ctx)
 	if err == nil {
@@ -194,8 +196,9 @@ func (s *session) pollInstead(ctx context.Context) error {
 	return err
 }
 
-func (s *session) noteReply(reply *Reply, cn conn) error {
-	s.noteListed(max(reply.TTL, reply.Interval*5/2, wire.DefaultInterval))
+// useReply records what a reply reports, for this session and its source.
+func (s *session) useReply(reply *Reply, cn conn) error {
+	s.extendListed(max(reply.TTL, reply.Interval*5/2, wire.DefaultInterval))
 	if s.member {
 		if err := s.keepPort(reply.You); err != nil {
 			return err
@@ -207,7 +210,8 @@ func (s *session) noteReply(reply *Reply, cn conn) error {
 	return nil
 }
 
-// keepPort makes the port of origin that the tracker has listed the port of all further requests.
+// keepPort sets the port of the following requests to the port of you, which the tracker has listed.
+// It does nothing if the request has a port. If you has none, it returns errNoOrigin.
 func (s *session) keepPort(you netip.AddrPort) error {
 	if s.request.Port == 0 {
 		s.request.Port = you.Port()
@@ -218,41 +222,41 @@ func (s *session) keepPort(you netip.AddrPort) error {
 	return nil
 }
 
-// noteListed records that the tracker may list this member for at least d from now.
-func (s *session) noteListed(d time.Duration) {
+// extendListed records that the tracker may list this member for at least d from now.
+func (s *session) extendListed(d time.Duration) {
 	if until := time.Now().Add(d); s.member && until.After(s.listedUntil) {
 		s.listedUntil = until
 	}
 }
 
-// noteError takes the error of a request. The tracker may have listed this member all the same, if
-// the answer was lost or is an error of a gateway. Status 503 says that it has not, because of a
-// limit.
-func (s *session) noteError(err error) {
+// extendListedAfter records that the tracker may list this member although the request ended with
+// err. The answer may have been lost, or a gateway may have sent the error. With status 503 the
+// tracker has not listed the member, because of a limit. err may be nil.
+func (s *session) extendListedAfter(err error) {
 	refusal, refused := errors.AsType[*RefusalError](err)
 	if err != nil && s.connected && !(refused && (refusal.Status < 500 || refusal.Status == 503)) {
-		s.noteListed(wire.DefaultInterval)
+		s.extendListed(wire.DefaultInterval)
 	}
 }
 
-// stream asks for an event stream. If it gets one, it follows it to its end, and returns true and
-// how long to wait before the next one. It treats any other answer like the answer to a poll.
+// stream asks for an event stream. If it gets one, it follows the stream to its end, and returns true
+// and how long to wait before the next one. It treats any other answer like the answer to a poll.
 //
-// At the end of ctx a member half-closes the connection and waits until the tracker closes its
-// side, which shows that the tracker no longer lists it. A leave by DELETE would also remove
-// another member with the same endpoint. So a DELETE follows only if the tracker does not close its
-// side, or if an intermediary has closed it, which proves nothing about the tracker.
+// At the end of ctx, a member half-closes the connection and waits until the tracker closes its side.
+// This shows that the tracker no longer lists the member. A DELETE would also remove another member
+// with the same endpoint. So the session sends one in two cases only: the tracker does not close its
+// side, or an intermediary has closed the connection, which says nothing about the tracker.
 func (s *session) stream(ctx context.Context) (streamed bool, pause time.Duration, err error) {
 	r := s.request
 	if r.Verb = wire.VerbAnnounce; !s.member {
 		r.Verb = wire.VerbLook
 	}
-	asking, end := context.WithCancelCause(context.WithoutCancel(ctx))
+	requestCtx, end := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer end(context.Canceled)
 	var halfClose atomic.Pointer[func() error]
 	var answered atomic.Bool
 	defer context.AfterFunc(ctx, func() {
-		// A moment for the tracker: to close its side, or to answer.
+		// The tracker gets endTime to close its side, or to answer.
 		half := halfClose.Load()
 		if half != nil && (*half)() == nil || s.member && !answered.Load() {
 			time.AfterFunc(endTime, func() { end(errEnded) })
@@ -265,7 +269,7 @@ func (s *session) stream(ctx context.Context) (streamed bool, pause time.Duratio
 	if err != nil {
 		return false, 0, err
 	}
-	x, err := s.c.send(asking, s.tracker, http.MethodGet, u, acceptStream)
+	x, err := s.c.send(requestCtx, s.tracker, http.MethodGet, u, acceptStream)
 	answered.Store(err == nil)
 	if err == nil {
 		defer x.close()
@@ -273,7 +277,7 @@ func (s *session) stream(ctx context.Context) (streamed bool, pause time.Duratio
 			err = s.readReply(x, &r)
 		}
 	}
-	s.noteError(err)
+	s.extendListedAfter(err)
 	refusal, refused := errors.AsType[*RefusalError](err)
 	switch {
 	case err != nil && ctx.Err() != nil:
@@ -281,8 +285,9 @@ func (s *session) stream(ctx context.Context) (streamed bool, pause time.Duratio
 	case s.connected && errors.Is(err, errSilent), refused && refusal.Status == http.StatusNotAcceptable:
 		return false, 0, s.pollInstead(ctx)
 	case refused && refusal.Status >= 500:
-		// The track may be too large for a stream, or the tracker overloaded. A poll shows which, but not
-		// at once. Only a long wait is worth a report.
+		// The track may be too large for a stream, or the tracker may be overloaded. A poll after a
+		// pause shows which of the two. The refusal is only reported if the tracker asks for a long
+		// wait.
 		if s.pollNext = true; refusal.Retry <= maxBackoff {
 			return true, backoff(1, maxBackoff, err), nil
 		}
@@ -294,7 +299,7 @@ func (s *session) stream(ctx context.Context) (streamed bool, pause time.Duratio
 	events := wire.NewEventReader(x)
 	peers, err := s.followStream(ctx, x, events, &halfClose)
 	if err != io.EOF || x.relayed() {
-		s.noteListed(brokenTime)
+		s.extendListed(brokenTime)
 	}
 	var long *wire.LongEventError
 	switch {
@@ -315,7 +320,7 @@ func (s *session) stream(ctx context.Context) (streamed bool, pause time.Duratio
 	return true, afterStream(events.Retry, err == io.EOF, peers), nil
 }
 
-// readReply reads a reply that is no stream.
+// readReply reads and uses a reply that is not a stream.
 func (s *session) readReply(x *exchange, r *Request) error {
 	if err := x.readBody(s.tracker, maxReply); err != nil {
 		return err
@@ -324,11 +329,12 @@ func (s *session) readReply(x *exchange, r *Request) error {
 	if err != nil {
 		return err
 	}
-	return s.noteReply(reply, cn)
+	return s.useReply(reply, cn)
 }
 
-// followStream reads events until the stream ends, and returns how many peers there were then.
-// Once the tracker has listed a member, it stores how to half-close the connection.
+// followStream reads events until the stream ends. It returns how many peers the track had then. Once
+// the tracker has listed a member, followStream sets halfClose to a function that half-closes the
+// connection.
 func (s *session) followStream(ctx context.Context, x *exchange, events *wire.EventReader, halfClose *atomic.Pointer[func() error]) (peers int, err error) {
 	var you netip.AddrPort
 	for {
@@ -364,9 +370,9 @@ func (s *session) followStream(ctx context.Context, x *exchange, events *wire.Ev
 	}
 }
 
-// afterStream returns how long to wait after a stream has ended. retry is the time that the tracker
-// last asked for; it is below 0 if the tracker did not ask. After a clean end the tracker has ended
-// all of its streams, so their clients spread over a time: the more peers, the longer.
+// afterStream returns how long to wait after a stream has ended. retry is the wait that the tracker
+// last asked for, or -1. After a clean end, the tracker has probably ended all of its streams. Then
+// the clients spread their next requests, over a longer time if there are more peers.
 func afterStream(retry time.Duration, clean bool, peers int) time.Duration {
 	if retry < 0 {
 		retry = time.Second
@@ -379,22 +385,22 @@ func afterStream(retry time.Duration, clean bool, peers int) time.Duration {
 	return pause
 }
 
-// backoff returns how long to wait after that many failures in a row: most at the longest, but no
-// less than a refusal asks for.
-func backoff(failures int, most time.Duration, err error) time.Duration {
-	d := jitter(min(time.Second<<min(failures-1, 12), most), 0.5)
+// backoff returns how long to wait after a number of failures in a row. The wait doubles from one
+// second to longest, with jitter. A refusal may ask for a longer wait, of up to wire.MaxInterval.
+func backoff(failures int, longest time.Duration, err error) time.Duration {
+	d := jitter(min(time.Second<<min(failures-1, 12), longest), 0.5)
 	if f, ok := errors.AsType[*RefusalError](err); ok && f.Retry > d {
 		d = min(f.Retry+rand.N(f.Retry/5+1), wire.MaxInterval)
 	}
 	return d
 }
 
-// jitter shortens d by a random part of the share.
+// jitter shortens d by a random part. share is the largest part: 0.2 is a fifth of d.
 func jitter(d time.Duration, share float64) time.Duration {
 	return d - time.Duration(rand.Float64()*share*float64(d))
 }
 
-// wait waits for d, or until ctx ends. It reports whether d has passed.
+// wait waits for d or until ctx ends, and reports whether d has passed.
 func wait(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

@@ -17,7 +17,7 @@ import (
 	"ntrack/tracker"
 )
 
-// listed returns the peers that the tracker lists. The request leaves no trace.
+// listed returns the peers that the tracker lists. Its request does not change the track.
 func listed(t *testing.T, p *pipes, k announce.Key) string {
 	t.Helper()
 	c := p.client("192.0.2.250")
@@ -29,9 +29,11 @@ func listed(t *testing.T, p *pipes, k announce.Key) string {
 	return endpoints(r)
 }
 
-// one is the tracker of a test with only one.
+// one is a list of one tracker, for tests that need no more.
 var one, _ = announce.ParseTrackers("")
 
+// A member renews at the tracker's interval and leaves at the end. It keeps the port of its first
+// connection: with another port it would be a second peer.
 func TestJoin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, k := new(pipes), key(t, "k")
@@ -61,8 +63,6 @@ func TestJoin(t *testing.T) {
 		}()
 		time.Sleep(time.Hour)
 		synctest.Wait()
-		// The member keeps the port of its first connection, although others came later. Else the
-		// first endpoint would stay listed as a peer that does not exist.
 		if got := listed(t, p, k); got != you || you == "" {
 			t.Errorf("after an hour the tracker lists %q, want %q", got, you)
 		}
@@ -83,12 +83,13 @@ func TestJoin(t *testing.T) {
 			t.Error(err)
 		}
 		if got := listed(t, p, k); got != "" {
-			t.Errorf("after leaving the tracker lists %q", got)
+			t.Errorf("after the leave the tracker lists %q", got)
 		}
 	})
 }
 
-// A tracker that was away for ten minutes, and has forgotten everything, has its peers again soon.
+// A tracker is away for ten minutes, and then has forgotten its peers. A member joins again within a
+// minute.
 func TestJoinThroughRestart(t *testing.T) {
 	for name, serve := range serving {
 		t.Run(name, func(t *testing.T) { synctest.Test(t, func(t *testing.T) { joinThroughRestart(t, serve) }) })
@@ -112,7 +113,7 @@ func joinThroughRestart(t *testing.T, serve func(*tracker.Tracker) http.Handler)
 	p.stop()
 	time.Sleep(10 * time.Minute)
 	if n := errs.Load(); n < 5 || n > 80 {
-		t.Errorf("%d attempts in ten minutes, want backing off", n)
+		t.Errorf("%d attempts in ten minutes, want 5 to 80", n)
 	}
 	p.start(serve(&tracker.Tracker{Interval: time.Minute}))
 	time.Sleep(61 * time.Second)
@@ -122,13 +123,13 @@ func joinThroughRestart(t *testing.T, serve func(*tracker.Tracker) http.Handler)
 	p.stop()
 	time.Sleep(time.Minute)
 	cancel()
-	// After the end of a stream the member is not listed. After an announce it is.
+	// The end of a stream removes the member. After an announce the tracker may still list it.
 	if err := <-left; (err == nil) != (t.Name() == "TestJoinThroughRestart/stream") {
-		t.Errorf("left a tracker that is away: %v", err)
+		t.Errorf("leaving while the tracker is away: %v", err)
 	}
 }
 
-// A tracker that is absent at first is reported, and is not the end.
+// If the tracker is absent at first, Join reports this and waits.
 func TestJoinFirstFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, k := newPipes(t), key(t, "k")
@@ -159,7 +160,7 @@ func TestJoinFirstFails(t *testing.T) {
 	})
 }
 
-// TestWatch plays a story in virtual time and checks every event.
+// A watch by polls reports joins and leaves, also when the tracker restarts or is away for a while.
 func TestWatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, k := newPipes(t), key(t, "k")
@@ -214,7 +215,7 @@ func TestWatch(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		expect("leave 192.0.2.1:4000 of [192.0.2.2:4000]")
 
-		// The tracker restarts between two polls, so fast that none fails. b joins again late.
+		// The tracker restarts between two polls, so no poll fails. b joins again within the ttl.
 		join(a)
 		time.Sleep(10 * time.Second)
 		expect("join 192.0.2.1:4000 of [192.0.2.1:4000 192.0.2.2:4000]")
@@ -243,7 +244,7 @@ func TestWatch(t *testing.T) {
 		}
 		time.Sleep(70 * time.Second)
 		expect("leave 192.0.2.2:4000 of [192.0.2.1:4000]")
-		// After that, all is as before: a peer whose ttl is over leaves.
+		// From now on, the end of a ttl is a leave again.
 		time.Sleep(3 * time.Minute)
 		expect("leave 192.0.2.1:4000 of []")
 		cancel()
@@ -251,8 +252,8 @@ func TestWatch(t *testing.T) {
 	})
 }
 
-// A restarted tracker may report a shorter ttl. A peer that renews as the earlier run wanted has
-// not left.
+// A restarted tracker may report a shorter ttl than before. A peer that still renews at the earlier
+// interval has not left.
 func TestWatchLongTTL(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, k := new(pipes), key(t, "k")
@@ -310,16 +311,16 @@ func TestWatchSample(t *testing.T) {
 				}
 			}
 		}()
-		time.Sleep(10 * time.Minute) // 60 samples of one half: they show every peer
+		time.Sleep(10 * time.Minute) // 60 samples of half the track: together they show every peer
 		leave()
 		time.Sleep(20 * time.Minute)
 		stop()
 		<-done
 		if len(joined) != 41 {
-			t.Errorf("%d peers seen in half an hour of samples, want 41", len(joined))
+			t.Errorf("the samples of half an hour show %d peers, want 41", len(joined))
 		}
 		if got := strings.Join(left, " "); got != "192.0.2.1:4040" {
-			t.Errorf("leaves of %q, want that of the one that left", got)
+			t.Errorf("reported leaves of %q, want 192.0.2.1:4040", got)
 		}
 	})
 }
