@@ -179,7 +179,10 @@ func (l *Live) table(lines int) []byte {
 	if l.Want > 0 {
 		count += " of " + strconv.Itoa(l.Want)
 	}
-	peers := map[bool]string{true: "peer", false: "peers"}[cmp.Or(l.Want, len(all)) == 1]
-	fmt.Fprintf(&b, "%s %s%s\n", count, peers, l.last)
+	noun := "peers"
+	if cmp.Or(l.Want, len(all)) == 1 {
+		noun = "peer"
+	}
+	fmt.Fprintf(&b, "%s %s%s\n", count, noun, l.last)
 	return b.Bytes()
 }

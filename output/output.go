@@ -132,7 +132,8 @@ func WriteReply(w io.Writer, f Format, trackers []announce.Tracker, r *announce.
 	return writeTable(w, []string{"PEER", "SCOPE"}, rows)
 }
 
-// WriteIndex writes all tracks of the trackers that answered; there must be at least one tracker.
+// WriteIndex writes the tracks of an index. trackers are the trackers that answered; there must be at
+// least one.
 func WriteIndex(w io.Writer, f Format, trackers []announce.Tracker, tracks []announce.Track) error {
 	out := Index{Tracker: trackers[0].String(), Trackers: omitSingle(trackerURLs(trackers)), Tracks: []IndexTrack{}}
 	var keys []string

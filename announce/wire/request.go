@@ -121,6 +121,29 @@ func originForm(target []byte) []byte {
 	return target
 }
 
+// The parameters that a tracker knows. It ignores all others.
+const (
+	paramPort = iota
+	paramNumwant
+	paramPeerID
+	paramCompact
+	paramNoPeerID
+	paramFormat
+	paramInfoHash
+	paramEvent
+	numParams
+
+	firstClassicParam = paramInfoHash // native requests have only the parameters before it
+)
+
+var paramNames = [numParams]string{"port", "numwant", "peer_id", "compact", "no_peer_id", "format", "info_hash", "event"}
+
+type param struct {
+	value     []byte
+	given     bool
+	malformed bool // the percent-encoding is wrong, and value is not decoded
+}
+
 func (r *Request) parseNative(method string, key, query []byte) error {
 	p := readParams(query)
 	r.Format = formatNamed(p[paramFormat].value) // before any refusal, which is in this format too
@@ -226,29 +249,6 @@ func (r *Request) parseScrape(query []byte) error {
 		}
 	}
 	return nil
-}
-
-// The parameters that a tracker knows. It ignores all others.
-const (
-	paramPort = iota
-	paramNumwant
-	paramPeerID
-	paramCompact
-	paramNoPeerID
-	paramFormat
-	paramInfoHash
-	paramEvent
-	numParams
-
-	firstClassicParam = paramInfoHash // native requests have only the parameters before it
-)
-
-var paramNames = [numParams]string{"port", "numwant", "peer_id", "compact", "no_peer_id", "format", "info_hash", "event"}
-
-type param struct {
-	value     []byte
-	given     bool
-	malformed bool // the percent-encoding is wrong, and value is not decoded
 }
 
 // readParams returns the parameters that a tracker knows. It decodes their values in place. If a

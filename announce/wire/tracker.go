@@ -158,7 +158,8 @@ func setPort(u *url.URL) error {
 	return nil
 }
 
-// checkClassicPath refuses paths that are mistakes. As classic trackers they would never have peers.
+// checkClassicPath refuses a path that is probably a mistake: a native tracker with more than its URL,
+// or the URL of a scrape.
 func checkClassicPath(p string) error {
 	switch last := path.Base(p); {
 	case strings.HasPrefix(p, "/ntrk/"):
