@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Tracks is how many tracks have memory.
+// Tracks is how many tracks the store has, lapsed ones included.
 func (m *Store) Tracks() int {
 	n := 0
 	for i := range m.shards {
@@ -19,7 +19,7 @@ func (m *Store) Tracks() int {
 	return n
 }
 
-// Sweep does at once what a timer does every second, and every few seconds.
+// Sweep sweeps and trims the store immediately. In use, a timer does both.
 func (m *Store) Sweep() {
 	m.sweep()
 	m.trim()
@@ -36,18 +36,18 @@ func (m *Store) Watched() (n int) {
 	return n
 }
 
-// Pages is how many pages the store has memory for.
+// Pages is how many pages with memory the slabs of the store have.
 func (m *Store) Pages() (n int) {
 	for i := range m.shards {
 		s := &m.shards[i]
 		s.mu.Lock()
-		n += s.tracks.have() + s.keys.have() + s.heads.have() + s.words.have() + s.ids.have()
+		n += s.tracks.pagesInUse() + s.keys.pagesInUse() + s.heads.pagesInUse() + s.words.pagesInUse() + s.ids.pagesInUse()
 		s.mu.Unlock()
 	}
 	return n
 }
 
-func (s *slab[T]) have() (n int) {
+func (s *slab[T]) pagesInUse() (n int) {
 	for _, p := range s.pages {
 		if p.items != nil {
 			n++
@@ -56,9 +56,9 @@ func (s *slab[T]) have() (n int) {
 	return n
 }
 
-// NewStoppable returns an empty store, and a function that stops its process for a time, in which
-// no call comes and no timer fires.
-func NewStoppable() (m *Store, stop func(time.Duration)) {
+// NewStoppable returns an empty store, and a function that does to the store's clock what a stop of
+// the process for d would do. The function returns immediately.
+func NewStoppable() (m *Store, stop func(d time.Duration)) {
 	m = New()
 	var stopped atomic.Int64
 	machine := m.clock.machine

@@ -14,7 +14,7 @@ import (
 	"ntrack/tracker/store/memory"
 )
 
-// A stoppable tracker is one whose process can be stopped, as by SIGSTOP.
+// A stoppable is a tracker whose process seems to stop for a time, as by SIGSTOP.
 type stoppable struct {
 	*tracker.Tracker
 	t    *testing.T
@@ -37,6 +37,7 @@ func (s *stoppable) ask(n byte, method, target string) string {
 	return string(body)
 }
 
+// expect expects that both the track k and the list of all tracks have this many peers.
 func (s *stoppable) expect(what string, want int) {
 	s.t.Helper()
 	if got := strings.Count(s.ask(9, "GET", "/ntrk/k?port=0&format=text&numwant=2000"), "\n"); got != want {
@@ -47,12 +48,12 @@ func (s *stoppable) expect(what string, want int) {
 		index = fmt.Sprintf("k %d\n", want)
 	}
 	if got := s.ask(9, "GET", "/ntrk/?format=text"); got != index {
-		s.t.Errorf("%s: the index is %q, want %q", what, got, index)
+		s.t.Errorf("%s: all tracks are %q, want %q", what, got, index)
 	}
 }
 
-// watch subscribes, and returns a function that expects that many joins and leaves since its last
-// call.
+// watch subscribes to the track k. It returns a function that expects these numbers of joins and
+// leaves since its last call.
 func (s *stoppable) watch() (changed func(joins, leaves int)) {
 	s.t.Helper()
 	_, sub, err := s.Store.Subscribe(s.t.Context(), []byte("k"), wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.9:0")}, func() {}, nil)
@@ -77,8 +78,8 @@ func (s *stoppable) watch() (changed func(joins, leaves int)) {
 	}
 }
 
-// No peer lapses because the process is stopped, however long, and whichever call comes first
-// afterwards. A peer that is dead does not stay for longer either.
+// No peer lapses because the process is stopped, for however long, and whatever happens first after
+// the gap. A peer that does not renew after the gap lapses as usual.
 func TestStopped(t *testing.T) {
 	for _, n := range []int{3, 1500} { // a small track and a large one
 		for _, gap := range []time.Duration{
@@ -94,22 +95,22 @@ func TestStopped(t *testing.T) {
 							s.ask(byte(1+i%2), "GET", fmt.Sprintf("/ntrk/k?numwant=0&port=%d", 1+i))
 						}
 					}
-					for _, first := range []string{"a look", "a second", "the announces"} {
+					for _, first := range []string{"a look", "almost a tick", "the announces"} {
 						renew()
-						time.Sleep(time.Second) // the peers are about to renew
+						time.Sleep(time.Second) // an interval, after which the peers renew
 						changed(n, 0)
 						s.stop(gap)
 						switch first {
 						case "a look":
-							s.expect(first, n)
-						case "a second": // nearly
+							s.expect("a look comes first", n)
+						case "almost a tick":
 							time.Sleep(240 * time.Millisecond)
 						}
 						renew()
-						s.expect(first, n)
+						s.expect("after "+first, n)
 						changed(0, 0)
 						time.Sleep(4 * time.Second)
-						s.expect("no peer renews", 0)
+						s.expect("after 4 seconds without a renewal", 0)
 						changed(0, n)
 					}
 				})
@@ -118,40 +119,40 @@ func TestStopped(t *testing.T) {
 	}
 }
 
-// A gap keeps no peer that leaves or is to lapse.
+// A peer may leave right after a gap. A peer that does not renew lapses in spite of many gaps.
 func TestStoppedForgets(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStoppable(t, time.Minute) // a ttl of 150 s
 		s.ask(1, "GET", "/ntrk/k?port=1")
 		time.Sleep(100 * time.Second)
 		s.ask(1, "GET", "/ntrk/k?port=2")
-		for range 10 { // each counts for 1.25 seconds
+		for range 10 { // each of these gaps counts for 1.25 seconds
 			s.stop(time.Hour)
 			time.Sleep(time.Second)
 		}
-		s.expect("little of each gap counts", 2)
+		s.expect("after ten gaps", 2)
 		s.stop(5 * time.Hour)
 		s.ask(1, "DELETE", "/ntrk/k?port=2")
-		s.expect("one leaves", 1)
+		s.expect("after a leave", 1)
 		time.Sleep(40 * time.Second)
-		s.expect("one lapses at its time", 0)
+		s.expect("after the ttl of the other peer", 0)
 	})
 }
 
-// After a long gap clients have closed their event streams and come back. The store notices the
-// ends late, and does not remove the peers for them.
+// During a long gap clients close their event streams, and after it they connect again. The server
+// notices the closed streams after the gap. The peers must stay listed in between.
 func TestStoppedStreams(t *testing.T) {
 	for _, c := range []struct {
 		gap   time.Duration
-		late  time.Duration // from the gap to the end of the stream
-		stays time.Duration // from there to the leave
+		after time.Duration // from the end of the gap to the end of the subscription
+		stays time.Duration // from the end of the subscription to the leave of the peer
 	}{
 		{0, 0, 0},
-		{10 * time.Second, 0, 0}, // no client has closed its stream by then
+		{10 * time.Second, 0, 0}, // too short for a client to close its stream
 		{25 * time.Second, 0, 30 * time.Second},
 		{25 * time.Second, time.Second, 30 * time.Second},
 		{9 * time.Hour, 2 * time.Second, 30 * time.Second},
-		{25 * time.Second, 10 * time.Second, 0}, // the stream ends now, not during the gap
+		{25 * time.Second, 10 * time.Second, 0}, // the client has closed its stream after the gap
 	} {
 		t.Run(fmt.Sprint(c), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -168,43 +169,45 @@ func TestStoppedStreams(t *testing.T) {
 				first := join()
 				changed(1, 0)
 				s.stop(c.gap)
-				time.Sleep(c.late)
+				time.Sleep(c.after)
 				first.Close()
 				if c.stays > 0 {
 					changed(0, 0)
 					time.Sleep(c.stays - 2*time.Second)
-					s.expect("it can come back", 1)
+					s.expect("the peer can subscribe again", 1)
 					second := join()
 					changed(0, 0)
 					time.Sleep(time.Minute)
-					s.expect("it has come back", 1)
+					s.expect("the peer has subscribed again", 1)
 					second.Close()
 				}
 				changed(0, 1)
-				s.expect("it has left", 0)
+				s.expect("the last subscription has ended", 0)
 
+				// The peer does not subscribe again.
 				time.Sleep(10 * time.Second)
 				other := join()
 				changed(1, 0)
 				s.stop(c.gap)
-				time.Sleep(c.late)
+				time.Sleep(c.after)
 				other.Close()
 				time.Sleep(c.stays + 2*time.Second)
-				changed(0, 1) // it has not come back
+				changed(0, 1)
 
-				// A longer announce holds.
+				// An announce keeps the peer for longer.
 				time.Sleep(10 * time.Second)
 				s.ask(1, "GET", "/announce?info_hash=k&port=4000") // 15 minutes
 				both := join()
 				changed(1, 0)
 				s.stop(c.gap)
-				time.Sleep(c.late)
+				time.Sleep(c.after)
 				both.Close()
 				time.Sleep(14 * time.Minute)
-				s.expect("its announce holds", 1)
+				s.expect("the announce has not lapsed", 1)
 				s.ask(1, "DELETE", "/ntrk/k?port=4000")
 				changed(0, 1)
 
+				// A leave counts even after a gap.
 				time.Sleep(10 * time.Second)
 				third := join()
 				changed(1, 0)
@@ -217,7 +220,7 @@ func TestStoppedStreams(t *testing.T) {
 	}
 }
 
-// A lapsed peer is not given even before a sweep has removed it. The others are given evenly.
+// Look returns no lapsed peer, even before a sweep has removed it. It returns the others evenly.
 func TestLapsedIsNotGiven(t *testing.T) {
 	const n, remaining, want, rounds = 20_000, 500, 20, 2000
 	wide := func(i int) wire.Peer {
@@ -246,20 +249,20 @@ func TestLapsedIsNotGiven(t *testing.T) {
 			if i%(n/remaining) == 0 {
 				ttl = time.Hour
 			}
-			join("k", wire.Peer{Endpoint: somebody(i)}, ttl)
+			join("k", wire.Peer{Endpoint: numbered(i)}, ttl)
 		}
-		for i := range 2000 { // one family lapses, and the other fills the sample
-			join("4", wire.Peer{Endpoint: somebody(i)}, time.Hour)
+		for i := range 2000 { // in each track one family lapses
+			join("4", wire.Peer{Endpoint: numbered(i)}, time.Hour)
 			join("4", wide(i), time.Second)
-			join("6", wire.Peer{Endpoint: somebody(i)}, time.Second)
+			join("6", wire.Peer{Endpoint: numbered(i)}, time.Second)
 			join("6", wide(i), time.Hour)
 		}
 		stop(1200 * time.Millisecond)
-		if _, err := m.Scrape(t.Context(), nil, somebody(0).Addr(), nil); err != nil { // which does not sweep a large track
+		if _, err := m.Scrape(t.Context(), nil, numbered(0).Addr(), nil); err != nil { // it does not sweep a large track
 			t.Fatal(err)
 		}
 		if _, r := look("k", 0); r.Count != n {
-			t.Fatalf("a sweep was here, so this tests nothing: %+v", r)
+			t.Fatalf("a sweep has removed the lapsed peers, so this tests nothing: %+v", r)
 		}
 		given := map[netip.AddrPort]int{}
 		for range rounds {
@@ -273,26 +276,26 @@ func TestLapsedIsNotGiven(t *testing.T) {
 		}
 		expected, chi := float64(rounds*want)/remaining, 0.0
 		for i := 0; i < n; i += n / remaining {
-			d := float64(given[somebody(i)]) - expected
+			d := float64(given[numbered(i)]) - expected
 			chi += d * d / expected
-			delete(given, somebody(i))
+			delete(given, numbered(i))
 		}
 		if len(given) > 0 {
 			t.Errorf("%d lapsed peers were given", len(given))
 		}
-		if chi > 700 { // 499 degrees of freedom: less than once in a hundred million runs
+		if chi > 700 { // with 499 degrees of freedom, less than once in a hundred million runs
 			t.Errorf("chi-square %.0f: some peers are given more often than others", chi)
 		}
 		for _, key := range []string{"4", "6"} {
 			for range 20 {
 				if peers, _ := look(key, 50); len(peers) != 50 {
-					t.Errorf("%d peers of IPv%s", len(peers), key)
+					t.Errorf("a sample of 50 has %d peers of IPv%s", len(peers), key)
 				}
 			}
 		}
-		join("k", wire.Peer{Endpoint: somebody(1)}, time.Second) // has lapsed and comes back
-		join("k", wire.Peer{Endpoint: somebody(0)}, time.Second) // is there
-		time.Sleep(time.Second)                                  // a sweep
+		join("k", wire.Peer{Endpoint: numbered(1)}, time.Second) // has lapsed and joins again
+		join("k", wire.Peer{Endpoint: numbered(0)}, time.Second) // is listed for longer
+		time.Sleep(time.Second)                                  // until a sweep
 		synctest.Wait()
 		if _, r := look("k", 0); r.Count != remaining+1 || r.Size.Total != remaining+1+2*2000 {
 			t.Errorf("after a sweep: %+v", r)
@@ -300,18 +303,18 @@ func TestLapsedIsNotGiven(t *testing.T) {
 	})
 }
 
-func somebody(i int) netip.AddrPort {
+func numbered(i int) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{203, byte(i >> 16), byte(i >> 8), byte(i)}), 6881)
 }
 
-// A small track is right at every moment: the first call removes the lapsed peers.
+// Calls for a small track are right at every moment: the first call after a lapse removes the peer.
 func TestSmallTracksAreExact(t *testing.T) {
-	for _, first := range []string{"announce", "look", "scrape", "index", "subscribe"} {
+	for _, first := range []string{"announce", "look", "scrape", "scrape of all tracks", "subscribe"} {
 		t.Run(first, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m, stop := memory.NewStoppable()
 				join := func(key string, i int, ttl time.Duration) store.Result {
-					_, r, err := m.Announce(t.Context(), []byte(key), wire.Peer{Endpoint: somebody(i)}, func(store.Size) time.Duration { return ttl }, store.Want{}, nil)
+					_, r, err := m.Announce(t.Context(), []byte(key), wire.Peer{Endpoint: numbered(i)}, func(store.Size) time.Duration { return ttl }, store.Want{}, nil)
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -321,7 +324,7 @@ func TestSmallTracksAreExact(t *testing.T) {
 					join("k", i, time.Second+time.Duration(i%2)*time.Hour)
 				}
 				join("gone", 1, time.Second)
-				stop(time.Second) // to the moment
+				stop(time.Second) // exactly until half of the peers lapse
 				switch first {
 				case "announce":
 					if r := join("k", 1, time.Hour); r.Count != 500 || r.Size.Peers != 500 {
@@ -331,19 +334,19 @@ func TestSmallTracksAreExact(t *testing.T) {
 						t.Errorf("%+v", r)
 					}
 				case "look":
-					if _, r, err := m.Look(t.Context(), []byte("k"), somebody(0).Addr(), store.Want{}, nil); err != nil || r.Count != 500 || r.Size.Peers != 500 {
+					if _, r, err := m.Look(t.Context(), []byte("k"), numbered(0).Addr(), store.Want{}, nil); err != nil || r.Count != 500 || r.Size.Peers != 500 {
 						t.Errorf("%+v, %v", r, err)
 					}
-				case "scrape", "index":
+				case "scrape", "scrape of all tracks":
 					var keys []wire.Key
 					if first == "scrape" {
 						keys = []wire.Key{wire.KeyOf([]byte("k"))}
 					}
-					if all, err := m.Scrape(t.Context(), keys, somebody(0).Addr(), nil); err != nil || len(all) != 1 || all[0].Count != 500 {
+					if all, err := m.Scrape(t.Context(), keys, numbered(0).Addr(), nil); err != nil || len(all) != 1 || all[0].Count != 500 {
 						t.Errorf("%v, %v", all, err)
 					}
 				case "subscribe":
-					all, sub, err := m.Subscribe(t.Context(), []byte("k"), wire.Peer{Endpoint: netip.AddrPortFrom(somebody(0).Addr(), 0)}, func() {}, nil)
+					all, sub, err := m.Subscribe(t.Context(), []byte("k"), wire.Peer{Endpoint: netip.AddrPortFrom(numbered(0).Addr(), 0)}, func() {}, nil)
 					if err != nil || len(all) != 500 {
 						t.Errorf("%d, %v", len(all), err)
 					}
@@ -354,19 +357,20 @@ func TestSmallTracksAreExact(t *testing.T) {
 	}
 }
 
-// The memory of lapsed peers is given back: at once when the store is empty, because no timer calls
-// it then, and otherwise after some seconds, in which the next peers may use it.
+// The store gives the memory of lapsed peers back. An empty store does so immediately, because it
+// has no timer to do it later. Any other store does so within 5 seconds: until then, new peers may
+// use the memory.
 func TestMemoryIsGivenBackInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := memory.New()
 		join := func(key string, n int, ttl time.Duration) {
 			for i := range n {
-				if _, _, err := m.Announce(t.Context(), []byte(key), wire.Peer{Endpoint: somebody(i)}, func(store.Size) time.Duration { return ttl }, store.Want{}, nil); err != nil {
+				if _, _, err := m.Announce(t.Context(), []byte(key), wire.Peer{Endpoint: numbered(i)}, func(store.Size) time.Duration { return ttl }, store.Want{}, nil); err != nil {
 					t.Fatal(err)
 				}
 			}
 		}
-		for range 5 { // at different seconds
+		for range 5 { // each time at another second of trimEvery
 			join("k", 3000, 3*time.Second)
 			time.Sleep(3*time.Second + 200*time.Millisecond)
 			if n := m.Pages(); n != 0 {
@@ -382,7 +386,7 @@ func TestMemoryIsGivenBackInTime(t *testing.T) {
 		kept := m.Pages()
 		time.Sleep(5 * time.Second)
 		if now := m.Pages(); kept <= now || now > most {
-			t.Errorf("%d pages are kept, and then %d", kept, now)
+			t.Errorf("%d pages after a sweep, and %d after 5 more seconds, want fewer and at most %d", kept, now, most)
 		}
 	})
 }

@@ -22,8 +22,8 @@ import (
 
 //	go test ./tracker/store/memory -run '^$' -bench Memory
 
-// cpu is the processor time of this process. Unlike the wall clock it is the same on a busy
-// machine.
+// cpu is the processor time of this process. On a busy machine it is more exact than the wall
+// clock.
 func cpu(b *testing.B) time.Duration {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
@@ -56,8 +56,8 @@ func nthKey(key *[20]byte, n int) {
 	binary.BigEndian.PutUint64(key[:], uint64(n)*0x9e3779b97f4a7c15)
 }
 
-// fill announces that many peers under each of that many keys of 20 bytes, one peer of each key
-// after the other.
+// fill announces this many peers under each of this many keys of 20 bytes. It announces the first
+// peer of every key, then the second of every key, and so on.
 func fill(b *testing.B, m *memory.Store, keys, peers int, change func(*wire.Peer)) {
 	var key [20]byte
 	for p := range peers {
@@ -89,7 +89,7 @@ func BenchmarkMemoryAnnounce(b *testing.B) {
 				b.ReportAllocs()
 				start := cpu(b)
 				for b.Loop() {
-					at = (at + 7919) % n // not one that is in the cache
+					at = (at + 7919) % n // far away, so that the peer is not in the cache
 					op(at)
 				}
 				b.ReportMetric(float64(cpu(b)-start)/float64(b.N), "cpu-ns/op")
@@ -106,8 +106,8 @@ func BenchmarkMemoryAnnounce(b *testing.B) {
 	}
 }
 
-// The usual load: renewals all over 10,000 tracks of 80, from as many goroutines as there are
-// processors (-cpu 1,2).
+// The usual load: renewals of random peers in 10,000 tracks of 80 peers. It runs as many goroutines
+// as processors (-cpu 1,2).
 func BenchmarkMemoryTracks(b *testing.B) {
 	const keys, peers = 10_000, 80
 	m := memory.New()
@@ -140,9 +140,8 @@ func inIPv6(p *wire.Peer) {
 	p.Endpoint = netip.AddrPortFrom(netip.AddrFrom16(wide), 6881)
 }
 
-// What a peer takes beyond an empty store, after a sweep has given back what growing left, and how
-// long a full garbage collection takes. Run one at a time, because each leaves something in the
-// heap:
+// How much memory a peer takes, without what an empty store takes, and how long a full garbage
+// collection takes. Run one case at a time, because each case leaves garbage in the heap:
 //
 //	go test ./tracker/store/memory -run '^$' -bench 'MemorySize/20000x50$' -benchtime 1x
 func BenchmarkMemorySize(b *testing.B) {
@@ -181,7 +180,7 @@ func BenchmarkMemorySize(b *testing.B) {
 	}
 }
 
-// What a sweep costs each second while nothing lapses.
+// How much processor time a sweep takes when no peer has lapsed since the last sweep.
 func BenchmarkMemorySweep(b *testing.B) {
 	for _, c := range []struct{ keys, peers int }{{1_000_000, 1}, {20_000, 50}, {100, 10_000}, {1, 1_000_000}} {
 		b.Run(fmt.Sprintf("%dx%d", c.keys, c.peers), func(b *testing.B) {

@@ -33,8 +33,8 @@ func TestMemoryLimits(t *testing.T) {
 	})
 }
 
-// The memory of peers is given back when they leave: a track that was large is small again, and of
-// many tracks only the pages of the few that stay remain.
+// The store gives the memory of departed peers back: a track that was large takes little memory,
+// and of many tracks only the pages of the few that remain stay in memory.
 func TestMemoryGivesBack(t *testing.T) {
 	const n = 60_000
 	peer := func(i int) wire.Peer {
@@ -62,14 +62,14 @@ func TestMemoryGivesBack(t *testing.T) {
 		for i := range n - 100 {
 			_ = m.Leave(t.Context(), key(i), peer(i).Endpoint)
 		}
-		if left := inUse() - before; full < 25*n || left > full/10 {
-			t.Errorf("%s: %d bytes of %d remain", name, left, full)
+		if remaining := inUse() - before; full < 25*n || remaining > full/10 {
+			t.Errorf("%s: %d bytes of %d remain", name, remaining, full)
 		}
 		runtime.KeepAlive(m)
 	}
 }
 
-// Only so much waits for a subscriber, in changes and in batches, because each takes memory.
+// At most 256 batches wait for a subscriber, because each takes memory.
 func TestSlowSubscriberIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := memory.New()
@@ -121,8 +121,8 @@ func TestRefusalLeavesNothing(t *testing.T) {
 	}
 }
 
-// A change during a notification is in the next batch.
-func TestChangeWhileOthersAreNotified(t *testing.T) {
+// A change that happens while a subscription is notified is in the next batch.
+func TestChangeDuringNotification(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := memory.New()
 		join := func(port uint16) {
@@ -130,7 +130,7 @@ func TestChangeWhileOthersAreNotified(t *testing.T) {
 		}
 		var notified atomic.Int32
 		_, sub, err := m.Subscribe(t.Context(), []byte("k"), wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.9:0")}, func() {
-			if notified.Add(1) == 1 { // this store allows it
+			if notified.Add(1) == 1 { // unlike others, this store allows calls in notify
 				join(2)
 			}
 		}, nil)
@@ -140,20 +140,20 @@ func TestChangeWhileOthersAreNotified(t *testing.T) {
 		join(1)
 		time.Sleep(time.Second)
 		if changes, live := sub.Next(nil); len(changes) != 2 || !live || notified.Load() != 2 {
-			t.Errorf("%v, live %v, notified %d times", changes, live, notified.Load())
+			t.Errorf("changes %v, live %v, notified %d times", changes, live, notified.Load())
 		}
 		if n := m.Watched(); n != 1 {
 			t.Errorf("%d keys have watchers", n)
 		}
 		sub.Close()
 		if n := m.Watched(); n != 0 {
-			t.Errorf("%d keys have watchers after the end", n)
+			t.Errorf("%d keys have watchers after Close", n)
 		}
 	})
 }
 
-// A store forgets lapsed peers even without further calls. Then it has no timer, so it can become
-// garbage.
+// A store removes lapsed peers even without further calls. The empty store has no timer, so that
+// the garbage collector can free it.
 func TestMemoryForgets(t *testing.T) {
 	forgotten := make(chan bool)
 	synctest.Test(t, func(t *testing.T) {
@@ -170,7 +170,7 @@ func TestMemoryForgets(t *testing.T) {
 		time.Sleep(161 * time.Second)
 		synctest.Wait()
 		if n := m.Tracks(); n != 0 {
-			t.Errorf("%d tracks remain, 11 s after the last peer lapsed", n)
+			t.Errorf("%d tracks remain 11 s after their peers have lapsed", n)
 		}
 		runtime.AddCleanup(m, func(c chan bool) { close(c) }, forgotten)
 	})
@@ -181,7 +181,7 @@ func TestMemoryForgets(t *testing.T) {
 		case <-forgotten:
 			return
 		case <-deadline:
-			t.Fatal("an empty store is not garbage: a timer keeps it")
+			t.Fatal("the garbage collector does not free an empty store")
 		case <-time.After(time.Millisecond):
 		}
 	}

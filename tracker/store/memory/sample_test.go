@@ -9,7 +9,7 @@ import (
 	"ntrack/tracker/store"
 )
 
-// Shares add up to what is wanted, and no family gives more than it has.
+// The shares add up to the peers that are wanted, and no share is more than its family has.
 func TestShares(t *testing.T) {
 	for n4 := range 40 {
 		for n6 := range 40 {
@@ -17,7 +17,7 @@ func TestShares(t *testing.T) {
 				for range 4 {
 					s := shares(want, n4, n6)
 					if s[0] < 0 || s[0] > n4 || s[1] < 0 || s[1] > n6 || s[0]+s[1] != min(want, n4+n6) {
-						t.Fatalf("%d of %d and %d: %v", want, n4, n6, s)
+						t.Fatalf("the shares of %d from %d and %d peers are %v", want, n4, n6, s)
 					}
 				}
 			}
@@ -25,9 +25,9 @@ func TestShares(t *testing.T) {
 	}
 }
 
-// A search for few peers among very many hidden ones ends after a while, because others wait for
-// it.
-func TestSearchIsBounded(t *testing.T) {
+// A draw ends after maxSteps slots even if nearly all peers are hidden, because other calls wait
+// for it.
+func TestDrawIsBounded(t *testing.T) {
 	m := New()
 	for i := range 100_000 {
 		p := wire.Peer{Endpoint: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 1)}
@@ -48,10 +48,10 @@ func TestSearchIsBounded(t *testing.T) {
 		found += len(peers)
 	}
 	if found == rounds {
-		t.Error("the peer is found each time: the whole table is searched")
+		t.Error("each draw finds the only visible peer, so it visits the whole table")
 	}
-	if found == 0 { // by chance once in 10^16 runs
-		t.Error("the peer is never found: each search begins at the same slot")
+	if found == 0 { // by chance less than once in 10^16 runs
+		t.Error("no draw finds the only visible peer, so all draws visit the same slots")
 	}
 }
 
@@ -61,8 +61,8 @@ func (p *permutation) next() int {
 	return out[0]
 }
 
-// soon fails the test if f, which never waits, does not end.
-func soon(t *testing.T, f func()) {
+// mustEnd fails the test if f, which never waits, does not end.
+func mustEnd(t *testing.T, f func()) {
 	t.Helper()
 	done := make(chan struct{})
 	go func() {
@@ -72,15 +72,15 @@ func soon(t *testing.T, f func()) {
 	select {
 	case <-done:
 	case <-time.After(time.Minute):
-		t.Fatal("this does not end")
+		t.Fatal("the permutation does not end")
 	}
 }
 
-// Every pair comes first as often as any other. Chi-square by its degrees of freedom is 1 on
-// average, and beyond 1.2 less than once in a million runs if n is 100 or more.
-func TestPermutation(t *testing.T) { soon(t, func() { pairsOfPermutation(t) }) }
+// Every pair comes first as often as any other. Chi-square, divided by its degrees of freedom, is 1
+// on average. If n is 100 or more, it exceeds 1.2 by chance less than once in a million runs.
+func TestPermutation(t *testing.T) { mustEnd(t, func() { testPairs(t) }) }
 
-func pairsOfPermutation(t *testing.T) {
+func testPairs(t *testing.T) {
 	const draws = 400_000
 	var p permutation
 	for n, most := range map[int]float64{2: 40, 3: 20, 10: 2.5, 100: 1.2, maxShuffled: 1.2, maxShuffled + 1: 1.2, 400: 1.2, 513: 1.2} {
@@ -101,13 +101,13 @@ func pairsOfPermutation(t *testing.T) {
 			}
 		}
 		if chi /= float64(n*(n-1) - 1); chi > most {
-			t.Errorf("of %d: chi-square is %.2f per degree of freedom, want about 1", n, chi)
+			t.Errorf("n = %d: chi-square is %.2f per degree of freedom, want about 1", n, chi)
 		}
 	}
 }
 
 func TestPermutationIsComplete(t *testing.T) {
-	soon(t, func() {
+	mustEnd(t, func() {
 		var p permutation
 		for _, n := range []int{1, 2, 3, 100, 255, 256, 257, 128, 129, 1000, 1024, 1025} {
 			p.init(n)
@@ -115,7 +115,7 @@ func TestPermutationIsComplete(t *testing.T) {
 			for range n {
 				i := p.next()
 				if i < 0 || i >= n || seen[i] {
-					t.Errorf("of %d: %d is twice there, or out of range", n, i)
+					t.Errorf("n = %d: %d comes twice, or is out of range", n, i)
 					return
 				}
 				seen[i] = true

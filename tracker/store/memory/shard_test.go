@@ -10,16 +10,16 @@ import (
 	"ntrack/tracker/store"
 )
 
-// Keys of the same hash have tracks of their own.
+// Keys with the same hash have different tracks.
 func TestKeysOfOneHash(t *testing.T) {
 	s := &New().shards[0]
-	s.rehash(8) // so that no track moves to the bucket of its real hash
+	s.rehash(8) // enough buckets, so that add does not rehash by the real hashes
 	const hash = 0xfedcba9876543210
 	keys := []string{"a", "b", "ab", "a\x00"}
 	handles := map[handle]bool{}
 	for _, k := range keys {
 		if h := s.lookup([]byte(k), hash); h != 0 {
-			t.Errorf("%q is found as %q", k, s.keyOf(s.tracks.one(h)))
+			t.Errorf("before it is added, %q has the track of %q", k, s.keyOf(s.tracks.one(h)))
 		}
 		handles[s.add([]byte(k), hash, 0)] = true
 	}
@@ -31,11 +31,11 @@ func TestKeysOfOneHash(t *testing.T) {
 		delete(handles, h)
 	}
 	if len(handles) > 0 {
-		t.Errorf("%d keys are not found", len(handles))
+		t.Errorf("%d tracks are not found", len(handles))
 	}
 }
 
-// Without IDs no memory is allocated for them.
+// If no peer has an ID, the store allocates no memory for IDs.
 func TestNoIDsNoMemory(t *testing.T) {
 	m := New()
 	for i := range 1000 {
@@ -46,13 +46,13 @@ func TestNoIDsNoMemory(t *testing.T) {
 	}
 	for i := range m.shards {
 		if n := len(m.shards[i].ids.pages); n > 0 {
-			t.Errorf("%d pages for no IDs", n)
+			t.Errorf("%d pages for IDs, although no peer has one", n)
 		}
 	}
 }
 
-// The counters of addresses take no memory while no peer is listed. They count to 65535 at most,
-// whatever the limit.
+// The counters of addresses take no memory while no peer is listed. No counter exceeds 65535, even
+// if the limit is higher.
 func TestCounters(t *testing.T) {
 	m := New()
 	m.Limits.MaxPerAddr = 1 << 20
@@ -68,7 +68,7 @@ func TestCounters(t *testing.T) {
 		}
 	}
 	if err := join("l", 1); err == nil {
-		t.Error("a counter exceeds its maximum")
+		t.Error("a counter exceeds 65535")
 	}
 	used := func() (n int) {
 		for i := range m.shards {
@@ -79,7 +79,7 @@ func TestCounters(t *testing.T) {
 		return n
 	}
 	if n := used(); n != 1 {
-		t.Errorf("for one address the counters of %d shards take memory", n)
+		t.Errorf("the counters of %d shards take memory, want 1, for one address", n)
 	}
 	for port := range most {
 		if err := m.Leave(t.Context(), []byte("k"), netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), uint16(1+port))); err != nil {
@@ -87,11 +87,11 @@ func TestCounters(t *testing.T) {
 		}
 	}
 	if n := used(); n != 0 {
-		t.Errorf("without an address the counters of %d shards take memory", n)
+		t.Errorf("the counters of %d shards take memory, although no peer is listed", n)
 	}
 }
 
-// A subscriber may ask for its epoch while housekeeping empties the table of the shard.
+// A subscriber may call Epoch while a timer trims the shard.
 func TestEpochWhileTrimming(t *testing.T) {
 	m := New()
 	key, peer := []byte("k"), wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.1:4000")}

@@ -5,10 +5,10 @@ import (
 	"testing"
 )
 
-// Blocks of all sizes are zeroed, do not overlap, and are found by from until they are freed.
+// Blocks of all sizes are zeroed and do not overlap, and from finds them until they are freed.
 func TestSlab(t *testing.T) {
 	s := slab[uint32]{perPage: 1024}
-	taken := map[handle]uint32{} // and the number that fills the block
+	taken := map[handle]uint32{} // the number with which the test has filled each block
 	for step := range uint32(100_000) {
 		if rand.IntN(1000) == 0 {
 			s.trim()
@@ -25,7 +25,7 @@ func TestSlab(t *testing.T) {
 			}
 			block := s.at(h)
 			if len(block) < n || n > 8 && len(block) > n*5/4 {
-				t.Fatalf("%d for %d", len(block), n)
+				t.Fatalf("a block for %d has %d", n, len(block))
 			}
 			for i := range block {
 				if block[i] != 0 {
@@ -37,8 +37,8 @@ func TestSlab(t *testing.T) {
 			continue
 		}
 		for h, mark := range taken {
-			for _, v := range s.at(h) {
-				if v != mark {
+			for _, n := range s.at(h) {
+				if n != mark {
 					t.Fatal("a block was overwritten")
 				}
 			}
@@ -68,22 +68,22 @@ func TestSlab(t *testing.T) {
 	}
 }
 
-// The memory of blocks and the numbers of pages are used again.
+// A slab uses the memory of freed blocks and the numbers of freed pages again.
 func TestSlabReuses(t *testing.T) {
 	s := slab[uint32]{perPage: 1024}
 	var blocks []handle
-	for range 10_000 { // more than the slab has in small pages
+	for range 10_000 { // so many that the slab makes larger pages
 		blocks = append(blocks, s.alloc(1))
 	}
 	pages := len(s.pages)
-	for i := 0; i < len(blocks); i += 7 { // there is room in every page
+	for i := 0; i < len(blocks); i += 7 { // some blocks of every page
 		s.free(blocks[i])
 	}
 	for i := 0; i < len(blocks); i += 7 {
 		blocks[i] = s.alloc(1)
 	}
 	if len(s.pages) != pages {
-		t.Errorf("%d pages, and %d after some blocks were freed and taken again", pages, len(s.pages))
+		t.Errorf("%d pages, and %d after some blocks were freed and allocated again", pages, len(s.pages))
 	}
 	seen := map[handle]bool{}
 	for _, h := range blocks {
@@ -97,7 +97,7 @@ func TestSlabReuses(t *testing.T) {
 			s.free(h)
 		}
 		if most := 5 + len(s.pages)/32; s.idle > most {
-			t.Errorf("%d pages are idle of %d", s.idle, len(s.pages))
+			t.Errorf("%d of %d pages are idle", s.idle, len(s.pages))
 		}
 		if round%2 > 0 {
 			s.trim()
@@ -106,7 +106,7 @@ func TestSlabReuses(t *testing.T) {
 		for range 10_000 / (1 + round%3) {
 			blocks = append(blocks, s.alloc(1+round%3))
 		}
-		for range 20 { // large ones, one to a page
+		for range 20 { // large blocks, one on each page
 			blocks = append(blocks, s.alloc(2000))
 		}
 	}
