@@ -18,7 +18,7 @@ import (
 	"unicode"
 )
 
-// DefaultInterval is the interval of a reply that does not have one.
+// DefaultInterval is the interval if a reply does not have one.
 const DefaultInterval = 30 * time.Minute
 
 // The shortest and the longest interval. DecodeReply clamps the interval of a tracker to them, so that

@@ -132,8 +132,8 @@ func (e *EventReader) line() ([]byte, error) {
 // An EventWriter appends the events of one stream to a buffer. It numbers the events from 0.
 type EventWriter struct {
 	// Epoch identifies the tracker's table until the table is lost, for example in a restart. A client
-	// that sees a new epoch knows that the tracker may have forgotten peers. It has at most 64 bytes
-	// and no '-'.
+	// that sees a new epoch knows that the tracker may have forgotten peers. An epoch has at most 64
+	// bytes and no '-'.
 	Epoch string
 	seq   int64
 }

@@ -14,8 +14,8 @@ type Reply struct {
 	// Key is the key of the request.
 	Key Key
 	// You is the endpoint under which the tracker lists you. If the port is 0, the tracker does not
-	// list you, and the address is the one from which the request came. If the tracker reports
-	// neither, You is the zero AddrPort.
+	// list you, and the address is the one from which the request came. You is the zero AddrPort if
+	// the tracker does not report an address.
 	You netip.AddrPort
 	// Endpoints are all endpoints under which you are listed, You first. There can be several after
 	// [Reply.Merge], for example if the client reaches the tracker over IPv4 and IPv6. No tracker sends

@@ -66,8 +66,8 @@ func parseTracker(s string) (Tracker, error) {
 	if err := setPort(u); err != nil {
 		return Tracker{}, err
 	}
-	name, _, _ := strings.Cut(u.Host, "%") // without the zone: the names of interfaces are case-sensitive
-	u.Host = strings.ToLower(name) + u.Host[len(name):]
+	beforeZone, _, _ := strings.Cut(u.Host, "%") // the names of interfaces are case-sensitive
+	u.Host = strings.ToLower(beforeZone) + u.Host[len(beforeZone):]
 	u.Fragment, u.RawFragment = "", ""
 	switch u.EscapedPath() {
 	case "", "/", "/ntrk", "/ntrk/":
