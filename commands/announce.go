@@ -137,14 +137,14 @@ func (o *announceOptions) runStay(c *cli.Context, s Streams) error {
 	m, err := o.Join(ctx, o.trackers, o.request, func(ev announce.Event, err error) {
 		switch {
 		case err != nil:
-			if err := look.failed(ev.Tracker, err); err != nil {
+			if err := look.requestFailed(ev.Tracker, err); err != nil {
 				cancel(err)
 			}
 			return
 		case ev.Type != announce.EventPeers:
 			return
 		}
-		look.answered(ev.Tracker)
+		look.requestAnswered(ev.Tracker)
 		if !started {
 			if err := o.print(s, o.trackers, o.replied(ev)); err != nil {
 				cancel(err)
@@ -157,7 +157,7 @@ func (o *announceOptions) runStay(c *cli.Context, s Streams) error {
 	if err != nil {
 		return err
 	}
-	<-m.Done() // after ctx has ended; if every tracker refuses, look.failed has made news end ctx
+	<-m.Done() // after ctx has ended; if every tracker refuses, look.requestFailed has made news end ctx
 	s.couldNotLeave(m.Leave(ctx))
 	return context.Cause(ctx)
 }

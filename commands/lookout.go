@@ -22,22 +22,23 @@ func serveFlag() cli.Flag {
 	return &cli.BoolFlag{Name: "serve", Usage: "if no tracker listens at TRACKER, which must be on this machine, run one inside this command"}
 }
 
-// A lookout is for commands that last. It notices when a tracker goes away and when it is back, and
-// prints a note. With --serve it runs a tracker inside this command while there is no other.
+// A lookout is for commands that keep contact with trackers. It prints a note when a tracker stops
+// answering, and when it answers again. With --serve it runs a tracker inside this command if no other
+// tracker listens.
 type lookout struct {
-	s       Streams
-	client  *client
-	serve   bool
-	address string                     // where --serve listens
-	answers bool                       // at least one tracker has answered
-	guessed bool                       // no guess any more: one was printed, or a tracker has answered
-	away    map[announce.Tracker]error // why a tracker is away
+	s        Streams
+	client   *client
+	serve    bool
+	address  string                     // where --serve listens
+	answered bool                       // at least one tracker has answered
+	noGuess  bool                       // a guess was printed, or a tracker has answered
+	away     map[announce.Tracker]error // the last errors of the trackers that do not answer
 
 	mu     sync.Mutex
 	server *server.Server // the tracker inside this command; nil until it runs
 }
 
-// begin runs a tracker at once if --serve asks for it and none listens.
+// begin runs a tracker if --serve asks for one and nothing listens at its address.
 func (l *lookout) begin(c *cli.Context) error {
 	if !l.serve {
 		return nil
@@ -60,23 +61,26 @@ func (l *lookout) begin(c *cli.Context) error {
 	return l.serveHere()
 }
 
-// failed records that a request to a tracker has failed. The first failure of a tracker becomes a
-// note. As long as no tracker has answered there are no notes; once all of them have failed, failed
-// returns the error of the first tracker. With --serve it runs a tracker, because the command that
-// ran it before may have ended.
-func (l *lookout) failed(t announce.Tracker, err error) error {
+// requestFailed records that a request to a tracker has failed.
+//
+// Before any tracker has answered, it prints no notes. But if all trackers have failed by then, it
+// returns the error of the first tracker. After an answer, it prints a note about the first of several
+// failures of a tracker.
+//
+// With --serve it then runs a tracker, because another command may have run the one that failed.
+func (l *lookout) requestFailed(t announce.Tracker, err error) error {
 	if l.away == nil {
 		l.away = make(map[announce.Tracker]error)
 	}
 	known := l.away[t] != nil
 	l.away[t] = l.client.named(t, err)
 	switch trackers := l.client.trackers; {
-	case !l.answers && len(l.away) == len(trackers):
+	case !l.answered && len(l.away) == len(trackers):
 		for _, t := range trackers[1:] {
 			l.s.note("%s", brief(l.away[t]))
 		}
 		return l.away[trackers[0]]
-	case l.answers && !known:
+	case l.answered && !known:
 		l.noteAway(t)
 	}
 	if l.serve {
@@ -87,25 +91,26 @@ func (l *lookout) failed(t announce.Tracker, err error) error {
 
 func (l *lookout) noteAway(t announce.Tracker) {
 	err := l.away[t]
-	if is[*announce.RefusalError](err) { // the tracker is there, and refuses
+	if is[*announce.RefusalError](err) { // such a tracker is not away
 		l.s.note("%s; trying again", brief(err))
 		return
 	}
 	l.s.note("%s; trying again until it is back", brief(err))
-	if !l.guessed {
+	if !l.noGuess {
 		l.s.notes(l.client.line.guessFor(err))
 	}
-	l.guessed = true
+	l.noGuess = true
 }
 
-// answered records that a tracker has answered. A note says so if it was away.
-func (l *lookout) answered(t announce.Tracker) {
+// requestAnswered records that a tracker has answered. If it was away, a note says that it is back. At
+// the first answer, there is a note about each other tracker that has failed until then.
+func (l *lookout) requestAnswered(t announce.Tracker) {
 	away := l.away[t] != nil
-	l.guessed = true
+	l.noGuess = true
 	delete(l.away, t)
 	switch {
-	case !l.answers:
-		l.answers = true
+	case !l.answered:
+		l.answered = true
 		for _, t := range l.client.trackers {
 			if l.away[t] != nil {
 				l.noteAway(t)
@@ -147,8 +152,8 @@ func (l *lookout) end() {
 	}
 }
 
-// localAddress returns the address of this machine that a tracker's name stands for, and false if it
-// stands for another machine.
+// localAddress resolves the host of a tracker. It returns the first address that belongs to this
+// machine, or false if none does.
 func localAddress(ctx context.Context, t announce.Tracker) (netip.Addr, bool, error) {
 	host, _, _ := net.SplitHostPort(t.HostPort())
 	if _, err := netip.ParseAddr(host); err != nil && t.Loopback() {

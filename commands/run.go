@@ -22,16 +22,16 @@ import (
 	"ntrack/commands/process"
 )
 
-// This is `ntrack announce KEY --port N -- COMMAND ARGS...`. The COMMAND is a member as long as it runs
-// and can be reached. ntrack lives as long as the COMMAND and ends with its exit code. It kills the
-// COMMAND only if --on-lost says so.
+// `ntrack announce KEY --port N -- COMMAND ARGS...` announces the COMMAND once its port can be reached,
+// and until it ends. Then ntrack ends with the same exit code. ntrack itself ends the COMMAND only with
+// --on-lost kill.
 
 const (
-	// leaveTime bounds the leaving after the COMMAND has ended. A tracker that is away must not hold
-	// back the exit code.
+	// leaveTime is how long leaving may take after the COMMAND has ended. Without a limit, a tracker
+	// that is away would delay the exit code.
 	leaveTime = 2 * time.Second
 
-	// killTime is how long the COMMAND may take to end when it is asked to, before ntrack kills it.
+	// killTime is how long the COMMAND may take to end after SIGTERM. Then ntrack kills it.
 	killTime = 10 * time.Second
 )
 
@@ -43,7 +43,7 @@ func commandFlags() []cli.Flag {
 }
 
 type commandOptions struct {
-	command    []string // nil if there is none
+	command    []string // nil without a COMMAND
 	ready      readiness
 	killOnLost bool
 }
@@ -84,9 +84,9 @@ func (o *announceOptions) buildCommand(c *cli.Context) (err error) {
 }
 
 func (o *announceOptions) runCommand(c *cli.Context, s Streams) error {
-	// The COMMAND runs even if no tracker answers. So the lookout begins as if all trackers had
-	// answered, and prints a note for each one that does not.
-	look := lookout{s: s, client: &o.client, serve: o.serve, answers: true}
+	// The COMMAND runs even if no tracker answers. So the lookout begins as if a tracker had answered:
+	// an error is then a note, and does not end the command.
+	look := lookout{s: s, client: &o.client, serve: o.serve, answered: true}
 	defer look.end()
 	if err := look.begin(c); err != nil {
 		return err
@@ -109,7 +109,7 @@ func (o *announceOptions) runCommand(c *cli.Context, s Streams) error {
 		tidySelfFiles()
 		left <- o.beMember(ctx, s, &look, self, lost)
 	}()
-	cancelled := c.Context.Done() // a caller without Streams.Signals ends the COMMAND by this
+	cancelled := c.Context.Done() // without Streams.Signals, the caller ends the COMMAND through the context
 	var kill <-chan time.Time
 	for {
 		select {
@@ -138,14 +138,14 @@ func (o *announceOptions) runCommand(c *cli.Context, s Streams) error {
 	}
 }
 
-// startCommand starts the COMMAND and has its signals arrive on the channel. On a terminal the
-// COMMAND stays in the process group of ntrack.
+// startCommand starts the COMMAND. From then on the signals that ntrack forwards to it arrive on the
+// channel. On a terminal the COMMAND stays in the process group of ntrack.
 func (o *announceOptions) startCommand(ctx context.Context, s Streams, self *selfFile, signals chan os.Signal) (*process.Child, error) {
 	p := process.Program{Args: o.command, Env: append(o.environ(), "NTRACK_SELF_FILE="+self.path()),
 		In: s.In, Out: s.rawOut, Err: s.Err, OwnGroup: !process.OnTerminal(), Reaper: s.reaper}
 	forwarded := process.Forwarded(p.OwnGroup)
 	if s.Signals != nil {
-		// Signals that ntrack ignores stay ignored until the COMMAND has started, which inherits that.
+		// The COMMAND inherits the ignored signals, so ntrack does not handle them before it has started.
 		s.Signals(signals, slices.DeleteFunc(slices.Clone(forwarded), signal.Ignored)...)
 	}
 	if ctx.Err() != nil {
@@ -156,14 +156,14 @@ func (o *announceOptions) startCommand(ctx context.Context, s Streams, self *sel
 		return nil, &cannotRun{o.command[0], err}
 	}
 	if s.Signals != nil {
-		s.Signals(signals, forwarded...) // the COMMAND may no longer ignore them
+		s.Signals(signals, forwarded...) // the ignored ones, too, because the COMMAND may handle them
 	}
 	return child, nil
 }
 
-// awaitLeft waits until the peer has left, at most for leaveTime and until a signal interrupts it.
-// Signals count only after a note has asked for them: the one that ended the COMMAND may arrive as
-// late as its end.
+// awaitLeft waits until the peer has left, but not longer than leaveTime, and only until a signal
+// interrupts it. Signals have no effect before the note that asks for one, because the signal that ended
+// the COMMAND may arrive after its end.
 func awaitLeft(s Streams, signals <-chan os.Signal, left <-chan error) {
 	slow, over := time.After(slowEnd), time.After(leaveTime)
 	noted := false
@@ -186,13 +186,12 @@ func awaitLeft(s Streams, signals <-chan os.Signal, left <-chan error) {
 	}
 }
 
-// readiness says how to see that the COMMAND can be reached. The zero readiness means that it always
-// can.
+// readiness says when the COMMAND can be reached. The zero readiness means at once.
 type readiness struct {
 	check    func(ctx context.Context, port uint16) bool
 	port     uint16
-	not      string        // what a note says about the port until then
-	patience time.Duration // after this time there is a note
+	notYet   string        // what the note says about a port that fails the check
+	patience time.Duration // the time until the note
 }
 
 // parseReadiness reads the value of --ready.
@@ -210,18 +209,18 @@ func parseReadiness(s string, port uint16) (readiness, error) {
 	return readiness{process.AcceptsTCP, port, "accepts no connections yet (over UDP it needs --ready udp)", d}, nil
 }
 
-// await waits until the COMMAND can be reached. It returns false if ctx ends first.
+// await waits until the COMMAND can be reached, and returns true. If ctx ends first, it returns false.
 func (r readiness) await(ctx context.Context, s Streams) bool {
 	if r.check == nil {
 		return true
 	}
 	return process.AwaitReady(ctx, func(ctx context.Context) bool { return r.check(ctx, r.port) }, r.patience, func() {
-		s.note("port %d %s after %v: it is not listed yet", r.port, r.not, r.patience)
+		s.note("port %d %s after %v: it is not listed yet", r.port, r.notYet, r.patience)
 	})
 }
 
 // beMember joins once the COMMAND is ready, and leaves when ctx ends. With --on-lost kill it sends on
-// lost when the tracker has been away for too long.
+// lost when all trackers have been away for a whole ttl.
 func (o *announceOptions) beMember(ctx context.Context, s Streams, look *lookout, self *selfFile, lost chan<- struct{}) error {
 	if !o.ready.await(ctx, s) {
 		return nil
@@ -231,7 +230,7 @@ func (o *announceOptions) beMember(ctx context.Context, s Streams, look *lookout
 	news := func(ev announce.Event, err error) {
 		switch {
 		case err != nil:
-			_ = look.failed(ev.Tracker, err)
+			_ = look.requestFailed(ev.Tracker, err)
 			if len(look.away) == len(o.trackers) {
 				absence.begin()
 			}
@@ -239,7 +238,7 @@ func (o *announceOptions) beMember(ctx context.Context, s Streams, look *lookout
 		case ev.Type != announce.EventPeers:
 			return
 		}
-		look.answered(ev.Tracker)
+		look.requestAnswered(ev.Tracker)
 		absence.end()
 		if o.killOnLost {
 			absence.ttl = o.ttl(ctx, ev)
@@ -257,7 +256,7 @@ func (o *announceOptions) beMember(ctx context.Context, s Streams, look *lookout
 		if m.Err() == nil {
 			return m.Leave(ctx)
 		}
-		// Every tracker refuses the peer. The COMMAND runs on, so ntrack tries again.
+		// Every tracker has refused the peer. The COMMAND still runs, so ntrack tries again.
 		pause = min(longer(pause), 15*time.Second)
 		select {
 		case <-ctx.Done():
@@ -267,51 +266,52 @@ func (o *announceOptions) beMember(ctx context.Context, s Streams, look *lookout
 	}
 }
 
-// ttl is how long the tracker of this event keeps a peer. A stream does not report it.
+// ttl returns how long the tracker of the event keeps a peer. An event of a stream does not have the
+// ttl, so ttl asks the tracker.
 func (o *announceOptions) ttl(ctx context.Context, ev announce.Event) time.Duration {
 	reply := ev.Reply
 	if reply == nil {
 		var err error
 		if reply, err = o.List(ctx, ev.Tracker, announce.Request{Key: o.key, Want: announce.NoPeers}); err != nil {
-			return 150 * time.Second // what clients assume if a tracker reports no ttl
+			return 150 * time.Second // what package announce assumes if a tracker reports no ttl
 		}
 	}
 	return max(reply.TTL, reply.Interval*5/2)
 }
 
-// An absence is a time in which all trackers are away. It counts as lost after a whole ttl: a tracker
-// that restarts is away for a moment, and watchers also give its peers a ttl to come back.
+// An absence is a time in which all trackers are away. It sends on lost after a whole ttl, but not
+// earlier: a tracker that restarts is away only for a moment, and watchers keep its peers for a ttl, too.
 type absence struct {
-	ttl  time.Duration // 0 until a tracker has been there; until then nothing can be lost
-	over *time.Timer   // nil while a tracker is there
-	lost chan<- struct{}
+	ttl   time.Duration // 0 until a tracker has answered; until then begin does nothing
+	timer *time.Timer   // nil while a tracker answers
+	lost  chan<- struct{}
 }
 
 func (a *absence) begin() {
-	if a.ttl == 0 || a.over != nil {
+	if a.ttl == 0 || a.timer != nil {
 		return
 	}
-	a.over = time.AfterFunc(a.ttl, func() {
+	a.timer = time.AfterFunc(a.ttl, func() {
 		select {
 		case a.lost <- struct{}{}:
-		default: // the last one has not been received yet
+		default: // the receiver has not read about the last absence yet
 		}
 	})
 }
 
 func (a *absence) end() {
-	if a.over != nil {
-		a.over.Stop()
-		a.over = nil
+	if a.timer != nil {
+		a.timer.Stop()
+		a.timer = nil
 	}
 }
 
-// A selfFile holds the COMMAND's own endpoint as the tracker sees it, once that is known. It lies in a
-// directory for this user alone, which stays locked as long as this process lives. A nil selfFile
-// does nothing.
+// A selfFile is the file in which the COMMAND finds its own endpoints, as the trackers report them. It
+// does not exist before the peer has joined. Only this user can use its directory, which is locked as
+// long as this process lives. The methods of a nil selfFile do nothing.
 type selfFile struct {
 	dir, text string
-	lock      *os.File // nil where directories cannot be locked
+	lock      *os.File // nil on systems without locks on directories
 }
 
 const (
@@ -319,7 +319,7 @@ const (
 	selfName   = "self"
 )
 
-// errNotOurs says that another process has locked a directory, or has put another one in its place.
+// errNotOurs says that another process has locked a directory or replaced it.
 var errNotOurs = errors.New("the directory is another process's")
 
 func newSelfFile() (*selfFile, error) {
@@ -332,7 +332,7 @@ func newSelfFile() (*selfFile, error) {
 		if !errors.Is(err, errNotOurs) && !errors.Is(err, fs.ErrNotExist) {
 			return &selfFile{dir: dir, lock: lock}, nil
 		}
-		_ = os.Remove(dir) // another ntrack was faster, and is about to remove it because it had no lock
+		_ = os.Remove(dir) // before it was locked, another ntrack began to tidy it up
 	}
 }
 
@@ -365,8 +365,8 @@ func (f *selfFile) remove() {
 	}
 }
 
-// tidySelfFiles removes what processes left behind that were killed: directories of this user that
-// have the name of a selfFile's, contain nothing else, and have no lock.
+// tidySelfFiles removes the directories of processes that were killed. It removes a directory only if
+// this user owns it, if it has no lock, and if all names in it are those of a selfFile.
 func tidySelfFiles() {
 	temp := os.TempDir()
 	entries, _ := os.ReadDir(temp)
