@@ -1,6 +1,7 @@
 package commands
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -15,19 +16,19 @@ import (
 	"ntrack/announce/wire"
 )
 
-// Some command lines are well formed but probably mean something else: the KEY is missing, or two
-// arguments are swapped. A mistake that is certain enough is refused before anything is sent. A guess
-// is printed when the tracker cannot be reached.
+// Some command lines have the right form but are probably mistakes: the KEY is missing, or two arguments
+// are swapped. If that is almost certain, ntrack refuses the line before it sends a request. If it is
+// only a guess, ntrack prints it when the tracker cannot be reached.
 
 // takesKey reports whether the arguments of the command are [TRACKER] KEY.
 func (l *line) takesKey() bool { return l.hasFlag("key-file") }
 
 func (l *line) hasFlag(name string) bool { return findFlag(l.cmd, "--"+name) != nil }
 
-// hasPort reports whether the line has the port of the user's program.
+// hasPort reports whether the line has an option with the port of the user's program.
 func (l *line) hasPort() bool { return l.given("port") || l.given("from") }
 
-// misplaced refuses an argument in the place of the KEY that looks like something else.
+// misplaced returns an error if the last argument, which should be the KEY, looks like something else.
 func (l *line) misplaced() error {
 	if l.literal || !l.takesKey() || l.given("key-file") || len(l.arguments) == 0 {
 		return nil
@@ -62,8 +63,8 @@ func (l *line) misplaced() error {
 	return &usageError{text: text, shows: true}
 }
 
-// A likeness is what an argument looks like if not like a KEY: a tracker, a key at a tracker, or a
-// port.
+// A likeness is what an argument looks like if it probably is not a KEY: a tracker, the URL of a key at
+// a tracker, or a port.
 type likeness struct {
 	tracker, key, port string
 	ambiguous          bool // host:port, which may also be key:port
@@ -101,19 +102,16 @@ func looksLike(arg string) *likeness {
 	case m == nil, scheme != "" && !strings.HasPrefix(scheme, "http"):
 		return &likeness{tracker: arg}
 	}
-	at, port, path := strings.TrimSuffix(rest, m[4]), m[3], strings.TrimLeft(m[4], "/")
-	if scheme == "https" || m[1] != "" {
-		at = strings.TrimSuffix(scheme+"://", "://") + "://" + at
-		if scheme == "" {
-			at = "http" + at
-		}
+	tracker, port, path := strings.TrimSuffix(rest, m[4]), m[3], strings.TrimLeft(m[4], "/")
+	if scheme == "https" || m[1] != "" { // m[1] is user:password@, which needs a scheme
+		tracker = cmp.Or(scheme, "http") + "://" + tracker
 	}
 	if path == "" {
-		label := scheme == "" && m[1] == "" && !strings.ContainsAny(m[2], ".[") && !isLocal(m[2])
-		if label && port != "6969" {
-			return &likeness{tracker: at, key: m[2], port: port, ambiguous: true}
+		oneWord := scheme == "" && m[1] == "" && !strings.ContainsAny(m[2], ".[") && !isLocal(m[2])
+		if oneWord && port != "6969" {
+			return &likeness{tracker: tracker, key: m[2], port: port, ambiguous: true}
 		}
-		return &likeness{tracker: at}
+		return &likeness{tracker: tracker}
 	}
 	path, query, _ := strings.Cut(path, "?")
 	last := path[strings.LastIndexByte(path, '/')+1:]
@@ -128,21 +126,22 @@ func looksLike(arg string) *likeness {
 	if err != nil {
 		key = path
 	}
-	like := &likeness{tracker: at, key: key}
+	like := &likeness{tracker: tracker, key: key}
 	if q, err := url.ParseQuery(query); err == nil && parsePort(q.Get("port")) > 0 {
 		like.port = q.Get("port")
 	}
 	return like
 }
 
-// isLocal reports whether a host is an address or a name of this machine.
+// isLocal reports whether a host is an IP address, or a name of this machine such as localhost.
 func isLocal(host string) bool {
 	_, err := netip.ParseAddr(strings.Trim(host, "[]"))
 	t, bad := announce.ParseTracker(host)
 	return err == nil || bad == nil && t.Loopback()
 }
 
-// guessFor is the guess that goes with an error, or "".
+// guessFor is what the user probably meant, if an error shows that the tracker may not be one. It is ""
+// for other errors and without a guess.
 func (l *line) guessFor(err error) string {
 	f, refused := errors.AsType[*announce.RefusalError](err)
 	switch {
@@ -154,10 +153,10 @@ func (l *line) guessFor(err error) string {
 	return ""
 }
 
-// guess shows what the user probably meant if the first argument is not a tracker. It is two lines, or
-// "". hasAddress says that the first argument is a name with an address. Then it is more likely a
-// tracker, and guess does not propose to join both arguments to one KEY with a space.
-func (l *line) guess(hasAddress bool) string {
+// guess is what the user probably meant, if the first argument is not a tracker. It has two lines, or is
+// "". resolved says that the first argument is a name with an address. Then it is more likely a tracker,
+// and guess does not suggest that both arguments are one KEY with a space.
+func (l *line) guess(resolved bool) string {
 	if l == nil || l.literal || !l.takesKey() {
 		return ""
 	}
@@ -176,7 +175,7 @@ func (l *line) guess(hasAddress bool) string {
 		}
 	case len(args) == 2 && looksLike(args[0]) == nil:
 		show = l.rearrange(args)
-		if hasAddress && show == l.showOneKey(args) {
+		if resolved && show == l.showOneKey(args) {
 			return ""
 		}
 	}
@@ -186,8 +185,8 @@ func (l *line) guess(hasAddress bool) string {
 	return why + "\n  " + show
 }
 
-// guessAlone is the guess for a single argument that could be the domain name of a tracker. Keys may
-// have such names, too, so this is not a mistake.
+// guessAlone is the guess for a single argument that could be the domain name of a tracker. A KEY may
+// look the same, so ntrack does not refuse it.
 func (l *line) guessAlone() string {
 	if len(l.arguments) != 1 || l.given("key-file") || l.given("tracker") ||
 		!domain.MatchString(l.arguments[0]) {
@@ -196,7 +195,8 @@ func (l *line) guessAlone() string {
 	return "one argument is the KEY; did you mean\n  " + l.showTracker(l.arguments[0])
 }
 
-// tooMany is the error for a line with more arguments than [TRACKER] KEY, or with two trackers.
+// tooMany is the error for a line with more arguments than [TRACKER] KEY, or with a tracker both in an
+// argument and in an option. why is the beginning of its text.
 func (l *line) tooMany(why string) error {
 	e := &usageError{command: l.cmd.Name, text: why}
 	if !l.given("key-file") {
@@ -207,8 +207,8 @@ func (l *line) tooMany(why string) error {
 	return e
 }
 
-// showOptionsFirst shows the line with its options before the `--`. They stand after it now, at
-// args[i].
+// showOptionsFirst shows the line with its options before the `--`. In the user's line they stand after
+// it, from args[i] on.
 func (l *line) showOptionsFirst(args []string, i int) string {
 	words := slices.Concat([]string{"ntrack", l.cmd.Name}, l.showOptions(), quoted(args[i:]))
 	if l.command == nil {
@@ -217,7 +217,7 @@ func (l *line) showOptionsFirst(args []string, i int) string {
 	return strings.Join(slices.Concat(words, quoted(args[:i]), commandWords(l.command)), " ")
 }
 
-// rearrange shows the line that two or more arguments probably stand for, or "".
+// rearrange shows the line that the user of these two or more arguments probably meant, or is "".
 func (l *line) rearrange(args []string) string {
 	if i := slices.IndexFunc(args, func(a string) bool { return len(a) > 1 && a[0] == '-' }); i > 0 {
 		return l.showOptionsFirst(args, i)
@@ -234,7 +234,7 @@ func (l *line) rearrange(args []string) string {
 		return l.show([]string{args[1], args[0]}, "")
 	case n == room+1 && isPort && !l.hasPort(), n == 2 && isPort && !l.hasPort() && first == nil:
 		return l.show(args[:n-1], last.port)
-	case n == 2 && (args[1] == "true" || args[1] == "false") && l.gapEndsInBool: // --stay true
+	case n == 2 && (args[1] == "true" || args[1] == "false") && l.gapEndsInBool: // as in KEY --stay true
 		return l.show(args[:1], "")
 	case l.gap > 0 && l.gap <= room && l.looksRunnable(args[l.gap]):
 		return l.showCommand(args[:l.gap], args[l.gap:])
@@ -262,7 +262,8 @@ func (l *line) looksRunnable(word string) bool {
 	return err == nil || l.gap > 0
 }
 
-// show is the line with other arguments. It adds the port if the command takes one and has none.
+// show is the line with other arguments. If port is not "", show adds it as an option, unless the command
+// has no such option or the line already has a port.
 func (l *line) show(arguments []string, port string) string {
 	words := slices.Concat([]string{"ntrack", l.cmd.Name}, quoted(arguments), l.showOptions())
 	if port != "" && l.hasFlag("port") && !l.hasPort() {
@@ -271,7 +272,8 @@ func (l *line) show(arguments []string, port string) string {
 	return strings.Join(append(words, commandWords(l.command)...), " ")
 }
 
-// showTracker is the line with a tracker as its first argument. list also works without a KEY.
+// showTracker is the line with a tracker as its first argument, followed by KEY. For list, which works
+// without a KEY, it also shows the line without one.
 func (l *line) showTracker(name string) string {
 	show := l.show([]string{name, "KEY"}, "")
 	if l.cmd.Name == "list" {
@@ -280,14 +282,14 @@ func (l *line) showTracker(name string) string {
 	return show
 }
 
-// showCommand is show with a COMMAND.
+// showCommand is the line with other arguments and with a COMMAND.
 func (l *line) showCommand(arguments, command []string) string {
 	changed := *l
 	changed.command = command
 	return changed.show(arguments, "")
 }
 
-// showLiteral is the line with a `--`, so that every argument means what it says.
+// showLiteral is the line with a `--` before its arguments, so that ntrack takes them literally.
 func (l *line) showLiteral() string {
 	words := slices.Concat([]string{"ntrack", l.cmd.Name}, l.showOptions(), []string{"--"}, quoted(l.arguments))
 	return strings.Join(append(words, commandWords(l.command)...), " ")
@@ -308,7 +310,7 @@ func (l *line) showOptions() []string {
 	return words
 }
 
-// commandWords shows a COMMAND without its arguments, which may be secret and long.
+// commandWords is a COMMAND with "..." in place of its arguments, which may be secret or long.
 func commandWords(command []string) []string {
 	switch len(command) {
 	case 0:
@@ -321,7 +323,8 @@ func commandWords(command []string) []string {
 
 var plainWord = regexp.MustCompile(`^[A-Za-z0-9_@%+=:,./-]+$`)
 
-// quote is a word in the form that a shell reads. It is fit to print and has no password.
+// quote is a word in quotes of the shell, if it needs any. It has no control characters, and no password
+// of a tracker.
 func quote(word string) string {
 	word = wire.Redact(word)
 	if len(word) > 300 || strings.ContainsFunc(word, func(r rune) bool { return !unicode.IsPrint(r) }) {

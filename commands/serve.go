@@ -70,8 +70,8 @@ type serveOptions struct {
 	hangups   chan os.Signal // receives SIGHUP; nil if SIGHUP ends the tracker
 }
 
-// takeHangups takes over SIGHUP, which makes every daemon read its files again. On a terminal SIGHUP
-// means that the terminal is closed, and ends the tracker, unless the user has SIGHUP ignored.
+// takeHangups makes SIGHUP read the token file again, as is usual for daemons. On a terminal, SIGHUP
+// means that the terminal was closed. Then it ends the tracker, unless nohup made ntrack ignore it.
 func (o *serveOptions) takeHangups(s Streams) {
 	if s.Signals != nil && (signal.Ignored(syscall.SIGHUP) || !process.OnTerminal()) {
 		o.hangups = make(chan os.Signal, 1)
@@ -158,7 +158,7 @@ func (o *serveOptions) buildLimits(c *cli.Context) error {
 		return usage(c, "--max-per-addr %d: 65535 at most, or 0 for no limit", n)
 	}
 	o.tracker.Store = table
-	// To the server 0 means its own default, and -1 no limit.
+	// For the fields of a Server, 0 means the default and -1 no limit.
 	for name, limit := range map[string]*int{"max-conns": &o.server.MaxConns, "max-conns-per-addr": &o.server.MaxConnsPerAddr} {
 		switch {
 		case !c.IsSet(name):
@@ -213,7 +213,7 @@ func (o *serveOptions) run(ctx context.Context, s Streams) error {
 	return nil
 }
 
-// reload reads the token file again. If that fails, the old token stays.
+// reload reads the token file again. If it cannot, the tracker keeps the old token.
 func (o *serveOptions) reload(ctx context.Context, s Streams) {
 	switch o.tokenFile {
 	case "":
@@ -232,7 +232,7 @@ func (o *serveOptions) reload(ctx context.Context, s Streams) {
 	s.note("SIGHUP: the token has been read again from %s", wire.Clean(o.tokenFile))
 }
 
-// greet prints where the tracker is and what the user can type next.
+// greet prints the addresses of the tracker, and commands that the user can try.
 func (o *serveOptions) greet(s Streams, bound []string) {
 	for i, addr := range bound {
 		if ap, err := netip.ParseAddrPort(addr); err == nil && ap.Addr().IsUnspecified() {
@@ -275,8 +275,8 @@ func parseNetwork(s string) (netip.Prefix, error) {
 // loopback4 is the IPv4 address that localhost stands for.
 func loopback4() netip.Addr { return netip.AddrFrom4([4]byte{127, 0, 0, 1}) }
 
-// listenNetwork is the network of a --listen, for [net.Listen]. An address is of its own family only.
-// That goes for 0.0.0.0 and :: too.
+// listenNetwork is the network of a --listen, for [net.Listen]. An IP address is used for its own family
+// only, so :: does not include IPv4.
 func listenNetwork(addr string) string {
 	switch a := literalOf(addr); {
 	case a.Is4():
@@ -287,15 +287,15 @@ func listenNetwork(addr string) string {
 	return "tcp"
 }
 
-// literalOf is the IP address in a --listen. It is invalid if there is none.
+// literalOf is the IP address in a --listen. It is not valid if the --listen has a name or only a port.
 func literalOf(addr string) netip.Addr {
 	host, _, _ := net.SplitHostPort(wire.UnescapeZone(addr))
 	a, _ := netip.ParseAddr(host)
 	return a.Unmap()
 }
 
-// boundTo is the address that a listener listens at. Its zone comes from the --listen, because the
-// listener does not report it.
+// boundTo is the address at which l listens. Its zone comes from addr, the --listen, because a listener
+// does not report a zone.
 func boundTo(l net.Listener, addr string) string {
 	at, err := netip.ParseAddrPort(l.Addr().String())
 	if err != nil {
@@ -304,8 +304,9 @@ func boundTo(l net.Listener, addr string) string {
 	return netip.AddrPortFrom(at.Addr().WithZone(literalOf(addr).Zone()), at.Port()).String()
 }
 
-// listen listens at an address, at a port of every address, or at the first address of a name, IPv4
-// before IPv6. bound are the addresses that this process listens at already.
+// listen listens at addr, a --listen: an IP address, only a port for all addresses, or a name. Of a name
+// it uses the first address, IPv4 before IPv6. bound are the addresses at which this process already
+// listens.
 func listen(addr string, bound []string) (net.Listener, error) {
 	at, a := wire.UnescapeZone(addr), literalOf(addr)
 	host, port, _ := net.SplitHostPort(at)
@@ -331,7 +332,7 @@ func listen(addr string, bound []string) (net.Listener, error) {
 	return l, nil
 }
 
-// shutdown accepts no more connections and gives requests in flight five seconds.
+// shutdown stops a tracker. Requests that it has begun to serve may take five more seconds.
 func shutdown(srv *server.Server) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()

@@ -11,9 +11,9 @@ import (
 	"github.com/xrash/smetrics"
 )
 
-// These tables have our commands and options, and the names that other programs or habit have for
-// them. Braces mark the place of the value that the user gave; without a value the word in the braces
-// stands there.
+// These tables map what ntrack has to the names that other programs have for it. The table of optionsMeant
+// for a command goes before the table for "". The user's value replaces a word in braces; without a value
+// the word stays.
 var (
 	commandsMeant = map[string]string{
 		"announce":         "join add register publish advertise",
@@ -58,11 +58,11 @@ var (
 			"--index":                   "keys",
 		},
 	}
-	attached    = regexp.MustCompile(`^([a-z-]+):?([0-9]+)$`)
+	attached    = regexp.MustCompile(`^([a-z-]+):?([0-9]+)$`) // such as port4000
 	placeholder = regexp.MustCompile(`\{(\w+)\}`)
 )
 
-// meantBy is the meaning of a word in such a table, or "".
+// meantBy finds what a table has for a word that the user typed, or returns "".
 func meantBy(table map[string]string, word string) string {
 	for meant, words := range table {
 		if slices.Contains(strings.Fields(words), word) {
@@ -72,7 +72,8 @@ func meantBy(table map[string]string, word string) string {
 	return ""
 }
 
-// unknownOption is the error for args[0], with the option that the user probably meant.
+// unknownOption is the error for args[0], which is not an option of this command. The error shows what
+// the user probably meant.
 func (l *line) unknownOption(app *cli.App, args []string) error {
 	typed, value, _ := strings.Cut(args[0], "=")
 	if value == "" && len(args) > 1 && !strings.HasPrefix(args[1], "-") {
@@ -91,11 +92,13 @@ func (l *line) unknownOption(app *cli.App, args []string) error {
 	return l.mistake("%s has no option %s", l.cmd.Name, shown(typed))
 }
 
+// instead is the error for an unknown option if a text shows what to type instead.
 func (l *line) instead(typed, meant string) error {
 	text := fmt.Sprintf("%s has no option %s; %s", l.cmd.Name, shown(typed), meant)
 	return &usageError{text: text, shows: true}
 }
 
+// meantOption is a hint for an option that the command does not have, or "". value may be "".
 func (l *line) meantOption(app *cli.App, typed, value string) string {
 	name := strings.ToLower(strings.TrimLeft(typed, "-"))
 	own := flagNames(l.cmd)
@@ -109,14 +112,14 @@ func (l *line) meantOption(app *cli.App, typed, value string) string {
 		})
 		return "did you mean " + meant + "?"
 	}
-	var others []string
+	var others []string // other commands that have the option
 	for _, c := range app.Commands {
 		if slices.Contains(flagNames(c), name) {
 			others = append(others, c.Name)
 		}
 	}
 	switch near := nearest(name, own); {
-	case slices.Contains(own, name): // but the user wrote capitals
+	case slices.Contains(own, name): // the user wrote the name in capitals
 		return "did you mean " + strings.Repeat("-", min(len(name), 2)) + name + "?"
 	case name == "version" || name == "v":
 		return "did you mean ntrack --version?"
@@ -154,14 +157,14 @@ func flagNames(cmd *cli.Command) []string {
 	return names
 }
 
-// nearest is the name that the user probably meant, or "".
+// nearest is the name that is most similar to the user's word, or "" if no name is similar enough.
 func nearest(typed string, names []string) string {
 	best, most := "", 0.84
 	for _, name := range names {
-		switch like := smetrics.JaroWinkler(typed, name, 0.7, 4); {
+		switch similarity := smetrics.JaroWinkler(typed, name, 0.7, 4); {
 		case len(name) < 2 || len(typed) < 2:
-		case like > most:
-			best, most = name, like
+		case similarity > most:
+			best, most = name, similarity
 		case best == "" && strings.HasSuffix(name, "-"+typed):
 			best = name
 		}
@@ -169,8 +172,8 @@ func nearest(typed string, names []string) string {
 	return best
 }
 
-// unknownCommand is the error for a first word that is not a command, with the line that the user
-// probably meant.
+// unknownCommand is the error for a command line whose first word is not a command. The error shows the
+// line that the user probably meant.
 func unknownCommand(app *cli.App, words []string) error {
 	typed, rest := words[0], words[1:]
 	names := commandNames(app)
@@ -186,25 +189,25 @@ func unknownCommand(app *cli.App, words []string) error {
 		show := strings.TrimSpace("ntrack " + command + showRest(rest) + " " + option)
 		return &usageError{text: why + "; did you mean\n  " + show, shows: true}
 	}
-	at := slices.IndexFunc(rest, isName)              // a command that comes later in the line
+	at := slices.IndexFunc(rest, isName)              // the first command later in the line
 	moved := slices.Concat(words[:at+1], rest[at+1:]) // the other words
 	has := func(c *cli.Command) bool { return slices.Contains(flagNames(c), name) }
-	of := slices.IndexFunc(app.Commands, has) // a command that has this option
+	owner := slices.IndexFunc(app.Commands, has) // the first command that has this option
 	known := append(slices.Clone(names), "help", "version")
 	for _, words := range commandsMeant {
 		known = append(known, strings.Fields(words)...)
 	}
-	slices.Sort(known) // two names may be equally near
+	slices.Sort(known) // for the same result each time if two names are equally similar
 	near := nearest(name, known)
 	switch other := meantBy(commandsMeant, near); {
-	case isName(name): // but the user wrote capitals or dashes
+	case isName(name): // the user wrote it with capitals or dashes
 		return meant(name, rest)
 	case isOption && at >= 0:
 		why = "options stand after the command"
 		return meant(rest[at], moved)
-	case isOption && of >= 0:
+	case isOption && owner >= 0:
 		why = "options stand after a command"
-		return meant(names[of], words)
+		return meant(names[owner], words)
 	case typed == "-V":
 		return meant("--version", nil)
 	case at == 0 && near != name:
@@ -224,7 +227,7 @@ func unknownCommand(app *cli.App, words []string) error {
 
 var secretOption = regexp.MustCompile(`^--?(token|password|key)$`)
 
-// showRest shows the words after a command, without those that may be secret.
+// showRest is the words after a command, with "..." in place of words that may be secret.
 func showRest(words []string) string {
 	text := ""
 	for i, w := range words {
