@@ -378,8 +378,9 @@ func formatNamed(v []byte) Format {
 // fields that Parse sets for the tracker.
 //
 // event and secret are for classic trackers; the URL of a native tracker has neither. event is
-// started, stopped or, in a renewal, "". secret becomes the parameter key (not r.Key): it proves to
-// the tracker that a peer with a new address is still the same peer.
+// started, stopped or, in a renewal, "". The verb does not decide it, because a look at a classic
+// tracker is sent as a stop. secret becomes the parameter key (not r.Key): it proves to the tracker
+// that a peer with a new address is still the same peer.
 func (r *Request) URL(t Tracker, event string, secret uint32) (*url.URL, error) {
 	if err := t.Check(); err != nil {
 		return nil, err
