@@ -311,6 +311,7 @@ func (r *Request) setPort(v []byte) error {
 	return nil
 }
 
+// setWant returns false if v is not a number.
 func (r *Request) setWant(v []byte) bool {
 	n, ok := number(v, 1<<20)
 	switch {
@@ -323,6 +324,7 @@ func (r *Request) setWant(v []byte) bool {
 	return ok
 }
 
+// setID returns false if v is not a peer id.
 func (r *Request) setID(v []byte) bool {
 	switch len(v) {
 	case len(r.ID):

@@ -15,9 +15,9 @@ import (
 // dies however this process ends. The signal is SIGKILL, because a child may ignore any other.
 func dieWithParent(a *syscall.SysProcAttr) { a.Pdeathsig = syscall.SIGKILL }
 
-// A Reaper waits for children of this process that it has not started itself; otherwise they would
-// stay in the process table as zombies. They are orphans, if this process is the first one of a
-// container, or children of a shell that became this process by exec.
+// A Reaper waits for the children of this process that no code waits for. Otherwise they would stay in
+// the process table as zombies. They are orphans, if this process is the first one of a container, or
+// children of a shell that became this process by exec.
 //
 // The Reaper leaves the programs that this package starts alone, because it would take their exit
 // codes. A nil Reaper does nothing. Use nil if the process may start children in other ways.
@@ -53,7 +53,7 @@ func (r *Reaper) reap() {
 
 func (r *Reaper) reapLocked() {
 	for {
-		// The layout of siginfo_t in the C library, for SIGCHLD.
+		// The layout of siginfo_t for SIGCHLD. Type unix.Siginfo does not have the process id.
 		var info struct {
 			_   [3]int32
 			_   [0]uintptr
@@ -64,8 +64,8 @@ func (r *Reaper) reapLocked() {
 		if err == unix.EINTR {
 			continue
 		}
-		if err != nil || info.pid == 0 || r.own[int(info.pid)] { // wait will reap this child, and then the children behind it
-			return
+		if err != nil || info.pid == 0 || r.own[int(info.pid)] {
+			return // wait will reap a child of its own, and then the children behind it
 		}
 		_, _ = unix.Wait4(int(info.pid), nil, unix.WNOHANG, nil)
 	}
