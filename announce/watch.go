@@ -12,22 +12,23 @@ import (
 
 // How a change reaches a program:
 //
-// Each source, which is one tracker over one address family, has a session (session.go). A session
-// runs in a goroutine of its own. It reads the tracker's event stream, or polls, and records changes
-// in the roster of its source (roster.go), which the follower counts (merge.go). One loop, below,
-// reports to the program. It runs in the goroutine that iterates over Watch, or in one of Join.
+// A source is one tracker over one address family. Each source has a session (session.go), which
+// runs in its own goroutine. The session reads the tracker's event stream, or polls, and records
+// changes in the roster of its source (roster.go). The follower combines all rosters (merge.go).
+// One loop, the method follow below, reports to the program. It runs in the goroutine that iterates
+// over Watch, or in a goroutine that Join starts.
 //
-// The loop takes out the sum of all changes since it last looked. This is the only place where
-// changes are combined: a peer that joins and leaves in between is not reported. So a slow program
-// holds no session up, and no queue can overflow.
+// Each time, the loop takes the sum of all changes since the last time. Changes are combined nowhere
+// else. If a peer joins and leaves in between, the loop reports nothing. So a slow program does not
+// delay a session, and there is no queue that could overflow.
 
 // An EventType says what kind of change an [Event] is.
 type EventType string
 
 // The types of events.
 const (
-	// EventPeers is the list of peers. It is the first event of all, the first of a tracker that
-	// answers again after an error, and the first after your own endpoints have changed.
+	// EventPeers is the whole list of peers. It is the first event. It also comes when a tracker
+	// answers again after an error, and when your own endpoints have changed.
 	EventPeers EventType = "peers"
 	EventJoin  EventType = "join"
 	EventLeave EventType = "leave"
@@ -36,49 +37,52 @@ const (
 // An Event is a change to a track.
 type Event struct {
 	Type EventType
-	// Tracker has answered, with EventPeers, or has failed, next to an error. Else it is zero.
+	// Tracker is, with EventPeers, the tracker that has answered. With an error, it is the tracker
+	// that has failed. Otherwise it is zero.
 	Tracker Tracker
-	// Peer has joined or left.
+	// Peer is, with EventJoin or EventLeave, the peer that has joined or left. Otherwise it is zero.
 	Peer netip.AddrPort
-	// Peers are all peers but you, sorted, with all changes that are known at this moment.
-	// Events share the list: do not change it.
+	// Peers are all peers that are present, without you, sorted. If several changes are reported one
+	// after the other, each event has the list after the last of them. Events share the list: do not
+	// change it.
 	Peers []netip.AddrPort
-	// You are your own endpoints as trackers have reported them, sorted. It is empty if you only
-	// look. There are several with several trackers, or if a tracker is reached over both families.
-	// Events share the list: do not change it.
+	// You are your own endpoints as trackers have reported them, sorted. You is empty if you only
+	// look. It has several endpoints if trackers report different ones, or if they list you over
+	// both address families. Events share the list: do not change it.
 	You []netip.AddrPort
-	// Reply is, with EventPeers, the tracker's last reply, with its interval, ttl, count and warning.
-	// It is nil if the tracker has sent an event stream, which needs no renewal.
+	// Reply is, with EventPeers, the last reply of Tracker, with its interval, ttl, count and
+	// warning. It is nil if the tracker has sent an event stream instead of a reply.
 	Reply *Reply
 }
 
-// Watch iterates over the changes to the track of r.Key: first [EventPeers], then joins and leaves,
-// until ctx ends or the loop is left. With r.Port 0 it only looks. Otherwise it is a member, listed
-// for as long as the loop runs. At its end it leaves, and takes up to five seconds for that.
+// Watch iterates over the changes to the track of r.Key: first [EventPeers], then joins and leaves.
+// The loop ends when your program breaks out of it or when ctx ends. With r.Port 0, the watch only
+// looks. Otherwise it also makes you a member, which is listed for as long as the loop runs. At the
+// end of the loop the member leaves, which takes up to five seconds.
 //
-// It follows the event stream of each tracker, which reports every change at once. If a tracker has
-// none, it polls at the tracker's interval, or as [Client.Poll] says. r.Want bounds the peers in each
-// reply; 0 is as many as trackers give.
+// Watch follows the event stream of each tracker, which reports every change immediately. If a
+// tracker has no event stream, Watch polls at the tracker's interval, or as often as [Client.Poll]
+// says. r.Want bounds the peers in each reply; 0 is as many as trackers send.
 //
-// An error is news and not the end, and comes with Event.Tracker. The watch tries again, less and
-// less often, also if the tracker was not there at the start. But it ends after the error if every
-// tracker has refused its first requests with status 400, 401 or 404, since no waiting changes that.
-// A tracker that has accepted one is asked again, whatever its error. Without trackers, or without a
-// key, the watch ends after one error.
+// After an error, which comes with Event.Tracker, the watch tries again, less and less often. It
+// does so even if the tracker has never answered. The watch ends only if every tracker has refused
+// its first requests with status 400, 401 or 404, since further requests would not change that.
+// Once a tracker has accepted a request, the watch tries again after every error. Without trackers,
+// or without a key, the watch ends after one error.
 //
 // A leave is reported when it is certain:
 //
 //   - A tracker that was away or restarted may have forgotten its peers. They have one ttl to join
 //     again before they count as gone (150 s if the tracker has reported no ttl).
-//   - If a track is larger than a reply, as with classic trackers, each reply is a sample. A peer has
-//     left once so many samples omit it that chance explains this only once in a million.
-//   - Of several trackers, the first that reports a peer makes it join, and the last that had it makes
-//     it leave. A tracker that is away keeps the peers that it had. Once another tracker has been
-//     there for a ttl, the peers that only the absent one had have left. The two address families of
-//     one tracker count as two, since they need not report the same peers.
+//   - If a track is larger than a reply, each reply is a sample. A peer counts as gone when samples have
+//     omitted it so often that chance explains this only once in a million.
+//   - With several trackers, a peer joins when the first of them reports it, and leaves when the last
+//     of them no longer does. A tracker that is away keeps the peers that it had. After another
+//     tracker has answered for one ttl, peers that only the absent tracker had count as gone. The two
+//     address families of one tracker count as two trackers, since they may report different peers.
 //
-// A slow loop gets the sum of the changes: a peer that joins and leaves meanwhile is not reported.
-// A slow loop does not keep a member from being listed.
+// A slow loop gets the sum of the changes: if a peer joins and leaves in between, there is no
+// event. A slow loop does not delay the renewals of a member.
 func (c *Client) Watch(ctx context.Context, trackers []Tracker, r Request) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
 		f := newFollower()
@@ -91,29 +95,30 @@ func (c *Client) Watch(ctx context.Context, trackers []Tracker, r Request) iter.
 	}
 }
 
-// A Membership is a peer's stay in a track. See [Client.Join].
+// A Membership keeps your program listed in a track. [Client.Join] makes one.
 type Membership struct {
 	follower *follower
 	cancel   context.CancelFunc
 	done     chan struct{}
-	refused  error // why it ended by itself
-	unsure   error // why a tracker may still list it
+	refused  error // why the membership ended by itself, or nil
+	leaveErr error // why trackers may still list the member, or nil
 }
 
-// Join makes you a member of the track of r.Key and returns at once. You are listed as soon as a
-// tracker answers, until [Membership.Leave] is called or ctx ends: then the membership leaves. It
-// does what [Client.Watch] does with a port, for programs that need no loop. r.Port 0 is the port of
-// origin of the first connection. r.Want bounds the peers in each reply; NoPeers just joins.
+// Join makes you a member of the track of r.Key. It returns immediately, and trackers list you as
+// soon as they answer. The membership lasts until you call [Membership.Leave] or ctx ends. Then it
+// leaves. Join does what [Client.Watch] does with a port, for programs that need no loop. With
+// r.Port 0, your port is the port of origin: the local port of the first connection. r.Want bounds
+// the peers in each reply; with NoPeers there are none.
 //
-// news, if it is not nil, is called for every event and every error, one at a time. It must not call
-// Leave, which waits for it; it may end ctx.
+// The membership calls news for every event and every error, one at a time. news may be nil. It may
+// end ctx, but it must not call Leave, since Leave waits until news returns.
 //
-// Join treats errors as Watch does, and waits for an absent tracker. The membership ends by itself if
-// no tracker is left that could accept it: see [Membership.Err]. Join itself returns an error only if
+// The membership treats errors as Watch does, and waits for an absent tracker. If no tracker will
+// ever accept it, it ends by itself: see [Membership.Err]. Join itself returns an error only if
 // there are no trackers or no key.
 //
-// For a classic tracker, two members with one endpoint are one peer. If either leaves, this peer is
-// gone until the other renews: see [Client.Shared].
+// For a classic tracker, two members with the same endpoint are one peer. If one of them leaves, the
+// tracker removes this peer until the other one renews: see [Client.Shared].
 func (c *Client) Join(ctx context.Context, trackers []Tracker, r Request, news func(Event, error)) (*Membership, error) {
 	f := newFollower()
 	sessions, err := c.newSessions(f, trackers, r, true)
@@ -126,13 +131,14 @@ func (c *Client) Join(ctx context.Context, trackers []Tracker, r Request, news f
 	return f.startMembership(ctx, sessions, news), nil
 }
 
+// startMembership starts the sessions and the loop in a goroutine.
 func (f *follower) startMembership(ctx context.Context, sessions []*session, news func(Event, error)) *Membership {
 	ctx, cancel := context.WithCancel(ctx)
 	m := &Membership{follower: f, cancel: cancel, done: make(chan struct{})}
 	go func() {
 		defer close(m.done)
 		defer cancel()
-		m.refused, m.unsure = f.follow(ctx, sessions, func(ev Event, err error) bool {
+		m.refused, m.leaveErr = f.follow(ctx, sessions, func(ev Event, err error) bool {
 			news(ev, err)
 			return true
 		})
@@ -140,21 +146,22 @@ func (f *follower) startMembership(ctx context.Context, sessions []*session, new
 	return m
 }
 
-// You returns your own endpoints as trackers have reported them so far, sorted. It is empty until
-// the first answer. There are several with several trackers, or with both address families.
+// You returns your own endpoints as trackers have reported them so far, sorted. The list is empty
+// until the first answer. It has several endpoints if trackers report different ones, or if they
+// list you over both address families.
 func (m *Membership) You() []netip.AddrPort {
 	m.follower.mu.Lock()
 	defer m.follower.mu.Unlock()
 	return m.follower.own(false)
 }
 
-// Done returns a channel that is closed once the membership has ended and has left.
+// Done returns a channel that is closed when the membership has ended and has left.
 func (m *Membership) Done() <-chan struct{} { return m.done }
 
-// Err returns why the membership ended by itself. Every tracker has refused its first requests with
-// status 400, 401 or 404, or does not report the port of origin while r.Port is 0. Err returns nil
-// before the end, and if Leave or the context ended the membership. It joins the errors of several
-// trackers.
+// Err returns why the membership ended by itself, or nil if it has not ended, or if Leave or the
+// context ended it. A membership ends by itself if every tracker has refused its first requests
+// with status 400, 401 or 404, or does not report the port of origin although r.Port is 0. Err
+// joins the errors of several trackers with [errors.Join].
 func (m *Membership) Err() error {
 	select {
 	case <-m.done:
@@ -164,29 +171,30 @@ func (m *Membership) Err() error {
 	}
 }
 
-// Leave ends the membership and waits until it has left, which takes five seconds at most. It returns
-// the errors of trackers that could not be left; they forget you after the ttl. If ctx ends first,
-// Leave returns its cause, and leaving goes on. So do not pass the context of Join, which may have
-// ended before. You may call Leave again, to wait on or to get the same result.
+// Leave ends the membership and waits until it has left, which takes five seconds at most. It
+// returns an error if some trackers could not be reached; they remove you after the ttl. If ctx
+// ends first, Leave returns the cause of ctx, and leaving goes on. So do not pass the context of
+// Join, which may have ended already. You may call Leave again, to go on waiting or to get the same
+// result.
 func (m *Membership) Leave(ctx context.Context) error {
 	m.cancel()
 	select {
 	case <-m.done:
-		return m.unsure
+		return m.leaveErr
 	default:
 	}
 	select {
 	case <-m.done:
-		return m.unsure
+		return m.leaveErr
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
 }
 
-// newSessions returns one session for each source. None has begun.
+// newSessions returns one session for each source, and does not run them.
 //
-// A member is listed over each address family. A watch that only looks needs one family, except on
-// classic trackers, which may report only peers of the asker's family.
+// A member is listed over each address family. A watch that only looks needs only one family, except
+// with classic trackers, which may report only peers of the asker's family.
 func (c *Client) newSessions(f *follower, trackers []Tracker, r Request, member bool) ([]*session, error) {
 	if err := r.Key.Check(); err != nil {
 		return nil, err
@@ -211,30 +219,30 @@ func (c *Client) newSessions(f *follower, trackers []Tracker, r Request, member 
 	return sessions, nil
 }
 
-// follow runs the sessions and the loop until ctx ends, yield returns false, or every tracker
-// refuses for good: refused is why. It returns once all sessions have left. unsure is why trackers
-// may still list a member.
-func (f *follower) follow(ctx context.Context, sessions []*session, yield func(Event, error) bool) (refused, unsure error) {
+// follow runs the sessions and the loop until ctx ends, yield returns false, or no tracker will ever
+// accept a request. In the last case, refused has the errors. follow returns after all sessions have
+// left. leaveErr says why trackers may still list the member, or is nil.
+func (f *follower) follow(ctx context.Context, sessions []*session, yield func(Event, error) bool) (refused, leaveErr error) {
 	ctx, cancel := context.WithCancel(ctx)
-	left := make([]error, len(sessions))
+	leaveErrs := make([]error, len(sessions))
 	var running sync.WaitGroup
 	defer func() {
 		cancel()
 		running.Wait()
-		unsure = oneEach(sessions, left)
+		leaveErr = oneEach(sessions, leaveErrs)
 	}()
 	for i, s := range sessions {
-		running.Go(func() { left[i] = s.run(ctx) })
+		running.Go(func() { leaveErrs[i] = s.run(ctx) })
 	}
 	for {
-		over, refused := f.allFinal() // first: its errors are in what take returns
+		final, refused := f.allFinal() // before take, so that take returns these errors
 		reports, next := f.take(time.Now())
 		for _, r := range reports {
 			if ctx.Err() != nil || !yield(r.event, r.err) {
 				return nil, nil
 			}
 		}
-		if over {
+		if final {
 			return refused, nil
 		}
 		var timer <-chan time.Time
@@ -250,7 +258,7 @@ func (f *follower) follow(ctx context.Context, sessions []*session, yield func(E
 	}
 }
 
-// oneEach joins the errors of sessions, one for each tracker.
+// oneEach joins the errors of sessions. Of each tracker it takes only the first.
 func oneEach(sessions []*session, errs []error) error {
 	var all []error
 	var last *trackerSources
@@ -268,7 +276,8 @@ type report struct {
 	err   error
 }
 
-// take returns what is to be reported, and when to call it again if nothing changes before.
+// take returns what the loop has to report. If nothing changes, the loop has to call take again at
+// the time next; zero is never.
 func (f *follower) take(now time.Time) (all []report, next time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -283,31 +292,31 @@ func (f *follower) take(now time.Time) (all []report, next time.Time) {
 			return all, next
 		}
 		if f.afterChange != nil {
-			f.afterChange() // a barrier has waited for the other sources, too
+			f.afterChange() // a barrier has waited for the other sources, too, and may end now
 		}
 	}
 	next = f.expire(now)
-	left, joined, list := f.changes()
+	departed, joined, list := f.changes()
 	clear(f.changed)
 	f.list = list
 	you := f.own(false)
-	moved := !f.begun || !slices.Equal(you, f.you)
+	listAll := !f.begun || !slices.Equal(you, f.you)
 	f.you = you
 	add := func(ev Event) {
 		ev.Peers, ev.You = f.list, f.you
 		all = append(all, report{event: ev})
 	}
-	if moved {
+	if listAll {
 		add(f.first.peersEvent())
 	}
 	for _, t := range f.trackers {
-		if t.back && !(moved && t == f.first) {
+		if t.back && !(listAll && t == f.first) {
 			add(t.peersEvent())
 		}
 		t.back = false
 	}
 	if f.begun {
-		for _, e := range left {
+		for _, e := range departed {
 			add(Event{Type: EventLeave, Peer: e})
 		}
 		for _, e := range joined {
@@ -318,6 +327,7 @@ func (f *follower) take(now time.Time) (all []report, next time.Time) {
 	return all, next
 }
 
+// peersEvent returns an EventPeers of a tracker, without the lists.
 func (t *trackerSources) peersEvent() Event {
 	ev := Event{Type: EventPeers, Tracker: t.name}
 	if t.latest.reply != nil {
