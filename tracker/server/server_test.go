@@ -35,9 +35,9 @@ func TestVectors(t *testing.T) {
 
 // pipe connects to s inside a synctest bubble.
 func pipe(s *server.Server) net.Conn {
-	near, far := net.Pipe()
-	go s.Serve(&oneListener{conn: fromSomewhere{far}, done: make(chan struct{})})
-	return patient(near)
+	client, serverEnd := net.Pipe()
+	go s.Serve(&oneListener{conn: fromSomewhere{serverEnd}, done: make(chan struct{})})
+	return patient(client)
 }
 
 type fromSomewhere struct{ net.Conn }
@@ -46,6 +46,7 @@ func (fromSomewhere) RemoteAddr() net.Addr {
 	return &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 1001}
 }
 
+// get sends a GET request and reads the reply, which must have the status 200.
 func get(t *testing.T, c net.Conn, r *bufio.Reader, target string) {
 	t.Helper()
 	if _, err := fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: t\r\n\r\n", target); err != nil {
@@ -60,8 +61,8 @@ func get(t *testing.T, c net.Conn, r *bufio.Reader, target string) {
 	}
 }
 
-// A request may take ten seconds, at whatever rate its bytes come. A connection may be idle for two
-// minutes between requests.
+// A request may take ten seconds, even if its bytes arrive one by one. A connection may be idle for
+// two minutes between requests.
 func TestDeadlines(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		s := &server.Server{Tracker: &tracker.Tracker{}}
@@ -75,7 +76,7 @@ func TestDeadlines(t *testing.T) {
 					time.Sleep(time.Second)
 				}
 			},
-			"a body that does not come": func(c net.Conn) {
+			"a missing body": func(c net.Conn) {
 				_, _ = io.WriteString(c, "POST /ntrk/k HTTP/1.1\r\nHost: t\r\nContent-Length: 10\r\n\r\n")
 			},
 			"the second request is slow": func(c net.Conn) {
@@ -97,7 +98,7 @@ func TestDeadlines(t *testing.T) {
 		}
 		c, began := pipe(s), time.Now()
 		r := bufio.NewReader(c)
-		for range 10 { // it is not idle for long enough
+		for range 10 { // each pause is shorter than two minutes
 			get(t, c, r, "/ntrk/k?port=1")
 			time.Sleep(100 * time.Second)
 		}
@@ -111,7 +112,7 @@ func TestDeadlines(t *testing.T) {
 	})
 }
 
-// Shutdown closes idle connections at once and completes a request under way.
+// Shutdown closes idle connections at once, and waits for the replies on the others.
 func TestShutdown(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		store := &slowStore{Store: memory.New()}
@@ -125,11 +126,11 @@ func TestShutdown(t *testing.T) {
 		began := time.Now()
 		go func() { done <- shutdown(s) }()
 		if _, err := idle.Read(make([]byte, 1)); err != io.EOF || time.Since(began) > 0 {
-			t.Errorf("the idle one: %v after %v", err, time.Since(began))
+			t.Errorf("the idle connection: %v after %v", err, time.Since(began))
 		}
 		resp, err := http.ReadResponse(bufio.NewReader(busy), nil)
 		if err != nil || resp.StatusCode != 200 || !resp.Close {
-			t.Errorf("the busy one: %+v, %v", resp, err)
+			t.Errorf("the busy connection: %+v, %v", resp, err)
 		}
 		if err := await(t, "Shutdown", done); err != nil || time.Since(began) != time.Second {
 			t.Errorf("shutdown: %v after %v", err, time.Since(began))
@@ -137,8 +138,8 @@ func TestShutdown(t *testing.T) {
 	})
 }
 
-// A shutdown whose time is up closes every connection, whatever it is doing. Nothing else would end
-// these before an hour.
+// When its context ends, Shutdown closes every connection in any state. Otherwise these connections
+// would stay open for an hour.
 func TestShutdownNow(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		const request = "GET /ntrk/k?port=1 HTTP/1.1\r\nHost: t\r\n\r\n"
@@ -147,7 +148,7 @@ func TestShutdownNow(t *testing.T) {
 			"GET",
 			"POST /ntrk/k?port=1 HTTP/1.1\r\nHost: t\r\nContent-Length: 10\r\n\r\nhello",
 			"POST /ntrk/k?port=1 HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello",
-			request, // its reply is not read
+			request, // the client does not read the reply
 		} {
 			c := pipe(s)
 			if _, err := io.WriteString(c, sent); err != nil {
@@ -176,7 +177,7 @@ func TestShutdownNow(t *testing.T) {
 	})
 }
 
-// The same over sockets, with a connection that a worker has handed over.
+// Shutdown also closes a TCP connection that a worker has handed over.
 func TestShutdownNowOverTCP(t *testing.T) { bothWays(t, testShutdownNow) }
 
 func testShutdownNow(t *testing.T, serve serveFunc) {
@@ -202,7 +203,7 @@ func testShutdownNow(t *testing.T, serve serveFunc) {
 	eventually(t, "no connections", func() bool { return s.Conns() == 0 })
 }
 
-// Connections that come during a shutdown do not panic and do not outlive the server.
+// Connections that arrive during a shutdown cause no panic, and do not stay open.
 func TestShutdownRace(t *testing.T) {
 	var clients sync.WaitGroup
 	defer clients.Wait()
@@ -234,6 +235,7 @@ func TestShutdownRace(t *testing.T) {
 	}
 }
 
+// A slowStore may block. While slow is set, an announce takes a second. Port 666 makes it panic.
 type slowStore struct {
 	*memory.Store
 	slow atomic.Bool
@@ -251,7 +253,7 @@ func (s *slowStore) Announce(ctx context.Context, key []byte, p wire.Peer, ttl f
 	return s.Store.Announce(ctx, key, p, ttl, want, dst)
 }
 
-// A panic ends its connection and no other.
+// A panic ends only the connection on which it happened.
 func TestPanic(t *testing.T) {
 	var logged atomic.Int32
 	s := &server.Server{Tracker: &tracker.Tracker{Store: &slowStore{Store: memory.New()}}, Logf: func(string, ...any) { logged.Add(1) }}
@@ -271,7 +273,7 @@ func TestPanic(t *testing.T) {
 	}
 }
 
-// If there are too many connections and none is idle, one more is answered 503.
+// If there are too many connections and none is idle, a new connection gets a 503.
 func TestMaxConns(t *testing.T) { bothWays(t, testMaxConns) }
 
 func testMaxConns(t *testing.T, serve serveFunc) {
@@ -284,7 +286,7 @@ func testMaxConns(t *testing.T, serve serveFunc) {
 	if _, err := io.WriteString(first, "OPTIONS * HTTP/1.1\r\nHost: t\r\n\r\nGET"); err != nil {
 		t.Fatal(err)
 	}
-	if resp, err := http.ReadResponse(r, nil); err != nil || resp.StatusCode != 204 { // then GET has come, too
+	if resp, err := http.ReadResponse(r, nil); err != nil || resp.StatusCode != 204 { // the server has also read GET, so the connection is not idle
 		t.Fatalf("%+v, %v", resp, err)
 	}
 	second := dial(t, addr)
@@ -325,12 +327,14 @@ func TestTLS(t *testing.T) {
 
 type serveFunc func(*testing.T, *server.Server) (addr string)
 
-// bothWays runs a test with workers, if the system has them, and with a goroutine per connection.
+// bothWays runs a test twice: with workers, if the system has them, and with a goroutine for each
+// connection.
 func bothWays(t *testing.T, test func(*testing.T, serveFunc)) {
 	t.Run("worker", func(t *testing.T) { test(t, serve) })
 	t.Run("goroutine", func(t *testing.T) { test(t, serveGoroutines) })
 }
 
+// serve makes s serve a TCP listener until the test ends, and returns the address.
 func serve(t *testing.T, s *server.Server) string { return serveOn(t, s, listen(t)) }
 
 func serveGoroutines(t *testing.T, s *server.Server) string { return serveOn(t, s, notTCP{listen(t)}) }

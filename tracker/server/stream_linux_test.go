@@ -13,13 +13,13 @@ import (
 	"ntrack/tracker/server"
 )
 
-// A keeping listener sends each connection that it accepts to a channel.
-type keeping struct {
+// An exposingListener sends each connection that it accepts to a channel, too.
+type exposingListener struct {
 	net.Listener
 	conns chan *net.TCPConn
 }
 
-func (l keeping) Accept() (net.Conn, error) {
+func (l exposingListener) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()
 	if err == nil {
 		l.conns <- c.(*net.TCPConn)
@@ -28,22 +28,22 @@ func (l keeping) Accept() (net.Conn, error) {
 }
 
 // The system ends a stream whose client acknowledges nothing for 45 seconds.
-func TestStreamUserTimeout(t *testing.T) {
+func TestStreamTCPTimeout(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	k := keeping{l, make(chan *net.TCPConn, 1)}
+	exposing := exposingListener{l, make(chan *net.TCPConn, 1)}
 	s := &server.Server{Tracker: &tracker.Tracker{}}
 	ended := make(chan error)
-	go func() { ended <- s.Serve(k) }()
+	go func() { ended <- s.Serve(exposing) }()
 	c := dial(t, l.Addr().String())
 	r := openStream(t, c, "/ntrk/k?port=4000")
-	raw, err := (<-k.conns).SyscallConn()
+	raw, err := (<-exposing.conns).SyscallConn()
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The option is set before the first event after those that open the stream.
+	// The server sets the option before it sends the first event of the open stream.
 	join(t, s.Tracker, "k", 5000)
 	expectEvent(t, r, "join 192.0.2.7:5000;")
 	var ms int
@@ -58,8 +58,8 @@ func TestStreamUserTimeout(t *testing.T) {
 	}
 }
 
-// A member whose packets are lost leaves, though its connection is never closed. Its socket has a
-// filter that drops every packet, so that it acknowledges nothing.
+// If the packets of a peer are lost, the peer leaves, although its connection is never closed. A
+// filter on its socket drops every packet, so its system acknowledges nothing.
 func TestStreamPacketsDropped(t *testing.T) {
 	s := &server.Server{Tracker: &tracker.Tracker{}}
 	s.SetStreamTCPTimeout(time.Second)
@@ -83,8 +83,9 @@ func TestStreamPacketsDropped(t *testing.T) {
 	expectEvent(t, r, "leave 127.0.0.1:4000;")
 }
 
-// unreading connects a client that reads nothing and whose system buffers little.
-func unreading(t *testing.T, addr string) net.Conn {
+// dialSmallBuffer connects a client whose system buffers only a few KB that the client does not
+// read.
+func dialSmallBuffer(t *testing.T, addr string) net.Conn {
 	t.Helper()
 	d := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
 		return c.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 4096) })
@@ -97,17 +98,16 @@ func unreading(t *testing.T, addr string) net.Conn {
 	return c
 }
 
-// A client that does not read its stream loses it, even if the server's system buffers the events
-// and the client's system answers.
+// A client that does not read its stream loses it, even if the server's system buffers all events
+// and the client's system still sends acknowledgements.
 func TestStreamNotRead(t *testing.T) { bothWays(t, testStreamNotRead) }
 
 func testStreamNotRead(t *testing.T, serve serveFunc) {
 	s := &server.Server{Tracker: &tracker.Tracker{}, Timeout: time.Second}
 	s.SetStreamTCPTimeout(time.Hour)
 	addr := serve(t, s)
-	good := dial(t, addr)
-	r := openStream(t, good, "/ntrk/k?port=0")
-	if _, err := io.WriteString(unreading(t, addr), "GET /ntrk/k?port=4000 HTTP/1.0\r\nAccept: text/event-stream\r\n\r\n"); err != nil {
+	r := openStream(t, dial(t, addr), "/ntrk/k?port=0")
+	if _, err := io.WriteString(dialSmallBuffer(t, addr), "GET /ntrk/k?port=4000 HTTP/1.0\r\nAccept: text/event-stream\r\n\r\n"); err != nil {
 		t.Fatal(err)
 	}
 	expectEvent(t, r, "join 127.0.0.1:4000;")
@@ -122,7 +122,7 @@ func testStreamNotRead(t *testing.T, serve serveFunc) {
 	expectEvent(t, r, "leave 127.0.0.1:4000;")
 }
 
-// The same holds for a reply.
+// A client that does not read a reply loses its connection.
 func TestReplyNotRead(t *testing.T) { bothWays(t, testReplyNotRead) }
 
 func testReplyNotRead(t *testing.T, serve serveFunc) {
@@ -130,7 +130,7 @@ func testReplyNotRead(t *testing.T, serve serveFunc) {
 	for i := range 1000 {
 		join(t, s.Tracker, "k", 1+i)
 	}
-	c := unreading(t, serve(t, s))
+	c := dialSmallBuffer(t, serve(t, s))
 	if _, err := io.WriteString(c, "GET /ntrk/k?port=0&numwant=1000&format=text HTTP/1.1\r\nHost: t\r\n\r\n"); err != nil {
 		t.Fatal(err)
 	}

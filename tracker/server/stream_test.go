@@ -46,7 +46,7 @@ func openStream(t *testing.T, c net.Conn, target string) *bufio.Reader {
 	return r
 }
 
-// event reads up to the end of the next event.
+// event reads the next event. data has its lines, each with a semicolon after it.
 func event(r *bufio.Reader) (name, data string, err error) {
 	var all strings.Builder
 	for {
@@ -93,8 +93,8 @@ func join(t *testing.T, tr *tracker.Tracker, key string, port int) {
 	}
 }
 
-// Shutdown ends streams at once. Each client is asked to return after a random time, up to two
-// seconds for each thousand peers.
+// Shutdown ends streams at once. It asks each client to reconnect after a random time of up to two
+// seconds for every thousand peers.
 func TestStreamShutdown(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		tr := &tracker.Tracker{}
@@ -115,13 +115,13 @@ func TestStreamShutdown(t *testing.T) {
 			rest, err := io.ReadAll(r)
 			var ms int
 			if _, scanned := fmt.Sscanf(string(rest), "retry: %d\n\n", &ms); err != nil || scanned != nil || strings.Count(string(rest), "\n") != 2 || ms < 0 || ms >= 6000 {
-				t.Fatalf("the last of a stream: %q, %v", rest, err)
+				t.Fatalf("the end of a stream: %q, %v", rest, err)
 			}
 			sum, most = sum+ms, max(most, ms)
 		}
-		// The mean of 200 such numbers is 3000 with a deviation of 122.
+		// The mean of 200 random numbers from 0 to 6000 is 3000 with a deviation of 122.
 		if mean := sum / n; mean < 2200 || mean > 3800 || most < 5000 {
-			t.Errorf("asked to return after %d ms on average, %d at most", mean, most)
+			t.Errorf("asked to reconnect after %d ms on average, %d at most", mean, most)
 		}
 		if err := await(t, "Shutdown", done); err != nil || time.Since(began) > 0 {
 			t.Errorf("shutdown: %v after %v", err, time.Since(began))
@@ -129,7 +129,7 @@ func TestStreamShutdown(t *testing.T) {
 	})
 }
 
-// A client that does not read loses its stream and does not delay others.
+// A client that does not read loses its stream, and does not delay other clients.
 func TestStreamSlow(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		tr := &tracker.Tracker{}
@@ -151,11 +151,11 @@ func TestStreamSlow(t *testing.T) {
 			time.Sleep(time.Second)
 		}
 		if l := list(t, tr, "k"); !strings.Contains(l, "192.0.2.1:4000\n") {
-			t.Errorf("cut off too soon: %s", l)
+			t.Errorf("its stream ended too soon: %s", l)
 		}
 		expectEvent(t, r, "leave 192.0.2.1:4000;")
 		if d := time.Since(began).Round(time.Second); d != 10*time.Second {
-			t.Errorf("cut off after %v, want 10s", d)
+			t.Errorf("its stream ended after %v, want 10s", d)
 		}
 	})
 }
@@ -178,7 +178,7 @@ func TestStreamIgnoresInput(t *testing.T) {
 		time.Sleep(time.Hour)
 		synctest.Wait()
 		if l := list(t, tr, "k"); l != "192.0.2.1:4000\n" {
-			t.Errorf("there are %q", l)
+			t.Errorf("listed: %q", l)
 		}
 		sent := 0
 		for ; sent < 1<<20; sent += len(request) {
@@ -191,13 +191,13 @@ func TestStreamIgnoresInput(t *testing.T) {
 		}
 		synctest.Wait()
 		if l := list(t, tr, "k"); l != "" {
-			t.Errorf("there are %q", l)
+			t.Errorf("listed: %q", l)
 		}
 	})
 }
 
 // A stream ends if the client is gone before its first events are written, or if the store panics.
-// Its peer is not listed any more.
+// Then its peer is no longer listed.
 func TestStreamBroken(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		var logged atomic.Int32
@@ -210,7 +210,7 @@ func TestStreamBroken(t *testing.T) {
 		gone.Close()
 		synctest.Wait()
 		if l := list(t, tr, "k"); l != "" {
-			t.Errorf("there are %q", l)
+			t.Errorf("listed: %q", l)
 		}
 		c := pipe(s)
 		r := openStream(t, c, "/ntrk/k?port=4000")
@@ -221,11 +221,12 @@ func TestStreamBroken(t *testing.T) {
 		}
 		synctest.Wait()
 		if l := list(t, tr, "k"); l != "192.0.2.7:5000\n" || logged.Load() != 1 {
-			t.Errorf("there are %q, %d panics were logged", l, logged.Load())
+			t.Errorf("listed: %q; %d panics were logged", l, logged.Load())
 		}
 	})
 }
 
+// A brokenStore panics while broken is set and a stream asks for changes.
 type brokenStore struct {
 	*memory.Store
 	broken atomic.Bool
@@ -248,15 +249,15 @@ func (s *brokenSubscription) Next(dst []store.Change) ([]store.Change, bool) {
 	return s.Subscription.Next(dst)
 }
 
-// A thousand streams open and close at random, among announces and leaves. In the end the tracker
-// lists each peer by what it did last.
+// A thousand streams open and close at random, among announces and leaves. At the end a peer is
+// listed if it has announced since it last left. Its streams make no difference.
 func TestStreamChurn(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		tr := &tracker.Tracker{}
 		s := &server.Server{Tracker: tr, Logf: t.Errorf}
 		watcher := pipe(s)
 		r := openStream(t, watcher, "/ntrk/k?port=0")
-		view := map[string]bool{}
+		seen := map[string]bool{} // the peers that are listed according to the events
 		watched := make(chan struct{})
 		go func() {
 			defer close(watched)
@@ -265,15 +266,15 @@ func TestStreamChurn(t *testing.T) {
 				if err != nil {
 					return
 				}
-				if there := name == "join"; there == view[data] {
+				if there := name == "join"; there == seen[data] {
 					t.Errorf("%s of %s", name, data)
 				}
-				if view[data] = true; name == "leave" {
-					delete(view, data)
+				if seen[data] = true; name == "leave" {
+					delete(seen, data)
 				}
 			}
 		}()
-		var stays [50]bool // by member
+		var stays [50]bool // for each peer, whether it is listed in the end
 		var wg sync.WaitGroup
 		for i := range stays {
 			wg.Go(func() {
@@ -320,18 +321,18 @@ func TestStreamChurn(t *testing.T) {
 			if stay {
 				n++
 			}
-			if view[name+";"] != stay {
+			if seen[name+";"] != stay {
 				t.Errorf("%s: seen %v, want %v", name, !stay, stay)
 			}
 			if strings.Contains(list(t, tr, "k"), name+"\n") != stay {
 				t.Errorf("%s: listed %v, want %v", name, !stay, stay)
 			}
 		}
-		if n == 0 || n == len(stays) || len(view) != n {
-			t.Errorf("%d of %d stay, and %d are seen", n, len(stays), len(view))
+		if n == 0 || n == len(stays) || len(seen) != n {
+			t.Errorf("%d of %d peers stay, and %d are seen", n, len(stays), len(seen))
 		}
 		watcher.Close()
-		await(t, "the watchers", watched)
+		await(t, "the watcher", watched)
 		if err := shutdown(s); err != nil {
 			t.Error(err)
 		}
@@ -373,12 +374,12 @@ func TestStreamKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	expectEvent(t, r, "leave 127.0.0.1:4000;")
-	if d := time.Since(began); d > 10*time.Second { // a heartbeat would notice after 15
-		t.Errorf("gone after %v", d)
+	if d := time.Since(began); d > 10*time.Second { // without the close, a heartbeat would fail after 15 s
+		t.Errorf("the peer left after %v", d)
 	}
 }
 
-// Streams work over TLS, and a reset ends one.
+// Streams work over TLS, and a reset of the connection ends its stream.
 func TestStreamTLS(t *testing.T) {
 	std := httptest.NewTLSServer(nil) // for its certificate
 	defer std.Close()
@@ -412,8 +413,9 @@ func TestStreamTLS(t *testing.T) {
 	}
 }
 
-// A client that answers and reads nothing for ten seconds loses its stream. A client that reads
-// slowly does not, nor one that does not answer: its packets may be lost.
+// If a client reads nothing for ten seconds, but its system sends acknowledgements, it loses its
+// stream. It keeps its stream if it reads slowly, or if its system sends no acknowledgements,
+// because then packets may be lost.
 func TestStallDetector(t *testing.T) {
 	const second = time.Second
 	for _, tt := range []struct {
@@ -427,8 +429,8 @@ func TestStallDetector(t *testing.T) {
 			return at < 300*second, uint64(at / (8 * second)), 3 * second
 		}, 0},
 		{"all at once", func(at time.Duration) (bool, uint64, time.Duration) { return at < second, uint64(at), second }, 0},
-		{"and is lost", func(at time.Duration) (bool, uint64, time.Duration) { return true, 7, at + second }, 0},
-		{"and is lost for 15 seconds", func(at time.Duration) (bool, uint64, time.Duration) {
+		{"nothing, and packets are lost", func(at time.Duration) (bool, uint64, time.Duration) { return true, 7, at + second }, 0},
+		{"nothing, and packets are lost for 15 seconds", func(at time.Duration) (bool, uint64, time.Duration) {
 			if at < 15*second {
 				return true, 7, at
 			}

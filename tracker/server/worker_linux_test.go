@@ -22,8 +22,8 @@ import (
 	"ntrack/tracker/store/memory"
 )
 
-// A worker's replies are those of the vectors. This test does without the worker's sockets, which
-// have no virtual time and only the addresses of this machine.
+// A worker sends the replies of the vectors. The test does not use sockets: virtual time does not
+// work with them, and they only have addresses of this machine.
 func TestWorkerVectors(t *testing.T) {
 	servertest.Vectors(t, "../../testdata/vectors/tracker", func(l net.Listener, tr *tracker.Tracker) {
 		s := &server.Server{Tracker: tr, Logf: t.Errorf}
@@ -31,12 +31,12 @@ func TestWorkerVectors(t *testing.T) {
 	})
 }
 
-// hello is a request that a worker serves. When its reply has come, the worker has also read the
-// bytes that were sent with it.
+// hello is a request that a worker serves. When a client has the reply, the worker has also read
+// the bytes that the client sent together with hello.
 const hello = "GET /ntrk/hello?port=0 HTTP/1.1\r\nHost: t\r\n\r\n"
 
-// compareWorker sends in to a worker over TCP and compares the replies with those of the reference
-// way. If split is true, it also sends in split into two parts after every byte.
+// compareWorker sends in to a worker over TCP, and compares the replies with those of a goroutine.
+// If split is true, it also sends in split into two parts after every byte.
 func compareWorker(t *testing.T, in []byte, split bool) {
 	t.Helper()
 	check := func(parts ...[]byte) {
@@ -52,7 +52,8 @@ func compareWorker(t *testing.T, in []byte, split bool) {
 	}
 }
 
-// viaWorker sends the second part after the reply to the first request of the first part.
+// viaWorker returns the replies of a worker. It sends the second part when it has the reply to the
+// first request of the first part.
 func viaWorker(t *testing.T, parts ...[]byte) ([]reply, net.Addr) {
 	t.Helper()
 	l := listen(t)
@@ -75,7 +76,8 @@ func viaWorker(t *testing.T, parts ...[]byte) ([]reply, net.Addr) {
 		_, _ = c.Write(part) // the server may have refused the part before
 	}
 	_ = c.(*net.TCPConn).CloseWrite()
-	// A client that sends more after the last request is reset, after it has the replies.
+	// If the client sends more after its last request, the connection may be reset after the
+	// replies.
 	if _, err := io.Copy(&out, c); err != nil && !(len(parts) > 1 && errors.Is(err, syscall.ECONNRESET)) {
 		t.Errorf("%q: %v", parts, err)
 	}
@@ -91,15 +93,15 @@ func viaWorker(t *testing.T, parts ...[]byte) ([]reply, net.Addr) {
 	return readReplies(t, bytes.Join(parts, nil), out.Bytes()), c.LocalAddr()
 }
 
-// A worker serves plain requests. Any other request gives its connection a goroutine.
+// A worker serves plain requests. If a connection sends another request, it gets a goroutine.
 func TestHandOver(t *testing.T) {
 	long := strings.TrimSuffix(hello, "\r\n") + "X: "
 	long += strings.Repeat("x", 1024-len(long)-4) + "\r\n\r\n"
-	for request, open := range map[string]int{
+	for request, goroutines := range map[string]int{
 		"GET /ntrk/k?port=1 HTTP/1.1\r\nHost: t\r\n\r\n":                                               0,
 		"DELETE /ntrk/k?port=1 HTTP/1.1\r\nHost: t\r\n\r\n":                                            0,
 		"GET /announce?info_hash=k&port=1 HTTP/1.0\r\nConnection: keep-alive\r\n\r\n":                  0,
-		"GET /ntrk/?format=json HTTP/1.1\r\nHost: t\r\n\r\n":                                           1, // it takes as long as there are keys
+		"GET /ntrk/?format=json HTTP/1.1\r\nHost: t\r\n\r\n":                                           1, // takes a time that depends on the number of keys
 		"POST /ntrk/k?port=1 HTTP/1.1\r\nHost: t\r\n\r\n":                                              1,
 		"GET /ntrk/k?port=1 HTTP/1.1\r\nHost: t\r\nContent-Length: 1\r\n\r\nx":                         1,
 		"POST /ntrk/k?port=1 HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\nContent-Length: 0\r\n\r\n": 1,
@@ -109,7 +111,7 @@ func TestHandOver(t *testing.T) {
 		s := &server.Server{Tracker: &tracker.Tracker{Index: true}}
 		c := dial(t, serve(t, s))
 		r := bufio.NewReader(c)
-		get(t, c, r, "/ntrk/k?port=2") // the worker has it from here on
+		get(t, c, r, "/ntrk/k?port=2") // now the worker has the connection
 		if _, err := io.WriteString(c, request); err != nil {
 			t.Fatal(err)
 		}
@@ -122,14 +124,14 @@ func TestHandOver(t *testing.T) {
 				t.Errorf("%.80q: %s, %v", request, resp.Status, err)
 			}
 		}
-		if n := s.Goroutines(); n != open {
-			t.Errorf("%.80q: %d connections with a goroutine, not %d", request, n, open)
+		if n := s.Goroutines(); n != goroutines {
+			t.Errorf("%.80q: %d connections with a goroutine, want %d", request, n, goroutines)
 		}
-		get(t, c, r, "/ntrk/k?port=2") // it goes on either way
+		get(t, c, r, "/ntrk/k?port=2") // the connection is still open
 	}
 }
 
-// A store that may wait is not used by a worker, where it would delay all connections.
+// A worker never calls a store that may block, because that would delay all its connections.
 func TestSlowStoreHasNoWorker(t *testing.T) {
 	s := &server.Server{Tracker: &tracker.Tracker{Store: &slowStore{Store: memory.New()}}}
 	c := dial(t, serve(t, s))
@@ -139,29 +141,29 @@ func TestSlowStoreHasNoWorker(t *testing.T) {
 	}
 }
 
-// A reply that the client does not read at once is sent later. After that the connection goes on or
-// ends.
+// If a client does not read a reply at once, the worker sends the rest later. Then it serves the
+// next request, or the connection ends.
 func TestSlowReader(t *testing.T) {
-	small := func(option int) func(string, string, syscall.RawConn) error {
+	smallBuffer := func(option int) func(string, string, syscall.RawConn) error {
 		return func(_, _ string, c syscall.RawConn) error {
 			return c.Control(func(fd uintptr) { _ = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, option, 4096) })
 		}
 	}
-	l, err := (&net.ListenConfig{Control: small(syscall.SO_SNDBUF)}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	l, err := (&net.ListenConfig{Control: smallBuffer(syscall.SO_SNDBUF)}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := &server.Server{Tracker: &tracker.Tracker{}}
 	addr := serveOn(t, s, l)
-	busy := dial(t, addr)
-	r := bufio.NewReader(busy)
+	fast := dial(t, addr)
+	r := bufio.NewReader(fast)
 	for port := range 1001 {
-		get(t, busy, r, fmt.Sprintf("/ntrk/k?numwant=0&port=%d", port+1))
+		get(t, fast, r, fmt.Sprintf("/ntrk/k?numwant=0&port=%d", port+1))
 	}
 	request := func(field string) string {
 		return "GET /ntrk/k?port=1&numwant=1000&format=text HTTP/1.1\r\nHost: t\r\n" + field + "\r\n"
 	}
-	d := net.Dialer{Control: small(syscall.SO_RCVBUF)}
+	d := net.Dialer{Control: smallBuffer(syscall.SO_RCVBUF)}
 	for i, sent := range [][]string{
 		{request(""), request("") + request("Connection: close\r\n")},
 		{request("Connection: close\r\n")},
@@ -179,7 +181,7 @@ func TestSlowReader(t *testing.T) {
 			if _, err := sr.Peek(1); err != nil {
 				t.Fatal(err)
 			}
-			get(t, busy, r, "/ntrk/k?port=1&numwant=0") // which does not wait for the slow one
+			get(t, fast, r, "/ntrk/k?port=1&numwant=0") // does not wait for the slow client
 			if n := s.Goroutines(); n != 0 {
 				t.Errorf("%d connections with a goroutine", n)
 			}
@@ -211,7 +213,7 @@ func TestWorkerTimeouts(t *testing.T) {
 	r := bufio.NewReader(kept)
 	get(t, kept, r, "/ntrk/k?port=1")
 	if n, err := dial(t, addr).Read(make([]byte, 1)); err != io.EOF {
-		t.Errorf("a silent one: %d, %v", n, err)
+		t.Errorf("the silent connection: %d, %v", n, err)
 	}
 	get(t, kept, r, "/ntrk/k?port=1")
 
@@ -220,14 +222,14 @@ func TestWorkerTimeouts(t *testing.T) {
 	silent, idle := dial(t, addr), dial(t, addr)
 	get(t, idle, bufio.NewReader(idle), "/ntrk/k?port=1")
 	if n, err := idle.Read(make([]byte, 1)); err != io.EOF {
-		t.Errorf("an idle one: %d, %v", n, err)
+		t.Errorf("the idle connection: %d, %v", n, err)
 	}
 	get(t, silent, bufio.NewReader(silent), "/ntrk/k?port=1")
 	eventually(t, "connections: 0", func() bool { return s.Conns() == 0 })
 }
 
-// At a shutdown a worker closes its connections. Those that it has handed over get their reply, and
-// no others are accepted.
+// In a shutdown a worker closes its connections, and accepts no others. The connections that it has
+// handed over still get their replies.
 func TestWorkerShutdown(t *testing.T) {
 	s := &server.Server{Tracker: &tracker.Tracker{}}
 	l := listen(t)
@@ -244,7 +246,7 @@ func TestWorkerShutdown(t *testing.T) {
 	go func() { done <- shutdown(s) }()
 	for name, c := range map[string]net.Conn{"silent": silent, "idle": idle} {
 		if n, err := c.Read(make([]byte, 1)); err != io.EOF {
-			t.Errorf("the %s one: %d, %v", name, n, err)
+			t.Errorf("the %s connection: %d, %v", name, n, err)
 		}
 	}
 	if err := await(t, "Serve", ended); err != server.ErrClosed {
@@ -257,14 +259,14 @@ func TestWorkerShutdown(t *testing.T) {
 	_, _ = io.WriteString(busy, " t\r\n\r\n")
 	resp, err := http.ReadResponse(bufio.NewReader(busy), nil)
 	if err != nil || resp.StatusCode != 200 || !resp.Close {
-		t.Errorf("the busy one: %+v, %v", resp, err)
+		t.Errorf("the busy connection: %+v, %v", resp, err)
 	}
 	if err := await(t, "Shutdown", done); err != nil || s.Conns() != 0 {
 		t.Errorf("shutdown: %v, %d connections", err, s.Conns())
 	}
 }
 
-// Closing the listener ends Serve, but no connection.
+// If the listener is closed, Serve returns, but the connections stay open.
 func TestWorkerListenerClosed(t *testing.T) {
 	s := &server.Server{Tracker: &tracker.Tracker{}, Timeout: 2 * time.Second}
 	l := listen(t)
@@ -286,7 +288,7 @@ func TestWorkerListenerClosed(t *testing.T) {
 	}
 }
 
-// A panic ends its connection, after the replies before it, and no other.
+// A panic ends only the connection on which it happened, after the replies to earlier requests.
 func TestWorkerPanic(t *testing.T) {
 	var logged atomic.Int32
 	s := &server.Server{Tracker: &tracker.Tracker{Store: (*memory.Store)(nil)}, Logf: func(string, ...any) { logged.Add(1) }}
@@ -313,7 +315,7 @@ func TestWorkerPanic(t *testing.T) {
 	}
 }
 
-// A connection counts once for MaxConns, also after a worker has handed it over.
+// A connection counts once for MaxConns, even after a worker has handed it over.
 func TestWorkerMaxConns(t *testing.T) {
 	s := &server.Server{Tracker: &tracker.Tracker{}, MaxConns: 2}
 	addr := serve(t, s)
@@ -325,7 +327,7 @@ func TestWorkerMaxConns(t *testing.T) {
 		}
 		eventually(t, "handed over: 1", func() bool { return s.Goroutines() == 1 })
 		c := dial(t, addr)
-		get(t, c, bufio.NewReader(c), "/ntrk/k?port=1") // in place of the one that the worker has
+		get(t, c, bufio.NewReader(c), "/ntrk/k?port=1") // evicts the connection that the worker has
 		if n, err := polled.Read(make([]byte, 1)); err != io.EOF {
 			t.Errorf("%d, %v", n, err)
 		}
@@ -336,7 +338,7 @@ func TestWorkerMaxConns(t *testing.T) {
 	}
 }
 
-// A connection that comes when no file descriptor is free is served as soon as one is.
+// A connection that arrives when no file descriptor is free is served as soon as one is free.
 func TestWorkerOutOfFiles(t *testing.T) {
 	s := &server.Server{Tracker: &tracker.Tracker{}, Timeout: 2 * time.Second}
 	addr := serve(t, s)
@@ -352,14 +354,14 @@ func TestWorkerOutOfFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	low := limit
-	low.Cur = uint64(f.Fd()) + 1 // the lowest that is free: one more, for the client
+	low.Cur = uint64(f.Fd()) + 1 // f has the lowest free descriptor; it is left for the client
 	f.Close()
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &low); err != nil {
 		t.Fatal(err)
 	}
 	defer syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit) // even if the test fails below
 	late, err := net.Dial("tcp", addr)
-	get(t, c, r, "/ntrk/k?port=1") // open connections go on, with the worker and without
+	get(t, c, r, "/ntrk/k?port=1") // open connections are still served, by the worker and by a goroutine
 	_, postErr := io.WriteString(c, "POST /ntrk/k?port=1 HTTP/1.1\r\nHost: t\r\nContent-Length: 1\r\n\r\nx")
 	resp, replyErr := http.ReadResponse(r, nil)
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
@@ -376,7 +378,8 @@ func TestWorkerOutOfFiles(t *testing.T) {
 	get(t, late, bufio.NewReader(late), "/ntrk/k?port=2")
 }
 
-// Many clients connect at once. Some pipeline their requests, and each gets its own replies.
+// Many clients connect at the same time, and pipeline requests. Each gets the replies to its own
+// requests.
 func TestWorkerCrowd(t *testing.T) {
 	s := &server.Server{Tracker: &tracker.Tracker{}, Logf: t.Errorf}
 	addr := serve(t, s)

@@ -11,29 +11,30 @@ import (
 	"ntrack/tracker/server"
 )
 
-// patience is how long Close waits for requests before it cuts their connections.
+// patience is how long Close waits for replies before it closes the connections.
 const patience = time.Second
 
 // A Server is a tracker in this process, on a free port of 127.0.0.1.
 type Server struct {
-	// Tracker names the tracker, for a Client.
+	// Tracker is the address of the tracker, for an announce.Client.
 	Tracker announce.Tracker
 
 	server *server.Server
 	ended  chan struct{}
 }
 
-// New starts a tracker, which lists nobody. It panics if the system gives it no port.
+// New starts a tracker without peers. It panics if no port is free.
 func New() *Server {
 	s := new(Server)
-	at, err := announce.ParseTracker(s.start("127.0.0.1:0"))
+	named, err := announce.ParseTracker(s.start("127.0.0.1:0"))
 	if err != nil {
 		panic(err)
 	}
-	s.Tracker = at
+	s.Tracker = named
 	return s
 }
 
+// start starts a tracker at addr, and returns the address with its port.
 func (s *Server) start(addr string) (listening string) {
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
@@ -47,16 +48,16 @@ func (s *Server) start(addr string) (listening string) {
 	return l.Addr().String()
 }
 
-// Restart ends the tracker as Close does, and starts another one at the same address. The new one
-// lists nobody until its peers have announced again. Restart panics if another program has taken
-// the port in the meantime.
+// Restart ends the tracker as Close does, and starts another one at the same address. The new
+// tracker has no peers until they announce again. Restart panics if another program has taken the
+// port in the meantime.
 func (s *Server) Restart() {
 	s.Close()
 	s.start(s.Tracker.HostPort())
 }
 
-// Close ends the tracker and its event streams. It waits for requests, but not longer than a
-// second. A second Close does nothing.
+// Close ends the tracker and its event streams. It waits for the replies to open requests, but for
+// at most a second. Another Close does nothing.
 func (s *Server) Close() {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()

@@ -38,8 +38,8 @@ func Example() {
 	// 127.0.0.1:4001 meets 1
 }
 
-// A restart forgets all peers and ends their streams, but keeps the address. Close does not wait
-// for members.
+// A restart forgets all peers and ends their streams, but keeps the address. Close ends streams,
+// and does not wait for their clients.
 func TestRestartAndClose(t *testing.T) {
 	local := trackertest.New()
 	defer local.Close()
@@ -59,27 +59,27 @@ func TestRestartAndClose(t *testing.T) {
 		t.Cleanup(func() { _ = resp.Body.Close() })
 		return resp.Body
 	}
-	end := func(stream io.Reader) {
+	expectEnd := func(stream io.Reader) {
 		t.Helper()
 		if _, err := io.Copy(io.Discard, stream); err != nil {
-			t.Error("the stream was cut:", err)
+			t.Error("the stream did not end properly:", err)
 		}
 	}
-	count := func(want string) {
+	expectPeers := func(want string) {
 		t.Helper()
 		if peers, err := io.ReadAll(get("port=0", "text/plain")); err != nil || string(peers) != want {
 			t.Errorf("the tracker lists %q, %v; want %q", peers, err, want)
 		}
 	}
 
-	member := get("port=4000", "text/event-stream")
-	count("127.0.0.1:4000\n")
+	stream := get("port=4000", "text/event-stream")
+	expectPeers("127.0.0.1:4000\n")
 	local.Restart()
-	end(member)
-	count("")
+	expectEnd(stream)
+	expectPeers("")
 
-	member = get("port=4000", "text/event-stream")
+	stream = get("port=4000", "text/event-stream")
 	local.Close()
-	end(member)
+	expectEnd(stream)
 	local.Close()
 }
