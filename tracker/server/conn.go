@@ -22,8 +22,8 @@ type conn struct {
 	s        *Server
 	nc       net.Conn
 	remote   netip.AddrPort
-	unix     bool // it came by a Unix socket, and remote is not valid
-	verdict  verdict
+	unix     bool       // it came by a Unix socket, and remote is not valid
+	verdict  verdict    // not dropped
 	entry    queueEntry // while it waits for a request
 	isSilent bool       // it has not sent a request yet
 	// deadline is the read deadline of nc. It does not move with every request, because that would
@@ -64,8 +64,8 @@ func (c *conn) serveRequests() {
 		c.s.mu.Unlock()
 		c.s.active.Done()
 	}()
-	// A new connection has Timeout for its first request. A connection from a worker has sent one,
-	// so it may be idle.
+	// A connection with unsent replies may be idle after them. Any other connection has Timeout for
+	// its next request.
 	c.setDeadline(c.unsent == nil)
 	err := c.write(c.unsent)
 	if c.closeAfter && err == nil {
@@ -331,7 +331,7 @@ func (c *conn) serveRequest(h *head, closing bool) (more bool, err error) {
 }
 
 // sendRefusal replies to a request that is malformed. The reply has the format that the client
-// asked for, as far as the head can be read. The connection must end after it.
+// asked for, as far as the head can be read. The caller must end the connection.
 func (c *conn) sendRefusal(reason badRequest) {
 	lines := c.in[:bytes.LastIndexByte(c.in, '\n')+1]
 	if len(lines) == 0 {

@@ -17,7 +17,7 @@ import (
 type head struct {
 	method string
 	target []byte
-	minor  int // 0 for HTTP/1.0, 1 for HTTP/1.1
+	minor  int // the version is HTTP/1.minor
 
 	accept, authorization, forwardedFor, fetchMode []byte
 	hasOrigin                                      bool
@@ -158,6 +158,7 @@ func (h *head) parseHead(b []byte) error {
 	return bad
 }
 
+// parseRequestLine calls refuse if something is wrong.
 func (h *head) parseRequestLine(line []byte, refuse func(reason string)) {
 	method, line, ok1 := bytes.Cut(line, []byte(" "))
 	target, version, ok2 := bytes.Cut(line, []byte(" "))
@@ -263,14 +264,14 @@ func equalFold(b []byte, s string) bool {
 	return true
 }
 
-// combine sets *to to value. If the field is repeated, it appends value after a comma (RFC 9110
-// section 5.3).
-func combine(to *[]byte, value []byte) {
-	if *to == nil {
-		*to = value
+// combine sets *field to value. If *field has a value already, it appends the new one after a comma
+// (RFC 9110 section 5.3).
+func combine(field *[]byte, value []byte) {
+	if *field == nil {
+		*field = value
 		return
 	}
-	*to = append(append(bytes.Clone(*to), ','), value...)
+	*field = append(append(bytes.Clone(*field), ','), value...)
 }
 
 func parseLength(v []byte) (n int64, ok bool) {
@@ -345,9 +346,9 @@ func (b *buffers) setCall(h *head, remote netip.AddrPort, unix bool) {
 	}
 }
 
-// serveCall lets the tracker answer b.call, and appends the reply to b.out. more says whether the
-// connection may have another request. If stream is not nil, the reply is the beginning of an event
-// stream, and the connection goes on with the stream.
+// serveCall lets the tracker answer b.call, and appends the reply to b.out. closing says that the
+// connection ends after the reply. more says whether it may have another request. If stream is not
+// nil, the reply is the beginning of an event stream, and the connection goes on with the stream.
 func (s *Server) serveCall(b *buffers, h *head, now time.Time, closing bool) (more bool, stream *tracker.Stream) {
 	var resp tracker.Response
 	resp, b.body = s.Tracker.Answer(context.Background(), &b.call, b.body[:0])
@@ -385,7 +386,7 @@ type date struct {
 	text    string
 }
 
-// dateText returns the text of now in a Date field. It formats a text once a second.
+// dateText returns the text of now in a Date field. It formats the text about once a second.
 func (s *Server) dateText(now time.Time) string {
 	d := s.date.Load()
 	if d == nil || d.seconds != now.Unix() {

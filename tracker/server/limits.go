@@ -28,7 +28,7 @@ type connLimiter struct {
 	mu          sync.Mutex
 	numAdmitted int            // open connections, without those that are being refused
 	numRefused  int            // connections that are being refused
-	perNetwork  map[uint64]int // admitted connections of each network that is limited
+	perNetwork  map[uint64]int // admitted connections of each network that has a limit
 	queues      map[*connQueue]struct{}
 
 	start  time.Time
@@ -40,8 +40,8 @@ type verdict int
 
 const (
 	admitted verdict = iota
-	refused          // the server sends a 503 and waits until the client has read it
-	dropped          // the server sends a 503 and closes at once: too many are being refused
+	refused          // the server sends a 503, and gives the client time to read it
+	dropped          // the server sends a 503 and closes at once, because too many are being refused
 )
 
 // A limit is one of the limits that a new connection can exceed.
@@ -62,24 +62,24 @@ const tooMany = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; c
 
 // init sets maxConns below the limit on open files. So the server can always accept one more
 // connection and refuse it. If it did not accept the connection, the client would get no reply.
-func (n *connLimiter) init(s *Server) {
-	n.start, n.perNetwork, n.queues = time.Now(), make(map[uint64]int), make(map[*connQueue]struct{})
+func (l *connLimiter) init(s *Server) {
+	l.start, l.perNetwork, l.queues = time.Now(), make(map[uint64]int), make(map[*connQueue]struct{})
 	files := maxFiles()
-	n.reservedFiles = min(64+files/16, files/2)
-	n.maxConns = s.MaxConns
+	l.reservedFiles = min(64+files/16, files/2)
+	l.maxConns = s.MaxConns
 	if s.MaxConns == 0 {
-		n.maxConns = DefaultMaxConns
+		l.maxConns = DefaultMaxConns
 	}
-	if most := files - n.reservedFiles; n.maxConns < 0 || n.maxConns > most {
-		n.maxConns, n.fileLimit = most, files
+	if most := files - l.reservedFiles; l.maxConns < 0 || l.maxConns > most {
+		l.maxConns, l.fileLimit = most, files
 	}
-	if s.MaxConns > n.maxConns && s.Logf != nil {
+	if s.MaxConns > l.maxConns && s.Logf != nil {
 		s.Logf("at most %d connections, not %d: this process may have %d files open (ulimit -n)",
-			n.maxConns, s.MaxConns, files)
+			l.maxConns, s.MaxConns, files)
 	}
-	n.maxPerAddr = s.MaxConnsPerAddr
-	if n.maxPerAddr == 0 {
-		n.maxPerAddr = min(DefaultMaxConnsPerAddr, max(1, n.maxConns/4))
+	l.maxPerAddr = s.MaxConnsPerAddr
+	if l.maxPerAddr == 0 {
+		l.maxPerAddr = min(DefaultMaxConnsPerAddr, max(1, l.maxConns/4))
 	}
 }
 
@@ -103,8 +103,8 @@ func (s *Server) network(a netip.Addr) uint64 {
 // admitConn decides about a new connection, counts it, and logs the limit that it exceeds. The
 // caller must call releaseConn when the connection has ended, unless it is dropped.
 func (s *Server) admitConn(remote netip.AddrPort) verdict {
-	n := &s.limiter
-	v, exceeded := n.decide(s.network(remote.Addr()))
+	l := &s.limiter
+	v, exceeded := l.decide(s.network(remote.Addr()))
 	if exceeded == noLimit {
 		return v
 	}
@@ -115,39 +115,40 @@ func (s *Server) admitConn(remote netip.AddrPort) verdict {
 	switch {
 	case exceeded == limitPerAddr:
 		s.logLimit(exceeded, "a connection from %s %s: %d connections from its address are open, the limit for one address; "+
-			"if a reverse proxy has this address, add it to the trusted proxies", remote, outcome, n.maxPerAddr)
-	case n.fileLimit > 0:
+			"if a reverse proxy has this address, add it to the trusted proxies", remote, outcome, l.maxPerAddr)
+	case l.fileLimit > 0:
 		s.logLimit(exceeded, "a connection from %s %s: %d are open, the limit if a process may have %d files open (ulimit -n)",
-			remote, outcome, n.maxConns, n.fileLimit)
+			remote, outcome, l.maxConns, l.fileLimit)
 	default:
-		s.logLimit(exceeded, "a connection from %s %s: %d are open, which is the limit", remote, outcome, n.maxConns)
+		s.logLimit(exceeded, "a connection from %s %s: %d are open, which is the limit", remote, outcome, l.maxConns)
 	}
 	return v
 }
 
-// decide counts a new connection, and evicts another one if there are too many.
-func (n *connLimiter) decide(network uint64) (v verdict, exceeded limit) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
+// decide decides about a new connection and counts it. If there are too many, it evicts another
+// one. exceeded is the limit that the new one exceeds, or noLimit.
+func (l *connLimiter) decide(network uint64) (v verdict, exceeded limit) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	admit := true
 	switch {
-	case network != 0 && n.perNetwork[network] >= n.maxPerAddr:
+	case network != 0 && l.perNetwork[network] >= l.maxPerAddr:
 		exceeded, admit = limitPerAddr, false
-	case n.numAdmitted >= n.maxConns:
+	case l.numAdmitted >= l.maxConns:
 		// numAdmitted still has the evicted connections that have not ended. They use files, so
 		// their number is limited, too.
-		evicted := n.numAdmitted - n.maxConns
-		exceeded, admit = limitConns, evicted < max(1, n.reservedFiles/4) && n.makeRoom(time.Now())
+		evicted := l.numAdmitted - l.maxConns
+		exceeded, admit = limitConns, evicted < max(1, l.reservedFiles/4) && l.makeRoom(time.Now())
 	}
 	switch {
 	case admit:
-		n.numAdmitted++
+		l.numAdmitted++
 		if network != 0 {
-			n.perNetwork[network]++
+			l.perNetwork[network]++
 		}
 		return admitted, exceeded
-	case n.numRefused < n.reservedFiles/8:
-		n.numRefused++
+	case l.numRefused < l.reservedFiles/8:
+		l.numRefused++
 		return refused, exceeded
 	}
 	return dropped, exceeded
@@ -155,27 +156,27 @@ func (n *connLimiter) decide(network uint64) (v verdict, exceeded limit) {
 
 // releaseConn stops counting a connection that has ended.
 func (s *Server) releaseConn(remote netip.AddrPort, v verdict) {
-	n, network := &s.limiter, s.network(remote.Addr())
-	n.mu.Lock()
-	defer n.mu.Unlock()
+	l, network := &s.limiter, s.network(remote.Addr())
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	switch {
 	case v == dropped:
 	case v == refused:
-		n.numRefused--
+		l.numRefused--
 	case network == 0:
-		n.numAdmitted--
+		l.numAdmitted--
 	default:
-		n.numAdmitted--
-		if n.perNetwork[network]--; n.perNetwork[network] == 0 {
-			delete(n.perNetwork, network)
+		l.numAdmitted--
+		if l.perNetwork[network]--; l.perNetwork[network] == 0 {
+			delete(l.perNetwork, network)
 		}
 	}
 }
 
 // logLimit logs that a connection exceeded a limit. It logs each limit at most once a minute,
 // because during an attack many connections exceed one.
-func (s *Server) logLimit(l limit, format string, args ...any) {
-	logged := &s.limiter.logged[l]
+func (s *Server) logLimit(exceeded limit, format string, args ...any) {
+	logged := &s.limiter.logged[exceeded]
 	last, now := logged.Load(), int64(time.Since(s.limiter.start))+1
 	recent := last != 0 && now-last < int64(time.Minute)
 	if s.Logf == nil || recent || !logged.CompareAndSwap(last, now) {
@@ -191,12 +192,12 @@ const silentGrace = time.Second
 // makeRoom evicts the oldest silent connection whose grace is over. If there is none, it evicts the
 // connection that has waited longest for its next request. If there is none either, it returns
 // false. So clients that send nothing can evict other clients only until a quarter of maxConns are
-// silent. n.mu is locked.
-func (n *connLimiter) makeRoom(now time.Time) bool {
+// silent. l.mu is locked.
+func (l *connLimiter) makeRoom(now time.Time) bool {
 	var silentQueue, idleQueue *connQueue // the queue of each kind with the oldest entry
 	var silentSince, idleSince time.Time
 	silent := 0
-	for q := range n.queues {
+	for q := range l.queues {
 		queue, oldest := &idleQueue, &idleSince
 		since, size := q.oldest()
 		if q.silent {
@@ -207,7 +208,7 @@ func (n *connLimiter) makeRoom(now time.Time) bool {
 			*queue, *oldest = q, since
 		}
 	}
-	graceOver := silent > n.maxConns/4 || now.Sub(silentSince) >= silentGrace
+	graceOver := silent > l.maxConns/4 || now.Sub(silentSince) >= silentGrace
 	if silentQueue != nil && graceOver && silentQueue.evictOldest() {
 		return true
 	}
@@ -215,17 +216,17 @@ func (n *connLimiter) makeRoom(now time.Time) bool {
 }
 
 // addQueue initializes q and lets makeRoom evict its connections.
-func (n *connLimiter) addQueue(q *connQueue, silent bool) {
+func (l *connLimiter) addQueue(q *connQueue, silent bool) {
 	q.init(silent)
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.queues[q] = struct{}{}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.queues[q] = struct{}{}
 }
 
-func (n *connLimiter) removeQueue(q *connQueue) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	delete(n.queues, q)
+func (l *connLimiter) removeQueue(q *connQueue) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.queues, q)
 }
 
 // A connQueue is a list of connections that wait for the same thing, such as a request. The first

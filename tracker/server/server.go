@@ -56,13 +56,13 @@ const (
 	// lingerTime is how long the server still reads after the last reply of a connection. See
 	// conn.linger.
 	lingerTime = 500 * time.Millisecond
-	// If the server notices a deadline later than stoppedTime after it, the system had stopped or
-	// suspended this process. Then the client may not be to blame, and gets more time.
+	// If the server notices a deadline at least stoppedTime too late, the system had stopped this
+	// process for a while. Then the client gets more time.
 	stoppedTime = time.Second
 )
 
-// A Server serves connections. Tracker must be set; the other fields have useful zero values. It
-// must not be changed once it serves, nor copied.
+// A Server serves connections. Tracker must be set; the other fields have useful zero values. Do
+// not copy a Server, and do not change its fields once it serves.
 type Server struct {
 	Tracker *tracker.Tracker
 	// Timeout is how long a request may take from its first byte to its last. It is also how long
@@ -169,7 +169,7 @@ func (a *goroutineAcceptor) acceptConns() error {
 		case a.s.shuttingDown.Load():
 			return ErrClosed
 		case isTemporary(err):
-			// Mostly no file descriptor is free. The next connections that end free some.
+			// Usually no file descriptor is free. The next connection that ends frees one.
 			a.s.logLimit(limitFiles, "no connection can be accepted: %v", err)
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
 			time.Sleep(pause)
@@ -250,7 +250,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		_ = a.Close()
 	}
 	s.mu.Unlock()
-	for s.silent.evictOldest() || s.idle.evictOldest() {
+	for s.silent.evictOldest() || s.idle.evictOldest() { // until none waits for a request
 	}
 	s.Tracker.EndStreams()
 	done := make(chan struct{})

@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// defaultStreamTCPTimeout is how long the client of a stream may leave bytes unacknowledged. Then
-// its packets are lost, and the system ends the connection. Heartbeats make sure that there are
-// bytes to acknowledge.
+// defaultStreamTCPTimeout is how long the client of a stream may leave bytes unacknowledged. After
+// that the system ends the connection, because packets seem to be lost. Heartbeats make sure that
+// there are bytes to acknowledge.
 const defaultStreamTCPTimeout = 45 * time.Second
 
 // serveStream sends the event stream that the last reply opened, until the stream or the connection
@@ -89,7 +89,7 @@ type stallDetector struct {
 
 	mu       sync.Mutex
 	timer    *time.Timer
-	checking bool
+	checking bool // timer is running
 	stopped  bool
 	acked    uint64
 	since    time.Time // acked has not changed since then
