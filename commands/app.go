@@ -1,5 +1,5 @@
-// Package commands is the command line of ntrack. Each command has a file of its own, which reads from
-// its options to its run. Enter by [Main].
+// Package commands is the command line of ntrack. Each command has a file of its own, which reads
+// from its options to its run. Enter by [Main].
 package commands
 
 import (
@@ -57,8 +57,9 @@ func (s Streams) notes(text string) {
 // slowEnd is how long a command may take to end without a note about it.
 const slowEnd = 500 * time.Millisecond
 
-// noteSlowEnd returns at once. If a signal ends ctx, and the command does not call done within slowEnd
-// after that, a note says that a second signal ends the command at once. what is "leaving" or "ending".
+// noteSlowEnd returns at once. If a signal ends ctx, and the command does not call done within
+// slowEnd after that, a note says that a second signal ends the command at once. what is "leaving" or
+// "ending".
 func (s Streams) noteSlowEnd(ctx context.Context, what string) (done func()) {
 	over := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
@@ -108,8 +109,8 @@ func (r results) Write(b []byte) (int, error) {
 // find out.
 func IgnoredAtStart() []os.Signal { return process.IgnoredAtStart() }
 
-// Main runs a command line and returns its exit code. args[0] is the name of the program. If ctx ends,
-// the command ends, too. A process must not run Main twice at the same time.
+// Main runs a command line and returns its exit code. args[0] is the name of the program. If ctx
+// ends, the command ends, too. A process must not run Main twice at the same time.
 func Main(ctx context.Context, args []string, s Streams) int {
 	s.rawOut, s.Out = s.Out, results{s.Out}
 	if s.Signals != nil {

@@ -84,8 +84,8 @@ func (o *watchOptions) runBarrier(c *cli.Context, waiting context.Context, s Str
 	return err
 }
 
-// mayRecover reports whether a later request may succeed, because the tracker was unreachable or had an
-// internal error.
+// mayRecover reports whether a later request may succeed, because the tracker was unreachable or had
+// an internal error.
 func mayRecover(err error) bool {
 	f, refused := errors.AsType[*announce.RefusalError](err)
 	return is[*announce.UnreachableError](err) || refused && f.Status >= 500

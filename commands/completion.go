@@ -53,11 +53,11 @@ func completionCommand(s Streams) *cli.Command {
 	}
 }
 
-// completeCommand is a hidden command, which the completion scripts run. Its arguments are the words of
-// a command line up to the cursor, without the program's name. The last word is incomplete and may be
-// empty. The first line of the output says what the shell itself should complete: "files", "nothing",
-// or "command N" for another program's command that begins with word N. Each other line is a word that
-// fits. A tab and a description may follow the word.
+// completeCommand is a hidden command, which the completion scripts run. Its arguments are the words
+// of a command line up to the cursor, without the program's name. The last word is incomplete and may
+// be empty. The first line of the output says what the shell itself should complete: "files",
+// "nothing", or "command N" for another program's command that begins with word N. Each other line is
+// a word that fits. A tab and a description may follow the word.
 const completeCommand = "__complete"
 
 // wordsOf has the words that an option, or the argument of completion, accepts as its value.
@@ -147,8 +147,8 @@ func (l *line) fittingOptions(current string) []string {
 	return names
 }
 
-// keys returns keys of the tracker that begin with prefix, if a KEY fits here and the tracker shows its
-// index. A user who presses Tab does not wait long, so a slow tracker gives no keys. Anybody can
+// keys returns keys of the tracker that begin with prefix, if a KEY fits here and the tracker shows
+// its index. A user who presses Tab does not wait long, so a slow tracker gives no keys. Anybody can
 // announce any key. So keys skips those with control characters, and the scripts quote the others.
 func (l *line) keys(ctx context.Context, app *cli.App, prefix string) []string {
 	const patience, most = 2 * time.Second, 1000

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// tab returns the answer to a completion of words. The last word is incomplete.
+// tab returns the lines of the output of completeCommand. The last word is incomplete.
 func tab(t *testing.T, words ...string) []string {
 	t.Helper()
 	var out, errs bytes.Buffer
@@ -28,7 +28,7 @@ func tab(t *testing.T, words ...string) []string {
 // Each option accepts the values that completion offers for it.
 func TestCompletedValues(t *testing.T) {
 	tests := map[string]struct {
-		line string // a % is the place of the value
+		line string // the value goes where % is
 		code int    // the exit code if the value is accepted
 	}{
 		"output":     {"list -t localhost:1 lobby --output %", 3},
@@ -56,7 +56,7 @@ func TestCompletedValues(t *testing.T) {
 	}
 }
 
-// However many keys a tracker has, completion looks at all of them and offers at most a thousand.
+// Completion reads all keys of a tracker, but offers at most 1000 of them.
 func TestCompletedKeysBound(t *testing.T) {
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")

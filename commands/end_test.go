@@ -15,7 +15,7 @@ import (
 	"ntrack/announce"
 )
 
-// A command that a signal ends slowly prints how to end it at once.
+// If a command does not end soon after a signal, a note says how to end it at once.
 func TestSlowEnd(t *testing.T) {
 	for _, c := range []struct {
 		cause error
@@ -26,7 +26,7 @@ func TestSlowEnd(t *testing.T) {
 		{Interrupted{syscall.SIGTERM}, 600 * time.Millisecond, "ntrack: leaving; a second signal ends it at once\n"},
 		{Interrupted{syscall.SIGINT}, 400 * time.Millisecond, ""},
 		{errReaderGone, 600 * time.Millisecond, ""},
-		{nil, 600 * time.Millisecond, ""}, // no signal, no end
+		{nil, 600 * time.Millisecond, ""}, // ctx does not end before the command does
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			var out bytes.Buffer
@@ -47,33 +47,33 @@ func TestSlowEnd(t *testing.T) {
 	}
 }
 
-// After the end of a COMMAND ntrack waits until the peer has left, but not for long, and only until
-// Ctrl-C.
+// After the end of a COMMAND ntrack waits until the peer has left, but at most leaveTime, and only
+// until Ctrl-C.
 func TestAwaitLeft(t *testing.T) {
 	const slow = "ntrack: leaving; Ctrl-C ends it at once\n"
-	const unsure = "ntrack: could not leave; the tracker forgets you after the ttl: "
-	type at struct {
+	const failed = "ntrack: could not leave; the tracker forgets you after the ttl: "
+	type signal struct {
 		after time.Duration
 		sig   os.Signal
 	}
 	for _, c := range []struct {
 		about   string
-		signals []at
-		left    time.Duration // 0 means never
-		err     error
-		takes   time.Duration
-		want    string
+		signals []signal
+		left    time.Duration // when the peer has left; 0 for never
+		err     error         // the error of leaving
+		takes   time.Duration // how long awaitLeft has to wait
+		want    string        // the notes
 	}{
-		{"it has left soon", nil, time.Millisecond, nil, time.Millisecond, ""},
-		{"it has left late", nil, 1900 * time.Millisecond, nil, 1900 * time.Millisecond, slow},
-		{"two trackers do not know", nil, time.Millisecond, errors.Join(errors.New("a"), &announce.RefusalError{Reason: "b"}), time.Millisecond,
-			unsure + "a\n" + unsure + "the tracker refused: b\n"},
-		{"it does not leave", nil, 0, nil, 2 * time.Second, slow + "ntrack: could not leave within 2s; the tracker forgets you after the ttl\n"},
-		{"the signal that has ended the command comes late", []at{{100 * time.Millisecond, syscall.SIGINT}}, 1900 * time.Millisecond, nil, 1900 * time.Millisecond, slow},
-		{"Ctrl-C", []at{{time.Second, syscall.SIGINT}}, 0, nil, time.Second, slow},
-		{"SIGTERM after others", []at{{100 * time.Millisecond, syscall.SIGINT}, {time.Second, syscall.SIGURG}, {1500 * time.Millisecond, syscall.SIGTERM}}, 0, nil, 1500 * time.Millisecond, slow},
-		{"SIGHUP", []at{{time.Second, syscall.SIGHUP}}, 0, nil, time.Second, slow},
-		{"SIGQUIT", []at{{time.Second, syscall.SIGQUIT}}, 0, nil, time.Second, slow},
+		{"the peer leaves soon", nil, time.Millisecond, nil, time.Millisecond, ""},
+		{"the peer leaves late", nil, 1900 * time.Millisecond, nil, 1900 * time.Millisecond, slow},
+		{"two trackers fail", nil, time.Millisecond, errors.Join(errors.New("a"), &announce.RefusalError{Reason: "b"}), time.Millisecond,
+			failed + "a\n" + failed + "the tracker refused: b\n"},
+		{"the peer does not leave", nil, 0, nil, 2 * time.Second, slow + "ntrack: could not leave within 2s; the tracker forgets you after the ttl\n"},
+		{"the signal that has ended the command comes late", []signal{{100 * time.Millisecond, syscall.SIGINT}}, 1900 * time.Millisecond, nil, 1900 * time.Millisecond, slow},
+		{"Ctrl-C", []signal{{time.Second, syscall.SIGINT}}, 0, nil, time.Second, slow},
+		{"SIGTERM after others", []signal{{100 * time.Millisecond, syscall.SIGINT}, {time.Second, syscall.SIGURG}, {1500 * time.Millisecond, syscall.SIGTERM}}, 0, nil, 1500 * time.Millisecond, slow},
+		{"SIGHUP", []signal{{time.Second, syscall.SIGHUP}}, 0, nil, time.Second, slow},
+		{"SIGQUIT", []signal{{time.Second, syscall.SIGQUIT}}, 0, nil, time.Second, slow},
 	} {
 		t.Run(c.about, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -88,7 +88,7 @@ func TestAwaitLeft(t *testing.T) {
 				began := time.Now()
 				awaitLeft(Streams{Err: &out}, signals, left)
 				if took := time.Since(began); took != c.takes || out.String() != c.want {
-					t.Errorf("took %v, want %v, and said\n%swant\n%s", took, c.takes, &out, c.want)
+					t.Errorf("it took %v, want %v, and the notes are\n%swant\n%s", took, c.takes, &out, c.want)
 				}
 			})
 		})

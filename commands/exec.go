@@ -15,8 +15,8 @@ import (
 )
 
 // A runner runs the command of --exec after each change of the list of peers, but never twice at the
-// same time. It repeats a run that fails. It keeps only the newest list and the lists of the last runs,
-// so a slow command neither delays the watch nor fills the memory.
+// same time. It repeats a run that fails. It keeps only the newest list and the lists of the last
+// runs, so a slow command neither delays the watch nor fills the memory.
 type runner struct {
 	*watchOptions
 	s      Streams
@@ -72,8 +72,8 @@ func (r *runner) loop(ctx context.Context) {
 	}
 }
 
-// longer returns the pause before the next try, if pause was the pause before the last one. A pause of
-// 0 means that there was only one try. The result is 1s, 2s, 4s and so on up to 1m.
+// longer returns the pause before the next try, if pause was the pause before the last one. A pause
+// of 0 means that there was only one try. The result is 1s, 2s, 4s and so on up to 1m.
 func longer(pause time.Duration) time.Duration {
 	return min(max(2*pause, time.Second), time.Minute)
 }

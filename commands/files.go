@@ -79,8 +79,8 @@ func readText(ctx context.Context, file string, stdin io.Reader, most int) (stri
 }
 
 // decodeText removes the byte order mark that some editors write. If the mark says UTF-16, which
-// Notepad and PowerShell write, decodeText converts the text to UTF-8. It returns false if the text is
-// not valid UTF-16.
+// Notepad and PowerShell write, decodeText converts the text to UTF-8. It returns false if the text
+// is not valid UTF-16.
 func decodeText(b []byte) (string, bool) {
 	const mark = "\ufeff"
 	var order binary.ByteOrder = binary.BigEndian
@@ -118,9 +118,9 @@ func readSmall(file string) (string, error) {
 	return string(text), err
 }
 
-// writeFile replaces a file in one step, so a script that waits for the file never reads a part of it.
-// It writes to a pipe, a device or any other file that is not regular, and does not replace it. A new
-// file has the permissions perm.
+// writeFile replaces a file in one step, so a script that waits for the file never reads a part of
+// it. It writes to a pipe, a device or any other file that is not regular, and does not replace it. A
+// new file has the permissions perm.
 func writeFile(name, text string, perm os.FileMode) error {
 	target := name
 	if link, err := os.Readlink(name); err == nil {

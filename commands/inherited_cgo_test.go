@@ -26,7 +26,7 @@ func TestInheritedSignals(t *testing.T) {
 		want := uint64(0)
 		for _, s := range ignored {
 			switch s {
-			case syscall.SIGCHLD, syscall.SIGURG, syscall.SIGPROF: // ntrack itself needs them
+			case syscall.SIGCHLD, syscall.SIGURG, syscall.SIGPROF: // ntrack handles these for itself
 			default:
 				want |= 1 << (s - 1)
 			}

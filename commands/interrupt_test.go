@@ -16,8 +16,8 @@ import (
 	"time"
 )
 
-// frozen runs a tracker that begins streams and answers looks, and otherwise never answers.
-func frozen(t *testing.T) (addr string) {
+// frozenTracker runs a tracker that begins streams and answers looks. It never answers announces.
+func frozenTracker(t *testing.T) (addr string) {
 	thaw := make(chan struct{})
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
@@ -36,17 +36,17 @@ func frozen(t *testing.T) (addr string) {
 	return srv.Listener.Addr().String()
 }
 
-// The first Ctrl-C leaves, which takes long if the tracker does not answer. A note then says that a
-// second Ctrl-C ends ntrack at once, and it does.
+// After the first Ctrl-C ntrack leaves, which takes long if the tracker does not answer. A note then
+// says that a second Ctrl-C ends ntrack at once. The second Ctrl-C does so.
 func TestSecondInterrupt(t *testing.T) {
 	t.Parallel()
-	at := frozen(t)
+	at := frozenTracker(t)
 	const again, once = "ntrack: leaving; Ctrl-C again ends it at once\n", "ntrack: leaving; Ctrl-C ends it at once\n"
 	for _, c := range []struct {
 		name  string
 		args  []string
-		begun string // the output that shows that it has begun
-		note  string
+		begun string // the output that shows that the command has begun
+		note  string // the note after the first Ctrl-C
 	}{
 		{"announce", []string{"announce", at, "k", "--port", "4000", "--stay", "-q"}, "127.0.0.1:1\n", again},
 		{"watch", []string{"watch", at, "k", "--port", "4000", "-q"}, "join 127.0.0.1:1\n", again},
@@ -56,20 +56,20 @@ func TestSecondInterrupt(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			// ntrack gives up leaving after some seconds. On a machine that stalls for that long, the second
-			// Ctrl-C comes too late, and the try has tested nothing.
+			// ntrack ends without the second Ctrl-C after some seconds. If the machine stalls for
+			// that long, a try has tested nothing, and the next one follows.
 			for range 5 {
 				if secondInterrupt(t, exec.Command("ntrack", c.args...), c.begun, c.note) {
 					return
 				}
 			}
-			t.Error("it always ended before the second Ctrl-C")
+			t.Error("in every try ntrack ended before the second Ctrl-C")
 		})
 	}
 }
 
-// secondInterrupt sends cmd an interrupt once it has printed begun, and another after the note. It
-// reports whether the second one ended it.
+// secondInterrupt sends cmd an interrupt once cmd has printed begun, and another after the note. It
+// reports whether the second interrupt ended cmd.
 func secondInterrupt(t *testing.T, cmd *exec.Cmd, begun, note string) (inTime bool) {
 	cmd.Env = append(os.Environ(), "LC_ALL=C")
 	out, errs := &seen{changed: make(chan struct{})}, &seen{changed: make(chan struct{})}
@@ -93,7 +93,7 @@ func secondInterrupt(t *testing.T, cmd *exec.Cmd, begun, note string) (inTime bo
 		ws := cmd.ProcessState.Sys().(syscall.WaitStatus)
 		return ws.Signaled() && ws.Signal() == syscall.SIGINT || ws.ExitStatus() == 130 && !strings.Contains(errs.String(), "could not")
 	case <-time.After(patience):
-		t.Fatalf("has not ended: %s", errs)
+		t.Fatalf("ntrack has not ended: %s", errs)
 	}
 	return false
 }
@@ -122,7 +122,7 @@ func (s *seen) String() string {
 // await waits until the program has written text.
 func (s *seen) await(t *testing.T, text string) {
 	t.Helper()
-	late := time.After(patience)
+	timeout := time.After(patience)
 	for {
 		s.mu.Lock()
 		found, changed := strings.Contains(s.buf.String(), text), s.changed
@@ -132,7 +132,7 @@ func (s *seen) await(t *testing.T, text string) {
 		}
 		select {
 		case <-changed:
-		case <-late:
+		case <-timeout:
 			t.Fatalf("no %q within %v in %q", text, patience, s)
 		}
 	}

@@ -18,8 +18,8 @@ import (
 	"ntrack/tracker/trackertest"
 )
 
-// TestNothingGoesOn ends each lasting command while it is busy, and checks that no goroutine is left.
-func TestNothingGoesOn(t *testing.T) {
+// No goroutine remains after a command, even if it ends in the middle of its work.
+func TestNoGoroutineRemains(t *testing.T) {
 	defer goleak.VerifyNone(t)
 	local := trackertest.New()
 	defer local.Close()
@@ -30,11 +30,11 @@ func TestNothingGoesOn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The peer that the commands report.
+	// The commands report this peer.
 	if _, err := client.Announce(t.Context(), local.Tracker, announce.Request{Key: key, Port: 1}); err != nil {
 		t.Fatal(err)
 	}
-	service, err := net.Listen("tcp", "127.0.0.1:0") // makes a COMMAND ready
+	service, err := net.Listen("tcp", "127.0.0.1:0") // so a COMMAND with this port is ready
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,8 +43,8 @@ func TestNothingGoesOn(t *testing.T) {
 
 	for _, c := range []struct {
 		args      []string
-		begun     string // the output that shows that it has begun
-		interrupt bool   // interrupt it then
+		begun     string // the output that shows that the command has begun
+		interrupt bool   // send an interrupt after this output
 		code      int
 	}{
 		{[]string{"serve", "--listen", "127.0.0.1:0"}, "tracker at", true, 0},

@@ -30,7 +30,8 @@ func listCommand(s Streams) *cli.Command {
 
 type listOptions struct{ client }
 
-// maxList is the number of peers for which list asks. It is also the most that an event stream reports.
+// maxList is the number of peers for which list asks. It is also the most that an event stream
+// reports.
 const maxList = 10_000
 
 func (o *listOptions) run(c *cli.Context, s Streams) error {

@@ -18,9 +18,9 @@ import (
 	"ntrack/tracker/trackertest"
 )
 
-// These tests run ntrack on a real pseudo-terminal, and compute what a user would see on its screen.
+// These tests run ntrack on a pseudo-terminal, and compute the text on the screen.
 
-// A terminal is the user's end of a pseudo-terminal on which a program runs.
+// A terminal is the user's end of a pseudo-terminal on which a program runs. It has a screen.
 type terminal struct {
 	t    *testing.T
 	file *os.File
@@ -30,11 +30,11 @@ type terminal struct {
 	columns  int
 	lines    [][]byte // the screen
 	row, col int      // the cursor
-	escape   []byte   // the beginning of an escape sequence
-	unknown  string   // an output that this type does not implement
+	escape   []byte   // an incomplete escape sequence
+	unknown  string   // a character or escape sequence that this type does not implement
 }
 
-// onTerminal runs ntrack on a terminal of this kind and size.
+// onTerminal runs ntrack on a terminal of this size. kind is the value of $TERM.
 func onTerminal(t *testing.T, kind string, columns, lines int, args ...string) *terminal {
 	t.Helper()
 	user, program := openPTY(t)
@@ -72,13 +72,13 @@ func onTerminal(t *testing.T, kind string, columns, lines int, args ...string) *
 	return x
 }
 
-// resize changes the size of the screen, and clears it. The cursor stays in its line.
+// resize changes the size of the screen. The cursor stays in its line.
 func (x *terminal) resize(columns, lines int) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	old := x.lines
 	x.columns, x.lines = columns, make([][]byte, lines)
-	if cut := max(0, min(len(old), x.row+1)-lines); len(old) > 0 { // the topmost lines scroll away
+	if cut := max(0, min(len(old), x.row+1)-lines); len(old) > 0 { // the upper lines scroll away
 		copy(x.lines, old[cut:])
 		x.row -= cut
 	}
@@ -127,6 +127,7 @@ func (x *terminal) down() {
 	}
 }
 
+// control applies an escape sequence to the screen.
 func (x *terminal) control(escape string) {
 	var n int
 	switch _, err := fmt.Sscanf(escape, "\x1b[%dA", &n); {
@@ -147,7 +148,7 @@ func (x *terminal) screen() string {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.unknown != "" {
-		x.t.Fatalf("the terminal does not know %s", x.unknown)
+		x.t.Fatalf("the program has written %s, which this terminal does not implement", x.unknown)
 	}
 	text := string(bytes.Join(x.lines[:x.row], []byte("\n"))) + "\n" + string(x.lines[x.row]) + "_"
 	for _, below := range x.lines[x.row+1:] {
@@ -168,8 +169,7 @@ func (x *terminal) waitFor(want string) {
 	}
 }
 
-// types types keys.
-func (x *terminal) types(keys string) {
+func (x *terminal) typeKeys(keys string) {
 	if _, err := x.file.WriteString(keys); err != nil {
 		x.t.Fatal(err)
 	}
@@ -182,8 +182,9 @@ func (x *terminal) ends(code int) {
 	}
 }
 
-// local runs a tracker. The functions join and leave the key lobby there.
-func local(t *testing.T) (srv *trackertest.Server, join, leave func(ports ...uint16)) {
+// lobby runs a tracker. At that tracker, join announces ports under the key lobby, and leave removes
+// them.
+func lobby(t *testing.T) (srv *trackertest.Server, join, leave func(ports ...uint16)) {
 	t.Helper()
 	srv = trackertest.New()
 	t.Cleanup(srv.Close)
@@ -214,7 +215,7 @@ func local(t *testing.T) (srv *trackertest.Server, join, leave func(ports ...uin
 
 // On a terminal watch shows a table that changes in place.
 func TestLiveTable(t *testing.T) {
-	srv, join, leave := local(t)
+	srv, join, leave := lobby(t)
 	x := onTerminal(t, "xterm", 80, 24, "watch", srv.Tracker.HostPort(), "lobby", "--every", "100ms", "--port", "4000")
 	x.waitFor("" +
 		"PEER             SCOPE      NOTE\n" +
@@ -257,18 +258,19 @@ func TestLiveTable(t *testing.T) {
 
 	// Notes appear above the table.
 	srv.Close()
-	gone := "ntrack: tracker " + srv.Tracker.HostPort() + " is unreachable: connection refused; trying again until it is back"
-	x.waitFor(gone + "\n" + table)
+	away := "ntrack: tracker " + srv.Tracker.HostPort() + " is unreachable: connection refused; trying again until it is back"
+	x.waitFor(away + "\n" + table)
 
-	// Ctrl-C keeps the last table, hides the ^C of the terminal, and leaves the cursor below the table.
-	x.types("\x03")
+	// After Ctrl-C, the last table remains on the screen. It hides the ^C that the terminal has
+	// shown, and the cursor is below it.
+	x.typeKeys("\x03")
 	x.ends(130)
-	x.waitFor(gone + "\n" + table)
+	x.waitFor(away + "\n" + table)
 }
 
-// After a stop and fg, the table appears again below the text that the shell has written.
+// After Ctrl-Z and fg, the table appears again below the text that the shell has written.
 func TestLiveTableContinued(t *testing.T) {
-	srv, join, _ := local(t)
+	srv, join, _ := lobby(t)
 	join(4000)
 	x := onTerminal(t, "xterm", 80, 24, "watch", srv.Tracker.HostPort(), "lobby", "--every", "100ms")
 	table := "PEER             SCOPE      NOTE\n127.0.0.1:4000   loopback\n1 peer\n"
@@ -292,7 +294,7 @@ func TestLiveTableContinued(t *testing.T) {
 
 // With -o text, and on a terminal that cannot move its cursor, watch prints lines.
 func TestNoLiveTable(t *testing.T) {
-	srv, join, _ := local(t)
+	srv, join, _ := lobby(t)
 	join(4000)
 	x := onTerminal(t, "dumb", 80, 24, "watch", srv.Tracker.HostPort(), "lobby")
 	x.waitFor("join 127.0.0.1:4000\n_")
@@ -302,7 +304,7 @@ func TestNoLiveTable(t *testing.T) {
 
 // While a barrier waits, the table shows the peers. The result then replaces it.
 func TestLiveTableGather(t *testing.T) {
-	srv, join, _ := local(t)
+	srv, join, _ := lobby(t)
 	x := onTerminal(t, "xterm", 80, 24, "watch", srv.Tracker.HostPort(), "lobby", "--port", "4001", "--min", "2")
 	x.waitFor("" +
 		"PEER             SCOPE      NOTE\n" +

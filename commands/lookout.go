@@ -23,8 +23,8 @@ func serveFlag() cli.Flag {
 }
 
 // A lookout is for commands that keep contact with trackers. It prints a note when a tracker stops
-// answering, and when it answers again. With --serve it runs a tracker inside this command if no other
-// tracker listens.
+// answering, and when it answers again. With --serve it runs a tracker inside this command if no
+// other tracker listens.
 type lookout struct {
 	s        Streams
 	client   *client
@@ -64,8 +64,8 @@ func (l *lookout) begin(c *cli.Context) error {
 // requestFailed records that a request to a tracker has failed.
 //
 // Before any tracker has answered, it prints no notes. But if all trackers have failed by then, it
-// returns the error of the first tracker. After an answer, it prints a note about the first of several
-// failures of a tracker.
+// returns the error of the first tracker. After an answer, it prints a note about the first of
+// several failures of a tracker.
 //
 // With --serve it then runs a tracker, because another command may have run the one that failed.
 func (l *lookout) requestFailed(t announce.Tracker, err error) error {
@@ -102,8 +102,8 @@ func (l *lookout) noteAway(t announce.Tracker) {
 	l.noGuess = true
 }
 
-// requestAnswered records that a tracker has answered. If it was away, a note says that it is back. At
-// the first answer, there is a note about each other tracker that has failed until then.
+// requestAnswered records that a tracker has answered. If it was away, a note says that it is back.
+// At the first answer, there is a note about each other tracker that has failed until then.
 func (l *lookout) requestAnswered(t announce.Tracker) {
 	away := l.away[t] != nil
 	l.noGuess = true

@@ -70,9 +70,9 @@ func stateDir() (dir string, err error) {
 
 const secretSize = sha256.Size
 
-// readSecret reads the secret from a file in dir, and creates the file if it does not exist. Processes
-// that start at the same time get the same secret. If the file is damaged, readSecret uses another one,
-// whose name contains a hash of the damaged content. So all processes use the same file.
+// readSecret reads the secret from a file in dir, and creates the file if it does not exist.
+// Processes that start at the same time get the same secret. If the file is damaged, readSecret uses
+// another one, whose name contains a hash of the damaged content. So all processes use the same file.
 func readSecret(dir string) ([]byte, error) {
 	first := filepath.Join(dir, "secret")
 	file := first
@@ -123,9 +123,9 @@ func forMachine(secret []byte, machine []string) []byte {
 
 // machine returns texts that together identify this machine. Several machines may share one home
 // directory. A copy of a machine may have the same name and machine-id, but its boot_id differs,
-// because it started at another time. Containers have the boot_id of their host, but each has a network
-// namespace of its own. The texts change when the machine restarts. So a peer that was announced before
-// a restart cannot leave after it.
+// because it started at another time. Containers have the boot_id of their host, but each has a
+// network namespace of its own. The texts change when the machine restarts. So a peer that was
+// announced before a restart cannot leave after it.
 //
 // On a Mac the name depends on the network, so machine returns only the id of the last start.
 func machine() []string {
@@ -146,12 +146,12 @@ func machine() []string {
 	return append(parts, network)
 }
 
-// members are the processes of this user on this machine that are members of a classic tracker. Such a
-// tracker has one peer for all processes that announce the same endpoint, so only the last of these
+// members are the processes of this user on this machine that are members of a classic tracker. Such
+// a tracker has one peer for all processes that announce the same endpoint, so only the last of these
 // processes may leave.
 //
-// Each process holds locks on one file. An endpoint has the byte at its lockOffset, but nothing is ever
-// written there. A process that is killed loses its locks, too.
+// Each process holds locks on one file. An endpoint has the byte at its lockOffset, but nothing is
+// ever written there. A process that is killed loses its locks, too.
 type members struct {
 	file *os.File
 
@@ -184,9 +184,9 @@ func (m *members) enter(ctx context.Context, offset int64) bool {
 	}
 }
 
-// leave is called before an endpoint leaves, and reports whether other processes still announce it. If
-// several processes leave at the same time, one of them gets the lock, and keeps it until it closes the
-// file. A client leaves once over each address family, so leave remembers its result.
+// leave is called before an endpoint leaves, and reports whether other processes still announce it.
+// If several processes leave at the same time, one of them gets the lock, and keeps it until it
+// closes the file. A client leaves once over each address family, so leave remembers its result.
 func (m *members) leave(offset int64) (others bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -16,9 +16,9 @@ import (
 	"ntrack/announce/wire"
 )
 
-// Some command lines have the right form but are probably mistakes: the KEY is missing, or two arguments
-// are swapped. If that is almost certain, ntrack refuses the line before it sends a request. If it is
-// only a guess, ntrack prints it when the tracker cannot be reached.
+// Some command lines have the right form but are probably mistakes: the KEY is missing, or two
+// arguments are swapped. If that is almost certain, ntrack refuses the line before it sends a
+// request. If it is only a guess, ntrack prints it when the tracker cannot be reached.
 
 // takesKey reports whether the arguments of the command are [TRACKER] KEY.
 func (l *line) takesKey() bool { return l.hasFlag("key-file") }
@@ -28,7 +28,8 @@ func (l *line) hasFlag(name string) bool { return findFlag(l.cmd, "--"+name) != 
 // hasPort reports whether the line has an option with the port of the user's program.
 func (l *line) hasPort() bool { return l.given("port") || l.given("from") }
 
-// misplaced returns an error if the last argument, which should be the KEY, looks like something else.
+// misplaced returns an error if the last argument, which should be the KEY, looks like something
+// else.
 func (l *line) misplaced() error {
 	if l.literal || !l.takesKey() || l.given("key-file") || len(l.arguments) == 0 {
 		return nil
@@ -63,8 +64,8 @@ func (l *line) misplaced() error {
 	return &usageError{text: text, shows: true}
 }
 
-// A likeness is what an argument looks like if it probably is not a KEY: a tracker, the URL of a key at
-// a tracker, or a port.
+// A likeness is what an argument looks like if it probably is not a KEY: a tracker, the URL of a key
+// at a tracker, or a port.
 type likeness struct {
 	tracker, key, port string
 	ambiguous          bool // host:port, which may also be key:port
@@ -140,8 +141,8 @@ func isLocal(host string) bool {
 	return err == nil || bad == nil && t.Loopback()
 }
 
-// guessFor is what the user probably meant, if an error shows that the tracker may not be one. It is ""
-// for other errors and without a guess.
+// guessFor is what the user probably meant, if an error shows that the tracker may not be one. It is
+// "" for other errors and without a guess.
 func (l *line) guessFor(err error) string {
 	f, refused := errors.AsType[*announce.RefusalError](err)
 	switch {
@@ -153,9 +154,9 @@ func (l *line) guessFor(err error) string {
 	return ""
 }
 
-// guess is what the user probably meant, if the first argument is not a tracker. It has two lines, or is
-// "". resolved says that the first argument is a name with an address. Then it is more likely a tracker,
-// and guess does not suggest that both arguments are one KEY with a space.
+// guess is what the user probably meant, if the first argument is not a tracker. It has two lines, or
+// is "". resolved says that the first argument is a name with an address. Then it is more likely a
+// tracker, and guess does not suggest that both arguments are one KEY with a space.
 func (l *line) guess(resolved bool) string {
 	if l == nil || l.literal || !l.takesKey() {
 		return ""
@@ -195,8 +196,8 @@ func (l *line) guessAlone() string {
 	return "one argument is the KEY; did you mean\n  " + l.showTracker(l.arguments[0])
 }
 
-// tooMany is the error for a line with more arguments than [TRACKER] KEY, or with a tracker both in an
-// argument and in an option. why is the beginning of its text.
+// tooMany is the error for a line with more arguments than [TRACKER] KEY, or with a tracker both in
+// an argument and in an option. why is the beginning of its text.
 func (l *line) tooMany(why string) error {
 	e := &usageError{command: l.cmd.Name, text: why}
 	if !l.given("key-file") {
@@ -207,8 +208,8 @@ func (l *line) tooMany(why string) error {
 	return e
 }
 
-// showOptionsFirst shows the line with its options before the `--`. In the user's line they stand after
-// it, from args[i] on.
+// showOptionsFirst shows the line with its options before the `--`. In the user's line they stand
+// after it, from args[i] on.
 func (l *line) showOptionsFirst(args []string, i int) string {
 	words := slices.Concat([]string{"ntrack", l.cmd.Name}, l.showOptions(), quoted(args[i:]))
 	if l.command == nil {
@@ -262,8 +263,8 @@ func (l *line) looksRunnable(word string) bool {
 	return err == nil || l.gap > 0
 }
 
-// show is the line with other arguments. If port is not "", show adds it as an option, unless the command
-// has no such option or the line already has a port.
+// show is the line with other arguments. If port is not "", show adds it as an option, unless the
+// command has no such option or the line already has a port.
 func (l *line) show(arguments []string, port string) string {
 	words := slices.Concat([]string{"ntrack", l.cmd.Name}, quoted(arguments), l.showOptions())
 	if port != "" && l.hasFlag("port") && !l.hasPort() {
@@ -272,8 +273,8 @@ func (l *line) show(arguments []string, port string) string {
 	return strings.Join(append(words, commandWords(l.command)...), " ")
 }
 
-// showTracker is the line with a tracker as its first argument, followed by KEY. For list, which works
-// without a KEY, it also shows the line without one.
+// showTracker is the line with a tracker as its first argument, followed by KEY. For list, which
+// works without a KEY, it also shows the line without one.
 func (l *line) showTracker(name string) string {
 	show := l.show([]string{name, "KEY"}, "")
 	if l.cmd.Name == "list" {
@@ -323,8 +324,8 @@ func commandWords(command []string) []string {
 
 var plainWord = regexp.MustCompile(`^[A-Za-z0-9_@%+=:,./-]+$`)
 
-// quote is a word in quotes of the shell, if it needs any. It has no control characters, and no password
-// of a tracker.
+// quote is a word in quotes of the shell, if it needs any. It has no control characters, and no
+// password of a tracker.
 func quote(word string) string {
 	word = wire.Redact(word)
 	if len(word) > 300 || strings.ContainsFunc(word, func(r rune) bool { return !unicode.IsPrint(r) }) {

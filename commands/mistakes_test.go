@@ -5,7 +5,8 @@ import (
 	"testing"
 )
 
-// The guesses for a line whose tracker is unreachable, and for a line with too many arguments.
+// Each line gets the guess that it should, first if its tracker is unreachable, and then if it has
+// too many arguments.
 func TestGuess(t *testing.T) {
 	const two, inFile, alone = "of two arguments the first is the TRACKER; did you mean\n  ntrack ",
 		"with --key-file an argument is the TRACKER; did you mean\n  ntrack ", "one argument is the KEY; did you mean\n  ntrack "
@@ -34,7 +35,7 @@ func TestGuess(t *testing.T) {
 		{"announce tracker.example --port 1", alone, "announce tracker.example KEY --port 1"},
 		{"list tracker.example", alone, "list tracker.example KEY, or ntrack list -t tracker.example"},
 
-		// The tracker is probably just away.
+		// These have no guess: the line is probably right, and its tracker is away.
 		{"announce lobby --port 1", "", ""},
 		{"announce tracker.example lobby", "", ""},
 		{"announce localhost 4000", "", ""},
@@ -52,10 +53,10 @@ func TestGuess(t *testing.T) {
 			t.Errorf("ntrack %s: guess\n%s\nwant\n%s", tt.line, got, want)
 		}
 		if _, rest, quoted := strings.Cut(tt.meant, "'"); quoted && strings.Contains(rest, " ") {
-			want = "" // this guess is not for a tracker with an address
+			want = "" // the guess of one KEY with a space is not for a first argument with an address
 		}
 		if got := parsed(t, tt.line).guess(true); got != want {
-			t.Errorf("ntrack %s: guess where the tracker has an address\n%s\nwant\n%s", tt.line, got, want)
+			t.Errorf("ntrack %s: guess if the first argument has an address\n%s\nwant\n%s", tt.line, got, want)
 		}
 	}
 	for line, meant := range map[string]string{

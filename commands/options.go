@@ -162,8 +162,8 @@ func (o *client) needKey(c *cli.Context) error {
 
 func (o *client) anyClassic() bool { return slices.ContainsFunc(o.trackers, announce.Tracker.Classic) }
 
-// environ is the environment of a program that ntrack runs. It has the KEY, and the trackers, which an
-// ntrack that this program starts uses by default.
+// environ is the environment of a program that ntrack runs. It has the KEY, and the trackers, which
+// an ntrack that this program starts uses by default.
 func (o *client) environ() []string {
 	trackers := o.names.trackers
 	if trackers == "" {
@@ -190,8 +190,8 @@ func parsePort(s string) int {
 }
 
 // askAll asks all trackers at the same time. It returns the trackers that answered, and their answers
-// in the same order. If at least one tracker answered, askAll prints the errors of the others as notes.
-// If none did, it returns the first error and prints the others.
+// in the same order. If at least one tracker answered, askAll prints the errors of the others as
+// notes. If none did, it returns the first error and prints the others.
 func askAll[T any](ctx context.Context, o *client, s Streams, ask func(context.Context, announce.Tracker) (T, error)) ([]announce.Tracker, []T, error) {
 	all, errs := make([]T, len(o.trackers)), make([]error, len(o.trackers))
 	var wg sync.WaitGroup
@@ -308,8 +308,8 @@ func arrange(app *cli.App, args []string) ([]string, *line, error) {
 
 // parse parses the words after the command's name. Options may stand anywhere, because users write
 // `ntrack announce host KEY --port 4000`. A `--` before the arguments ends the options. A `--` after
-// the KEY begins the COMMAND of announce. The line is nil if the user asks for help, even if the words
-// before --help have a mistake.
+// the KEY begins the COMMAND of announce. The line is nil if the user asks for help, even if the
+// words before --help have a mistake.
 func parse(app *cli.App, cmd *cli.Command, args []string) (*line, error) {
 	l := &line{cmd: cmd}
 	var mistake error    // the first one
@@ -429,8 +429,8 @@ var (
 	looseTime  = regexp.MustCompile(`^([0-9]+) ?(|s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?)$`)
 )
 
-// plainValue checks the value of an option, and returns it in the form that package flag reads. Numbers
-// are decimal here, but package flag also accepts 0x10 and 1_000, and reads 010 as 8.
+// plainValue checks the value of an option, and returns it in the form that package flag reads.
+// Numbers are decimal here, but package flag also accepts 0x10 and 1_000, and reads 010 as 8.
 func plainValue(o option) (string, error) {
 	switch o.flag.(type) {
 	case *cli.IntFlag:

@@ -12,19 +12,21 @@ import (
 	"testing"
 )
 
-// An effect is the difference that an option makes: a command line with the option and its result,
-// and one without it, or with another value, and its result. Results are regular expressions.
+// An effect is the difference that an option makes.
 type effect struct {
+	// A command line with the option, and a regular expression for its result.
 	with, result string
-	// Both are empty if nothing would happen without the option: a test cannot wait for that.
+	// The same command line without the option, or with another value, and a regular expression for
+	// its result. Both are empty if nothing happens without the option, because no test can wait for
+	// that.
 	without, instead string
-	// watch observes the command while it runs, and returns the result. If it is nil, the result is the
-	// exit code and the output.
+	// watch returns the result of a command, which it observes while the command runs. If watch is
+	// nil, the result is the exit code and the output.
 	watch func(*trial) string
 }
 
-// elsewhere has the options that other tests cover, and the files with these tests.
-func elsewhere() map[string]string {
+// testedElsewhere has the options that other tests cover, and the files with these tests.
+func testedElsewhere() map[string]string {
 	return map[string]string{
 		"announce --on-lost":         "../testdata/script/child_tracker.txtar",
 		"serve --max-conns-per-addr": "../interop/conns_test.go", // loopback addresses have no such limit
@@ -61,7 +63,7 @@ func effects() map[string]effect {
 			serve + " --max-rate 0", `"interval":15,`,
 			func(x *trial) string {
 				at := x.addrs()[0]
-				for port := range 60 { // a small track has fewer peers
+				for port := range 60 { // a young track of at most 50 peers has a shorter interval
 					get(x.t, fmt.Sprintf("http://%s/ntrk/k?port=%d", at, port+1), "")
 				}
 				_, body := get(x.t, "http://"+at+"/ntrk/k?format=json&port=1", "")
@@ -110,16 +112,16 @@ func effects() map[string]effect {
 			serve + " --max-conns 3", `^3 of 3$`,
 			connect3,
 		},
-		// The longer of the two timeouts is 11 s, which is no default, or an hour.
+		// The shorter timeout is 1 s in one line, and 11 s, which is not a default, in the other.
 		"serve --request-timeout": {
 			serve + " --idle-timeout 11s --request-timeout 1s", "^request$",
 			serve + " --idle-timeout 11s --request-timeout 1h", "^idle$",
-			firstCut,
+			firstClosed,
 		},
 		"serve --idle-timeout": {
 			serve + " --request-timeout 11s --idle-timeout 1s", "^idle$",
 			serve + " --request-timeout 11s --idle-timeout 1h", "^request$",
-			firstCut,
+			firstClosed,
 		},
 		"serve --proxy": {
 			serve + " --proxy 127.0.0.0/8", `"you":"203\.0\.113\.7:1"`,
@@ -284,8 +286,8 @@ func effects() map[string]effect {
 	return all
 }
 
-// Every option in --help has an effect: without it, or with another value of it, the same command
-// line has another result.
+// Every option in --help has an effect: without it, or with another value, the same command line has
+// another result.
 func TestEveryOptionHasAnEffect(t *testing.T) {
 	t.Parallel()
 	all := effects()
@@ -307,7 +309,7 @@ func TestEveryOptionHasAnEffect(t *testing.T) {
 			}
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
-				file := elsewhere()[name]
+				file := testedElsewhere()[name]
 				switch {
 				case file != "":
 					text, err := os.ReadFile(file)

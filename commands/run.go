@@ -22,9 +22,9 @@ import (
 	"ntrack/commands/process"
 )
 
-// `ntrack announce KEY --port N -- COMMAND ARGS...` announces the COMMAND once its port can be reached,
-// and until it ends. Then ntrack ends with the same exit code. ntrack itself ends the COMMAND only with
-// --on-lost kill.
+// `ntrack announce KEY --port N -- COMMAND ARGS...` announces the COMMAND once its port can be
+// reached, and until it ends. Then ntrack ends with the same exit code. ntrack itself ends the
+// COMMAND only with --on-lost kill.
 
 const (
 	// leaveTime is how long leaving may take after the COMMAND has ended. Without a limit, a tracker
@@ -84,8 +84,8 @@ func (o *announceOptions) buildCommand(c *cli.Context) (err error) {
 }
 
 func (o *announceOptions) runCommand(c *cli.Context, s Streams) error {
-	// The COMMAND runs even if no tracker answers. So the lookout begins as if a tracker had answered:
-	// an error is then a note, and does not end the command.
+	// The COMMAND runs even if no tracker answers. So the lookout begins as if a tracker had
+	// answered: an error is then a note, and does not end the command.
 	look := lookout{s: s, client: &o.client, serve: o.serve, answered: true}
 	defer look.end()
 	if err := look.begin(c); err != nil {
@@ -145,7 +145,8 @@ func (o *announceOptions) startCommand(ctx context.Context, s Streams, self *sel
 		In: s.In, Out: s.rawOut, Err: s.Err, OwnGroup: !process.OnTerminal(), Reaper: s.reaper}
 	forwarded := process.Forwarded(p.OwnGroup)
 	if s.Signals != nil {
-		// The COMMAND inherits the ignored signals, so ntrack does not handle them before it has started.
+		// The COMMAND inherits the ignored signals, so ntrack does not handle them before it has
+		// started.
 		s.Signals(signals, slices.DeleteFunc(slices.Clone(forwarded), signal.Ignored)...)
 	}
 	if ctx.Err() != nil {
@@ -162,8 +163,8 @@ func (o *announceOptions) startCommand(ctx context.Context, s Streams, self *sel
 }
 
 // awaitLeft waits until the peer has left, but not longer than leaveTime, and only until a signal
-// interrupts it. Signals have no effect before the note that asks for one, because the signal that ended
-// the COMMAND may arrive after its end.
+// interrupts it. Signals have no effect before the note that asks for one, because the signal that
+// ended the COMMAND may arrive after its end.
 func awaitLeft(s Streams, signals <-chan os.Signal, left <-chan error) {
 	slow, over := time.After(slowEnd), time.After(leaveTime)
 	noted := false
@@ -209,7 +210,8 @@ func parseReadiness(s string, port uint16) (readiness, error) {
 	return readiness{process.AcceptsTCP, port, "accepts no connections yet (over UDP it needs --ready udp)", d}, nil
 }
 
-// await waits until the COMMAND can be reached, and returns true. If ctx ends first, it returns false.
+// await waits until the COMMAND can be reached, and returns true. If ctx ends first, it returns
+// false.
 func (r readiness) await(ctx context.Context, s Streams) bool {
 	if r.check == nil {
 		return true
@@ -280,7 +282,8 @@ func (o *announceOptions) ttl(ctx context.Context, ev announce.Event) time.Durat
 }
 
 // An absence is a time in which all trackers are away. It sends on lost after a whole ttl, but not
-// earlier: a tracker that restarts is away only for a moment, and watchers keep its peers for a ttl, too.
+// earlier: a tracker that restarts is away only for a moment, and watchers keep its peers for a ttl,
+// too.
 type absence struct {
 	ttl   time.Duration // 0 until a tracker has answered; until then begin does nothing
 	timer *time.Timer   // nil while a tracker answers
@@ -306,9 +309,9 @@ func (a *absence) end() {
 	}
 }
 
-// A selfFile is the file in which the COMMAND finds its own endpoints, as the trackers report them. It
-// does not exist before the peer has joined. Only this user can use its directory, which is locked as
-// long as this process lives. The methods of a nil selfFile do nothing.
+// A selfFile is the file in which the COMMAND finds its own endpoints, as the trackers report them.
+// It does not exist before the peer has joined. Only this user can use its directory, which is locked
+// as long as this process lives. The methods of a nil selfFile do nothing.
 type selfFile struct {
 	dir, text string
 	lock      *os.File // nil on systems without locks on directories

@@ -22,10 +22,10 @@ import (
 	"ntrack/tracker/trackertest"
 )
 
-// These tests run a COMMAND by `ntrack announce`, where a script is not enough: signals of every kind,
-// terminals, and an ntrack that is killed.
+// These tests run a COMMAND by `ntrack announce`, and do what the scripts cannot: they send all kinds
+// of signals and kill ntrack.
 
-// A commandTest has a tracker, and a port for a service.
+// A commandTest is a test with a tracker, and with a port for the COMMAND.
 type commandTest struct {
 	*testing.T
 	tracker announce.Tracker
@@ -42,22 +42,23 @@ func newCommandTest(t *testing.T) commandTest {
 	return commandTest{t, local.Tracker, port}
 }
 
-// args returns the arguments with which ntrack runs the command.
+// args returns the arguments of ntrack that make it run the command.
 func (t commandTest) args(command ...string) []string {
 	return append([]string{"announce", t.tracker.HostPort(), "lobby", "--port", t.port, "--"}, command...)
 }
 
 func (t commandTest) listener() []string { return []string{"listener", "tcp", "127.0.0.1:" + t.port} }
 
-// start runs a program, which is killed when the test ends. The setting of GODEBUG keeps Go's runtime
-// from sending signals: neither the program nor the service may get any but the test's.
+// start runs a program, and kills it when the test ends. Without this GODEBUG, Go's runtime would
+// send SIGURG to its own process, but the program and the service must receive only the signals of
+// the test.
 func (t commandTest) start(cmd *exec.Cmd) {
 	t.Helper()
 	cmd.Env = append(os.Environ(), "GODEBUG=asyncpreemptoff=1", "LC_ALL=C")
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	timer := time.AfterFunc(2*patience, func() { _ = cmd.Process.Kill() }) // a test that waits for it then fails
+	timer := time.AfterFunc(2*patience, func() { _ = cmd.Process.Kill() }) // so that a test that waits for cmd fails
 	t.Cleanup(func() {
 		timer.Stop()
 		_ = cmd.Process.Kill()
@@ -90,6 +91,8 @@ func (t commandTest) listed(n int) {
 	})
 }
 
+// until waits until done returns true. If it takes too long, the test fails with a message about
+// what.
 func (t commandTest) until(what string, done func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); !done(); time.Sleep(10 * time.Millisecond) {
@@ -110,7 +113,7 @@ func (t commandTest) line(r *bufio.Reader, want string) string {
 	return m[len(m)-1]
 }
 
-// state waits until a process is in a state, which is T for a stopped one.
+// state waits until a process is in a state of /proc, such as T for a stopped process.
 func (t commandTest) state(pid, want string) {
 	t.Helper()
 	t.until("process "+pid+" is in state "+want, func() bool {
@@ -120,11 +123,11 @@ func (t commandTest) state(pid, want string) {
 	})
 }
 
-// Without a terminal ntrack passes each signal on once, to the whole process group of the command. It
-// does not pass on signals about ntrack itself.
+// Without a terminal, ntrack passes each signal on once, to the whole process group of the command.
+// It does not pass on signals that are about ntrack itself, such as SIGCHLD.
 func TestCommandSignals(t *testing.T) {
 	ct := newCommandTest(t)
-	// The shell ignores the signals; the service in its process group does not.
+	// The shell ignores the signals except SIGTERM. The service in its process group prints them.
 	ignore := "for s in " + numbers(allSignals()) + "; do [ $s = 15 ] || trap '' $s; done; "
 	cmd := exec.Command("ntrack", ct.args("sh", "-c", ignore+`"$@"; exit 5`, "sh", "listener", "tcp", "127.0.0.1:"+ct.port)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
@@ -158,7 +161,8 @@ func TestCommandSignals(t *testing.T) {
 	ct.listed(0)
 }
 
-// allSignals returns all signals that another process would send, except for those that kill or stop.
+// allSignals returns the signals that one process may send to another, except those that kill or stop
+// it.
 func allSignals() []syscall.Signal {
 	var signals []syscall.Signal
 	for s := syscall.Signal(1); s < 65; s++ {
@@ -182,7 +186,8 @@ func numbers(signals []syscall.Signal) string {
 	return strings.Join(text, " ")
 }
 
-// Without a terminal no shell waits for ntrack to stop, so only the command stops.
+// Without a terminal, the signals that stop a program stop only the command, because no shell waits
+// for ntrack to stop.
 func TestCommandStop(t *testing.T) {
 	ct := newCommandTest(t)
 	cmd := exec.Command("ntrack", ct.args(ct.listener()...)...)
@@ -211,7 +216,8 @@ func TestCommandStop(t *testing.T) {
 	ct.ends(cmd, 3)
 }
 
-// The command ignores the signals that were ignored when ntrack started, unless it decides otherwise.
+// The command ignores the signals that were ignored when ntrack started. But if it handles such a
+// signal, ntrack passes the signal on.
 func TestCommandNohup(t *testing.T) {
 	ct := newCommandTest(t)
 	cmd := exec.Command("nohup", append([]string{"ntrack"}, ct.args(ct.listener()...)...)...)
@@ -222,7 +228,7 @@ func TestCommandNohup(t *testing.T) {
 	ct.start(cmd)
 	lines := bufio.NewReader(out)
 	ct.line(lines, `listener \d+`)
-	ct.listed(1) // ntrack now handles the signal that was ignored
+	ct.listed(1) // by now ntrack handles SIGHUP
 	for _, s := range []syscall.Signal{syscall.SIGHUP, syscall.SIGTERM} {
 		if err := cmd.Process.Signal(s); err != nil {
 			t.Fatal(err)
@@ -232,7 +238,7 @@ func TestCommandNohup(t *testing.T) {
 	ct.ends(cmd, 3)
 }
 
-// asFirst makes the program the first process of a namespace, as in a container.
+// asFirst makes cmd the first process of a new PID namespace, as in a container.
 func asFirst(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Cloneflags: syscall.CLONE_NEWPID}
 	if os.Getuid() != 0 {
@@ -240,7 +246,7 @@ func asFirst(cmd *exec.Cmd) {
 	}
 }
 
-// children returns the ids of all processes that a process has to wait for.
+// children returns the process ids of all children of a process, zombies included.
 func (t commandTest) children(pid int) (pids []string) {
 	t.Helper()
 	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
@@ -254,14 +260,15 @@ func (t commandTest) children(pid int) (pids []string) {
 	return pids
 }
 
-// No child stays a zombie. The first process of a container gets all orphans, and a program started
-// by exec inherits the children of the program before it.
+// No child of ntrack stays a zombie, even if ntrack has not started it. The first process of a
+// container becomes the parent of all orphans. A program that a shell runs by exec has the children
+// of the shell.
 func TestOrphans(t *testing.T) {
-	const orphan = "(sh -c 'echo orphan; read end <go' &); " // it is an orphan before the next command starts
+	const orphan = "(sh -c 'echo orphan; read end <go' &); " // the orphan ends at a write to the pipe go
 	for name, c := range map[string]struct {
 		args  []string
-		first bool
-		own   int // the number of ntrack's own children
+		first bool // ntrack is the first process of a container
+		own   int  // the number of children that ntrack has started and that do not end
 	}{
 		"COMMAND": {[]string{"announce", "TRACKER", "lobby", "--port", "4000", "--", "sh", "-c", orphan + "echo >go; exec tail -f /dev/null"}, true, 1},
 		"exec":    {[]string{"watch", "TRACKER", "lobby", "--exec", orphan + "echo >go; exec tail -f /dev/null"}, true, 1},
@@ -298,11 +305,11 @@ func TestOrphans(t *testing.T) {
 	}
 }
 
-// The default action of a signal does not end the first process of a container. A second Ctrl-C must
-// end it even so.
+// A second Ctrl-C ends ntrack even as the first process of a container, for which signals have no
+// default action.
 func TestFirstProcessSecondInterrupt(t *testing.T) {
 	t.Parallel()
-	at := frozen(t)
+	at := frozenTracker(t)
 	for range 5 {
 		cmd := exec.Command("ntrack", "announce", at, "k", "--port", "4000", "--stay", "-q")
 		asFirst(cmd)
@@ -310,10 +317,10 @@ func TestFirstProcessSecondInterrupt(t *testing.T) {
 			return
 		}
 	}
-	t.Error("it always ended before the second Ctrl-C")
+	t.Error("in every try ntrack ended before the second Ctrl-C")
 }
 
-// As a first process ntrack reaps orphans, but never takes the exit code of one for the command's.
+// As the first process, ntrack reaps orphans, but its exit code is always that of the command.
 func TestOrphansExitCode(t *testing.T) {
 	ct := newCommandTest(t)
 	for range 20 {
@@ -332,7 +339,7 @@ func TestOrphansExitCode(t *testing.T) {
 	ct.line(bufio.NewReader(notes), "ntrack: --exec: exit status 7; .*")
 }
 
-// The tests pass even if nohup or a shell's & has made them ignore signals.
+// The tests about signals pass even if nohup or a shell's & has made the test binary ignore signals.
 func TestTestsUnderNohup(t *testing.T) {
 	t.Parallel()
 	self, err := os.Executable()
@@ -350,8 +357,8 @@ func TestTestsUnderNohup(t *testing.T) {
 	}
 }
 
-// A caller of Main that passes no signals on ends a command by its context. That works before the
-// command starts, too.
+// If Streams.Signals is nil, the end of the context ends a COMMAND. A context that has already ended
+// prevents the start.
 func TestCommandContext(t *testing.T) {
 	ct := newCommandTest(t)
 	run := func(ctx context.Context, out io.Writer) int {
@@ -374,11 +381,11 @@ func TestCommandContext(t *testing.T) {
 	}
 	var out bytes.Buffer
 	if code := run(ctx, &out); code != 130 || out.Len() > 0 {
-		t.Errorf("interrupted before: exit code %d, results %q", code, &out)
+		t.Errorf("interrupted before the start: exit code %d, results %q", code, &out)
 	}
 }
 
-// When ntrack is killed, the command dies, even if it ignores all signals.
+// When ntrack is killed, the command is killed, too, even if it ignores all other signals.
 func TestCommandNoOrphan(t *testing.T) {
 	ct := newCommandTest(t)
 	cmd := exec.Command("ntrack", ct.args("listener", "-stubborn", "tcp", "127.0.0.1:"+ct.port)...)

@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openPTY makes a pseudo-terminal, and returns the user's end and the end for programs.
+// openPTY makes a pseudo-terminal, and returns its two ends: user for the test, tty for programs.
 func openPTY(t *testing.T) (user, tty *os.File) {
 	t.Helper()
 	user, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
@@ -41,10 +41,10 @@ func openPTY(t *testing.T) (user, tty *os.File) {
 	return user, tty
 }
 
-// A console is a pseudo-terminal, with all that programs have written to it.
+// A console is a commandTest on a pseudo-terminal. It collects the text that programs write there.
 type console struct {
 	commandTest
-	keys, tty *os.File
+	keys, tty *os.File // the ends of the pseudo-terminal; the test writes keys to keys
 	mu        sync.Mutex
 	text      bytes.Buffer
 }
@@ -105,15 +105,15 @@ func (t *console) shows(pattern string) string {
 	return m[len(m)-1]
 }
 
-// On a terminal a key signals the command once: the terminal sends the signal, and ntrack does not
-// pass its own on. It does not end ntrack.
+// On a terminal, a key such as Ctrl-C sends one signal to the command: the terminal signals ntrack
+// and the command, and ntrack does not pass the signal on. ntrack does not end before the command.
 func TestCommandTerminalKeys(t *testing.T) {
 	term := newConsole(t)
 	cmd := term.run("ntrack", term.args(term.listener()...)...)
 	term.shows(`^listener \d+`)
 	term.listed(1)
-	// The command handles each key before ntrack does. So if ntrack sent the signal again, the command
-	// would receive two, and the kernel could not merge them.
+	// ntrack is stopped until the command has handled the key. So if ntrack passed the signal on, the
+	// command would receive two signals, and the kernel could not merge them.
 	for keys, shown := range map[string]string{"\x03": `interrupt\r`, "\x1c": `quit\r`} {
 		_ = cmd.Process.Signal(syscall.SIGSTOP)
 		term.press(keys)
@@ -139,7 +139,8 @@ func TestCommandTerminalKeys(t *testing.T) {
 	}
 }
 
-// ntrack may take the first signal of a kind for a key's, and then passes on the second.
+// On a terminal, ntrack does not pass on the first signal of a kind that a key may have sent. It
+// passes on the second one.
 func TestCommandTerminalKill(t *testing.T) {
 	term := newConsole(t)
 	cmd := term.run("ntrack", term.args(term.listener()...)...)
@@ -164,7 +165,7 @@ func TestCommandTerminalKill(t *testing.T) {
 	}
 }
 
-// In the background no signal is a key's, so ntrack passes on each of them.
+// In the background ntrack passes on each signal, because no key has sent it.
 func TestCommandTerminalBackground(t *testing.T) {
 	term := newConsole(t)
 	script := `set -m; ntrack "$@" & echo "ntrack $!"; wait $!; echo "ended $?"`
@@ -184,7 +185,7 @@ func TestCommandTerminalBackground(t *testing.T) {
 	term.ends(cmd, 0)
 }
 
-// A server on a terminal ends when the terminal is closed.
+// On a terminal, `ntrack serve` ends when the terminal is closed.
 func TestServeTerminalClosed(t *testing.T) {
 	term := newConsole(t)
 	cmd := term.run("ntrack", "serve", "--listen", "127.0.0.1:0")
@@ -219,7 +220,8 @@ func TestCommandTerminalStop(t *testing.T) {
 	term.listed(0)
 }
 
-// A closed terminal signals only the leader of its session. If that is ntrack, the command ends too.
+// A terminal that is closed sends a signal only to the leader of its session. If ntrack is this
+// leader, the command ends, too.
 func TestCommandTerminalClosed(t *testing.T) {
 	term := newConsole(t)
 	cmd := term.run("ntrack", append([]string{"announce", "--ready", "none"}, term.args("tail", "-f", "/dev/null")[1:]...)...)

@@ -20,8 +20,8 @@ import (
 	"ntrack/tracker/trackertest"
 )
 
-// If a stream is not a file, a child of the command may hold its pipe forever, or its reader may never
-// end. ntrack still ends with the command, and with its exit code.
+// ntrack ends with the command, and with its exit code, if a child of the command keeps the pipe of a
+// stream open, or if standard input never ends.
 func TestCommandStreamsHeld(t *testing.T) {
 	local := trackertest.New()
 	defer local.Close()
@@ -54,7 +54,7 @@ func TestCommandStreamsHeld(t *testing.T) {
 					t.Errorf("exit code %d after %q, want 7", got, out.text())
 				}
 			case <-time.After(30 * time.Second):
-				t.Error("it waits for what the command has started")
+				t.Error("ntrack has not ended, although the command has")
 			}
 		})
 	}
@@ -87,9 +87,9 @@ func TestCommandRefusedAtFirst(t *testing.T) {
 	select {
 	case <-joined:
 	case got := <-code:
-		t.Fatalf("ended with %d before it has joined", got)
+		t.Fatalf("ntrack ended with %d before it joined", got)
 	case <-time.After(30 * time.Second):
-		t.Error("it does not join again")
+		t.Error("ntrack has not joined after the refusals")
 	}
 	_ = end.Close()
 	if got := <-code; got != 7 {

@@ -275,8 +275,8 @@ func parseNetwork(s string) (netip.Prefix, error) {
 // loopback4 is the IPv4 address that localhost stands for.
 func loopback4() netip.Addr { return netip.AddrFrom4([4]byte{127, 0, 0, 1}) }
 
-// listenNetwork is the network of a --listen, for [net.Listen]. An IP address is used for its own family
-// only, so :: does not include IPv4.
+// listenNetwork is the network of a --listen, for [net.Listen]. An IP address is used for its own
+// family only, so :: does not include IPv4.
 func listenNetwork(addr string) string {
 	switch a := literalOf(addr); {
 	case a.Is4():
@@ -287,15 +287,16 @@ func listenNetwork(addr string) string {
 	return "tcp"
 }
 
-// literalOf is the IP address in a --listen. It is not valid if the --listen has a name or only a port.
+// literalOf is the IP address in a --listen. It is not valid if the --listen has a name or only a
+// port.
 func literalOf(addr string) netip.Addr {
 	host, _, _ := net.SplitHostPort(wire.UnescapeZone(addr))
 	a, _ := netip.ParseAddr(host)
 	return a.Unmap()
 }
 
-// boundTo is the address at which l listens. Its zone comes from addr, the --listen, because a listener
-// does not report a zone.
+// boundTo is the address at which l listens. Its zone comes from addr, the --listen, because a
+// listener does not report a zone.
 func boundTo(l net.Listener, addr string) string {
 	at, err := netip.ParseAddrPort(l.Addr().String())
 	if err != nil {
@@ -304,9 +305,9 @@ func boundTo(l net.Listener, addr string) string {
 	return netip.AddrPortFrom(at.Addr().WithZone(literalOf(addr).Zone()), at.Port()).String()
 }
 
-// listen listens at addr, a --listen: an IP address, only a port for all addresses, or a name. Of a name
-// it uses the first address, IPv4 before IPv6. bound are the addresses at which this process already
-// listens.
+// listen listens at addr, a --listen: an IP address, only a port for all addresses, or a name. Of a
+// name it uses the first address, IPv4 before IPv6. bound are the addresses at which this process
+// already listens.
 func listen(addr string, bound []string) (net.Listener, error) {
 	at, a := wire.UnescapeZone(addr), literalOf(addr)
 	host, port, _ := net.SplitHostPort(at)

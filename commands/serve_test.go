@@ -10,7 +10,8 @@ import (
 	"ntrack/tracker/store/memory"
 )
 
-// For every option 0 means no limit. In the server and in the tracker 0 means their own default.
+// Every option of a limit reads 0 as no limit. But in the fields of a Server, and in Tracker.MaxRate,
+// 0 is the default and -1 is no limit.
 func TestServeZero(t *testing.T) {
 	type limits struct {
 		store.Limits

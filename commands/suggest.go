@@ -11,9 +11,9 @@ import (
 	"github.com/xrash/smetrics"
 )
 
-// These tables map what ntrack has to the names that other programs have for it. The table of optionsMeant
-// for a command goes before the table for "". The user's value replaces a word in braces; without a value
-// the word stays.
+// These tables map what ntrack has to the names that other programs have for it. The table of
+// optionsMeant for a command goes before the table for "". The user's value replaces a word in
+// braces; without a value the word stays.
 var (
 	commandsMeant = map[string]string{
 		"announce":         "join add register publish advertise",
@@ -72,8 +72,8 @@ func meantBy(table map[string]string, word string) string {
 	return ""
 }
 
-// unknownOption is the error for args[0], which is not an option of this command. The error shows what
-// the user probably meant.
+// unknownOption is the error for args[0], which is not an option of this command. The error shows
+// what the user probably meant.
 func (l *line) unknownOption(app *cli.App, args []string) error {
 	typed, value, _ := strings.Cut(args[0], "=")
 	if value == "" && len(args) > 1 && !strings.HasPrefix(args[1], "-") {
@@ -172,8 +172,8 @@ func nearest(typed string, names []string) string {
 	return best
 }
 
-// unknownCommand is the error for a command line whose first word is not a command. The error shows the
-// line that the user probably meant.
+// unknownCommand is the error for a command line whose first word is not a command. The error shows
+// the line that the user probably meant.
 func unknownCommand(app *cli.App, words []string) error {
 	typed, rest := words[0], words[1:]
 	names := commandNames(app)

@@ -6,6 +6,7 @@ import (
 	"time"
 )
 
+// An absence reports once that all trackers have been away for a whole ttl.
 func TestAbsence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		lost := make(chan struct{}, 1)
@@ -15,10 +16,10 @@ func TestAbsence(t *testing.T) {
 			time.Sleep(d)
 			synctest.Wait()
 			if len(lost) != want {
-				t.Fatalf("after %v it is lost %d times, want %d", d, len(lost), want)
+				t.Fatalf("after %v lost has %d elements, want %d", d, len(lost), want)
 			}
 		}
-		a.begin() // no tracker has been there yet
+		a.begin() // no tracker has answered yet
 		after(time.Hour, 0)
 		a.end()
 		a.ttl = 38 * time.Second
@@ -29,11 +30,11 @@ func TestAbsence(t *testing.T) {
 		after(time.Hour, 0)
 		a.begin()
 		after(37*time.Second, 0)
-		a.begin() // it is still away
+		a.begin() // the trackers are still away
 		after(999*time.Millisecond, 0)
 		after(time.Millisecond, 1)
 		<-lost
-		after(time.Hour, 0) // it is reported once
+		after(time.Hour, 0) // there is no second report
 		a.end()
 		a.begin()
 		after(38*time.Second, 1)
@@ -47,7 +48,7 @@ func TestAbsence(t *testing.T) {
 	})
 }
 
-// A run that keeps failing is tried less and less often, in the end once a minute.
+// The pause between two tries doubles up to a minute.
 func TestLonger(t *testing.T) {
 	pause, all := time.Duration(0), time.Duration(0)
 	for _, want := range []time.Duration{1, 2, 4, 8, 16, 32, 60, 60} {

@@ -29,7 +29,7 @@ import (
 type trial struct {
 	t     *testing.T
 	dir   string
-	names map[string]string // the values of $NAME, each made when it is first used
+	names map[string]string // the values of $NAME, each added when a line first uses it
 	looks atomic.Int64      // the requests to $SLOW
 	cmd   *exec.Cmd
 	ended chan struct{}
@@ -45,7 +45,7 @@ func newTrial(t *testing.T) *trial {
 	return x
 }
 
-// start runs a command line of ntrack. The end of the test ends it.
+// start runs ntrack with a command line. At the end of the test, ntrack gets SIGTERM.
 func (x *trial) start(line string) {
 	x.t.Helper()
 	x.cmd = exec.CommandContext(x.t.Context(), "ntrack", strings.Fields(x.expand(line))...)
@@ -85,12 +85,12 @@ func (x *trial) wait() int {
 	select {
 	case <-x.ended:
 	case <-time.After(patience):
-		x.t.Fatalf("it does not end; its output is\n%s", x.output())
+		x.t.Fatalf("ntrack does not end; its output is\n%s", x.output())
 	}
 	return x.cmd.ProcessState.ExitCode()
 }
 
-// until waits until a condition holds, or the command has ended.
+// until waits until holds returns true or the command has ended.
 func (x *trial) until(holds func() bool) {
 	x.t.Helper()
 	for deadline := time.Now().Add(patience); !holds(); {
@@ -132,7 +132,7 @@ func (x *trial) listed(at, port string) bool {
 
 func (x *trial) expand(text string) string { return os.Expand(text, x.named) }
 
-// named returns the value of $NAME.
+// named returns the value of $NAME. For most names it first starts a tracker. See [effects].
 func (x *trial) named(name string) string {
 	if value, ok := x.names[name]; ok {
 		return value
@@ -227,8 +227,8 @@ func get(t *testing.T, url, forwarded string) (status int, body string) {
 	return resp.StatusCode, string(b)
 }
 
-// asks requests each target from each address of the tracker. The result has the statuses, the
-// reasons of refusals, and the replies in JSON.
+// asks returns a watch for an effect, which requests each target from each address of the tracker.
+// The result has the status of each reply, and the body of each refusal and of each reply in JSON.
 func asks(targets string) func(*trial) string {
 	return func(x *trial) (result string) {
 		for _, at := range x.addrs() {
@@ -244,7 +244,8 @@ func asks(targets string) func(*trial) string {
 	}
 }
 
-// prints waits until the output contains text.
+// prints returns a watch for an effect, which waits until the output contains text or the command
+// ends.
 func prints(text string) func(*trial) string {
 	return func(x *trial) string {
 		x.waitFor(text)
@@ -255,7 +256,8 @@ func prints(text string) func(*trial) string {
 	}
 }
 
-// printsAtJoins has peers join the key lobby until the command prints a line.
+// printsAtJoins is a watch for an effect. It makes peers join the key lobby until the command prints
+// a line.
 func printsAtJoins(x *trial) string {
 	port := 100
 	x.until(func() bool {
@@ -291,7 +293,8 @@ func look(c net.Conn) bool {
 	return err == nil && resp.StatusCode == http.StatusOK
 }
 
-// connect3 opens three connections at once, and counts those that the tracker serves.
+// connect3 is a watch for an effect. It opens three connections, and counts those that the tracker
+// serves while all three are open.
 func connect3(x *trial) string {
 	conns := []net.Conn{x.dial(), x.dial(), x.dial()}
 	served := slices.DeleteFunc(slices.Clone(conns), func(c net.Conn) bool { return !look(c) })
@@ -299,9 +302,9 @@ func connect3(x *trial) string {
 	return fmt.Sprintf("%d of %d", len(served), len(conns))
 }
 
-// firstCut reports which connection the tracker closes first: one with the beginning of a request, or
-// one that is idle after an answer.
-func firstCut(x *trial) string {
+// firstClosed is a watch for an effect. It reports which of two connections the tracker closes first:
+// the one with an incomplete request, or the idle one, whose request was answered.
+func firstClosed(x *trial) string {
 	idle, request := x.dial(), x.dial()
 	if !look(idle) {
 		x.t.Fatal("not answered")
@@ -309,14 +312,14 @@ func firstCut(x *trial) string {
 	if _, err := io.WriteString(request, "GET /ntrk/k"); err != nil {
 		x.t.Fatal(err)
 	}
-	cut := make(chan string, 2)
+	closed := make(chan string, 2)
 	for name, c := range map[string]net.Conn{"idle": idle, "request": request} {
 		go func() {
 			if _, err := io.Copy(io.Discard, c); err != nil {
 				name += ": " + err.Error()
 			}
-			cut <- name
+			closed <- name
 		}()
 	}
-	return <-cut
+	return <-closed
 }

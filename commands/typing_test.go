@@ -11,8 +11,8 @@ import (
 	"ntrack/commands"
 )
 
-// typed runs a command line. A · stands for a space inside a word.
-func typed(t *testing.T, line string) (code int, stdout, stderr string) {
+// runLine runs a command line. A · stands for a space inside a word, and ” for an empty word.
+func runLine(t *testing.T, line string) (code int, stdout, stderr string) {
 	t.Helper()
 	t.Setenv("NTRACK_TRACKER", "localhost:1") // nothing listens there
 	args := []string{"ntrack"}
@@ -29,17 +29,17 @@ func typed(t *testing.T, line string) (code int, stdout, stderr string) {
 	return code, out.String(), errs.String()
 }
 
-// refuses checks that a command line is a usage error with these notes.
+// refuses checks that ntrack refuses a command line with exactly these notes and the exit code 2.
 func refuses(t *testing.T, line string, notes ...string) {
 	t.Helper()
-	code, stdout, stderr := typed(t, line)
+	code, stdout, stderr := runLine(t, line)
 	want := "ntrack: " + strings.Join(notes, "\nntrack: ") + "\n"
 	if code != 2 || stdout != "" || stderr != want {
 		t.Errorf("ntrack %s\nexit code %d\n%s%swant\n%s", line, code, stdout, stderr, want)
 	}
 }
 
-// A number is decimal. Other notations are refused and never read as another number.
+// Numbers are decimal. ntrack refuses other notations, and never reads one as a wrong number.
 func TestNumbers(t *testing.T) {
 	const see = "; see `ntrack "
 	for _, tt := range []struct{ line, note string }{
@@ -118,7 +118,7 @@ func TestNumbers(t *testing.T) {
 	}
 }
 
-// Every option with a number or a duration refuses values that are not decimal.
+// Each option with a number or a duration refuses a value that is not decimal.
 func TestNumbersOfEveryOption(t *testing.T) {
 	for command, options := range map[string][]string{
 		"announce": {"port", "numwant", "timeout"},
@@ -127,7 +127,7 @@ func TestNumbersOfEveryOption(t *testing.T) {
 		"serve": {"max-rate", "interval", "max-keys", "max-peers", "max-peers-per-key", "max-per-addr", "max-conns",
 			"max-conns-per-addr", "request-timeout", "idle-timeout"},
 	} {
-		_, help, _ := typed(t, command+" --help")
+		_, help, _ := runLine(t, command+" --help")
 		numbers := 0
 		for line := range strings.Lines(help) {
 			f := strings.Fields(line)
@@ -142,14 +142,14 @@ func TestNumbersOfEveryOption(t *testing.T) {
 			t.Errorf("ntrack %s --help shows %d options with numbers, %d are tested", command, numbers, len(options))
 		}
 		for _, name := range options {
-			if code, _, stderr := typed(t, command+" --"+name+"=0x1"); code != 2 || !strings.Contains(stderr, `"0x1"`) {
+			if code, _, stderr := runLine(t, command+" --"+name+"=0x1"); code != 2 || !strings.Contains(stderr, `"0x1"`) {
 				t.Errorf("ntrack %s --%s=0x1: exit code %d, %s", command, name, code, stderr)
 			}
 		}
 	}
 }
 
-// An option with one value is given once, under whichever name.
+// An option with one value must not be given twice, even under two of its names.
 func TestOptionTwice(t *testing.T) {
 	for line, note := range map[string]string{
 		"announce k --port 4000 --port 4001":      "--port is given twice, and takes one value; see `ntrack announce --help`",
@@ -165,27 +165,29 @@ func TestOptionTwice(t *testing.T) {
 	} {
 		refuses(t, line, note)
 	}
-	// A switch may be given twice. An option with several values takes them under all its names.
+	// An option without a value may be given twice. An option with several values may be given under
+	// each of its names.
 	for _, line := range []string{"list k -q -q", "list k -t localhost:1 --tracker localhost:1"} {
-		if code, _, stderr := typed(t, line); code != 3 {
+		if code, _, stderr := runLine(t, line); code != 3 {
 			t.Errorf("ntrack %s: exit code %d, %s", line, code, stderr)
 		}
 	}
 }
 
-// A request for help is answered in spite of mistakes.
+// A request for help prints the help even if the line has mistakes.
 func TestHelpInSpiteOfMistakes(t *testing.T) {
 	for _, line := range []string{"announce --prot 1 --help", "list -h --port", "watch k --min --help", "help list more"} {
-		if code, stdout, stderr := typed(t, line); code != 0 || !strings.Contains(stdout, "Usage: ntrack ") || stderr != "" {
+		if code, stdout, stderr := runLine(t, line); code != 0 || !strings.Contains(stdout, "Usage: ntrack ") || stderr != "" {
 			t.Errorf("ntrack %s: exit code %d\n%s%s", line, code, stdout, stderr)
 		}
 	}
 }
 
-// A single argument that is probably not a KEY is refused, with the line that the user meant.
+// ntrack refuses a single argument that is probably not a KEY, and shows the line that the user
+// probably meant.
 func TestForgottenKey(t *testing.T) {
 	for _, tt := range []struct{ line, looks, meant, literal string }{
-		// The argument looks like a tracker.
+		// These look like a tracker.
 		{"announce localhost:6969 --port 4000", "localhost:6969 looks like a tracker",
 			"announce localhost:6969 KEY --port 4000", "announce --port 4000 -- localhost:6969"},
 		{"announce localhost",
@@ -227,7 +229,7 @@ func TestForgottenKey(t *testing.T) {
 		{"list udp://T:1/announce", "udp://T:1/announce looks like a tracker",
 			"list udp://T:1/announce KEY, or ntrack list -t udp://T:1/announce", "list -- udp://T:1/announce"},
 
-		// No password is repeated.
+		// The message does not contain the password.
 		{"watch http://u:secret@T:8000/announce", "http://...@T:8000/announce looks like a tracker",
 			"watch http://...@T:8000/announce KEY", "watch -- http://...@T:8000/announce"},
 		{"watch u:sec/ret@T:8000",
@@ -236,7 +238,7 @@ func TestForgottenKey(t *testing.T) {
 			"http://...@T:8000/ntrk/lobby looks like the URL of a KEY",
 			"watch http://...@T:8000 lobby", "watch -- http://...@T:8000/ntrk/lobby"},
 
-		// It looks like the URL of a key.
+		// These look like the URL of a key.
 		{"announce http://localhost:6969/ntrk/lobby",
 			"http://localhost:6969/ntrk/lobby looks like the URL of a KEY",
 			"announce localhost:6969 lobby", "announce -- http://localhost:6969/ntrk/lobby"},
@@ -259,7 +261,7 @@ func TestForgottenKey(t *testing.T) {
 			"'http://T:1/ntrk/chat?port=4000' looks like the URL of a KEY",
 			"announce T:1 chat --port 1", "announce --port 1 -- 'http://T:1/ntrk/chat?port=4000'"},
 
-		// It looks like a port.
+		// These look like a port.
 		{"announce 4000", "4000 looks like a port", "announce KEY --port 4000", "announce -- 4000"},
 		{"announce 65535 --stay -q",
 			"65535 looks like a port", "announce KEY --stay -q --port 65535", "announce --stay -q -- 65535"},
@@ -271,7 +273,7 @@ func TestForgottenKey(t *testing.T) {
 		{"watch lobby:4000 -o json",
 			"lobby:4000 looks like a KEY and a port", "watch lobby -o json --port 4000", "watch -o json -- lobby:4000"},
 
-		// A COMMAND is shown without its arguments.
+		// The message contains the COMMAND without its arguments.
 		{"announce localhost:1 --port 4000 -- server --password x",
 			"localhost:1 looks like a tracker",
 			"announce localhost:1 KEY --port 4000 -- server ...", "announce --port 4000 -- localhost:1 -- server ..."},
@@ -282,7 +284,7 @@ func TestForgottenKey(t *testing.T) {
 		refuses(t, tt.line, "one argument is the KEY, and "+tt.looks+"; try", "  ntrack "+tt.meant, "or, if it is the KEY: ntrack "+tt.literal)
 	}
 
-	// These are KEYs. They fail only because nothing listens.
+	// ntrack accepts these as KEYs. The commands fail only because nothing listens.
 	for _, line := range []string{
 		"announce -- localhost:1", "announce --port 1 -- 4000", "announce 4000 --port 4000", "announce 4000 --from :4000",
 		"announce -t localhost:1 localhost:6969", "announce localhost:1 4000", "watch -t localhost:1 4000",
@@ -290,13 +292,13 @@ func TestForgottenKey(t *testing.T) {
 		"watch 1.2.3", "watch ntrk/lobby", "watch urn:btih:00112233445566778899aabbccddeeff00112233", "watch mailto:me@home", "watch me@home:1",
 		"watch myapp://room", "watch a,b", "watch 1,2", "watch help -q", "watch ☕:1", "watch 0x10",
 	} {
-		if code, _, stderr := typed(t, line); code != 3 {
+		if code, _, stderr := runLine(t, line); code != 3 {
 			t.Errorf("ntrack %s: exit code %d, %s", line, code, stderr)
 		}
 	}
 }
 
-// An unknown option or command gets the one that the user probably meant.
+// The error for an unknown option or command shows what the user probably meant.
 func TestDidYouMean(t *testing.T) {
 	for _, tt := range []struct{ line, note string }{
 		{"announce k --prot 4000", "announce has no option --prot; did you mean --port?"},
@@ -392,7 +394,7 @@ func TestDidYouMean(t *testing.T) {
 		{"serve 0.0.0.0:4000 --index",
 			"serve takes no arguments; did you mean\n  ntrack serve --listen 0.0.0.0:4000"},
 
-		// No name is similar.
+		// These are not similar to any name.
 		{"announce k --frobnicate",
 			"announce has no option --frobnicate; see `ntrack announce --help`"},
 		{"announce k --verbose", "announce has no option --verbose; see `ntrack announce --help`"},
@@ -417,7 +419,7 @@ func TestDidYouMean(t *testing.T) {
 	}
 }
 
-// File names are made fit for a terminal, whichever option has them.
+// Whichever option has a file name, no message contains its control characters.
 func TestNamesArePrintable(t *testing.T) {
 	const name = "no/such\x1b[31m\u202efile"
 	for _, line := range []string{
@@ -425,7 +427,7 @@ func TestNamesArePrintable(t *testing.T) {
 		"serve --token-file " + name, "serve --listen 127.0.0.1:0 --addr-file " + name, "serve --" + name, name,
 		"announce k --port 1 -- " + name,
 	} {
-		code, stdout, stderr := typed(t, line)
+		code, stdout, stderr := runLine(t, line)
 		if code == 0 || stdout != "" || !strings.HasPrefix(stderr, "ntrack: ") ||
 			strings.ContainsFunc(strings.ReplaceAll(stderr, "\n", ""), func(r rune) bool { return !unicode.IsPrint(r) }) {
 			t.Errorf("ntrack %q: exit code %d\n%q%q", line, code, stdout, stderr)
@@ -433,7 +435,7 @@ func TestNamesArePrintable(t *testing.T) {
 	}
 }
 
-// After a `--` there are no options. The remedy has them before it.
+// A word after a `--` is not an option. If it looks like one, the message shows it before the `--`.
 func TestOptionsFirst(t *testing.T) {
 	for line, want := range map[string]string{
 		"announce -- 4000 --port 4000":             "ntrack announce --port 4000 -- 4000",
@@ -442,7 +444,7 @@ func TestOptionsFirst(t *testing.T) {
 		"watch -- localhost:7000 lobby --min 2 -q": "ntrack watch --min 2 -q -- localhost:7000 lobby",
 		"list -q -- localhost:7000 lobby -o json":  "ntrack list -q -o json -- localhost:7000 lobby",
 	} {
-		if code, _, stderr := typed(t, line); code != 2 || !strings.Contains(stderr, "did you mean\nntrack:   "+want+"\n") {
+		if code, _, stderr := runLine(t, line); code != 2 || !strings.Contains(stderr, "did you mean\nntrack:   "+want+"\n") {
 			t.Errorf("ntrack %s: exit code %d\n%swant %s", line, code, stderr, want)
 		}
 	}

@@ -161,9 +161,9 @@ func (o *watchOptions) run(c *cli.Context, s Streams) error {
 	return context.Cause(ctx)
 }
 
-// printer returns a function that prints events. It prints a join for each peer of the first list, and
-// then a line for each change. With --once it prints only the list after the first change. For a barrier
-// it prints nothing.
+// printer returns a function that prints events. It prints a join for each peer of the first list,
+// and then a line for each change. With --once it prints only the list after the first change. For a
+// barrier it prints nothing.
 func (o *watchOptions) printer(s Streams) func(announce.Event) error {
 	started := false
 	return func(ev announce.Event) error {

@@ -1,7 +1,7 @@
 //go:build unix
 
-// Package commandstest is for tests of the whole program: they run ntrack itself, and a service for
-// ntrack to run. Enter by [Main].
+// Package commandstest is for tests that run ntrack as a program. It also has a service that ntrack
+// can run as its COMMAND. Enter by [Main].
 package commandstest
 
 import (
@@ -29,11 +29,11 @@ import (
 	"ntrack/commands"
 )
 
-// Main runs the tests of a package, and then exits. While they run, $PATH has two programs: ntrack,
-// and the service [listener]. The program ntrack is this test binary, which then calls the function
-// ntrack. If that is nil, Main builds the program.
+// Main runs the tests of a package, and then exits. While they run, $PATH has two programs: ntrack
+// and [listener]. The program ntrack is this test binary, which then calls the function ntrack. If
+// that function is nil, Main builds the program.
 func Main(m *testing.M, ntrack func()) {
-	// A program with the race detector otherwise sleeps for a second at its end.
+	// By default, a program with the race detector sleeps for a second before it exits.
 	if err := os.Setenv("GORACE", strings.TrimSpace(os.Getenv("GORACE")+" atexit_sleep_ms=0")); err != nil {
 		log.Fatal(err)
 	}
@@ -64,11 +64,11 @@ func (t tests) Run() int {
 	return Run(t.m)
 }
 
-// Run runs tests that wait much longer than they compute, and returns the exit code. Eight of them run
-// in parallel on any number of processors, unless -parallel is given.
+// Run runs tests that mostly wait, and returns the exit code. Eight of them run in parallel, whatever
+// the number of processors is, unless -parallel is given.
 func Run(m *testing.M) int {
-	// The programs get their signals even if nohup or a shell's & has made this process ignore some: a
-	// signal that is caught is not ignored after exec.
+	// After nohup or a shell's & this process ignores some signals, and programs that it starts would
+	// ignore them, too. But a signal that it handles is not ignored in these programs.
 	for _, s := range commands.IgnoredAtStart() {
 		signal.Notify(make(chan os.Signal, 1), s)
 	}
@@ -94,13 +94,14 @@ func build(file string) {
 	}
 }
 
-// listener is a service that knows nothing of ntrack. It listens at ADDR, and prints its process id
-// and each signal it gets. SIGTERM ends it with exit code 3; with -stubborn no signal does. A
-// terminal can stop it.
+// listener is a service that does not use ntrack. It listens at ADDR. It prints its process id, and
+// then each signal that it receives. SIGTERM ends it with exit code 3, but with -stubborn it has no
+// effect. The signals by which a terminal stops a program stop it.
 //
 //	listener [-stubborn] tcp|udp ADDR
 func listener() {
-	// To preempt goroutines, Go's runtime sends SIGURG to its own process. Here it must not.
+	// Go's runtime sends SIGURG to its own process to preempt goroutines. The listener would print
+	// it.
 	const quiet = "asyncpreemptoff=1"
 	if os.Getenv("GODEBUG") != quiet {
 		exe, err := os.Executable()
@@ -137,14 +138,14 @@ func listener() {
 	}
 }
 
-// FreePort returns a port of 127.0.0.1 on which nothing listens, a different one each time. It is one
-// of the 3000 from first. Tests of several packages run at the same time, so each package has ports
-// of its own. All should be below 32768: the system takes ephemeral ports from above, and could give
-// a higher one to another program in the meantime.
+// FreePort returns a port of 127.0.0.1 on which nothing listens, a different one each time. The port
+// is between first and first+2999. Tests of several packages run at the same time, so each package
+// should use a range of its own, below 32768. The system could give a higher port, which may be
+// ephemeral, to another program before the test uses it.
 func FreePort(first int) (string, error) {
 	for range 1000 {
 		port := strconv.Itoa(first + rand.IntN(3000))
-		if _, taken := given.LoadOrStore(port, true); taken {
+		if _, used := usedPorts.LoadOrStore(port, true); used {
 			continue
 		}
 		if l, err := net.Listen("tcp4", "127.0.0.1:"+port); err == nil {
@@ -154,5 +155,5 @@ func FreePort(first int) (string, error) {
 	return "", errors.New("no port is free")
 }
 
-// given has the ports that FreePort has returned.
-var given sync.Map
+// usedPorts has the ports that FreePort has returned.
+var usedPorts sync.Map
