@@ -30,7 +30,7 @@ type Call struct {
 	// HasOrigin says that the request has the header field Origin.
 	HasOrigin bool
 	// FromPage says that the request has one of the header fields Referer, Sec-Purpose and
-	// Purpose. Only a browser sends these for a web page.
+	// Purpose. A browser sends these for a web page.
 	FromPage bool
 
 	accepted accepted
@@ -223,9 +223,10 @@ func (c *Call) hasToken(token string) bool {
 	return subtle.ConstantTimeCompare(a[:], b[:]) == 1
 }
 
-// origin returns the address and port that a call comes from. That is the other end of the
-// connection. If that is a trusted proxy, it is the last address in X-Forwarded-For that is not a
-// trusted proxy. Port 0 means that the peer's own port is not known.
+// origin returns the address and port that a call comes from. If the other end of the connection is
+// a trusted proxy, that is the last address in X-Forwarded-For that is not a trusted proxy.
+// Otherwise it is the other end of the connection. Port 0 means that the peer's own port is not
+// known.
 func (t *Tracker) origin(c *Call) (netip.AddrPort, error) {
 	origin := wire.Canonical(c.Remote)
 	chain := bytes.TrimSpace(c.ForwardedFor)

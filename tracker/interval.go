@@ -98,14 +98,14 @@ func (t *Tracker) refusalInterval() time.Duration {
 	return defaultRefusalInterval
 }
 
-// spread returns a random interval from nine tenths of seconds to seconds. So peers that announced
-// at the same time do not all announce again at the same time.
-func spread(seconds int) int {
-	least := max(minInterval, seconds-seconds/10)
-	if least >= seconds {
-		return seconds
+// spread returns a random interval, in seconds, from nine tenths of longest to longest. So peers
+// that announced at the same time do not all announce again at the same time.
+func spread(longest int) int {
+	shortest := max(minInterval, longest-longest/10)
+	if shortest >= longest {
+		return longest
 	}
-	return least + rand.IntN(seconds-least+1)
+	return shortest + rand.IntN(longest-shortest+1)
 }
 
 // A meter measures how many announces arrive per second. Any number of goroutines may use it.

@@ -197,8 +197,8 @@ func methodName(b []byte) string {
 	return string(b)
 }
 
-// The header fields that this server uses. fieldPage stands for each field that only a browser
-// sends, for a web page.
+// The header fields that this server uses. fieldPage stands for each field that a browser sends for
+// a web page; see tracker.Call.FromPage.
 const (
 	fieldUnknown = iota
 	fieldAccept

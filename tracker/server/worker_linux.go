@@ -31,7 +31,7 @@ type worker struct {
 	listenerClosed bool
 
 	conns   []*polledConn // by file descriptor
-	spare   *polledConn   // for the next connection: most end with their first request, and leave it unused
+	spare   *polledConn   // is reused, because most connections end with their first request; may be nil
 	silent  connQueue     // connections that have not sent a request yet
 	idle    connQueue     // connections that have had a reply and wait for a request
 	busy    connQueue     // connections with more requests to serve, which wait until others are served
@@ -54,11 +54,11 @@ type polledConn struct {
 	drained bool       // there is nothing more to read until the next event
 	in      []byte     // bytes that were read and belong to requests not yet served
 	unsent  []byte     // replies that the client has not read
-	why     stopReason // of the batch with unsent; it decides what happens after that
+	why     stopReason // why the batch of unsent ended, which decides what happens next
 }
 
-// stopWaiting closes the connection for reading, which causes an event. The worker then closes the
-// connection, after it has served a request that has arrived before.
+// stopWaiting closes the connection for reading, which causes an event. Then the worker serves a
+// request that has already arrived, and closes the connection.
 func (c *polledConn) stopWaiting() { _ = unix.Shutdown(c.fd, unix.SHUT_RD) }
 
 const (
