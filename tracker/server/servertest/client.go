@@ -153,21 +153,15 @@ type stream struct {
 
 	mu  sync.Mutex
 	got []byte // what the server has sent since the last check
-	err error  // io.EOF if the server has ended it
+	err error  // io.EOF if the server has closed the connection
 }
 
 // openStream sends the request of st, checks the head of the reply, and leaves the connection open.
 func openStream(conn net.Conn, st *step) (*stream, error) {
 	c := newClient(conn)
 	resp, err := c.send(st)
-	if err == nil && resp.StatusCode != st.Status {
-		err = fmt.Errorf("status\n     got %d\nexpected %d", resp.StatusCode, st.Status)
-	}
-	if err == nil && (len(resp.TransferEncoding) > 0 || resp.ContentLength >= 0 || !resp.Close) {
-		err = fmt.Errorf("a stream needs Connection: close, and no Content-Length or chunks: %q, %v", resp.TransferEncoding, resp.Header)
-	}
 	if err == nil {
-		err = checkFields(resp.Header, st)
+		err = checkStreamHead(resp, st)
 	}
 	if err != nil {
 		c.close()
@@ -213,6 +207,16 @@ func (s *stream) check(st *step) error {
 		return fmt.Errorf("stream %q: %w", st.Stream, s.err)
 	}
 	return nil
+}
+
+func checkStreamHead(resp *http.Response, st *step) error {
+	switch {
+	case resp.StatusCode != st.Status:
+		return fmt.Errorf("status\n     got %d\nexpected %d", resp.StatusCode, st.Status)
+	case len(resp.TransferEncoding) > 0, resp.ContentLength >= 0, !resp.Close:
+		return fmt.Errorf("a stream needs Connection: close, and no Content-Length or chunks: %q, %v", resp.TransferEncoding, resp.Header)
+	}
+	return checkFields(resp.Header, st)
 }
 
 func (s *stream) close() {
