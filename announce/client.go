@@ -24,54 +24,58 @@ import (
 // DefaultTimeout bounds a request if [Client.Timeout] is 0.
 const DefaultTimeout = 10 * time.Second
 
-// A Client speaks to trackers, native and classic, over HTTP and HTTPS. The zero Client is ready to
-// use. Do not copy or change it after its first use. Any number of goroutines may use it at once.
-// It uses no HTTP proxy, since the tracker would list the proxy's address.
+// A Client sends requests to trackers, native and classic, over HTTP and HTTPS. A classic tracker
+// is a BitTorrent tracker. The zero Client is ready to use. Do not copy or change a Client after
+// its first use. Any number of goroutines may use it at the same time. It does not use an HTTP
+// proxy, since the tracker would list the address of the proxy.
 //
 // An error of a Client is one of these, possibly wrapped:
-//   - [*RefusalError]: the tracker answered, and refused.
+//   - [*RefusalError]: the tracker has refused the request.
 //   - [*UnreachableError]: the tracker did not answer.
 //   - [*ReplyError]: the answer makes no sense.
-//   - [*SharedError]: another program is listed as the same endpoint.
+//   - [*SharedError]: another process is listed as the same endpoint.
 //   - The cause of a context that has ended.
 //   - A plain error for a request that cannot be sent, such as one without a key.
 type Client struct {
 	// Timeout bounds each request, with its connection and redirects. 0 is DefaultTimeout.
 	Timeout time.Duration
-	// Poll is how often a watch or a membership polls a tracker that has no event streams. 0 is the
-	// interval that the tracker reports. A member never polls less often than at that interval.
-	// Gather has a pace of its own.
+	// Poll is the time between two polls, if Watch or Join polls a tracker without event streams. 0
+	// is the interval that the tracker reports. A member polls at this interval if Poll is longer.
+	// Gather does not use Poll.
 	Poll time.Duration
-	// From is the local endpoint from which to connect. The system chooses an address or a port that
-	// is zero. The zone of a link-local address is the network interface to use.
-	// Set the port if the port of origin should be that of a service. The service has to set
-	// SO_REUSEPORT, too, or start later. TCP allows one connection at a time from there to a tracker.
+	// From is the local endpoint of connections. If its address or its port is zero, the system
+	// chooses one. The zone of a link-local address is the network interface to use.
+	//
+	// Set the port if the port of origin should be the port of a service on this machine. The
+	// service has to set SO_REUSEPORT, too, or start after the connection. TCP allows only one
+	// connection at a time from one local endpoint to one tracker.
 	From netip.AddrPort
-	// Dial connects in place of From, for example through SOCKS. nil is a plain connection. A client
-	// with Dial announces once to a tracker, and not over each address family. The context ends after
-	// Timeout.
+	// Dial makes the connections, for example through SOCKS, and From is not used. nil is a plain
+	// connection. A client with Dial announces once to a tracker, and not over each address family.
+	// The context that Dial gets ends after Timeout.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
-	// TLS is for https. nil uses the certificates that the system trusts.
+	// TLS is the configuration for https. With nil, the client trusts the certificates of the system.
 	TLS *tls.Config
-	// Token is sent as a bearer token to a native tracker, and never to where it redirects. A classic
-	// tracker takes credentials in its URL.
+	// Token is sent to native trackers as a bearer token. It is not sent to another host to which a
+	// tracker redirects. For a classic tracker, put credentials into its URL.
 	Token string
-	// Secret makes the peer ids for classic trackers: each is an HMAC of the tracker, the key and the
-	// port. Some of these trackers know a peer by its id alone. With the Secret of an earlier process,
-	// this one can renew or remove what that process announced. Keep it secret, and use another one on
-	// each machine. If it is empty, each Client makes a random one.
+	// The peer ids for classic trackers depend on Secret: each is an HMAC of the tracker, the key
+	// and the port. Some classic trackers identify a peer by its id alone. A process with the
+	// Secret of an earlier process can renew or remove the peers that the earlier one announced.
+	// Keep Secret secret, and use a different one on each machine. If it is empty, each Client
+	// makes a random one.
 	Secret []byte
-	// Shared is called before a member leaves a classic tracker. It reports whether someone else still
-	// announces the same endpoint. Such a tracker has one peer for both, so then the member does not
-	// leave. nil is a function that returns false.
+	// Shared is called before a member leaves a classic tracker. It reports whether another process
+	// still announces the same endpoint. The tracker has one peer for both processes, so the member
+	// then does not leave. nil is a function that returns false.
 	Shared func(t Tracker, r Request) bool
 
 	mu        sync.Mutex
-	byFamily  map[string]*Client         // see over
-	dialsBoth bool                       // Dial is called for each family
-	network   string                     // "tcp4" or "tcp6" to use that family only, or ""
+	byFamily  map[string]*Client         // the clients that over has made
+	dialsBoth bool                       // Dial is called for each family; only tests set it
+	network   string                     // "tcp4" or "tcp6" to use only one family, or ""
 	onConnect func(local netip.AddrPort) // called for each connection before its use; may be nil
-	// lookup replaces the system's resolver unless it is nil.
+	// lookup replaces the system's resolver if it is not nil. Only tests set it.
 	lookup    func(ctx context.Context, network, host string) ([]netip.Addr, error)
 	once      sync.Once
 	transport *http.Transport
@@ -103,25 +107,27 @@ func (c *Client) Close() {
 	}
 }
 
-// derive returns a client with the same settings and connections of its own.
+// derive returns a client with the same settings, and with its own connections.
 func (c *Client) derive() *Client {
 	c.once.Do(c.init)
 	if c.From.Port() != 0 {
-		c.transport.CloseIdleConnections() // only one connection at a time leads from there to a tracker
+		c.transport.CloseIdleConnections() // the derived client connects from the same port
 	}
-	d := &Client{Timeout: c.Timeout, Poll: c.Poll, From: c.From, Dial: c.Dial, TLS: c.TLS, Token: c.Token, Secret: c.secret, Shared: c.Shared, network: c.network, dialsBoth: c.dialsBoth, lookup: c.lookup}
-	d.once.Do(d.init)
-	return d
+	derived := &Client{Timeout: c.Timeout, Poll: c.Poll, From: c.From, Dial: c.Dial, TLS: c.TLS, Token: c.Token, Secret: c.secret, Shared: c.Shared, network: c.network, dialsBoth: c.dialsBoth, lookup: c.lookup}
+	derived.once.Do(derived.init)
+	return derived
 }
 
 func (c *Client) timeout() time.Duration {
 	return cmp.Or(max(c.Timeout, 0), DefaultTimeout)
 }
 
-// Announce joins the track of r.Key, or renews, and returns other peers. r.Verb is ignored.
+// Announce joins the track of r.Key, or renews your stay in it, and returns other peers. It ignores
+// r.Verb.
 //
-// If the tracker's name has addresses of both families, Announce uses both, so that peers of either
-// family can dial you. [Reply.Endpoints] has the endpoints that are listed. One success is enough.
+// If the tracker's name has addresses of both families, Announce announces over both, so that peers
+// of either family can dial you. [Reply.Endpoints] has the endpoints that the tracker lists.
+// Announce succeeds if one family does.
 func (c *Client) Announce(ctx context.Context, t Tracker, r Request) (*Reply, error) {
 	if err := r.Key.Check(); err != nil {
 		return nil, err
@@ -142,18 +148,20 @@ func (c *Client) Announce(ctx context.Context, t Tracker, r Request) (*Reply, er
 		reply, _, err := c.ask(ctx, t, r, "started")
 		return reply, err
 	})
-	reply, err := combine(ctx, all, r.Want)
-	for _, f := range all {
-		if err == nil && f.err != nil && f.from.IsValid() { // listed earlier, or by the request that failed
-			reply.RemoveSelf(netip.AddrPortFrom(f.from.Addr(), cmp.Or(r.Port, f.from.Port())))
+	reply, err := combineReplies(ctx, all, r.Want)
+	for _, o := range all {
+		// The request that failed, or an earlier one, may have listed you over this family.
+		if err == nil && o.err != nil && o.from.IsValid() {
+			reply.RemoveSelf(netip.AddrPortFrom(o.from.Addr(), cmp.Or(r.Port, o.from.Port())))
 		}
 	}
 	return reply, err
 }
 
-// Leave removes the peer with r.Port, or with the port of origin, from the track of r.Key. It does so
-// over each address family, as [Client.Announce] has listed the peer. Each family has the timeout of
-// a request. Leave returns an error if a family leads to the tracker and it refuses or does not answer.
+// Leave removes the peer that [Client.Announce] has listed from the track of r.Key. Its port is
+// r.Port or, if that is 0, the port of origin. Leave sends a request over each address family, with
+// the timeout of a request for each. It returns an error if the tracker refuses one of them, or if
+// the tracker is reachable over a family and does not answer.
 func (c *Client) Leave(ctx context.Context, t Tracker, r Request) (failed error) {
 	if err := r.Key.Check(); err != nil {
 		return err
@@ -162,16 +170,18 @@ func (c *Client) Leave(ctx context.Context, t Tracker, r Request) (failed error)
 		err := c.sendLeave(ctx, t, r)
 		return err == nil, err
 	})
-	left := slices.ContainsFunc(all, func(f outcome[bool]) bool { return f.result })
-	for _, f := range all {
-		if f.from.IsValid() || !left || ctx.Err() != nil { // else nothing is listed over this family
-			failed = moreInformative(failed, f.err)
+	anyLeft := slices.ContainsFunc(all, func(o outcome[bool]) bool { return o.result })
+	for _, o := range all {
+		// A family without a connection is no failure if the other one has left: nothing is listed
+		// there.
+		if o.from.IsValid() || !anyLeft || ctx.Err() != nil {
+			failed = moreInformative(failed, o.err)
 		}
 	}
 	return failed
 }
 
-// sendLeave leaves over the one family that c uses.
+// sendLeave sends one leave, over the first family that connects or over c.network.
 func (c *Client) sendLeave(ctx context.Context, t Tracker, r Request) error {
 	if r.Verb = wire.VerbLeave; t.Classic() {
 		r.Port, r.Want = cmp.Or(r.Port, c.From.Port()), NoPeers
@@ -189,16 +199,16 @@ func (c *Client) sendLeave(ctx context.Context, t Tracker, r Request) error {
 	return err
 }
 
-// List returns up to r.Want peers of the track of r.Key without joining it. Other fields of r are
-// ignored. If a tracker replies with fewer peers than there are, List takes them from the beginning
-// of the tracker's event stream, if it has one. A classic tracker may report only peers of the
-// asker's address family, so List asks it over each family.
+// List returns up to r.Want peers of the track of r.Key without joining it. It ignores the other
+// fields of r. If a tracker replies with a sample of fewer peers, List takes them from the
+// beginning of the tracker's event stream, if it has one. A classic tracker may report only peers
+// of the asker's address family, so List asks it over each family.
 func (c *Client) List(ctx context.Context, t Tracker, r Request) (*Reply, error) {
 	if err := r.Key.Check(); err != nil {
 		return nil, err
 	}
 	if t.Classic() {
-		return combine(ctx, overEach(ctx, c, t, false, func(ctx context.Context, c *Client) (*Reply, error) {
+		return combineReplies(ctx, overEach(ctx, c, t, false, func(ctx context.Context, c *Client) (*Reply, error) {
 			reply, _, err := c.look(ctx, t, r)
 			return reply, err
 		}), r.Want)
@@ -214,7 +224,8 @@ func (c *Client) List(ctx context.Context, t Tracker, r Request) (*Reply, error)
 	return reply, nil
 }
 
-// streamedPeers returns the peers with which an event stream begins. ok is false if there is none.
+// streamedPeers returns the peers with which an event stream begins. ok is false if the tracker
+// sends no stream.
 func (c *Client) streamedPeers(ctx context.Context, t Tracker, key Key) (peers []netip.AddrPort, ok bool) {
 	r := Request{Verb: wire.VerbLook, Key: key, Want: NoPeers}
 	u, err := r.URL(t, "", 0)
@@ -240,10 +251,12 @@ func (c *Client) streamedPeers(ctx context.Context, t Tracker, key Key) (peers [
 	return nil, false
 }
 
-// look asks for r.Want peers of r.Key over the one family that c uses.
+// look asks for r.Want peers of r.Key without joining, over the first family that connects or over
+// c.network.
 //
-// The classic protocol has none. Most classic trackers answer a stop with peers, even if it follows
-// no start. The others need an announce, with a port that is no one's service, and a stop at once.
+// The classic protocol has no look. Most classic trackers answer event=stopped with peers, even if no
+// event=started came before. For the others, look announces port 1, which no peer uses, and stops
+// again.
 func (c *Client) look(ctx context.Context, t Tracker, r Request) (*Reply, conn, error) {
 	r = Request{Verb: wire.VerbLook, Key: r.Key, Want: r.Want}
 	if !t.Classic() {
@@ -255,7 +268,7 @@ func (c *Client) look(ctx context.Context, t Tracker, r Request) (*Reply, conn, 
 		return stopped, cn, err
 	}
 	reply, last, err := c.ask(ctx, t, r, "started")
-	cn.kept = last.kept // cn.reused stays: only the first request shows whether the connection was alive
+	cn.kept = last.kept // but not reused: only the first request shows whether the connection was open
 	after, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(c.timeout(), 2*time.Second))
 	defer cancel()
 	r.Want = NoPeers
@@ -269,7 +282,7 @@ func (c *Client) look(ctx context.Context, t Tracker, r Request) (*Reply, conn, 
 	return reply, cn, nil
 }
 
-// ask sends an announce or a look and reads the reply. event is for classic trackers.
+// ask sends an announce or a look and reads the reply. event is the parameter for classic trackers.
 func (c *Client) ask(ctx context.Context, t Tracker, r Request, event string) (*Reply, conn, error) {
 	var key uint32
 	if t.Classic() {
@@ -286,9 +299,9 @@ func (c *Client) ask(ctx context.Context, t Tracker, r Request, event string) (*
 	return x.decode(t, &r)
 }
 
-// Index returns every track that the tracker shows, sorted by key. It is the index of a native
-// tracker, and the full scrape of a classic one. A classic tracker may count only peers of the
-// asker's address family, so Index asks it over each family.
+// Index returns the tracks of a tracker, sorted by key, as far as the tracker lists them. It asks a
+// native tracker for its index, and a classic one for a full scrape. A classic tracker may count only
+// peers of the asker's address family, so Index asks it over each family.
 func (c *Client) Index(ctx context.Context, t Tracker) ([]Track, error) {
 	u, err := t.IndexURL()
 	if err != nil {
@@ -301,10 +314,10 @@ func (c *Client) Index(ctx context.Context, t Tracker) ([]Track, error) {
 		return c.fetchIndex(ctx, t, u)
 	})
 	var tracks []Track
-	for _, f := range all {
-		tracks = wire.MergeTracks(tracks, f.result)
+	for _, o := range all {
+		tracks = wire.MergeTracks(tracks, o.result)
 	}
-	return tracks, failure(ctx, all)
+	return tracks, combineErrors(ctx, all)
 }
 
 func (c *Client) fetchIndex(ctx context.Context, t Tracker, target *url.URL) ([]Track, error) {
@@ -319,8 +332,9 @@ func (c *Client) fetchIndex(ctx context.Context, t Tracker, target *url.URL) ([]
 	return tracks, nil
 }
 
-// families returns the networks over which to announce to a tracker: both, if its name may have
-// addresses of both. Then peers of either family learn an endpoint that they can dial (BEP 7).
+// families returns the networks over which to announce to a tracker. These are both, tcp4 and tcp6,
+// if the tracker's name may have addresses of both families. Then peers of either family get an
+// endpoint that they can dial (BEP 7).
 func (c *Client) families(t Tracker) []string {
 	u := t.FullURL()
 	literal, err := netip.ParseAddr(u.Hostname())
@@ -337,28 +351,29 @@ func (c *Client) families(t Tracker) []string {
 	return []string{"tcp4", "tcp6"}
 }
 
-// over returns a client like c that uses one network only. It has connections of its own, which it
-// keeps for the next call.
+// over returns a client with the settings of c that uses only one network. Every call for this
+// network returns the same client, so that it can reuse its connections.
 func (c *Client) over(network string) *Client {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.byFamily[network] == nil {
-		d := c.derive()
-		d.network = network
+		derived := c.derive()
+		derived.network = network
 		if c.byFamily == nil {
 			c.byFamily = make(map[string]*Client)
 		}
-		c.byFamily[network] = d
+		c.byFamily[network] = derived
 	}
 	return c.byFamily[network]
 }
 
-// How long to wait for the other family once a tracker has answered over one.
+// How long to wait for the other family after a tracker has answered over one.
 const (
-	// connectWait is the time to connect over it. Diallers wait as long (RFC 8305).
+	// connectWait is the time for a connection over the other family. net.Dialer waits as long (RFC
+	// 8305).
 	connectWait = 300 * time.Millisecond
-	// answerWait is the time to answer over it once connected. The tracker may already have done
-	// what it was asked.
+	// answerWait is the time for an answer if there is a connection. The tracker may already have
+	// carried out the request.
 	answerWait = 2 * time.Second
 )
 
@@ -366,36 +381,36 @@ const (
 type outcome[T any] struct {
 	result T
 	err    error
-	from   netip.AddrPort // the local end of the connection; invalid if there was none
+	from   netip.AddrPort // the local end of the connection; invalid without a connection
 }
 
-// overEach sends a request over each family at once. After the first success the others get a
-// bounded time, unless it is patient.
-func overEach[T any](ctx context.Context, c *Client, t Tracker, patient bool, request func(context.Context, *Client) (T, error)) []outcome[T] {
+// overEach sends a request over all families at the same time. After the first success, it waits for
+// the others only a short time, unless waitForAll is true.
+func overEach[T any](ctx context.Context, c *Client, t Tracker, waitForAll bool, request func(context.Context, *Client) (T, error)) []outcome[T] {
 	families := c.families(t)
 	all := make([]outcome[T], len(families))
 	answering, giveUp := context.WithCancel(ctx)
 	defer giveUp()
-	// This is not below ctx: when ctx ends, a request has to end with the cause of that.
+	// connecting is not derived from ctx: when ctx ends, a request has to end with the cause of ctx.
 	connecting, giveUpConnecting := context.WithCancel(context.Background())
 	defer giveUpConnecting()
 	var wg sync.WaitGroup
 	var first sync.Once
 	for i, network := range families {
-		d, f := c, &all[i]
+		client, o := c, &all[i]
 		if len(families) > 1 {
-			d = c.over(network)
+			client = c.over(network)
 		}
 		wg.Go(func() {
 			ctx, cancel := context.WithCancel(answering)
 			defer cancel()
-			connected := context.AfterFunc(connecting, cancel)
+			connected := context.AfterFunc(connecting, cancel) // the end of connecting cancels the request
 			defer connected()
-			f.result, f.err = request(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) {
+			o.result, o.err = request(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) {
 				connected()
-				f.from = endpointOf(i.Conn.LocalAddr())
-			}}), d)
-			if f.err == nil && !patient {
+				o.from = endpointOf(info.Conn.LocalAddr())
+			}}), client)
+			if o.err == nil && !waitForAll {
 				first.Do(func() {
 					time.AfterFunc(connectWait, giveUpConnecting)
 					time.AfterFunc(answerWait, giveUp)
@@ -407,13 +422,13 @@ func overEach[T any](ctx context.Context, c *Client, t Tracker, patient bool, re
 	return all
 }
 
-// failure returns the error that says most, or nil if one family has succeeded.
-func failure[T any](ctx context.Context, all []outcome[T]) (failed error) {
-	for _, f := range all {
-		if f.err == nil {
+// combineErrors returns nil if one family has succeeded, or else the error that says most.
+func combineErrors[T any](ctx context.Context, all []outcome[T]) (failed error) {
+	for _, o := range all {
+		if o.err == nil {
 			return nil
 		}
-		failed = moreInformative(failed, f.err)
+		failed = moreInformative(failed, o.err)
 	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -421,26 +436,26 @@ func failure[T any](ctx context.Context, all []outcome[T]) (failed error) {
 	return failed
 }
 
-// combine makes one reply of those over each family.
-func combine(ctx context.Context, all []outcome[*Reply], want int) (*Reply, error) {
-	if err := failure(ctx, all); err != nil {
+// combineReplies makes one reply of the replies over each family. It returns an error if all failed.
+func combineReplies(ctx context.Context, all []outcome[*Reply], want int) (*Reply, error) {
+	if err := combineErrors(ctx, all); err != nil {
 		return nil, err
 	}
 	var reply *Reply
-	for _, f := range all {
+	for _, o := range all {
 		switch {
-		case f.err != nil:
+		case o.err != nil:
 		case reply == nil:
-			reply = f.result
+			reply = o.result
 		default:
-			reply.Merge(f.result, want)
+			reply.Merge(o.result, want)
 		}
 	}
 	return reply, nil
 }
 
-// originPort returns the port from which to connect. A classic tracker does not look at the port of
-// origin, so the port has to be known before the request.
+// originPort returns the port from which to connect. A classic tracker ignores the port of origin, so
+// the request has to name it, and the client has to know it before it connects.
 func (c *Client) originPort() (uint16, error) {
 	if c.From.Port() != 0 {
 		return c.From.Port(), nil
@@ -456,7 +471,7 @@ func (c *Client) originPort() (uint16, error) {
 	return uint16(l.Addr().(*net.TCPAddr).Port), nil
 }
 
-// idPrefix begins every peer id in the usual style (BEP 20): the client and its version.
+// Every peer id begins with idPrefix: the client and its version, as BEP 20 recommends.
 const idPrefix = "-NT0100-"
 
 // newID returns a random peer id.
@@ -466,8 +481,8 @@ func newID() wire.ID {
 	return id
 }
 
-// classicID returns the peer id and the `key` parameter for a classic tracker. The id is r.ID, or
-// else one that follows from the secret, as the `key` does.
+// classicID returns the peer id and the `key` parameter for a classic tracker. Both are derived from
+// the secret. If r.ID is not zero, it is the id instead.
 func (c *Client) classicID(t Tracker, r *Request) (id wire.ID, key uint32) {
 	c.once.Do(c.init)
 	hash := r.Key.InfoHash()
@@ -475,9 +490,9 @@ func (c *Client) classicID(t Tracker, r *Request) (id wire.ID, key uint32) {
 	text = binary.BigEndian.AppendUint16(text, r.Port)
 	mac := hmac.New(sha256.New, c.secret)
 	u := t.FullURL()
-	u.User = nil // another password is the same peer
+	u.User = nil // the id does not depend on the password
 	if u.RawQuery != "" {
-		u.RawQuery += "&" // earlier versions hashed it, too, and the id must not change
+		u.RawQuery += "&" // earlier versions have hashed this character, and the id must not change
 	}
 	mac.Write(append(text, u.String()...))
 	sum := mac.Sum(nil)
