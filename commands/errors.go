@@ -184,11 +184,11 @@ func hintFor(err error) string {
 	case is[*net.AddrError](err):
 		return "--from is of another address family than the tracker"
 	case is[tls.RecordHeaderError](err):
-		return "it does not speak TLS there: name it by http:// or without a scheme"
+		return "the tracker does not speak TLS: use http:// or no scheme"
 	case is[*tls.CertificateVerificationError](err):
-		return "for a private tracker name its authority's certificate by --ca FILE"
+		return "for a private tracker, give the certificate of its authority by --ca FILE"
 	case isTimeout(err):
-		return "check its name and port, or give it longer by --timeout"
+		return "check its name and port, or allow more time by --timeout"
 	case isNoHost(err):
 		return "check the name (of two arguments the first is the TRACKER)"
 	}

@@ -73,7 +73,7 @@ func readText(ctx context.Context, file string, stdin io.Reader, most int) (stri
 	}
 	text, ok := decodeText(b)
 	if !ok {
-		return "", fmt.Errorf("%s is damaged: its byte order mark says UTF-16, and it is not; save it as UTF-8", file)
+		return "", fmt.Errorf("%s is damaged: it begins with the byte order mark of UTF-16, but is not UTF-16; save it as UTF-8", file)
 	}
 	return text, nil
 }

@@ -44,7 +44,7 @@ func (l *lookout) begin(c *cli.Context) error {
 		return nil
 	}
 	if len(l.client.trackers) > 1 {
-		return usage(c, "--serve: it runs one tracker, and %d are given", len(l.client.trackers))
+		return usage(c, "--serve runs one tracker, and %d are given", len(l.client.trackers))
 	}
 	t := l.client.trackers[0]
 	ip, ok, err := localAddress(c.Context, t)

@@ -35,7 +35,7 @@ func (o *client) keepSecret(s Streams) {
 		secret, err = readSecret(dir)
 	}
 	if err != nil {
-		s.note("a --leave by another process may not work on a classic tracker, because no secret can be kept for it: %s", wire.Clean(err.Error()))
+		s.note("--leave may not work on a classic tracker, because ntrack has no secret for its peer ids: %s", wire.Clean(err.Error()))
 		return
 	}
 	o.Secret = forMachine(secret, machine())

@@ -105,9 +105,9 @@ func (o *client) buildTrack(c *cli.Context, s Streams) error {
 	}
 	if len(args) > 2 {
 		if c.IsSet("key-file") {
-			return usage(c, "too many arguments: they are %s", wanted) // args[2] may be the secret KEY
+			return usage(c, "too many arguments; expected %s", wanted) // args[2] may be the secret KEY
 		}
-		return o.line.tooMany(fmt.Sprintf("too many arguments at %q: they are %s", shown(args[2]), wanted))
+		return o.line.tooMany(fmt.Sprintf("too many arguments at %q; expected %s", shown(args[2]), wanted))
 	}
 	if len(args) == 2 {
 		if c.IsSet("tracker") {
@@ -340,7 +340,7 @@ func parse(app *cli.App, cmd *cli.Command, args []string) (*line, error) {
 		default:
 			if name := strings.TrimLeft(a, "\u2010\u2011\u2012\u2013\u2014\u2015\u2212-"); name != a {
 				if f := findFlag(cmd, "--"+name); f != nil {
-					mistake = cmp.Or(mistake, l.mistake("%q begins with another dash than --%s", shown(a), name))
+					mistake = cmp.Or(mistake, l.mistake("%q begins with the wrong dash; type --%s", shown(a), name))
 				}
 			}
 			if afterOption && len(l.arguments) > 0 && l.gap == 0 {
@@ -443,7 +443,7 @@ func plainValue(o option) (string, error) {
 		}
 		hint := ""
 		if m := endsInPort.FindStringSubmatch(o.value); m != nil && o.name() == "port" {
-			hint = "; it is the port alone: " + o.typed + " " + m[1] + m[4]
+			hint = "; give only the port: " + o.typed + " " + m[1] + m[4]
 		}
 		return "", fmt.Errorf("%s %q: a number is wanted%s", o.typed, shown(o.value), hint)
 	case *cli.DurationFlag:

@@ -53,7 +53,7 @@ func (o *announceOptions) buildCommand(c *cli.Context) (err error) {
 	if o.command == nil {
 		for _, name := range []string{"ready", "on-lost"} {
 			if c.IsSet(name) {
-				return usage(c, "--%s is about a COMMAND, and there is none after `--`", name)
+				return usage(c, "--%s needs a COMMAND after `--`", name)
 			}
 		}
 		return nil

@@ -129,7 +129,7 @@ func (o *serveOptions) build(c *cli.Context, s Streams) error {
 			return usage(c, "--proxy %q: a network such as 10.0.0.0/8 or an address", shown(p))
 		}
 		if strings.Contains(p, "%") {
-			s.note("--proxy %s: believed on every network interface, whatever the zone", shown(p))
+			s.note("--proxy %s: trusted on every network interface, because ntrack ignores the zone", shown(p))
 		}
 		o.tracker.Proxies = append(o.tracker.Proxies, network)
 	}

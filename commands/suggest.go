@@ -222,7 +222,7 @@ func unknownCommand(app *cli.App, words []string) error {
 	if isOption {
 		return &usageError{text: why}
 	}
-	return &usageError{text: why + ": it is one of " + strings.Join(names, ", ")}
+	return &usageError{text: why + "; the commands are " + strings.Join(names, ", ")}
 }
 
 var secretOption = regexp.MustCompile(`^--?(token|password|key)$`)

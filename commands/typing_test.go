@@ -11,7 +11,8 @@ import (
 	"ntrack/commands"
 )
 
-// runLine runs a command line. A · stands for a space inside a word, and ” for an empty word.
+// runLine runs a command line. A · stands for a space inside a word. A pair of
+// single quotes stands for an empty word.
 func runLine(t *testing.T, line string) (code int, stdout, stderr string) {
 	t.Helper()
 	t.Setenv("NTRACK_TRACKER", "localhost:1") // nothing listens there
@@ -65,15 +66,15 @@ func TestNumbers(t *testing.T) {
 		{"announce k --port 99999999999999999999",
 			"--port 99999999999999999999: the number is too large"},
 
-		{"announce k --port 127.0.0.1:4000", `--port "127.0.0.1:4000": a number is wanted; it is the port alone: --port 4000`},
+		{"announce k --port 127.0.0.1:4000", `--port "127.0.0.1:4000": a number is wanted; give only the port: --port 4000`},
 
-		{"announce k --port :04000", `--port ":04000": a number is wanted; it is the port alone: --port 4000`},
+		{"announce k --port :04000", `--port ":04000": a number is wanted; give only the port: --port 4000`},
 
-		{"announce k --port [::1]:4000", `--port "[::1]:4000": a number is wanted; it is the port alone: --port 4000`},
+		{"announce k --port [::1]:4000", `--port "[::1]:4000": a number is wanted; give only the port: --port 4000`},
 
-		{"announce k --port 4000/tcp", `--port "4000/tcp": a number is wanted; it is the port alone: --port 4000`},
+		{"announce k --port 4000/tcp", `--port "4000/tcp": a number is wanted; give only the port: --port 4000`},
 
-		{"announce k --port 8000:4000/udp", `--port "8000:4000/udp": a number is wanted; it is the port alone: --port 4000`},
+		{"announce k --port 8000:4000/udp", `--port "8000:4000/udp": a number is wanted; give only the port: --port 4000`},
 		{"announce k --numwant 0x10", `--numwant "0x10": a number is wanted`},
 		{"announce k --numwant 0x10:5", `--numwant "0x10:5": a number is wanted`},
 		{"announce k --from 0x10", `--from "0x10": [IP:]PORT, such as :4000 or [2001:db8::1]:4000`},
@@ -401,15 +402,15 @@ func TestDidYouMean(t *testing.T) {
 		{"announce -x7Fq",
 			"announce has no option -x7Fq; a KEY that begins with - comes after `--`; see `ntrack announce --help`"},
 		{"announce k —port 4000",
-			"\"—port\" begins with another dash than --port; see `ntrack announce --help`"},
+			"\"—port\" begins with the wrong dash; type --port; see `ntrack announce --help`"},
 		{"frobnicate",
-			"there is no command \"frobnicate\": it is one of announce, list, watch, serve, completion, man; see `ntrack --help`"},
+			"there is no command \"frobnicate\"; the commands are announce, list, watch, serve, completion, man; see `ntrack --help`"},
 		{"lobby --port 4000",
-			"there is no command \"lobby\": it is one of announce, list, watch, serve, completion, man; see `ntrack --help`"},
+			"there is no command \"lobby\"; the commands are announce, list, watch, serve, completion, man; see `ntrack --help`"},
 		{"--frobnicate", "there is no option --frobnicate; see `ntrack --help`"},
 		{"announce k --\x1b[31m", "announce has no option --?[31m; see `ntrack announce --help`"},
 		{"\x1b[31m",
-			"there is no command \"?[31m\": it is one of announce, list, watch, serve, completion, man; see `ntrack --help`"},
+			"there is no command \"?[31m\"; the commands are announce, list, watch, serve, completion, man; see `ntrack --help`"},
 		{"announce \ufefflobby",
 			"the KEY begins with a byte order mark; --key-file FILE reads it without the mark; see `ntrack announce --help`"},
 		{"announce lobby\r",
