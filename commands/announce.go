@@ -150,14 +150,16 @@ func (o *announceOptions) runStay(c *cli.Context, s Streams) error {
 				cancel(err)
 			}
 		} else if !slices.Equal(you, ev.You) {
-			s.note("the tracker sees you as %s now", list(ev.You))
+			s.note("the tracker sees you as %s now", commaList(ev.You))
 		}
 		you, started = ev.You, true
 	})
 	if err != nil {
 		return err
 	}
-	<-m.Done() // after ctx has ended; if every tracker refuses, look.requestFailed has made news end ctx
+	// m ends when ctx does. It also ends if every tracker refuses, but then requestFailed has
+	// returned an error, and this has ended ctx, too.
+	<-m.Done()
 	s.couldNotLeave(m.Leave(ctx))
 	return context.Cause(ctx)
 }
@@ -180,7 +182,7 @@ func (o *announceOptions) replied(ev announce.Event) *announce.Reply {
 	return &r
 }
 
-func list(endpoints []netip.AddrPort) string {
+func commaList(endpoints []netip.AddrPort) string {
 	var s []string
 	for _, e := range endpoints {
 		s = append(s, e.String())

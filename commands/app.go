@@ -1,5 +1,5 @@
-// Package commands is the command line of ntrack. Each command has a file of its own, which reads
-// from its options to its run. Enter by [Main].
+// Package commands is the command line of ntrack. Each command has a file of its own, in the order in
+// which it works: its options, build and run. Enter by [Main].
 package commands
 
 import (

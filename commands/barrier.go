@@ -94,7 +94,7 @@ func mayRecover(err error) bool {
 // shortList is a list of at most ten peers, and says how many more there are.
 func shortList(peers []netip.AddrPort) string {
 	const most = 10
-	text := list(peers[:min(most, len(peers))])
+	text := commaList(peers[:min(most, len(peers))])
 	if n := len(peers) - most; n > 0 {
 		text += fmt.Sprintf(", and %d more", n)
 	}

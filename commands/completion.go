@@ -191,7 +191,7 @@ func (l *line) keys(ctx context.Context, app *cli.App, prefix string) []string {
 			k, err := announce.ParseKey(text)
 			switch {
 			case !strings.HasPrefix(text, prefix) || len(found) == most:
-			case err != nil || !bytes.Equal(k.Bytes(), t.Key.Bytes()): // text is not how a user can type this key
+			case err != nil || !bytes.Equal(k.Bytes(), t.Key.Bytes()): // a user who types text gets another key
 			case !l.literal && text[0] == '-' || with(text).misplaced() != nil:
 			default:
 				found = append(found, text)

@@ -33,7 +33,7 @@ func startRunner(ctx context.Context, s Streams, o *watchOptions) *runner {
 	return r
 }
 
-// show gives the runner the newest list, and replaces one that no run has begun with.
+// show gives the runner the newest list. It drops an older list that still waits for a run.
 func (r *runner) show(ev announce.Event) error {
 	select {
 	case <-r.newest:

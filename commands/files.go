@@ -41,9 +41,9 @@ func readLine(ctx context.Context, file string, stdin io.Reader) (string, error)
 	return line, nil
 }
 
-// readText reads a file of at most most bytes. The file name - means standard input. readText returns
-// when ctx ends, because it would wait forever for a pipe without a writer.
-func readText(ctx context.Context, file string, stdin io.Reader, most int) (string, error) {
+// readText reads a file of at most limit bytes. The file name - means standard input. readText
+// returns when ctx ends, because it would wait forever for a pipe without a writer.
+func readText(ctx context.Context, file string, stdin io.Reader, limit int) (string, error) {
 	var b []byte
 	var err error
 	read := make(chan struct{})
@@ -58,15 +58,15 @@ func readText(ctx context.Context, file string, stdin io.Reader, most int) (stri
 			defer f.Close()
 			in = f
 		}
-		b, err = io.ReadAll(io.LimitReader(in, int64(most)+1))
+		b, err = io.ReadAll(io.LimitReader(in, int64(limit)+1))
 	}()
 	select {
 	case <-read:
 	case <-ctx.Done():
 		return "", context.Cause(ctx)
 	}
-	if err == nil && len(b) > most {
-		err = fmt.Errorf("%s holds more than %d bytes", file, most)
+	if err == nil && len(b) > limit {
+		err = fmt.Errorf("%s holds more than %d bytes", file, limit)
 	}
 	if err != nil {
 		return "", err

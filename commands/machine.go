@@ -168,8 +168,8 @@ func openMembers() (*members, error) {
 }
 
 // enter is called before an endpoint is announced, and reports whether other processes announce it.
-// While the last other process leaves, enter waits, but not longer than leaveTime. After that it
-// returns without a lock.
+// If the last of these processes is just leaving, the tracker will forget the endpoint. So enter
+// waits until that process has ended, but not longer than leaveTime. Then it returns without a lock.
 func (m *members) enter(ctx context.Context, offset int64) bool {
 	for end := time.Now().Add(leaveTime); ; {
 		others, err := shareByte(m.file, offset)

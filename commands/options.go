@@ -87,8 +87,8 @@ func (o *client) build(c *cli.Context, s Streams) error {
 	return nil
 }
 
-// buildTrack reads the trackers and the KEY. An argument TRACKER goes before $NTRACK_TRACKER. Without
-// either, the tracker is the one on this machine.
+// buildTrack reads the trackers and the KEY. The trackers are in an argument or in --tracker, or else
+// in $NTRACK_TRACKER. Without any of these, the tracker is localhost:6969.
 func (o *client) buildTrack(c *cli.Context, s Streams) error {
 	args := c.Args().Slice()
 	names, fromEnv, wanted := c.StringSlice("tracker"), false, "[TRACKER] KEY"
@@ -199,7 +199,9 @@ func askAll[T any](ctx context.Context, o *client, s Streams, ask func(context.C
 		wg.Go(func() { all[i], errs[i] = ask(ctx, t) })
 	}
 	wg.Wait()
-	if ctx.Err() != nil && errs[0] != nil { // the requests failed because ctx ended
+	// If ctx has ended, errors say nothing about the trackers. But an answer of the first tracker
+	// counts.
+	if ctx.Err() != nil && errs[0] != nil {
 		return nil, nil, context.Cause(ctx)
 	}
 	var trackers []announce.Tracker
@@ -251,7 +253,7 @@ type line struct {
 	command   []string // the COMMAND of announce, after a `--` that follows the KEY; nil without one
 	literal   bool     // a `--` stands before the arguments: each of them is taken literally
 	// gap is the number of arguments before the first option that stands between two arguments. It is
-	// 0 if there is no such option. The arguments after it may be a COMMAND without its `--`.
+	// 0 if there is no such option. The arguments after the gap may be a COMMAND without its `--`.
 	gap           int
 	gapEndsInBool bool     // the last option in the gap takes no value
 	unfinished    cli.Flag // the option at the end of the line, if its value is missing
@@ -312,7 +314,7 @@ func arrange(app *cli.App, args []string) ([]string, *line, error) {
 // words before --help have a mistake.
 func parse(app *cli.App, cmd *cli.Command, args []string) (*line, error) {
 	l := &line{cmd: cmd}
-	var mistake error    // the first one
+	var mistake error    // the first mistake in the line
 	afterOption := false // the word before a is an option or its value
 	for i := 0; i < len(args); i++ {
 		a := args[i]
@@ -409,7 +411,7 @@ func (l *line) find(name string) *option {
 
 func (l *line) given(name string) bool { return l.find(name) != nil }
 
-// mistake is [usage] before cli has parsed the line, when there is no [cli.Context].
+// mistake makes a usageError, like [usage], but before there is a [cli.Context].
 func (l *line) mistake(format string, args ...any) error {
 	return &usageError{command: l.cmd.Name, text: fmt.Sprintf(format, args...)}
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/xrash/smetrics"
 )
 
-// These tables map what ntrack has to the names that other programs have for it. The table of
+// These tables map commands and options to the names that other programs use for them. The table of
 // optionsMeant for a command goes before the table for "". The user's value replaces a word in
 // braces; without a value the word stays.
 var (
