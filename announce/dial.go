@@ -16,18 +16,18 @@ import (
 	"ntrack/announce/wire"
 )
 
-// Bounds of connecting to a name with several addresses (RFC 8305).
+// How a client connects to a name with several addresses (RFC 8305).
 const (
-	// headStart is the time for one address before the next one is tried as well. With many addresses
-	// it is shorter, so that all are tried within half of the timeout.
+	// headStart is how long a client tries one address before it also tries the next one. With many
+	// addresses the time is shorter, so that the client tries all within half of the timeout.
 	headStart = 200 * time.Millisecond
-	// maxAddrs bounds the addresses of one name, and so the connections that a DNS reply can cause.
+	// maxAddrs bounds the number of addresses, and so the connections that a DNS reply can cause.
 	maxAddrs = 32
 )
 
 // dial connects to a tracker within the timeout of a request, from c.From if that is set.
 func (c *Client) dial(ctx context.Context, network, addr string) (net.Conn, error) {
-	// The transport of net/http removes the deadline of the request.
+	// ctx has no deadline: the transport of net/http has removed the deadline of the request.
 	ctx, cancel := context.WithTimeout(ctx, c.timeout())
 	defer cancel()
 	if c.network != "" {
@@ -46,7 +46,8 @@ func (c *Client) dial(ctx context.Context, network, addr string) (net.Conn, erro
 	return race(ctx, addrs, c.connect)
 }
 
-// dialTLS is dial for https. It checks the certificate for an address without its zone.
+// dialTLS is dial for https. If the host is an address with a zone, dialTLS checks the certificate
+// for the address without the zone.
 func (c *Client) dialTLS(ctx context.Context, network, addr string) (net.Conn, error) {
 	cn, err := c.dial(ctx, network, addr)
 	if err != nil {
@@ -70,8 +71,8 @@ func (c *Client) dialTLS(ctx context.Context, network, addr string) (net.Conn, e
 	return secure, nil
 }
 
-// resolve returns the addresses of a name, of both families alternately if network allows both. It
-// does not ask DNS for names of this machine (RFC 6761, section 6.3).
+// resolve returns the addresses of a name. If network allows both families, the addresses of the two
+// alternate. resolve does not ask DNS for names of this machine (RFC 6761, section 6.3).
 func (c *Client) resolve(ctx context.Context, network, addr string) ([]netip.AddrPort, error) {
 	host, service, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -95,7 +96,7 @@ func (c *Client) resolve(ctx context.Context, network, addr string) ([]netip.Add
 			return nil, err
 		}
 	}
-	var families [2][]netip.AddrPort // the first is the family of the first address
+	var families [2][]netip.AddrPort // families[0] is the family of the first address
 	for _, a := range found {
 		e := netip.AddrPortFrom(a.Unmap(), uint16(port))
 		if network != "tcp" && network != networkOf(a) {
@@ -123,8 +124,9 @@ func (c *Client) resolve(ctx context.Context, network, addr string) ([]netip.Add
 	return addrs, nil
 }
 
-// lookupZoned is the system's resolver, with the zones of /etc/hosts and mDNS. LookupNetIP drops
-// zones, and LookupIPAddr waits for both families, so it calls the second only if needed.
+// lookupZoned asks the system's resolver, and keeps the zones from /etc/hosts and mDNS. LookupNetIP
+// drops zones. LookupIPAddr keeps them, but waits for both families, so lookupZoned calls it only if
+// there is a link-local address.
 func lookupZoned(ctx context.Context, network, host string) ([]netip.Addr, error) {
 	addrs, err := net.DefaultResolver.LookupNetIP(ctx, network, host)
 	if !slices.ContainsFunc(addrs, netip.Addr.IsLinkLocalUnicast) {
@@ -142,13 +144,13 @@ func lookupZoned(ctx context.Context, network, host string) ([]netip.Addr, error
 	return addrs, nil
 }
 
-// race connects to several addresses, and returns the connection that is there first. Each address
-// has a head start on the next one, which is tried at once if the one before fails. If all fail, race
-// returns the error that says most.
+// race connects to several addresses, and returns the first connection that succeeds. It tries the
+// next address after the head start, or as soon as an attempt fails. If all fail, race returns the
+// error that says most.
 func race(ctx context.Context, addrs []netip.AddrPort, connect func(context.Context, netip.AddrPort) (net.Conn, error)) (net.Conn, error) {
-	each := headStart
+	pause := headStart
 	if deadline, ok := ctx.Deadline(); ok {
-		each = min(each, time.Until(deadline)/time.Duration(2*len(addrs)))
+		pause = min(pause, time.Until(deadline)/time.Duration(2*len(addrs)))
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	type result struct {
@@ -182,7 +184,7 @@ func race(ctx context.Context, addrs []netip.AddrPort, connect func(context.Cont
 				conn, err := connect(ctx, to)
 				results <- result{conn, err}
 			}()
-			timer.Reset(each)
+			timer.Reset(pause)
 		case r := <-results:
 			underWay--
 			if r.err == nil {
@@ -210,25 +212,25 @@ func (c *Client) connect(ctx context.Context, to netip.AddrPort) (net.Conn, erro
 	}
 	cn, err := d.DialContext(ctx, networkOf(to.Addr()), to.String())
 	if err != nil {
-		if wrong := wrongZone(to.Addr(), c.From.Addr(), err); wrong != nil {
-			err = wrong
+		if zoneErr := wrongZone(to.Addr(), c.From.Addr(), err); zoneErr != nil {
+			err = zoneErr
 		}
 		return nil, err
 	}
 	if d.Control != nil {
 		if cn.LocalAddr().String() == cn.RemoteAddr().String() {
-			// Nothing listens there, and TCP has connected the port with itself.
+			// Nothing listens on this port, and TCP has connected it with itself.
 			_ = cn.Close()
 			return nil, &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("connection refused")}
 		}
-		// No TIME_WAIT at this end, or the same two endpoints could not connect again for a minute.
+		// Without this, TIME_WAIT would keep the same two endpoints from connecting for a minute.
 		_ = cn.(*net.TCPConn).SetLinger(0)
 	}
 	return cn, nil
 }
 
-// wrongZone returns a better error if a zone made the connection fail, or nil. The system only says
-// "invalid argument".
+// wrongZone returns a clear error if a zone made the connection fail, or else nil. The error of the
+// system is only "invalid argument".
 func wrongZone(to, from netip.Addr, err error) error {
 	for _, a := range []netip.Addr{to, from} {
 		zone := a.Zone()
@@ -243,6 +245,7 @@ func wrongZone(to, from netip.Addr, err error) error {
 	return nil
 }
 
+// networkOf returns the network for connections to or from a.
 func networkOf(a netip.Addr) string {
 	if a.Unmap().Is4() {
 		return "tcp4"

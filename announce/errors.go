@@ -15,7 +15,7 @@ type UnreachableError struct {
 	Tracker Tracker
 	Err     error
 
-	redirect string // the host to which the tracker redirects, if that is the one; else ""
+	redirect string // the host that did not answer, if the tracker has redirected to it; else ""
 }
 
 func (e *UnreachableError) Error() string {
@@ -26,7 +26,7 @@ func (e *UnreachableError) Error() string {
 	var op *net.OpError
 	var call *os.SyscallError
 	var dns *net.DNSError
-	switch { // leave out addresses: the message begins with the one that matters
+	switch { // without the addresses: the message begins with the name of the tracker
 	case errors.As(err, &dns):
 		err = errors.New(dns.Err)
 	case errors.As(err, &call):
@@ -39,7 +39,7 @@ func (e *UnreachableError) Error() string {
 
 func (e *UnreachableError) Unwrap() error { return e.Err }
 
-// A ReplyError says that a tracker's answer makes no sense: something else may answer there.
+// A ReplyError says that an answer is not a tracker's reply. A different server may have sent it.
 type ReplyError struct {
 	Tracker Tracker
 	Err     error
@@ -51,11 +51,11 @@ func (e *ReplyError) Error() string {
 
 func (e *ReplyError) Unwrap() error { return e.Err }
 
-// A SharedError says that another program is listed as the same endpoint under the same key, so
-// that both count as one peer. A tracker reports it on the event stream of a member that has sent a
-// peer id, when another member has sent a different one.
+// A SharedError says that another process is listed as the same endpoint under the same key, so both
+// count as one peer. A tracker reports this on event streams, if the two members have sent different
+// peer ids.
 type SharedError struct {
-	// Endpoint is the one that both have.
+	// Endpoint is the endpoint that both processes have.
 	Endpoint netip.AddrPort
 }
 
@@ -63,23 +63,23 @@ func (e *SharedError) Error() string {
 	return fmt.Sprintf("another process is listed as %s, too, and both count as one peer: each needs a port of its own", e.Endpoint)
 }
 
-// The reasons for which a session cannot be a member without r.Port.
+// The reasons for which a session cannot be a member if Request.Port is 0.
 var (
-	// Each renewal would come from another port, and so list another peer.
+	// Each renewal could come from a different port, and so list a different peer.
 	errNoOrigin   = errors.New("the tracker does not report the port of origin: give a port to stay")
-	errHiddenPort = errors.New("a classic tracker does not look at the port of origin, and Dial hides it: give a port")
+	errHiddenPort = errors.New("a classic tracker ignores the port of origin, and Dial hides it: give a port")
 )
 
-// detail ranks errors of one tracker by how much they say about it.
+// detail ranks the errors of a tracker: an error with a higher rank says more about the tracker.
 func detail(err error) int {
 	var noAddress *net.AddrError
 	var noHost *net.DNSError
 	var refusal *RefusalError
-	var senseless *ReplyError
+	var notReply *ReplyError
 	switch {
 	case errors.As(err, &refusal):
 		return 3
-	case errors.As(err, &senseless):
+	case errors.As(err, &notReply):
 		return 2
 	case errors.As(err, &noAddress), errors.As(err, &noHost) && noHost.IsNotFound, isNoRoute(err):
 		return 0
@@ -87,8 +87,8 @@ func detail(err error) int {
 	return 1
 }
 
-// moreInformative returns the error that says more about a tracker, and a if both say as much. Either
-// may be nil.
+// moreInformative returns the error that says more about the tracker, or a if both say the same
+// amount. An error that is nil says nothing.
 func moreInformative(a, b error) error {
 	if a == nil || b != nil && detail(b) > detail(a) {
 		return b
@@ -96,8 +96,9 @@ func moreInformative(a, b error) error {
 	return a
 }
 
-// isFinal reports whether the same request would bring the same error again. A tracker that is
-// away, overloaded or broken may mend; a wrong key, token or path does not.
+// isFinal reports whether the same request would fail again with the same error, however often it
+// is sent. A wrong key, token or path is final. A tracker that is away, overloaded or broken may
+// recover.
 func isFinal(err error) bool {
 	refusal, ok := errors.AsType[*RefusalError](err)
 	return ok && (refusal.Status == 400 || refusal.Status == 401 || refusal.Status == 404) ||

@@ -21,53 +21,57 @@ import (
 	"ntrack/announce/wire"
 )
 
-// maxRedirects is how many redirects a client follows.
+// maxRedirects is how many redirects a client follows for one request.
 const maxRedirects = 3
 
-// Bounds of a body in bytes. A reply with 1000 peers in the longest form has 100 KB.
+// The largest body of a reply and of an index, in bytes. A reply with 1000 peers in the longest form
+// has 100 KB.
 const (
 	maxReply = 4 << 20
 	maxIndex = 8 << 20
 )
 
-// A conn is what a request learns about the connection that carried it.
+// A conn describes the connection of a request.
 type conn struct {
-	local  netip.AddrPort
-	reused bool // an earlier request has used it
-	kept   bool // the tracker has not announced that it closes it
+	local  netip.AddrPort // this end
+	reused bool           // an earlier request has used the connection
+	kept   bool           // the tracker has not announced that it closes the connection
 }
 
-// acceptStream asks for an event stream. A tracker without event streams answers as usual.
+// acceptStream is the Accept header that asks for an event stream. A tracker without event streams
+// sends a plain reply.
 const acceptStream = "text/event-stream, application/json;q=0.5"
 
 const (
-	silence = 35 * time.Second // a stream is dead after that long without a byte; heartbeats count
-	// catchUp is how long a process that was stopped may read what has arrived meanwhile.
+	// silence is how long a stream may send nothing, not even a heartbeat, before the client gives
+	// up.
+	silence = 35 * time.Second
+	// catchUp is how long a process that was suspended may read what has arrived since then.
 	catchUp = time.Second
 )
 
-// The reasons for which this end gives a request up.
+// The reasons for which a client gives up a request.
 var (
 	errSilent = errors.New("no answer")
-	errEnded  = errors.New("the end of the session")
+	errEnded  = errors.New("the session has ended")
 )
 
-// An exchange is a request and its answer, which may be an event stream.
+// An exchange is one request and its answer. The answer may be an event stream.
 type exchange struct {
 	conn
 	netConn net.Conn
 	resp    *http.Response
-	body    []byte // once it is read
+	body    []byte // nil until readBody
 	ctx     context.Context
 	cancel  context.CancelCauseFunc
 	silent  error       // the cause of ctx if the time is up
 	timer   *time.Timer // calls timeUp
 	warned  atomic.Bool // the next call of timeUp gives up
-	live    bool        // the stream has begun: from now on each byte is a sign of life
+	live    bool        // the stream has begun, so each byte shows that it is alive
 }
 
-// fetch sends one request, and reads at most limit bytes of its answer within the timeout. An error
-// status becomes a [RefusalError].
+// fetch sends one request and reads its answer, both within the timeout. A body of more than limit
+// bytes is an error. An error status becomes a [RefusalError].
 func (c *Client) fetch(ctx context.Context, t Tracker, method string, target *url.URL, limit int64) (*exchange, error) {
 	x, err := c.send(ctx, t, method, target, "application/json")
 	if err != nil {
@@ -77,11 +81,11 @@ func (c *Client) fetch(ctx context.Context, t Tracker, method string, target *ur
 	return x, x.readBody(t, limit)
 }
 
-// send sends one request. An answer has to come within the timeout, and so has its body, or the
-// beginning of a stream. The caller must call close.
+// send sends one request and returns its answer, whose body is not read yet. The body, or the
+// beginning of a stream, has to arrive within the timeout, too. The caller must call close.
 //
-// It follows redirects itself, since net/http would turn a DELETE into a GET, and so a leave into an
-// announce.
+// send follows redirects itself, since net/http would turn a DELETE into a GET, and so a leave into
+// an announce.
 func (c *Client) send(ctx context.Context, t Tracker, method string, first *url.URL, accept string) (_ *exchange, err error) {
 	c.once.Do(c.init)
 	x := &exchange{silent: &UnreachableError{Tracker: t, Err: fmt.Errorf("%w within %v", errSilent, c.timeout())}}
@@ -112,7 +116,7 @@ func (c *Client) send(ctx context.Context, t Tracker, method string, first *url.
 			req.Header.Set("Accept", accept)
 		}
 		switch user := t.FullURL().User; {
-		case u.Scheme != first.Scheme || u.Host != first.Host: // credentials are for the named tracker only
+		case u.Scheme != first.Scheme || u.Host != first.Host: // credentials are only for the tracker that the user named
 		case c.Token != "" && !t.Classic():
 			req.Header.Set("Authorization", "Bearer "+c.Token)
 		case user != nil:
@@ -141,8 +145,8 @@ func (c *Client) send(ctx context.Context, t Tracker, method string, first *url.
 	}
 }
 
-// redirected returns the target of a redirect. The target gets the zone of from: a zone in the
-// tracker's text means nothing on this machine, but a link-local address is on the tracker's link.
+// redirected returns the target of a redirect. A zone in location is a name on the tracker's machine,
+// so redirected ignores it. A link-local address gets the zone of from, since it is on the same link.
 func redirected(from *url.URL, location string) (*url.URL, error) {
 	to, err := from.Parse(location)
 	switch {
@@ -165,12 +169,13 @@ func redirected(from *url.URL, location string) (*url.URL, error) {
 	return to, nil
 }
 
+// endpointOf returns the endpoint of a TCP address, or zero if it is not one.
 func endpointOf(a net.Addr) netip.AddrPort {
 	e, _ := netip.ParseAddrPort(a.String())
 	return wire.Canonical(e)
 }
 
-// readBody reads the body to its end. An error status and its body become a [RefusalError].
+// readBody reads the body to its end. If the status is an error, it returns a [RefusalError].
 func (x *exchange) readBody(t Tracker, limit int64) (err error) {
 	x.body, err = io.ReadAll(io.LimitReader(x.resp.Body, limit+1))
 	switch {
@@ -184,7 +189,7 @@ func (x *exchange) readBody(t Tracker, limit int64) (err error) {
 	return nil
 }
 
-// refusal makes a [RefusalError] of an error status and the body.
+// refusal makes a [RefusalError] of an error status and its body.
 func (x *exchange) refusal() *RefusalError {
 	f := wire.DecodeRefusal(x.body)
 	if f == nil {
@@ -211,8 +216,8 @@ func (x *exchange) decode(t Tracker, r *Request) (*Reply, conn, error) {
 	return reply, x.conn, nil
 }
 
-// decodeError completes an error of decoding. A refusal may come with status 200, and a header may
-// say when to ask again. Any other error means that the body makes no sense.
+// decodeError completes an error of decoding. A refusal with status 200 gets the wait of the
+// Retry-After header. Any other error becomes a [ReplyError].
 func (x *exchange) decodeError(t Tracker, err error) error {
 	if refusal, ok := err.(*RefusalError); ok {
 		refusal.Retry = cmp.Or(retryAfter(x.resp.Header), refusal.Retry)
@@ -221,15 +226,16 @@ func (x *exchange) decodeError(t Tracker, err error) error {
 	return &ReplyError{t, err}
 }
 
-// retryAfter returns how long a reply asks to wait before the next request: whole seconds, a day at
-// most, and 0 if it does not ask. The header has seconds or a date (RFC 9110, 10.2.3). A date is
-// compared with that of the reply, if there is one, since the two clocks may differ.
+// retryAfter returns how long a reply asks the client to wait before the next request. This is a
+// number of whole seconds, at most a day, and 0 if the reply does not ask. The header has seconds
+// or a date (RFC 9110, 10.2.3). retryAfter compares a date with the Date header of the reply, if
+// there is one, since the two clocks may differ.
 func retryAfter(h http.Header) time.Duration {
-	const most = 24 * time.Hour
+	const longest = 24 * time.Hour
 	value := h.Get("Retry-After")
 	n, err := strconv.ParseUint(value, 10, 64)
 	if err == nil || errors.Is(err, strconv.ErrRange) {
-		return time.Duration(min(n, uint64(most/time.Second))) * time.Second
+		return time.Duration(min(n, uint64(longest/time.Second))) * time.Second
 	}
 	at, err := http.ParseTime(value)
 	if err != nil {
@@ -239,11 +245,11 @@ func retryAfter(h http.Header) time.Duration {
 	if err != nil {
 		now = time.Now()
 	}
-	return (min(max(at.Sub(now), 0), most) + time.Second - 1).Truncate(time.Second)
+	return (min(max(at.Sub(now), 0), longest) + time.Second - 1).Truncate(time.Second)
 }
 
-// timeUp gives up an answer that has not come, or a stream that has been silent. In a process that
-// was stopped, the timer is over even if there is something to read. So a stream gets one second more.
+// timeUp gives up an answer that has not come, or a stream that has been silent. If this process was
+// suspended, the timer has ended although there may be data to read. So a stream first gets catchUp.
 func (x *exchange) timeUp() {
 	if x.warned.Swap(true) {
 		x.cancel(x.silent)
@@ -252,7 +258,7 @@ func (x *exchange) timeUp() {
 	}
 }
 
-// alive records a sign of life of a stream.
+// alive records that a stream is alive, and restarts its timer.
 func (x *exchange) alive() {
 	x.warned.Store(false)
 	x.timer.Reset(silence - catchUp)
@@ -267,11 +273,12 @@ func (x *exchange) Read(b []byte) (int, error) {
 	return n, err
 }
 
+// close ends the exchange. It closes the connection of a stream.
 func (x *exchange) close() {
 	x.timer.Stop()
 	if x.resp != nil {
 		if x.streams() {
-			_ = x.netConn.Close() // at once: the next connection may come from the same port
+			_ = x.netConn.Close() // now, since the next connection may come from the same port
 		}
 		_ = x.resp.Body.Close()
 	}
@@ -284,8 +291,9 @@ func (x *exchange) streams() bool {
 	return x.resp.StatusCode == http.StatusOK && media == "text/event-stream"
 }
 
-// relayed reports whether an intermediary passes the stream on. Chunks or a Via header show that,
-// since a tracker sends neither. If the intermediary ends its stream, that of the tracker may go on.
+// relayed reports whether an intermediary passes the stream on. Chunks or a Via header show this,
+// since a tracker sends neither. After the intermediary has ended its stream to the client, the
+// tracker's stream to the intermediary may go on.
 func (x *exchange) relayed() bool {
 	return x.resp.Header.Get("Via") != "" || len(x.resp.TransferEncoding) > 0
 }

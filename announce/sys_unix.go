@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// reusePort lets a connection come from a port on which a service with SO_REUSEPORT listens, and
-// lets a service listen on a port from which a connection comes.
+// reusePort lets a connection and a listening service use the same local port, in any order. The
+// service needs SO_REUSEPORT, too.
 func reusePort(_, _ string, rc syscall.RawConn) error {
 	var failed error
 	err := rc.Control(func(fd uintptr) {
@@ -21,7 +21,7 @@ func reusePort(_, _ string, rc syscall.RawConn) error {
 	return errors.Join(err, failed)
 }
 
-// isNoRoute reports whether this machine has no path to an address, or none for its family.
+// isNoRoute reports whether this machine has no path to an address or to its whole family.
 func isNoRoute(err error) bool {
 	return errors.Is(err, syscall.ENETUNREACH) || errors.Is(err, syscall.EHOSTUNREACH) ||
 		errors.Is(err, syscall.EADDRNOTAVAIL) || errors.Is(err, syscall.EAFNOSUPPORT)
