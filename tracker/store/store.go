@@ -18,7 +18,7 @@ import (
 // Endpoints and addresses are canonical ([wire.Canonical]), and a key has 1 to 255 bytes. A peer is
 // identified by its endpoint: a second announce of the same endpoint renews the peer. An asker gets
 // and counts only the peers that its scope sees ([wire.Scope.Sees]). A peer lapses when its ttl has
-// passed. A store may still return it and count it for one second at most.
+// passed. A store may return and count a lapsed peer for one more second.
 //
 // A caller sees its own changes immediately, and the changes of other callers perhaps a moment
 // later. After a call the caller may overwrite the key and the slices: a store copies what it
@@ -32,9 +32,9 @@ import (
 // ctx ends. A call that would exceed a limit of the store returns a [*FullError]. It leaves nothing
 // behind: no track, no peer, no subscription, and nothing that counts towards a limit.
 type Store interface {
-	// Announce lists peer under key until the ttl from now has passed. If the peer is already
-	// listed for longer, that does not change. A store may shorten a ttl of more than 4 hours, but
-	// not to less than 4 hours.
+	// Announce lists peer under key. The ttl begins now. If an earlier ttl of the peer ends later,
+	// the peer stays listed until then. A store may shorten a ttl of more than 4 hours, but not to
+	// less than 4 hours.
 	//
 	// It appends to dst up to want.Peers other peers of the track: all of them, or a random sample
 	// without repetition, drawn anew each time. If the track has peers of both families, each

@@ -11,10 +11,10 @@ import (
 )
 
 const (
-	// A clock ticks every tickEvery, and stops maxStep after its last tick. A gap in which the
-	// process does not run, however long, so counts as at most maxStep. A peer that renews on time
-	// has at least 1.5 seconds left then, so it does not lapse. A tick that is less than 250 ms
-	// late changes nothing.
+	// A clock ticks every tickEvery, and stops maxStep after its last tick. So a gap in which the
+	// process does not run counts as at most maxStep, however long it is. A peer renews at least
+	// 1.5 seconds before it lapses, so no gap makes it lapse. A tick that is less than 250 ms late
+	// changes nothing.
 	tickEvery = time.Second
 	maxStep   = 1250 * time.Millisecond
 
@@ -131,9 +131,9 @@ func (s *shard) expireAll(h handle, now expiry) handle {
 	return s.expire(h, &position{}, math.MaxInt, now)
 }
 
-// expire removes lapsed peers: all those of a small track, and those in the next slots of a large
-// one. It looks at this many slots, begins at p, and moves p. It returns h, or 0 if it has removed
-// the track.
+// expire removes lapsed peers. It looks at all slots of a small track. In a large track, it looks at
+// up to this many slots from p on, and moves p past them. It returns h, or 0 if it has removed the
+// track.
 func (s *shard) expire(h handle, p *position, steps int, now expiry) handle {
 	t := s.tracks.one(h)
 	// Peers of a large track may move to other slots between two calls, so the next lapse is not
@@ -222,6 +222,7 @@ func (m *Store) scheduleHousekeeping() {
 	}
 }
 
+// housekeep sweeps the store, and trims it every trimEvery or when it is empty.
 func (m *Store) housekeep() {
 	m.sweep()
 	if m.keys.Load() == 0 || m.clock.now()%trimEvery < tickEvery {

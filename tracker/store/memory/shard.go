@@ -31,8 +31,8 @@ type shard struct {
 
 	watched map[string]*watchers // by key, while there is a subscription (watchers.go)
 
-	// addrs has counters of the peers of each address. The shard of an address is not that of the
-	// keys under which its peers are listed (limits.go).
+	// addrs has counters of the peers of each address. The shard that counts an address need not be
+	// the shard of the keys that its peers announce (limits.go).
 	addrMu  sync.Mutex
 	addrs   []uint16
 	addrSum int // the sum of addrs

@@ -164,8 +164,8 @@ func (t *table) find(p packed) (i int, found bool) {
 	return t.cap, false
 }
 
-// vacate removes the peer in slot i. It moves later peers into the gap, so that the search for a
-// peer, which begins at its home, meets no empty slot before it.
+// vacate removes the peer in slot i. It moves later peers into the gap, so that no slot between the
+// home of a peer and the peer is empty: a search ends at an empty slot.
 func (t *table) vacate(i int) {
 	gap := i
 	for j := i + 1; ; j++ {

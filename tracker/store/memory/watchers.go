@@ -57,7 +57,7 @@ type change struct {
 // A hold keeps a peer from lapsing.
 type hold struct {
 	count int           // the subscriptions that hold the peer
-	until time.Duration // when the announces of the peer lapse, in whole seconds; 0 without one
+	until time.Duration // when the announces of the peer lapse, in whole seconds; 0 without any
 }
 
 type subscription struct {
@@ -66,7 +66,7 @@ type subscription struct {
 	scope    wire.Scope
 	index    int   // in watchers.subs; -1 after Close
 	from     int64 // the number of the first join or leave after the subscription began
-	holds    bool  // a peer: self
+	holds    bool  // it keeps self from lapsing
 	notify   func()
 
 	mu      sync.Mutex
@@ -292,8 +292,8 @@ func (sub *subscription) push(batch []change) {
 	sub.notify()
 }
 
-// sees reports whether c changes what the subscriber knows. The subscriber must see the peer. The
-// number of joins and leaves since the subscription began must be odd, because others undo each
+// sees reports whether c changes what the subscriber knows. The subscriber must see the peer, and
+// the number of joins and leaves since the subscription began must be odd: an even number undo each
 // other. The peer is never the subscriber, which stays listed until its subscription ends.
 func (sub *subscription) sees(c *change) bool {
 	odd := false
