@@ -81,13 +81,13 @@ func TestNoGoroutineRemains(t *testing.T) {
 	}
 }
 
-// written is the output of a command. found is closed once it contains want.
+// written is the output of a command that runs.
 type written struct {
 	mu    sync.Mutex
 	buf   bytes.Buffer
 	want  string
-	done  bool
-	found chan struct{}
+	done  bool          // found is closed
+	found chan struct{} // closed once the output contains want
 }
 
 func (s *written) Write(b []byte) (int, error) {

@@ -20,9 +20,9 @@ type effect struct {
 	// its result. Both are empty if nothing happens without the option, because no test can wait for
 	// that.
 	without, instead string
-	// watch returns the result of a command, which it observes while the command runs. If watch is
-	// nil, the result is the exit code and the output.
-	watch func(*trial) string
+	// observe returns the result of a command that runs. If observe is nil, the result is the exit code
+	// and the output.
+	observe func(*trial) string
 }
 
 // testedElsewhere has the options that other tests cover, and the files with these tests.
@@ -342,8 +342,8 @@ func (e *effect) holds(t *testing.T, line, want, other string) {
 	x := newTrial(t)
 	x.start(line)
 	var got string
-	if e.watch != nil {
-		got = e.watch(x)
+	if e.observe != nil {
+		got = e.observe(x)
 	} else {
 		got = fmt.Sprintf("exit code %d\n", x.wait()) + x.output()
 	}

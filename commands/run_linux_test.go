@@ -91,13 +91,12 @@ func (t commandTest) listed(n int) {
 	})
 }
 
-// until waits until done returns true. If it takes too long, the test fails with a message about
-// what.
-func (t commandTest) until(what string, done func() bool) {
+// until waits until holds returns true. A failure shows the text condition.
+func (t commandTest) until(condition string, holds func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); !done(); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); !holds(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("%s: not within %v", what, patience)
+			t.Fatalf("%s: not within %v", condition, patience)
 		}
 	}
 }

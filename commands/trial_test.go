@@ -227,7 +227,7 @@ func get(t *testing.T, url, forwarded string) (status int, body string) {
 	return resp.StatusCode, string(b)
 }
 
-// asks returns a watch for an effect, which requests each target from each address of the tracker.
+// asks returns an observe function, which requests each target from each address of the tracker.
 // The result has the status of each reply, and the body of each refusal and of each reply in JSON.
 func asks(targets string) func(*trial) string {
 	return func(x *trial) (result string) {
@@ -244,8 +244,7 @@ func asks(targets string) func(*trial) string {
 	}
 }
 
-// prints returns a watch for an effect, which waits until the output contains text or the command
-// ends.
+// prints returns an observe function, which waits until the output contains text or the command ends.
 func prints(text string) func(*trial) string {
 	return func(x *trial) string {
 		x.waitFor(text)
@@ -256,8 +255,8 @@ func prints(text string) func(*trial) string {
 	}
 }
 
-// printsAtJoins is a watch for an effect. It makes peers join the key lobby until the command prints
-// a line.
+// printsAtJoins is an observe function. It makes peers join the key lobby until the command prints a
+// line.
 func printsAtJoins(x *trial) string {
 	port := 100
 	x.until(func() bool {
@@ -293,7 +292,7 @@ func look(c net.Conn) bool {
 	return err == nil && resp.StatusCode == http.StatusOK
 }
 
-// connect3 is a watch for an effect. It opens three connections, and counts those that the tracker
+// connect3 is an observe function. It opens three connections, and counts those that the tracker
 // serves while all three are open.
 func connect3(x *trial) string {
 	conns := []net.Conn{x.dial(), x.dial(), x.dial()}
@@ -302,7 +301,7 @@ func connect3(x *trial) string {
 	return fmt.Sprintf("%d of %d", len(served), len(conns))
 }
 
-// firstClosed is a watch for an effect. It reports which of two connections the tracker closes first:
+// firstClosed is an observe function. It reports which of two connections the tracker closes first:
 // the one with an incomplete request, or the idle one, whose request was answered.
 func firstClosed(x *trial) string {
 	idle, request := x.dial(), x.dial()
