@@ -100,7 +100,7 @@ func fit(ctx context.Context, app *cli.App, before []string, current string) (st
 	if l == nil {
 		return nothing, nil
 	}
-	option, _, hasValue := strings.Cut(current, "=")
+	name, _, hasValue := strings.Cut(current, "=")
 	prefix, flag := "", l.unfinished
 	switch {
 	case l.command != nil && cmd.Name == "announce":
@@ -108,8 +108,8 @@ func fit(ctx context.Context, app *cli.App, before []string, current string) (st
 	case l.command != nil:
 		return nothing, nil
 	case flag != nil:
-	case !l.literal && hasValue && findFlag(cmd, option) != nil:
-		flag, prefix = findFlag(cmd, option), option+"="
+	case !l.literal && hasValue && findFlag(cmd, name) != nil:
+		flag, prefix = findFlag(cmd, name), name+"="
 	case !l.literal && strings.HasPrefix(current, "-"):
 		return nothing, l.fittingOptions(current)
 	case cmd.Name == "completion" && len(l.arguments) == 0:

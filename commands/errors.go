@@ -22,10 +22,10 @@ import (
 type exitCode struct {
 	code    int
 	meaning string // for the help
-	is      func(error) bool
+	fits    func(error) bool
 }
 
-// exitCodes maps every error to an exit code: the first row whose function returns true counts.
+// exitCodes maps every error to an exit code. The first row that fits an error counts.
 var exitCodes = []exitCode{
 	{0, "done", func(err error) bool { return err == nil || errors.Is(err, errReaderGone) }},
 	{2, "usage: the command line is wrong", is[*usageError]},
@@ -46,12 +46,13 @@ func exitCodeOf(err error) (code int, quiet bool) {
 		return end.code, true
 	}
 	i := 0
-	for !exitCodes[i].is(err) { // the last row fits every error
+	for !exitCodes[i].fits(err) { // the last row fits every error
 		i++
 	}
 	return exitCodes[i].code, exitCodes[i].code == 0 || is[Interrupted](err)
 }
 
+// is reports whether err is, or wraps, an error of type E.
 func is[E error](err error) bool { _, ok := errors.AsType[E](err); return ok }
 
 // Interrupted is the cause of a context that a signal has ended.

@@ -322,8 +322,9 @@ const (
 	selfName   = "self"
 )
 
-// errNotOurs says that another process has locked a directory or replaced it.
-var errNotOurs = errors.New("the directory is another process's")
+// errDirTaken says that another process has locked a directory or replaced it, or that other users can
+// use it.
+var errDirTaken = errors.New("the directory is another process's")
 
 func newSelfFile() (*selfFile, error) {
 	for {
@@ -332,7 +333,7 @@ func newSelfFile() (*selfFile, error) {
 			return nil, err
 		}
 		lock, err := lockDir(dir)
-		if !errors.Is(err, errNotOurs) && !errors.Is(err, fs.ErrNotExist) {
+		if !errors.Is(err, errDirTaken) && !errors.Is(err, fs.ErrNotExist) {
 			return &selfFile{dir: dir, lock: lock}, nil
 		}
 		_ = os.Remove(dir) // before it was locked, another ntrack began to tidy it up
@@ -374,8 +375,8 @@ func tidySelfFiles() {
 	temp := os.TempDir()
 	entries, _ := os.ReadDir(temp)
 	for _, e := range entries {
-		number, ours := strings.CutPrefix(e.Name(), selfPrefix)
-		if !ours || !e.IsDir() || strings.Trim(number, "0123456789") != "" {
+		number, found := strings.CutPrefix(e.Name(), selfPrefix)
+		if !found || !e.IsDir() || strings.Trim(number, "0123456789") != "" {
 			continue
 		}
 		dir := filepath.Join(temp, e.Name())

@@ -53,7 +53,7 @@ func lockDir(dir string) (*os.File, error) {
 func lockOpenDir(f *os.File, dir string) error {
 	err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 	if err == syscall.EWOULDBLOCK {
-		return errNotOurs
+		return errDirTaken
 	}
 	if err != nil {
 		return err
@@ -67,7 +67,7 @@ func lockOpenDir(f *os.File, dir string) error {
 		return err
 	}
 	if !isOwn(locked) || locked.Mode().Perm() != 0o700 || !os.SameFile(locked, there) {
-		return errNotOurs
+		return errDirTaken
 	}
 	return nil
 }
