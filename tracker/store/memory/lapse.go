@@ -131,9 +131,9 @@ func (s *shard) expireAll(h handle, now expiry) handle {
 	return s.expire(h, &position{}, math.MaxInt, now)
 }
 
-// expire removes lapsed peers. It looks at all slots of a small track. In a large track, it looks at
-// up to this many slots from p on, and moves p past them. It returns h, or 0 if it has removed the
-// track.
+// expire removes lapsed peers. It looks at all slots of a small track. In a large track, it looks
+// at up to this many slots from p on, and moves p past them. It returns h, or 0 if it has removed
+// the track.
 func (s *shard) expire(h handle, p *position, steps int, now expiry) handle {
 	t := s.tracks.one(h)
 	// Peers of a large track may move to other slots between two calls, so the next lapse is not

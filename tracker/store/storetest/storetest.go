@@ -5,8 +5,8 @@
 //		storetest.Run(t, func(t *testing.T) store.Store { return mystore.New() })
 //	}
 //
-// Each case runs in a bubble of package synctest, and calls the function there for a new store. So
-// the store must take its time from package time.
+// Each case runs in a bubble of package synctest and makes its store in the bubble. So the store
+// must take its time from package time.
 package storetest
 
 import (
@@ -94,7 +94,8 @@ const (
 	tolerance = time.Second
 )
 
-// A tester makes short calls of a store, and fails the test if a call returns an error.
+// A tester makes calls of a store short, and fails the test if a call returns an error. A peer that
+// a call appends to dst is called given.
 type tester struct {
 	t *testing.T
 	store.Store
@@ -143,7 +144,8 @@ func (s *tester) look(key, asker string, want int) ([]wire.Peer, store.Result) {
 	return peers, res
 }
 
-// index scrapes the keys, or all tracks, and returns the counts in order, such as "k":2 "l":1.
+// index scrapes the keys, or all tracks without keys, and returns the sorted counts, such as
+// "k":2 "l":1.
 func (s *tester) index(asker string, keys ...string) string {
 	s.t.Helper()
 	var ks []wire.Key
@@ -162,7 +164,7 @@ func (s *tester) index(asker string, keys ...string) string {
 	return strings.Join(out, " ")
 }
 
-// show returns the endpoints of peers, in order and separated by spaces.
+// show returns the endpoints of peers, sorted and separated by spaces.
 func show(peers []wire.Peer) string {
 	var s []string
 	for _, p := range peers {
@@ -204,8 +206,7 @@ func (s *tester) expectSize(what string, got, want store.Size) {
 	}
 }
 
-// expectID expects the ID of a peer, or none if the store is not exact: it may have forgotten the
-// ID.
+// expectID expects the ID of a peer. A store that is not exact may have forgotten the ID.
 func (s *tester) expectID(what string, got, want wire.ID) {
 	s.t.Helper()
 	if got != want && (s.exact || got != (wire.ID{})) {
@@ -213,12 +214,12 @@ func (s *tester) expectID(what string, got, want wire.ID) {
 	}
 }
 
-// numbered returns the IPv4 peer of a number.
+// numbered returns the IPv4 peer with this number.
 func numbered(i int) wire.Peer {
 	return wire.Peer{Endpoint: netip.AddrPortFrom(netip.AddrFrom4([4]byte{203, byte(i >> 16), byte(i >> 8), byte(i)}), 6881)}
 }
 
-// numberedIPv6 returns the IPv6 peer of a number.
+// numberedIPv6 returns the IPv6 peer with this number.
 func numberedIPv6(i int) wire.Peer {
 	return wire.Peer{Endpoint: netip.AddrPortFrom(netip.AddrFrom16([16]byte{0x20, 1, 13: byte(i >> 16), 14: byte(i >> 8), 15: byte(i)}), 1)}
 }
