@@ -16,8 +16,8 @@ import (
 	"ntrack/tracker"
 )
 
-// A watch asks an absent tracker less and less often: in the end at the interval, or as often as it
-// would poll, but at most every ten seconds.
+// A watch asks an absent tracker less and less often. In the end it asks once per interval or per
+// Poll, and never more often than every ten seconds.
 func TestAwayBackoff(t *testing.T) {
 	for _, c := range []struct {
 		every       time.Duration
@@ -43,7 +43,7 @@ func TestAwayBackoff(t *testing.T) {
 	}
 }
 
-// closing announces with each reply that it closes the connection.
+// closing serves h, and closes the connection after each reply with Connection: close.
 func closing(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Connection", "close")
@@ -51,7 +51,7 @@ func closing(h http.Handler) http.Handler {
 	})
 }
 
-// announceOnce lists a peer until its ttl is over.
+// announceOnce sends one announce for a peer that does not renew.
 func announceOnce(t *testing.T, p *pipes, addr string) announce.Request {
 	t.Helper()
 	c, r := p.client(addr), announce.Request{Key: key(t, "k"), Port: 4000}
@@ -62,7 +62,8 @@ func announceOnce(t *testing.T, p *pipes, addr string) announce.Request {
 	return r
 }
 
-// After a failure a tracker may have been restarted, even if no connection would show it.
+// After a failure a tracker may have been restarted. A watch assumes this even if the tracker always
+// closes its connections, which then are no sign of a restart.
 func TestAwayWithoutConnections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := new(pipes)
@@ -82,7 +83,7 @@ func TestAwayWithoutConnections(t *testing.T) {
 	})
 }
 
-// A tracker that closes its connections without notice has not been restarted each time.
+// A tracker that closes each connection without announcing it has not been restarted each time.
 func TestClosedConnections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := new(pipes)
@@ -111,8 +112,8 @@ func TestClosedConnections(t *testing.T) {
 	})
 }
 
-// A watch reports the first leave after its first look like any other, even if the tracker
-// announces that it closes its connection.
+// If a peer leaves right after the first look of a watch, the watch reports the leave. The
+// connection of that look, which the tracker announced to close, is no sign of a restart.
 func TestClosedFirstConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := new(pipes)
@@ -131,8 +132,8 @@ func TestClosedFirstConnection(t *testing.T) {
 	})
 }
 
-// After a stream has broken, each client asks for the next one as late as the tracker has asked, at
-// a random moment.
+// After a stream has broken, each client waits at random, for up to the retry time of the stream,
+// before it asks for the next one.
 func TestStreamRetry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const watches = 5
@@ -164,12 +165,12 @@ func TestStreamRetry(t *testing.T) {
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		if len(a.at) != 2*watches || a.at[watches] < 50*time.Second || a.at[2*watches-1] > time.Minute {
-			t.Errorf("asked at %v", a.at)
+			t.Errorf("requests at %v", a.at)
 		}
 	})
 }
 
-// An answer with an error status is a refusal, even if its type is that of an event stream.
+// An answer with an error status is a refusal, even if its content type is text/event-stream.
 func TestRefusalAsStream(t *testing.T) {
 	for _, status := range []int{201, 404} {
 		synctest.Test(t, func(t *testing.T) {
@@ -204,11 +205,11 @@ func TestJoinClassicWithoutPort(t *testing.T) {
 		break
 	}
 	if look, err := c.List(t.Context(), classic, announce.Request{Key: k}); err != nil || len(look.Peers) != 0 {
-		t.Errorf("after leaving: %+v, %v", look, err)
+		t.Errorf("after the leave the tracker lists %+v, %v", look, err)
 	}
 }
 
-// joined is a Join as a loop. When the loop ends, the member has left.
+// joined iterates over what Join reports. At the end of the loop, the member has left.
 func joined(t *testing.T, c *announce.Client, at announce.Tracker, k announce.Key) func(yield func(announce.Event, error) bool) {
 	return func(yield func(announce.Event, error) bool) {
 		type news struct {
@@ -238,7 +239,7 @@ func joined(t *testing.T, c *announce.Client, at announce.Tracker, k announce.Ke
 	}
 }
 
-// A member from a given port gives that port free at once when it leaves, for the next one.
+// A member with a port in From leaves, and frees the port immediately for the next member.
 func TestStayFromPort(t *testing.T) {
 	native, _ := local(t, new(tracker.Tracker))
 	l, err := net.Listen("tcp", "127.0.0.1:0") // a free port
@@ -250,7 +251,7 @@ func TestStayFromPort(t *testing.T) {
 	k := key(t, "k")
 	for i := range 3 {
 		c := announce.Client{From: netip.AddrPortFrom(netip.Addr{}, port)}
-		if _, err := c.Announce(t.Context(), native, announce.Request{Key: k}); err != nil { // its connection ends as well
+		if _, err := c.Announce(t.Context(), native, announce.Request{Key: k}); err != nil { // its connection must not block the port either
 			t.Fatal(err)
 		}
 		for ev, err := range joined(t, &c, native, k) {
@@ -264,6 +265,6 @@ func TestStayFromPort(t *testing.T) {
 	var c announce.Client
 	defer c.Close()
 	if look, err := c.List(t.Context(), native, announce.Request{Key: k}); err != nil || len(look.Peers) != 0 {
-		t.Errorf("after leaving: %+v, %v", look, err)
+		t.Errorf("after the leave the tracker lists %+v, %v", look, err)
 	}
 }

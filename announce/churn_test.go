@@ -14,8 +14,8 @@ import (
 	"ntrack/tracker"
 )
 
-// 200 members join and leave at random for 20 s, and connections break. In the end every watcher
-// has the peers that the tracker lists.
+// For 20 s, 200 members join and leave at random, and connections break. After that every watcher has
+// the peers that the tracker lists.
 func TestChurn(t *testing.T) {
 	for name, serve := range serving {
 		t.Run(name, func(t *testing.T) {
@@ -60,26 +60,26 @@ func TestChurn(t *testing.T) {
 					})
 				}
 				churning.Wait()
-				time.Sleep(4 * time.Minute) // the doubts after broken connections are over
+				time.Sleep(4 * time.Minute) // the grace after broken connections has ended
 				truth := strings.Fields(listed(t, p, k))
 				if len(truth) < members/4 || len(truth) > members*3/4 {
-					t.Errorf("%d of %d are there in the end", len(truth), members)
+					t.Errorf("the tracker lists %d of %d members in the end", len(truth), members)
 				}
 				for i, w := range watches {
 					w.next()
 					if got := sorted(texts(w.list)...); got != strings.Join(truth, " ") {
-						t.Errorf("watcher %d has %d peers, the tracker %d", i, len(w.list), len(truth))
+						t.Errorf("watcher %d has %d peers, the tracker lists %d", i, len(w.list), len(truth))
 					}
 				}
 				close(stay)
 				all.Wait()
 				time.Sleep(4 * time.Minute)
 				if got := listed(t, p, k); got != "" {
-					t.Errorf("all have left, and the tracker lists %q", got)
+					t.Errorf("after all have left, the tracker lists %q", got)
 				}
 				for i, w := range watches {
 					if w.next(); len(w.list) != 0 {
-						t.Errorf("all have left, and watcher %d has %v", i, w.list)
+						t.Errorf("after all have left, watcher %d has %v", i, w.list)
 					}
 				}
 			})
@@ -87,6 +87,7 @@ func TestChurn(t *testing.T) {
 	}
 }
 
+// texts returns the text of each endpoint.
 func texts(list []netip.AddrPort) []string {
 	var s []string
 	for _, e := range list {

@@ -21,13 +21,14 @@ import (
 	"ntrack/tracker"
 )
 
-// local starts a tracker on a free port, and returns its native and its classic name.
+// local starts a tracker on a free port. It returns its address as a native and as a classic tracker.
 func local(t *testing.T, tr *tracker.Tracker) (native, classic announce.Tracker) {
 	srv := httptest.NewServer(tracker.Handler(tr))
 	t.Cleanup(srv.Close)
 	return named(t, srv.URL), named(t, srv.URL+"/announce")
 }
 
+// named returns the tracker with a name.
 func named(t *testing.T, name string) announce.Tracker {
 	t.Helper()
 	tr, err := announce.ParseTracker(name)
@@ -59,7 +60,7 @@ func sorted(s ...string) string {
 	return strings.Join(s, " ")
 }
 
-// Both interfaces do the same for a user: join, list, and leave.
+// A client joins, lists and leaves in the same way at a native and at a classic tracker.
 func TestClient(t *testing.T) {
 	for _, classic := range []bool{false, true} {
 		at, other := local(t, &tracker.Tracker{Index: true})
@@ -85,7 +86,7 @@ func TestClient(t *testing.T) {
 			t.Errorf("classic %v: announce with the port of origin: %+v, %v", classic, origin, err)
 		}
 		all := sorted("127.0.0.1:4000", "127.0.0.1:4001", origin.You.String())
-		for range 2 { // the second look shows that the first has listed nothing
+		for range 2 { // the second look shows that the first one has listed no peer
 			look, err := c.List(ctx, at, announce.Request{Key: k})
 			if err != nil || endpoints(look) != all || look.Count != 3 || look.Sample {
 				t.Errorf("classic %v: list: %+v, %v; want %s", classic, look, err, all)
@@ -102,25 +103,24 @@ func TestClient(t *testing.T) {
 			t.Error(err)
 		}
 		if look, err := c.List(ctx, at, announce.Request{Key: k}); err != nil || endpoints(look) != sorted("127.0.0.1:4001", origin.You.String()) {
-			t.Errorf("classic %v: after leaving: %+v, %v", classic, look, err)
+			t.Errorf("classic %v: after the leave: %+v, %v", classic, look, err)
 		}
-		// The key of a torrent is the same track on both interfaces. A text key is not, so that it
-		// does not collide with a torrent.
+		// The key of a torrent names the same track over both protocols. A text key does not, so that
+		// it cannot collide with a torrent.
 		torrent := key(t, "urn:btih:c12fe1c06bba254a9dc9f519b335aa7c1367a88a")
 		if _, err := c.Announce(ctx, at, announce.Request{Key: torrent, Port: 4000}); err != nil {
 			t.Error(err)
 		}
 		if look, err := c.List(ctx, other, announce.Request{Key: torrent}); err != nil || endpoints(look) != "127.0.0.1:4000" {
-			t.Errorf("classic %v: a torrent through the other interface: %+v, %v", classic, look, err)
+			t.Errorf("classic %v: a torrent over the other protocol: %+v, %v", classic, look, err)
 		}
 		if look, err := c.List(ctx, other, announce.Request{Key: k}); err != nil || len(look.Peers) != 0 {
-			t.Errorf("classic %v: a text key through the other interface: %+v, %v", classic, look, err)
+			t.Errorf("classic %v: a text key over the other protocol: %+v, %v", classic, look, err)
 		}
 	}
 }
 
-// A list of a track that is larger than a reply comes from the event stream, up to the number that
-// the request wants.
+// If a track is larger than a reply, List takes the peers from the event stream, up to r.Want.
 func TestListLarge(t *testing.T) {
 	tr := &tracker.Tracker{}
 	native, _ := local(t, tr)
@@ -145,6 +145,7 @@ func TestListLarge(t *testing.T) {
 	}
 }
 
+// A refusal, a tracker that does not answer, and a context that has ended have errors of their own.
 func TestClientErrors(t *testing.T) {
 	native, _ := local(t, &tracker.Tracker{Token: "secret"})
 	var c announce.Client
@@ -171,7 +172,7 @@ func TestClientErrors(t *testing.T) {
 	l.Close()
 	_, err = c.List(t.Context(), silent, announce.Request{Key: k})
 	if u, ok := errors.AsType[*announce.UnreachableError](err); !ok || strings.Count(err.Error(), l.Addr().String()) != 1 || u.Tracker != silent {
-		t.Errorf("no tracker there: %v", err)
+		t.Errorf("nothing listens on the port: %v", err)
 	}
 	ctx, cancel := context.WithCancelCause(t.Context())
 	why := errors.New("why")
@@ -181,9 +182,10 @@ func TestClientErrors(t *testing.T) {
 	}
 }
 
+// A client checks certificates, and does not follow redirects from https to other schemes.
 func TestHTTPS(t *testing.T) {
 	srv := httptest.NewUnstartedServer(tracker.Handler(&tracker.Tracker{}))
-	srv.Config.ErrorLog = log.New(io.Discard, "", 0) // the handshake is meant to fail
+	srv.Config.ErrorLog = log.New(io.Discard, "", 0) // no log lines of the handshake that has to fail
 	srv.StartTLS()
 	t.Cleanup(srv.Close)
 	k := key(t, "k")
@@ -207,8 +209,8 @@ func TestHTTPS(t *testing.T) {
 	}
 }
 
-// A redirected DELETE remains a DELETE, the token goes to the named tracker only, and a loop of
-// redirects ends.
+// A redirected DELETE is still a DELETE, and the token goes only to the tracker that the user
+// named. A loop of redirects is an error.
 func TestRedirects(t *testing.T) {
 	var asked []string
 	last := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -227,7 +229,7 @@ func TestRedirects(t *testing.T) {
 	}
 	want := "DELETE /ntrk/a%2fb?port=4000 Bearer secret, DELETE /ntrk/a%2fb?port=4000 "
 	if got := strings.Join(asked, ", "); got != want {
-		t.Errorf("asked %q, want %q", got, want)
+		t.Errorf("requests %q, want %q", got, want)
 	}
 	loop := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		asked = append(asked, "loop")
@@ -236,10 +238,11 @@ func TestRedirects(t *testing.T) {
 	t.Cleanup(loop.Close)
 	asked = nil
 	if _, err := c.List(t.Context(), named(t, loop.URL), announce.Request{Key: key(t, "k")}); err == nil || len(asked) != 4 {
-		t.Errorf("a loop: %v after %d requests, want an error after 4", err, len(asked))
+		t.Errorf("a loop of redirects: %v after %d requests, want an error after 4", err, len(asked))
 	}
 }
 
+// A client does not read a reply without end.
 func TestReplyIsBounded(t *testing.T) {
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		line := []byte(strings.Repeat("1.2.3.4:5\n", 1000))
@@ -256,8 +259,8 @@ func TestReplyIsBounded(t *testing.T) {
 	}
 }
 
-// An answer that makes no sense, or is built to do harm, is an error, and soon.
-func TestSenselessReplies(t *testing.T) {
+// An answer that is not a reply is an error, also if it is made to use much memory or time.
+func TestInvalidReplies(t *testing.T) {
 	body, status := "", 200
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(status)
@@ -281,14 +284,14 @@ func TestSenselessReplies(t *testing.T) {
 		expect("classic list of "+body[:min(20, len(body))], err)
 		expect("leave", c.Leave(t.Context(), native, announce.Request{Key: k, Port: 4000}))
 	}
-	// These bodies are within the limit, but decoding them would take a hundred times their size.
+	// These bodies are within the limit, but a naive decoder would need a hundred times their size.
 	for _, body = range []string{`{"tracks":[` + strings.Repeat("{},", 2<<20) + "{}]}", `{"status":"ok"}`, "d5:filesd" + strings.Repeat("1:ade", 1<<20) + "ee"} {
 		_, err := c.Index(t.Context(), native)
 		expect("index of "+body[:min(20, len(body))], err)
 	}
 }
 
-// A handshake that never ends leaves no connection behind.
+// If a TLS handshake never ends, the client gives up and closes the connection.
 func TestStalledHandshake(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -310,14 +313,14 @@ func TestStalledHandshake(t *testing.T) {
 	c := announce.Client{Timeout: 50 * time.Millisecond}
 	_, err = c.List(ctx, named(t, "https://"+l.Addr().String()), announce.Request{Key: key(t, "k")})
 	if _, ok := errors.AsType[*announce.UnreachableError](err); !ok || ctx.Err() != nil {
-		t.Errorf("%v", err)
+		t.Errorf("got %v", err)
 	}
 	if err := <-ended; errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Error("the connection is left behind")
 	}
 }
 
-// The tracker lists the endpoint from which the connection comes.
+// Without a port, the tracker lists the local endpoint of the connection: Client.From, if it is set.
 func TestFrom(t *testing.T) {
 	native, classic := local(t, &tracker.Tracker{})
 	l, err := net.Listen("tcp", "127.0.0.1:0") // a free port
@@ -328,12 +331,12 @@ func TestFrom(t *testing.T) {
 	c := announce.Client{From: netip.AddrPortFrom(netip.Addr{}, from.Port())}
 	r := announce.Request{Key: key(t, "k")}
 	if _, err := c.Announce(t.Context(), native, r); err == nil || !strings.Contains(err.Error(), "in use") {
-		t.Errorf("a port that a service without SO_REUSEPORT has: %v", err)
+		t.Errorf("from the port of a service without SO_REUSEPORT: %v", err)
 	}
 	l.Close()
 	for _, at := range []announce.Tracker{native, classic, native} {
-		// A new client each time, as in another process: the last connection must not be in the
-		// way.
+		// A new client each time, as in another process: the last connection must not block the
+		// port.
 		c := announce.Client{From: c.From}
 		reply, err := c.Announce(t.Context(), at, r)
 		if err != nil || reply.You != netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), from.Port()) {
@@ -343,11 +346,11 @@ func TestFrom(t *testing.T) {
 			t.Error(err)
 		}
 		if look, err := c.List(t.Context(), at, announce.Request{Key: r.Key}); err != nil || len(look.Peers) != 0 {
-			t.Errorf("after leaving from the port: %+v, %v", look, err)
+			t.Errorf("after the leave from the port: %+v, %v", look, err)
 		}
 		c.Close()
 	}
-	// A connection of the port with itself, where nothing listens: TCP would allow it.
+	// If nothing listens on the port, TCP would allow it to connect to itself.
 	self := announce.Client{From: netip.AddrPortFrom(netip.Addr{}, from.Port())}
 	_, err = self.Announce(t.Context(), named(t, from.String()), r)
 	if _, ok := errors.AsType[*announce.UnreachableError](err); !ok {
@@ -355,7 +358,7 @@ func TestFrom(t *testing.T) {
 	}
 }
 
-// Every request to the zero Tracker, which names none, is an error at once.
+// Every request to the zero Tracker is an error before anything is sent.
 func TestZeroTracker(t *testing.T) {
 	var c announce.Client
 	defer c.Close()

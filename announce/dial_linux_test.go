@@ -15,8 +15,8 @@ import (
 	"ntrack/tracker"
 )
 
-// deadAddress listens at addr and accepts nothing. Its queue is full, so that the system drops
-// every packet that would begin a connection.
+// deadAddress makes addr an address that does not answer. It listens and accepts nothing. Its queue
+// is full, so the system drops every packet that would begin a connection.
 func deadAddress(t *testing.T, addr netip.AddrPort) {
 	t.Helper()
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
@@ -31,7 +31,7 @@ func deadAddress(t *testing.T, addr netip.AddrPort) {
 	if err := unix.Listen(fd, 0); err != nil {
 		t.Fatal(err)
 	}
-	for range 8 { // the queue holds two of them
+	for range 8 { // the queue holds two
 		c, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
 			t.Fatal(err)
@@ -43,11 +43,11 @@ func deadAddress(t *testing.T, addr netip.AddrPort) {
 	}
 	if c, err := net.DialTimeout("tcp4", addr.String(), 300*time.Millisecond); err == nil {
 		_ = c.Close()
-		t.Fatalf("%s answers", addr)
+		t.Fatalf("%s answers, want none", addr)
 	}
 }
 
-// If a tracker's name has a dead address, every request reaches it by the other one.
+// If one of two addresses of a tracker does not answer, every request uses the other one.
 func TestDeadAddress(t *testing.T) {
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {

@@ -16,10 +16,10 @@ import (
 	"ntrack/announce/wire"
 )
 
-// endlessly is how long it takes to connect to an address that does not answer.
+// endlessly is how long a connection attempt to an address takes if it does not answer.
 const endlessly = time.Hour
 
-// An attempt is how an attempt to connect to one address ends, and after what time.
+// An attempt says how a connection attempt to one address ends, and after how long.
 type attempt struct {
 	after time.Duration
 	err   error
@@ -46,7 +46,7 @@ func (c racedConn) Close() error {
 	return nil
 }
 
-// connect connects to an address, whose port is the index of its attempt.
+// connect makes the attempt that has the port of an address as its index.
 func (r *raced) connect(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
 	r.mu.Lock()
 	r.began = append(r.began, time.Since(r.start))
@@ -61,7 +61,8 @@ func (r *raced) connect(ctx context.Context, to netip.AddrPort) (net.Conn, error
 	return racedConn{nil, r, to}, nil
 }
 
-// Dead addresses cost a moment each, and never the whole timeout.
+// Each address that does not answer costs only the head start, and all together at most half of the
+// timeout.
 func TestRace(t *testing.T) {
 	refused, noRoute := errors.New("refused"), &net.AddrError{Err: "no route"}
 	dead, at := attempt{endlessly, nil}, func(ms int) attempt { return attempt{time.Duration(ms) * time.Millisecond, nil} }
@@ -103,7 +104,7 @@ func TestRace(t *testing.T) {
 				if after := time.Since(r.start); got != tt.want || after != tt.after || len(r.began) != tt.tried || !errors.Is(err, tt.err) {
 					t.Errorf("address %d after %v, %v, %d tried; want %d after %v, %v, %d", got, after, err, len(r.began), tt.want, tt.after, tt.err, tt.tried)
 				}
-				synctest.Wait() // for connections that came too late
+				synctest.Wait() // for connections that succeeded too late
 				if name == "the first is slow" && r.closed != 1 || name == "the first answers" && r.closed != 0 {
 					t.Errorf("closed %d connections", r.closed)
 				}
@@ -112,7 +113,7 @@ func TestRace(t *testing.T) {
 	}
 }
 
-// The addresses of a name are tried in passes of their families, each once, up to a bound.
+// resolve returns each address of a name once. The families alternate, and there is a limit.
 func TestResolve(t *testing.T) {
 	var hundred, both, some []netip.Addr
 	for i := range byte(100) {
@@ -171,6 +172,7 @@ func TestResolve(t *testing.T) {
 	}
 }
 
+// The target of a redirect gets the zone of the tracker, and only if it is a link-local IPv6 address.
 func TestKeepZone(t *testing.T) {
 	for _, tt := range []struct{ from, location, want string }{
 		{"http://[fe80::1%25a]:80/x", "/y", "http://[fe80::1%25a]:80/y"},
@@ -195,7 +197,7 @@ func TestKeepZone(t *testing.T) {
 	}
 }
 
-// A connection that is not made within the timeout leaves nothing behind.
+// A connection attempt ends at the timeout, and leaves no connection open.
 func TestDialDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ended := make(chan time.Duration, 1)

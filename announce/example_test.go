@@ -10,9 +10,10 @@ import (
 	"ntrack/tracker/trackertest"
 )
 
-// Two peers meet under a key.
+// Two peers find each other under a key.
 func Example() {
-	// A tracker inside this program. For any other: announce.ParseTracker("tracker.example").
+	// This tracker runs inside the program. Use announce.ParseTracker("tracker.example") for
+	// another one.
 	local := trackertest.New()
 	defer local.Close()
 	key, err := announce.ParseKey("lobby")
@@ -37,7 +38,7 @@ func Example() {
 	// dial 127.0.0.1:4000
 }
 
-// A service stays announced for as long as it runs, while someone else watches.
+// A service is listed for as long as it runs. Another program watches the track.
 func ExampleClient_Join() {
 	local := trackertest.New()
 	defer local.Close()
@@ -48,10 +49,10 @@ func ExampleClient_Join() {
 
 	ctx := context.Background()
 	var client announce.Client
-	trackers := []announce.Tracker{local.Tracker} // any number of them
+	trackers := []announce.Tracker{local.Tracker} // one or more
 	membership, err := client.Join(ctx, trackers, announce.Request{Key: key, Port: 4000}, func(_ announce.Event, err error) {
 		if err != nil {
-			log.Print(err) // and the membership goes on
+			log.Print(err) // the membership goes on
 		}
 	})
 	if err != nil {
@@ -60,7 +61,7 @@ func ExampleClient_Join() {
 
 	for event, err := range client.Watch(ctx, trackers, announce.Request{Key: key}) {
 		if err != nil {
-			log.Print(err) // and the watch goes on
+			log.Print(err) // the watch goes on
 			continue
 		}
 		for _, peer := range event.Peers {
@@ -74,13 +75,13 @@ func ExampleClient_Join() {
 	soon, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	if err := membership.Leave(soon); err != nil {
-		log.Print(err) // the tracker forgets it after the ttl
+		log.Print(err) // the tracker removes the peer after the ttl
 	}
 	// Output:
 	// 127.0.0.1:4000 is here
 }
 
-// A process waits until two workers are there.
+// Each of two workers waits until both are present.
 func ExampleClient_Gather() {
 	local := trackertest.New()
 	defer local.Close()

@@ -17,7 +17,7 @@ import (
 	"ntrack/tracker"
 )
 
-// If a stream is of no use, a watch polls and a member announces. Both return to streams once these
+// If streams do not work, a watch polls and a member announces. Both use streams again when these
 // work.
 func TestFallback(t *testing.T) {
 	type handler = func(w http.ResponseWriter, r *http.Request, next http.Handler)
@@ -78,14 +78,14 @@ func TestFallback(t *testing.T) {
 				}
 				mu.Lock()
 				if most := 2 * 13; streams > most && !strings.Contains(name, "without") {
-					t.Errorf("asked for streams %d times in an hour, want %d at most", streams, most)
+					t.Errorf("%d requests for streams in an hour, want at most %d", streams, most)
 				}
 				mu.Unlock()
 				if err := leave(); err != nil {
 					t.Error(err)
 				}
 				if got := listed(t, p, k); got != "" || deletes != 1 {
-					t.Errorf("after leaving by %d DELETEs the tracker lists %q", deletes, got)
+					t.Errorf("after the leave, with %d DELETEs, the tracker lists %q", deletes, got)
 				}
 				mu.Lock()
 				mended = true
@@ -95,7 +95,7 @@ func TestFallback(t *testing.T) {
 				dials := p.dials()
 				join(t, p.client("192.0.2.2"), one, k, 4000)
 				time.Sleep(burst)
-				w.expect(t, "join 192.0.2.2:4000") // at once
+				w.expect(t, "join 192.0.2.2:4000") // without a poll
 				time.Sleep(time.Hour)
 				if n := p.dials() - dials; n != 1 {
 					t.Errorf("%d connections in an hour of streams", n)
@@ -105,7 +105,7 @@ func TestFallback(t *testing.T) {
 	}
 }
 
-// A member that has announced, and then has a stream, is listed by both. It leaves both.
+// A member that has announced and then follows a stream is listed by both. Its leave ends both.
 func TestLeaveBoth(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, k := new(pipes), key(t, "k")
@@ -127,13 +127,14 @@ func TestLeaveBoth(t *testing.T) {
 			t.Error(err)
 		}
 		if got := listed(t, p, k); got != "" {
-			t.Errorf("after leaving the tracker lists %q", got)
+			t.Errorf("after the leave the tracker lists %q", got)
 		}
 	})
 }
 
-// An announce that is under way when its member leaves does not list it after the leave.
-func TestLeaveInTheMiddle(t *testing.T) {
+// If an announce is under way when its member leaves, the tracker does not list the member
+// afterwards.
+func TestLeaveDuringAnnounce(t *testing.T) {
 	for name, c := range map[string]struct {
 		serve func(*tracker.Tracker) http.Handler
 		at    announce.Tracker
@@ -146,10 +147,10 @@ func TestLeaveInTheMiddle(t *testing.T) {
 			t.Run(fmt.Sprintf("%s, %v", name, slow), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					p := new(pipes)
-					h := c.serve(&tracker.Tracker{Interval: time.Minute}) // inside this bubble, with its clock
+					h := c.serve(&tracker.Tracker{Interval: time.Minute}) // made here, so that it has the clock of this test
 					p.start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 						if r.Method != "DELETE" && r.FormValue("event") != "stopped" || slow > time.Second {
-							time.Sleep(slow) // and then serves the request, even if the client has gone meanwhile
+							time.Sleep(slow) // the request is served even if the client has gone by then
 						}
 						h.ServeHTTP(w, r)
 					}))
@@ -162,7 +163,7 @@ func TestLeaveInTheMiddle(t *testing.T) {
 					}
 					time.Sleep(10 * time.Second)
 					if got := listed(t, p, k); got != "" {
-						t.Errorf("after leaving the tracker lists %q", got)
+						t.Errorf("after the leave the tracker lists %q", got)
 					}
 				})
 			})
@@ -170,7 +171,7 @@ func TestLeaveInTheMiddle(t *testing.T) {
 	}
 }
 
-// A member that polls less often than the interval still renews at the interval.
+// If Poll is longer than the interval, a member still renews at the interval.
 func TestMemberRenews(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, k := new(pipes), key(t, "k")
@@ -185,9 +186,9 @@ func TestMemberRenews(t *testing.T) {
 	})
 }
 
-// A client does not try again at once after a stream that ends at once, or over a family that leads
-// nowhere.
-func TestBackingOff(t *testing.T) {
+// A client waits longer and longer after streams that end right after they begin. The same is true of
+// failures over a family that does not reach the tracker.
+func TestStreamBackoff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, k := new(pipes), key(t, "k")
 		p.start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -197,7 +198,7 @@ func TestBackingOff(t *testing.T) {
 		w := watch(t, p.client("192.0.2.9"), one, announce.Request{Key: k}, 0)
 		time.Sleep(10 * time.Minute)
 		if n := p.dials(); n < 20 || n > 80 {
-			t.Errorf("%d streams in ten minutes that each ended at once", n)
+			t.Errorf("%d short streams in ten minutes", n)
 		}
 		w.expect(t, "peers []")
 		w.end()
@@ -207,14 +208,14 @@ func TestBackingOff(t *testing.T) {
 		w = watch(t, p.both("192.0.2.1", ""), one, announce.Request{Key: k, Port: 4000}, 0)
 		time.Sleep(2 * time.Hour)
 		if n := p.dials(); n < 5 || n > 40 {
-			t.Errorf("%d connections in two hours over a family that is not there", n)
+			t.Errorf("%d connection attempts in two hours over a family without a path", n)
 		}
 		w.expect(t, "peers []")
 	})
 }
 
-// If a tracker does not close its side at the end, it may still list the member. Leave reports
-// that, and soon.
+// If the tracker neither closes its side of a stream nor answers a DELETE, it may still list the
+// member. Leave reports this within five seconds.
 func TestLeaveUnnoticed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, k := new(pipes), key(t, "k")
@@ -236,10 +237,10 @@ func TestLeaveUnnoticed(t *testing.T) {
 	})
 }
 
-// Unexpected events in a stream do no harm. A stream that cannot be one is an error.
+// A client ignores unexpected events in a stream. An event that exceeds the limits is an error.
 func TestHostileStreams(t *testing.T) {
 	const begin = "event: you\ndata: 192.0.2.1:4000\n\nevent: peers\nid: e-1\ndata: 192.0.2.7:7\n\n"
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second) // for all cases
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second) // for all cases together
 	defer cancel()
 	for _, s := range []struct{ about, stream, want string }{
 		{"events before the peers", "event: join\ndata: 192.0.2.8:8\n\nevent: leave\ndata: 192.0.2.8:8\n\n" + begin, "[192.0.2.7:7]"},
@@ -286,19 +287,19 @@ func TestHostileStreams(t *testing.T) {
 				}
 			}
 			if got != s.want {
-				t.Errorf("in the end %s, want %s", got, s.want)
+				t.Errorf("reported %s, want %s", got, s.want)
 			}
 		})
 	}
 }
 
-// A stream without a beginning, or with an event without an end, is of no use, however much it
-// sends. A watch polls instead, and does not call the tracker unreachable.
+// A stream may send bytes without ever sending its first event, or without ending it. A watch then
+// polls instead, and does not report the tracker as unreachable.
 func TestStreamsWithoutEnd(t *testing.T) {
 	const you, peers = "event: you\ndata: 192.0.2.1:4000\n\n", "event: peers\nid: e-1\ndata:\n\n"
 	for _, c := range []struct {
 		about, begin, goOn string
-		every              time.Duration // between two times goOn
+		every              time.Duration // how often goOn is sent
 	}{
 		{"an event that never ends", you + peers, "data: 192.0.2.8:8\n", 0},
 		{"a line that never ends", you + peers, "data: 192.0.2.8:8", 0},
@@ -360,7 +361,7 @@ func TestStreamsWithoutEnd(t *testing.T) {
 				defer a.mu.Unlock()
 				for i, accept := range a.accept {
 					if (i > 0) == (accept == "text/event-stream") {
-						t.Errorf("request %d, at %v, asks for %s", i, a.at[i], accept)
+						t.Errorf("request %d, at %v, accepts %s", i, a.at[i], accept)
 					}
 				}
 			})

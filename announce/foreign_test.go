@@ -23,13 +23,13 @@ import (
 	"ntrack/announce/wire"
 )
 
-// foreign is a classic tracker as others have written them. Like bittorrent-tracker, it reports the
-// asker among the peers, and does not report the address that it has listed.
+// foreign is a classic tracker that behaves like those of other projects. Like bittorrent-tracker, it
+// includes the asker in the peers, and does not report the address that it has listed.
 type foreign struct {
-	perFamily bool         // has a swarm for each family, like chihaya and aquatic
+	perFamily bool         // keeps the peers of each family apart, like chihaya and aquatic
 	external  bool         // reports the address that it has listed
-	byID      bool         // has a peer for each peer id, so that it may have an endpoint several times
-	slow6     atomic.Int64 // how long its answers over IPv6 take, in nanoseconds
+	byID      bool         // identifies peers by their ids, so it may list an endpoint several times
+	slow6     atomic.Int64 // how long an answer over IPv6 takes, in nanoseconds
 
 	mu     sync.Mutex
 	swarms map[string]map[string]netip.AddrPort
@@ -107,7 +107,7 @@ func (f *foreign) scrape(from netip.Addr) string {
 	return string(wire.AppendTracks(nil, wire.FormatBencode, tracks))
 }
 
-// foreigners runs a test with all kinds of classic trackers.
+// foreigners runs a test with each kind of foreign tracker.
 func foreigners(t *testing.T, test func(t *testing.T, p *pipes, f *foreign)) {
 	for bits := range 8 {
 		f := foreign{perFamily: bits&1 > 0, external: bits&2 > 0, byID: bits&4 > 0}
@@ -122,13 +122,13 @@ func foreigners(t *testing.T, test func(t *testing.T, p *pipes, f *foreign)) {
 	}
 }
 
-// classic is the name of such a tracker.
+// classic returns the list of one classic tracker.
 func classic(t *testing.T) []announce.Tracker {
 	return []announce.Tracker{named(t, "http://tracker.example/announce")}
 }
 
-// You are never a peer of yourself, over no family, however often you announce. If no peer is
-// missing, the reply is no sample.
+// A process is never its own peer, over either family, however often it announces. If no peer is
+// missing, the reply is not a sample.
 func TestForeignSelf(t *testing.T) {
 	foreigners(t, func(t *testing.T, p *pipes, f *foreign) {
 		k := key(t, "k")
@@ -164,13 +164,13 @@ func TestForeignSelf(t *testing.T) {
 	})
 }
 
-// If a look has to announce to see any peer, it counts itself neither as a peer nor as part of the
-// reply.
+// A look may have to announce to see any peers. The asker is then neither in the peers nor in the
+// count.
 func TestForeignLook(t *testing.T) {
 	const p, q, looker, odd = "\xc0\x00\x02\x02\x13\x88", "\xc0\x00\x02\x03\x13\x88", "\xc0\x00\x02\x01\x00\x01", "\xc0\x00\x02\x04\x00\x00"
 	for _, tt := range []struct {
 		about string
-		count int // before the look has announced
+		count int // the count before the look announces
 		given string
 		want  string
 	}{
@@ -201,8 +201,8 @@ func TestForeignLook(t *testing.T) {
 	}
 }
 
-// A list, a watch, a member and a gathering see the peers of both families, even if the tracker
-// reports to each family only its own.
+// List, Watch, Join and Gather see the peers of both families, even if the tracker reports to each
+// family only peers of that family.
 func TestForeignFamilies(t *testing.T) {
 	foreigners(t, func(t *testing.T, p *pipes, f *foreign) {
 		deadline(t, 24*time.Hour)
@@ -254,9 +254,9 @@ func TestForeignFamilies(t *testing.T) {
 		w.end()
 		_ = leaveB()
 
-		// A gathering counts each process once, and also endpoints that others have left behind.
+		// Gather counts each process once. It also counts peers that have ended without a leave.
 		if !f.external {
-			return // there are no ranks
+			return // without the own endpoint there are no ranks
 		}
 		leaveA = join(t, p.both("192.0.2.1", ""), classic(t), k, 4001)
 		leaveB = join(t, p.both("", "2001:db8::2"), classic(t), k, 4002)
@@ -274,12 +274,12 @@ func TestForeignFamilies(t *testing.T) {
 		all := sorted(<-results, <-results)
 		const both = " of " + a4 + " 192.0.2.10:5000 192.0.2.11:5000 " + b6 + ", <nil>"
 		if want := "1" + both + " 2" + both; all != want {
-			t.Errorf("met as %s\nwant %s", all, want)
+			t.Errorf("gathered %s\nwant %s", all, want)
 		}
 		dials := p.dials()
 		g, err := p.both("192.0.2.9", "2001:db8::9").Gather(t.Context(), classic(t)[0], announce.Request{Key: k}, 4, nil)
 		if got := (gathered{g, err, 0}).String(); got != "-1"+both {
-			t.Errorf("a process that looks meets %s", got)
+			t.Errorf("a process that only looks gathers %s", got)
 		}
 		if n := p.dials() - dials; n != 3 {
 			t.Errorf("%d connections, want one to find the family and one over each family", n)
@@ -292,19 +292,20 @@ func TestForeignFamilies(t *testing.T) {
 		defer f.mu.Unlock()
 		for _, swarm := range f.swarms {
 			for _, e := range swarm {
-				t.Errorf("all have left, and the tracker has %v", e)
+				t.Errorf("after all have left, the tracker lists %v", e)
 			}
 		}
 	})
 }
 
-// If the tracker is slow over a family that has connected, the client waits for it, but two seconds
-// at most. The tracker may have listed the asker there, which is still no peer of itself.
+// If the tracker has accepted a connection over a family, but answers slowly, the client waits for
+// up to two seconds. The tracker may have listed the asker over this family. The asker is still not
+// its own peer.
 func TestForeignSlowFamily(t *testing.T) {
 	foreigners(t, func(t *testing.T, p *pipes, f *foreign) {
 		deadline(t, 24*time.Hour)
 		k := key(t, "k")
-		f.slow6.Store(int64(3 * time.Second)) // the only family is not given up
+		f.slow6.Store(int64(3 * time.Second)) // the client waits longer for its only family
 		if _, err := p.both("", "2001:db8::9").List(t.Context(), classic(t)[0], announce.Request{Key: k}); err != nil {
 			t.Error(err)
 		}
@@ -359,7 +360,7 @@ func TestForeignSlowFamily(t *testing.T) {
 			began = time.Now()
 			g, err := p.both("192.0.2.9", "2001:db8::9").Gather(t.Context(), classic(t)[0], announce.Request{Key: k}, 1, nil)
 			if took("a gathering", began); err != nil || strings.Contains(fmt.Sprint(g.Peers), b6) != (seen == b6) {
-				t.Errorf("slow by %v: a process that looks meets %v, %v", tt.slow, g.Peers, err)
+				t.Errorf("slow by %v: a process that only looks gathers %v, %v", tt.slow, g.Peers, err)
 			}
 			g.Leave(t.Context())
 			f.slow6.Store(0)
@@ -367,8 +368,8 @@ func TestForeignSlowFamily(t *testing.T) {
 	})
 }
 
-// The local end of a connection means nothing once the tracker has reported the endpoint that it
-// has listed. Behind a NAT, another peer may have that address in the tracker's network.
+// After the tracker has reported the endpoint that it lists, the client ignores the local end of its
+// connection. Behind a NAT, another peer may have that address in the tracker's network.
 func TestAnnounceBehindNAT(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := new(pipes)

@@ -288,7 +288,8 @@ func TestGatherClassic(t *testing.T) {
 	})
 }
 
-// If the tracker refuses over one family and is unreachable over the other, Gather returns the refusal.
+// If the tracker refuses over one family and is unreachable over the other, Gather returns the
+// refusal.
 func TestGatherErrors(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := new(pipes)

@@ -164,8 +164,8 @@ func (c *pipeConn) SetWriteDeadline(t time.Time) error { return c.out.SetWriteDe
 func (c *pipeConn) LocalAddr() net.Addr                { return net.TCPAddrFromAddrPort(c.from) }
 func (c *pipeConn) RemoteAddr() net.Addr               { return net.TCPAddrFromAddrPort(c.from) }
 
-// Close closes the direction to this end first, so that it reads nothing that the other end sends when
-// it notices.
+// Close closes the direction to this end first, so that it reads nothing that the other end sends
+// when it notices.
 func (c *pipeConn) Close() error {
 	_ = c.Conn.Close()
 	return c.out.Close()

@@ -88,8 +88,8 @@ func TestSuspendedWatch(t *testing.T) {
 	}
 }
 
-// A peer that samples omit counts as gone under two conditions: they have omitted it for a ttl, and so
-// often that chance does not explain it.
+// A peer that samples omit counts as gone under two conditions: they have omitted it for a ttl, and
+// so often that chance does not explain it.
 func TestSamples(t *testing.T) {
 	e := netip.MustParseAddrPort("192.0.2.1:1")
 	for _, tt := range []struct {
@@ -145,8 +145,8 @@ func TestCoverage(t *testing.T) {
 	}
 }
 
-// The grace is the longest ttl that was reported before or after a restart. Without one, it is the ttl
-// of the usual interval. The grace is at most maxTTL.
+// The grace is the longest ttl that was reported before or after a restart. Without one, it is the
+// ttl of the usual interval. The grace is at most maxTTL.
 func TestGrace(t *testing.T) {
 	e := netip.MustParseAddrPort("192.0.2.1:1")
 	for _, tt := range []struct{ before, since, want time.Duration }{
