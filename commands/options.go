@@ -91,12 +91,12 @@ func (o *client) build(c *cli.Context, s Streams) error {
 // in $NTRACK_TRACKER. Without any of these, the tracker is localhost:6969.
 func (o *client) buildTrack(c *cli.Context, s Streams) error {
 	args := c.Args().Slice()
-	names, fromEnv, wanted := c.StringSlice("tracker"), false, "[TRACKER] KEY"
+	names, fromEnv, expected := c.StringSlice("tracker"), false, "[TRACKER] KEY"
 	if !c.IsSet("tracker") {
 		names, fromEnv = strings.Split(os.Getenv("NTRACK_TRACKER"), ","), true
 	}
 	if c.IsSet("key-file") {
-		wanted = "[TRACKER], with the KEY in --key-file"
+		expected = "[TRACKER], with the KEY in --key-file"
 		key, err := readLine(c.Context, c.String("key-file"), s.In)
 		if err != nil {
 			return fmt.Errorf("--key-file: %w", err)
@@ -105,9 +105,9 @@ func (o *client) buildTrack(c *cli.Context, s Streams) error {
 	}
 	if len(args) > 2 {
 		if c.IsSet("key-file") {
-			return usage(c, "too many arguments; expected %s", wanted) // args[2] may be the secret KEY
+			return usage(c, "too many arguments; expected %s", expected) // args[2] may be the secret KEY
 		}
-		return o.line.tooMany(fmt.Sprintf("too many arguments at %q; expected %s", shown(args[2]), wanted))
+		return o.line.tooMany(fmt.Sprintf("too many arguments at %q; expected %s", shown(args[2]), expected))
 	}
 	if len(args) == 2 {
 		if c.IsSet("tracker") {
@@ -447,14 +447,14 @@ func plainValue(o option) (string, error) {
 		if m := endsInPort.FindStringSubmatch(o.value); m != nil && o.name() == "port" {
 			hint = "; give only the port: " + o.typed + " " + m[1] + m[4]
 		}
-		return "", fmt.Errorf("%s %q: a number is wanted%s", o.typed, shown(o.value), hint)
+		return "", fmt.Errorf("%s %q: a number is expected%s", o.typed, shown(o.value), hint)
 	case *cli.DurationFlag:
 		if _, err := parseDuration(o.value); err != nil {
 			return "", fmt.Errorf("%s %q: %w", o.typed, shown(o.value), err)
 		}
 	case *cli.BoolFlag:
 		if _, err := strconv.ParseBool(o.value); err != nil {
-			return "", fmt.Errorf("%s %q: true, false or no value is wanted", o.typed, shown(o.value))
+			return "", fmt.Errorf("%s %q: true, false or no value is expected", o.typed, shown(o.value))
 		}
 	}
 	return o.value, nil
@@ -470,5 +470,5 @@ func parseDuration(s string) (time.Duration, error) {
 	if m := looseTime.FindStringSubmatch(s); m != nil {
 		example = m[1] + cmp.Or(m[2], "s")[:1]
 	}
-	return 0, fmt.Errorf("a duration such as %s is wanted", example)
+	return 0, fmt.Errorf("a duration such as %s is expected", example)
 }

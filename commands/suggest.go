@@ -190,7 +190,7 @@ func unknownCommand(app *cli.App, words []string) error {
 		return &usageError{text: why + "; did you mean\n  " + show, shows: true}
 	}
 	at := slices.IndexFunc(rest, isName)              // the first command later in the line
-	moved := slices.Concat(words[:at+1], rest[at+1:]) // the other words
+	moved := slices.Concat(words[:at+1], rest[at+1:]) // words without this command
 	has := func(c *cli.Command) bool { return slices.Contains(flagNames(c), name) }
 	owner := slices.IndexFunc(app.Commands, has) // the first command that has this option
 	known := append(slices.Clone(names), "help", "version")

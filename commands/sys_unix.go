@@ -84,8 +84,9 @@ func shareByte(f *os.File, offset int64) (others bool, err error) {
 	return errGet == nil && other.Type != unix.F_UNLCK, err
 }
 
-// claimByte replaces the shared lock of this process by an exclusive one. It returns false, and this
-// process has no lock, if another process has one.
+// claimByte replaces the shared lock of this process by an exclusive one. If another process has a
+// lock, it returns false, and this process has none. Any other error counts as success, because
+// without working locks each process leaves for itself.
 func claimByte(f *os.File, offset int64) bool {
 	_ = lockByte(f, offset, unix.F_UNLCK)
 	err := lockByte(f, offset, unix.F_WRLCK)
