@@ -74,9 +74,9 @@ func (c *clock) tick() {
 	c.last.Store(next)
 }
 
-// settling reports whether a long gap has just ended. A subscription that ends now may be that of a
-// stream that its client closed during the gap.
-func (c *clock) settling() bool {
+// justResumed reports whether a long gap has just ended. If a subscription ends now, its client may
+// have closed the stream during the gap.
+func (c *clock) justResumed() bool {
 	t := c.last.Load()
 	step := c.machine() - t.machine
 	return step >= longGap || t.ran+step-t.resumed < settleTime

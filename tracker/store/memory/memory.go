@@ -4,7 +4,7 @@
 // The peers of a track are in one hash table for IPv4 and one for IPv6 (table.go). Slabs allocate
 // the memory of tracks and tables (slab.go). A reply has a random sample of the peers (sample.go).
 // Subscriptions are notified of changes in batches (watchers.go). Peers lapse on a clock that runs
-// only while the process runs (lapse.go).
+// only while the process runs (lapse.go), but not while a subscription holds them (holds.go).
 package memory
 
 import (
@@ -81,8 +81,8 @@ func (m *Store) Announce(_ context.Context, key []byte, peer wire.Peer, ttl func
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := m.clock.now()
-	second := expiryAt(now)
-	h, tab, i, err := s.enter(s.current(key, hash, second), key, hash, self, now)
+	nowExpiry := expiryAt(now)
+	h, tab, i, err := s.enter(s.current(key, hash, nowExpiry), key, hash, self, now)
 	if err != nil {
 		return dst, store.Result{}, err
 	}
@@ -94,13 +94,13 @@ func (m *Store) Announce(_ context.Context, key []byte, peer wire.Peer, ttl func
 	switch old := tab.at(i).expiry(); {
 	case old == held:
 		s.watched[string(key)].extend(peer.Endpoint, until)
-	case old == 0 || expiry.after(second) > old.after(second):
+	case old == 0 || expiry.after(nowExpiry) > old.after(nowExpiry):
 		tab.at(i).setExpiry(expiry)
 	}
-	s.lowerDue(h, expiry, second)
+	s.lowerDue(h, expiry, nowExpiry)
 	s.setID(&tab, i, peer.ID)
 	scope := wire.ScopeOf(peer.Endpoint.Addr())
-	return s.sample(dst, t, want, scope, self, second), store.Result{Count: s.trackVisibleLen(t, scope), Size: size}, nil
+	return s.sample(dst, t, want, scope, self, nowExpiry), store.Result{Count: s.trackVisibleLen(t, scope), Size: size}, nil
 }
 
 // Look implements [store.Store].
@@ -109,13 +109,13 @@ func (m *Store) Look(_ context.Context, key []byte, asker netip.Addr, want store
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := m.clock.now()
-	second := expiryAt(now)
-	h := s.current(key, hash, second)
+	nowExpiry := expiryAt(now)
+	h := s.current(key, hash, nowExpiry)
 	if h == 0 {
 		return dst, store.Result{Size: store.Size{Total: int(m.peers.Load())}}, nil
 	}
 	t, scope := s.tracks.one(h), wire.ScopeOf(asker)
-	return s.sample(dst, t, want, scope, nil, second), store.Result{Count: s.trackVisibleLen(t, scope), Size: s.size(t, now)}, nil
+	return s.sample(dst, t, want, scope, nil, nowExpiry), store.Result{Count: s.trackVisibleLen(t, scope), Size: s.size(t, now)}, nil
 }
 
 // Leave implements [store.Store].

@@ -15,27 +15,25 @@ import (
 )
 
 const (
-	// maxStreamed is how many peers, of all scopes, a track may have when a subscription begins.
+	// maxStreamed is how many peers a track may have when a subscription begins. Peers that the
+	// subscriber does not see count, too.
 	maxStreamed = 10_000
 	// batchTime is how long a batch collects changes before the subscriptions get it.
 	batchTime = 50 * time.Millisecond
 	// A subscription ends if more than maxBatches batches or maxWaiting changes wait in its queue.
-	// Its client then reads the list of all peers again, which is shorter.
+	// Its client then subscribes again, and gets a list of at most maxStreamed peers instead.
 	maxBatches = 256
 	maxWaiting = 2 * maxStreamed
-	// If a peer's stream may have ended because the process was stopped, the peer stays listed for
-	// regainTime. Its client connects again within 15 seconds, and waits 10 for a reply.
-	regainTime = 30 * time.Second
 )
 
 // The watchers of a key are its subscriptions, and the batch of changes that they do not have yet.
-// The key may be without a track. The lock of the shard guards all fields except flushing and
-// recipients.
+// A key can have watchers while it has no peers. The lock of the shard guards all fields except
+// flushing and recipients.
 type watchers struct {
-	shard *shard
-	key   string
-	subs  []*subscription
-	holds map[netip.AddrPort]hold
+	shard     *shard
+	key       string
+	subs      []*subscription
+	heldPeers map[netip.AddrPort]heldPeer // holds.go
 
 	batch      []change               // since the last flush
 	batchIndex map[netip.AddrPort]int // of each endpoint in batch
@@ -46,27 +44,21 @@ type watchers struct {
 	recipients []*subscription // of a batch: memory that flush uses again
 }
 
-// A change is all joins and leaves of one peer in a batch. They alternate.
+// A change is all joins and leaves of one peer in a batch. Joins and leaves alternate.
 type change struct {
 	endpoint netip.AddrPort
 	scope    wire.Scope
-	joined   bool    // the last of them is a join
-	numbers  []int64 // one for each of them: the joins and leaves of a key are numbered from 0
-}
-
-// A hold keeps a peer from lapsing.
-type hold struct {
-	count int           // the subscriptions that hold the peer
-	until time.Duration // when the announces of the peer lapse, in whole seconds; 0 without any
+	joined   bool    // the last one is a join
+	numbers  []int64 // of these joins and leaves: the first join or leave of the key has number 0
 }
 
 type subscription struct {
 	watchers *watchers
-	self     netip.AddrPort // if its port is 0, it only looks
+	self     netip.AddrPort // the subscriber, which is listed as a peer unless its port is 0
 	scope    wire.Scope
 	index    int   // in watchers.subs; -1 after Close
 	from     int64 // the number of the first join or leave after the subscription began
-	holds    bool  // it keeps self from lapsing
+	holding  bool  // the subscription keeps self from lapsing (holds.go)
 	notify   func()
 
 	mu      sync.Mutex
@@ -81,22 +73,22 @@ func (m *Store) Subscribe(_ context.Context, key []byte, peer wire.Peer, notify 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := m.clock.now()
-	second := expiryAt(now)
+	nowExpiry := expiryAt(now)
 	h := s.lookup(key, hash)
 	if h != 0 {
 		t := s.tracks.one(h)
 		if s.trackLen(t) > maxStreamed {
 			return dst, nil, &store.FullError{What: "peers of this key for an event stream", Max: maxStreamed, Stream: true}
 		}
-		if t.due.after(second) <= 0 {
-			// A lapsed peer must not be given, and a subscriber must not get the leave of a peer
-			// that it was not given. So no lapsed peer may remain.
-			h = s.expireAll(h, second)
+		if t.due.after(nowExpiry) <= 0 { // the track may have lapsed peers
+			// The list must not have them. If they stayed in the track, the subscriber would later
+			// get leaves of peers that the list did not have. So remove them first.
+			h = s.expireAll(h, nowExpiry)
 		}
 	}
-	sub := &subscription{self: peer.Endpoint, scope: wire.ScopeOf(peer.Endpoint.Addr()), holds: peer.Endpoint.Port() != 0, notify: notify}
-	var self packed
-	if sub.holds {
+	sub := &subscription{self: peer.Endpoint, scope: wire.ScopeOf(peer.Endpoint.Addr()), holding: peer.Endpoint.Port() != 0, notify: notify}
+	var self packed // nil if the subscriber is not listed
+	if sub.holding {
 		var buf [5]uint32
 		self = pack(&buf, peer.Endpoint)
 		var tab table
@@ -115,8 +107,9 @@ func (m *Store) Subscribe(_ context.Context, key []byte, peer wire.Peer, notify 
 	if h == 0 {
 		return dst, sub, nil
 	}
-	for fam := range widths {
-		tab := s.table(s.tracks.one(h), fam)
+	t := s.tracks.one(h)
+	for fam := range t.heads {
+		tab := s.table(t, fam)
 		for i := range tab.cap {
 			p := tab.at(i)
 			if p.empty() || len(p) == len(self) && p.same(self) || !sub.scope.Sees(wire.ScopeOf(p.addr())) {
@@ -186,72 +179,6 @@ func (w *watchers) flush() {
 	clear(w.recipients)
 }
 
-// hold adds a hold on a peer. old is the expiry of the peer in the table, or 0 if the peer has just
-// joined.
-func (w *watchers) hold(e netip.AddrPort, old expiry, now time.Duration) {
-	h := w.holds[e]
-	if h.count == 0 && old != 0 {
-		h.until = now.Truncate(time.Second) + time.Duration(old.after(expiryAt(now)))*time.Second
-	}
-	h.count++
-	if w.holds == nil {
-		w.holds = make(map[netip.AddrPort]hold)
-	}
-	w.holds[e] = h
-}
-
-// extend records that an announce lists a held peer until this time.
-func (w *watchers) extend(e netip.AddrPort, until time.Duration) {
-	h := w.holds[e]
-	h.until = max(h.until, until)
-	w.holds[e] = h
-}
-
-// endHolds removes every hold on a peer, and ends the subscriptions that hold it.
-func (w *watchers) endHolds(e netip.AddrPort) {
-	delete(w.holds, e)
-	for _, sub := range w.subs {
-		if sub.holds && sub.self == e {
-			sub.holds = false
-			sub.mu.Lock()
-			sub.ended = true
-			sub.mu.Unlock()
-			sub.notify()
-		}
-	}
-}
-
-// unhold removes one hold on a peer. After the last one, the peer stays listed until its announces
-// lapse.
-func (w *watchers) unhold(e netip.AddrPort) {
-	h := w.holds[e]
-	if h.count--; h.count > 0 {
-		w.holds[e] = h
-		return
-	}
-	delete(w.holds, e)
-	s := w.shard
-	now := s.store.clock.now()
-	if s.store.clock.settling() {
-		h.until = max(h.until, now+regainTime)
-	}
-	key := []byte(w.key)
-	_, hash := s.store.shardOf(key)
-	track := s.lookup(key, hash) // it has the peer: a leave would have removed the hold
-	t := s.tracks.one(track)
-	var buf [5]uint32
-	p := pack(&buf, e)
-	tab := s.table(t, p.family())
-	i, _ := tab.find(p)
-	if h.until <= now {
-		s.remove(t, &tab, i)
-		s.tidy(track)
-		return
-	}
-	tab.at(i).setExpiry(expiryAt(h.until))
-	s.lowerDue(track, expiryAt(h.until), expiryAt(now))
-}
-
 // Close implements [store.Subscription].
 func (sub *subscription) Close() {
 	w := sub.watchers
@@ -265,7 +192,7 @@ func (sub *subscription) Close() {
 	w.subs[sub.index].index = sub.index
 	w.subs = slices.Delete(w.subs, end, end+1)
 	sub.index = -1
-	if sub.holds {
+	if sub.holding {
 		w.unhold(sub.self)
 	}
 	if len(w.subs) == 0 {
@@ -273,7 +200,8 @@ func (sub *subscription) Close() {
 	}
 }
 
-// Epoch implements [store.Subscription]. A store has one epoch, because it never loses peers.
+// Epoch implements [store.Subscription]. It is the same as long as the store exists, because a store
+// removes only peers that have left or lapsed.
 func (sub *subscription) Epoch() string { return sub.watchers.shard.store.epoch }
 
 // push adds a batch to the queue, if sub sees a change in it. It never waits for the subscriber.
@@ -292,9 +220,10 @@ func (sub *subscription) push(batch []change) {
 	sub.notify()
 }
 
-// sees reports whether c changes what the subscriber knows. The subscriber must see the peer, and
-// the number of joins and leaves since the subscription began must be odd: an even number undo each
-// other. The peer is never the subscriber, which stays listed until its subscription ends.
+// sees reports whether c changes what the subscriber knows. The subscriber must see the peer. The
+// number of joins and leaves since the subscription began must be odd, because a join and a leave
+// undo each other. c is never about the subscriber itself: it joined before the subscription began,
+// and its leave ends the subscription.
 func (sub *subscription) sees(c *change) bool {
 	odd := false
 	for _, n := range c.numbers {
