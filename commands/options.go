@@ -447,14 +447,14 @@ func plainValue(o option) (string, error) {
 		if m := endsInPort.FindStringSubmatch(o.value); m != nil && o.name() == "port" {
 			hint = "; give only the port: " + o.typed + " " + m[1] + m[4]
 		}
-		return "", fmt.Errorf("%s %q: a number is expected%s", o.typed, shown(o.value), hint)
+		return "", fmt.Errorf("%s %q: a number is wanted%s", o.typed, shown(o.value), hint)
 	case *cli.DurationFlag:
 		if _, err := parseDuration(o.value); err != nil {
 			return "", fmt.Errorf("%s %q: %w", o.typed, shown(o.value), err)
 		}
 	case *cli.BoolFlag:
 		if _, err := strconv.ParseBool(o.value); err != nil {
-			return "", fmt.Errorf("%s %q: true, false or no value is expected", o.typed, shown(o.value))
+			return "", fmt.Errorf("%s %q: true, false or no value is wanted", o.typed, shown(o.value))
 		}
 	}
 	return o.value, nil
@@ -470,5 +470,5 @@ func parseDuration(s string) (time.Duration, error) {
 	if m := looseTime.FindStringSubmatch(s); m != nil {
 		example = m[1] + cmp.Or(m[2], "s")[:1]
 	}
-	return 0, fmt.Errorf("a duration such as %s is expected", example)
+	return 0, fmt.Errorf("a duration such as %s is wanted", example)
 }
