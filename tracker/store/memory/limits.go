@@ -22,7 +22,7 @@ func (s *shard) admit(h handle, a netip.Addr) error {
 	switch {
 	case !reserve(&m.peers, l.MaxPeers):
 		full = &store.FullError{What: "peers", Max: l.MaxPeers}
-	case l.MaxPerAddr > 0 && !m.register(a):
+	case l.MaxPerAddr > 0 && !m.reserveAddr(a):
 		m.peers.Add(-1)
 		full = &store.FullError{What: "registrations of this address", Max: l.MaxPerAddr}
 	default:
@@ -43,7 +43,7 @@ func reserve(count *atomic.Int64, most int) bool {
 	return true
 }
 
-// uncount removes a departed peer from the counts.
+// uncount removes a departed peer from the counts. It leaves the count of keys to shard.drop.
 func (m *Store) uncount(a netip.Addr) {
 	m.peers.Add(-1)
 	if m.Limits.MaxPerAddr <= 0 {
@@ -58,8 +58,8 @@ func (m *Store) uncount(a netip.Addr) {
 	}
 }
 
-// register counts a peer of an address. If the count would exceed the limit, it returns false.
-func (m *Store) register(a netip.Addr) bool {
+// reserveAddr counts a peer of an address, unless the count would exceed the limit.
+func (m *Store) reserveAddr(a netip.Addr) bool {
 	s, i := m.counter(a)
 	s.addrMu.Lock() // while it is locked, no other lock is taken
 	defer s.addrMu.Unlock()
@@ -78,18 +78,20 @@ func (m *Store) register(a netip.Addr) bool {
 const counters = 1 << 17
 
 // counter returns the shard that counts the peers of an address, and the index of the counter in
-// shard.addrs. A seeded hash chooses both, so addresses may share a counter and its limit. With a
-// million addresses, one in five shares its counter, which matters only if the limit is small. A
-// counter for each address would take more memory than the peers.
+// shard.addrs. A seeded hash chooses both, so addresses may share a counter and its limit. All
+// shards have 4 million counters: with a million addresses, one in five shares its counter. Two
+// addresses rarely reach a limit together, unless it is small. A counter for each address would
+// take more memory than the peers.
 func (m *Store) counter(a netip.Addr) (*shard, int) {
 	var buf [5]uint32
 	p := pack(&buf, netip.AddrPortFrom(a, 0))
-	network := uint64(p[0]) // the IPv4 address
-	if p.family() == 1 {
-		network = network<<32 | uint64(p[1]) // the /64
+	network := uint64(p[0])
+	if a.Is4() {
+		network |= 0xff << 56 // no peer has this as its /64: IPv6 addresses in ff00::/8 are multicast
 	} else {
-		network |= 0xff << 56 // differs from every IPv6 /64: an address in ff00::/8 is no peer
+		network = network<<32 | uint64(p[1]) // the /64
 	}
+	// Two rounds of fold, for the reason that table.home gives. A factor must not be 0.
 	h := fold(fold(network^m.peerSeed[0], m.peerSeed[1]), m.peerSeed[0]|1)
 	return &m.shards[h>>(64-shardBits)], int(h % counters)
 }
