@@ -16,22 +16,22 @@ import (
 	"ntrack/tracker"
 )
 
-// served starts a tracker that answers by h, until the test ends.
+// served starts a tracker that answers with h until the test ends.
 func served(t *testing.T, path string, h http.HandlerFunc) announce.Tracker {
 	srv := httptest.NewServer(h)
 	t.Cleanup(srv.Close)
 	return named(t, srv.URL+path)
 }
 
-// within is the context of requests that have to end by themselves.
+// within returns a context for requests that should end before it does.
 func within(t *testing.T) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	t.Cleanup(cancel)
 	return ctx
 }
 
-// The header of an answer is bounded, like its body.
-func TestHeadIsBounded(t *testing.T) {
+// A client does not read an answer whose header is too large.
+func TestHeaderIsBounded(t *testing.T) {
 	at := served(t, "", func(w http.ResponseWriter, r *http.Request) {
 		for range 100 {
 			w.Header().Add("X", strings.Repeat("x", 1000))
@@ -41,11 +41,11 @@ func TestHeadIsBounded(t *testing.T) {
 	var c announce.Client
 	defer c.Close()
 	if r, err := c.List(within(t), at, announce.Request{Key: key(t, "k")}); err == nil {
-		t.Errorf("a head of 100 KB: %+v", r)
+		t.Errorf("a header of 100 KB: %+v", r)
 	}
 }
 
-// An index is bounded, native or classic.
+// A client does not read an index that is too large, native or classic.
 func TestIndexIsBounded(t *testing.T) {
 	for _, path := range []string{"", "/announce"} {
 		at := served(t, path, func(w http.ResponseWriter, r *http.Request) {
@@ -64,7 +64,7 @@ func TestIndexIsBounded(t *testing.T) {
 	}
 }
 
-// A reply in place of a stream is bounded like any other.
+// The limit for replies also counts for a reply to a request for a stream.
 func TestReplyInsteadOfStreamIsBounded(t *testing.T) {
 	var asked atomic.Int32
 	at := served(t, "", func(w http.ResponseWriter, r *http.Request) {
@@ -79,14 +79,15 @@ func TestReplyInsteadOfStreamIsBounded(t *testing.T) {
 	defer c.Close()
 	for _, err := range c.Watch(within(t), []announce.Tracker{at}, announce.Request{Key: key(t, "k")}) {
 		if _, ok := errors.AsType[*announce.ReplyError](err); !ok || !strings.Contains(err.Error(), "longer than") || asked.Load() != 1 {
-			t.Errorf("asked %d times: %v", asked.Load(), err)
+			t.Errorf("after %d requests: %v", asked.Load(), err)
 		}
 		return
 	}
 	t.Error("nothing is reported")
 }
 
-// The client does not read the body of a redirect. It closes that connection, and follows.
+// The client does not read the body of a redirect. It closes the connection, and follows the
+// redirect.
 func TestRedirectWithBody(t *testing.T) {
 	ended := make(chan bool)
 	h := tracker.Handler(new(tracker.Tracker))
@@ -120,7 +121,7 @@ func TestRedirectWithBody(t *testing.T) {
 	t.Error("nothing is reported")
 }
 
-// A redirect to another protocol is a fault of the tracker, which is not unreachable.
+// A redirect to another protocol is a ReplyError, since the tracker is reachable.
 func TestRedirectElsewhere(t *testing.T) {
 	for _, to := range []string{"ftp://127.0.0.1/x", "file:///etc/passwd", "javascript:alert(1)", "http://%zz/", "://"} {
 		at := served(t, "", func(w http.ResponseWriter, r *http.Request) {
@@ -136,7 +137,7 @@ func TestRedirectElsewhere(t *testing.T) {
 	}
 }
 
-// The token is for native trackers.
+// The client sends the token only to native trackers.
 func TestTokenIsNative(t *testing.T) {
 	for path, want := range map[string]string{"": "Bearer secret", "/announce": ""} {
 		got := "nothing"
@@ -155,7 +156,7 @@ func TestTokenIsNative(t *testing.T) {
 	}
 }
 
-// The reason of a refusal is fit to print: one line without control characters.
+// The reason of a refusal is safe to print: one line without control characters.
 func TestReasonIsClean(t *testing.T) {
 	for _, reason := range []string{"\x1b[2Jno\r\nX: y\n", "no\x00\xc2\x9b31m", "\u202eno"} {
 		at := served(t, "", func(w http.ResponseWriter, r *http.Request) {

@@ -15,8 +15,9 @@ import (
 	"ntrack/tracker"
 )
 
-// A leave reaches the tracker over both families, however slow one of them is, and returns an error
-// if it does not. A family that leads nowhere has listed no peer.
+// Leave waits for both families, however slow one of them is, and returns an error if the tracker
+// does not answer over one. A family without a path to the tracker is no error: the tracker has
+// listed no peer over it.
 func TestLeaveBothFamilies(t *testing.T) {
 	const four, six = "192.0.2.1", "2001:db8::1"
 	slow := func(d time.Duration) func(w http.ResponseWriter, r *http.Request, h http.Handler) {
@@ -28,8 +29,8 @@ func TestLeaveBothFamilies(t *testing.T) {
 	for _, c := range []struct {
 		about, addr6 string
 		over6        func(w http.ResponseWriter, r *http.Request, h http.Handler)
-		lost         bool          // packets over it get lost
-		ends         time.Duration // of the context; 0 for never
+		lost         bool          // packets over IPv6 get lost
+		ends         time.Duration // when the context ends; 0 is never
 		listed       string
 		err          string // "" for none
 		within       time.Duration
@@ -87,22 +88,22 @@ func TestLeaveBothFamilies(t *testing.T) {
 					began := time.Now()
 					err = client.Leave(ctx, at, r)
 					if took := time.Since(began); took > c.within {
-						t.Errorf("left after %v", took)
+						t.Errorf("the leave took %v", took)
 					}
 					if got := listed(t, p, k); got != c.listed {
-						t.Errorf("after leaving the tracker lists %q, want %q", got, c.listed)
+						t.Errorf("after the leave the tracker lists %q, want %q", got, c.listed)
 					}
 					if err != nil && (c.err == "" || !strings.Contains(err.Error(), c.err)) || err == nil && c.err != "" {
-						t.Errorf("left: %v, want %q", err, c.err)
+						t.Errorf("Leave returned %v, want %q", err, c.err)
 					}
-					time.Sleep(time.Minute) // for the requests that were given up
+					time.Sleep(time.Minute) // until the requests that were given up have ended
 				})
 			})
 		}
 	}
 }
 
-// If no family leads to the tracker, a leave is an error.
+// If the tracker is unreachable over all families, Leave returns an error.
 func TestLeaveNowhere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPipes(t)
@@ -111,7 +112,7 @@ func TestLeaveNowhere(t *testing.T) {
 		for _, c := range []*announce.Client{p.both("192.0.2.1", "2001:db8::1"), p.both("192.0.2.1", ""), p.both("", "")} {
 			err := c.Leave(t.Context(), named(t, ""), r)
 			if _, ok := errors.AsType[*announce.UnreachableError](err); !ok {
-				t.Errorf("left: %v", err)
+				t.Errorf("Leave returned %v", err)
 			}
 		}
 	})

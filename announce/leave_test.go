@@ -18,8 +18,9 @@ import (
 	"ntrack/tracker"
 )
 
-// relayed serves a request as an intermediary does that goes on after its client has gone. It
-// serves the request to its end, and shows the reply to the client for as long as that is there.
+// relayed serves a request like an intermediary that goes on after its client has disconnected. It
+// passes the reply on to the client while that is connected. show returns the bytes that it passes
+// on.
 func relayed(h http.Handler, w http.ResponseWriter, r *http.Request, show func(b []byte) []byte) {
 	up := &upstream{header: make(http.Header), show: show, down: w}
 	served := make(chan struct{})
@@ -36,12 +37,12 @@ func relayed(h http.Handler, w http.ResponseWriter, r *http.Request, show func(b
 	up.mu.Unlock()
 }
 
-// upstream is the tracker's side of such an intermediary.
+// upstream is the side of relayed that reads from the tracker.
 type upstream struct {
 	mu     sync.Mutex
 	header http.Header
 	show   func([]byte) []byte
-	down   http.ResponseWriter // nil once the client has gone
+	down   http.ResponseWriter // nil when the client has disconnected
 	begun  bool
 }
 
@@ -73,7 +74,7 @@ func (u *upstream) Write(b []byte) (int, error) {
 
 func (u *upstream) FlushError() error { return nil }
 
-// A member that leaves is gone soon, whatever stands between it and the tracker, and at any moment.
+// A member leaves within about a second through any kind of intermediary, and at any moment.
 func TestLeaveThroughIntermediaries(t *testing.T) {
 	type serve = func(h http.Handler, w http.ResponseWriter, r *http.Request)
 	all := func(b []byte) []byte { return b }
@@ -88,7 +89,7 @@ func TestLeaveThroughIntermediaries(t *testing.T) {
 		"closes one side only, in chunks": func(h http.Handler, w http.ResponseWriter, r *http.Request) {
 			relayed(h, chunked{w}, r, all)
 		},
-		"gathers what is sent": func(h http.Handler, w http.ResponseWriter, r *http.Request) {
+		"buffers the events": func(h http.Handler, w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Via", "1.1 cache")
 			relayed(h, w, r, func(b []byte) []byte {
 				if bytes.Contains(b, []byte("event: ")) {
@@ -97,7 +98,7 @@ func TestLeaveThroughIntermediaries(t *testing.T) {
 				return b
 			})
 		},
-		"gathers headers, too": func(h http.Handler, w http.ResponseWriter, r *http.Request) {
+		"buffers events and headers": func(h http.Handler, w http.ResponseWriter, r *http.Request) {
 			if !strings.HasPrefix(r.Header.Get("Accept"), "text/event-stream") {
 				h.ServeHTTP(w, r)
 				return
@@ -121,11 +122,11 @@ func TestLeaveThroughIntermediaries(t *testing.T) {
 					began := time.Now()
 					err := leave()
 					if took := time.Since(began); err != nil || took > 1100*time.Millisecond {
-						t.Errorf("left after %v: %v", took, err)
+						t.Errorf("the leave took %v: %v", took, err)
 					}
 					for range 2 {
 						if got := listed(t, p, k); got != "" {
-							t.Errorf("after leaving the tracker lists %q", got)
+							t.Errorf("after the leave the tracker lists %q", got)
 						}
 						time.Sleep(time.Minute)
 					}
@@ -135,7 +136,7 @@ func TestLeaveThroughIntermediaries(t *testing.T) {
 	}
 }
 
-// A member that leaves before the tracker has answered leaves with the answer, and waits no longer.
+// A member that leaves before the tracker has answered waits for the answer, and no longer.
 func TestLeaveWhileJoining(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, k := new(pipes), key(t, "k")
@@ -154,15 +155,15 @@ func TestLeaveWhileJoining(t *testing.T) {
 		began := time.Now()
 		err := leave()
 		if took := time.Since(began); err != nil || took != 200*time.Millisecond {
-			t.Errorf("left after %v (%v), want 200ms", took, err)
+			t.Errorf("the leave took %v (%v), want 200ms", took, err)
 		}
 		if got := listed(t, p, k); got != "" {
-			t.Errorf("after leaving the tracker lists %q", got)
+			t.Errorf("after the leave the tracker lists %q", got)
 		}
 	})
 }
 
-// chunked makes net/http send chunks, which the stream of a tracker does not have.
+// chunked makes net/http send a stream in chunks, as intermediaries do and trackers do not.
 type chunked struct{ http.ResponseWriter }
 
 func (c chunked) Unwrap() http.ResponseWriter { return c.ResponseWriter }
@@ -172,8 +173,8 @@ func (c chunked) WriteHeader(status int) {
 	c.ResponseWriter.WriteHeader(status)
 }
 
-// A request may list its member even if its answer is lost, and so may a connection that breaks. A
-// member that leaves soon after takes itself out.
+// A tracker may have listed a member even if the answer was lost or the stream broke. If the member
+// leaves after that, it is not listed.
 func TestLeaveAfterDoubt(t *testing.T) {
 	all := func(b []byte) []byte { return b }
 	lose := func(h http.Handler, w http.ResponseWriter, r *http.Request) {
@@ -243,7 +244,7 @@ func TestLeaveAfterDoubt(t *testing.T) {
 							t.Error(err)
 						}
 						if got := listed(t, p, k); got != "" {
-							t.Errorf("after leaving the tracker lists %q", got)
+							t.Errorf("after the leave the tracker lists %q", got)
 						}
 					})
 				})
@@ -252,8 +253,8 @@ func TestLeaveAfterDoubt(t *testing.T) {
 	}
 }
 
-// A member whose context ends before it begins is never listed.
-func TestJoinEnded(t *testing.T) {
+// If the context has ended before Join, the member sends nothing.
+func TestJoinAfterEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPipes(t)
 		ctx, cancel := context.WithCancel(t.Context())
@@ -264,8 +265,8 @@ func TestJoinEnded(t *testing.T) {
 	})
 }
 
-// A frozen tracker delays a leave by five seconds at most, whatever the timeout of a request, and
-// at whatever moment it freezes. The member does not join it again meanwhile.
+// If the tracker does not answer, a leave takes five seconds at most, whatever Client.Timeout is.
+// In this time, the member does not announce again.
 func TestLeaveFrozen(t *testing.T) {
 	for kind, serve := range serving {
 		for _, classic := range []bool{false, true} {
@@ -285,7 +286,7 @@ func TestLeaveFrozen(t *testing.T) {
 						var leaving atomic.Bool
 						p.start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 							if leaving.Load() && r.Method != "DELETE" && r.FormValue("event") != "stopped" {
-								t.Errorf("%s %s", r.Method, r.RequestURI)
+								t.Errorf("request during the leave: %s %s", r.Method, r.RequestURI)
 							}
 							if frozen.Load() {
 								<-thaw
@@ -308,10 +309,10 @@ func TestLeaveFrozen(t *testing.T) {
 						began := time.Now()
 						err := leave()
 						if took := time.Since(began); took > 5*time.Second || took < 2*time.Second {
-							t.Errorf("left after %v", took)
+							t.Errorf("the leave took %v", took)
 						}
 						if _, ok := errors.AsType[*announce.UnreachableError](err); !ok {
-							t.Errorf("left a frozen tracker: %v", err)
+							t.Errorf("Leave returned %v, want an UnreachableError", err)
 						}
 					})
 				})
@@ -320,7 +321,7 @@ func TestLeaveFrozen(t *testing.T) {
 	}
 }
 
-// A watch that only looks sends no leave, and ends at once.
+// A watch that only looks sends no leave, and ends immediately.
 func TestLookEnds(t *testing.T) {
 	for kind, serve := range serving {
 		for _, slow := range []time.Duration{0, time.Minute} {
@@ -342,7 +343,7 @@ func TestLookEnds(t *testing.T) {
 					}))
 					defer p.stop()
 					c := p.client("192.0.2.9")
-					c.From = netip.MustParseAddrPort("192.0.2.9:4000") // a DELETE would take this port as the peer's
+					c.From = netip.MustParseAddrPort("192.0.2.9:4000") // a DELETE would remove a peer with this port
 					w := watch(t, c, one, announce.Request{Key: k}, 0)
 					time.Sleep(5 * time.Second)
 					began := time.Now()
@@ -352,7 +353,7 @@ func TestLookEnds(t *testing.T) {
 					mu.Lock()
 					defer mu.Unlock()
 					if got := strings.Join(asked, " "); got != "GET" {
-						t.Errorf("asked %s", got)
+						t.Errorf("requests %s", got)
 					}
 				})
 			})
@@ -360,9 +361,9 @@ func TestLookEnds(t *testing.T) {
 	}
 }
 
-// A member with a port of origin that no tracker has reported sends no leave: it could not name
-// itself.
-func TestLeaveUnnamed(t *testing.T) {
+// If a member uses the port of origin, and no tracker has reported it, the member sends no leave:
+// it does not know its port.
+func TestLeaveUnknownPort(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := new(pipes)
 		p.start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -380,7 +381,8 @@ func TestLeaveUnnamed(t *testing.T) {
 	})
 }
 
-// A member that the tracker has refused, or has not listed because of a limit, sends no leave.
+// If the tracker has refused a member, or has not listed it because of a limit, the member sends no
+// leave.
 func TestLeaveRefused(t *testing.T) {
 	for _, status := range []int{401, 403, 404, 429, 503} {
 		for _, name := range []string{"localhost", "http://localhost/announce"} {
@@ -405,8 +407,8 @@ func TestLeaveRefused(t *testing.T) {
 	}
 }
 
-// An announce lists its member for its ttl, whatever happens to streams in between.
-func TestLeaveWhatHoldsLonger(t *testing.T) {
+// An announce lists its member for a ttl, even if a stream of the member ends within this time.
+func TestLeaveAfterAnnounceAndStream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, k := new(pipes), key(t, "k")
 		tr := &tracker.Tracker{Interval: 10 * time.Minute}
@@ -430,18 +432,19 @@ func TestLeaveWhatHoldsLonger(t *testing.T) {
 		leave := join(t, p.client("192.0.2.1"), one, k, 4000)
 		time.Sleep(14 * time.Minute)
 		if n := asked.Load(); n != 3 {
-			t.Fatalf("asked %d times", n)
+			t.Fatalf("%d requests", n)
 		}
 		if err := leave(); err != nil {
 			t.Error(err)
 		}
 		if got := listed(t, p, k); got != "" {
-			t.Errorf("after leaving the tracker lists %q", got)
+			t.Errorf("after the leave the tracker lists %q", got)
 		}
 	})
 }
 
-// Until a classic tracker has answered, each announce to it is a start: it may not know the peer.
+// Until a classic tracker has answered, each announce has event=started, since the tracker may not
+// have listed the peer.
 func TestStartedUntilAnswered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := new(pipes)
@@ -470,9 +473,9 @@ func TestStartedUntilAnswered(t *testing.T) {
 	})
 }
 
-// A look that a classic tracker takes as an announce is taken back, even if its context ends
-// meanwhile. A tracker that is frozen then does not delay it much.
-func TestLookIsTakenBack(t *testing.T) {
+// If a look has to announce at a classic tracker, it stops again, even if its context has ended. A
+// tracker that does not answer the stop delays the look only a little.
+func TestLookStopsAgain(t *testing.T) {
 	for _, freezes := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
 			p := new(pipes)
@@ -502,7 +505,7 @@ func TestLookIsTakenBack(t *testing.T) {
 			began := time.Now()
 			_, err := c.List(ctx, named(t, "http://localhost/announce"), announce.Request{Key: key(t, "k")})
 			if took := time.Since(began); !errors.Is(err, context.Canceled) || took > 2*time.Second {
-				t.Errorf("after %v: %v", took, err)
+				t.Errorf("the look took %v: %v", took, err)
 			}
 			mu.Lock()
 			defer mu.Unlock()

@@ -16,8 +16,8 @@ import (
 	"ntrack/tracker"
 )
 
-// A follow is a Join, a Watch or a Gather. It returns once it has ended: with why, if it ended by
-// itself, and with the cause of ctx otherwise. errs are the errors that it has reported meanwhile.
+// A follow runs Join, Watch or Gather to the end. errs are the errors that were reported on the
+// way. err is the error that ended it or, if ctx did, the cause of ctx.
 type follow func(ctx context.Context, c *announce.Client, trackers []announce.Tracker, k announce.Key) (errs []error, err error)
 
 var follows = map[string]follow{
@@ -60,8 +60,8 @@ var follows = map[string]follow{
 
 var errEnough = errors.New("enough")
 
-// A refusal of the first request that no waiting changes ends all three, and at once. Any other
-// error does not, and an absent tracker is waited for.
+// If the first request is refused with status 400, 401 or 404, Join, Watch and Gather end
+// immediately. Other errors do not end them.
 func TestFirstRefusal(t *testing.T) {
 	for name, follow := range follows {
 		for _, status := range []int{0, 400, 401, 403, 404, 429, 500, 503} {
@@ -97,7 +97,7 @@ func TestFirstRefusal(t *testing.T) {
 	}
 }
 
-// A tracker that comes later finds all three waiting.
+// Join, Watch and Gather wait for a tracker that is absent at first.
 func TestAbsentAtFirst(t *testing.T) {
 	for name, follow := range follows {
 		t.Run(name, func(t *testing.T) {
@@ -130,7 +130,7 @@ func TestAbsentAtFirst(t *testing.T) {
 	}
 }
 
-// refusing is a tracker that refuses for as long as refuses is true.
+// refusing serves h, but refuses every request while refuses is true.
 func refusing(h http.Handler, refuses *atomic.Bool, status int) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if refuses.Load() {
@@ -141,8 +141,8 @@ func refusing(h http.Handler, refuses *atomic.Bool, status int) http.Handler {
 	})
 }
 
-// A tracker that has accepted a request is asked again after any refusal: it has changed once, and
-// may change again.
+// If a tracker has accepted a request, and then refuses one, the client tries again: the tracker may
+// change its mind once more.
 func TestLaterRefusal(t *testing.T) {
 	for _, status := range []int{400, 401, 404} {
 		for name, serve := range serving {
@@ -177,8 +177,8 @@ func TestLaterRefusal(t *testing.T) {
 	}
 }
 
-// Several trackers have to refuse, all of them, and the errors of all are joined. Until then those
-// that have refused are asked again.
+// With several trackers, the client ends only after all have refused. The error joins the errors of
+// all. Until then the client tries again with those that have refused.
 func TestRefusedBySeveral(t *testing.T) {
 	for _, name := range []string{"Join", "Watch"} {
 		t.Run(name, func(t *testing.T) {
@@ -230,7 +230,7 @@ func TestRefusedBySeveral(t *testing.T) {
 	}
 }
 
-// Join does not wait for anything. The own endpoints are known once the tracker has answered.
+// Join returns immediately. The own endpoints are known after the tracker has answered.
 func TestMembership(t *testing.T) {
 	for name, serve := range serving {
 		t.Run(name, func(t *testing.T) {
@@ -260,14 +260,14 @@ func TestMembership(t *testing.T) {
 					<-m.Done()
 				}
 				if got := listed(t, p, k); got != "" || m.Err() != nil {
-					t.Errorf("after leaving the tracker lists %q, %v", got, m.Err())
+					t.Errorf("after the leave the tracker lists %q, and Err is %v", got, m.Err())
 				}
 			})
 		})
 	}
 }
 
-// The end of the context of Join is a leave, too.
+// When the context of Join ends, the member leaves.
 func TestMembershipContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, k := newPipes(t), key(t, "k")
@@ -283,12 +283,13 @@ func TestMembershipContext(t *testing.T) {
 			t.Errorf("after the end of its context the tracker lists %q", got)
 		}
 		if err := m.Leave(ctx); err != nil || m.Err() != nil {
-			t.Errorf("left: %v, %v", err, m.Err())
+			t.Errorf("Leave returned %v, Err %v", err, m.Err())
 		}
 	})
 }
 
-// The context of Leave bounds the wait, and a further call waits on. It says why leaving has failed.
+// Leave waits no longer than its context. The next call goes on waiting, and returns why the leave
+// failed.
 func TestLeaveIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var frozen atomic.Bool
@@ -313,18 +314,18 @@ func TestLeaveIsBounded(t *testing.T) {
 		for _, after := range []time.Duration{time.Second, 1500 * time.Millisecond} {
 			ctx, cancel := context.WithDeadlineCause(t.Context(), began.Add(after), errEnough)
 			if err := m.Leave(ctx); err != errEnough || time.Since(began) != after {
-				t.Errorf("left after %v: %v", time.Since(began), err)
+				t.Errorf("Leave took %v: %v", time.Since(began), err)
 			}
 			cancel()
 		}
 		for range 2 {
 			err := m.Leave(t.Context())
 			if _, ok := errors.AsType[*announce.UnreachableError](err); !ok || time.Since(began) != 4*time.Second {
-				t.Errorf("left after %v: %v", time.Since(began), err)
+				t.Errorf("Leave took %v: %v", time.Since(began), err)
 			}
 		}
 		if m.Err() != nil {
-			t.Errorf("it was left, and has ended by %v", m.Err())
+			t.Errorf("after Leave, Err is %v, want nil", m.Err())
 		}
 	})
 }

@@ -12,7 +12,7 @@ import (
 	"ntrack/announce"
 )
 
-// Without a tracker, all is over at once.
+// Without a tracker, Join and Watch return an error immediately.
 func TestNoTracker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -22,28 +22,28 @@ func TestNoTracker(t *testing.T) {
 			errs := 0
 			for ev, err := range c.Watch(ctx, nil, r) {
 				if errs++; err == nil || !strings.Contains(err.Error(), "no tracker") {
-					t.Errorf("port %d: watching reported %+v, %v", r.Port, ev, err)
+					t.Errorf("port %d: Watch reported %+v, %v", r.Port, ev, err)
 				}
 			}
 			m, err := c.Join(ctx, []announce.Tracker{}, r, func(ev announce.Event, err error) {
-				t.Errorf("port %d: joining reported %+v, %v", r.Port, ev, err)
+				t.Errorf("port %d: Join reported %+v, %v", r.Port, ev, err)
 			})
 			if m != nil || err == nil || !strings.Contains(err.Error(), "no tracker") || errs != 1 || ctx.Err() != nil {
-				t.Errorf("port %d: watching reported %d errors, joined: %v", r.Port, errs, err)
+				t.Errorf("port %d: Watch reported %d errors, Join returned %v", r.Port, errs, err)
 			}
 		}
 	})
 }
 
-// A membership without a tracker that could accept it ends, and Err returns why.
-func TestJoinNowhere(t *testing.T) {
-	// A loop that never waits would keep virtual time from passing.
+// If no tracker can ever accept a membership, it ends, and Err returns the errors.
+func TestJoinUnacceptable(t *testing.T) {
+	// A loop that never waits would stop virtual time.
 	guard := time.AfterFunc(time.Minute, func() { panic("TestJoinNowhere has not ended after a minute") })
 	defer guard.Stop()
 	synctest.Test(t, func(t *testing.T) {
 		p := new(pipes)
 		p.start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			_, _ = io.WriteString(w, `{"interval":60,"peers":[]}`) // it reports no endpoint
+			_, _ = io.WriteString(w, `{"interval":60,"peers":[]}`) // it reports no own endpoint
 		}))
 		defer p.stop()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -55,7 +55,7 @@ func TestJoinNowhere(t *testing.T) {
 			}
 		})
 		if err == nil || !strings.Contains(err.Error(), "port of origin") || reported != 1 || ctx.Err() != nil {
-			t.Errorf("reported %d errors, joined: %v", reported, err)
+			t.Errorf("reported %d errors, ended with %v", reported, err)
 		}
 	})
 }

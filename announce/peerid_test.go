@@ -15,7 +15,7 @@ import (
 	"ntrack/announce/wire"
 )
 
-// The peer id follows from the secret, the tracker, the key and the port, and from nothing else.
+// The peer id depends on the secret, the tracker, the key and the port, and on nothing else.
 func TestClassicID(t *testing.T) {
 	type from struct {
 		secret, tracker, key string
@@ -36,7 +36,7 @@ func TestClassicID(t *testing.T) {
 	}
 	one := from{"correct horse", "http://tracker.example/announce?passkey=1", "lobby", 4000}
 	id, key := idOf(one)
-	// These are from another implementation of HMAC-SHA256.
+	// These values were computed with another implementation of HMAC-SHA256.
 	if want := hex.EncodeToString([]byte("-NT0100-")) + "acdda07a2403b90b7f8fec7c"; hex.EncodeToString(id[:]) != want || fmt.Sprintf("%08x", key) != "46149a9d" {
 		t.Errorf("peer id %x, key %08x, want %s", id, key, want)
 	}
@@ -52,7 +52,7 @@ func TestClassicID(t *testing.T) {
 	for _, other := range []from{
 		{"correct horsf", one.tracker, one.key, one.port},
 		{"", one.tracker, one.key, one.port},
-		{"", one.tracker, one.key, one.port}, // a random one
+		{"", one.tracker, one.key, one.port}, // a random secret
 		{one.secret, "http://tracker.example/announce?passkey=2", one.key, one.port},
 		{one.secret, "http://tracker.example/announce", one.key, one.port},
 		{one.secret, "http://tracker.example/x/announce?passkey=1", one.key, one.port},
@@ -73,7 +73,7 @@ func TestClassicID(t *testing.T) {
 		}
 		seen[got] = other
 	}
-	// The client keeps an id that the request has. Then the `key` parameter differs, too.
+	// If the request has an id, the client uses it. The `key` parameter differs for each id.
 	c := &Client{Secret: []byte(one.secret)}
 	c.once.Do(c.init)
 	tracker, _ := ParseTracker(one.tracker)
@@ -83,12 +83,12 @@ func TestClassicID(t *testing.T) {
 	}
 }
 
-// byID is a tracker that knows peers by their id alone, as some do.
+// byID is a classic tracker that identifies peers by their id alone, as some do.
 type byID struct {
 	mu    sync.Mutex
 	peers map[wire.ID]uint16
 	asked []string // peer_id and event of each request
-	left  int      // requests to leave
+	left  int      // the number of requests to leave
 }
 
 func (b *byID) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -130,8 +130,8 @@ func (b *byID) ports() string {
 	return fmt.Sprint(ports)
 }
 
-// On a tracker that knows peers by their id, a process can renew or remove the peer of another
-// process with the same secret, and with no other.
+// If a tracker identifies peers by their id, a process with the same secret can renew or remove the
+// peer of another process. A process with a different secret cannot.
 func TestLeaveInAnotherProcess(t *testing.T) {
 	b := &byID{peers: make(map[wire.ID]uint16)}
 	srv := httptest.NewServer(b)
@@ -142,7 +142,7 @@ func TestLeaveInAnotherProcess(t *testing.T) {
 	}
 	do := func(secret string, leave bool, port uint16, want string) {
 		t.Helper()
-		c := &Client{Secret: []byte(secret)} // each is like a process
+		c := &Client{Secret: []byte(secret)} // each client stands for a process
 		defer c.Close()
 		r := Request{Key: wire.KeyOf([]byte("lobby")), Port: port}
 		var err error
@@ -165,8 +165,9 @@ func TestLeaveInAnotherProcess(t *testing.T) {
 	do("s", true, 4001, "[4000]")
 }
 
-// A look has a new id each time. The native interface gets an id only if the request has one.
-func TestNoIDElsewhere(t *testing.T) {
+// Each look at a classic tracker has a new id. A native tracker gets an id only if the request has
+// one.
+func TestOtherIDs(t *testing.T) {
 	b := &byID{peers: make(map[wire.ID]uint16)}
 	srv := httptest.NewServer(b)
 	defer srv.Close()
@@ -191,13 +192,13 @@ func TestNoIDElsewhere(t *testing.T) {
 		t.Error(err)
 	}
 	if none := fmt.Sprintf("%q ", wire.ID{}); !slices.Equal(b.asked, []string{none, none}) {
-		t.Errorf("natively: %v", b.asked)
+		t.Errorf("at a native tracker: %v", b.asked)
 	}
 }
 
-// A member whose endpoint someone else still announces does not leave a classic tracker, which
-// would remove both. It does leave a native tracker, which keeps them apart.
-func TestShared(t *testing.T) {
+// If another process still announces the same endpoint, a member does not leave a classic tracker,
+// since the tracker would remove both. It leaves a native tracker, which counts the two separately.
+func TestClientShared(t *testing.T) {
 	b := &byID{peers: make(map[wire.ID]uint16)}
 	srv := httptest.NewServer(b)
 	defer srv.Close()
@@ -229,12 +230,12 @@ func TestShared(t *testing.T) {
 			t.Errorf("%s: %v", tt.about, err)
 		}
 		if left := b.left > 0; len(b.asked) == 0 || left != tt.leaves {
-			t.Errorf("%s: %d requests, left: %v", tt.about, len(b.asked), left)
+			t.Errorf("%s: %d requests, leaves: %v", tt.about, len(b.asked), left)
 		}
 		// Client.Leave always leaves.
 		b.left = 0
 		if err := c.Leave(t.Context(), tt.tracker, Request{Key: k, Port: 4000}); err != nil || b.left == 0 {
-			t.Errorf("%s: left explicitly: %v, %v", tt.about, b.left, err)
+			t.Errorf("%s: after Client.Leave: %v, %v", tt.about, b.left, err)
 		}
 		cancel()
 		c.Close()

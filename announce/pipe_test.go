@@ -15,19 +15,19 @@ import (
 	"ntrack/tracker"
 )
 
-// pipes is a network inside a synctest bubble, with one tracker on it, which may be absent. Real
-// sockets would keep virtual time from passing.
+// pipes is a network of net.Pipes with one tracker, which may be absent. Tests with virtual time
+// use it, since real sockets would stop that time.
 type pipes struct {
 	mu     sync.Mutex
-	accept chan net.Conn // nil while the tracker is away
+	accept chan net.Conn // nil while the tracker is absent
 	server *http.Server
-	port   uint16 // the last port of origin given
+	port   uint16 // the port of origin of the last connection
 	dialed int
-	conns  map[*pipeConn]netip.Addr // the tracker's ends of connections, and the clients' addresses
-	lossy  map[netip.Addr]bool      // packets from there, and to there, get lost
+	conns  map[*pipeConn]netip.Addr // from a tracker's end of a connection to the client's address
+	lossy  map[netip.Addr]bool      // packets from and to these addresses get lost
 }
 
-// start begins a run of the tracker, with an empty table.
+// start starts the tracker h.
 func (p *pipes) start(h http.Handler) {
 	l := make(chan net.Conn)
 	p.mu.Lock()
@@ -36,7 +36,7 @@ func (p *pipes) start(h http.Handler) {
 	go p.server.Serve(pipeListener{l, make(chan struct{}), new(sync.Once)})
 }
 
-// stop ends the run, and every connection with it.
+// stop stops the tracker and ends all connections.
 func (p *pipes) stop() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -44,7 +44,7 @@ func (p *pipes) stop() {
 	p.server.Close()
 }
 
-// cut ends every connection from an address, and nothing else.
+// cut ends all connections from an address.
 func (p *pipes) cut(from string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -56,7 +56,7 @@ func (p *pipes) cut(from string) {
 	}
 }
 
-// lose makes packets from an address disappear if lossy is true.
+// If lossy is true, packets from and to an address get lost from now on.
 func (p *pipes) lose(from string, lossy bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -73,11 +73,11 @@ func (p *pipes) dials() int {
 	return p.dialed
 }
 
-// runaway is more often than the clients of any test connect.
+// runaway is more connections than the clients of any test make.
 const runaway = 50_000
 
-// count counts a connection. Virtual time does not pass while a client connects without a pause.
-// Such a client has to wait, so that its test fails and does not hang.
+// count counts a connection. A client that connects again and again without a pause would stop
+// virtual time. count makes such a client wait, so that the test fails and does not hang.
 func (p *pipes) count(ctx context.Context) {
 	p.mu.Lock()
 	p.dialed++
@@ -135,9 +135,10 @@ func (p *pipes) both(addr4, addr6 string) *announce.Client {
 	}})
 }
 
-// internet is several trackers by the names of their hosts.
+// internet is a network with several trackers, by the names of their hosts.
 type internet map[string]*pipes
 
+// client returns a client whose connections come from addr.
 func (i internet) client(addr string) *announce.Client {
 	return &announce.Client{Dial: func(ctx context.Context, _, at string) (net.Conn, error) {
 		host, _, _ := net.SplitHostPort(at)
@@ -145,13 +146,15 @@ func (i internet) client(addr string) *announce.Client {
 	}}
 }
 
-// pipeConn is one end of a connection. Its two directions can be closed one by one, as with TCP.
+// pipeConn is one end of a connection. Each of its two directions can be closed separately, as with
+// TCP.
 type pipeConn struct {
-	net.Conn // to read from
+	net.Conn // for reading
 	out      net.Conn
 	from     netip.AddrPort
 }
 
+// duplex returns the two ends of a connection from an endpoint.
 func duplex(from netip.AddrPort) (near, far *pipeConn) {
 	r1, w1 := net.Pipe()
 	r2, w2 := net.Pipe()
@@ -198,6 +201,7 @@ func (l pipeListener) Close() error {
 
 func (l pipeListener) Addr() net.Addr { return &net.TCPAddr{} }
 
+// newPipes returns a network with a tracker that runs until the test ends.
 func newPipes(t *testing.T) *pipes {
 	p := new(pipes)
 	p.start(tracker.Handler(&tracker.Tracker{Interval: time.Minute}))

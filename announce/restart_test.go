@@ -8,15 +8,15 @@ import (
 	"time"
 )
 
-// replyOf returns a complete reply with these peers.
+// replyOf returns a reply that is not a sample, with these peers.
 func replyOf(ttl time.Duration, peers ...netip.AddrPort) *Reply {
 	return &Reply{TTL: ttl, Interval: time.Minute, Count: len(peers), Peers: peers}
 }
 
-// A missing peer has left at once if the tracker is known to be the same run. If it may be another
-// run, the peer has one ttl to join again: after a new epoch or none, and between streams and
-// replies. After that, all is as before.
-func TestSourcesDoubt(t *testing.T) {
+// If a tracker has certainly not been restarted, a missing peer leaves immediately. If it may have
+// been, the peer has one ttl to join again. This is so if the epoch is new or missing, and if a
+// reply follows a stream or a stream follows a reply.
+func TestRestartGrace(t *testing.T) {
 	p, q := endpointsOf(peer)[0], endpointsOf(inside)[0]
 	list := func(epoch string, peers ...netip.AddrPort) func(*source) {
 		return func(r *source) { r.recordList(epoch, netip.AddrPort{}, peers) }
@@ -27,8 +27,8 @@ func TestSourcesDoubt(t *testing.T) {
 	lost := func(r *source) { r.recordStreamEnd() }
 	for _, tt := range []struct {
 		about string
-		steps []func(*source) // the last one misses p
-		at    time.Duration   // when it has left; 0 for at once
+		steps []func(*source) // the last one omits p
+		at    time.Duration   // when p leaves; 0 is immediately
 	}{
 		{"the same epoch", []func(*source){list("E", p, q), lost, list("E", q)}, 0},
 		{"a new epoch", []func(*source){list("E", p, q), lost, list("F", q)}, 150 * time.Second},
@@ -65,7 +65,7 @@ func TestSourcesDoubt(t *testing.T) {
 					break
 				}
 				_, next := f.take(time.Now())
-				if next.IsZero() { // only the next reply can show it
+				if next.IsZero() { // only the next reply can show that p has left
 					next = time.Now().Add(time.Second)
 				}
 				time.Sleep(time.Until(next))
@@ -77,7 +77,7 @@ func TestSourcesDoubt(t *testing.T) {
 	}
 }
 
-// The grace is the ttl of the reply, or else follows from its interval.
+// The grace is the ttl of the reply or, without one, two and a half intervals.
 func TestSourcesTTL(t *testing.T) {
 	for _, tt := range []struct{ ttl, interval, want time.Duration }{
 		{100 * time.Second, time.Hour, 100 * time.Second}, {0, 20 * time.Second, 50 * time.Second}, {0, 0, defaultTTL},
@@ -91,14 +91,14 @@ func TestSourcesTTL(t *testing.T) {
 	}
 }
 
-// Of the errors of a tracker's families, the one that says most is reported, and none once the
-// tracker is back.
+// The failure of one of two families is not reported. If both fail, the error that says most is
+// reported.
 func TestSourcesErrors(t *testing.T) {
 	refusal, noRoute := &RefusalError{Status: 401, Reason: "no"}, &UnreachableError{Err: errNoOrigin}
 	f := newFollower()
 	s := f.addTracker(Tracker{})
 	v4, v6 := f.addSource(s), f.addSource(s)
-	expect := func(what, want string) {
+	expect := func(when, want string) {
 		t.Helper()
 		reported, _ := f.take(time.Now().Add(time.Hour))
 		got := ""
@@ -106,20 +106,20 @@ func TestSourcesErrors(t *testing.T) {
 			got += fmt.Sprintf("%s %v, ", n.event.Type, n.err)
 		}
 		if got != want {
-			t.Errorf("%s: reported %q, want %q", what, got, want)
+			t.Errorf("%s: reported %q, want %q", when, got, want)
 		}
 	}
 	v4.recordFailure(refusal)
-	expect("one of two", "")
+	expect("one of two fails", "")
 	v6.recordFailure(noRoute)
-	expect("both, the refusal first", " no, ")
+	expect("both fail, the refusal is first", " no, ")
 	v6.recordFailure(noRoute)
 	v4.recordFailure(refusal)
-	expect("both, the refusal last", " no, ")
+	expect("both fail, the refusal is last", " no, ")
 	v4.recordReply(replyOf(0), true)
 	expect("one is back", "peers <nil>, ")
 	v4.recordFailure(refusal)
-	expect("it has failed", " no, ")
+	expect("it fails again", " no, ")
 	v4.recordReply(replyOf(0), true)
 	v4.recordFailure(refusal)
 	expect("it was back for a moment", " no, ")
@@ -128,8 +128,8 @@ func TestSourcesErrors(t *testing.T) {
 	expect("both are back", "peers <nil>, ")
 }
 
-// After a move, another source may still list the old own endpoint. It is a peer for as long as
-// that source is up and lists it.
+// After the own endpoint has changed, another source may still list the old one. While that source is
+// up, the old endpoint counts as a peer.
 func TestSourcesOldEndpoint(t *testing.T) {
 	old4, me6, new4 := endpointsOf(mine4)[0], endpointsOf(mine6)[0], endpointsOf("198.51.100.5:4000")[0]
 	for away, want := range map[bool]string{false: "peers [" + mine4 + "], join " + mine4, true: "peers []"} {
@@ -150,8 +150,8 @@ func TestSourcesOldEndpoint(t *testing.T) {
 	}
 }
 
-// A source was given up after a ttl and connects again from the same place. Its local end is an own
-// endpoint again.
+// After the own endpoint of an absent source has expired, the source connects again from the same
+// local end. This is an own endpoint again.
 func TestSourcesConnectAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFollower()
@@ -162,7 +162,7 @@ func TestSourcesConnectAgain(t *testing.T) {
 		v4.recordList("E", netip.AddrPort{}, nil)
 		v6.recordList("E", netip.AddrPort{}, nil)
 		if got := reports(f, 0); got != "peers []" {
-			t.Errorf("begun: reported %q", got)
+			t.Errorf("at first reported %q", got)
 		}
 		v4.recordStreamEnd()
 		v6.recordStreamEnd()
@@ -174,7 +174,7 @@ func TestSourcesConnectAgain(t *testing.T) {
 		v4.recordConnection(me4)
 		other.recordJoins([]netip.AddrPort{me4})
 		if got := reports(f, 0); got != "" {
-			t.Errorf("connected again from the same place: reported %q", got)
+			t.Errorf("after the new connection reported %q", got)
 		}
 	})
 }

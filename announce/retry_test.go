@@ -15,7 +15,7 @@ import (
 	"ntrack/tracker"
 )
 
-// A tracker may give the time to wait in seconds or as a date, whatever its clock says.
+// Retry-After has seconds or a date. A date counts relative to the tracker's clock.
 func TestRetryAfter(t *testing.T) {
 	const date = "Sun, 06 Nov 1994 08:49:37 GMT"
 	for _, c := range []struct {
@@ -43,7 +43,7 @@ func TestRetryAfter(t *testing.T) {
 		{"in 30 s", "", 0},
 		{"in 30 s", "yesterday", 0},
 	} {
-		for what, answer := range map[string]func(w http.ResponseWriter){
+		for kind, answer := range map[string]func(w http.ResponseWriter){
 			"503":                func(w http.ResponseWriter) { w.WriteHeader(503) },
 			"429":                func(w http.ResponseWriter) { w.WriteHeader(429) },
 			"a failure with 200": func(w http.ResponseWriter) { _, _ = w.Write([]byte("d14:failure reason4:busye")) },
@@ -68,7 +68,7 @@ func TestRetryAfter(t *testing.T) {
 				f, ok := errors.AsType[*announce.RefusalError](err)
 				near := c.date != date && ok && f.Retry > c.want-patience && f.Retry <= c.want && f.Retry%time.Second == 0
 				if !ok || f.Retry != c.want && !near {
-					t.Errorf("Retry-After %q at %q, %s: %+v, want %v", c.after, c.date, what, f, c.want)
+					t.Errorf("Retry-After %q at %q, %s: %+v, want %v", c.after, c.date, kind, f, c.want)
 				}
 			}
 			client.Close()
@@ -77,10 +77,10 @@ func TestRetryAfter(t *testing.T) {
 	}
 }
 
-// patience is more than a busy machine takes for a few requests.
+// patience is longer than a few requests take on a busy machine.
 const patience = 20 * time.Second
 
-// asked records the requests to a tracker, and when they came.
+// asked records the requests to a tracker, and their times.
 type asked struct {
 	mu     sync.Mutex
 	at     []time.Duration
@@ -96,9 +96,9 @@ func (a *asked) note(r *http.Request) {
 	a.accept = append(a.accept, accept)
 }
 
-// All kinds of requests wait as long as a tracker asks, but never more than an hour, and never ask
-// again at once.
-func TestWaits(t *testing.T) {
+// After a refusal, every kind of session waits as long as the tracker asks, but at most an hour.
+// Without Retry-After it waits, too.
+func TestWaitAfterRefusal(t *testing.T) {
 	for _, c := range []struct {
 		after       string // Retry-After
 		least, most time.Duration
@@ -141,10 +141,10 @@ func TestWaits(t *testing.T) {
 						a.mu.Lock()
 						defer a.mu.Unlock()
 						if len(a.at) < 2 || a.at[1] < c.least || a.at[1] > c.most || c.least > time.Second && len(a.at) > 3 {
-							t.Errorf("asked at %v, want a second time after %v to %v", a.at, c.least, c.most)
+							t.Errorf("requests at %v, want the second one after %v to %v", a.at, c.least, c.most)
 						}
 						if len(a.at) > 1 && status >= 500 && a.accept[1] == "text/event-stream" {
-							t.Errorf("asked for a stream again: %v", a.accept)
+							t.Errorf("a second request for a stream: %v", a.accept)
 						}
 					})
 				})
@@ -153,8 +153,8 @@ func TestWaits(t *testing.T) {
 	}
 }
 
-// If a tracker refuses only the stream, nothing is reported, and a poll follows a moment later. If
-// it asks for a longer wait, that is reported at once.
+// If a tracker refuses only the stream, nothing is reported, and a poll follows after about a
+// second. If the tracker asks for a long wait, the refusal is reported immediately.
 func TestStreamRefusedQuietly(t *testing.T) {
 	for after, want := range map[string]string{"": "peers []", "15": "peers []", "16": "error, peers []", "60": "error, peers []"} {
 		t.Run(after, func(t *testing.T) {
@@ -186,7 +186,7 @@ func TestStreamRefusedQuietly(t *testing.T) {
 				defer a.mu.Unlock()
 				for i, accept := range a.accept {
 					if (i > 0) == (accept == "text/event-stream") {
-						t.Errorf("request %d asks for %s", i, accept)
+						t.Errorf("request %d accepts %s", i, accept)
 					}
 				}
 			})

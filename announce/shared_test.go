@@ -15,8 +15,8 @@ import (
 	"ntrack/announce/wire"
 )
 
-// Two processes with one port are one peer, and both learn it. The second one ends. The first one
-// goes on, and meets the others.
+// If two processes have the same endpoint, Gather reports this in both. In the second process it
+// returns the error. In the first one it goes on, and succeeds.
 func TestGatherShared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		deadline(t, time.Hour)
@@ -38,23 +38,23 @@ func TestGatherShared(t *testing.T) {
 		first := make(chan gathered)
 		go func() { first <- gather("192.0.2.1", 4000, 2, &reported) }()
 		time.Sleep(5 * time.Second)
-		const clash = "another process is listed as 192.0.2.1:4000, too, and both count as one peer: each needs a port of its own"
+		const sharedText = "another process is listed as 192.0.2.1:4000, too, and both count as one peer: each needs a port of its own"
 		var none string
 		second := gather("192.0.2.1", 4000, 2, &none)
 		var shared *announce.SharedError
-		if !errors.As(second.err, &shared) || second.err.Error() != clash || second.after != 2*time.Second || none != "" {
-			t.Errorf("the second one: %v after %v, reported %q", second, second.after, none)
+		if !errors.As(second.err, &shared) || second.err.Error() != sharedText || second.after != 2*time.Second || none != "" {
+			t.Errorf("the second process: %v after %v, reported %q", second, second.after, none)
 		}
-		synctest.Wait() // for the first process, which goes on
-		if reported != clash {
-			t.Errorf("the first one got %q", reported)
+		synctest.Wait() // until the first process has reported it
+		if reported != sharedText {
+			t.Errorf("the first process reported %q", reported)
 		}
 		other := gather("192.0.2.2", 4000, 2, nil)
 		if got := sorted((<-first).String(), other.String()); got != sorted("0 of 192.0.2.1:4000 192.0.2.2:4000, <nil>", "1 of 192.0.2.1:4000 192.0.2.2:4000, <nil>") {
-			t.Errorf("the others have met as %s", got)
+			t.Errorf("the others gathered %s", got)
 		}
 
-		// The first process meets others without waiting for the end of the second.
+		// The first process does not wait for the end of the second.
 		go func() { first <- gather("192.0.2.1", 4000, 2, nil) }()
 		time.Sleep(time.Second)
 		go func() { first <- gather("192.0.2.1", 4000, 2, nil) }()
@@ -65,17 +65,17 @@ func TestGatherShared(t *testing.T) {
 			times = append(times, (<-first).after.Truncate(time.Second))
 		}
 		if slices.Sort(times); !slices.Equal(times, []time.Duration{0, 2 * time.Second, 2 * time.Second}) {
-			t.Errorf("with one that comes meanwhile they have met, or not, after %v", times)
+			t.Errorf("with a second process, the calls of Gather took %v", times)
 		}
 		time.Sleep(time.Minute)
 
-		// A process that is listed already does not count as another one.
+		// The endpoint of a peer that is listed already does not count twice.
 		go func() { first <- gather("192.0.2.1", 4000, 3, nil) }()
 		time.Sleep(time.Second)
 		go func() { first <- gather("192.0.2.2", 4000, 3, nil) }()
 		time.Sleep(time.Second)
 		if got := gather("192.0.2.1", 4000, 2, nil); got.err == nil {
-			t.Errorf("one that is listed already has met as %v", got)
+			t.Errorf("with an endpoint that is listed already: %v", got)
 		}
 		go func() { first <- gather("192.0.2.3", 4000, 3, nil) }()
 		for range 3 {
@@ -86,15 +86,15 @@ func TestGatherShared(t *testing.T) {
 	})
 }
 
-// These are no errors: a member that is listed as well, an own connection that has broken, a
-// process that is about to leave, and one with the same id.
+// Another member with the same endpoint is not an error in these cases: it has no id or the same
+// id, it is a broken connection of this process, or it is about to leave.
 func TestGatherNotShared(t *testing.T) {
 	for about, tt := range map[string]struct {
 		id    wire.ID
 		lasts time.Duration
 	}{
-		"about to go": {wire.ID{}, time.Second},
-		"the same":    {wire.ID{1}, time.Hour},
+		"about to leave": {wire.ID{}, time.Second},
+		"the same id":    {wire.ID{1}, time.Hour},
 	} {
 		t.Run(about, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -125,7 +125,7 @@ func TestGatherNotShared(t *testing.T) {
 				time.Sleep(10 * time.Second)
 				leave2 := join(t, p.client("192.0.2.2"), one, k, 4000)
 				if got := (<-met).String(); got != "0 of 192.0.2.1:4000 192.0.2.2:4000, <nil>" {
-					t.Errorf("met as %s", got)
+					t.Errorf("gathered %s", got)
 				}
 				_ = leave()
 				_ = leave2()
@@ -134,12 +134,12 @@ func TestGatherNotShared(t *testing.T) {
 	}
 }
 
-// A tracker's report of a shared endpoint holds for one stream, and counts once.
+// An event "shared" counts until its stream ends. It is reported once.
 func TestGatherSharedStreams(t *testing.T) {
 	const you, shared, peers = "event: you\ndata: 192.0.2.1:4000\n\n", "event: shared\ndata: 192.0.2.1:4000\n\n", "event: peers\nid: e-1\ndata:\n\n"
 	for _, tt := range []struct {
 		about   string
-		streams []string // the last one lasts
+		streams []string // the last stream does not end
 		want    string
 		news    int
 	}{

@@ -18,6 +18,7 @@ const (
 	peer, inside = "192.0.2.7:4000", "172.17.0.2:4000"
 )
 
+// endpointsOf parses endpoints.
 func endpointsOf(s ...string) (list []netip.AddrPort) {
 	for _, e := range s {
 		list = append(list, netip.MustParseAddrPort(e))
@@ -25,7 +26,7 @@ func endpointsOf(s ...string) (list []netip.AddrPort) {
 	return list
 }
 
-// reports returns what the loop of f reports after a while.
+// reports returns what the loop of f reports after a time.
 func reports(f *follower, after time.Duration) string {
 	var s []string
 	reported, _ := f.take(time.Now().Add(after))
@@ -51,35 +52,36 @@ func reports(f *follower, after time.Duration) string {
 	return strings.Join(s, ", ")
 }
 
-// The streams of two families do not report at the same moment. If one breaks, no peer leaves that
-// the other has not reported yet. It also holds back no leave that the other reports.
-func TestSourcesLag(t *testing.T) {
+// The streams of two families report a change at different times. If one stream breaks, a peer
+// remains that the other has not reported yet. A leave that the other stream reports counts for
+// both.
+func TestFamiliesLag(t *testing.T) {
 	f := newFollower()
 	s := f.addTracker(Tracker{})
 	v4, v6 := f.addSource(s), f.addSource(s)
-	expect := func(what, want string) {
+	expect := func(when, want string) {
 		t.Helper()
 		if got := reports(f, time.Second); got != want {
-			t.Errorf("%s: reported %q, want %q", what, got, want)
+			t.Errorf("%s: reported %q, want %q", when, got, want)
 		}
 	}
 	me4, me6, p := endpointsOf(mine4)[0], endpointsOf(mine6)[0], endpointsOf(peer)
 	v4.recordList("E", me4, nil)
 	v6.recordList("E", me6, nil)
-	expect("both are there", "peers []")
+	expect("both are up", "peers []")
 	v4.recordJoins(p)
 	expect("one reports a join", "join "+peer)
 	v4.recordStreamEnd()
-	expect("it breaks", "")
+	expect("this stream breaks", "")
 	v6.recordStreamEnd()
-	expect("the other one breaks, too", "")
+	expect("the other stream breaks, too", "")
 	v6.recordList("E", me6, p)
-	expect("that one is back", "")
+	expect("the other one is back", "")
 	if v6.otherIsUp() || !v4.otherIsUp() {
-		t.Error("one of two is up, and is a spare for itself or none for the other")
+		t.Error("otherIsUp is true for the source that is up, or false for the other one")
 	}
 	v6.recordLeaves(p)
-	expect("and reports a leave", "leave "+peer)
+	expect("the other one reports a leave", "leave "+peer)
 	v6.recordJoins(p)
 	v4.recordList("E", me4, p)
 	expect("both are back", "join "+peer)
@@ -89,9 +91,9 @@ func TestSourcesLag(t *testing.T) {
 	expect("so does the other one", "leave "+peer)
 }
 
-// A member returns from another address. Its old one, which the other source had as a peer's, is
-// not reported.
-func TestSourcesMove(t *testing.T) {
+// A member connects from a new address. The other source has the old address as a peer, but it is not
+// reported.
+func TestOwnEndpointMoves(t *testing.T) {
 	f := newFollower()
 	s := f.addTracker(Tracker{})
 	v4, v6 := f.addSource(s), f.addSource(s)
@@ -99,19 +101,19 @@ func TestSourcesMove(t *testing.T) {
 	v4.recordList("E", old4, endpointsOf(mine6, peer))
 	v6.recordList("E", me6, endpointsOf(mine4, peer))
 	if got := reports(f, time.Second); got != "peers ["+peer+"]" {
-		t.Errorf("both are there: reported %q", got)
+		t.Errorf("both are up: reported %q", got)
 	}
 	v4.recordStreamEnd()
 	v6.recordStreamEnd()
 	v4.recordConnection(new4)
 	v4.recordList("E", new4, endpointsOf(mine6, peer))
 	if got := reports(f, time.Second); got != "peers ["+peer+"]" {
-		t.Errorf("one is back from elsewhere: reported %q", got)
+		t.Errorf("one is back from a new address: reported %q", got)
 	}
 }
 
-// The local end of a connection is an own endpoint until the tracker reports one. Behind a NAT, a
-// peer in the tracker's network may have the same address.
+// The local end of a connection is an own endpoint until the tracker reports one. After that, it is
+// not: behind a NAT, a peer in the tracker's network may have the same address.
 func TestOwnBehindNAT(t *testing.T) {
 	f := newFollower()
 	r := f.addSource(f.addTracker(Tracker{}))
@@ -119,28 +121,28 @@ func TestOwnBehindNAT(t *testing.T) {
 	r.recordConnection(local)
 	r.recordList("E", netip.AddrPort{}, p)
 	if got := reports(f, time.Second); got != "peers ["+peer+"]" {
-		t.Errorf("by a tracker that reports no endpoint: reported %q", got)
+		t.Errorf("before the tracker reports the own endpoint: reported %q", got)
 	}
 	r.recordList("E", you, p)
 	if got := reports(f, time.Second); got != "peers ["+inside+" "+peer+"], join "+inside {
-		t.Errorf("once it has reported it: reported %q", got)
+		t.Errorf("after the tracker has reported the own endpoint: reported %q", got)
 	}
 	r.recordStreamEnd()
 	r.recordConnection(local)
 	if got := reports(f, time.Second); got != "" {
-		t.Errorf("connected again: reported %q", got)
+		t.Errorf("after a new connection: reported %q", got)
 	}
 	r.recordStreamEnd()
-	r.recordConnection(other[0]) // from another network: the tracker may list this endpoint now
+	r.recordConnection(other[0]) // from another network: the tracker may list a new endpoint
 	r.recordJoins(other)
 	if got := reports(f, time.Second); got != "" {
-		t.Errorf("connected from elsewhere: reported %q", got)
+		t.Errorf("after a connection from another network: reported %q", got)
 	}
 }
 
-// A stream is dead once its timer has ended twice. In a process that was stopped it ends once, and
-// then the process reads what has arrived meanwhile.
-func TestSilentAfterStop(t *testing.T) {
+// A stream is given up when its timer has ended twice. If the process was suspended, the timer ends
+// once, and then the process reads what has arrived since.
+func TestSilenceAfterSuspension(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		x := &exchange{resp: &http.Response{Body: io.NopCloser(strings.NewReader("::"))}, live: true}
 		x.ctx, x.cancel = context.WithCancelCause(t.Context())
@@ -150,7 +152,7 @@ func TestSilentAfterStop(t *testing.T) {
 		for range 2 {
 			x.timeUp()
 			if _, err := x.Read(b[:]); err != nil || dead() {
-				t.Fatalf("dead, though there is something to read: %v", err)
+				t.Fatalf("gave up the stream although there is data to read: %v", err)
 			}
 		}
 		time.Sleep(silence - time.Nanosecond)

@@ -17,7 +17,7 @@ import (
 	"ntrack/tracker"
 )
 
-// watched is a running watch, and what it has reported since it was last asked.
+// watched is a running watch with its reports since the last call of next.
 type watched struct {
 	mu       sync.Mutex
 	reported []string
@@ -55,7 +55,7 @@ func (w *watched) end() {
 	<-w.done
 }
 
-// next returns what was reported since the last call, with errors in a row as one.
+// next returns the reports since the last call. Several errors in a row count as one.
 func (w *watched) next() string {
 	synctest.Wait()
 	w.mu.Lock()
@@ -72,14 +72,14 @@ func (w *watched) expect(t *testing.T, want string) {
 	}
 }
 
-// join joins, and returns the function that leaves.
+// join joins, waits until the member is listed, and returns a function that leaves.
 func join(t *testing.T, c *announce.Client, trackers []announce.Tracker, k announce.Key, port uint16) (leave func() error) {
 	leave = start(t, c, trackers, k, port)
 	synctest.Wait()
 	return leave
 }
 
-// start does not wait until the member is listed.
+// start is join without the wait.
 func start(t *testing.T, c *announce.Client, trackers []announce.Tracker, k announce.Key, port uint16) (leave func() error) {
 	m, err := c.Join(t.Context(), trackers, announce.Request{Key: k, Port: port}, nil)
 	if err != nil {
@@ -88,7 +88,8 @@ func start(t *testing.T, c *announce.Client, trackers []announce.Tracker, k anno
 	return func() error { return m.Leave(context.WithoutCancel(t.Context())) }
 }
 
-// stay is a member until ctx or the membership ends. It returns why that ended or could not leave.
+// stay is a member until ctx or the membership ends. It returns the error of the membership or of its
+// leave.
 func stay(ctx context.Context, c *announce.Client, trackers []announce.Tracker, r announce.Request, news func(announce.Event, error)) error {
 	m, err := c.Join(ctx, trackers, r, news)
 	if err != nil {
@@ -98,10 +99,10 @@ func stay(ctx context.Context, c *announce.Client, trackers []announce.Tracker, 
 	return cmp.Or(m.Err(), m.Leave(ctx))
 }
 
-const burst = 100 * time.Millisecond // longer than a tracker holds an event back
+const burst = 100 * time.Millisecond // longer than a tracker delays an event
 
-// A stream reports joins and leaves at once, and needs no renewal. The end of the stream is the
-// leave: when Leave returns, the tracker no longer lists the member.
+// A stream reports joins and leaves immediately, and needs no renewals. The end of the stream is
+// the leave. When Leave returns, the tracker no longer lists the member.
 func TestStream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, k := new(pipes), key(t, "k")
@@ -124,25 +125,25 @@ func TestStream(t *testing.T) {
 		time.Sleep(burst)
 		b := w.next()
 		if !strings.HasPrefix(b, "join 192.0.2.2:1") {
-			t.Errorf("reported %q of one with the port of origin", b)
+			t.Errorf("reported %q of a member with the port of origin", b)
 		}
 		time.Sleep(time.Hour)
 		w.expect(t, "")
 		if n := p.dials(); n != 3 {
-			t.Errorf("%d connections in an hour, want 3: no client has to renew or to look again", n)
+			t.Errorf("%d connections in an hour, want 3: no client should renew or look again", n)
 		}
-		// After its connection has broken, the member is the same endpoint again, from another
-		// port.
+		// After its connection has broken, the member connects from another port. Its endpoint is
+		// still the same.
 		p.cut("192.0.2.2")
 		time.Sleep(time.Minute)
 		if got := w.next(); got != strings.Replace(b, "join", "leave", 1)+", "+b || p.dials() != 4 {
-			t.Errorf("reported %q of one whose connection broke", got)
+			t.Errorf("reported %q of a member whose connection broke", got)
 		}
 		if err := leaveA(); err != nil {
 			t.Error(err)
 		}
 		if got := "join " + listed(t, p, k); got != b {
-			t.Errorf("when Leave has returned the tracker lists %q, want %q", got, b)
+			t.Errorf("after the leave the tracker lists %q, want %q", got, b)
 		}
 		time.Sleep(burst)
 		w.expect(t, "leave 192.0.2.1:4000")
@@ -156,12 +157,12 @@ func TestStream(t *testing.T) {
 		want := []string{"GET /ntrk/k?port=0&numwant=1000" + accept, "GET /ntrk/k?port=4000&numwant=1000" + accept,
 			"GET /ntrk/k?numwant=1000" + accept, "GET /ntrk/k?port=" + b[strings.LastIndex(b, ":")+1:] + "&numwant=1000" + accept, "GET /ntrk/k?port=0&numwant=1000 application/json"}
 		if !slices.Equal(asked, want) {
-			t.Errorf("asked\n%s\nwant\n%s", strings.Join(asked, "\n"), strings.Join(want, "\n"))
+			t.Errorf("requests\n%s\nwant\n%s", strings.Join(asked, "\n"), strings.Join(want, "\n"))
 		}
 	})
 }
 
-// Two members may have one endpoint. If one leaves, the other stays listed.
+// Two members may have the same endpoint. If one leaves, the other is still listed.
 func TestStreamSharedEndpoint(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, k := newPipes(t), key(t, "k")
@@ -170,9 +171,9 @@ func TestStreamSharedEndpoint(t *testing.T) {
 		if err := first(); err != nil {
 			t.Error(err)
 		}
-		for range 2 { // at once, and not only after it has joined again
+		for range 2 { // immediately, and not only after the other has joined again
 			if got := listed(t, p, k); got != "192.0.2.1:4000" {
-				t.Errorf("after one of two has left the tracker lists %q", got)
+				t.Errorf("after one of two has left, the tracker lists %q", got)
 			}
 			time.Sleep(time.Minute)
 		}
@@ -180,13 +181,12 @@ func TestStreamSharedEndpoint(t *testing.T) {
 			t.Error(err)
 		}
 		if got := listed(t, p, k); got != "" {
-			t.Errorf("after both have left the tracker lists %q", got)
+			t.Errorf("after both have left, the tracker lists %q", got)
 		}
 	})
 }
 
-// A slow loop does not keep its member from being listed. In the end it gets the sum of the
-// changes.
+// The member of a slow loop is still listed. When the loop goes on, it gets the sum of the changes.
 func TestSlowLoop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, k := newPipes(t), key(t, "k")
@@ -205,7 +205,7 @@ func TestSlowLoop(t *testing.T) {
 				_ = leave()
 				time.Sleep(time.Minute)
 				if got := listed(t, p, k); got != "192.0.2.2:4000 192.0.2.9:4000" {
-					t.Errorf("hours into one pass of its loop the tracker lists %q", got)
+					t.Errorf("after hours in one pass of the loop the tracker lists %q", got)
 				}
 				continue
 			}
@@ -223,8 +223,7 @@ func TestSlowLoop(t *testing.T) {
 	})
 }
 
-// After a connection has broken, the watch makes a new one and reports the changes meanwhile: the
-// tracker is the same run.
+// After a connection has broken, the watch makes a new one, and reports the changes that it missed.
 func TestStreamBreaks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, k := newPipes(t), key(t, "k")
@@ -253,7 +252,7 @@ func TestStreamBreaks(t *testing.T) {
 	})
 }
 
-// silent is a tracker whose streams end in silence after their beginning.
+// silent makes a stream send nothing after its first events.
 type silent struct{ http.ResponseWriter }
 
 func (s silent) Unwrap() http.ResponseWriter { return s.ResponseWriter }
@@ -265,7 +264,7 @@ func (s silent) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// After 35 s without a byte a stream is dead.
+// After 35 s without a byte, the client gives up a stream.
 func TestStreamSilence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, k := new(pipes), key(t, "k")
@@ -286,8 +285,8 @@ func TestStreamSilence(t *testing.T) {
 	})
 }
 
-// A restarted tracker has an empty table, and that makes no peer leave. A peer that does not join
-// again within a ttl has left, and then all is as before.
+// A restarted tracker has no peers, but this makes no peer leave. A peer that does not join again
+// within a ttl leaves.
 func TestStreamRestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, k := newPipes(t), key(t, "k")
@@ -313,8 +312,8 @@ func TestStreamRestart(t *testing.T) {
 	})
 }
 
-// A tracker restarts under 100 members and 10 watchers, at once and then after a while. No leave is
-// reported, and all members are listed again.
+// A tracker with 100 members and 10 watchers restarts, first immediately and then after a while. No
+// leave is reported, and all members are listed again.
 func TestStreamRestartUnderMany(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const members, watchers = 100, 10
@@ -356,8 +355,8 @@ func TestStreamRestartUnderMany(t *testing.T) {
 	})
 }
 
-// The clients of a tracker that has ended its streams return one by one: each thousand within two
-// seconds, even if the tracker says that they may return at once.
+// After a tracker has ended its streams, its clients return at random times: each thousand spreads
+// over two seconds, even if the tracker asks for no wait.
 func TestStreamSpread(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const clients, peers = 40, 10_000
@@ -408,8 +407,8 @@ func TestStreamSpread(t *testing.T) {
 	})
 }
 
-// Nothing is reported after the end of the context, even if several events are there at once.
-func TestWatchEndsAtOnce(t *testing.T) {
+// Nothing is reported after the end of the context, even if more events are waiting.
+func TestWatchEndsWithContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, k := newPipes(t), key(t, "k")
 		ctx, cancel := context.WithCancel(t.Context())
@@ -420,13 +419,13 @@ func TestWatchEndsAtOnce(t *testing.T) {
 			case 1:
 				defer join(t, p.client("192.0.2.1"), one, k, 4000)()
 				defer join(t, p.client("192.0.2.2"), one, k, 4000)()
-				time.Sleep(time.Second) // the loop gets both joins next
+				time.Sleep(time.Second) // the loop then gets both joins
 			case 2:
 				cancel()
 			}
 		}
 		if passes != 2 {
-			t.Errorf("%d passes, want the last one to be the one that ended the context", passes)
+			t.Errorf("%d passes of the loop, want none after the end of the context", passes)
 		}
 	})
 }

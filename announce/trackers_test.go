@@ -13,8 +13,8 @@ import (
 	"ntrack/tracker"
 )
 
-// With several trackers, a peer joins when the first reports it, and leaves when the last that had
-// it says so. A tracker that is away makes no peer leave.
+// With several trackers, a peer joins when the first of them reports it, and leaves when the last
+// of them no longer does. A tracker that goes away makes no peer leave.
 func TestSeveralTrackers(t *testing.T) {
 	for name, serve := range serving {
 		t.Run(name, func(t *testing.T) { synctest.Test(t, func(t *testing.T) { severalTrackers(t, serve) }) })
@@ -52,15 +52,15 @@ func severalTrackers(t *testing.T, serve func(*tracker.Tracker) http.Handler) {
 	settle()
 	w.expect(t, "leave 192.0.2.2:4000")
 
-	// One tracker restarts: no peer has left.
+	// One tracker restarts. No peer leaves.
 	a.stop()
 	a.start(serve(&tracker.Tracker{Interval: time.Minute}))
 	time.Sleep(5 * time.Minute)
 	if got := w.next(); got != "" && got != "error, peers [192.0.2.1:4000]" {
-		t.Errorf("one has restarted: reported %q", got)
+		t.Errorf("after the restart of one tracker: reported %q", got)
 	}
 
-	// It goes away for good. A peer that it alone had has left after a ttl, and not before.
+	// This tracker goes away for good. The peer that only this tracker had leaves after a ttl.
 	onA := join(t, net.client("192.0.2.3"), onlyA, k, 4000)
 	settle()
 	w.expect(t, "join 192.0.2.3:4000")
@@ -69,31 +69,31 @@ func severalTrackers(t *testing.T, serve func(*tracker.Tracker) http.Handler) {
 	w.expect(t, "error")
 	time.Sleep(20 * time.Second)
 	if got := w.next(); strings.Trim(strings.ReplaceAll(got, "error", ""), ", ") != "leave 192.0.2.3:4000" {
-		t.Errorf("a ttl after one is away for good: reported %q", got)
+		t.Errorf("a ttl after one tracker went away: reported %q", got)
 	}
 
-	// The other tracker goes, too. No tracker is left that could report a leave.
+	// The other tracker goes away, too. Now no tracker can report a leave.
 	b.stop()
 	time.Sleep(time.Hour)
 	if got := w.next(); strings.Contains(got, "leave") {
-		t.Errorf("no tracker is there, and the watch reported %q", got)
+		t.Errorf("without a tracker the watch reported %q", got)
 	}
 	a.start(serve(&tracker.Tracker{Interval: time.Minute}))
 	b.start(serve(&tracker.Tracker{Interval: time.Minute}))
 	defer b.stop()
 	time.Sleep(5 * time.Minute)
 	if got := w.next(); strings.Contains(got, "leave") || fmt.Sprint(w.list) != "[192.0.2.1:4000 192.0.2.3:4000]" {
-		t.Errorf("both are back: reported %q, and there are %v", got, w.list)
+		t.Errorf("both are back: reported %q, and the peers are %v", got, w.list)
 	}
 	_ = onA()
 	_ = p()
 	w.end()
 	if got := listed(t, a, k) + listed(t, b, k); got != "" {
-		t.Errorf("all have left, and the trackers list %q", got)
+		t.Errorf("after all have left, the trackers list %q", got)
 	}
 }
 
-// A tracker that does not answer delays the first event for a moment only, and is reported.
+// A tracker that is unreachable delays the first event only for a moment, and is reported.
 func TestSeveralTrackersFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b, k := newPipes(t), newPipes(t), key(t, "k")
@@ -116,8 +116,8 @@ func TestSeveralTrackersFirst(t *testing.T) {
 	})
 }
 
-// A tracker that accepts connections and does not answer delays it as little. Its error comes only
-// after the timeout.
+// A tracker that accepts connections but does not answer delays the first event only for a moment.
+// Its error is reported after the timeout.
 func TestSeveralTrackersSilent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b, k := newPipes(t), new(pipes), key(t, "k")
@@ -135,7 +135,7 @@ func TestSeveralTrackersSilent(t *testing.T) {
 	})
 }
 
-// A member is listed over both families, with an endpoint each, and is no peer of itself.
+// A member is listed over both families, with one endpoint for each, and is not its own peer.
 func TestBothFamilies(t *testing.T) {
 	for name, serve := range serving {
 		t.Run(name, func(t *testing.T) { synctest.Test(t, func(t *testing.T) { bothFamilies(t, serve) }) })
@@ -155,7 +155,7 @@ func bothFamilies(t *testing.T, serve func(*tracker.Tracker) http.Handler) {
 	x := watch(t, p.both("192.0.2.9", "2001:db8::9"), one, announce.Request{Key: k}, time.Second)
 	x.expect(t, "peers ["+you+"]")
 	if n := p.dials() - dials; n != 1 {
-		t.Errorf("a watch that looks has connected %d times, though each family reports both", n)
+		t.Errorf("a watch that only looks has made %d connections, want 1", n)
 	}
 	leave := join(t, p.both("192.0.2.2", ""), one, k, 4000)
 	time.Sleep(2 * time.Second)
@@ -163,14 +163,14 @@ func bothFamilies(t *testing.T, serve func(*tracker.Tracker) http.Handler) {
 	x.expect(t, "join 192.0.2.2:4000")
 	time.Sleep(10 * time.Minute)
 	w.expect(t, "")
-	x.expect(t, "") // no peer has left and joined
+	x.expect(t, "") // want no leave and no join
 
-	// One family breaks. The other still reports changes, though after polls the broken one counts
-	// for a ttl. No error is reported.
+	// One family breaks. The other one still reports changes. With polls, the peers of the broken one
+	// count for another ttl. No error is reported.
 	p.lose("192.0.2.1", true)
 	p.cut("192.0.2.1")
 	_ = leave()
-	time.Sleep(12*time.Second + 150*time.Second) // a request over the broken one ends after ten
+	time.Sleep(12*time.Second + 150*time.Second) // a request over the broken family ends after ten seconds
 	w.expect(t, "leave 192.0.2.2:4000")
 	p.lose("192.0.2.1", false)
 	time.Sleep(10 * time.Minute)
@@ -180,7 +180,7 @@ func bothFamilies(t *testing.T, serve func(*tracker.Tracker) http.Handler) {
 	}
 	x.next()
 
-	// A restart is no leave over two families either.
+	// With two families, a restart is not a leave either.
 	leave = join(t, p.both("192.0.2.2", "2001:db8::2"), one, k, 4000)
 	time.Sleep(2 * time.Second)
 	w.next()
@@ -195,13 +195,13 @@ func bothFamilies(t *testing.T, serve func(*tracker.Tracker) http.Handler) {
 	_ = leave()
 	w.end()
 	if got := listed(t, p, k); got != "" {
-		t.Errorf("all have left, and the tracker lists %q", got)
+		t.Errorf("after all have left, the tracker lists %q", got)
 	}
 }
 
-// A tracker reports only peers that are of use to the asker's address. A watch that reaches it from
-// a private address over one family learns of private peers over that one only. In no order, and by
-// no break, do these leave or remain unknown.
+// A tracker reports private peers only to a private address. A watch that has a private address
+// over one family gets these peers only over that family. They join and remain, whichever family
+// answers or breaks first.
 func TestFamiliesOfTwoScopes(t *testing.T) {
 	for name, serve := range serving {
 		t.Run(name, func(t *testing.T) { synctest.Test(t, func(t *testing.T) { familiesOfTwoScopes(t, serve) }) })
@@ -220,13 +220,13 @@ func familiesOfTwoScopes(t *testing.T, serve func(*tracker.Tracker) http.Handler
 	time.Sleep(time.Second)
 	w.expect(t, "peers []")
 	p.lose("10.0.0.5", false)
-	time.Sleep(20 * time.Second) // the request that was lost ends after ten
+	time.Sleep(20 * time.Second) // the lost request ends after ten seconds
 	w.expect(t, "peers [10.0.0.7:4000], join 10.0.0.7:4000")
 	leave8 := join(t, p.client("10.0.0.8"), one, k, 4000)
 	time.Sleep(2 * time.Second)
 	w.expect(t, "join 10.0.0.8:4000")
 
-	// The family that has them breaks, and is back before a ttl is over.
+	// The family with the private peers breaks, and is back within a ttl.
 	p.lose("10.0.0.5", true)
 	p.cut("10.0.0.5")
 	time.Sleep(15 * time.Second)
@@ -236,7 +236,7 @@ func familiesOfTwoScopes(t *testing.T, serve func(*tracker.Tracker) http.Handler
 	time.Sleep(4 * time.Minute) // after a failed poll the tracker may have been restarted
 	w.expect(t, "leave 10.0.0.8:4000")
 
-	// It breaks for good.
+	// This family breaks for good.
 	p.lose("10.0.0.5", true)
 	p.cut("10.0.0.5")
 	time.Sleep(140 * time.Second)
@@ -249,8 +249,8 @@ func familiesOfTwoScopes(t *testing.T, serve func(*tracker.Tracker) http.Handler
 	p.lose("10.0.0.5", false)
 }
 
-// One announce lists both endpoints. A family that does not work costs a moment at most, and is no
-// error. One leave removes both.
+// One announce lists both endpoints, and one leave removes both. A family that does not work delays
+// them only for a moment, and is not an error.
 func TestAnnounceBothFamilies(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, k := newPipes(t), key(t, "k")
@@ -278,7 +278,7 @@ func TestAnnounceBothFamilies(t *testing.T) {
 		}
 		c.Close()
 		if got := listed(t, p, k); got != "192.0.2.7:7" {
-			t.Errorf("after leaving the tracker lists %q", got)
+			t.Errorf("after the leave the tracker lists %q", got)
 		}
 		only6 := "[[2001:db8::1]:4000] [2001:db8::1]:4000 192.0.2.7:7 2 false"
 		expect("no route by IPv4", p.both("", "2001:db8::1"), 0, only6)
@@ -286,17 +286,17 @@ func TestAnnounceBothFamilies(t *testing.T) {
 		expect("nothing gets through by IPv4", p.both("192.0.2.1", "2001:db8::1"), 300*time.Millisecond, only6)
 		_, err := p.both("", "").Announce(t.Context(), one[0], r)
 		if err == nil || !strings.Contains(err.Error(), "network is unreachable") {
-			t.Errorf("no route at all: %v", err)
+			t.Errorf("no route over either family: %v", err)
 		}
 		p.stop()
 		_, err = p.both("", "2001:db8::1").Announce(t.Context(), one[0], r)
 		if err == nil || !strings.Contains(err.Error(), "connection refused") {
-			t.Errorf("no route, and no tracker there: %v", err)
+			t.Errorf("no route over one, no tracker over the other: %v", err)
 		}
 		p.start(tracker.Handler(&tracker.Tracker{Interval: time.Minute, Token: "t"}))
 		_, err = p.both("", "2001:db8::1").Announce(t.Context(), one[0], r)
 		if f, ok := err.(*announce.RefusalError); !ok || f.Status != 401 {
-			t.Errorf("no route, and a refusal: %v", err)
+			t.Errorf("no route over one, a refusal over the other: %v", err)
 		}
 	})
 }

@@ -46,6 +46,7 @@ type clientResult struct {
 	Warning  string   `json:"warning"`
 }
 
+// The client sends and reads what the vectors have.
 func TestClientVectors(t *testing.T) {
 	files, err := filepath.Glob("../testdata/vectors/client/*.json")
 	if err != nil || len(files) == 0 {
@@ -73,17 +74,17 @@ func (v *clientVector) play(t *testing.T) {
 	asked := 0
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if asked == len(v.Exchanges) {
-			t.Errorf("one request too many: %s %s", r.Method, r.RequestURI)
+			t.Errorf("unexpected request: %s %s", r.Method, r.RequestURI)
 			return
 		}
 		x := v.Exchanges[asked]
 		asked++
 		if ok, err := path.Match(slashless(x.Target), slashless(r.RequestURI)); err != nil || !ok || r.Method != x.Method {
-			t.Errorf("request %d is %s %s\nexpected     %s %s", asked, r.Method, r.RequestURI, x.Method, x.Target)
+			t.Errorf("request %d is %s %s\nwant           %s %s", asked, r.Method, r.RequestURI, x.Method, x.Target)
 		}
 		for name, want := range x.Headers {
 			if got := r.Header.Get(name); got != want {
-				t.Errorf("request %d: %s: %q, expected %q", asked, name, got, want)
+				t.Errorf("request %d: %s: %q, want %q", asked, name, got, want)
 			}
 		}
 		for name, value := range x.Reply.Headers {
@@ -115,18 +116,18 @@ func (v *clientVector) play(t *testing.T) {
 		t.Fatalf("do %q", v.Do)
 	}
 	if asked != len(v.Exchanges) {
-		t.Errorf("%d requests, expected %d", asked, len(v.Exchanges))
+		t.Errorf("%d requests, want %d", asked, len(v.Exchanges))
 	}
 	f, refused := errors.AsType[*announce.RefusalError](err)
 	switch {
 	case v.Failure != "":
 		if !refused || f.Reason != v.Failure {
-			t.Errorf("error %v, expected the failure %q", err, v.Failure)
+			t.Errorf("error %v, want the failure %q", err, v.Failure)
 		}
 		return
 	case v.Error:
 		if err == nil || refused {
-			t.Errorf("error %v, expected one that is no failure", err)
+			t.Errorf("error %v, want one that is not a refusal", err)
 		}
 		return
 	case err != nil:
@@ -140,11 +141,11 @@ func (v *clientVector) play(t *testing.T) {
 		got.You = reply.You.String()
 	}
 	if d := cmp.Diff(v.Result, got); d != "" {
-		t.Errorf("expected (-), got (+):\n%s", d)
+		t.Errorf("want (-), got (+):\n%s", d)
 	}
 }
 
-// beginWatch returns the first event of a watch as a reply.
+// beginWatch returns the peers and the own endpoints of the first event of a watch, as a reply.
 func beginWatch(t *testing.T, c *announce.Client, at announce.Tracker, request announce.Request) (*announce.Reply, error) {
 	for ev, err := range c.Watch(t.Context(), []announce.Tracker{at}, request) {
 		if err != nil {
@@ -162,9 +163,10 @@ func beginWatch(t *testing.T, c *announce.Client, at announce.Tracker, request a
 	return nil, errors.New("a watch without an event")
 }
 
-// slashless lets * match anything: path.Match stops at slashes.
+// slashless replaces slashes and question marks, so that * in path.Match matches any text.
 func slashless(s string) string { return strings.NewReplacer("/", "|", "?", "!").Replace(s) }
 
+// latin1 returns the bytes that the characters U+0000 to U+00FF of s stand for.
 func latin1(s string) []byte {
 	var b []byte
 	for _, r := range s {

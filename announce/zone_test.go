@@ -18,7 +18,7 @@ import (
 	"ntrack/tracker"
 )
 
-// loopback is the name of the loopback interface, which can be the zone of ::1.
+// loopback returns the name of the loopback interface. It can be the zone of ::1.
 func loopback(t *testing.T) string {
 	t.Helper()
 	all, err := net.Interfaces()
@@ -53,8 +53,8 @@ func listen6(t *testing.T, secure bool, h http.Handler) *httptest.Server {
 	return srv
 }
 
-// A zone is for connecting only. The client sends it neither as a host nor as the name that a
-// certificate is for, and shows it as it was given.
+// A client uses a zone only to connect. It sends the zone neither in the Host header nor as the
+// name for TLS. The tracker's text has the zone as the user wrote it.
 func TestZoneIsNotSent(t *testing.T) {
 	lo, h := loopback(t), tracker.Handler(&tracker.Tracker{Index: true})
 	for _, secure := range []bool{false, true} {
@@ -115,7 +115,7 @@ func TestZoneIsNotSent(t *testing.T) {
 	}
 }
 
-// A connection from an address with a zone comes from there.
+// From may be an address with a zone.
 func TestZoneFrom(t *testing.T) {
 	srv := listen6(t, false, tracker.Handler(&tracker.Tracker{}))
 	c := announce.Client{From: netip.MustParseAddrPort("[::1%" + loopback(t) + "]:0")}
@@ -126,7 +126,7 @@ func TestZoneFrom(t *testing.T) {
 	}
 }
 
-// The error says what is wrong with an address.
+// An error says what is wrong with a zone.
 func TestZoneErrors(t *testing.T) {
 	if l, err := net.Listen("tcp6", "[::1]:0"); err != nil {
 		t.Skip("this machine has no IPv6: ", err)
@@ -147,11 +147,11 @@ func TestZoneErrors(t *testing.T) {
 	c := announce.Client{From: netip.MustParseAddrPort("[fe80::1%nowhere0]:4000")}
 	defer c.Close()
 	if _, err := c.List(t.Context(), named(t, "[::1]:7000"), announce.Request{Key: key(t, "k")}); err == nil || !strings.Contains(err.Error(), `"nowhere0"`) {
-		t.Errorf("from there: %v", err)
+		t.Errorf("From with an unknown zone: %v", err)
 	}
 }
 
-// A zone in a redirect is the tracker's own and means nothing on this machine.
+// A client ignores a zone in a redirect, since it is a name on the tracker's machine.
 func TestZoneRedirect(t *testing.T) {
 	closed := freeEndpoint6(t)
 	srv := listen6(t, false, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
