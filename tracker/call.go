@@ -29,9 +29,10 @@ type Call struct {
 	Accept, Authorization, ForwardedFor, FetchMode []byte
 	// HasOrigin says that the request has the header field Origin.
 	HasOrigin bool
-	// FromPage says that the request has one of the header fields Referer, Sec-Purpose and
-	// Purpose. A browser sends these for a web page.
-	FromPage bool
+	// HasBrowserField says that the request has one of the header fields Referer, Sec-Purpose and
+	// Purpose. Browsers send them: Referer for most of what a web page loads, and the others when
+	// they fetch ahead.
+	HasBrowserField bool
 
 	accepted accepted
 }
@@ -41,8 +42,8 @@ type Response struct {
 	Status int
 	// Type is the Content-Type; empty if there is no body.
 	Type string
-	// TTL is how long the peer stays listed after an announce. Expires is Date plus TTL. It is 0
-	// if the call was not an announce.
+	// TTL is how long the peer stays listed after an announce. TTL is 0 if the call was not an
+	// announce. The header field Expires is Date plus TTL.
 	TTL time.Duration
 	// Retry is the value of Retry-After; 0 if there is none.
 	Retry time.Duration
@@ -50,15 +51,17 @@ type Response struct {
 	CORS bool
 	// Close says that the connection must end after this reply.
 	Close bool
-	// Stream is nil unless the reply is an event stream, which goes on after the body. Such a reply
-	// has no Content-Length and ends with its connection. The server must call Stream.Close.
+	// Stream is nil unless the reply is an event stream. Then the body is only the beginning, and
+	// the rest comes from Stream.Append. The reply has no Content-Length, and ends when the server
+	// ends the connection. The server must call Stream.Close.
 	Stream *Stream
 
 	preflight bool
 }
 
 // AppendHeader appends the header fields as lines that end in CRLF. Date, Content-Length and
-// Connection are not among them: the server adds these. date is the time in its Date.
+// Connection are not among them: the server adds these. date is the time that the server sends
+// in Date.
 func (r *Response) AppendHeader(dst []byte, date time.Time) []byte {
 	if r.Type != "" {
 		dst = append(append(append(dst, "Content-Type: "...), r.Type...), "\r\n"...)
@@ -110,11 +113,11 @@ type accepted struct {
 	parsed bool        // parseAccept has set the other fields
 	format wire.Format // the format with the highest weight; FormatUnnamed if there is none
 	stream bool        // an event stream has a higher weight than every format
-	page   bool        // HTML or images are accepted, as by a browser
+	html   bool        // the client accepts HTML or images, as a browser does
 }
 
-// parseAccept parses Accept (RFC 9110 section 12.5.1) when it is first called for a call. If two
-// media types have the same weight, the first one counts. A wildcard is not a format.
+// parseAccept parses Accept (RFC 9110 section 12.5.1), once for each Call. If two media types have
+// the same weight, the first one counts. A wildcard is not a format.
 func (c *Call) parseAccept() *accepted {
 	a := &c.accepted
 	if a.parsed {
@@ -136,12 +139,12 @@ func (c *Call) parseAccept() *accepted {
 				a.format, formatWeight = f, q
 			}
 		}
-		a.page = a.page || equalFold(media, "text/html") || len(media) > 6 && equalFold(media[:6], "image/")
+		a.html = a.html || equalFold(media, "text/html") || len(media) > 6 && equalFold(media[:6], "image/")
 	}
 	// Java's HTTP client accepts HTML and images, too. Azureus and its forks use it. No browser
 	// sends an Accept that begins like this.
 	if bytes.HasPrefix(c.Accept, []byte("text/html, image/gif, image/jpeg, *")) {
-		a.page = false
+		a.html = false
 	}
 	return a
 }
@@ -159,8 +162,8 @@ func formatOf(media []byte) wire.Format {
 	return wire.FormatUnnamed
 }
 
-// weightOf returns the weight in the parameters of a media type, in thousandths. The weight is 1 if
-// it is missing or malformed.
+// weightOf returns the weight in the parameters of a media type, in thousandths. It returns
+// 1000, a weight of 1, if the weight is missing or malformed.
 func weightOf(params []byte) int {
 	weight := 1000
 	for p := []byte(nil); len(params) > 0; {
@@ -173,6 +176,8 @@ func weightOf(params []byte) int {
 	return weight
 }
 
+// parseWeight returns the weight v in thousandths. v may be 0, 0.N or .N, with up to three digits
+// after the point. Everything else is 1000: it is either 1 or malformed.
 func parseWeight(v []byte) int {
 	whole, part, _ := bytes.Cut(v, []byte("."))
 	if len(whole) != 1 && len(part) == 0 || len(part) > 3 || len(whole) > 1 || len(whole) == 1 && whole[0] != '0' {
@@ -197,10 +202,10 @@ func equalFold(b []byte, s string) bool {
 }
 
 // fromBrowser says whether a web page may have made this GET request. Sec-Fetch-Mode: cors alone
-// does not show that, because Node's fetch sends it, too. A browser sends Origin with it, unless
-// the page has the origin of the tracker.
+// does not count, because Node's fetch sends it. A browser also sends Origin in that mode, except for
+// a page of the tracker's own site.
 func (c *Call) fromBrowser() bool {
-	return c.HasOrigin || c.FromPage || len(c.FetchMode) > 0 && !equalFold(c.FetchMode, "cors") || c.parseAccept().page
+	return c.HasOrigin || c.HasBrowserField || len(c.FetchMode) > 0 && !equalFold(c.FetchMode, "cors") || c.parseAccept().html
 }
 
 // hasToken says whether the call has the token: as a bearer token (RFC 6750) or as the password of
@@ -223,41 +228,52 @@ func (c *Call) hasToken(token string) bool {
 	return subtle.ConstantTimeCompare(a[:], b[:]) == 1
 }
 
-// origin returns the address and port that a call comes from. If the other end of the connection is
-// a trusted proxy, that is the last address in X-Forwarded-For that is not a trusted proxy.
-// Otherwise it is the other end of the connection. Port 0 means that the peer's own port is not
-// known.
-func (t *Tracker) origin(c *Call) (netip.AddrPort, error) {
-	origin := wire.Canonical(c.Remote)
+// clientOf returns the address and port of the client that sent c. Normally this is the other end of
+// the connection. If the other end is a trusted proxy, it is the last address in X-Forwarded-For that
+// is not a trusted proxy. Port 0 means that the client's port is not known.
+func (t *Tracker) clientOf(c *Call) (netip.AddrPort, error) {
+	client := wire.Canonical(c.Remote)
 	chain := bytes.TrimSpace(c.ForwardedFor)
 	switch {
 	case c.Unix && len(chain) == 0:
-		return origin, &wire.RefusalError{Status: 400, Reason: "X-Forwarded-For is missing: a proxy at a Unix socket has to name the client"}
-	case !c.Unix && !origin.Addr().IsValid():
-		return origin, fmt.Errorf("connection without an address")
+		return client, &wire.RefusalError{Status: 400, Reason: "X-Forwarded-For is missing: a proxy at a Unix socket has to name the client"}
+	case !c.Unix && !client.Addr().IsValid():
+		return client, fmt.Errorf("connection without an address")
 	}
-	more := len(chain) > 0
-	for trusted := c.Unix; more && (trusted || t.isProxy(origin.Addr())); trusted = false {
-		i := bytes.LastIndexByte(chain, ',')
-		entry := string(bytes.TrimSpace(chain[i+1:]))
-		chain, more = chain[:max(i, 0)], i >= 0
-		ap, err := netip.ParseAddrPort(entry)
+	trusted := c.Unix || t.isProxy(client.Addr())
+	// Each proxy appends the address from which it got the request. So read from the end, and go on
+	// while the sender of the entry is trusted.
+	for more := len(chain) > 0; more && trusted; trusted = t.isProxy(client.Addr()) {
+		comma := bytes.LastIndexByte(chain, ',')
+		entry := string(bytes.TrimSpace(chain[comma+1:]))
+		chain, more = chain[:max(comma, 0)], comma >= 0
+		var err error
+		if client, err = parseForwarded(entry); err != nil {
+			return client, err
+		}
+	}
+	return client, nil
+}
+
+// parseForwarded parses an entry of X-Forwarded-For: an address with or without a port. An IPv6
+// address may be in brackets. The port is 0 if there is none.
+func parseForwarded(entry string) (netip.AddrPort, error) {
+	client, err := netip.ParseAddrPort(entry)
+	if err != nil {
+		if n := len(entry); n > 2 && entry[0] == '[' && entry[n-1] == ']' {
+			entry = entry[1 : n-1]
+		}
+		a, err := netip.ParseAddr(entry)
 		if err != nil {
-			if n := len(entry); n > 2 && entry[0] == '[' && entry[n-1] == ']' {
-				entry = entry[1 : n-1]
-			}
-			a, err := netip.ParseAddr(entry)
-			if err != nil {
-				return origin, &wire.RefusalError{Status: 400, Reason: fmt.Sprintf("X-Forwarded-For: %.60q is no address", entry)}
-			}
-			ap = netip.AddrPortFrom(a, 0)
+			return netip.AddrPort{}, &wire.RefusalError{Status: 400, Reason: fmt.Sprintf("X-Forwarded-For: %.60q is not an address", entry)}
 		}
-		origin = wire.Canonical(ap)
-		if a := origin.Addr(); a.IsUnspecified() || a.IsMulticast() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
-			return origin, &wire.RefusalError{Status: 400, Reason: fmt.Sprintf("X-Forwarded-For: %s is nobody's address", a)}
-		}
+		client = netip.AddrPortFrom(a, 0)
 	}
-	return origin, nil
+	client = wire.Canonical(client)
+	if a := client.Addr(); a.IsUnspecified() || a.IsMulticast() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
+		return netip.AddrPort{}, &wire.RefusalError{Status: 400, Reason: fmt.Sprintf("X-Forwarded-For: %s is not the address of a client", a)}
+	}
+	return client, nil
 }
 
 // Trusts says whether a is the address of a trusted reverse proxy: whether it is in one of Proxies.

@@ -26,12 +26,15 @@ const (
 // segments.
 //
 // The server has to limit connections and times: set its ReadHeaderTimeout, MaxHeaderBytes and
-// WriteTimeout, which does not end event streams. Its Shutdown waits for event streams: pass
-// [Tracker.EndStreams] to RegisterOnShutdown. If the packets of a streaming peer are lost, the peer
-// leaves when the system ends its connection. On Linux that takes a quarter of an hour, unless the
-// server's ConnContext sets TCP_USER_TIMEOUT, as package server does.
+// WriteTimeout. WriteTimeout does not end event streams, because the handler replaces it there.
+// Shutdown of the server waits for event streams: pass [Tracker.EndStreams] to RegisterOnShutdown.
+//
+// If a streaming peer becomes unreachable, it stays listed until the system gives up the connection.
+// On Linux that takes a quarter of an hour, unless the server's ConnContext sets TCP_USER_TIMEOUT,
+// as package server does.
 func Handler(t *Tracker) http.Handler {
-	buffers := &sync.Pool{New: func() any { return new([2][]byte) }}
+	type buffers struct{ target, body []byte }
+	pool := &sync.Pool{New: func() any { return new(buffers) }}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		remote, err := netip.ParseAddrPort(r.RemoteAddr)
 		if err != nil { // a handler around this one may have set RemoteAddr to an address without a port
@@ -39,22 +42,22 @@ func Handler(t *Tracker) http.Handler {
 			remote = netip.AddrPortFrom(a, 0)
 		}
 		local, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
-		buf := buffers.Get().(*[2][]byte)
-		target := append(buf[0][:0], r.RequestURI...)
+		buf := pool.Get().(*buffers)
+		target := append(buf.target[:0], r.RequestURI...)
 		h := r.Header
 		call := Call{
 			Method: r.Method, Target: target, Remote: remote,
 			Unix:   !remote.Addr().IsValid() && local != nil && local.Network() == "unix",
 			Accept: joined(h, "Accept"), Authorization: joined(h, "Authorization"), ForwardedFor: joined(h, "X-Forwarded-For"),
-			FetchMode: joined(h, "Sec-Fetch-Mode"),
-			HasOrigin: h["Origin"] != nil,
-			FromPage:  h["Referer"] != nil || h["Sec-Purpose"] != nil || h["Purpose"] != nil,
+			FetchMode:       joined(h, "Sec-Fetch-Mode"),
+			HasOrigin:       h["Origin"] != nil,
+			HasBrowserField: h["Referer"] != nil || h["Sec-Purpose"] != nil || h["Purpose"] != nil,
 		}
 		if _, err := io.Copy(io.Discard, io.LimitReader(r.Body, maxBody)); err != nil {
 			panic(http.ErrAbortHandler) // an incomplete request gets no reply
 		}
-		resp, body := t.Answer(r.Context(), &call, buf[1][:0])
-		buf[0], buf[1] = target, body
+		resp, body := t.Answer(r.Context(), &call, buf.body[:0])
+		buf.target, buf.body = target, body
 		date := time.Now()
 		set := w.Header().Set
 		set("Date", date.UTC().Format(http.TimeFormat))
@@ -67,8 +70,8 @@ func Handler(t *Tracker) http.Handler {
 		}
 		if resp.Stream != nil {
 			defer resp.Stream.Close()
-			sendStream(w, r, resp.Stream, body) // buf is not put back: a stream is long, and buf may be large
-			return
+			sendStream(w, r, resp.Stream, body)
+			return // buf is not put back: after a stream, which may last for hours, that saves nothing
 		}
 		if resp.Status != http.StatusNoContent {
 			set("Content-Length", strconv.Itoa(len(body)))
@@ -76,35 +79,35 @@ func Handler(t *Tracker) http.Handler {
 		w.WriteHeader(resp.Status)
 		_, _ = w.Write(body) // net/http omits the body if the method is HEAD or the status 204
 		if cap(target) <= wire.MaxTarget && cap(body) <= maxBuffer {
-			buffers.Put(buf)
+			pool.Put(buf)
 		}
 	})
 }
 
-// sendStream sends an event stream until it ends or the client is gone. net/http notices a gone
-// client at once. Only if the client has sent something after its request, it takes until the next
-// heartbeat.
+// sendStream sends an event stream until it ends or the client is gone. net/http notices at
+// once that the client is gone. But if the client sent more bytes after its request, net/http
+// notices only when the write of a heartbeat fails (see [Stream]).
 func sendStream(w http.ResponseWriter, r *http.Request, s *Stream, out []byte) {
 	if r.ProtoMajor == 1 {
 		w.Header().Set("Transfer-Encoding", "identity") // so that net/http sends no chunks
 	}
 	conn := http.NewResponseController(w)
 	woken := make(chan struct{}, 1)
-	wake := func() { woken <- struct{}{} }
-	for live := true; ; {
-		if len(out) == 0 && live {
-			select {
-			case <-woken:
-			case <-r.Context().Done():
-				return
-			}
-		} else { // this deadline replaces the server's WriteTimeout, which would end the stream
+	wake := func() { woken <- struct{}{} } // never blocks, because Append calls it at most once
+	for live := true; ; out, live = s.Append(nil, wake) {
+		if len(out) > 0 || !live {
+			// This deadline replaces the server's WriteTimeout, which would end the stream.
 			_ = conn.SetWriteDeadline(time.Now().Add(streamTimeout))
 			if _, err := w.Write(out); err != nil || conn.Flush() != nil || !live {
 				return
 			}
+			continue
 		}
-		out, live = s.Append(nil, wake)
+		select {
+		case <-woken:
+		case <-r.Context().Done():
+			return
+		}
 	}
 }
 

@@ -7,6 +7,10 @@
 //
 //	http.Handle("/ntrk/", tracker.Handler(&tracker.Tracker{}))
 //
+// The native interface is at /ntrk/. The classic interface, for BitTorrent clients, is at /announce,
+// /tracker and /scrape. A track is the set of peers that announce under one key. An announce or a
+// leave changes a track. A look only asks for its peers.
+//
 // docs/PROTOCOL.md describes the protocol, and package wire has the types that cross the wire.
 package tracker
 
@@ -29,9 +33,10 @@ const (
 	DefaultMaxRate = 1000
 	DefaultMaxWant = 1000
 	// maxWithIDs is how many peers a reply may have if it has their peer ids. If a peer sent no
-	// id, the reply has a SHA-1 hash, which takes longer than everything else about that peer.
+	// id, the reply has the SHA-1 hash of its endpoint instead. Computing this hash takes longer
+	// than everything else about that peer.
 	maxWithIDs = 200
-	// largeWant is how many peers a reply may have that is not large.
+	// largeWant is the limit for [Tracker.Large]: a reply with more peers is large.
 	largeWant = 200
 	// maxKept is the largest number of peers or tracks whose memory is kept for another call.
 	maxKept = 4096
@@ -44,10 +49,12 @@ type Tracker struct {
 	Store store.Store
 	// Interval is how often peers are asked to announce, in whole seconds. Less than 1 second
 	// counts as 1 second, and more than 1 hour as 1 hour. 0 lets the interval follow the load, from
-	// 15 seconds to 30 minutes. A peer that announced natively lapses after 2.5 intervals.
+	// 15 seconds to 30 minutes. A peer that announced on the native interface lapses
+	// after 2.5 intervals.
 	Interval time.Duration
-	// MaxRate is how many announces may arrive per second. An interval that follows the load
-	// grows to keep this limit. 0 is DefaultMaxRate, less than 0 is no limit.
+	// MaxRate limits the announces per second, if the interval follows the load: the interval
+	// grows until no more arrive. Announces above the limit are not refused. If Interval is set,
+	// MaxRate has no effect. 0 is DefaultMaxRate, less than 0 is no limit.
 	MaxRate int
 	// MaxWant is how many peers a reply may have, even if the client wants more. 0 is
 	// DefaultMaxWant.
@@ -65,13 +72,13 @@ type Tracker struct {
 	store    store.Store
 	token    atomic.Pointer[string]
 	interval time.Duration  // Interval within its bounds
-	proxies  []netip.Prefix // Proxies, in which IPv4 is not mapped into IPv6
+	proxies  []netip.Prefix // Proxies, with ::ffff:a.b.c.d written as a.b.c.d
 	scratch  sync.Pool      // of *scratch
 	meter    meter
 
 	mu      sync.Mutex
 	streams map[*Stream]struct{}
-	shared  map[listing]*sharers // of streams with a peer id
+	shared  map[listing]*sharers // the open streams with a peer id, by listing
 	ended   bool                 // EndStreams was called
 }
 
@@ -82,7 +89,7 @@ type scratch struct {
 	tracks []wire.Track
 
 	timing timing
-	ttlOf  func(store.Size) time.Duration // timing.ttl, as a func value that is made only once
+	ttlOf  func(store.Size) time.Duration // timing.ttl; kept, because making this func value allocates
 }
 
 // SetToken changes Token for later requests. It may be called at any time. Open streams stay open.
@@ -115,9 +122,10 @@ func (t *Tracker) init() {
 }
 
 // AtOnce says whether Answer returns the whole reply to c in about the time of an announce, and
-// never waits. Then a goroutine that serves many connections may call it. AtOnce returns false if
-// the store may block ([store.Store.NeverBlocks]), or if c lists the index or opens an event
-// stream. Call it before Answer.
+// never waits. If AtOnce returns true, a goroutine that serves many connections may call Answer.
+// AtOnce returns false if the store may block ([store.Store.NeverBlocks]), or if c asks for an event
+// stream. If Index is set, it also returns false for every scrape and for the index. Call AtOnce
+// before Answer, which overwrites c.Target.
 func (t *Tracker) AtOnce(c *Call) bool {
 	t.once.Do(t.init)
 	if !t.store.NeverBlocks() || c.parseAccept().stream {
@@ -131,7 +139,8 @@ func (t *Tracker) AtOnce(c *Call) bool {
 }
 
 // Large says whether the reply to c may have more than 200 peers, and so take much longer than most
-// replies. It may be wrong about a malformed request. Call it before Answer.
+// replies. It may be wrong about a malformed request. Call Large before Answer, which overwrites
+// c.Target.
 func (t *Tracker) Large(c *Call) bool {
 	for rest := c.Target; ; {
 		_, value, found := bytes.Cut(rest, []byte("numwant="))
@@ -140,8 +149,11 @@ func (t *Tracker) Large(c *Call) bool {
 		}
 		n, i := 0, 0
 		for ; i < len(value) && value[i] != '&'; i++ {
-			if n = n*10 + int(value[i]-'0'); value[i] < '0' || value[i] > '9' || n > largeWant {
-				return true // too many, or escaped, which Large does not decode
+			if value[i] < '0' || value[i] > '9' {
+				return true // the number may be escaped, and Large does not decode it
+			}
+			if n = n*10 + int(value[i]-'0'); n > largeWant {
+				return true
 			}
 		}
 		rest = value[i:]
@@ -166,9 +178,9 @@ func (t *Tracker) Answer(ctx context.Context, c *Call, dst []byte) (Response, []
 	return resp, body
 }
 
-// Refuse returns the reply to a request that is malformed in a part that c does not have, such as a
-// header field. The status is 400, or 200 on the classic interface. The format is the one that c
-// asks for. Refuse appends the body of the reply to dst.
+// Refuse returns the reply to a request that is malformed in a way that c cannot show, such as a
+// header line without a colon. The status is 400, or 200 on the classic interface. The format is the
+// one that c asks for. Refuse appends the body of the reply to dst.
 func (t *Tracker) Refuse(c *Call, reason string, dst []byte) (Response, []byte) {
 	t.once.Do(t.init)
 	s := t.scratch.Get().(*scratch)
@@ -221,14 +233,14 @@ func (t *Tracker) decide(ctx context.Context, c *Call, s *scratch, resp *Respons
 	case wire.VerbLook:
 		peers, res, err = t.store.Look(ctx, req.Key.Bytes(), peer.Endpoint.Addr(), want, peers)
 	case wire.VerbLeave:
-		err = t.store.Leave(ctx, req.Key.Bytes(), peer.Endpoint)
-		if err == nil && !req.Classic {
+		if err := t.store.Leave(ctx, req.Key.Bytes(), peer.Endpoint); err != nil {
+			return nil, err
+		}
+		if !req.Classic {
 			resp.Status = 204
 			return dst, nil
 		}
-		if err == nil {
-			_, res, err = t.store.Look(ctx, req.Key.Bytes(), peer.Endpoint.Addr(), store.Want{}, nil)
-		}
+		_, res, err = t.store.Look(ctx, req.Key.Bytes(), peer.Endpoint.Addr(), store.Want{}, nil)
 	}
 	if err != nil {
 		return nil, err
@@ -240,11 +252,11 @@ func (t *Tracker) decide(ctx context.Context, c *Call, s *scratch, resp *Respons
 }
 
 // checkCall parses a call into req and applies the rules that do not need the store. It returns the
-// peer that sent the call. If the call only looks, the peer has port 0 and no id.
+// peer that sent the call. If the call is no announce and no leave, the peer has port 0 and no id.
 func (t *Tracker) checkCall(c *Call, req *wire.Request) (wire.Peer, error) {
 	err := req.Parse(c.Method, c.Target)
 	if refusal, ok := err.(*wire.RefusalError); ok && refusal.Status == 404 {
-		return wire.Peer{}, err
+		return wire.Peer{}, err // a wrong path needs no token
 	}
 	if token := *t.token.Load(); token != "" && !c.hasToken(token) {
 		return wire.Peer{}, &wire.RefusalError{Status: 401, Reason: "token missing or wrong: send Authorization: Bearer TOKEN"}
@@ -253,29 +265,29 @@ func (t *Tracker) checkCall(c *Call, req *wire.Request) (wire.Peer, error) {
 		return wire.Peer{}, err
 	}
 	if c.HasOrigin && c.Method != "GET" && c.Method != "HEAD" {
-		return wire.Peer{}, &wire.RefusalError{Status: 400, Reason: "method " + c.Method + " with an Origin: a web page may only look"}
+		return wire.Peer{}, &wire.RefusalError{Status: 400, Reason: "method " + c.Method + " with the header field Origin: a web page may only send GET"}
 	}
-	origin, err := t.origin(c)
+	client, err := t.clientOf(c)
 	if err != nil {
 		return wire.Peer{}, err
 	}
 	registers := req.Verb == wire.VerbAnnounce || req.Verb == wire.VerbLeave
 	if registers && c.Method == "GET" && c.fromBrowser() {
+		// A web page must not be able to list its visitors, so the request only looks.
 		req.Verb, registers = wire.VerbLook, false
 	}
 	switch {
 	case !registers:
-		return wire.Peer{Endpoint: netip.AddrPortFrom(origin.Addr(), 0)}, nil
+		return wire.Peer{Endpoint: netip.AddrPortFrom(client.Addr(), 0)}, nil
 	case req.Port != 0:
-		origin = netip.AddrPortFrom(origin.Addr(), req.Port)
-	case origin.Port() == 0:
-		return wire.Peer{}, &wire.RefusalError{Status: 400, Reason: "port is missing: behind a proxy the port of origin is not known; 1 to 65535"}
+		client = netip.AddrPortFrom(client.Addr(), req.Port)
+	case client.Port() == 0:
+		return wire.Peer{}, &wire.RefusalError{Status: 400, Reason: "port is missing, and a proxy hides the client's port: send port=N, 1 to 65535"}
 	}
-	return wire.Peer{Endpoint: origin, ID: req.ID}, nil
+	return wire.Peer{Endpoint: client, ID: req.ID}, nil
 }
 
-// wantedPeers returns how many peers the reply may have. A reply with peer ids has another
-// limit.
+// wantedPeers returns how many peers the reply may have. It ignores maxWithIDs.
 func (t *Tracker) wantedPeers(r *wire.Request) int {
 	most := t.MaxWant
 	if most <= 0 {
@@ -293,7 +305,7 @@ func (t *Tracker) wantedPeers(r *wire.Request) int {
 // listTracks replies to a scrape, or to a request for the index, which is a scrape of all keys.
 func (t *Tracker) listTracks(ctx context.Context, asker netip.Addr, format wire.Format, s *scratch, resp *Response, dst []byte) ([]byte, error) {
 	if len(s.req.Keys) == 0 && !t.Index {
-		return nil, &wire.RefusalError{Status: 404, Reason: "this tracker keeps its index to itself: ask for a key"}
+		return nil, &wire.RefusalError{Status: 404, Reason: "this tracker does not publish its index: ask for a key"}
 	}
 	tracks, err := t.store.Scrape(ctx, s.req.Keys, asker, s.tracks[:0])
 	if err != nil {
@@ -350,7 +362,8 @@ func (t *Tracker) appendRefusal(c *Call, req *wire.Request, err error, dst []byt
 		refusal = &wire.RefusalError{Status: 500, Reason: "the tracker has an error of its own"}
 	}
 	format := replyFormat(req, c.parseAccept(), wire.FormatText)
-	resp := Response{Status: refusal.Status, Type: contentType(req, format), Retry: refusal.Retry, CORS: c.HasOrigin, Close: len(c.Target) > wire.MaxTarget}
+	resp := Response{Status: refusal.Status, Type: contentType(req, format), Retry: refusal.Retry, CORS: c.HasOrigin}
+	resp.Close = len(c.Target) > wire.MaxTarget // docs/PROTOCOL.md, The target
 	if req.Classic {
 		resp.Status, resp.Retry = 200, 0
 	}

@@ -21,7 +21,7 @@ type head struct {
 
 	accept, authorization, forwardedFor, fetchMode []byte
 	hasOrigin                                      bool
-	fromPage                                       bool // it has a fieldPage
+	hasBrowserField                                bool // it has a fieldBrowser
 
 	keepAlive bool
 	expect    bool  // the client waits for 100 Continue before it sends the body
@@ -116,8 +116,8 @@ func (h *head) parseHead(b []byte) error {
 			combine(&h.fetchMode, value)
 		case fieldOrigin:
 			h.hasOrigin = true
-		case fieldPage:
-			h.fromPage = true
+		case fieldBrowser:
+			h.hasBrowserField = true
 		case fieldHost:
 			if hosts++; hosts > 1 || !validHost(value) {
 				refuse("header Host: must be given once, and be a host")
@@ -197,8 +197,8 @@ func methodName(b []byte) string {
 	return string(b)
 }
 
-// The header fields that this server uses. fieldPage stands for each field that a browser sends for
-// a web page; see tracker.Call.FromPage.
+// The header fields that this server uses. fieldBrowser stands for each field of
+// [tracker.Call.HasBrowserField].
 const (
 	fieldUnknown = iota
 	fieldAccept
@@ -208,7 +208,7 @@ const (
 	fieldExpect
 	fieldHost
 	fieldOrigin
-	fieldPage
+	fieldBrowser
 	fieldFetchMode
 	fieldTransferEncoding
 	fieldForwardedFor
@@ -231,11 +231,11 @@ func fieldOf(name []byte) int {
 	case 6:
 		return is("accept", fieldAccept) + is("expect", fieldExpect) + is("origin", fieldOrigin)
 	case 7:
-		return is("purpose", fieldPage) + is("referer", fieldPage)
+		return is("purpose", fieldBrowser) + is("referer", fieldBrowser)
 	case 10:
 		return is("connection", fieldConnection)
 	case 11:
-		return is("sec-purpose", fieldPage)
+		return is("sec-purpose", fieldBrowser)
 	case 13:
 		return is("authorization", fieldAuthorization)
 	case 14:
@@ -342,7 +342,7 @@ func (b *buffers) setCall(h *head, remote netip.AddrPort, unix bool) {
 	b.call = tracker.Call{
 		Method: h.method, Target: h.target, Remote: remote, Unix: unix,
 		Accept: h.accept, Authorization: h.authorization, ForwardedFor: h.forwardedFor, FetchMode: h.fetchMode,
-		HasOrigin: h.hasOrigin, FromPage: h.fromPage,
+		HasOrigin: h.hasOrigin, HasBrowserField: h.hasBrowserField,
 	}
 }
 

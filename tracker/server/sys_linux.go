@@ -10,7 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxFiles returns how many files this process may have open. Each connection is one.
+// maxFiles returns how many files this process may have open. Each connection counts as
+// one file.
 func maxFiles() int {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
@@ -50,8 +51,8 @@ func getSendState(c syscall.Conn) (s sendState, ok bool) {
 	}, true
 }
 
-// An fdConn is a socket in Go's poller as a net.Conn. net.FileConn would need a second file
-// descriptor for the socket, and there may be no free one.
+// An fdConn makes a net.Conn of a socket that is in Go's poller. net.FileConn would need a second
+// file descriptor for the socket, and there may be no free one.
 type fdConn struct{ *os.File }
 
 // LocalAddr and RemoteAddr are not used. The worker got the address when it accepted the
