@@ -152,7 +152,7 @@ func (c *Client) Announce(ctx context.Context, t Tracker, r Request) (*Reply, er
 	for _, o := range all {
 		// The request that failed, or an earlier one, may have listed you over this family.
 		if err == nil && o.err != nil && o.from.IsValid() {
-			reply.RemoveSelf(netip.AddrPortFrom(o.from.Addr(), cmp.Or(r.Port, o.from.Port())))
+			reply.RemoveOwn(netip.AddrPortFrom(o.from.Addr(), cmp.Or(r.Port, o.from.Port())))
 		}
 	}
 	return reply, err
@@ -278,7 +278,7 @@ func (c *Client) look(ctx context.Context, t Tracker, r Request) (*Reply, conn, 
 	if err != nil {
 		return nil, cn, err
 	}
-	reply.UncountAsker(stopped.Count)
+	reply.UncountOwn(stopped.Count)
 	return reply, cn, nil
 }
 

@@ -332,7 +332,7 @@ func (t *trackerSources) peersEvent() Event {
 	ev := Event{Type: EventPeers, Tracker: t.name}
 	if t.latest.reply != nil {
 		reply := *t.latest.reply
-		reply.SetSelf(t.latest.follower.own(true))
+		reply.SetOwn(t.latest.follower.own(true))
 		ev.Reply = &reply
 	}
 	return ev

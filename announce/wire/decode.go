@@ -41,7 +41,7 @@ const (
 // The interval is [MinInterval] to [MaxInterval]. In JSON, which only native trackers send, it is at
 // least one second. An empty body is an error, although in text it means a track without other peers.
 func (r *Request) DecodeReply(body []byte, local netip.AddrPort) (*Reply, error) {
-	reply := &Reply{Key: r.Key, Interval: DefaultInterval, Count: -1, asker: r.ID}
+	reply := &Reply{Key: r.Key, Interval: DefaultInterval, Count: -1, ownID: r.ID}
 	shortest := MinInterval
 	var err error
 	switch body = trimLeft(body); {
@@ -182,8 +182,8 @@ func (r *Reply) addPeer(e netip.AddrPort, id ID, minPort uint16) {
 		return
 	}
 	r.Peers = append(r.Peers, e)
-	if id != (ID{}) && id == r.asker {
-		r.byID = append(r.byID, e)
+	if id != (ID{}) && id == r.ownID {
+		r.byOwnID = append(r.byOwnID, e)
 	}
 }
 

@@ -13,21 +13,21 @@ import (
 type Reply struct {
 	// Key is the key of the request.
 	Key Key
-	// You is the endpoint under which the tracker lists you. If the port is 0, the tracker does not
-	// list you, and the address is the one from which the request came. You is the zero AddrPort if
-	// the tracker does not report an address.
+	// You is the endpoint under which the tracker lists the client. If the port is 0, the tracker does
+	// not list the client, and the address is the one from which the request came. You is the zero
+	// AddrPort if the tracker does not report an address.
 	You netip.AddrPort
-	// Endpoints are all endpoints under which you are listed, You first. There can be several after
-	// [Reply.Merge], for example if the client reaches the tracker over IPv4 and IPv6. No tracker sends
-	// this list: the client works it out.
+	// Endpoints are all endpoints under which the client is listed. The first one is You, if the client
+	// is listed there. There can be several after [Reply.Merge], for example if the client reaches the
+	// tracker over IPv4 and IPv6. No tracker sends this list: the client works it out.
 	Endpoints []netip.AddrPort
 	// Interval is how long to wait before the next announce.
 	Interval time.Duration
 	// TTL is how long the tracker lists a peer that does not announce again. It is 0 if the tracker
 	// does not report it.
 	TTL time.Duration
-	// Count is how many peers of the track you may see, you included if you are a peer. It is -1 if the
-	// tracker does not report it.
+	// Count is how many peers the client may see in this track, including itself if it is a peer. It is
+	// -1 if the tracker does not report it.
 	Count int
 	// Peers are other peers of the track, each once, in no particular order.
 	Peers []netip.AddrPort
@@ -40,16 +40,16 @@ type Reply struct {
 	entries    int              // the number of peers in the reply, before any is dropped
 	undialable int              // the number of entries that cannot be dialled
 	repeated   int              // the number of entries with the endpoint of an earlier entry
-	asker      ID               // your peer id, as in the request
-	byID       []netip.AddrPort // the endpoints of entries with your peer id
-	// self are endpoints of yours that the tracker counts but does not report as yours.
-	self []netip.AddrPort
+	ownID      ID               // the client's peer id, as in the request
+	byOwnID    []netip.AddrPort // the endpoints of entries with ownID
+	// own are endpoints of the client that the tracker counts. Some may also be in Endpoints.
+	own []netip.AddrPort
 }
 
-// ownCount returns how many of your own endpoints the tracker counts.
+// ownCount returns how many of the client's endpoints the tracker counts.
 func (r *Reply) ownCount() int {
 	n := len(r.Endpoints)
-	for _, e := range r.self {
+	for _, e := range r.own {
 		if !slices.Contains(r.Endpoints, e) {
 			n++
 		}
@@ -57,8 +57,8 @@ func (r *Reply) ownCount() int {
 	return n
 }
 
-// Others returns the number of peers of the track without you, or -1 if the tracker does not report
-// it. If the number is more than len(Peers), the reply does not have the rest, or they cannot be
+// Others returns the number of peers of the track without the client, or -1 if the tracker does not
+// report it. If the number is more than len(Peers), the reply does not have the rest, or they cannot be
 // dialled.
 func (r *Reply) Others() int {
 	if r.Count < 0 {
@@ -67,75 +67,80 @@ func (r *Reply) Others() int {
 	return max(r.Count-r.ownCount(), len(r.Peers))
 }
 
-// drop removes all entries of your own endpoints from the peers, and all but the first entry of any
-// other endpoint. It returns how many entries it has removed for each reason.
+// drop removes all entries of the client's own endpoints from the peers, and all but the first entry
+// of any other endpoint. It returns how many entries it has removed for each reason.
 func (r *Reply) drop(own ...netip.AddrPort) (numOwn, numRepeated int) {
-	// isOwn has your own endpoints, and each other endpoint after its first entry.
-	isOwn := make(map[netip.AddrPort]bool, len(r.Peers))
+	// known has the own endpoints (true), and the other endpoints that came before (false).
+	known := make(map[netip.AddrPort]bool, len(r.Peers))
 	for _, e := range own {
-		isOwn[e] = true
+		known[e] = true
 	}
 	r.Peers = slices.DeleteFunc(r.Peers, func(e netip.AddrPort) bool {
-		ownEntry, seen := isOwn[e]
+		isOwn, seen := known[e]
 		switch {
-		case ownEntry:
+		case isOwn:
 			numOwn++
 		case seen:
 			numRepeated++
 		default:
-			isOwn[e] = false
+			known[e] = false
 		}
 		return seen
 	})
 	return numOwn, numRepeated
 }
 
-// RemoveSelf removes e, an endpoint of yours, from the peers. If e was a peer, it was counted too, and
-// the reply remembers that.
-func (r *Reply) RemoveSelf(e netip.AddrPort) {
+// RemoveOwn removes e, an endpoint of the client, from the peers. If e was among them, the tracker
+// counts it, and Others subtracts it.
+func (r *Reply) RemoveOwn(e netip.AddrPort) {
 	if numOwn, _ := r.drop(e); numOwn > 0 {
-		r.self = append(r.self, e)
+		r.own = append(r.own, e)
 	}
 }
 
-// SetSelf sets the endpoints of yours that the tracker counts. The tracker may report them as yours or
-// not.
-func (r *Reply) SetSelf(own []netip.AddrPort) { r.self = own }
+// SetOwn sets the endpoints of the client that the tracker counts. Some may also be in Endpoints.
+func (r *Reply) SetOwn(own []netip.AddrPort) { r.own = own }
 
-// UncountAsker corrects the reply to an announce that the client sent in place of a look. count is the
-// Count of the track without that announce.
-func (r *Reply) UncountAsker(count int) {
+// UncountOwn corrects the reply to an announce that the client sent instead of a look, because the
+// classic protocol has no look. The announced port is 1, which cannot be dialled. count is the Count
+// of the track before that announce.
+func (r *Reply) UncountOwn(count int) {
+	// One of the entries that cannot be dialled may be the client's own.
 	r.Sample = count > r.entries-min(r.undialable, 1) || count < 0 && r.Sample
 	r.Count = max(count-r.repeated, min(count, len(r.Peers)))
 }
 
-// If a track has at most fullList peers, every known tracker lists all of them.
+// If a track has at most fullList peers, all common tracker programs list every one of them, if the
+// request wants that many.
 const fullList = 30
 
-// finish works out what a tracker does not report. It removes you from the peers, counts each endpoint
-// once, and sets r.Endpoints and r.Sample.
+// finish works out what a tracker does not report. It removes the client from the peers, counts each
+// endpoint once, and sets r.Endpoints and r.Sample. local is the client's end of the connection.
 func (r *Reply) finish(req *Request, local netip.AddrPort) {
-	member := req.Verb == VerbAnnounce
+	announced := req.Verb == VerbAnnounce
 	local = netip.AddrPortFrom(local.Addr(), cmp.Or(req.Port, local.Port()))
-	if r.You.Addr().IsValid() && r.You.Port() == 0 && member {
+	if r.You.Addr().IsValid() && r.You.Port() == 0 && announced {
 		r.You = netip.AddrPortFrom(r.You.Addr(), req.Port)
 	}
 	switch {
 	case r.You.Port() != 0:
 		r.Endpoints = []netip.AddrPort{r.You}
-	case member && local.IsValid():
-		r.self = []netip.AddrPort{local}
+	case announced && local.IsValid():
+		r.own = []netip.AddrPort{local}
 	}
-	numOwn, repeated := r.drop(slices.Concat(r.Endpoints, r.self, r.byID)...)
+	numOwn, repeated := r.drop(slices.Concat(r.Endpoints, r.own, r.byOwnID)...)
 	r.repeated = repeated
 	want := req.want()
 	switch {
 	case r.Count < 0:
-		r.Sample = r.entries >= want
-	case member && numOwn == 0: // the tracker counts you but does not list you
+		r.Sample = r.entries >= want // the limit may have cut the list
+	case announced && numOwn == 0:
+		// The tracker counts the client, but leaves it out of the list.
 		r.Sample = r.entries < r.Count-1
 	case numOwn > 0 && r.entries == r.Count-1 && r.entries < min(want, fullList):
-		repeated++ // the tracker does not list you, but an old peer with your endpoint
+		// The list is complete except for the client, but it has the client's endpoint. So that entry
+		// is an older announce with another peer id, and the tracker counts the endpoint once more.
+		repeated++
 	default:
 		r.Sample = r.entries < r.Count
 	}
@@ -157,17 +162,17 @@ func (r *Reply) Coverage() float64 {
 }
 
 // Merge merges o, another reply about the same track, into r. The replies come from two trackers, or
-// from one tracker over IPv4 and over IPv6. Merge keeps up to want peers, where 0 and [NoPeers] mean
-// the same as in [Request.Want]. It keeps the shorter interval and the shorter ttl. It takes You and
+// from one tracker over IPv4 and over IPv6. Merge keeps up to want peers; want is as in
+// [Request.Want]. It keeps the shorter interval and the shorter ttl. It takes You and
 // Warning from o only if r does not have them.
 func (r *Reply) Merge(o *Reply, want int) {
 	if !r.You.IsValid() {
 		r.You = o.You
 	}
 	r.Endpoints = union(r.Endpoints, o.Endpoints)
-	r.self = union(r.self, o.self)
+	r.own = union(r.own, o.own)
 	r.Peers = append(r.Peers, o.Peers...)
-	r.drop(slices.Concat(r.Endpoints, r.self)...)
+	r.drop(slices.Concat(r.Endpoints, r.own)...)
 	r.undialable = max(r.undialable, o.undialable)
 	if r.Count < 0 || o.Count < 0 {
 		r.Count, r.Sample = -1, r.Sample && o.Sample
@@ -224,7 +229,7 @@ func compactTracks(tracks []Track) []Track {
 
 // A RefusalError is a tracker's refusal.
 type RefusalError struct {
-	// Status is the HTTP status. Most refusals of a classic tracker have status 200.
+	// Status is the HTTP status. Most refusals of BitTorrent trackers have status 200.
 	Status int
 	// Reason explains the refusal in one line. A reason from the network has passed [Clean].
 	Reason string

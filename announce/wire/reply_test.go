@@ -207,7 +207,7 @@ func TestMergeReplies(t *testing.T) {
 		return r
 	}
 	withSelf := func(r *Reply, e string) *Reply {
-		r.self = append(r.self, netip.MustParseAddrPort(e))
+		r.own = append(r.own, netip.MustParseAddrPort(e))
 		return r
 	}
 	withUndialable := func(r *Reply, n int) *Reply {
