@@ -24,15 +24,15 @@ import (
 // DefaultTimeout bounds a request if [Client.Timeout] is 0.
 const DefaultTimeout = 10 * time.Second
 
-// A Client sends requests to trackers, native and classic, over HTTP and HTTPS. A classic tracker
-// is a BitTorrent tracker. The zero Client is ready to use. Do not copy or change a Client after
-// its first use. Any number of goroutines may use it at the same time. It does not use an HTTP
-// proxy, since the tracker would list the address of the proxy.
+// A Client sends requests to trackers over HTTP and HTTPS. Native trackers speak ntrack's own
+// protocol, classic ones are BitTorrent trackers. The zero Client is ready to use. Do not copy or
+// change a Client after its first use. Any number of goroutines may use it at the same time. It
+// does not use an HTTP proxy, since the tracker would list the address of the proxy.
 //
 // An error of a Client is one of these, possibly wrapped:
 //   - [*RefusalError]: the tracker has refused the request.
 //   - [*UnreachableError]: the tracker did not answer.
-//   - [*ReplyError]: the answer makes no sense.
+//   - [*ReplyError]: the answer is not a tracker's reply.
 //   - [*SharedError]: another process is listed as the same endpoint.
 //   - The cause of a context that has ended.
 //   - A plain error for a request that cannot be sent, such as one without a key.
@@ -50,9 +50,9 @@ type Client struct {
 	// service has to set SO_REUSEPORT, too, or start after the connection. TCP allows only one
 	// connection at a time from one local endpoint to one tracker.
 	From netip.AddrPort
-	// Dial makes the connections, for example through SOCKS, and From is not used. nil is a plain
-	// connection. A client with Dial announces once to a tracker, and not over each address family.
-	// The context that Dial gets ends after Timeout.
+	// Dial makes the connections, for example through SOCKS, instead of connecting from From. nil
+	// is a plain connection. A client with Dial announces once to a tracker, and not over each
+	// address family. The context that Dial gets ends after Timeout.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 	// TLS is the configuration for https. With nil, the client trusts the certificates of the system.
 	TLS *tls.Config

@@ -78,7 +78,7 @@ func (c *Client) Gather(ctx context.Context, t Tracker, r Request, n int, news f
 	}
 	member, stay := r.Port != 0, time.Duration(0)
 	derived.Poll = gatherPoll
-	if t.Classic() { // more frequent polls could annoy a classic tracker
+	if t.Classic() { // a classic tracker should not be asked more often
 		derived.Poll = wire.MinInterval
 	}
 	if member {
@@ -232,7 +232,7 @@ func (b *barrier) await(ctx context.Context, m *Membership) {
 		b.end(m.Err())
 		b.mu.Unlock()
 	case <-ctx.Done():
-		// If ctx ended late, this process was suspended, and reads first what has arrived meanwhile.
+		// If ctx ended late, this process was suspended, and first reads what has arrived since then.
 		if end, ok := ctx.Deadline(); ok && time.Since(end) > overdue {
 			select {
 			case <-b.done:

@@ -19,12 +19,12 @@ func replyOf(ttl time.Duration, peers ...netip.AddrPort) *Reply {
 func TestRestartGrace(t *testing.T) {
 	p, q := endpointsOf(peer)[0], endpointsOf(inside)[0]
 	list := func(epoch string, peers ...netip.AddrPort) func(*source) {
-		return func(r *source) { r.recordList(epoch, netip.AddrPort{}, peers) }
+		return func(s *source) { s.recordList(epoch, netip.AddrPort{}, peers) }
 	}
 	answer := func(restarted bool, peers ...netip.AddrPort) func(*source) {
-		return func(r *source) { r.recordReply(replyOf(150*time.Second, peers...), restarted) }
+		return func(s *source) { s.recordReply(replyOf(150*time.Second, peers...), restarted) }
 	}
-	lost := func(r *source) { r.recordStreamEnd() }
+	lost := func(s *source) { s.recordStreamEnd() }
 	for _, tt := range []struct {
 		about string
 		steps []func(*source) // the last one omits p
@@ -45,14 +45,14 @@ func TestRestartGrace(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			f := newFollower()
-			r := f.addSource(f.addTracker(Tracker{}))
+			s := f.addSource(f.addTracker(Tracker{}))
 			for _, step := range tt.steps[:len(tt.steps)-1] {
-				step(r)
+				step(s)
 			}
 			reports(f, 0)
 			began := time.Now()
 			last := tt.steps[len(tt.steps)-1]
-			last(r)
+			last(s)
 			for reported := ""; ; {
 				if reported = reports(f, 0); reported != "" {
 					if d := time.Since(began); reported != "leave "+peer || d != tt.at {
@@ -69,8 +69,8 @@ func TestRestartGrace(t *testing.T) {
 					next = time.Now().Add(time.Second)
 				}
 				time.Sleep(time.Until(next))
-				if r.reply != nil {
-					r.recordReply(replyOf(150*time.Second, q), false)
+				if s.reply != nil {
+					s.recordReply(replyOf(150*time.Second, q), false)
 				}
 			}
 		})
@@ -83,9 +83,9 @@ func TestSourcesTTL(t *testing.T) {
 		{100 * time.Second, time.Hour, 100 * time.Second}, {0, 20 * time.Second, 50 * time.Second}, {0, 0, defaultTTL},
 	} {
 		f := newFollower()
-		r := f.addSource(f.addTracker(Tracker{}))
-		r.recordReply(&Reply{TTL: tt.ttl, Interval: tt.interval}, true)
-		if got := r.roster.grace(); got != tt.want {
+		s := f.addSource(f.addTracker(Tracker{}))
+		s.recordReply(&Reply{TTL: tt.ttl, Interval: tt.interval}, true)
+		if got := s.roster.grace(); got != tt.want {
 			t.Errorf("ttl %v, interval %v: a grace of %v", tt.ttl, tt.interval, got)
 		}
 	}

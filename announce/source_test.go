@@ -116,25 +116,25 @@ func TestOwnEndpointMoves(t *testing.T) {
 // not: behind a NAT, a peer in the tracker's network may have the same address.
 func TestOwnBehindNAT(t *testing.T) {
 	f := newFollower()
-	r := f.addSource(f.addTracker(Tracker{}))
+	s := f.addSource(f.addTracker(Tracker{}))
 	local, you, other, p := endpointsOf(inside)[0], endpointsOf(mine4)[0], endpointsOf("10.0.0.2:4000"), endpointsOf(inside, peer)
-	r.recordConnection(local)
-	r.recordList("E", netip.AddrPort{}, p)
+	s.recordConnection(local)
+	s.recordList("E", netip.AddrPort{}, p)
 	if got := reports(f, time.Second); got != "peers ["+peer+"]" {
 		t.Errorf("before the tracker reports the own endpoint: reported %q", got)
 	}
-	r.recordList("E", you, p)
+	s.recordList("E", you, p)
 	if got := reports(f, time.Second); got != "peers ["+inside+" "+peer+"], join "+inside {
 		t.Errorf("after the tracker has reported the own endpoint: reported %q", got)
 	}
-	r.recordStreamEnd()
-	r.recordConnection(local)
+	s.recordStreamEnd()
+	s.recordConnection(local)
 	if got := reports(f, time.Second); got != "" {
 		t.Errorf("after a new connection: reported %q", got)
 	}
-	r.recordStreamEnd()
-	r.recordConnection(other[0]) // from another network: the tracker may list a new endpoint
-	r.recordJoins(other)
+	s.recordStreamEnd()
+	s.recordConnection(other[0]) // from another network: the tracker may list a new endpoint
+	s.recordJoins(other)
 	if got := reports(f, time.Second); got != "" {
 		t.Errorf("after a connection from another network: reported %q", got)
 	}
