@@ -80,8 +80,8 @@ func shares(want, n4, n6 int) [2]int {
 // A draw takes peers from a table.
 type draw struct {
 	table
-	// If all peers of the table are wanted, their order does not matter: next is the next slot.
-	// Otherwise next is -1, and the slots come from order.
+	// If all peers of the table are wanted, their order does not matter, and next is the next slot
+	// to visit. Otherwise next is -1, and the slots come from order.
 	next  int
 	order permutation
 	steps int // how many slots the draw may still visit

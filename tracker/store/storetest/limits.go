@@ -22,37 +22,57 @@ func RunLimits(t *testing.T, newStore func(*testing.T, store.Limits) store.Store
 	}
 	for _, c := range []limitCase{
 		{
-			"keys", store.Limits{MaxKeys: 2}, []string{"a 192.0.2.1:1", "b 192.0.2.1:1"},
-			"c 192.0.2.1:1", "too many keys: at most 2", "b 192.0.2.2:1", "a 192.0.2.1:1",
+			name: "keys", limits: store.Limits{MaxKeys: 2},
+			fit:     []string{"a 192.0.2.1:1", "b 192.0.2.1:1"},
+			tooMany: "c 192.0.2.1:1", reason: "too many keys: at most 2", alsoFits: "b 192.0.2.2:1",
+			leaving: "a 192.0.2.1:1", remaining: `"b":2`,
 		},
 		{
-			"peers", store.Limits{MaxPeers: 2}, []string{"a 192.0.2.1:1", "b [2001:db8::1]:1"},
-			"a 192.0.2.2:1", "too many peers: at most 2", "", "b [2001:db8::1]:1",
+			name: "peers", limits: store.Limits{MaxPeers: 2},
+			fit:     []string{"a 192.0.2.1:1", "b [2001:db8::1]:1"},
+			tooMany: "a 192.0.2.2:1", reason: "too many peers: at most 2",
+			leaving: "b [2001:db8::1]:1", remaining: `"a":1`,
 		},
 		{
-			"peers per key", store.Limits{MaxPeersPerKey: 2}, []string{"a 192.0.2.1:1", "a [2001:db8::1]:1"},
-			"a 192.0.2.2:1", "too many peers of this key: at most 2", "b 192.0.2.2:1", "a 192.0.2.1:1",
+			name: "peers per key", limits: store.Limits{MaxPeersPerKey: 2},
+			fit:     []string{"a 192.0.2.1:1", "a [2001:db8::1]:1"},
+			tooMany: "a 192.0.2.2:1", reason: "too many peers of this key: at most 2", alsoFits: "b 192.0.2.2:1",
+			leaving: "a 192.0.2.1:1", remaining: `"a":1 "b":1`,
 		},
 		{
-			"per IPv4 address", store.Limits{MaxPerAddr: 2}, []string{"a 192.0.2.1:1", "b 192.0.2.1:1"},
-			"a 192.0.2.1:2", "too many registrations of this address: at most 2", "a 192.0.2.2:1", "b 192.0.2.1:1",
+			name: "per IPv4 address", limits: store.Limits{MaxPerAddr: 2},
+			fit:     []string{"a 192.0.2.1:1", "b 192.0.2.1:1"},
+			tooMany: "a 192.0.2.1:2", reason: "too many registrations of this address: at most 2", alsoFits: "a 192.0.2.2:1",
+			leaving: "b 192.0.2.1:1", remaining: `"a":2`,
 		},
 		{
-			"per address of either family", store.Limits{MaxPerAddr: 1}, []string{"a 192.0.2.1:1", "a [0:0:c000:201::1]:1"},
-			"a 192.0.2.1:2", "too many registrations of this address: at most 1", "a 192.0.2.2:1", "a 192.0.2.1:1",
+			// This IPv6 /64 and this IPv4 address are the same number, c0000201 in hex.
+			name: "per address of either family", limits: store.Limits{MaxPerAddr: 1},
+			fit:     []string{"a 192.0.2.1:1", "a [0:0:c000:201::1]:1"},
+			tooMany: "a 192.0.2.1:2", reason: "too many registrations of this address: at most 1", alsoFits: "a 192.0.2.2:1",
+			leaving: "a 192.0.2.1:1", remaining: `"a":2`,
 		},
 		{
-			"per IPv6 network", store.Limits{MaxPerAddr: 2}, []string{"a [2001:db8::1]:1", "b [2001:db8::2]:1"},
-			"a [2001:db8::3]:2", "too many registrations of this address: at most 2", "a [2001:db8:0:1::1]:1", "b [2001:db8::2]:1",
+			name: "per IPv6 network", limits: store.Limits{MaxPerAddr: 2},
+			fit:     []string{"a [2001:db8::1]:1", "b [2001:db8::2]:1"},
+			tooMany: "a [2001:db8::3]:2", reason: "too many registrations of this address: at most 2", alsoFits: "a [2001:db8:0:1::1]:1",
+			leaving: "b [2001:db8::2]:1", remaining: `"a":2`,
 		},
 	} {
 		run(c.name, c.limits, c.test)
 	}
-	run("a refusal by one limit does not count for the others", store.Limits{MaxKeys: 3, MaxPeers: 3, MaxPerAddr: 2}, func(t *testing.T, s *tester) {
+	run("a refused peer does not count for any limit", store.Limits{MaxKeys: 3, MaxPeers: 3, MaxPerAddr: 2}, func(t *testing.T, s *tester) {
 		for i := range 10 {
-			for j, peer := range []string{"a 192.0.2.1:1", "b 192.0.2.1:2", "c 192.0.2.1:3", "c 192.0.2.2:1", "d 192.0.2.2:2", "a 192.0.2.2:2"} {
-				if err := s.join(peer); (err == nil) != (j != 2 && j < 4) {
-					t.Fatalf("round %d, announce %d: %v", i, j, err)
+			for _, c := range []struct{ peer, refusedBy string }{
+				{"a 192.0.2.1:1", ""},
+				{"b 192.0.2.1:2", ""},
+				{"c 192.0.2.1:3", "MaxPerAddr"},
+				{"c 192.0.2.2:1", ""},
+				{"d 192.0.2.2:2", "MaxKeys or MaxPeers"},
+				{"a 192.0.2.2:2", "MaxPeers"},
+			} {
+				if err := s.join(c.peer); (err != nil) != (c.refusedBy != "") {
+					t.Fatalf("round %d, %s: %v, want a refusal by %q", i, c.peer, err, c.refusedBy)
 				}
 			}
 			s.leave("a", "192.0.2.1:1")
@@ -61,7 +81,7 @@ func RunLimits(t *testing.T, newStore func(*testing.T, store.Limits) store.Store
 		}
 	})
 	run("a subscription does not count after its end", store.Limits{MaxKeys: 1, MaxPeers: 1, MaxPeersPerKey: 1, MaxPerAddr: 1}, func(t *testing.T, s *tester) {
-		watcher, _ := s.subscribe("w", "192.0.2.1:0") // without a port, it never counts
+		watcher, _ := s.subscribe("w", "192.0.2.1:0") // a subscription without a port never counts
 		for i := range 10 {
 			sub, _ := s.subscribe(fmt.Sprint("a", i), "192.0.2.1:1")
 			sub.Close()
@@ -79,15 +99,16 @@ func RunLimits(t *testing.T, newStore func(*testing.T, store.Limits) store.Store
 	})
 }
 
-// A limitCase has peers and the keys that they announce, such as "k 192.0.2.1:1".
+// A limitCase tests one limit. Each peer comes after its key, as in "k 192.0.2.1:1".
 type limitCase struct {
-	name   string
-	limits store.Limits
-	fit    []string // peers that the store accepts
-	over   string   // a peer that the store refuses after these
-	reason string   // the error for over
-	beside string   // a peer that the store accepts after these, or ""
-	leaves string   // a peer whose leave makes room for over
+	name      string
+	limits    store.Limits
+	fit       []string // peers that the store accepts
+	tooMany   string   // a peer that the store then refuses
+	reason    string   // the error for tooMany
+	alsoFits  string   // a peer that the store accepts although it refuses tooMany, or ""
+	leaving   string   // a peer in fit whose leave makes room for tooMany
+	remaining string   // the index of all tracks after that leave
 }
 
 func (c *limitCase) test(t *testing.T, s *tester) {
@@ -102,47 +123,46 @@ func (c *limitCase) test(t *testing.T, s *tester) {
 			accepted(peer)
 		}
 	}
-	c.refused(s)
-	if c.beside != "" {
-		accepted(c.beside)
+	c.expectRefusal(s)
+	if c.alsoFits != "" {
+		accepted(c.alsoFits)
 	}
-	c.refused(s)
-	key, endpoint, _ := strings.Cut(c.leaves, " ")
+	c.expectRefusal(s)
+	key, endpoint, _ := strings.Cut(c.leaving, " ")
 	s.leave(key, endpoint)
-	if c.name == "keys" {
-		s.expect("after all peers of a have left", s.index("127.0.0.1"), `"b":2`)
-	}
-	accepted(c.over)
+	s.expect("all tracks after a leave", s.index("127.0.0.1"), c.remaining)
+	accepted(c.tooMany)
 	time.Sleep(ttl + tolerance) // lapsed peers do not count
 	for _, peer := range c.fit {
 		accepted(peer)
 	}
-	c.refused(s)
+	c.expectRefusal(s)
 }
 
-// refused expects that the store refuses over, and that the refusal leaves nothing behind: no
-// track, no count and no subscription.
-func (c *limitCase) refused(s *tester) {
+// expectRefusal expects that the store refuses an announce and a subscription of tooMany. A refusal
+// must leave nothing behind: no track, no count and no subscription.
+func (c *limitCase) expectRefusal(s *tester) {
 	s.t.Helper()
-	key, endpoint, _ := strings.Cut(c.over, " ")
+	key, endpoint, _ := strings.Cut(c.tooMany, " ")
 	e := netip.MustParseAddrPort(endpoint)
 	tracks := s.index("127.0.0.1")
-	_, before := s.look("nothing", "192.0.2.9", 0)
+	_, before := s.look("nothing", "192.0.2.9", 0) // a look at any key has the size of the store
 	var full *store.FullError
-	if err := s.join(c.over); !errors.As(err, &full) || err.Error() != c.reason || full.Stream {
-		s.t.Errorf("%s: %v, want %s", c.over, err, c.reason)
+	if err := s.join(c.tooMany); !errors.As(err, &full) || err.Error() != c.reason || full.Stream {
+		s.t.Errorf("%s: %v, want %s", c.tooMany, err, c.reason)
 	}
 	_, sub, err := s.Subscribe(s.t.Context(), []byte(key), wire.Peer{Endpoint: e}, func() {
-		s.t.Errorf("%s: a refused subscription is notified", c.over)
+		s.t.Errorf("%s: notified although its subscription was refused", c.tooMany)
 	}, nil)
 	if !errors.As(err, &full) || err.Error() != c.reason || full.Stream || sub != nil {
-		s.t.Errorf("%s subscribes: %v, want %s", c.over, err, c.reason)
+		s.t.Errorf("%s subscribes: %v, want %s", c.tooMany, err, c.reason)
 	}
 	s.expect("all tracks after a refusal", s.index("127.0.0.1"), tracks)
 	if _, after := s.look("nothing", "192.0.2.9", 0); after.Size.Total != before.Size.Total {
 		s.t.Errorf("%d peers before a refusal, and %d after it", before.Size.Total, after.Size.Total)
 	}
-	watcher, _ := s.subscribe(key, netip.AddrPortFrom(e.Addr(), 0).String()) // is not refused
+	// A subscription without a port is not refused.
+	watcher, _ := s.subscribe(key, netip.AddrPortFrom(e.Addr(), 0).String())
 	watcher.Close()
 }
 
