@@ -70,7 +70,7 @@ func (w *watchers) unhold(e netip.AddrPort) {
 	key := []byte(w.key)
 	_, hash := s.store.shardOf(key)
 	h := s.lookup(key, hash)
-	t := s.tracks.one(h)
+	t := s.tracks.get(h)
 	var buf [5]uint32
 	peer := pack(&buf, e)
 	tab := s.table(t, peer.family())

@@ -113,7 +113,7 @@ const (
 
 // lowerDue makes a track due at this time, unless it is due earlier.
 func (s *shard) lowerDue(h handle, at, now expiry) {
-	t := s.tracks.one(h)
+	t := s.tracks.get(h)
 	if at.after(now) > t.due.after(now) {
 		return
 	}
@@ -135,7 +135,7 @@ func (s *shard) expireAll(h handle, now expiry) handle {
 // at up to this many slots from p on, and moves p past them. It returns h, or 0 if it has removed
 // the track.
 func (s *shard) expire(h handle, p *position, steps int, now expiry) handle {
-	t := s.tracks.one(h)
+	t := s.tracks.get(h)
 	// Peers of a large track may move to other slots between two calls, so the next lapse is not
 	// known: the track stays due.
 	t.due = now
@@ -196,7 +196,7 @@ func (s *shard) sweepSome(c *cursor, now expiry) (more bool) {
 		if h != c.track {
 			c.track, c.position = h, position{}
 		}
-		t := s.tracks.one(h)
+		t := s.tracks.get(h)
 		if t.due.after(now) <= 0 {
 			n := s.trackLen(t)
 			h = s.expire(h, &c.position, steps, now)

@@ -12,7 +12,7 @@ import (
 // limit refuses the peer, admit counts nothing and returns a [*store.FullError].
 func (s *shard) admit(h handle, a netip.Addr) error {
 	m, l := s.store, &s.store.Limits
-	if h != 0 && l.MaxPeersPerKey > 0 && s.trackLen(s.tracks.one(h)) >= l.MaxPeersPerKey {
+	if h != 0 && l.MaxPeersPerKey > 0 && s.trackLen(s.tracks.get(h)) >= l.MaxPeersPerKey {
 		return &store.FullError{What: "peers of this key", Max: l.MaxPeersPerKey}
 	}
 	if h == 0 && !reserve(&m.keys, l.MaxKeys) {

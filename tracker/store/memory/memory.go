@@ -87,7 +87,7 @@ func (m *Store) Announce(_ context.Context, key []byte, peer wire.Peer, ttl func
 	if err != nil {
 		return dst, store.Result{}, err
 	}
-	t := s.tracks.one(h)
+	t := s.tracks.get(h)
 	size := s.size(t, now)
 	// A whole second, rounded up so that the peer stays for at least its ttl.
 	until := (now + min(ttl(size), maxTTL) + time.Second - 1).Truncate(time.Second)
@@ -115,7 +115,7 @@ func (m *Store) Look(_ context.Context, key []byte, asker netip.Addr, want store
 	if h == 0 {
 		return dst, store.Result{Size: store.Size{Total: int(m.peers.Load())}}, nil
 	}
-	t, scope := s.tracks.one(h), wire.ScopeOf(asker)
+	t, scope := s.tracks.get(h), wire.ScopeOf(asker)
 	return s.sample(dst, t, want, scope, nil, nowExpiry), store.Result{Count: s.trackVisibleLen(t, scope), Size: s.size(t, now)}, nil
 }
 
@@ -130,7 +130,7 @@ func (m *Store) Leave(_ context.Context, key []byte, endpoint netip.AddrPort) er
 	if h == 0 {
 		return nil
 	}
-	t := s.tracks.one(h)
+	t := s.tracks.get(h)
 	tab := s.table(t, self.family())
 	if i, found := tab.find(self); found {
 		if tab.at(i).expiry() == held {

@@ -78,7 +78,7 @@ func (s *shard) lookup(key []byte, hash uint64) handle {
 		return 0
 	}
 	for h := s.buckets[hash&uint64(len(s.buckets)-1)]; h != 0; {
-		t := s.tracks.one(h)
+		t := s.tracks.get(h)
 		if t.tag == tagOf(hash) && string(s.keyOf(t)) == string(key) {
 			return h
 		}
@@ -94,7 +94,7 @@ func (s *shard) current(key []byte, hash uint64, now expiry) handle {
 	if h == 0 {
 		return 0
 	}
-	if t := s.tracks.one(h); t.due.after(now) <= 0 && s.trackLen(t) <= smallTrack {
+	if t := s.tracks.get(h); t.due.after(now) <= 0 && s.trackLen(t) <= smallTrack {
 		h = s.expireAll(h, now)
 	}
 	return h
@@ -106,7 +106,7 @@ func (s *shard) current(key []byte, hash uint64, now expiry) handle {
 func (s *shard) enter(h handle, key []byte, hash uint64, peer packed, now time.Duration) (handle, table, int, error) {
 	fam := peer.family()
 	if h != 0 {
-		tab := s.table(s.tracks.one(h), fam)
+		tab := s.table(s.tracks.get(h), fam)
 		if i, found := tab.find(peer); found {
 			return h, tab, i, nil
 		}
@@ -118,10 +118,10 @@ func (s *shard) enter(h handle, key []byte, hash uint64, peer packed, now time.D
 	if h == 0 {
 		h = s.add(key, hash, now)
 	}
-	t := s.tracks.one(h)
+	t := s.tracks.get(h)
 	if t.heads[fam] == 0 {
 		t.heads[fam] = s.heads.alloc(1)
-		s.heads.one(t.heads[fam]).slots = s.words.alloc(widths[fam])
+		s.heads.get(t.heads[fam]).slots = s.words.alloc(widths[fam])
 	}
 	tab := s.table(t, fam)
 	if tab.len() >= maxPeers(tab.cap) {
@@ -143,7 +143,7 @@ func (s *shard) add(key []byte, hash uint64, now time.Duration) handle {
 		s.rehash(max(1, 2*len(s.buckets)))
 	}
 	h := s.tracks.alloc(1)
-	t := s.tracks.one(h)
+	t := s.tracks.get(h)
 	t.tag, t.born = tagOf(hash), uint32(now/time.Second)
 	t.due = expiryAt(now) + horizon
 	for len(s.pageDue) <= h.page() {
@@ -160,22 +160,22 @@ func (s *shard) add(key []byte, hash uint64, now time.Duration) handle {
 
 func (s *shard) link(h handle, hash uint64) {
 	b := &s.buckets[hash&uint64(len(s.buckets)-1)]
-	s.tracks.one(h).next, *b = *b, h
+	s.tracks.get(h).next, *b = *b, h
 }
 
 func (s *shard) rehash(n int) {
 	s.buckets = make([]handle, n)
 	for h := s.tracks.from(0); h != 0; h = s.tracks.from(h + 1) {
-		s.link(h, maphash.Bytes(s.store.keySeed, s.keyOf(s.tracks.one(h))))
+		s.link(h, maphash.Bytes(s.store.keySeed, s.keyOf(s.tracks.get(h))))
 	}
 }
 
 // drop removes a track that has no peers.
 func (s *shard) drop(h handle) {
-	t := s.tracks.one(h)
+	t := s.tracks.get(h)
 	at := &s.buckets[maphash.Bytes(s.store.keySeed, s.keyOf(t))&uint64(len(s.buckets)-1)]
 	for *at != h {
-		at = &s.tracks.one(*at).next
+		at = &s.tracks.get(*at).next
 	}
 	*at = t.next
 	s.keys.free(t.key)
@@ -193,7 +193,7 @@ func (s *shard) table(t *track, fam int) table {
 	if t.heads[fam] == 0 {
 		return table{}
 	}
-	tab := table{tableHead: s.heads.one(t.heads[fam]), width: widths[fam], seed: s.store.peerSeed}
+	tab := table{tableHead: s.heads.get(t.heads[fam]), width: widths[fam], seed: s.store.peerSeed}
 	tab.words = s.words.at(tab.slots)
 	tab.cap = len(tab.words) / tab.width
 	if tab.ids != 0 {
@@ -205,7 +205,7 @@ func (s *shard) table(t *track, fam int) table {
 func (s *shard) trackLen(t *track) (n int) {
 	for _, h := range t.heads {
 		if h != 0 {
-			n += s.heads.one(h).len()
+			n += s.heads.get(h).len()
 		}
 	}
 	return n
@@ -220,7 +220,7 @@ func (s *shard) size(t *track, now time.Duration) store.Size {
 func (s *shard) trackVisibleLen(t *track, asker wire.Scope) (n int) {
 	for _, h := range t.heads {
 		if h != 0 {
-			n += s.heads.one(h).visibleLen(asker)
+			n += s.heads.get(h).visibleLen(asker)
 		}
 	}
 	return n
@@ -231,7 +231,7 @@ func (s *shard) trackVisibleLen(t *track, asker wire.Scope) (n int) {
 // by a quarter.
 func (s *shard) resize(t *track, fam, n int) table {
 	old := s.table(t, fam)
-	head := s.heads.one(t.heads[fam])
+	head := s.heads.get(t.heads[fam])
 	oldSlots, oldIDs := head.slots, head.ids
 	head.slots, head.ids = s.words.alloc(n*old.width), 0
 	tab := s.table(t, fam)
@@ -276,7 +276,7 @@ func (s *shard) remove(t *track, tab *table, i int) {
 // tidy shrinks a table that is less than half full, and removes a table or a track without peers.
 // It returns h, or 0 if it has removed the track.
 func (s *shard) tidy(h handle) handle {
-	t := s.tracks.one(h)
+	t := s.tracks.get(h)
 	for fam := range t.heads {
 		tab := s.table(t, fam)
 		switch {
@@ -307,7 +307,7 @@ func (s *shard) scrapeSome(dst []wire.Track, h handle, asker wire.Scope, now exp
 		if h = s.tracks.from(h); h == 0 {
 			return dst, 0, false
 		}
-		t := s.tracks.one(h)
+		t := s.tracks.get(h)
 		if n := s.trackLen(t); n <= smallTrack && t.due.after(now) <= 0 {
 			steps -= n
 			if s.expireAll(h, now) == 0 {

@@ -19,13 +19,13 @@ func TestKeysOfOneHash(t *testing.T) {
 	handles := map[handle]bool{}
 	for _, k := range keys {
 		if h := s.lookup([]byte(k), hash); h != 0 {
-			t.Errorf("before it is added, %q has the track of %q", k, s.keyOf(s.tracks.one(h)))
+			t.Errorf("before it is added, %q has the track of %q", k, s.keyOf(s.tracks.get(h)))
 		}
 		handles[s.add([]byte(k), hash, 0)] = true
 	}
 	for _, k := range keys {
 		h := s.lookup([]byte(k), hash)
-		if h == 0 || string(s.keyOf(s.tracks.one(h))) != k {
+		if h == 0 || string(s.keyOf(s.tracks.get(h))) != k {
 			t.Errorf("%q is not found", k)
 		}
 		delete(handles, h)

@@ -140,8 +140,8 @@ func (s *slab[T]) at(h handle) []T {
 	return p.items[from:to:to]
 }
 
-// one returns the only T of a block of size 1.
-func (s *slab[T]) one(h handle) *T { return &s.pages[h>>8].items[h&255] }
+// get returns the T of a block of size 1.
+func (s *slab[T]) get(h handle) *T { return &s.pages[h>>8].items[h&255] }
 
 // free frees a block. It ignores handle 0.
 func (s *slab[T]) free(h handle) {

@@ -76,7 +76,7 @@ func (m *Store) Subscribe(_ context.Context, key []byte, peer wire.Peer, notify 
 	nowExpiry := expiryAt(now)
 	h := s.lookup(key, hash)
 	if h != 0 {
-		t := s.tracks.one(h)
+		t := s.tracks.get(h)
 		if s.trackLen(t) > maxStreamed {
 			return dst, nil, &store.FullError{What: "peers of this key for an event stream", Max: maxStreamed, Stream: true}
 		}
@@ -107,7 +107,7 @@ func (m *Store) Subscribe(_ context.Context, key []byte, peer wire.Peer, notify 
 	if h == 0 {
 		return dst, sub, nil
 	}
-	t := s.tracks.one(h)
+	t := s.tracks.get(h)
 	for fam := range t.heads {
 		tab := s.table(t, fam)
 		for i := range tab.cap {
