@@ -138,7 +138,7 @@ func TestBurdens(t *testing.T) {
 	}
 }
 
-// Each row of the walks in docs/architecture.md has a file, which exists.
+// Each row of the walks in docs/architecture.md has a file and functions of it, in order.
 func TestWalks(t *testing.T) {
 	page, err := os.ReadFile("docs/architecture.md")
 	if err != nil {
@@ -149,8 +149,27 @@ func TestWalks(t *testing.T) {
 		t.Errorf("docs/architecture.md has %d rows, want two walks", len(rows))
 	}
 	for _, row := range rows {
-		if _, err := os.Stat(row[1]); err != nil {
+		syntax, err := parser.ParseFile(token.NewFileSet(), row[1], nil, parser.SkipObjectResolution)
+		if err != nil {
 			t.Error(err)
+			continue
+		}
+		functions := make(map[string]bool)
+		for _, decl := range syntax.Decls {
+			f, ok := decl.(*ast.FuncDecl)
+			if !ok {
+				continue
+			}
+			name := f.Name.Name
+			if f.Recv != nil {
+				name = root(f.Recv.List[0].Type).Name + "." + name
+			}
+			functions[name] = true
+		}
+		for _, name := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(row[2], -1) {
+			if !functions[name[1]] {
+				t.Errorf("docs/architecture.md: %s has no %s", row[1], name[1])
+			}
 		}
 	}
 }
