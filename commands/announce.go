@@ -160,7 +160,7 @@ func (o *announceOptions) runStay(c *cli.Context, s Streams) error {
 	// m ends when ctx does. It also ends if every tracker refuses, but then requestFailed has
 	// returned an error, and this has ended ctx, too.
 	<-m.Done()
-	s.couldNotLeave(m.Leave(ctx))
+	s.noteLeaveErrors(m.Leave(ctx))
 	return context.Cause(ctx)
 }
 

@@ -1,5 +1,5 @@
-// Package commands is the command line of ntrack. Each command has a file of its own, in the order in
-// which it works: its options, build and run. Enter by [Main].
+// Package commands is the command line of ntrack. Each command has its own file: first its options, then
+// build, then run. Start at [Main].
 package commands
 
 import (
@@ -27,11 +27,11 @@ type Streams struct {
 	In       io.Reader
 	Out, Err io.Writer
 	// Signals makes the wanted signals of this process arrive on a channel, even if they were ignored
-	// before. From then on they no longer end the context of Main. Signals may be nil. If it is not,
-	// Main also reaps children of this process that it has not started.
+	// before. From then on they no longer end the context of Main. Signals may be nil. Otherwise Main
+	// also reaps orphans (see [process.Reaper]), so this process must start no children by itself.
 	Signals func(to chan<- os.Signal, wanted ...os.Signal)
 
-	rawOut io.Writer // Out without the type results, for programs that ntrack runs
+	rawOut io.Writer // Out before Main wraps it in results, for programs that ntrack runs
 	reaper *process.Reaper
 }
 
@@ -58,9 +58,9 @@ func (s Streams) notes(text string) {
 const slowEnd = 500 * time.Millisecond
 
 // noteSlowEnd returns at once. If a signal ends ctx, and the command does not call done within
-// slowEnd after that, a note says that a second signal ends the command at once. what is "leaving" or
-// "ending".
-func (s Streams) noteSlowEnd(ctx context.Context, what string) (done func()) {
+// slowEnd after that, a note says that a second signal ends the command at once. action is "leaving"
+// or "ending".
+func (s Streams) noteSlowEnd(ctx context.Context, action string) (done func()) {
 	over := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		by, ok := errors.AsType[Interrupted](context.Cause(ctx))
@@ -73,7 +73,7 @@ func (s Streams) noteSlowEnd(ctx context.Context, what string) (done func()) {
 		}
 		select {
 		case <-time.After(slowEnd):
-			s.note("%s; %s ends it at once", what, again)
+			s.note("%s; %s ends it at once", action, again)
 		case <-over:
 		}
 	})
@@ -83,9 +83,9 @@ func (s Streams) noteSlowEnd(ctx context.Context, what string) (done func()) {
 	}
 }
 
-// couldNotLeave prints a note for each tracker that may still list a peer that wanted to leave. err
+// noteLeaveErrors prints a note for each tracker that may still list a peer that wanted to leave. err
 // joins the errors of these trackers, and may be nil.
-func (s Streams) couldNotLeave(err error) {
+func (s Streams) noteLeaveErrors(err error) {
 	if several, ok := err.(interface{ Unwrap() []error }); ok {
 		for _, err := range several.Unwrap() {
 			s.note("could not leave; the tracker forgets you after the ttl: %s", brief(err))
@@ -124,7 +124,7 @@ func Main(ctx context.Context, args []string, s Streams) int {
 		complete(ctx, app, args[2:], s.Out)
 		return 0
 	}
-	args, l, err := arrange(app, args)
+	args, l, err := arrangeArgs(app, args)
 	if err == nil {
 		app.Metadata = map[string]any{lineKey: l}
 		err = app.RunContext(ctx, args)
@@ -177,17 +177,17 @@ func description() string {
 	var b strings.Builder
 	b.WriteString("A peer announces itself under a KEY to a tracker and gets the other peers\n" +
 		"of that KEY. TRACKER is host, host:port, or the announce URL of a BitTorrent\n" +
-		"tracker; it may be left out: --tracker, else $NTRACK_TRACKER, else\n" +
-		"localhost:6969, where `ntrack serve` listens. A KEY alone that looks like a\n" +
-		"tracker or a port needs a -- in front of it.\n\n" +
+		"tracker. Without TRACKER, ntrack uses --tracker, or else $NTRACK_TRACKER, or\n" +
+		"else localhost:6969, where `ntrack serve` listens. If you give only a KEY, and\n" +
+		"it looks like a tracker or a port, write -- before it.\n\n" +
 		"Exit codes:\n")
 	rows := slices.Clone(exitCodes)
 	slices.SortFunc(rows, func(a, b exitCode) int { return a.code - b.code })
 	for _, e := range rows {
 		fmt.Fprintf(&b, "  %3d  %s\n", e.code, e.meaning)
 	}
-	b.WriteString("\nannounce with a COMMAND ends with the exit code of COMMAND: 128+n if signal n\n" +
-		"has ended it.")
+	b.WriteString("\nIf announce runs a COMMAND, it ends with the exit code of COMMAND, or 128+n if\n" +
+		"signal n ended COMMAND.")
 	return b.String()
 }
 

@@ -83,7 +83,7 @@ func TestGuess(t *testing.T) {
 
 func parsed(t *testing.T, text string) *line {
 	t.Helper()
-	_, l, err := arrange(newApp(Streams{}), append([]string{"ntrack"}, strings.Fields(text)...))
+	_, l, err := arrangeArgs(newApp(Streams{}), append([]string{"ntrack"}, strings.Fields(text)...))
 	if err != nil {
 		t.Fatalf("ntrack %s: %v", text, err)
 	}

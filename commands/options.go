@@ -276,9 +276,9 @@ const lineKey = "line"
 // lineOf is the command line that c comes from.
 func lineOf(c *cli.Context) *line { return c.App.Metadata[lineKey].(*line) }
 
-// arrange parses the arguments of the program, and returns them in the form that cli reads. The line
+// arrangeArgs parses the arguments of the program, and returns them in the form that cli reads. The line
 // is nil if no command will run, for example for --help.
-func arrange(app *cli.App, args []string) ([]string, *line, error) {
+func arrangeArgs(app *cli.App, args []string) ([]string, *line, error) {
 	if len(args) > 1 && args[1] == "--" { // `ntrack -- announce` means `ntrack announce`
 		args = slices.Delete(slices.Clone(args), 1, 2)
 	}

@@ -171,7 +171,7 @@ func awaitLeft(s Streams, signals <-chan os.Signal, left <-chan error) {
 	for {
 		select {
 		case err := <-left:
-			s.couldNotLeave(err)
+			s.noteLeaveErrors(err)
 			return
 		case <-slow:
 			noted = true
