@@ -255,7 +255,7 @@ func cmdEnds(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	checkNotes(ts, args[0]+".err")
 	// On a busy machine any program may end slowly. Then there is a note, as in TestSecondInterrupt.
-	notes := regexp.MustCompile(`(?m)^ntrack: (leaving|ending); .* ends it at once\n`).ReplaceAllString(ts.ReadFile(args[0]+".err"), "")
+	notes := regexp.MustCompile(`(?m)^ntrack: (leaving|ending); .* ends ntrack at once\n`).ReplaceAllString(ts.ReadFile(args[0]+".err"), "")
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]+".err"), []byte(notes), 0o600))
 	delete(ts.Value(jobsKey{}).(map[string]*job), args[0])
 }

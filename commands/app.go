@@ -73,7 +73,7 @@ func (s Streams) noteSlowEnd(ctx context.Context, action string) (done func()) {
 		}
 		select {
 		case <-time.After(slowEnd):
-			s.note("%s; %s ends it at once", action, again)
+			s.note("%s; %s ends ntrack at once", action, again)
 		case <-over:
 		}
 	})
@@ -88,7 +88,7 @@ func (s Streams) noteSlowEnd(ctx context.Context, action string) (done func()) {
 func (s Streams) noteLeaveErrors(err error) {
 	if several, ok := err.(interface{ Unwrap() []error }); ok {
 		for _, err := range several.Unwrap() {
-			s.note("could not leave; the tracker forgets you after the ttl: %s", brief(err))
+			s.note("could not leave: %s; the tracker forgets you after the ttl", brief(err))
 		}
 	}
 }

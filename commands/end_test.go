@@ -22,8 +22,8 @@ func TestSlowEnd(t *testing.T) {
 		lasts time.Duration
 		want  string
 	}{
-		{Interrupted{syscall.SIGINT}, 600 * time.Millisecond, "ntrack: leaving; Ctrl-C again ends it at once\n"},
-		{Interrupted{syscall.SIGTERM}, 600 * time.Millisecond, "ntrack: leaving; a second signal ends it at once\n"},
+		{Interrupted{syscall.SIGINT}, 600 * time.Millisecond, "ntrack: leaving; Ctrl-C again ends ntrack at once\n"},
+		{Interrupted{syscall.SIGTERM}, 600 * time.Millisecond, "ntrack: leaving; a second signal ends ntrack at once\n"},
 		{Interrupted{syscall.SIGINT}, 400 * time.Millisecond, ""},
 		{errReaderGone, 600 * time.Millisecond, ""},
 		{nil, 600 * time.Millisecond, ""}, // ctx does not end before the command does
@@ -50,8 +50,8 @@ func TestSlowEnd(t *testing.T) {
 // After the end of a COMMAND ntrack waits until the peer has left, but at most leaveTime, and only
 // until Ctrl-C.
 func TestAwaitLeft(t *testing.T) {
-	const slow = "ntrack: leaving; Ctrl-C ends it at once\n"
-	const failed = "ntrack: could not leave; the tracker forgets you after the ttl: "
+	const slow = "ntrack: leaving; Ctrl-C ends ntrack at once\n"
+	const failed, forgets = "ntrack: could not leave: ", "; the tracker forgets you after the ttl\n"
 	type signal struct {
 		after time.Duration
 		sig   os.Signal
@@ -67,7 +67,7 @@ func TestAwaitLeft(t *testing.T) {
 		{"the peer leaves soon", nil, time.Millisecond, nil, time.Millisecond, ""},
 		{"the peer leaves late", nil, 1900 * time.Millisecond, nil, 1900 * time.Millisecond, slow},
 		{"two trackers fail", nil, time.Millisecond, errors.Join(errors.New("a"), &announce.RefusalError{Reason: "b"}), time.Millisecond,
-			failed + "a\n" + failed + "the tracker refused: b\n"},
+			failed + "a" + forgets + failed + "the tracker refused: b" + forgets},
 		{"the peer does not leave", nil, 0, nil, 2 * time.Second, slow + "ntrack: could not leave within 2s; the tracker forgets you after the ttl\n"},
 		{"the signal that has ended the command comes late", []signal{{100 * time.Millisecond, syscall.SIGINT}}, 1900 * time.Millisecond, nil, 1900 * time.Millisecond, slow},
 		{"Ctrl-C", []signal{{time.Second, syscall.SIGINT}}, 0, nil, time.Second, slow},

@@ -41,7 +41,7 @@ func frozenTracker(t *testing.T) (addr string) {
 func TestSecondInterrupt(t *testing.T) {
 	t.Parallel()
 	at := frozenTracker(t)
-	const again, once = "ntrack: leaving; Ctrl-C again ends it at once\n", "ntrack: leaving; Ctrl-C ends it at once\n"
+	const again, once = "ntrack: leaving; Ctrl-C again ends ntrack at once\n", "ntrack: leaving; Ctrl-C ends ntrack at once\n"
 	for _, c := range []struct {
 		name  string
 		args  []string

@@ -175,7 +175,7 @@ func awaitLeft(s Streams, signals <-chan os.Signal, left <-chan error) {
 			return
 		case <-slow:
 			noted = true
-			s.note("leaving; Ctrl-C ends it at once")
+			s.note("leaving; Ctrl-C ends ntrack at once")
 		case sig := <-signals:
 			if noted && (sig == syscall.SIGINT || sig == syscall.SIGTERM || sig == syscall.SIGQUIT || sig == syscall.SIGHUP) {
 				return

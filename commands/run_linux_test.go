@@ -312,7 +312,7 @@ func TestFirstProcessSecondInterrupt(t *testing.T) {
 	for range 5 {
 		cmd := exec.Command("ntrack", "announce", at, "k", "--port", "4000", "--stay", "-q")
 		asFirst(cmd)
-		if secondInterrupt(t, cmd, "127.0.0.1:1\n", "ntrack: leaving; Ctrl-C again ends it at once\n") {
+		if secondInterrupt(t, cmd, "127.0.0.1:1\n", "ntrack: leaving; Ctrl-C again ends ntrack at once\n") {
 			return
 		}
 	}
