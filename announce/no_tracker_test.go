@@ -38,7 +38,7 @@ func TestNoTracker(t *testing.T) {
 // If no tracker can ever accept a membership, it ends, and Err returns the errors.
 func TestJoinUnacceptable(t *testing.T) {
 	// A loop that never waits would stop virtual time.
-	guard := time.AfterFunc(time.Minute, func() { panic("TestJoinNowhere has not ended after a minute") })
+	guard := time.AfterFunc(time.Minute, func() { panic("TestJoinUnacceptable has not ended after a minute") })
 	defer guard.Stop()
 	synctest.Test(t, func(t *testing.T) {
 		p := new(pipes)

@@ -114,12 +114,14 @@ func testStreamNotRead(t *testing.T, serve serveFunc) {
 	for i := range 1000 { // 60 KB of events
 		join(t, s.Tracker, "k", 5000+i)
 	}
-	for range 1000 {
-		if name, _, err := event(r); err != nil || name != "join" {
-			t.Fatalf("%s, %v", name, err)
+	for { // on a slow machine the client leaves before the last join
+		switch name, data, err := event(r); {
+		case name == "leave" && data == "127.0.0.1:4000;":
+			return
+		case err != nil || name != "join":
+			t.Fatalf("%s %s, %v", name, data, err)
 		}
 	}
-	expectEvent(t, r, "leave 127.0.0.1:4000;")
 }
 
 // A client that does not read a reply loses its connection.
