@@ -14,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"ntrack/announce/wire"
 )
 
 // A rival is a server process that is measured.
@@ -154,16 +156,37 @@ func spawnOpentracker(cpu, home int, keys int) (*rival, error) {
 		return nil, err
 	}
 	s.port, s.listsSelf = port, true
-	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		c, err := net.Dial("tcp", "127.0.0.1:"+strconv.Itoa(port))
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		err := s.admits(keys - 1)
 		if err == nil {
-			return s, c.Close()
+			return s, nil
 		}
 		if time.Now().After(deadline) {
 			s.stop()
 			return nil, err
 		}
 	}
+}
+
+// admits returns an error unless opentracker answers for a key. It listens before it has read the
+// list of keys. The request is a leave of a peer that is not there, so it changes nothing.
+func (s *rival) admits(key int) error {
+	c, err := net.Dial("tcp", "127.0.0.1:"+strconv.Itoa(s.port))
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+	hash := infoHash(key)
+	request := append([]byte("GET /announce?port=1&event=stopped&peer_id=-XX0000-xxxxxxxxxxxx&info_hash="), wire.AppendEscaped(nil, hash[:])...)
+	if _, err := c.Write(append(request, " HTTP/1.0\r\n\r\n"...)); err != nil {
+		return err
+	}
+	reply, err := io.ReadAll(c)
+	if err == nil && strings.Contains(string(reply), "failure reason") {
+		err = fmt.Errorf("opentracker refuses a key of its list: %q", reply)
+	}
+	return err
 }
 
 // pause and resume stop a server while another one is measured.
