@@ -31,8 +31,8 @@ type sighting struct {
 	lastUpdate   int       // the number of the last update that listed the peer
 	doubtful     bool      // not listed since a restart: the tracker may have forgotten the peer
 	missingSince time.Time // when an update first omitted the peer; zero if none has omitted it
-	// absence is the sum of the shares of the samples that have omitted the peer. If the peer is
-	// present, so many omissions have a probability of at most e^-absence.
+	// absence is the sum of the shares of the samples that have omitted the peer. A peer that is
+	// present is omitted that often with a probability of at most e^-absence.
 	absence float64
 }
 

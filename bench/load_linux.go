@@ -11,9 +11,9 @@ import (
 	"unsafe"
 )
 
-// A load is a number of clients. Each announces again as soon as it has its reply. They share one
-// thread that never sleeps, because a server would have to wake them up otherwise. With clients on
-// another machine it would not have to. The thread does not use Go's scheduler and poller.
+// A load is a group of clients. Each announces again as soon as it has its reply. All run in one
+// thread, without Go's scheduler and poller. The thread never sleeps: waking it up would take CPU time
+// of the server, which clients on another machine do not take.
 type load struct {
 	*population
 	port      int

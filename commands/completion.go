@@ -148,8 +148,9 @@ func (l *line) fittingOptions(current string) []string {
 }
 
 // keys returns keys of the tracker that begin with prefix, if a KEY fits here and the tracker shows
-// its index. A user who presses Tab does not wait long, so a slow tracker gives no keys. Anybody can
-// announce any key. So keys skips those with control characters, and the scripts quote the others.
+// its index. It does not wait longer than patience for a tracker, because the user has pressed Tab.
+// Anybody can announce any key. So keys skips those with control characters, and the scripts quote
+// the others.
 func (l *line) keys(ctx context.Context, app *cli.App, prefix string) []string {
 	const patience, most = 2 * time.Second, 1000
 	switch n := len(l.arguments); {
@@ -191,7 +192,7 @@ func (l *line) keys(ctx context.Context, app *cli.App, prefix string) []string {
 			k, err := announce.ParseKey(text)
 			switch {
 			case !strings.HasPrefix(text, prefix) || len(found) == most:
-			case err != nil || !bytes.Equal(k.Bytes(), t.Key.Bytes()): // a user who types text gets another key
+			case err != nil || !bytes.Equal(k.Bytes(), t.Key.Bytes()): // its text is read as another key
 			case !l.literal && text[0] == '-' || with(text).misplaced() != nil:
 			default:
 				found = append(found, text)

@@ -72,7 +72,7 @@ func TestSlab(t *testing.T) {
 func TestSlabReuses(t *testing.T) {
 	s := slab[uint32]{perPage: 1024}
 	var blocks []handle
-	for range 10_000 { // so many that the slab makes larger pages
+	for range 10_000 { // enough blocks to make the slab use larger pages
 		blocks = append(blocks, s.alloc(1))
 	}
 	pages := len(s.pages)
