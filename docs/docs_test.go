@@ -22,10 +22,8 @@ func TestMain(m *testing.M) {
 // Each rule of the specification has a vector, and each vector belongs to a rule. A rule without a
 // vector is an opinion. A vector without a rule tests something that nobody can read about.
 func TestSpecificationNamesVectors(t *testing.T) {
-	spec, err := os.ReadFile("docs/PROTOCOL.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	// The rules are in the first, advice to clients is in the second.
+	documents := []string{"docs/PROTOCOL.md", "docs/clients.md"}
 	files, err := filepath.Glob("testdata/vectors/*/*.json")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("found %d vectors, %v", len(files), err)
@@ -39,18 +37,24 @@ func TestSpecificationNamesVectors(t *testing.T) {
 
 	// A reference is [v: name, name]; a line may end within it.
 	named := make(map[string]bool)
-	for _, ref := range regexp.MustCompile(`\[v:([^\]]*)\]`).FindAllStringSubmatch(string(spec), -1) {
-		for name := range strings.SplitSeq(ref[1], ",") {
-			name = strings.TrimSpace(name)
-			named[name] = true
-			if !slices.Contains(vectors, name) {
-				t.Errorf("docs/PROTOCOL.md names the vector %q, and there is none", name)
+	for _, file := range documents {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, ref := range regexp.MustCompile(`\[v:([^\]]*)\]`).FindAllStringSubmatch(string(text), -1) {
+			for name := range strings.SplitSeq(ref[1], ",") {
+				name = strings.TrimSpace(name)
+				named[name] = true
+				if !slices.Contains(vectors, name) {
+					t.Errorf("%s names the vector %q, and there is none", file, name)
+				}
 			}
 		}
 	}
 	for _, v := range vectors {
 		if !named[v] {
-			t.Errorf("docs/PROTOCOL.md does not name the vector %q", v)
+			t.Errorf("neither of %v names the vector %q", documents, v)
 		}
 	}
 	doc, err := os.ReadFile("announce/wire/doc.go")
