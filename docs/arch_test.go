@@ -32,7 +32,7 @@ tracker/store              announce/wire
 tracker/store/memory       announce/wire tracker/store
 tracker/store/storetest    announce/wire tracker/store
 tracker/server             announce/wire tracker
-tracker/server/servertest  tracker
+tracker/server/servertest  tracker tracker/store tracker/store/memory
 tracker/trackertest        announce tracker tracker/server
 bench                      announce/wire tracker tracker/server
 examples/chat              announce

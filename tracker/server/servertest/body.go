@@ -1,26 +1,94 @@
 package servertest
 
 import (
+	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 )
 
-// A body is the expected body of a reply: parts, one after the other.
+// A body is the expected body of a reply, or the value of a header: parts, one after the other.
 type body []part
 
-// A part is one of four kinds: a literal, a pick, an "any" or an "as".
+// A part has one kind: a literal, a pick, an "any", an "as", a "number" or an "either".
 type part struct {
 	Literal latin1 `json:"-"` // these bytes
 	// Pick is how many different elements of Of must be there, in any order, with Sep between them.
+	// Where several elements fit, the longest counts.
 	Pick int      `json:"pick"`
-	Of   []latin1 `json:"of"`
+	Of   elements `json:"of"`
 	Sep  latin1   `json:"sep"`
 	// Any stands for one or more bytes that are not control characters.
 	Any bool `json:"any"`
 	// As is a name. Where it first appears in a scenario, it stands for the same as Any. Wherever
 	// it appears again, it stands for the bytes that matched the first time.
 	As string `json:"as"`
+	// Number is the least and the greatest value of a decimal number without leading zeros.
+	Number *[2]int `json:"number"`
+	// Either has bodies. One of them must be there.
+	Either []body `json:"either"`
+}
+
+// elements are the bytes that a pick chooses from.
+type elements struct {
+	list    []latin1
+	lengths []int // of the elements, longest first, each once
+}
+
+// UnmarshalJSON reads a list. An element is a string, or an object: a text with {n} in it and a
+// range of numbers, which stands for one string per number.
+func (e *elements) UnmarshalJSON(data []byte) error {
+	var list []json.RawMessage
+	if err := json.Unmarshal(data, &list); err != nil {
+		return err
+	}
+	for _, element := range list {
+		var s struct {
+			Text   latin1 `json:"text"`
+			Repeat repeat `json:"repeat"`
+		}
+		if element[0] == '{' {
+			if err := strict(element, &s); err != nil {
+				return err
+			}
+		} else if err := s.Text.UnmarshalJSON(element); err != nil {
+			return err
+		}
+		texts, err := s.Repeat.texts(s.Text)
+		if err != nil {
+			return err
+		}
+		e.list = append(e.list, texts...)
+	}
+	for _, element := range e.list {
+		e.lengths = append(e.lengths, len(element))
+	}
+	slices.SortFunc(e.lengths, func(a, b int) int { return cmp.Compare(b, a) })
+	e.lengths = slices.Compact(e.lengths)
+	return nil
+}
+
+// A repeat is the first and the last of the numbers that stand for {n}; the zero repeat is none.
+type repeat [2]int
+
+// texts returns text once for each number of r, with the number in the place of {n}. The zero
+// repeat returns text as it is.
+func (r repeat) texts(text latin1) ([]latin1, error) {
+	if r == (repeat{}) {
+		return []latin1{text}, nil
+	}
+	before, after, found := strings.Cut(string(text), "{n}")
+	if !found || strings.Contains(after, "{n}") || r[0] < 1 || r[1] < r[0] {
+		return nil, fmt.Errorf(`cannot repeat %q from %d to %d: it needs {n} once, and numbers from 1 on`, text, r[0], r[1])
+	}
+	var texts []latin1
+	for n := r[0]; n <= r[1]; n++ {
+		texts = append(texts, latin1(before+strconv.Itoa(n)+after))
+	}
+	return texts, nil
 }
 
 // UnmarshalJSON reads a list of parts, or a string, which is a body with one literal.
@@ -50,12 +118,17 @@ func (p *part) UnmarshalJSON(data []byte) error {
 	if err := strict(data, (*fields)(p)); err != nil {
 		return err
 	}
-	wild := p.Any || p.As != ""
+	kinds := 0
+	for _, is := range []bool{p.Pick != 0 || p.Of.list != nil || p.Sep != "", p.Any, p.As != "", p.Number != nil, p.Either != nil} {
+		if is {
+			kinds++
+		}
+	}
 	switch {
-	case wild && (p.Any && p.As != "" || p.Pick != 0 || p.Of != nil || p.Sep != ""):
-		return errors.New(`"any" or "as" stands alone: no other field may be next to it`)
-	case !wild && (p.Pick < 1 || p.Pick > len(p.Of)):
-		return fmt.Errorf("cannot pick %d of %d", p.Pick, len(p.Of))
+	case kinds != 1:
+		return errors.New(`a part stands alone: it is one of "pick", "any", "as", "number" and "either"`)
+	case (p.Of.list != nil || p.Sep != "") && p.Pick < 1, p.Pick > len(p.Of.list):
+		return fmt.Errorf("cannot pick %d of %d", p.Pick, len(p.Of.list))
 	}
 	return nil
 }
@@ -68,8 +141,8 @@ func (b body) match(got string, texts map[string]string) (ok bool, right int) {
 	return ok, m.right
 }
 
-// A matcher tries all possibilities one after the other. That is fast enough, because bodies are
-// small. Its methods look at got from the byte at on.
+// A matcher tries all possibilities one after the other. That is fast enough, because bodies have
+// few parts. Its methods look at got from the byte at on.
 type matcher struct {
 	got   string
 	texts map[string]string
@@ -98,36 +171,59 @@ func (m *matcher) parts(parts []part, at int) bool {
 		}
 		delete(m.texts, p.As)
 		return false
+	case p.Either != nil:
+		return slices.ContainsFunc(p.Either, func(b body) bool {
+			return m.parts(slices.Concat(b, rest), at)
+		})
+	case p.Number != nil:
+		end := m.number(*p.Number, at)
+		return end >= 0 && m.parts(rest, end)
 	case p.Pick > 0:
-		return m.pick(p, make([]bool, len(p.Of)), p.Pick, rest, at)
+		end := m.pick(p, at)
+		return end >= 0 && m.parts(rest, end)
 	default:
 		return m.literal(string(p.Literal), at) && m.parts(rest, at+len(p.Literal))
 	}
 }
 
-// pick says whether the rest of got is n elements of p.Of that are not used, and then rest.
-func (m *matcher) pick(p part, used []bool, n int, rest []part, at int) bool {
-	m.right = max(m.right, at)
-	if n == 0 {
-		return m.parts(rest, at)
+// number returns the end of the number at at, or -1 if it is not in its range.
+func (m *matcher) number(within [2]int, at int) int {
+	end := at
+	for end < len(m.got) && m.got[end] >= '0' && m.got[end] <= '9' {
+		end++
 	}
-	if n < p.Pick {
-		if !m.literal(string(p.Sep), at) {
-			return false
-		}
-		at += len(p.Sep)
+	n, err := strconv.Atoi(m.got[at:end])
+	if err != nil || n < within[0] || n > within[1] || strconv.Itoa(n) != m.got[at:end] {
+		return -1
 	}
-	for i, element := range p.Of {
-		if used[i] || !m.literal(string(element), at) {
-			continue
-		}
-		used[i] = true
-		if m.pick(p, used, n-1, rest, at+len(element)) {
-			return true
-		}
-		used[i] = false
+	return end
+}
+
+// pick returns the end of p.Pick different elements of p.Of at at, or -1 if they are not there.
+func (m *matcher) pick(p part, at int) int {
+	left := make(map[latin1]int)
+	for _, element := range p.Of.list {
+		left[element]++
 	}
-	return false
+	for n := range p.Pick {
+		if n > 0 {
+			if !m.literal(string(p.Sep), at) {
+				return -1
+			}
+			at += len(p.Sep)
+		}
+		i := slices.IndexFunc(p.Of.lengths, func(l int) bool {
+			return at+l <= len(m.got) && left[latin1(m.got[at:at+l])] > 0
+		})
+		if i < 0 {
+			return -1
+		}
+		end := at + p.Of.lengths[i]
+		left[latin1(m.got[at:end])]--
+		at = end
+		m.right = max(m.right, at)
+	}
+	return at
 }
 
 // literal says whether got goes on with l.
@@ -148,8 +244,12 @@ func (b body) String() string {
 			s = append(s, "(any text)")
 		case p.As != "":
 			s = append(s, "("+p.As+")")
+		case p.Number != nil:
+			s = append(s, fmt.Sprintf("(%d to %d)", p.Number[0], p.Number[1]))
+		case p.Either != nil:
+			s = append(s, fmt.Sprintf("(one of %v)", p.Either))
 		case p.Pick > 0:
-			s = append(s, fmt.Sprintf("(%d of %q, separated by %q)", p.Pick, p.Of, p.Sep))
+			s = append(s, fmt.Sprintf("(%d of %.1000q, separated by %q)", p.Pick, p.Of.list[:min(len(p.Of.list), 20)], p.Sep))
 		default:
 			s = append(s, fmt.Sprintf("%q", string(p.Literal)))
 		}

@@ -5,8 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -19,12 +19,12 @@ const patience = time.Minute
 
 // A client is one connection to the server.
 type client struct {
-	conn  net.Conn
+	conn  *conn
 	r     *bufio.Reader
 	wrote chan struct{} // closed when the latest request has been sent; nil before the first
 }
 
-func newClient(conn net.Conn) *client {
+func newClient(conn *conn) *client {
 	return &client{conn: conn, r: bufio.NewReader(conn)}
 }
 
@@ -35,8 +35,8 @@ func (c *client) close() {
 	}
 }
 
-// send sends the request of st and reads the head of the reply.
-func (c *client) send(st *step) (*http.Response, error) {
+// send sends a request of st and reads the head of the reply.
+func (c *client) send(st *step, request latin1) (*http.Response, error) {
 	if c.wrote != nil {
 		<-c.wrote
 	}
@@ -47,10 +47,19 @@ func (c *client) send(st *step) (*http.Response, error) {
 	// error of the write.
 	go func() {
 		defer close(c.wrote)
-		io.WriteString(c.conn, string(st.Send))
+		size := len(request)
+		if st.InPieces {
+			size = 1
+		}
+		for piece := range slices.Chunk([]byte(request), size) {
+			c.conn.Write(piece)
+		}
+		if st.HalfClose && st.Stream == "" {
+			c.conn.CloseWrite()
+		}
 	}()
 
-	method, _, _ := strings.Cut(string(st.Send), " ")
+	method, _, _ := strings.Cut(string(request), " ")
 	resp, err := http.ReadResponse(c.r, &http.Request{Method: method})
 	if err != nil {
 		return nil, fmt.Errorf("no reply: %w", err)
@@ -58,12 +67,17 @@ func (c *client) send(st *step) (*http.Response, error) {
 	return resp, nil
 }
 
-// do sends the request of st and checks the reply against st.
-func (c *client) do(st *step) error {
-	resp, err := c.send(st)
+// do sends a request of st and checks the reply against st. ended says whether the server closes the
+// connection after it.
+func (c *client) do(st *step, request latin1) (ended bool, err error) {
+	resp, err := c.send(st, request)
 	if err != nil {
-		return err
+		return true, err
 	}
+	return resp.Close, c.check(st, resp)
+}
+
+func (c *client) check(st *step, resp *http.Response) error {
 	got, err := io.ReadAll(resp.Body)
 	if err != nil {
 		return fmt.Errorf("status %d, body cut short after %q: %w", resp.StatusCode, got, err)
@@ -96,7 +110,7 @@ func (c *client) do(st *step) error {
 
 func checkFields(h http.Header, st *step) error {
 	for name, want := range st.Headers {
-		if err := checkField(h, name, want); err != nil {
+		if err := checkField(h, name, want, st.texts); err != nil {
 			return err
 		}
 	}
@@ -120,7 +134,7 @@ func checkLength(resp *http.Response) error {
 
 // checkField checks one header field. If want is nil, the field must be absent. If want is
 // "Date+150", the field must be the time 150 seconds after the reply's Date.
-func checkField(h http.Header, name string, want *string) error {
+func checkField(h http.Header, name string, want *body, texts map[string]string) error {
 	got, present := h[http.CanonicalHeaderKey(name)]
 	if want == nil {
 		if present {
@@ -128,8 +142,7 @@ func checkField(h http.Header, name string, want *string) error {
 		}
 		return nil
 	}
-	expect := *want
-	if after, ok := strings.CutPrefix(expect, "Date+"); ok {
+	if after, ok := strings.CutPrefix(string((*want)[0].Literal), "Date+"); ok {
 		seconds, err := strconv.Atoi(after)
 		if err != nil {
 			return fmt.Errorf("header %s: %q is not a number of seconds", name, after)
@@ -138,17 +151,19 @@ func checkField(h http.Header, name string, want *string) error {
 		if err != nil {
 			return fmt.Errorf("header Date: %w", err)
 		}
-		expect = date.Add(time.Duration(seconds) * time.Second).Format(http.TimeFormat)
+		want = &body{{Literal: latin1(date.Add(time.Duration(seconds) * time.Second).Format(http.TimeFormat))}}
 	}
-	if len(got) != 1 || got[0] != expect {
-		return fmt.Errorf("header %s\n     got %q\nexpected %q", name, got, expect)
+	if len(got) == 1 {
+		if ok, _ := want.match(got[0], texts); ok {
+			return nil
+		}
 	}
-	return nil
+	return fmt.Errorf("header %s\n     got %q\nexpected %v", name, got, *want)
 }
 
 // A stream is a connection on which the server goes on sending.
 type stream struct {
-	conn net.Conn
+	conn *conn
 	done chan struct{} // closed when either end has closed the connection
 
 	mu  sync.Mutex
@@ -157,9 +172,9 @@ type stream struct {
 }
 
 // openStream sends the request of st, checks the head of the reply, and leaves the connection open.
-func openStream(conn net.Conn, st *step) (*stream, error) {
+func openStream(conn *conn, st *step) (*stream, error) {
 	c := newClient(conn)
-	resp, err := c.send(st)
+	resp, err := c.send(st, st.Send)
 	if err == nil {
 		err = checkStreamHead(resp, st)
 	}

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"ntrack/tracker"
+	"ntrack/tracker/store"
+	"ntrack/tracker/store/memory"
 )
 
 // A scenario is one file: requests and the replies they must get, in order.
@@ -29,13 +31,24 @@ type settings struct {
 	Token    string         `json:"token"`
 	Proxies  []netip.Prefix `json:"proxies"`
 	MaxWant  int            `json:"max_want"`
+
+	// These are the limits of the table.
+	MaxKeys        int `json:"max_keys"`
+	MaxPeers       int `json:"max_peers"`
+	MaxPeersPerKey int `json:"max_peers_per_key"`
+	MaxPerAddr     int `json:"max_per_addr"`
 }
 
 func (s settings) tracker() *tracker.Tracker {
 	if s.Interval == 0 && s.MaxRate == 0 {
 		s.Interval = 60
 	}
+	table := memory.New()
+	table.Limits = store.Limits{
+		MaxKeys: s.MaxKeys, MaxPeers: s.MaxPeers, MaxPeersPerKey: s.MaxPeersPerKey, MaxPerAddr: s.MaxPerAddr,
+	}
 	return &tracker.Tracker{
+		Store:    table,
 		Interval: time.Duration(s.Interval) * time.Second,
 		MaxRate:  s.MaxRate,
 		MaxWant:  s.MaxWant,
@@ -48,18 +61,23 @@ func (s settings) tracker() *tracker.Tracker {
 // A step with Send is one request and the reply that it must get. A step without Send checks what
 // the server has sent since the last check on a stream that an earlier step opened.
 type step struct {
-	At      int                `json:"at"` // seconds since the scenario began; 0 means at once after the previous step
-	From    origin             `json:"from"`
-	Reuse   bool               `json:"reuse"` // send on the connection of the previous step
-	Send    latin1             `json:"send"`
-	Status  int                `json:"status"`
-	Headers map[string]*string `json:"headers"`
-	Body    *body              `json:"body"`
-	Closed  bool               `json:"closed"`  // the server must close the connection after the reply or the stream
-	Stream  string             `json:"stream"`  // the name of the stream that Send opens; without Send, of the stream to check
-	HangUp  bool               `json:"hang_up"` // close the stream after the check
+	At       int              `json:"at"` // seconds since the scenario began; 0 means at once after the previous step
+	From     origin           `json:"from"`
+	Reuse    bool             `json:"reuse"` // send on the connection of the previous step
+	Send     latin1           `json:"send"`
+	Repeat   repeat           `json:"repeat"`    // send once for each number, on one connection while the server keeps it open
+	InPieces bool             `json:"in_pieces"` // send each byte by itself
+	Status   int              `json:"status"`
+	Headers  map[string]*body `json:"headers"` // nil: the header must not be there
+	Body     *body            `json:"body"`
+	Closed   bool             `json:"closed"`  // the server must close the connection after the reply or the stream
+	Stream   string           `json:"stream"`  // the name of the stream that Send opens; without Send, of the stream to check
+	HangUp   bool             `json:"hang_up"` // close the stream after the check
+	// HalfClose closes the sending side of the connection: after Send, or after the check of a stream.
+	HalfClose bool `json:"half_close"`
 
 	start time.Duration     // At, with the default filled in
+	sends []latin1          // Send, or what Repeat makes of it
 	texts map[string]string // the text of each "as" part by its name; all steps share the map
 }
 
@@ -124,17 +142,19 @@ func (s *scenario) prepare() error {
 			return fmt.Errorf(`step %d: "at" is %d, but the previous step is at %d`, i+1, st.At, now)
 		case !sends && st.Stream == "":
 			return fmt.Errorf(`step %d: no "send"`, i+1)
-		case !sends && (st.From != origin{} || st.Status != 0 || st.Headers != nil || st.Reuse):
-			return fmt.Errorf(`step %d: without "send" a step may only have "at", "stream", "body", "closed" and "hang_up"`, i+1)
+		case !sends && (st.From != origin{} || st.Status != 0 || st.Headers != nil || st.Reuse || st.InPieces || st.Repeat != repeat{}):
+			return fmt.Errorf(`step %d: without "send" a step may only have "at", "stream", "body", "closed", "hang_up" and "half_close"`, i+1)
 		case !sends && !open[st.Stream]:
 			return fmt.Errorf("step %d: no stream %q is open", i+1, st.Stream)
-		case st.Stream != "" && st.Body == nil && !st.HangUp:
+		case st.Stream != "" && st.Body == nil && !st.HangUp && !st.HalfClose:
 			return fmt.Errorf(`step %d: no "body" for the stream`, i+1)
 		case !sends: // the other rules are for steps that send
 		case st.HangUp:
 			return fmt.Errorf(`step %d: "hang_up" is for streams that are open`, i+1)
 		case st.Stream != "" && (open[st.Stream] || st.Reuse):
 			return fmt.Errorf("step %d: stream %q needs a name and a connection of its own", i+1, st.Stream)
+		case st.Repeat != repeat{} && (st.Stream != "" || st.Reuse):
+			return fmt.Errorf("step %d: a repeated step needs a connection of its own, and opens no stream", i+1)
 		case st.From == origin{}:
 			return fmt.Errorf(`step %d: no "from"`, i+1)
 		case st.Status == 0:
@@ -144,8 +164,17 @@ func (s *scenario) prepare() error {
 		case st.Reuse && s.Steps[i-1].From != st.From:
 			return fmt.Errorf("step %d: a reused connection cannot change its address", i+1)
 		}
+		var err error
+		if st.sends, err = st.Repeat.texts(st.Send); err != nil {
+			return fmt.Errorf("step %d: %w", i+1, err)
+		}
 		if st.Stream != "" {
 			open[st.Stream] = !st.HangUp && !st.Closed
+		}
+		for name, value := range st.Headers {
+			if value != nil && len(*value) == 0 {
+				return fmt.Errorf("step %d: no value for the header %s", i+1, name)
+			}
 		}
 		st.texts = texts
 		now = max(now, st.At)

@@ -10,6 +10,7 @@
 package servertest
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"path/filepath"
@@ -82,23 +83,26 @@ func (s *scenario) play(serve func(net.Listener, *tracker.Tracker)) error {
 			}
 			continue
 		}
-		if c == nil {
-			conn, err := l.dial(st.From)
-			if err != nil {
-				return fmt.Errorf("step %d: %w", i+1, err)
+		reused := i+1 < len(s.Steps) && s.Steps[i+1].Reuse
+		for n, send := range st.sends {
+			if c == nil {
+				conn, err := l.dial(st.From)
+				if err != nil {
+					return fmt.Errorf("step %d: %w", i+1, err)
+				}
+				c = newClient(conn)
 			}
-			c = newClient(conn)
-		}
-		err := c.do(&st)
-		if err != nil || i+1 == len(s.Steps) || !s.Steps[i+1].Reuse {
-			c.close()
-			c = nil
-			// The server may still be busy with the closed connection. It becomes idle before the
-			// next step, so that no scenario depends on scheduling.
-			synctest.Wait()
-		}
-		if err != nil {
-			return fmt.Errorf("step %d, %s from %s: %w", i+1, firstLine(st.Send), st.From, err)
+			ended, err := c.do(&st, send)
+			if more := n+1 < len(st.sends); err != nil || more && ended || !more && !reused {
+				c.close()
+				c = nil
+				// The server may still be busy with the closed connection. It becomes idle before the
+				// next step, so that no scenario depends on scheduling.
+				synctest.Wait()
+			}
+			if err != nil {
+				return fmt.Errorf("step %d, %s from %s: %w", i+1, firstLine(send), st.From, err)
+			}
 		}
 	}
 	return nil
@@ -117,10 +121,16 @@ func playStream(streams map[string]*stream, st *step, l *listener) (err error) {
 		}
 		streams[st.Stream] = s
 	}
-	if err = s.check(st); err != nil || st.HangUp || st.Closed {
+	if st.Body != nil || st.HangUp {
+		err = s.check(st)
+	}
+	switch {
+	case err != nil, st.HangUp, st.Closed:
 		s.close()
 		delete(streams, st.Stream)
 		synctest.Wait()
+	case st.HalfClose:
+		err = s.conn.CloseWrite()
 	}
 	return err
 }
@@ -146,15 +156,16 @@ func newListener() *listener {
 }
 
 // dial makes a connection from an origin and returns the client's end.
-func (l *listener) dial(from origin) (net.Conn, error) {
-	client, server := net.Pipe()
-	c := conn{server, net.TCPAddrFromAddrPort(from.addr), serverAddr}
+func (l *listener) dial(from origin) (*conn, error) {
+	remote, local := net.Addr(net.TCPAddrFromAddrPort(from.addr)), net.Addr(serverAddr)
 	if from.unix {
-		c.remote, c.local = &net.UnixAddr{Name: "@", Net: "unix"}, &net.UnixAddr{Name: "/run/ntrack", Net: "unix"}
+		remote, local = &net.UnixAddr{Name: "@", Net: "unix"}, &net.UnixAddr{Name: "/run/ntrack", Net: "unix"}
 	}
+	clientOut, serverIn := net.Pipe()
+	serverOut, clientIn := net.Pipe()
 	select {
-	case l.conns <- c:
-		return client, nil
+	case l.conns <- &conn{Conn: serverIn, out: serverOut, remote: remote, local: local}:
+		return &conn{Conn: clientIn, out: clientOut, remote: local, local: remote}, nil
 	case <-l.closed:
 		return nil, net.ErrClosed
 	}
@@ -179,10 +190,21 @@ func (l *listener) Addr() net.Addr { return serverAddr }
 // serverAddr is the address of every listener. It is reserved for documentation (RFC 5737).
 var serverAddr = &net.TCPAddr{IP: net.IPv4(192, 0, 2, 80), Port: 80}
 
+// A conn is one end of a connection. Either of its two pipes can be closed alone.
 type conn struct {
-	net.Conn
+	net.Conn          // the pipe to read from
+	out      net.Conn // the pipe to write to
+
 	remote, local net.Addr
 }
 
-func (c conn) RemoteAddr() net.Addr { return c.remote }
-func (c conn) LocalAddr() net.Addr  { return c.local }
+func (c *conn) Write(b []byte) (int, error) { return c.out.Write(b) }
+func (c *conn) CloseWrite() error           { return c.out.Close() }
+func (c *conn) Close() error                { return errors.Join(c.out.Close(), c.Conn.Close()) }
+func (c *conn) RemoteAddr() net.Addr        { return c.remote }
+func (c *conn) LocalAddr() net.Addr         { return c.local }
+
+func (c *conn) SetWriteDeadline(t time.Time) error { return c.out.SetWriteDeadline(t) }
+func (c *conn) SetDeadline(t time.Time) error {
+	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
+}

@@ -44,6 +44,22 @@ func TestMatch(t *testing.T) {
 		{`["id ", {"as": "e"}, "-0\nid ", {"as": "e"}, "-1\n"]`, "id a-b-0\nid a-b-1\n", true},
 		{`["id ", {"as": "e"}, "-0\nid ", {"as": "e"}, "-1\n"]`, "id a-0\nid b-1\n", false},
 		{`[{"as": "e"}, "-", {"as": "e"}]`, "a-b-a-b", true}, // "e" could be "a", but only "a-b" matches
+		{`[{"pick": 2, "of": [{"text": "p{n}", "repeat": [1, 11]}], "sep": " "}]`, "p11 p1", true},
+		{`[{"pick": 2, "of": [{"text": "p{n}", "repeat": [1, 11]}], "sep": " "}]`, "p1 p11", true},
+		{`[{"pick": 2, "of": [{"text": "p{n}", "repeat": [1, 11]}], "sep": " "}]`, "p1 p1", false},
+		{`[{"pick": 2, "of": [{"text": "p{n}", "repeat": [1, 11]}], "sep": " "}]`, "p1 p12", false},
+		{`[{"pick": 2, "of": ["a", "a"]}]`, "aa", true},
+		{`[{"number": [1, 60]}, "e"]`, "60e", true},
+		{`[{"number": [1, 60]}, "e"]`, "61e", false},
+		{`[{"number": [1, 60]}, "e"]`, "0e", false},
+		{`[{"number": [1, 60]}, "e"]`, "07e", false},
+		{`[{"number": [1, 60]}, "e"]`, "e", false},
+		{`[{"number": [1, 60]}, "e"]`, "+7e", false},
+		{`["a", {"either": ["", ["b", {"any": true}]]}, "c"]`, "ac", true},
+		{`["a", {"either": ["", ["b", {"any": true}]]}, "c"]`, "abxc", true},
+		{`["a", {"either": ["", ["b", {"any": true}]]}, "c"]`, "axc", false},
+		{`[{"either": ["a", "ab"]}, "c"]`, "abc", true},
+		{`[{"either": [[{"as": "e"}, "x"], "y"]}, {"as": "e"}]`, "yz", true}, // "e" is free in the second
 	} {
 		var b body
 		if err := b.UnmarshalJSON([]byte(c.body)); err != nil {
@@ -71,6 +87,13 @@ func TestParseIsStrict(t *testing.T) {
 		{`{"about": "x", "steps": [` + step + `, "reuse": true}]}`, "reuse"},
 		{`{"about": "x", "steps": [` + step + `, "at": 5}, ` + step + `, "at": 4}]}`, "previous step"},
 		{`{"about": "x", "steps": [{"from": "192.0.2.1:1", "send": "x"}]}`, "status"},
+		{`{"about": "x", "steps": [` + step + `, "body": [{"pick": 1, "of": [{"text": "p", "repeat": [1, 2]}]}]}]}`, "needs {n} once"},
+		{`{"about": "x", "steps": [` + step + `, "body": [{"pick": 1, "of": [{"text": "{n}", "repeat": [2, 1]}]}]}]}`, "from 2 to 1"},
+		{`{"about": "x", "steps": [` + step + `, "body": [{"number": [1, 2], "either": [""]}]}]}`, "stands alone"},
+		{`{"about": "x", "steps": [` + step + `, "body": [{}]}]}`, "stands alone"},
+		{`{"about": "x", "steps": [` + step + `, "headers": {"Expires": []}}]}`, "no value"},
+		{`{"about": "x", "steps": [` + step + `, "repeat": [1, 2]}]}`, "needs {n} once"},
+		{`{"about": "x", "steps": [` + step + `, "repeat": [1, 2], "stream": "a", "body": ""}]}`, "a repeated step"},
 		{`{"about": "x", "steps": [{"from": "192.0.2.1", "send": "x", "status": 200}]}`, "port"},
 		{`{"about": "x", "steps": [` + step + `}]} {}`, "follows"},
 		{`{"about": "x", "steps": [` + step + `, "body": [{"as": "a", "any": true}]}]}`, "stands alone"},
@@ -125,6 +148,11 @@ func TestPlay(t *testing.T) {
 	}
 	mux.HandleFunc("/stream", stream(false))
 	mux.HandleFunc("/chunks", stream(true))
+	mux.HandleFunc("/closing", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Connection", "close")
+		io.WriteString(w, r.URL.RawQuery)
+	})
+	mux.HandleFunc("/query", func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.URL.RawQuery) })
 	mux.HandleFunc("/hang", func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	serve := func(l net.Listener, _ *tracker.Tracker) { (&http.Server{Handler: mux}).Serve(l) }
 
@@ -143,6 +171,14 @@ func TestPlay(t *testing.T) {
 		{get("/expires", `, "headers": {"Expires": "Date+151"}`), "header Expires"},
 		{get("/chunked", ""), "chunks"},
 		{get("/hang", ""), "no reply"},
+		{get("/hang", `, "half_close": true`), ""}, // net/http sees the end
+		{get("/query?{n}", `, "repeat": [1, 3], "body": [{"number": [1, 3]}]`), ""},
+		{get("/query?{n}", `, "repeat": [1, 3], "body": [{"number": [1, 2]}]`), `"GET /query?3`},
+		{get("/closing?{n}", `, "repeat": [1, 3], "body": [{"number": [1, 3]}]`), ""},
+		{get("/query?a", `, "in_pieces": true, "body": "a"`), ""},
+		{get("/query?a", `, "half_close": true, "body": "a"`), ""},
+		{get("/remote", `, "headers": {"Content-Length": [{"number": [10, 12]}]}`), ""},
+		{get("/remote", `, "headers": {"Content-Length": [{"number": [12, 13]}]}`), "header Content-Length"},
 		{get("/remote", `, "closed": true`), "still open"},
 		{get("/stream", `, "stream": "a", "body": "e-0 "`), ""},
 		{get("/stream", `, "stream": "a", "body": "e-1 "`), "agree for 2 bytes"},
@@ -157,6 +193,9 @@ func TestPlay(t *testing.T) {
 		{get("/stream", `, "stream": "a", "body": "e-0 "`) + `,{"at": 41, "stream": "a", "body": "e-1 e-2 e-3 "}`, "expected false"},
 		{get("/stream", `, "stream": "a", "body": "e-0 "`) + `,{"at": 11, "stream": "a", "body": ""}`, "got"},
 		{get("/stream", `, "stream": "a", "body": "e-0 "`) + `,{"at": 11, "stream": "a", "hang_up": true},` + get("/stream", `, "stream": "a", "body": "e-0 "`), ""},
+		{get("/stream", `, "stream": "a", "body": "e-0 "`) + `,{"stream": "a", "half_close": true},{"at": 1, "stream": "a", "body": "", "closed": true}`, ""},
+		{get("/stream", `, "stream": "a", "body": "e-0 "`) + `,{"stream": "a", "half_close": true},{"at": 1, "stream": "a", "body": ""}`, "expected false"},
+		{get("/stream", `, "stream": "a", "body": "e-0 "`) + `,{"at": 11, "stream": "a", "half_close": true},{"at": 12, "stream": "a", "body": "e-1 ", "closed": true}`, ""},
 		{`{"from": "192.0.2.1:7", "send": "GET /remote HTTP/1.0\r\n\r\n", "status": 200, "closed": true}`, ""},
 		{`{"from": "192.0.2.1:7", "send": "GET /remote HTTP/1.0\r\n\r\n", "status": 200},` + get("/remote", `, "reuse": true`), "no reply"},
 	} {
