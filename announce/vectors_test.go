@@ -4,13 +4,18 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"iter"
+	"mime"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
-	"path"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -24,7 +29,7 @@ type clientVector struct {
 	Want                    int
 	Exchanges               []struct {
 		Method, Target string
-		Headers        map[string]string
+		Stream         bool
 		Reply          struct {
 			Status  int
 			Headers map[string]string
@@ -33,6 +38,7 @@ type clientVector struct {
 	}
 	Result  *clientResult
 	Failure string
+	Retry   int
 	Error   bool
 }
 
@@ -79,13 +85,8 @@ func (v *clientVector) play(t *testing.T) {
 		}
 		x := v.Exchanges[asked]
 		asked++
-		if ok, err := path.Match(slashless(x.Target), slashless(r.RequestURI)); err != nil || !ok || r.Method != x.Method {
-			t.Errorf("request %d is %s %s\nwant           %s %s", asked, r.Method, r.RequestURI, x.Method, x.Target)
-		}
-		for name, want := range x.Headers {
-			if got := r.Header.Get(name); got != want {
-				t.Errorf("request %d: %s: %q, want %q", asked, name, got, want)
-			}
+		if r.Method != x.Method || !sameTarget(r.RequestURI, x.Target) || wantsStream(r) != x.Stream {
+			t.Errorf("request %d is %s %s, for a stream %v\nwant           %s %s, %v", asked, r.Method, r.RequestURI, wantsStream(r), x.Method, x.Target, x.Stream)
 		}
 		for name, value := range x.Reply.Headers {
 			w.Header().Set(name, value)
@@ -121,8 +122,8 @@ func (v *clientVector) play(t *testing.T) {
 	f, refused := errors.AsType[*announce.RefusalError](err)
 	switch {
 	case v.Failure != "":
-		if !refused || f.Reason != v.Failure {
-			t.Errorf("error %v, want the failure %q", err, v.Failure)
+		if !refused || f.Reason != v.Failure || f.Retry != time.Duration(v.Retry)*time.Second {
+			t.Errorf("error %+v, want the failure %q and a wait of %d s", err, v.Failure, v.Retry)
 		}
 		return
 	case v.Error:
@@ -163,8 +164,98 @@ func beginWatch(t *testing.T, c *announce.Client, at announce.Tracker, request a
 	return nil, errors.New("a watch without an event")
 }
 
-// slashless replaces slashes and question marks, so that * in path.Match matches any text.
-func slashless(s string) string { return strings.NewReplacer("/", "|", "?", "!").Replace(s) }
+// free are the parameters that a client may add to every request, as testdata/vectors/README.md says.
+var free = []string{"compact", "format", "key", "no_peer_id", "numwant", "peer_id"}
+
+// sameTarget reports whether a request has the target that a vector demands: the same path, and the
+// same parameters in any order.
+func sameTarget(got, want string) bool {
+	gotPath, gotQuery, _ := strings.Cut(got, "?")
+	wantPath, wantQuery, _ := strings.Cut(want, "?")
+	unescaped, err := url.PathUnescape(gotPath)
+	if path, _ := url.PathUnescape(wantPath); err != nil || unescaped != path {
+		return false
+	}
+	wanted, seen := make(map[string]string), make(map[string]bool)
+	for name, value := range parameters(wantQuery) {
+		wanted[name] = value
+	}
+	for name, value := range parameters(gotQuery) {
+		want, ok := wanted[name]
+		switch {
+		case seen[name]:
+			return false // nobody needs a parameter twice
+		case want == "*":
+			ok = name != "peer_id" || len(value) == 20
+		case ok:
+			ok = value == want
+		default:
+			ok = slices.Contains(free, name)
+		}
+		if seen[name] = true; !ok {
+			return false
+		}
+		delete(wanted, name)
+	}
+	return len(wanted) == 0
+}
+
+// parameters iterates over the names and the decoded values of a query.
+func parameters(query string) iter.Seq2[string, string] {
+	return func(yield func(string, string) bool) {
+		for part := range strings.SplitSeq(query, "&") {
+			name, escaped, _ := strings.Cut(part, "=")
+			value, err := url.PathUnescape(escaped)
+			if err != nil {
+				value = escaped
+			}
+			if part != "" && !yield(name, value) {
+				return
+			}
+		}
+	}
+}
+
+// A target is the one that a vector demands in whatever way a client writes it.
+func TestSameTarget(t *testing.T) {
+	const id = "peer_id=ABCDEFGHIJKLMNOPQRS%2f"
+	for _, c := range []struct {
+		got, want string
+		same      bool
+	}{
+		{"/ntrk/a%2Fb?port=1&numwant=7&format=json", "/ntrk/a%2fb?port=1", true},
+		{"/ntrk/a/%62?port=1", "/ntrk/a%2fb?port=1", true},
+		{"/announce?key=0&" + id + "&info_hash=%c1A", "/announce?info_hash=%C1%41&peer_id=*&key=*", true},
+		{"/ntrk/b?port=1", "/ntrk/a?port=1", false},
+		{"/ntrk/a", "/ntrk/a?port=1", false},
+		{"/ntrk/a?port=2", "/ntrk/a?port=1", false},
+		{"/ntrk/a?port=1&port=1", "/ntrk/a?port=1", false},
+		{"/ntrk/a?port=1&event=started", "/ntrk/a?port=1", false},
+		{"/ntrk/a?numwant=7", "/ntrk/a?numwant=8", false},
+		{"/announce?key=0", "/announce?key=*&peer_id=*", false},
+		{"/announce?peer_id=A", "/announce?peer_id=*", false},
+	} {
+		if sameTarget(c.got, c.want) != c.same {
+			t.Errorf("%s is the target %s: %v, want %v", c.got, c.want, !c.same, c.same)
+		}
+	}
+}
+
+// wantsStream reports whether Accept prefers an event stream to every other form of a reply.
+func wantsStream(r *http.Request) bool {
+	best, bestQ := "", 0.0
+	for part := range strings.SplitSeq(r.Header.Get("Accept"), ",") {
+		media, params, err := mime.ParseMediaType(part)
+		q := 1.0
+		if params["q"] != "" {
+			q, err = strconv.ParseFloat(params["q"], 64)
+		}
+		if err == nil && q > bestQ {
+			best, bestQ = media, q
+		}
+	}
+	return best == "text/event-stream"
+}
 
 // latin1 returns the bytes that the characters U+0000 to U+00FF of s stand for.
 func latin1(s string) []byte {
