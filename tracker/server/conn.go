@@ -67,6 +67,11 @@ func (c *conn) serveRequests() {
 	// A connection with unsent replies may be idle after them. Any other connection has Timeout for
 	// its next request.
 	c.setDeadline(c.unsent == nil)
+	if c.verdict == refused {
+		// A client may drop the connection if a reply comes before it has sent a request.
+		_ = c.nc.SetReadDeadline(time.Now().Add(silentGrace))
+		_, _ = c.nc.Read(c.in[:cap(c.in)])
+	}
 	err := c.write(c.unsent)
 	if c.closeAfter && err == nil {
 		c.linger()

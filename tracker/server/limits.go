@@ -40,7 +40,7 @@ type verdict int
 
 const (
 	admitted verdict = iota
-	refused          // the server sends a 503, and gives the client time to read it
+	refused          // the server waits for a request, sends a 503, and gives the client time to read it
 	dropped          // the server sends a 503 and closes at once, because too many are being refused
 )
 
@@ -185,8 +185,9 @@ func (s *Server) logLimit(exceeded limit, format string, args ...any) {
 	s.Logf("%s; more of these are not logged for a minute", fmt.Sprintf(format, args...))
 }
 
-// silentGrace is how long a silent connection is not evicted. A connection is silent until it has
-// sent its first request. If more than a quarter of maxConns are silent, they have no grace.
+// silentGrace is how long a silent connection is not evicted, and how long a refusal waits for a
+// request. A connection is silent until it has sent its first request. If more than a quarter of
+// maxConns are silent, they have no grace.
 const silentGrace = time.Second
 
 // makeRoom evicts the oldest silent connection whose grace is over. If there is none, it evicts the

@@ -137,6 +137,7 @@ func TestRefusedLog(t *testing.T) {
 		defer kept.Close()
 		for range 150 {
 			c := l.from(at)
+			_, _ = io.WriteString(c, "GET / HTTP/1.1\r\n\r\n")
 			_, _ = io.Copy(io.Discard, c)
 			c.Close()
 			time.Sleep(time.Second)
@@ -173,6 +174,9 @@ func TestRefusedLingers(t *testing.T) {
 		c := halfClosing{from{serverEnd, at}, make(chan struct{})}
 		began := time.Now()
 		l.conns <- c
+		if _, err := io.WriteString(clientEnd, "GET / HTTP/1.1\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
 		r := bufio.NewReader(clientEnd)
 		if resp, err := http.ReadResponse(r, nil); err != nil || resp.StatusCode != 503 || resp.ContentLength != 21 {
 			t.Fatalf("%+v, %v", resp, err)
@@ -193,6 +197,68 @@ func TestRefusedLingers(t *testing.T) {
 		other := l.from(&net.TCPAddr{IP: net.IPv4(192, 0, 2, 2), Port: 1})
 		defer other.Close()
 		get(t, other, bufio.NewReader(other), "/ntrk/k?port=1")
+	})
+}
+
+// A refusal waits for the first bytes of the request, but at most for a second. A client that gets a
+// reply before it has sent a request may drop the connection, and report that it was cut.
+func TestRefusalAwaitsRequest(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		after time.Duration // until the client sends
+		send  string
+		want  time.Duration // until the reply
+	}{
+		{"at once", 0, "GET /ntrk/k HTTP/1.1\r\nHost: t\r\n\r\n", 0},
+		{"late", 900 * time.Millisecond, "GET /ntrk/k HTTP/1.1\r\nHost: t\r\n\r\n", 900 * time.Millisecond},
+		{"a part", 500 * time.Millisecond, "G", 500 * time.Millisecond},
+		{"never", time.Hour, "", time.Second},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T) {
+				s := &server.Server{Tracker: &tracker.Tracker{}, MaxConnsPerAddr: 1, Timeout: 2 * time.Hour}
+				defer shutdown(s)
+				l := newArrivals(s)
+				at := &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 1}
+				kept, c := l.from(at), l.from(at)
+				defer kept.Close()
+				defer c.Close()
+				began := time.Now()
+				go func() {
+					time.Sleep(tt.after)
+					_, _ = io.WriteString(c, tt.send)
+				}()
+				b, err := io.ReadAll(c)
+				if !strings.HasPrefix(string(b), "HTTP/1.1 503 ") || err != nil {
+					t.Errorf("got %q, %v", b, err)
+				}
+				if d := time.Since(began); d != tt.want {
+					t.Errorf("refused after %v, want %v", d, tt.want)
+				}
+				time.Sleep(tt.after)
+			})
+		})
+	}
+}
+
+// A refusal does not wait for a client that is gone.
+func TestRefusedIsGone(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		s := &server.Server{Tracker: &tracker.Tracker{}, MaxConnsPerAddr: 1, Timeout: time.Hour}
+		defer shutdown(s)
+		l := newArrivals(s)
+		at := &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 1}
+		kept, c := l.from(at), l.from(at)
+		defer kept.Close()
+		synctest.Wait()
+		if n := s.Conns(); n != 2 {
+			t.Errorf("%d connections before the client has closed its own", n)
+		}
+		c.Close()
+		synctest.Wait()
+		if n := s.Conns(); n != 1 {
+			t.Errorf("%d connections after the client has closed its own", n)
+		}
 	})
 }
 
