@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log"
+	"net/netip"
 	"time"
 
 	"ntrack/announce"
@@ -79,6 +80,42 @@ func ExampleClient_Join() {
 	}
 	// Output:
 	// 127.0.0.1:4000 is here
+}
+
+// A program that is listed while it runs, and follows the others.
+func ExampleClient_Watch() {
+	local := trackertest.New()
+	defer local.Close()
+	names := local.Tracker.String()
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	use := func(peers []netip.AddrPort) {
+		fmt.Println("here:", peers)
+		stop()
+	}
+	lobby, _ := announce.ParseKey("lobby")
+	var other announce.Client
+	if _, err := other.Announce(ctx, local.Tracker, announce.Request{Key: lobby, Port: 4001}); err != nil {
+		log.Fatal(err)
+	}
+
+	key, err := announce.ParseKey("lobby")
+	if err != nil {
+		log.Fatal(err)
+	}
+	trackers, err := announce.ParseTrackers(names) // such as "one.example,two.example"
+	if err != nil {
+		log.Fatal(err)
+	}
+	var client announce.Client
+	for event, err := range client.Watch(ctx, trackers, announce.Request{Key: key, Port: 4000}) {
+		if err != nil {
+			log.Print(err) // the watch goes on
+			continue
+		}
+		use(event.Peers)
+	}
+	// Output: here: [127.0.0.1:4001]
 }
 
 // Each of two workers waits until both are present.
