@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"go/ast"
 	"go/format"
 	"go/parser"
@@ -19,16 +20,18 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"ntrack/commands"
 )
 
-// What the README shows is true: its transcripts are played, its Go is an Example that runs, its exit
-// codes are those of --help, and each of its options exists.
+// What the pages for users show is true: their transcripts are played, their Go is an Example that runs,
+// their exit codes are those of --help, and each of their options exists.
+var pages = []string{"README.md", "docs/manual.md", "docs/operating.md", "docs/clients.md"}
 
-func readme(t *testing.T) string {
+func page(t *testing.T, name string) string {
 	t.Helper()
-	b, err := os.ReadFile("README.md")
+	b, err := os.ReadFile(name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,14 +39,9 @@ func readme(t *testing.T) string {
 }
 
 // blocks returns the fenced blocks of a language.
-func blocks(t *testing.T, text, language string) []string {
-	t.Helper()
-	var list []string
+func blocks(text, language string) (list []string) {
 	for _, m := range regexp.MustCompile("(?ms)^```"+language+"\n(.*?)^```$").FindAllStringSubmatch(text, -1) {
 		list = append(list, m[1])
-	}
-	if len(list) == 0 {
-		t.Fatalf("README.md has no block of %s", language)
 	}
 	return list
 }
@@ -59,64 +57,136 @@ func help(t *testing.T, args ...string) string {
 	return out.String()
 }
 
-func TestReadmeExitCodes(t *testing.T) {
+// One screen sells the program, three screens teach it.
+func TestReadmeLength(t *testing.T) {
+	if n := strings.Count(page(t, "README.md"), "\n"); n > 180 {
+		t.Errorf("README.md has %d lines, want at most 180", n)
+	}
+}
+
+// Prose has at most 100 columns. Tables and what programs print may be wider.
+func TestPageWidth(t *testing.T) {
+	for _, name := range pages {
+		verbatim := false
+		for i, line := range strings.Split(page(t, name), "\n") {
+			if strings.HasPrefix(line, "```") {
+				verbatim = !verbatim
+			}
+			if n := utf8.RuneCountInString(line); n > 100 && !verbatim && !strings.HasPrefix(line, "|") {
+				t.Errorf("%s:%d has %d columns", name, i+1, n)
+			}
+		}
+	}
+}
+
+func TestPageExitCodes(t *testing.T) {
 	rows := func(text, row string) (list []string) {
 		for _, m := range regexp.MustCompile(row).FindAllStringSubmatch(text, -1) {
 			list = append(list, m[1]+" "+m[2])
 		}
 		return list
 	}
-	_, section, _ := strings.Cut(readme(t), "\n## Exit codes\n")
+	_, section, _ := strings.Cut(page(t, "docs/manual.md"), "\n## Exit codes\n")
 	section, _, _ = strings.Cut(section, "\n## ")
 	documented := rows(section, `(?m)^\| (\d+) \| (.*) \|$`)
 	shown := rows(help(t), `(?m)^ +(\d+)  (.*)$`)
 	if len(shown) == 0 || !slices.Equal(documented, shown) {
-		t.Errorf("README.md has the exit codes\n%q\nand --help\n%q", documented, shown)
+		t.Errorf("docs/manual.md has the exit codes\n%q\nand --help\n%q", documented, shown)
 	}
 }
 
-func TestReadmeOptions(t *testing.T) {
-	text := readme(t)
+// The manual has every option of every command, and the page for operators those of serve. No page has
+// an option that does not exist.
+func TestPageOptions(t *testing.T) {
 	options := make(map[string]bool) // "announce --port"
 	for _, command := range []string{"", "announce", "list", "watch", "serve", "completion", "man"} {
-		args := strings.Fields(command)
-		if command != "" && !strings.Contains(text, "ntrack "+command) {
-			t.Errorf("README.md does not show ntrack %s", command)
+		name := "docs/manual.md"
+		if command == "serve" {
+			name = "docs/operating.md"
 		}
-		page := help(t, args...)
-		for _, line := range regexp.MustCompile(`(?m)^  -.*$`).FindAllString(page, -1) {
-			for _, name := range regexp.MustCompile(`(?:^|[ ,])(--?[a-z][a-z-]*)`).FindAllStringSubmatch(line, -1) {
-				options[command+" "+name[1]] = true
-				options["any "+name[1]] = true
-				if command != "" && strings.HasPrefix(name[1], "--") && !strings.Contains(text, name[1]) {
-					t.Errorf("README.md does not mention ntrack %s %s", command, name[1])
+		text := page(t, name)
+		if command != "" && !strings.Contains(text, "ntrack "+command) {
+			t.Errorf("%s does not show ntrack %s", name, command)
+		}
+		for _, line := range regexp.MustCompile(`(?m)^  -.*$`).FindAllString(help(t, strings.Fields(command)...), -1) {
+			for _, option := range regexp.MustCompile(`(?:^|[ ,])(--?[a-z][a-z-]*)`).FindAllStringSubmatch(line, -1) {
+				options[command+" "+option[1]] = true
+				options["any "+option[1]] = true
+				if command != "" && strings.HasPrefix(option[1], "--") && option[1] != "--help" && !strings.Contains(text, option[1]) {
+					t.Errorf("%s does not mention ntrack %s %s", name, command, option[1])
 				}
 			}
 		}
 	}
 
-	// A command line goes from `ntrack COMMAND` to the end of the line or of the command.
-	lines := regexp.MustCompile("(?:ntrack|go run \\.) (announce|list|watch|serve|completion|man)\\b([^`|;&<>\n]*)").FindAllStringSubmatch(text, -1)
-	if len(lines) < 20 {
-		t.Fatalf("found only %d command lines", len(lines))
-	}
-	for _, m := range lines {
-		for _, name := range regexp.MustCompile(`(?:^| )(--?[a-z][a-z-]*)`).FindAllStringSubmatch(m[2], -1) {
-			if !options[m[1]+" "+name[1]] {
-				t.Errorf("README.md: %s: ntrack %s has no %s", m[0], m[1], name[1])
+	count := 0
+	for _, name := range pages {
+		text := page(t, name)
+		// A command line goes from `ntrack COMMAND` to the end of the line or of the command.
+		lines := regexp.MustCompile("(?:ntrack|go run \\.) (announce|list|watch|serve|completion|man)\\b([^`|;&<>#\n]*)").FindAllStringSubmatch(text, -1)
+		count += len(lines)
+		for _, m := range lines {
+			args, _, _ := strings.Cut(m[2], " -- ")
+			for _, option := range regexp.MustCompile(`(?:^| )(--?[a-z][a-z-]*)`).FindAllStringSubmatch(args, -1) {
+				if !options[m[1]+" "+option[1]] {
+					t.Errorf("%s: %s: ntrack %s has no %s", name, m[0], m[1], option[1])
+				}
+			}
+		}
+		// Some options are mentioned on their own.
+		for _, m := range regexp.MustCompile("`(--?[a-z][a-z-]*)[^`]*`").FindAllStringSubmatch(text, -1) {
+			if !options["any "+m[1]] {
+				t.Errorf("%s: no command has the option %s", name, m[1])
 			}
 		}
 	}
-	// Some options are mentioned on their own.
-	for _, m := range regexp.MustCompile("`(--?[a-z][a-z-]*)[^`]*`").FindAllStringSubmatch(text, -1) {
-		if !options["any "+m[1]] {
-			t.Errorf("README.md: no command has the option %s", m[1])
+	if count < 20 {
+		t.Fatalf("found only %d command lines", count)
+	}
+}
+
+// The costs that the README names are those of go.mod, of the build, and of the last run of bench.
+func TestReadmeCosts(t *testing.T) {
+	_, text, _ := strings.Cut(page(t, "README.md"), "**What it costs.**")
+	text, _, _ = strings.Cut(text, "\n\n")
+	text = strings.Join(strings.Fields(text), " ")
+
+	requires := regexp.MustCompile(`(?m)^(?:\t|require )\S+ v\S+( // indirect)?$`).FindAllStringSubmatch(page(t, "go.mod"), -1)
+	direct := 0
+	for _, m := range requires {
+		if m[1] == "" {
+			direct++
 		}
+	}
+	modules := func(pkg string) int {
+		out, err := exec.Command("go", "list", "-deps", "-f", "{{with .Module}}{{if not .Main}}{{.Path}}{{end}}{{end}}", pkg).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		list := strings.Fields(string(out))
+		slices.Sort(list)
+		return len(slices.Compact(list))
+	}
+	want := fmt.Sprintf("go.mod has %d direct modules and %d behind them; %d of these are in the program, and %d in package announce.",
+		direct, len(requires)-direct, modules("."), modules("./announce"))
+	if !strings.Contains(text, want) {
+		t.Errorf("README.md should say %q; it says\n%s", want, text)
+	}
+
+	measured := strings.Fields(page(t, "docs/performance.md"))
+	numbers := regexp.MustCompile(`\d+\.\d+`).FindAllString(text, -1)
+	for _, n := range numbers {
+		if !slices.Contains(measured, n) {
+			t.Errorf("README.md has the measurement %s, and docs/performance.md does not", n)
+		}
+	}
+	if len(numbers) == 0 {
+		t.Error("README.md has no measurement")
 	}
 }
 
 // Every block of Go is in the body of an Example, word for word. So it compiles and works.
-func TestReadmeGo(t *testing.T) {
+func TestPageGo(t *testing.T) {
 	var bodies []string
 	for _, file := range []string{"announce/example_test.go", "tracker/example_test.go"} {
 		source, err := os.ReadFile(file)
@@ -140,24 +210,72 @@ func TestReadmeGo(t *testing.T) {
 			}
 		}
 	}
-	for _, block := range blocks(t, readme(t), "go") {
-		in := func(body string) bool { return strings.Contains(body, strings.TrimSpace(block)) }
-		if !slices.ContainsFunc(bodies, in) {
-			t.Errorf("README.md shows Go that is no Example:\n%s", block)
+	count := 0
+	for _, name := range pages {
+		for _, block := range blocks(page(t, name), "go") {
+			count++
+			in := func(body string) bool { return strings.Contains(body, strings.TrimSpace(block)) }
+			if !slices.ContainsFunc(bodies, in) {
+				t.Errorf("%s shows Go that is no Example:\n%s", name, block)
+			}
 		}
+	}
+	if count == 0 {
+		t.Error("found no Go")
 	}
 }
 
-// The test types the blocks marked console into a shell, from the first to the last. Its tracker
-// listens on a free port instead of 6969.
-func TestReadmeConsole(t *testing.T) {
-	const patience = 30 * time.Second // for each wait
+// A shell can parse the blocks marked sh. They need other machines, or do not end.
+func TestPageShell(t *testing.T) {
+	count := 0
+	for _, name := range pages {
+		for _, block := range blocks(page(t, name), "sh") {
+			count++
+			shell := "sh"
+			if strings.Contains(block, "<(") {
+				shell = "bash" // and zsh
+			}
+			cmd := exec.Command(shell, "-n")
+			cmd.Stdin = strings.NewReader(block)
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Errorf("%s: %s -n: %v\n%s\n%s", name, shell, err, out, block)
+			}
+		}
+	}
+	if count == 0 {
+		t.Error("found no blocks of sh")
+	}
+}
+
+// The test types the blocks marked console into a shell, from the first to the last of a page. Each
+// page has a tracker of its own, on a free port instead of 6969.
+func TestPageConsole(t *testing.T) {
 	dir := t.TempDir()
-	file, ntrack := filepath.Join(dir, "addr"), filepath.Join(dir, "ntrack")
-	if out, err := exec.Command("go", "build", "-o", ntrack, "ntrack").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-o", dir+"/ntrack", "ntrack").CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
-	serve := exec.Command(ntrack, "serve", "--listen", "127.0.0.1:0", "--index", "--addr-file", file)
+	count := 0
+	for _, name := range pages {
+		list := blocks(page(t, name), "console")
+		if len(list) == 0 {
+			continue
+		}
+		count++
+		t.Run(filepath.Base(name), func(t *testing.T) {
+			t.Parallel()
+			playConsole(t, dir, list)
+		})
+	}
+	if count == 0 {
+		t.Error("found no blocks of console")
+	}
+}
+
+// playConsole plays the blocks of a page. dir has the program ntrack.
+func playConsole(t *testing.T, dir string, list []string) {
+	const patience = 30 * time.Second // for each wait
+	file := filepath.Join(t.TempDir(), "addr")
+	serve := exec.Command(dir+"/ntrack", "serve", "--listen", "127.0.0.1:0", "--index", "--addr-file", file)
 	if err := serve.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -176,17 +294,8 @@ func TestReadmeConsole(t *testing.T) {
 
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	shell := func(name string, args ...string) string {
-		cmd := exec.CommandContext(ctx, name, args...)
-		cmd.Env = append(os.Environ(), "NTRACK_TRACKER=localhost:"+port, "PATH="+dir+":"+os.Getenv("PATH"))
-		out, err := cmd.CombinedOutput()
-		if err != nil {
-			t.Errorf("%s: %v", cmd, err)
-		}
-		return string(out)
-	}
-	text := strings.ReplaceAll(readme(t), ":6969", ":"+port)
-	for _, block := range blocks(t, text, "console") {
+	for _, block := range list {
+		block = strings.ReplaceAll(block, ":6969", ":"+port)
 		for command := range strings.SplitSeq(strings.TrimPrefix(block, "$ "), "\n$ ") {
 			command, want, _ := strings.Cut(command, "\n")
 			if program, _, _ := strings.Cut(command, " "); program == "curl" {
@@ -195,15 +304,15 @@ func TestReadmeConsole(t *testing.T) {
 					continue
 				}
 			}
-			if got := shell("sh", "-c", command); got != want && got != want+"\n" {
-				t.Errorf("$ %s\n%s\nREADME.md has\n%s", command, got, want)
+			cmd := exec.CommandContext(ctx, "sh", "-c", command)
+			cmd.Env = append(os.Environ(), "NTRACK_TRACKER=localhost:"+port, "PATH="+dir+":"+os.Getenv("PATH"))
+			got, err := cmd.CombinedOutput()
+			if err != nil {
+				t.Errorf("$ %s: %v", command, err)
 			}
-		}
-	}
-	if python, err := exec.LookPath("python3"); err == nil {
-		script := strings.ReplaceAll(blocks(t, text, "python")[0], ", 6969)", ", "+port+")")
-		if got := shell(python, "-c", script); !strings.Contains(got, "'127.0.0.1:4002'") {
-			t.Errorf("the client in Python does not find itself:\n%s", got)
+			if got := string(got); got != want && got != want+"\n" {
+				t.Errorf("$ %s\n%s\nthe page has\n%s", command, got, want)
+			}
 		}
 	}
 }

@@ -209,7 +209,7 @@ func completion(command string, prepare ...string) func(*testing.T, string) {
 
 const bashPackage = "/usr/share/bash-completion/bash_completion"
 
-// The shells load the scripts as the README shows.
+// The shells load the scripts as the manual shows.
 var (
 	bashCompletion = completion("bash --norc --noprofile -i", "PS1='> '", "bind 'set bell-style none'", "source <(ntrack completion bash)")
 	// The package bash-completion completes the arguments of a COMMAND, too.
