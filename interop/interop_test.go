@@ -48,6 +48,7 @@ func TestInterop(t *testing.T) {
 		{"transmission fetches from aria2", []string{"transmission-cli", "aria2c", "mktorrent"}, transmissionFromAria2},
 		{"opentracker", []string{"opentracker"}, opentracker},
 		{"curl", []string{"curl"}, curl},
+		{"the vectors in Python", []string{"python3"}, playVectors},
 		{"a member falls silent", []string{"ip"}, silence},
 		{"link-local addresses", []string{"ip", "curl"}, zones},
 		{"a name with a dead address", []string{"ip"}, deadAddress},
