@@ -145,7 +145,7 @@ func TestStreamRetry(t *testing.T) {
 		p.start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			a.note(r)
 			w.Header().Set("Content-Type", "text/event-stream")
-			_, _ = fmt.Fprintf(w, "retry: 20000\nevent: peers\nid: e-1\n%s\n", list)
+			_, _ = fmt.Fprintf(w, "event: you\nid: e\nretry: 20000\ndata:\ndata: 150\n\nevent: peers\n%s\n", list)
 			for range 4 {
 				_ = http.NewResponseController(w).Flush()
 				select {

@@ -193,7 +193,7 @@ func TestStreamBackoff(t *testing.T) {
 		p, k := new(pipes), key(t, "k")
 		p.start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Type", "text/event-stream")
-			_, _ = io.WriteString(w, "retry: 0\n\nevent: peers\nid: e-0\ndata:\n\n")
+			_, _ = io.WriteString(w, "retry: 0\n\nevent: you\nid: e\ndata:\ndata: 150\n\nevent: peers\ndata:\n\n")
 		}))
 		w := watch(t, p.client("192.0.2.9"), one, announce.Request{Key: k}, 0)
 		time.Sleep(10 * time.Minute)
@@ -222,7 +222,7 @@ func TestLeaveUnnoticed(t *testing.T) {
 		end := make(chan struct{})
 		p.start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Type", "text/event-stream")
-			_, _ = io.WriteString(w, "event: you\ndata: 192.0.2.1:4000\n\nevent: peers\ndata:\n\n")
+			_, _ = io.WriteString(w, "event: you\ndata: 192.0.2.1:4000\ndata: 150\n\nevent: peers\ndata:\n\n")
 			_ = http.NewResponseController(w).Flush()
 			<-end
 		}))
@@ -239,7 +239,7 @@ func TestLeaveUnnoticed(t *testing.T) {
 
 // A client ignores unexpected events in a stream. An event that exceeds the limits is an error.
 func TestHostileStreams(t *testing.T) {
-	const begin = "event: you\ndata: 192.0.2.1:4000\n\nevent: peers\nid: e-1\ndata: 192.0.2.7:7\n\n"
+	const begin = "event: you\nid: e\ndata: 192.0.2.1:4000\ndata: 150\n\nevent: peers\ndata: 192.0.2.7:7\n\n"
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second) // for all cases together
 	defer cancel()
 	for _, s := range []struct{ about, stream, want string }{
@@ -253,7 +253,7 @@ func TestHostileStreams(t *testing.T) {
 		{"sharing nothing", begin + "event: shared\ndata: x\n\nevent: unshared\ndata: x\n\nevent: shared\ndata: 192.0.2.1:1\ndata: 192.0.2.1:2\n\n", "[192.0.2.7:7]"},
 		{"an endless line", begin + "data: " + strings.Repeat("x", 1<<20), "error"},
 		{"an endless event", begin + strings.Repeat("data: 192.0.2.8:8\n", 1<<16), "error"},
-		{"peers once more", begin + "event: peers\nid: e-2\ndata: 192.0.2.8:8\n\n", "[192.0.2.8:8]"},
+		{"peers once more", begin + "event: peers\ndata: 192.0.2.8:8\n\n", "[192.0.2.8:8]"},
 		{"no beginning", "event: you\ndata: 192.0.2.1:4000\n\n", "error"},
 	} {
 		t.Run(s.about, func(t *testing.T) {
@@ -296,7 +296,7 @@ func TestHostileStreams(t *testing.T) {
 // A stream may send bytes without ever sending its first event, or without ending it. A watch then
 // polls instead, and does not report the tracker as unreachable.
 func TestStreamsWithoutEnd(t *testing.T) {
-	const you, peers = "event: you\ndata: 192.0.2.1:4000\n\n", "event: peers\nid: e-1\ndata:\n\n"
+	const you, peers = "event: you\nid: e\ndata: 192.0.2.1:4000\ndata: 150\n\n", "event: peers\ndata:\n\n"
 	for _, c := range []struct {
 		about, begin, goOn string
 		every              time.Duration // how often goOn is sent

@@ -427,8 +427,8 @@ func (c lateContext) Deadline() (time.Time, bool) {
 // process that was suspended.
 func TestGatherEachEvent(t *testing.T) {
 	const (
-		you   = "event: you\ndata: 192.0.2.1:1\n\n"
-		peers = "event: peers\nid: e-1\ndata: 192.0.2.2:2\n\n"
+		you   = "event: you\nid: e\ndata: 192.0.2.1:1\ndata: 150\n\n"
+		peers = "event: peers\ndata: 192.0.2.2:2\n\n"
 		blink = "event: join\ndata: 192.0.2.3:3\n\nevent: join\ndata: 192.0.2.4:4\n\n" +
 			"event: leave\ndata: 192.0.2.3:3\n\nevent: leave\ndata: 192.0.2.4:4\n\nevent: leave\ndata: 192.0.2.2:2\n\n"
 		met = "0 of 192.0.2.1:1 192.0.2.2:2 192.0.2.3:3, <nil>"
@@ -445,9 +445,9 @@ func TestGatherEachEvent(t *testing.T) {
 		{"at the deadline, while Gather leaves", you + peers, blink, time.Hour, 1, 0, met},
 		{"no further event", you + peers, "", time.Hour, 1, 0, "0 of 192.0.2.1:1 192.0.2.2:2, enough"},
 		{"suspended past the deadline", you + peers, blink, 10100 * time.Millisecond, 1, time.Second, met},
-		{"long after the deadline", "event: you\ndata:\n\n" + peers, blink, 12 * time.Second, 0, time.Second, "-1 of 192.0.2.2:2, enough"},
-		{"after the deadline, not suspended", "event: you\ndata:\n\n" + peers, blink, 10100 * time.Millisecond, 0, 0, "-1 of 192.0.2.2:2, enough"},
-		{"one that only looks, suspended past the deadline", "event: you\ndata:\n\n" + peers, blink, 10100 * time.Millisecond, 0, time.Second,
+		{"long after the deadline", "event: you\nid: e\ndata:\ndata: 150\n\n" + peers, blink, 12 * time.Second, 0, time.Second, "-1 of 192.0.2.2:2, enough"},
+		{"after the deadline, not suspended", "event: you\nid: e\ndata:\ndata: 150\n\n" + peers, blink, 10100 * time.Millisecond, 0, 0, "-1 of 192.0.2.2:2, enough"},
+		{"one that only looks, suspended past the deadline", "event: you\nid: e\ndata:\ndata: 150\n\n" + peers, blink, 10100 * time.Millisecond, 0, time.Second,
 			"-1 of 192.0.2.2:2 192.0.2.3:3 192.0.2.4:4, <nil>"},
 	} {
 		t.Run(tt.about, func(t *testing.T) {

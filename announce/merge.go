@@ -225,19 +225,21 @@ func (s *source) recordReply(reply *Reply, restarted bool) {
 		if restarted || s.epoch != "" {
 			s.roster.restarted()
 		}
-		s.roster.ttl = cmp.Or(reply.TTL, reply.Interval*5/2)
+		s.roster.recordTTL(cmp.Or(reply.TTL, reply.Interval*5/2))
 		s.reply, s.epoch = reply, ""
 		s.markUp(reply.You, now)
 		s.roster.update(reply.Peers, reply.Coverage(), now)
 	})
 }
 
-// recordList records the list of peers with which a stream begins.
-func (s *source) recordList(epoch string, you netip.AddrPort, peers []netip.AddrPort) {
+// recordList records the list of peers with which a stream begins. epoch is "" and ttl is 0 if the
+// tracker has sent none.
+func (s *source) recordList(epoch string, ttl time.Duration, you netip.AddrPort, peers []netip.AddrPort) {
 	s.follower.record(func(now time.Time) {
 		if epoch == "" || epoch != s.epoch {
 			s.roster.restarted()
 		}
+		s.roster.recordTTL(ttl)
 		s.reply, s.epoch = nil, epoch
 		s.markUp(you, now)
 		s.roster.update(peers, 1, now)

@@ -8,6 +8,9 @@ import (
 	"time"
 )
 
+// usualTTL is the ttl at the usual interval of a minute.
+const usualTTL = 150 * time.Second
+
 // replyOf returns a reply that is not a sample, with these peers.
 func replyOf(ttl time.Duration, peers ...netip.AddrPort) *Reply {
 	return &Reply{TTL: ttl, Interval: time.Minute, Count: len(peers), Peers: peers}
@@ -19,10 +22,10 @@ func replyOf(ttl time.Duration, peers ...netip.AddrPort) *Reply {
 func TestRestartGrace(t *testing.T) {
 	p, q := endpointsOf(peer)[0], endpointsOf(inside)[0]
 	list := func(epoch string, peers ...netip.AddrPort) func(*source) {
-		return func(s *source) { s.recordList(epoch, netip.AddrPort{}, peers) }
+		return func(s *source) { s.recordList(epoch, usualTTL, netip.AddrPort{}, peers) }
 	}
 	answer := func(restarted bool, peers ...netip.AddrPort) func(*source) {
-		return func(s *source) { s.recordReply(replyOf(150*time.Second, peers...), restarted) }
+		return func(s *source) { s.recordReply(replyOf(usualTTL, peers...), restarted) }
 	}
 	lost := func(s *source) { s.recordStreamEnd() }
 	for _, tt := range []struct {
@@ -31,16 +34,16 @@ func TestRestartGrace(t *testing.T) {
 		at    time.Duration   // when p leaves; 0 is immediately
 	}{
 		{"the same epoch", []func(*source){list("E", p, q), lost, list("E", q)}, 0},
-		{"a new epoch", []func(*source){list("E", p, q), lost, list("F", q)}, 150 * time.Second},
-		{"no epoch", []func(*source){list("", p, q), lost, list("", q)}, 150 * time.Second},
-		{"an epoch and then none", []func(*source){list("E", p, q), lost, list("", q)}, 150 * time.Second},
-		{"none and then an epoch", []func(*source){list("", p, q), lost, list("E", q)}, 150 * time.Second},
+		{"a new epoch", []func(*source){list("E", p, q), lost, list("F", q)}, usualTTL},
+		{"no epoch", []func(*source){list("", p, q), lost, list("", q)}, usualTTL},
+		{"an epoch and then none", []func(*source){list("E", p, q), lost, list("", q)}, usualTTL},
+		{"none and then an epoch", []func(*source){list("", p, q), lost, list("E", q)}, usualTTL},
 		{"a reply and the next", []func(*source){answer(true, p, q), answer(false, q)}, 0},
-		{"a reply and one of another run", []func(*source){answer(true, p, q), answer(true, q)}, 150 * time.Second},
-		{"a stream and a reply", []func(*source){list("E", p, q), lost, answer(false, q)}, 150 * time.Second},
+		{"a reply and one of another run", []func(*source){answer(true, p, q), answer(true, q)}, usualTTL},
+		{"a stream and a reply", []func(*source){list("E", p, q), lost, answer(false, q)}, usualTTL},
 		{"a stream and two replies", []func(*source){list("E", p, q), lost, answer(false, p, q), answer(false, q)}, 0},
-		{"a reply and a stream", []func(*source){answer(true, p, q), list("E", q)}, 150 * time.Second},
-		{"a stream, a reply and the stream", []func(*source){list("E", p, q), lost, answer(false, p, q), list("E", q)}, 150 * time.Second},
+		{"a reply and a stream", []func(*source){answer(true, p, q), list("E", q)}, usualTTL},
+		{"a stream, a reply and the stream", []func(*source){list("E", p, q), lost, answer(false, p, q), list("E", q)}, usualTTL},
 		{"a reply and two streams", []func(*source){answer(true, p, q), list("E", p, q), lost, list("E", q)}, 0},
 	} {
 		synctest.Test(t, func(t *testing.T) {
@@ -70,17 +73,18 @@ func TestRestartGrace(t *testing.T) {
 				}
 				time.Sleep(time.Until(next))
 				if s.reply != nil {
-					s.recordReply(replyOf(150*time.Second, q), false)
+					s.recordReply(replyOf(usualTTL, q), false)
 				}
 			}
 		})
 	}
 }
 
-// The grace is the ttl of the reply or, without one, two and a half intervals.
+// The grace is the ttl of the reply or, without one, two and a half intervals. If there is no
+// interval, the grace is as long as possible.
 func TestSourcesTTL(t *testing.T) {
 	for _, tt := range []struct{ ttl, interval, want time.Duration }{
-		{100 * time.Second, time.Hour, 100 * time.Second}, {0, 20 * time.Second, 50 * time.Second}, {0, 0, defaultTTL},
+		{100 * time.Second, time.Hour, 100 * time.Second}, {0, 20 * time.Second, 50 * time.Second}, {0, 0, maxTTL},
 	} {
 		f := newFollower()
 		s := f.addSource(f.addTracker(Tracker{}))
@@ -136,14 +140,14 @@ func TestSourcesOldEndpoint(t *testing.T) {
 		f := newFollower()
 		s := f.addTracker(Tracker{})
 		v4, v6 := f.addSource(s), f.addSource(s)
-		v4.recordList("E", old4, nil)
-		v6.recordList("E", me6, []netip.AddrPort{old4})
+		v4.recordList("E", usualTTL, old4, nil)
+		v6.recordList("E", usualTTL, me6, []netip.AddrPort{old4})
 		reports(f, 0)
 		if away {
 			v6.recordStreamEnd()
 		}
 		v4.recordStreamEnd()
-		v4.recordList("E", new4, nil)
+		v4.recordList("E", usualTTL, new4, nil)
 		if got := reports(f, 0); got != want {
 			t.Errorf("the other source away %v: reported %q, want %q", away, got, want)
 		}
@@ -159,15 +163,15 @@ func TestSourcesConnectAgain(t *testing.T) {
 		v4, v6 := f.addSource(s), f.addSource(s)
 		me4 := endpointsOf(mine4)[0]
 		v4.recordConnection(me4)
-		v4.recordList("E", netip.AddrPort{}, nil)
-		v6.recordList("E", netip.AddrPort{}, nil)
+		v4.recordList("E", usualTTL, netip.AddrPort{}, nil)
+		v6.recordList("E", usualTTL, netip.AddrPort{}, nil)
 		if got := reports(f, 0); got != "peers []" {
 			t.Errorf("at first reported %q", got)
 		}
 		v4.recordStreamEnd()
 		v6.recordStreamEnd()
 		other := f.addSource(f.addTracker(Tracker{}))
-		other.recordList("F", netip.AddrPort{}, nil)
+		other.recordList("F", usualTTL, netip.AddrPort{}, nil)
 		f.mu.Lock()
 		f.setOwn(&v4.local, netip.AddrPort{}) // as expire does
 		f.mu.Unlock()

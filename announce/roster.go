@@ -19,8 +19,7 @@ const maxRoster = 1 << 17
 type roster struct {
 	peers   map[netip.AddrPort]*sighting
 	updates int           // the number of calls of update
-	ttl     time.Duration // the ttl that the tracker last reported; 0 if it reported none
-	longest time.Duration // the longest ttl that the tracker reported before a restart
+	ttl     time.Duration // the longest that the tracker has reported, up to maxTTL; 0 if it reported none
 	due     time.Time     // when the first grace ends; zero if no peer is missing
 	// notify is called after a peer is added or removed.
 	notify func(e netip.AddrPort)
@@ -39,10 +38,9 @@ type sighting struct {
 // certainAbsence is the absence at which a peer counts as gone: e^-14 is less than one in a million.
 const certainAbsence = 14
 
-// defaultTTL is the grace if a tracker has reported no ttl. It is the ttl at the usual interval.
-const defaultTTL = 150 * time.Second
-
-// maxTTL bounds the grace, whatever ttl a tracker reports. Every peer renews more often than this.
+// maxTTL is the longest ttl that a tracker needs: two and a half times the longest interval. It is the
+// longest grace, and the grace if a tracker has reported no ttl, so that no peer counts as gone too
+// early.
 const maxTTL = wire.MaxInterval * 5 / 2
 
 // restarted records that the tracker may have been restarted, and so may have forgotten all peers.
@@ -51,8 +49,11 @@ func (r *roster) restarted() {
 	for _, s := range r.peers {
 		*s = sighting{doubtful: true}
 	}
-	r.longest = max(r.longest, r.ttl)
 }
+
+// recordTTL records a ttl that the tracker has reported. A restarted tracker may report a shorter ttl
+// than before. Peers may still renew by the longer ttl, so the longest one counts.
+func (r *roster) recordTTL(ttl time.Duration) { r.ttl = min(max(r.ttl, ttl), maxTTL) }
 
 // update replaces the list of peers. share is the part of the track that the list covers. A list
 // with a share below 1 is a sample.
@@ -134,8 +135,5 @@ func (r *roster) setDue(s *sighting) {
 	}
 }
 
-// grace is how long a peer may be missing before it counts as gone. A restarted tracker may report
-// a shorter ttl than before. Peers still renew by the longer ttl, so the longest one counts.
-func (r *roster) grace() time.Duration {
-	return min(cmp.Or(max(r.ttl, r.longest), defaultTTL), maxTTL)
-}
+// grace is how long a peer may be missing before it counts as gone.
+func (r *roster) grace() time.Duration { return cmp.Or(r.ttl, maxTTL) }

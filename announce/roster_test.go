@@ -11,7 +11,7 @@ import (
 func TestGraceAfterSamples(t *testing.T) {
 	a, b := netip.MustParseAddrPort("192.0.2.1:1"), netip.MustParseAddrPort("192.0.2.2:1")
 	reported := ""
-	var r roster
+	r := roster{ttl: usualTTL}
 	r.notify = func(e netip.AddrPort) { reported += fmt.Sprint(e, r.peers[e] != nil, " ") }
 	update := func(now time.Time, share float64, peers ...netip.AddrPort) string {
 		reported = ""
@@ -50,9 +50,9 @@ func TestSuspendedWatch(t *testing.T) {
 		name  string
 		begin func(s, other *source)
 	}{
-		{"a tracker was restarted", func(s, _ *source) { s.recordList("later", self, []netip.AddrPort{a}) }},
+		{"a tracker was restarted", func(s, _ *source) { s.recordList("later", usualTTL, self, []netip.AddrPort{a}) }},
 		{"one of two is away", func(s, other *source) {
-			other.recordList("other", self, []netip.AddrPort{a})
+			other.recordList("other", usualTTL, self, []netip.AddrPort{a})
 			s.recordStreamEnd()
 		}},
 	} {
@@ -61,7 +61,7 @@ func TestSuspendedWatch(t *testing.T) {
 				f := newFollower()
 				s, other := f.addSource(f.addTracker(Tracker{})), f.addSource(f.addTracker(Tracker{}))
 				other.state = up
-				s.recordList("run", self, []netip.AddrPort{a, b})
+				s.recordList("run", usualTTL, self, []netip.AddrPort{a, b})
 				f.take(time.Now().Add(time.Hour)) // the first event
 				f.expires, f.resumed = time.Time{}, time.Time{}
 				c.begin(s, other)
@@ -105,7 +105,7 @@ func TestSamples(t *testing.T) {
 		{1, time.Second, 1},
 	} {
 		gone := false
-		r := roster{ttl: 150 * time.Second}
+		r := roster{ttl: usualTTL}
 		r.notify = func(e netip.AddrPort) { gone = r.peers[e] == nil }
 		now := time.Now()
 		r.update([]netip.AddrPort{e}, tt.share, now)
@@ -145,22 +145,23 @@ func TestCoverage(t *testing.T) {
 	}
 }
 
-// The grace is the longest ttl that was reported before or after a restart. Without one, it is the
-// ttl of the usual interval. The grace is at most maxTTL.
+// The grace is the longest ttl that was reported before or after a restart. Without one, it is
+// maxTTL. The grace is at most maxTTL.
 func TestGrace(t *testing.T) {
 	e := netip.MustParseAddrPort("192.0.2.1:1")
 	for _, tt := range []struct{ before, since, want time.Duration }{
-		{0, 0, 150 * time.Second}, {time.Minute, 0, time.Minute}, {time.Minute, time.Second, time.Minute},
+		{0, 0, maxTTL}, {time.Minute, 0, time.Minute}, {time.Minute, time.Second, time.Minute},
 		{time.Second, time.Minute, time.Minute}, {1 << 30 * time.Second, time.Minute, 150 * time.Minute}, {0, 1 << 30 * time.Second, 150 * time.Minute},
 	} {
 		for _, stream := range []bool{false, true} {
 			gone := false
-			r := roster{ttl: tt.before}
+			var r roster
+			r.recordTTL(tt.before)
 			r.notify = func(e netip.AddrPort) { gone = r.peers[e] == nil }
 			now := time.Now()
 			r.update([]netip.AddrPort{e}, 1, now)
 			r.restarted()
-			r.ttl = tt.since
+			r.recordTTL(tt.since)
 			for range 2 { // a second restart does not shorten the grace
 				r.restarted()
 				r.update(nil, 1, now)
@@ -217,7 +218,7 @@ func TestGraceOfSeveral(t *testing.T) {
 func TestMaxRoster(t *testing.T) {
 	f := newFollower()
 	s := f.addSource(f.addTracker(Tracker{}))
-	s.recordList("E", netip.AddrPort{}, nil)
+	s.recordList("E", usualTTL, netip.AddrPort{}, nil)
 	endpoint := func(i int) netip.AddrPort {
 		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 4000)
 	}
@@ -233,7 +234,7 @@ func TestMaxRoster(t *testing.T) {
 	if f.take(time.Now()); len(f.list) != maxRoster || f.size != maxRoster || len(s.roster.peers) != maxRoster || len(f.changed) > 0 {
 		t.Errorf("it remembers %d, %d, %d and %d peers", len(f.list), f.size, len(s.roster.peers), len(f.changed))
 	}
-	s.recordList("F", netip.AddrPort{}, nil)
+	s.recordList("F", usualTTL, netip.AddrPort{}, nil)
 	s.recordLeaves([]netip.AddrPort{endpoint(7)})
 	s.recordJoins([]netip.AddrPort{endpoint(1 << 23)})
 	if f.take(time.Now()); len(f.list) != maxRoster || f.isPresent(endpoint(7)) || !f.isPresent(endpoint(1<<23)) {

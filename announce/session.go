@@ -336,16 +336,20 @@ func (s *session) readReply(x *exchange, r *Request) error {
 // the tracker has listed a member, followStream sets halfClose to a function that half-closes the
 // connection.
 func (s *session) followStream(ctx context.Context, x *exchange, events *wire.EventReader, halfClose *atomic.Pointer[func() error]) (peers int, err error) {
-	var you netip.AddrPort
+	var you wire.StreamEvent
+	var own netip.AddrPort
 	for {
 		ev, err := events.Next()
 		if err != nil {
 			return peers, err
 		}
 		switch {
-		case ev.Name == "you" && len(ev.Peers) == 1 && s.member:
-			you = ev.Peers[0]
-			if err := s.keepPort(you); err != nil {
+		case ev.Name == "you":
+			if you = ev; !s.member || len(ev.Peers) != 1 {
+				continue
+			}
+			own = ev.Peers[0]
+			if err := s.keepPort(own); err != nil {
 				return peers, err
 			}
 			if half, ok := x.netConn.(interface{ CloseWrite() error }); ok && s.c.From.Port() == 0 {
@@ -359,7 +363,7 @@ func (s *session) followStream(ctx context.Context, x *exchange, events *wire.Ev
 		case ev.Name == "peers":
 			x.live, peers = true, len(ev.Peers)
 			x.alive()
-			s.source.recordList(events.Epoch, you, ev.Peers)
+			s.source.recordList(you.Epoch, you.TTL, own, ev.Peers)
 		case ev.Name == "join" && x.live:
 			peers += len(ev.Peers)
 			s.source.recordJoins(ev.Peers)

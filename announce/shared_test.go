@@ -136,7 +136,7 @@ func TestGatherNotShared(t *testing.T) {
 
 // An event "shared" counts until its stream ends. It is reported once.
 func TestGatherSharedStreams(t *testing.T) {
-	const you, shared, peers = "event: you\ndata: 192.0.2.1:4000\n\n", "event: shared\ndata: 192.0.2.1:4000\n\n", "event: peers\nid: e-1\ndata:\n\n"
+	const you, shared, peers = "event: you\nid: e\ndata: 192.0.2.1:4000\ndata: 150\n\n", "event: shared\ndata: 192.0.2.1:4000\n\n", "event: peers\ndata:\n\n"
 	for _, tt := range []struct {
 		about   string
 		streams []string // the last stream does not end

@@ -66,8 +66,8 @@ func TestFamiliesLag(t *testing.T) {
 		}
 	}
 	me4, me6, p := endpointsOf(mine4)[0], endpointsOf(mine6)[0], endpointsOf(peer)
-	v4.recordList("E", me4, nil)
-	v6.recordList("E", me6, nil)
+	v4.recordList("E", usualTTL, me4, nil)
+	v6.recordList("E", usualTTL, me6, nil)
 	expect("both are up", "peers []")
 	v4.recordJoins(p)
 	expect("one reports a join", "join "+peer)
@@ -75,7 +75,7 @@ func TestFamiliesLag(t *testing.T) {
 	expect("this stream breaks", "")
 	v6.recordStreamEnd()
 	expect("the other stream breaks, too", "")
-	v6.recordList("E", me6, p)
+	v6.recordList("E", usualTTL, me6, p)
 	expect("the other one is back", "")
 	if v6.otherIsUp() || !v4.otherIsUp() {
 		t.Error("otherIsUp is true for the source that is up, or false for the other one")
@@ -83,7 +83,7 @@ func TestFamiliesLag(t *testing.T) {
 	v6.recordLeaves(p)
 	expect("the other one reports a leave", "leave "+peer)
 	v6.recordJoins(p)
-	v4.recordList("E", me4, p)
+	v4.recordList("E", usualTTL, me4, p)
 	expect("both are back", "join "+peer)
 	v4.recordLeaves(p)
 	expect("one reports a leave", "")
@@ -98,15 +98,15 @@ func TestOwnEndpointMoves(t *testing.T) {
 	s := f.addTracker(Tracker{})
 	v4, v6 := f.addSource(s), f.addSource(s)
 	old4, me6, new4 := endpointsOf(mine4)[0], endpointsOf(mine6)[0], endpointsOf("198.51.100.5:4000")[0]
-	v4.recordList("E", old4, endpointsOf(mine6, peer))
-	v6.recordList("E", me6, endpointsOf(mine4, peer))
+	v4.recordList("E", usualTTL, old4, endpointsOf(mine6, peer))
+	v6.recordList("E", usualTTL, me6, endpointsOf(mine4, peer))
 	if got := reports(f, time.Second); got != "peers ["+peer+"]" {
 		t.Errorf("both are up: reported %q", got)
 	}
 	v4.recordStreamEnd()
 	v6.recordStreamEnd()
 	v4.recordConnection(new4)
-	v4.recordList("E", new4, endpointsOf(mine6, peer))
+	v4.recordList("E", usualTTL, new4, endpointsOf(mine6, peer))
 	if got := reports(f, time.Second); got != "peers ["+peer+"]" {
 		t.Errorf("one is back from a new address: reported %q", got)
 	}
@@ -119,11 +119,11 @@ func TestOwnBehindNAT(t *testing.T) {
 	s := f.addSource(f.addTracker(Tracker{}))
 	local, you, other, p := endpointsOf(inside)[0], endpointsOf(mine4)[0], endpointsOf("10.0.0.2:4000"), endpointsOf(inside, peer)
 	s.recordConnection(local)
-	s.recordList("E", netip.AddrPort{}, p)
+	s.recordList("E", usualTTL, netip.AddrPort{}, p)
 	if got := reports(f, time.Second); got != "peers ["+peer+"]" {
 		t.Errorf("before the tracker reports the own endpoint: reported %q", got)
 	}
-	s.recordList("E", you, p)
+	s.recordList("E", usualTTL, you, p)
 	if got := reports(f, time.Second); got != "peers ["+inside+" "+peer+"], join "+inside {
 		t.Errorf("after the tracker has reported the own endpoint: reported %q", got)
 	}

@@ -378,7 +378,7 @@ func TestStreamSpread(t *testing.T) {
 				back = append(back, time.Since(began)-time.Minute)
 			}
 			mu.Unlock()
-			_, _ = fmt.Fprintf(w, "retry: 0\nevent: peers\nid: e-1\n%s\n", list)
+			_, _ = fmt.Fprintf(w, "event: you\nid: e\nretry: 0\ndata:\ndata: 150\n\nevent: peers\n%s\n", list)
 			if !first {
 				_ = http.NewResponseController(w).Flush()
 				<-r.Context().Done()

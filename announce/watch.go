@@ -50,6 +50,9 @@ type Event struct {
 	// look. It has several endpoints if trackers report different ones, or if they list you over
 	// both address families. Events share the list: do not change it.
 	You []netip.AddrPort
+	// TTL is, with EventPeers, the longest time that Tracker has reported for which it lists a peer
+	// that does not announce again.
+	TTL time.Duration
 	// Reply is, with EventPeers, the last reply of Tracker, with its interval, ttl, count and
 	// warning. It is nil if the tracker has sent an event stream instead of a reply.
 	Reply *Reply
@@ -73,7 +76,7 @@ type Event struct {
 // A leave is reported when it is certain:
 //
 //   - A tracker that was away or restarted may have forgotten its peers. They have one ttl to join
-//     again before they count as gone (150 s if the tracker has reported no ttl).
+//     again before they count as gone. The longest ttl that the tracker has reported counts.
 //   - If a track is larger than a reply, each reply is a sample. A peer counts as gone when samples have
 //     omitted it so often that chance explains this only once in a million.
 //   - With several trackers, a peer joins when the first of them reports it, and leaves when the last
@@ -329,7 +332,7 @@ func (f *follower) take(now time.Time) (all []report, next time.Time) {
 
 // peersEvent returns an EventPeers of a tracker, without the lists.
 func (t *trackerSources) peersEvent() Event {
-	ev := Event{Type: EventPeers, Tracker: t.name}
+	ev := Event{Type: EventPeers, Tracker: t.name, TTL: t.latest.roster.grace()}
 	if t.latest.reply != nil {
 		reply := *t.latest.reply
 		reply.SetOwn(t.latest.follower.own(true))

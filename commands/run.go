@@ -243,7 +243,7 @@ func (o *announceOptions) beMember(ctx context.Context, s Streams, look *lookout
 		look.requestAnswered(ev.Tracker)
 		absence.end()
 		if o.killOnLost {
-			absence.ttl = o.ttl(ctx, ev)
+			absence.ttl = ev.TTL
 		}
 		if err := self.write(ev.You); err != nil {
 			s.note("NTRACK_SELF_FILE: %v", err)
@@ -266,19 +266,6 @@ func (o *announceOptions) beMember(ctx context.Context, s Streams, look *lookout
 		case <-time.After(pause/2 + rand.N(pause/2)):
 		}
 	}
-}
-
-// ttl returns how long the tracker of the event keeps a peer. An event of a stream does not have the
-// ttl, so ttl asks the tracker.
-func (o *announceOptions) ttl(ctx context.Context, ev announce.Event) time.Duration {
-	reply := ev.Reply
-	if reply == nil {
-		var err error
-		if reply, err = o.List(ctx, ev.Tracker, announce.Request{Key: o.key, Want: announce.NoPeers}); err != nil {
-			return 150 * time.Second // what package announce assumes if a tracker reports no ttl
-		}
-	}
-	return max(reply.TTL, reply.Interval*5/2)
 }
 
 // An absence is a time in which all trackers are away. It sends on lost after a whole ttl, but not

@@ -41,8 +41,7 @@ type Stream struct {
 
 	mu         sync.Mutex
 	wake       func() // nil unless the server waits for events
-	events     wire.EventWriter
-	peers      int // how many peers the track has, according to the events so far
+	peers      int    // how many peers the track has, according to the events so far
 	changes    []store.Change
 	shared     bool // another program is listed as the same endpoint
 	sharedSent bool // the value of shared that the client has
@@ -60,13 +59,12 @@ type listing struct {
 // openStream replies with an event stream. It appends the beginning of the stream to dst.
 func (t *Tracker) openStream(ctx context.Context, key []byte, peer wire.Peer, s *scratch, resp *Response, dst []byte) ([]byte, error) {
 	st := &Stream{t: t, listing: listing{string(key), peer.Endpoint}, id: peer.ID}
-	peers, sub, err := t.store.Subscribe(ctx, key, peer, st.notify, s.peers[:0])
+	peers, size, sub, err := t.store.Subscribe(ctx, key, peer, st.notify, s.peers[:0])
 	if err != nil {
 		return nil, err
 	}
 	s.peers = peers[:0]
 	st.sub, st.peers = sub, len(peers)
-	st.events.Epoch = sub.Epoch()
 	st.timer = time.AfterFunc(heartbeat, st.beat)
 	t.mu.Lock()
 	if st.ending = t.ended; !t.ended {
@@ -81,11 +79,12 @@ func (t *Tracker) openStream(ctx context.Context, key []byte, peer wire.Peer, s 
 	t.mu.Unlock()
 	resp.Stream, resp.Type = st, "text/event-stream"
 
-	dst = st.events.AppendYou(dst, peer.Endpoint, reconnectAfter)
+	s.timing = t.timingOf(&s.req)
+	dst = wire.AppendYou(dst, sub.Epoch(), peer.Endpoint, s.timing.ttl(size), reconnectAfter)
 	st.mu.Lock()
 	dst = st.appendShared(dst)
 	st.mu.Unlock()
-	return st.events.AppendEvent(dst, "peers", peers...), nil
+	return wire.AppendEvent(dst, "peers", peers...), nil
 }
 
 // Append appends to dst what the server has to send now. If live is false, the stream ends after
@@ -103,18 +102,18 @@ func (s *Stream) Append(dst []byte, wake func()) (_ []byte, live bool) {
 		if s.peers--; c.Joined {
 			name, s.peers = "join", s.peers+2
 		}
-		dst = s.events.AppendEvent(dst, name, wire.Peer{Endpoint: c.Endpoint})
+		dst = wire.AppendEvent(dst, name, wire.Peer{Endpoint: c.Endpoint})
 	}
 	if s.changes = changes; cap(changes) > 16 {
 		s.changes = nil
 	}
 	if s.beatDue {
 		s.beatDue = false
-		dst = s.events.AppendHeartbeat(dst)
+		dst = wire.AppendHeartbeat(dst)
 	}
 	if s.ending {
 		ms := rand.Int64N(reconnectAfter.Milliseconds() * int64(1+s.peers/1000))
-		dst = s.events.AppendRetry(dst, time.Duration(ms)*time.Millisecond)
+		dst = wire.AppendRetry(dst, time.Duration(ms)*time.Millisecond)
 		live = false
 	}
 	if live && len(dst) == before {
@@ -235,5 +234,5 @@ func (s *Stream) appendShared(dst []byte) []byte {
 	}
 	s.sharedSent = s.shared
 	name := map[bool]string{true: "shared", false: "unshared"}[s.shared]
-	return s.events.AppendEvent(dst, name, wire.Peer{Endpoint: s.endpoint})
+	return wire.AppendEvent(dst, name, wire.Peer{Endpoint: s.endpoint})
 }

@@ -30,6 +30,6 @@
 // tracker writes the reply with [Request.AppendReply] or [RefusalError.Append]. The client reads both
 // with [Request.DecodeReply].
 //
-// A tracker writes a list of tracks with [AppendTracks] and a stream of events with an [EventWriter]. A
-// client reads them with [DecodeTracks] and an [EventReader].
+// A tracker writes a list of tracks with [AppendTracks] and a stream of events with [AppendYou] and
+// [AppendEvent]. A client reads them with [DecodeTracks] and an [EventReader].
 package wire

@@ -20,15 +20,13 @@ const (
 	MaxRetry = time.Minute
 )
 
-// An EventReader reads server-sent events (WHATWG HTML, 9.2.5 and 9.2.6) as an [EventWriter] writes
-// them: each data line of an event is one endpoint.
+// An EventReader reads server-sent events (WHATWG HTML, 9.2.5 and 9.2.6) as [AppendYou] and
+// [AppendEvent] write them.
 type EventReader struct {
 	r       *bufio.Reader
 	started bool
 	afterCR bool // the last byte was CR; if LF follows, both end the same line
 	buf     []byte
-	// Epoch is the epoch in the last id line, or "" if there was none. See [EventWriter.Epoch].
-	Epoch string
 	// Retry is the time in the last retry line, 0 to [MaxRetry], or -1 if there was none. The client has
 	// to wait that long after the end of the stream.
 	Retry time.Duration
@@ -43,6 +41,12 @@ func NewEventReader(r io.Reader) *EventReader {
 type StreamEvent struct {
 	Name  string // "you", "peers", "join", "leave", "shared" or "unshared": docs/PROTOCOL.md explains them
 	Peers []netip.AddrPort
+	// Epoch names the tracker's table, with "you" only. It is "" if the tracker has sent none of 1 to
+	// 64 bytes. See [AppendYou].
+	Epoch string
+	// TTL is how long an announce holds, with "you" only, in whole seconds. It is 0 if the tracker has
+	// not sent it.
+	TTL time.Duration
 }
 
 // A LongEventError means that a line or an event of a stream is too long.
@@ -88,17 +92,25 @@ func (e *EventReader) Next() (StreamEvent, error) {
 			data = true
 			if p, err := netip.ParseAddrPort(string(value)); err == nil && canDial(Canonical(p), 1) {
 				ev.Peers = append(ev.Peers, Canonical(p))
+			} else if seconds, ok := digits(value); ok {
+				ev.TTL = duration(float64(seconds))
 			}
 		case "id":
-			if epoch, _, ok := bytes.Cut(value, []byte("-")); ok && len(epoch) <= maxEpoch && bytes.IndexByte(value, 0) < 0 {
-				e.Epoch = string(epoch)
+			if len(value) <= maxEpoch && bytes.IndexByte(value, 0) < 0 {
+				ev.Epoch = string(value)
 			}
 		case "retry":
-			if ms, err := strconv.ParseUint(string(value), 10, 64); err == nil || errors.Is(err, strconv.ErrRange) {
+			if ms, ok := digits(value); ok {
 				e.Retry = time.Duration(min(ms, uint64(MaxRetry.Milliseconds()))) * time.Millisecond
 			}
 		}
 	}
+}
+
+// digits reads a number. If it is too large for a uint64, digits returns the largest.
+func digits(b []byte) (n uint64, ok bool) {
+	n, err := strconv.ParseUint(string(b), 10, 64)
+	return n, err == nil || errors.Is(err, strconv.ErrRange)
 }
 
 // line returns the next line without the CR LF, LF or CR at its end.
@@ -129,30 +141,24 @@ func (e *EventReader) line() ([]byte, error) {
 	}
 }
 
-// An EventWriter appends the events of one stream to a buffer. It numbers the events from 0.
-type EventWriter struct {
-	// Epoch identifies the tracker's table until the table is lost, for example in a restart. A client
-	// that sees a new epoch knows that the tracker may have forgotten peers. An epoch has at most 64
-	// bytes and no '-'.
-	Epoch string
-	seq   int64
-}
-
-// AppendYou appends the event you, the first event of a stream. you is the endpoint under which the
-// tracker lists the client, or has port 0 if it does not. retry is how long the client has to wait
-// after the stream has ended.
-func (w *EventWriter) AppendYou(dst []byte, you netip.AddrPort, retry time.Duration) []byte {
-	dst = appendRetryLine(w.begin(dst, "you"), retry)
-	dst = append(dst, "data: "...)
+// AppendYou appends the event you, the first event of a stream. epoch, of 1 to 64 bytes, names the
+// tracker's table until the table is lost, for example in a restart. A client that sees a new epoch
+// knows that the tracker may have forgotten peers. you is the endpoint under which the tracker lists
+// the client, or has port 0 if it does not. ttl is how long an announce to the track holds now, in
+// whole seconds. retry is how long the client has to wait after the stream has ended.
+func AppendYou(dst []byte, epoch string, you netip.AddrPort, ttl, retry time.Duration) []byte {
+	dst = append(append(dst, "event: you\nid: "...), epoch...)
+	dst = append(appendRetryLine(append(dst, '\n'), retry), "data: "...)
 	if you.Port() != 0 {
 		dst = you.AppendTo(dst)
 	}
+	dst = strconv.AppendInt(append(dst, "\ndata: "...), seconds(ttl), 10)
 	return append(dst, "\n\n"...)
 }
 
 // AppendEvent appends an event with that name and the endpoints of peers.
-func (w *EventWriter) AppendEvent(dst []byte, name string, peers ...Peer) []byte {
-	dst = w.begin(dst, name)
+func AppendEvent(dst []byte, name string, peers ...Peer) []byte {
+	dst = append(append(append(dst, "event: "...), name...), '\n')
 	for i := range peers {
 		dst = append(peers[i].Endpoint.AppendTo(append(dst, "data: "...)), '\n')
 	}
@@ -162,17 +168,9 @@ func (w *EventWriter) AppendEvent(dst []byte, name string, peers ...Peer) []byte
 	return append(dst, '\n')
 }
 
-func (w *EventWriter) begin(dst []byte, name string) []byte {
-	dst = append(append(dst, "event: "...), name...)
-	dst = append(append(dst, "\nid: "...), w.Epoch...)
-	dst = strconv.AppendInt(append(dst, '-'), w.seq, 10)
-	w.seq++
-	return append(dst, '\n')
-}
-
 // AppendRetry appends a new time that the client has to wait after the stream has ended. Call it only
 // between two events.
-func (w *EventWriter) AppendRetry(dst []byte, retry time.Duration) []byte {
+func AppendRetry(dst []byte, retry time.Duration) []byte {
 	return append(appendRetryLine(dst, retry), '\n')
 }
 
@@ -182,4 +180,4 @@ func appendRetryLine(dst []byte, retry time.Duration) []byte {
 
 // AppendHeartbeat appends a comment, which shows that the connection is alive. Call it only between two
 // events.
-func (w *EventWriter) AppendHeartbeat(dst []byte) []byte { return append(dst, ":\n\n"...) }
+func AppendHeartbeat(dst []byte) []byte { return append(dst, ":\n\n"...) }

@@ -20,15 +20,22 @@ func read(r io.Reader) (string, *EventReader, error) {
 		if err != nil {
 			return strings.Join(s, ", "), e, err
 		}
-		s = append(s, fmt.Sprint(ev.Name, ev.Peers))
+		text := fmt.Sprint(ev.Name, ev.Peers)
+		if ev.Epoch != "" || ev.TTL != 0 {
+			text += fmt.Sprintf(" %q %v", ev.Epoch, ev.TTL)
+		}
+		s = append(s, text)
 	}
 }
 
 var longPeers = "event: peers\n" + strings.Repeat("data: [2001:db8:1111:2222:3333:4444:5555:6666]:65535\n", 10_000) + "\n"
 
 var streams = []struct{ about, bytes, want string }{
-	{"the events of a tracker", "event: you\nid: e-0\ndata: 192.0.2.1:1\n\nevent: peers\ndata: 192.0.2.2:2\ndata: [2001:db8::1]:3\n\n:\n\nevent: leave\ndata: 192.0.2.2:2\n\n",
-		"you[192.0.2.1:1], peers[192.0.2.2:2 [2001:db8::1]:3], leave[192.0.2.2:2]"},
+	{"the events of a tracker", "event: you\nid: e\ndata: 192.0.2.1:1\ndata: 150\n\nevent: peers\ndata: 192.0.2.2:2\ndata: [2001:db8::1]:3\n\n:\n\nevent: leave\ndata: 192.0.2.2:2\n\n",
+		`you[192.0.2.1:1] "e" 2m30s, peers[192.0.2.2:2 [2001:db8::1]:3], leave[192.0.2.2:2]`},
+	{"an asker that only looks", "event: you\nid: e-0\ndata: \ndata: 38\n\n", `you[] "e-0" 38s`},
+	{"a tracker that sends no ttl", "event: you\nid: e\ndata: 192.0.2.1:1\n\n", `you[192.0.2.1:1] "e" 0s`},
+	{"more data lines than a client knows", "event: you\nid: e\ndata: 192.0.2.1:1\ndata: 150\ndata: x\ndata\n\n", `you[192.0.2.1:1] "e" 2m30s`},
 	{"no peers", "event: peers\ndata: \n\nevent: peers\ndata\n\n", "peers[], peers[]"},
 	{"CR LF, and CR alone", "event: join\r\ndata: 192.0.2.1:1\r\n\r\nevent: join\rdata: 192.0.2.2:2\r\r", "join[192.0.2.1:1], join[192.0.2.2:2]"},
 	{"a byte order mark", "\ufeffevent: join\ndata: 192.0.2.1:1\n\n", "join[192.0.2.1:1]"},
@@ -88,18 +95,26 @@ func (f forever) Read(b []byte) (int, error) {
 	return n, nil
 }
 
-func TestEventIDs(t *testing.T) {
+func TestEventFields(t *testing.T) {
+	long := strings.Repeat("e", maxEpoch)
 	for bytes, want := range map[string]string{
-		"id: 5f3a9c-0\ndata\n\n":                          "5f3a9c",
-		"id: a-1\ndata\n\nid: b-2\ndata\n\n":              "b",
-		"id: a-1\ndata\n\ndata\n\n":                       "a", // an id is valid until the next one
-		"id: a-1\ndata\n\nid: none\ndata\n\n":             "a",
-		"id: a-1\ndata\n\nid: b\x00-2\ndata\n\n":          "a",
-		"id: " + strings.Repeat("e", 65) + "-1\ndata\n\n": "",
-		"data\n\n": "",
+		"id: 5f3a9c\ndata\n\n":        "5f3a9c",
+		"id: 5f3a9c-1\ndata\n\n":      "5f3a9c-1",
+		"id: a\nid: b\ndata\n\n":      "b",
+		"id: a\nid: b\x00\ndata\n\n":  "a",
+		"id: " + long + "\ndata\n\n":  long,
+		"id: " + long + "e\ndata\n\n": "",
+		"id: a\n\ndata\n\n":           "", // an event without data
+		"id\ndata\n\n":                "",
+		"data\n\n":                    "",
 	} {
-		if _, e, _ := read(strings.NewReader(bytes)); e.Epoch != want {
-			t.Errorf("%q: epoch %q, want %q", bytes, e.Epoch, want)
+		if ev, _ := NewEventReader(strings.NewReader(bytes)).Next(); ev.Epoch != want {
+			t.Errorf("%q: epoch %q, want %q", bytes, ev.Epoch, want)
+		}
+	}
+	for ttl, want := range map[string]time.Duration{"38": 38 * time.Second, "0": 0, "-1": 0, "1.5": 0, "": 0, "99999999999999999999": 1 << 30 * time.Second} {
+		if ev, _ := NewEventReader(strings.NewReader("event: you\ndata: " + ttl + "\n\n")).Next(); ev.TTL != want {
+			t.Errorf("ttl %q: %v, want %v", ttl, ev.TTL, want)
 		}
 	}
 	for retry, want := range map[string]time.Duration{"2000": 2 * time.Second, "0": 0, "99999999": time.Minute, "5000000000": time.Minute, "99999999999999999999": time.Minute, "-1": -1, "1s": -1, "": -1} {
@@ -111,31 +126,29 @@ func TestEventIDs(t *testing.T) {
 
 // A client reads back the events that a tracker writes. Writing them allocates nothing.
 func TestEventsRoundTrip(t *testing.T) {
-	w := EventWriter{Epoch: "e"}
 	a, b := netip.MustParseAddrPort("192.0.2.1:1"), netip.MustParseAddrPort("[2001:db8::1]:2")
 	retry, peers := 2*time.Second, []Peer{{Endpoint: a, ID: idOf(a)}, {Endpoint: b}}
 	buf := make([]byte, 0, 4096)
 	write := func() []byte {
-		w.seq = 0
-		s := w.AppendYou(buf, a, retry)
-		s = w.AppendEvent(s, "peers", peers...)
-		s = w.AppendHeartbeat(s)
-		s = w.AppendEvent(s, "leave", Peer{Endpoint: b})
-		s = w.AppendRetry(s, retry/2)
-		s = w.AppendYou(s, netip.AddrPortFrom(a.Addr(), 0), retry)
-		s = w.AppendEvent(s, "peers")
-		return w.AppendRetry(s, 1500*time.Millisecond)
+		s := AppendYou(buf, "e", a, 150*time.Second, retry)
+		s = AppendEvent(s, "peers", peers...)
+		s = AppendHeartbeat(s)
+		s = AppendEvent(s, "leave", Peer{Endpoint: b})
+		s = AppendRetry(s, retry/2)
+		s = AppendYou(s, "e", netip.AddrPortFrom(a.Addr(), 0), 37500*time.Millisecond, retry)
+		s = AppendEvent(s, "peers")
+		return AppendRetry(s, 1500*time.Millisecond)
 	}
 	if n := testing.AllocsPerRun(100, func() { write() }); n > 0 {
 		t.Errorf("%v allocations", n)
 	}
 	s := string(write())
 	got, r, err := read(strings.NewReader(s))
-	if want := "you[192.0.2.1:1], peers[192.0.2.1:1 [2001:db8::1]:2], leave[[2001:db8::1]:2], you[], peers[]"; got != want || err != io.EOF {
+	if want := `you[192.0.2.1:1] "e" 2m30s, peers[192.0.2.1:1 [2001:db8::1]:2], leave[[2001:db8::1]:2], you[] "e" 37s, peers[]`; got != want || err != io.EOF {
 		t.Errorf("%q is read as %s, %v\nwant %s", s, got, err, want)
 	}
-	if r.Epoch != w.Epoch || r.Retry != 1500*time.Millisecond || strings.Count(s, "\nid: e-") != 5 || !strings.Contains(s, "\nid: e-4\n") {
-		t.Errorf("%q is read as epoch %q, retry %v", s, r.Epoch, r.Retry)
+	if r.Retry != 1500*time.Millisecond {
+		t.Errorf("%q is read as retry %v", s, r.Retry)
 	}
 }
 
@@ -146,10 +159,10 @@ func FuzzEvents(f *testing.F) {
 	f.Fuzz(func(t *testing.T, s string) {
 		whole, e1, err1 := read(strings.NewReader(s))
 		bytes, e2, err2 := read(iotest.OneByteReader(strings.NewReader(s)))
-		if whole != bytes || fmt.Sprint(err1) != fmt.Sprint(err2) || e1.Epoch != e2.Epoch || e1.Retry != e2.Retry {
+		if whole != bytes || fmt.Sprint(err1) != fmt.Sprint(err2) || e1.Retry != e2.Retry {
 			t.Errorf("%q at once: %s, %v; byte by byte: %s, %v", s, whole, err1, bytes, err2)
 		}
-		if strings.Count(whole, ":") > 8*len(s) || len(e1.Epoch) > maxEpoch || e1.Retry > MaxRetry {
+		if strings.Count(whole, ":") > 8*len(s) || e1.Retry > MaxRetry {
 			t.Errorf("%q: more than was sent, or allowed", s)
 		}
 	})

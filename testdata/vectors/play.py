@@ -46,10 +46,12 @@ import tempfile
 TOGETHER = 32  # vectors that are played at a time
 PATIENCE = 10  # seconds for a tracker to listen, to reply, and to close a connection
 LATE = 2  # seconds for what is due on a stream: the tracker or this host may be slow
+SILENCE = 15 + LATE  # seconds in which a stream may send nothing
 QUIET = 0.3  # seconds in which a stream sends nothing more
 LARGEST = 16 << 20  # bytes of a reply
 
 PRINTABLE = re.compile(rb"[^\x00-\x1f\x7f]*")
+HEARTBEAT = re.compile(rb"(?m)^:\n\n")
 NUMBER = re.compile(rb"(?:0|[1-9][0-9]{0,17})(?![0-9])")
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -166,7 +168,17 @@ class Connection:
         dial = asyncio.open_connection("127.0.0.1", port)
         c.reader, c.writer = await asyncio.wait_for(dial, PATIENCE)
         c.got, c.ended = b"", False
+        c.last, c.longest = now(), 0
+        feed = c.reader.feed_data
+        c.reader.feed_data = lambda data: (c.heard(), feed(data))  # is called when data arrives
         return c
+
+    def heard(self):
+        """Note how long the tracker has sent nothing."""
+        self.longest, self.last = self.silence(), now()
+
+    def silence(self):
+        return self.longest if self.ended else max(self.longest, now() - self.last)
 
     async def more(self, seconds):
         """Read once. Say whether something came in time: bytes, or the end of the connection."""
@@ -328,12 +340,14 @@ class Play:
 
     async def check_stream(self, step, c):
         if "body" in step:
-            await c.until(lambda: match(step["body"], c.got, dict(self.texts)), LATE)
+            await c.until(lambda: match(step["body"], events(c.got), dict(self.texts)), LATE)
         if step.get("closed"):
             await c.until(lambda: c.ended, PATIENCE)
         else:
             await c.quiet()
-        self.check_body(step, c.take(len(c.got)))
+        self.check_body(step, events(c.take(len(c.got))))
+        if c.silence() > SILENCE:
+            raise Wrong("the tracker has sent nothing for %d seconds" % c.silence())
         if c.ended and not step.get("closed"):
             raise Wrong("the tracker has closed the stream")
         if step.get("closed") and not c.ended:
@@ -342,6 +356,11 @@ class Play:
     def check_body(self, step, got):
         if "body" in step and not match(step["body"], got, self.texts):
             raise Wrong("the body is\n    got  %s\n    want %s" % (show(got), show(step["body"])))
+
+
+def events(got):
+    """Return what has come on a stream, without heartbeats."""
+    return HEARTBEAT.sub(b"", got)
 
 
 def check_header(name, got, want, headers, texts):

@@ -232,9 +232,9 @@ type brokenStore struct {
 	broken atomic.Bool
 }
 
-func (s *brokenStore) Subscribe(ctx context.Context, key []byte, p wire.Peer, wake func(), dst []wire.Peer) ([]wire.Peer, store.Subscription, error) {
-	dst, sub, err := s.Store.Subscribe(ctx, key, p, wake, dst)
-	return dst, &brokenSubscription{sub, s}, err
+func (s *brokenStore) Subscribe(ctx context.Context, key []byte, p wire.Peer, wake func(), dst []wire.Peer) ([]wire.Peer, store.Size, store.Subscription, error) {
+	dst, size, sub, err := s.Store.Subscribe(ctx, key, p, wake, dst)
+	return dst, size, &brokenSubscription{sub, s}, err
 }
 
 type brokenSubscription struct {

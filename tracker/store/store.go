@@ -62,8 +62,8 @@ type Store interface {
 	// counts may be those of different moments of the call.
 	Scrape(ctx context.Context, keys []wire.Key, asker netip.Addr, dst []wire.Track) ([]wire.Track, error)
 
-	// Subscribe appends to dst every other peer of the track, without IDs. The Subscription has the
-	// joins and leaves from that moment on.
+	// Subscribe appends to dst every other peer of the track, without IDs. The Size is that of the
+	// track with the peer in it. The Subscription has the joins and leaves from that moment on.
 	//
 	// A peer whose port is 0 only looks. Any other peer is listed, as by an announce, and does not
 	// lapse while a subscription holds it. After the last subscription of the peer has ended, the
@@ -74,7 +74,7 @@ type Store interface {
 	// The store calls notify whenever Next may have something new. It may do so from any goroutine,
 	// before Subscribe returns, and once more after Close. notify must not block, and must not call
 	// the store.
-	Subscribe(ctx context.Context, key []byte, peer wire.Peer, notify func(), dst []wire.Peer) ([]wire.Peer, Subscription, error)
+	Subscribe(ctx context.Context, key []byte, peer wire.Peer, notify func(), dst []wire.Peer) ([]wire.Peer, Size, Subscription, error)
 
 	// NeverBlocks is true if no method waits for anything but locks. One goroutine may then call
 	// the store for many connections in turn.
@@ -87,7 +87,7 @@ type Store interface {
 type Subscription interface {
 	// Epoch names the table in which the store keeps the track, such as the memory of one process
 	// or a database that several trackers share. It has 1 to 64 bytes of printable ASCII without
-	// spaces or "-". All trackers that share a table report the same epoch. If a table may have
+	// spaces. All trackers that share a table report the same epoch. If a table may have
 	// lost peers that had not lapsed, it gets a new epoch, and its subscriptions end.
 	Epoch() string
 	// Next appends to dst, in order, the changes since its last call, each of them within a second.
@@ -118,11 +118,11 @@ type Want struct {
 type Result struct {
 	// Count is how many peers of the track the asker sees, including itself if it is listed.
 	Count int
-	// Size may be up to a second old.
-	Size Size
+	Size  Size
 }
 
-// A Size is the size of a track and of its store. Peers of all scopes count.
+// A Size is the size of a track and of its store. Peers of all scopes count. It may be up to a
+// second old.
 type Size struct {
 	Peers int // of the track, at least 1 after an announce
 	// Total is the number of peers in all tracks. It may be an estimate.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -166,10 +167,18 @@ type stream struct {
 	conn *conn
 	done chan struct{} // closed when either end has closed the connection
 
-	mu  sync.Mutex
-	got []byte // what the server has sent since the last check
-	err error  // io.EOF if the server has closed the connection
+	mu      sync.Mutex
+	got     []byte        // what the server has sent since the last check
+	last    time.Time     // when it last sent something
+	longest time.Duration // the longest time in which it sent nothing
+	err     error         // io.EOF if the server has closed the connection
 }
+
+// silence is how long a server may send nothing on a stream: 15 seconds, and a second for its clock.
+const silence = 16 * time.Second
+
+// heartbeat matches heartbeats, but not the end of an event.
+var heartbeat = regexp.MustCompile("(?m)^:\n\n")
 
 // openStream sends the request of st, checks the head of the reply, and leaves the connection open.
 func openStream(conn *conn, st *step) (*stream, error) {
@@ -184,7 +193,7 @@ func openStream(conn *conn, st *step) (*stream, error) {
 	}
 	<-c.wrote
 	_ = conn.SetDeadline(time.Time{})
-	s := &stream{conn: conn, done: make(chan struct{})}
+	s := &stream{conn: conn, done: make(chan struct{}), last: time.Now()}
 	go s.collect(c.r, resp)
 	return s, nil
 }
@@ -197,6 +206,7 @@ func (s *stream) collect(r *bufio.Reader, resp *http.Response) {
 		n, err := r.Read(buf)
 		s.mu.Lock()
 		s.got, s.err = append(s.got, buf[:n]...), err
+		s.longest, s.last = max(s.longest, time.Since(s.last)), time.Now()
 		s.mu.Unlock()
 		if err != nil {
 			return
@@ -204,15 +214,22 @@ func (s *stream) collect(r *bufio.Reader, resp *http.Response) {
 	}
 }
 
-// check compares what the server has sent since the last check with st.
+// check compares what the server has sent since the last check, without heartbeats, with st.
 func (s *stream) check(st *step) error {
 	synctest.Wait()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if st.Body != nil {
-		if ok, right := st.Body.match(string(s.got), st.texts); !ok {
-			return fmt.Errorf("stream %q\n     got %q\nexpected %v\nthey agree for %d bytes", st.Stream, s.got, *st.Body, right)
+		got := heartbeat.ReplaceAllString(string(s.got), "")
+		if ok, right := st.Body.match(got, st.texts); !ok {
+			return fmt.Errorf("stream %q\n     got %q\nexpected %v\nthey agree for %d bytes", st.Stream, got, *st.Body, right)
 		}
+	}
+	if s.err == nil {
+		s.longest = max(s.longest, time.Since(s.last))
+	}
+	if s.longest > silence {
+		return fmt.Errorf("stream %q: nothing was sent for %v", st.Stream, s.longest)
 	}
 	s.got = s.got[:0]
 	if ended := s.err != nil; ended != st.Closed {

@@ -29,7 +29,7 @@ func TestMemoryAllocatesNothing(t *testing.T) {
 		keys[k] = fmt.Appendf(nil, "key %d", k)
 	}
 	for k := range 500 { // so that every shard has watchers of other keys
-		_, sub, err := m.Subscribe(t.Context(), fmt.Appendf(nil, "watched %d", k), wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.1:0")}, func() {}, nil)
+		_, _, sub, err := m.Subscribe(t.Context(), fmt.Appendf(nil, "watched %d", k), wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.1:0")}, func() {}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

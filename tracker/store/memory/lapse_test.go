@@ -56,7 +56,7 @@ func (s *stoppable) expect(what string, want int) {
 // leaves since its last call.
 func (s *stoppable) watch() (changed func(joins, leaves int)) {
 	s.t.Helper()
-	_, sub, err := s.Store.Subscribe(s.t.Context(), []byte("k"), wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.9:0")}, func() {}, nil)
+	_, _, sub, err := s.Store.Subscribe(s.t.Context(), []byte("k"), wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.9:0")}, func() {}, nil)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -158,7 +158,7 @@ func TestStoppedStreams(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := newStoppable(t, time.Minute)
 				join := func() store.Subscription {
-					_, sub, err := s.Store.Subscribe(t.Context(), []byte("k"), wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.1:4000")}, func() {}, nil)
+					_, _, sub, err := s.Store.Subscribe(t.Context(), []byte("k"), wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.1:4000")}, func() {}, nil)
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -346,7 +346,7 @@ func TestSmallTracksAreExact(t *testing.T) {
 						t.Errorf("%v, %v", all, err)
 					}
 				case "subscribe":
-					all, sub, err := m.Subscribe(t.Context(), []byte("k"), wire.Peer{Endpoint: netip.AddrPortFrom(numbered(0).Addr(), 0)}, func() {}, nil)
+					all, _, sub, err := m.Subscribe(t.Context(), []byte("k"), wire.Peer{Endpoint: netip.AddrPortFrom(numbered(0).Addr(), 0)}, func() {}, nil)
 					if err != nil || len(all) != 500 {
 						t.Errorf("%d, %v", len(all), err)
 					}

@@ -73,7 +73,7 @@ func TestMemoryGivesBack(t *testing.T) {
 func TestSlowSubscriberIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := memory.New()
-		_, sub, err := m.Subscribe(t.Context(), []byte("k"), wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.9:0")}, func() {}, nil)
+		_, _, sub, err := m.Subscribe(t.Context(), []byte("k"), wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.9:0")}, func() {}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -112,7 +112,7 @@ func TestRefusalLeavesNothing(t *testing.T) {
 		if _, _, err := m.Announce(t.Context(), []byte(key), peer, anHour, store.Want{}, nil); err == nil {
 			t.Errorf("an announce of %q is not refused", key)
 		}
-		if _, _, err := m.Subscribe(t.Context(), []byte(key), peer, func() {}, nil); err == nil {
+		if _, _, _, err := m.Subscribe(t.Context(), []byte(key), peer, func() {}, nil); err == nil {
 			t.Errorf("a subscription to %q is not refused", key)
 		}
 	}
@@ -129,7 +129,7 @@ func TestChangeDuringNotification(t *testing.T) {
 			_, _, _ = m.Announce(t.Context(), []byte("k"), wire.Peer{Endpoint: netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), port)}, anHour, store.Want{}, nil)
 		}
 		var notified atomic.Int32
-		_, sub, err := m.Subscribe(t.Context(), []byte("k"), wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.9:0")}, func() {
+		_, _, sub, err := m.Subscribe(t.Context(), []byte("k"), wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.9:0")}, func() {
 			if notified.Add(1) == 1 { // unlike others, this store allows calls in notify
 				join(2)
 			}

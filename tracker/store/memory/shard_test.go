@@ -95,7 +95,7 @@ func TestCounters(t *testing.T) {
 func TestEpochWhileTrimming(t *testing.T) {
 	m := New()
 	key, peer := []byte("k"), wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.1:4000")}
-	_, sub, err := m.Subscribe(t.Context(), key, wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.9:0")}, func() {}, nil)
+	_, _, sub, err := m.Subscribe(t.Context(), key, wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.9:0")}, func() {}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -68,7 +68,7 @@ type subscription struct {
 }
 
 // Subscribe implements [store.Store].
-func (m *Store) Subscribe(_ context.Context, key []byte, peer wire.Peer, notify func(), dst []wire.Peer) ([]wire.Peer, store.Subscription, error) {
+func (m *Store) Subscribe(_ context.Context, key []byte, peer wire.Peer, notify func(), dst []wire.Peer) ([]wire.Peer, store.Size, store.Subscription, error) {
 	s, hash := m.shardOf(key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -78,7 +78,7 @@ func (m *Store) Subscribe(_ context.Context, key []byte, peer wire.Peer, notify 
 	if h != 0 {
 		t := s.tracks.get(h)
 		if s.trackLen(t) > maxStreamed {
-			return dst, nil, &store.FullError{What: "peers of this key for an event stream", Max: maxStreamed, Stream: true}
+			return dst, store.Size{}, nil, &store.FullError{What: "peers of this key for an event stream", Max: maxStreamed, Stream: true}
 		}
 		if t.due.after(nowExpiry) <= 0 { // the track may have lapsed peers
 			// The list must not have them. If they stayed in the track, the subscriber would later
@@ -95,7 +95,7 @@ func (m *Store) Subscribe(_ context.Context, key []byte, peer wire.Peer, notify 
 		var i int
 		var err error
 		if h, tab, i, err = s.enter(h, key, hash, self, now); err != nil {
-			return dst, nil, err
+			return dst, store.Size{}, nil, err
 		}
 		s.watch(key, sub)
 		sub.watchers.hold(sub.self, tab.at(i).expiry(), now)
@@ -105,7 +105,7 @@ func (m *Store) Subscribe(_ context.Context, key []byte, peer wire.Peer, notify 
 		s.watch(key, sub)
 	}
 	if h == 0 {
-		return dst, sub, nil
+		return dst, store.Size{Total: int(m.peers.Load())}, sub, nil
 	}
 	t := s.tracks.get(h)
 	for fam := range t.heads {
@@ -118,7 +118,7 @@ func (m *Store) Subscribe(_ context.Context, key []byte, peer wire.Peer, notify 
 			dst = append(dst, wire.Peer{Endpoint: p.endpoint()})
 		}
 	}
-	return dst, sub, nil
+	return dst, s.size(t, now), sub, nil
 }
 
 // watch adds a subscription to the watchers of a key.

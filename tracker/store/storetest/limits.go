@@ -151,7 +151,7 @@ func (c *limitCase) expectRefusal(s *tester) {
 	if err := s.join(c.tooMany); !errors.As(err, &full) || err.Error() != c.reason || full.Stream {
 		s.t.Errorf("%s: %v, want %s", c.tooMany, err, c.reason)
 	}
-	_, sub, err := s.Subscribe(s.t.Context(), []byte(key), wire.Peer{Endpoint: e}, func() {
+	_, _, sub, err := s.Subscribe(s.t.Context(), []byte(key), wire.Peer{Endpoint: e}, func() {
 		s.t.Errorf("%s: notified although its subscription was refused", c.tooMany)
 	}, nil)
 	if !errors.As(err, &full) || err.Error() != c.reason || full.Stream || sub != nil {

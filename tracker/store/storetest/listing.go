@@ -178,6 +178,9 @@ func sizes(t *testing.T, s *tester) {
 				want.Age = time.Since(began[key]).Truncate(time.Second)
 			}
 			s.expectSize(what, r.Size, want)
+			sub, _ := s.subscribe(key, "192.0.2.9:0")
+			s.expectSize(what+", subscribed", sub.size, want)
+			sub.Close()
 		}
 	}
 	announce := func(what, key, endpoint string, peers, total int) {
@@ -224,6 +227,9 @@ func sizes(t *testing.T, s *tester) {
 	// A track that a subscription makes has the age of the subscription.
 	f, _ := s.subscribe("m", "192.0.2.1:1")
 	began["m"] = time.Now()
+	if s.exact {
+		s.expectSize("a subscription that makes a track", f.size, store.Size{Peers: 1, Total: 2})
+	}
 	time.Sleep(30 * time.Second)
 	announce("a track that a subscription made", "m", "192.0.2.1:2", 2, 3)
 	f.Close()
@@ -313,7 +319,7 @@ func neverBlocks(t *testing.T, s *tester) {
 	_, _, announce := s.Announce(ended, []byte("k"), peer, constant(ttl), store.Want{Peers: 1}, nil)
 	_, _, look := s.Look(ended, []byte("k"), peer.Endpoint.Addr(), store.Want{Peers: 1}, nil)
 	_, scrape := s.Scrape(ended, nil, peer.Endpoint.Addr(), nil)
-	_, sub, subscribe := s.Subscribe(ended, []byte("k"), peer, func() {}, nil)
+	_, _, sub, subscribe := s.Subscribe(ended, []byte("k"), peer, func() {}, nil)
 	leave := s.Leave(ended, []byte("k"), peer.Endpoint)
 	if err := errors.Join(announce, look, scrape, subscribe, leave); err != nil {
 		t.Fatal(err)

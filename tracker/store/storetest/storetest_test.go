@@ -48,6 +48,13 @@ func (v *vague) Look(ctx context.Context, key []byte, asker netip.Addr, want sto
 	return dst, res, err
 }
 
+func (v *vague) Subscribe(ctx context.Context, key []byte, peer wire.Peer, notify func(), dst []wire.Peer) ([]wire.Peer, store.Size, store.Subscription, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	dst, size, sub, err := v.Store.Subscribe(ctx, key, peer, notify, dst)
+	return dst, v.vaguely(key, size), sub, err
+}
+
 // vaguely returns the last size of the track if it is less than a second old. Otherwise it returns
 // size with an estimated total.
 func (v *vague) vaguely(key []byte, size store.Size) store.Size {

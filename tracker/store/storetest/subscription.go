@@ -21,6 +21,7 @@ type subscriber struct {
 	s        *tester
 	key      string
 	self     netip.AddrPort // with port 0 it only looks
+	size     store.Size     // that Subscribe returned
 	notified atomic.Int32
 	sees     map[netip.AddrPort]bool
 	live     bool
@@ -32,7 +33,7 @@ func (s *tester) subscribe(key, self string) (sub *subscriber, given string) {
 	sub = &subscriber{s: s, key: key, self: netip.MustParseAddrPort(self), sees: map[netip.AddrPort]bool{}, live: true}
 	overwritten := []byte(key)
 	already := wire.Peer{Endpoint: netip.MustParseAddrPort("203.0.113.99:9")}
-	peers, subscription, err := s.Subscribe(context.Background(), overwritten, wire.Peer{Endpoint: sub.self}, func() { sub.notified.Add(1) }, []wire.Peer{already})
+	peers, size, subscription, err := s.Subscribe(context.Background(), overwritten, wire.Peer{Endpoint: sub.self}, func() { sub.notified.Add(1) }, []wire.Peer{already})
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -40,7 +41,7 @@ func (s *tester) subscribe(key, self string) (sub *subscriber, given string) {
 	if len(peers) == 0 || peers[0] != already {
 		s.t.Fatalf("the peers are not appended: %v", peers)
 	}
-	sub.Subscription = subscription
+	sub.Subscription, sub.size = subscription, size
 	for _, p := range peers[1:] {
 		if sub.sees[p.Endpoint] {
 			s.t.Errorf("%v is given twice", p.Endpoint)
@@ -128,7 +129,7 @@ func subscribe(t *testing.T, s *tester) {
 	// A subscription lists its peer as an announce does: with its ID, and in a new track if the key
 	// has none.
 	id := wire.ID{1}
-	_, sub, err := s.Subscribe(t.Context(), []byte("id"), wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.2:2"), ID: id}, func() {}, nil)
+	_, _, sub, err := s.Subscribe(t.Context(), []byte("id"), wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.2:2"), ID: id}, func() {}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -422,7 +423,7 @@ func subscribeLarge(t *testing.T, s *tester) {
 		t.Fatalf("%d peers given, want %d", n, maxStreamed)
 	}
 	for _, self := range []string{"192.0.2.8:0", "192.0.2.8:8"} {
-		_, sub, err := s.Subscribe(t.Context(), []byte("k"), wire.Peer{Endpoint: netip.MustParseAddrPort(self)}, func() {}, nil)
+		_, _, sub, err := s.Subscribe(t.Context(), []byte("k"), wire.Peer{Endpoint: netip.MustParseAddrPort(self)}, func() {}, nil)
 		var full *store.FullError
 		if !errors.As(err, &full) || !full.Stream || sub != nil {
 			t.Errorf("%s subscribes: %v", self, err)
@@ -445,7 +446,7 @@ func epoch(t *testing.T, s, other *tester) {
 		return sub.Epoch()
 	}
 	first := epochOf(s, "192.0.2.1:1")
-	if first == "" || len(first) > 64 || strings.ContainsFunc(first, func(r rune) bool { return r <= ' ' || r > '~' || r == '-' }) {
+	if first == "" || len(first) > 64 || strings.ContainsFunc(first, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		t.Errorf("epoch %q is not well-formed", first)
 	}
 	time.Sleep(time.Hour)
