@@ -28,8 +28,8 @@ const patience = 90 * time.Second
 
 func TestMain(m *testing.M) { os.Exit(commandstest.Run(m)) }
 
-// TestInterop runs ntrack together with BitTorrent clients, a BitTorrent tracker, proxies, shells and
-// curl. Everything happens on loopback or in network namespaces, on free ports, and in directories
+// TestInterop runs ntrack together with BitTorrent clients, a BitTorrent tracker, proxies, shells,
+// a browser and curl. Everything happens on loopback or in network namespaces, on free ports, and in directories
 // that the test removes.
 //
 // If a program is not installed, its part is skipped. With NTRACK_INTEROP=1 it fails instead.
@@ -49,6 +49,12 @@ func TestInterop(t *testing.T) {
 		{"opentracker", []string{"opentracker"}, opentracker},
 		{"curl", []string{"curl"}, curl},
 		{"the vectors in Python", []string{"python3"}, playVectors},
+		{"curl follows a stream", []string{"curl"}, curlStream},
+		{"a page with EventSource", []string{browser}, eventSourcePage},
+		{"fetch follows a stream", []string{"node", browser}, fetchStream},
+		{"fetch", []string{"node"}, fetchOnce},
+		{"nc", []string{"dash", "nc.openbsd", "busybox"}, netcat},
+		{"a socket in Python", []string{"python3"}, pythonSocket},
 		{"a member falls silent", []string{"ip"}, silence},
 		{"link-local addresses", []string{"ip", "curl"}, zones},
 		{"a name with a dead address", []string{"ip"}, deadAddress},
