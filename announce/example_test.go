@@ -103,12 +103,13 @@ func ExampleClient_Watch() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	trackers, err := announce.ParseTrackers(names) // such as "one.example,two.example"
+	trackers, err := announce.ParseTrackers(names) // "one.example,two.example"
 	if err != nil {
 		log.Fatal(err)
 	}
 	var client announce.Client
-	for event, err := range client.Watch(ctx, trackers, announce.Request{Key: key, Port: 4000}) {
+	me := announce.Request{Key: key, Port: 4000}
+	for event, err := range client.Watch(ctx, trackers, me) {
 		if err != nil {
 			log.Print(err) // the watch goes on
 			continue

@@ -3,6 +3,7 @@
 package docs_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -263,7 +264,11 @@ func TestPageConsole(t *testing.T) {
 		count++
 		t.Run(filepath.Base(name), func(t *testing.T) {
 			t.Parallel()
-			playConsole(t, dir, list)
+			meanwhile := ""
+			if name == "README.md" { // its reader leaves the first two commands running: a tracker, and this
+				_, meanwhile, _ = strings.Cut(blocks(page(t, name), "sh")[0], "\ngo run . ")
+			}
+			playConsole(t, dir, meanwhile, list)
 		})
 	}
 	if count == 0 {
@@ -271,8 +276,9 @@ func TestPageConsole(t *testing.T) {
 	}
 }
 
-// playConsole plays the blocks of a page. dir has the program ntrack.
-func playConsole(t *testing.T, dir string, list []string) {
+// playConsole plays the blocks of a page, while a tracker runs and ntrack with the arguments of
+// meanwhile, if there are any. dir has the program ntrack.
+func playConsole(t *testing.T, dir, meanwhile string, list []string) {
 	const patience = 30 * time.Second // for each wait
 	file := filepath.Join(t.TempDir(), "addr")
 	serve := exec.Command(dir+"/ntrack", "serve", "--listen", "127.0.0.1:0", "--index", "--addr-file", file)
@@ -294,6 +300,28 @@ func playConsole(t *testing.T, dir string, list []string) {
 
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
+	shell := func(command string) *exec.Cmd {
+		cmd := exec.CommandContext(ctx, "sh", "-c", command)
+		cmd.Env = append(os.Environ(), "NTRACK_TRACKER=localhost:"+port, "PATH="+dir+":"+os.Getenv("PATH"))
+		return cmd
+	}
+	if meanwhile != "" {
+		cmd := shell("exec ntrack " + meanwhile)
+		out, err := cmd.StdoutPipe()
+		if err == nil {
+			err = cmd.Start()
+		}
+		if err == nil {
+			_, err = bufio.NewReader(out).ReadString('\n') // it prints once it has joined
+		}
+		if err != nil {
+			t.Fatalf("ntrack %s: %v", meanwhile, err)
+		}
+		defer func() {
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait()
+		}()
+	}
 	for _, block := range list {
 		block = strings.ReplaceAll(block, ":6969", ":"+port)
 		for command := range strings.SplitSeq(strings.TrimPrefix(block, "$ "), "\n$ ") {
@@ -304,9 +332,7 @@ func playConsole(t *testing.T, dir string, list []string) {
 					continue
 				}
 			}
-			cmd := exec.CommandContext(ctx, "sh", "-c", command)
-			cmd.Env = append(os.Environ(), "NTRACK_TRACKER=localhost:"+port, "PATH="+dir+":"+os.Getenv("PATH"))
-			got, err := cmd.CombinedOutput()
+			got, err := shell(command).CombinedOutput()
 			if err != nil {
 				t.Errorf("$ %s: %v", command, err)
 			}
