@@ -133,7 +133,7 @@ func (r *Reply) finish(req *Request, local netip.AddrPort) {
 	want := req.want()
 	switch {
 	case r.Count < 0:
-		r.Sample = r.entries >= want // the limit may have cut the list
+		r.Sample = r.entries >= min(want, fullList) // a limit may have cut the list
 	case announced && numOwn == 0:
 		// The tracker counts the client, but leaves it out of the list.
 		r.Sample = r.entries < r.Count-1
