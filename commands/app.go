@@ -3,6 +3,7 @@
 package commands
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -138,10 +139,14 @@ func Main(ctx context.Context, args []string, s Streams) int {
 
 func newApp(s Streams) *cli.App {
 	app := &cli.App{
-		Name:            "ntrack",
-		Usage:           "how programs find each other",
-		UsageText:       "ntrack COMMAND [OPTIONS] [ARGUMENTS]",
-		Description:     description(),
+		Name:      "ntrack",
+		Usage:     "how programs find each other",
+		UsageText: "ntrack COMMAND [OPTIONS] [ARGUMENTS]",
+		Description: "A peer announces itself under a KEY to a tracker and gets the other peers\n" +
+			"of that KEY. TRACKER is host, host:port, or the announce URL of a BitTorrent\n" +
+			"tracker. Without TRACKER, ntrack uses --tracker, or else $NTRACK_TRACKER, or\n" +
+			"else localhost:6969, where `ntrack serve` listens. If you give only a KEY, and\n" +
+			"it looks like a tracker or a port, write -- before it.",
 		Version:         version(),
 		HideHelpCommand: true,
 		Reader:          s.In,
@@ -173,41 +178,29 @@ func commandNames(app *cli.App) []string {
 	return names
 }
 
-func description() string {
-	var b strings.Builder
-	b.WriteString("A peer announces itself under a KEY to a tracker and gets the other peers\n" +
-		"of that KEY. TRACKER is host, host:port, or the announce URL of a BitTorrent\n" +
-		"tracker. Without TRACKER, ntrack uses --tracker, or else $NTRACK_TRACKER, or\n" +
-		"else localhost:6969, where `ntrack serve` listens. If you give only a KEY, and\n" +
-		"it looks like a tracker or a port, write -- before it.\n\n" +
-		"Exit codes:\n")
-	rows := slices.Clone(exitCodes)
-	slices.SortFunc(rows, func(a, b exitCode) int { return a.code - b.code })
-	for _, e := range rows {
-		fmt.Fprintf(&b, "  %3d  %s\n", e.code, e.meaning)
-	}
-	b.WriteString("\nIf announce runs a COMMAND, it ends with the exit code of COMMAND, or 128+n if\n" +
-		"signal n ended COMMAND.")
-	return b.String()
-}
-
 // version is the version of the module, and the revision from which it was built.
 func version() string {
-	v, revision, dirty := "devel", "unknown", ""
-	if info, ok := debug.ReadBuildInfo(); ok {
-		if info.Main.Version != "" && info.Main.Version != "(devel)" {
-			v = info.Main.Version
-		}
-		for _, s := range info.Settings {
-			switch {
-			case s.Key == "vcs.revision":
-				revision = s.Value
-			case s.Key == "vcs.modified" && s.Value == "true":
-				dirty = ", modified"
-			}
-		}
+	v, dirty := "devel", ""
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
+		v = info.Main.Version
 	}
-	return fmt.Sprintf("%s (revision %s%s)", v, revision, dirty)
+	if built("vcs.modified") == "true" {
+		dirty = ", modified"
+	}
+	return fmt.Sprintf("%s (revision %s%s)", v, cmp.Or(built("vcs.revision"), "unknown"), dirty)
+}
+
+// built returns a setting of the build, or "".
+func built(key string) string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return ""
+	}
+	i := slices.IndexFunc(info.Settings, func(s debug.BuildSetting) bool { return s.Key == key })
+	if i < 0 {
+		return ""
+	}
+	return info.Settings[i].Value
 }
 
 // shown returns the user's text in a form that an error message may quote: without control characters

@@ -32,7 +32,7 @@ func completionCommand(s Streams) *cli.Command {
 		Name:        "completion",
 		Usage:       "print the completion script of a shell: bash, zsh or fish",
 		UsageText:   "ntrack completion bash|zsh|fish",
-		Description: "To load it:\n  bash  source <(ntrack completion bash)\n  zsh   source <(ntrack completion zsh)\n  fish  ntrack completion fish | source\n\nIt offers KEYs, too, if the tracker shows its index.",
+		Description: "The script completes commands, options and their values, and KEYs if the tracker\nshows its index.",
 		Action: func(c *cli.Context) error {
 			script := ""
 			switch shell := c.Args().First(); {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -38,6 +39,11 @@ var exitCodes = []exitCode{
 	{130, "interrupted by SIGINT", interruptedBy(syscall.SIGINT)},
 	{143, "interrupted by SIGTERM", interruptedBy(syscall.SIGTERM)},
 	{1, "failed in any other way", func(error) bool { return true }},
+}
+
+// sortedExitCodes is exitCodes in the order of the help.
+func sortedExitCodes() []exitCode {
+	return slices.SortedFunc(slices.Values(exitCodes), func(a, b exitCode) int { return a.code - b.code })
 }
 
 // exitCodeOf returns the exit code for err. If quiet is true, no message about err is printed.

@@ -55,6 +55,7 @@ func TestInterop(t *testing.T) {
 		{"fetch", []string{"node"}, fetchOnce},
 		{"nc", []string{"dash", "nc.openbsd", "busybox"}, netcat},
 		{"a socket in Python", []string{"python3"}, pythonSocket},
+		{"the manual page", []string{"mandoc", "man"}, manual},
 		{"a member falls silent", []string{"ip"}, silence},
 		{"link-local addresses", []string{"ip", "curl"}, zones},
 		{"a name with a dead address", []string{"ip"}, deadAddress},
