@@ -19,6 +19,7 @@ import (
 
 	"ntrack/tracker"
 	"ntrack/tracker/server"
+	mem "ntrack/tracker/store/memory"
 )
 
 // runRole runs a child process. It prints its port, if it has one, and executes the commands on its
@@ -32,6 +33,9 @@ func runRole(args []string) error {
 	f.BoolVar(&p.IDs, "ids", false, "peers have ids")
 	if err := f.Parse(args[1:]); err != nil {
 		return err
+	}
+	if args[0] != "nethttp" && os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(mem.GCPercent) // as `ntrack serve` does
 	}
 	c := commands{"gc": collect, "procs": func(arg string) error {
 		n, err := strconv.Atoi(arg)

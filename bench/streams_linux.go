@@ -181,6 +181,10 @@ func (b *bench) members(r *streamsResult) error {
 
 // lookers opens streams at one key and measures their memory and CPU time.
 func (b *bench) lookers(s *rival, w *watchers, r *streamsResult) error {
+	// Otherwise a later collection could make the process smaller than it is before the streams.
+	if _, err := s.command("gc"); err != nil {
+		return err
+	}
 	before, err := rssOf(s.pid)
 	if err != nil {
 		return err

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"syscall"
@@ -170,7 +171,16 @@ func (o *serveOptions) buildLimits(c *cli.Context) error {
 	return nil
 }
 
+// limitGarbage lets the process use little more memory than the table needs, unless the environment
+// has settings for Go's garbage collector.
+func limitGarbage() {
+	if os.Getenv("GOGC") == "" && os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetGCPercent(memory.GCPercent)
+	}
+}
+
 func (o *serveOptions) run(ctx context.Context, s Streams) error {
+	limitGarbage()
 	var listeners []net.Listener
 	defer func() {
 		for _, l := range listeners {

@@ -1,6 +1,7 @@
 package commands
 
 import (
+	"runtime/debug"
 	"testing"
 
 	"github.com/urfave/cli/v2"
@@ -39,6 +40,28 @@ func TestServeZero(t *testing.T) {
 		got := limits{o.tracker.Store.(*memory.Store).Limits, o.tracker.MaxRate, o.server.MaxConns, o.server.MaxConnsPerAddr}
 		if got != c.want {
 			t.Errorf("serve %q:\n%+v, want\n%+v", c.args, got, c.want)
+		}
+	}
+}
+
+// The settings of Go's garbage collector in the environment are stronger than those of serve.
+func TestLimitGarbage(t *testing.T) {
+	const initial = 77
+	defer debug.SetGCPercent(debug.SetGCPercent(initial))
+	for _, c := range []struct {
+		gogc, limit string
+		want        int
+	}{
+		{"", "", memory.GCPercent},
+		{"50", "", initial},
+		{"off", "", initial},
+		{"", "1GiB", initial},
+	} {
+		t.Setenv("GOGC", c.gogc)
+		t.Setenv("GOMEMLIMIT", c.limit)
+		limitGarbage()
+		if got := debug.SetGCPercent(initial); got != c.want {
+			t.Errorf("GOGC=%q GOMEMLIMIT=%q: the heap grows by %d %%, want %d", c.gogc, c.limit, got, c.want)
 		}
 	}
 }

@@ -34,7 +34,7 @@ tracker/store/storetest    announce/wire tracker/store
 tracker/server             announce/wire tracker
 tracker/server/servertest  tracker tracker/store tracker/store/memory
 tracker/trackertest        announce tracker tracker/server
-bench                      announce/wire tracker tracker/server
+bench                      announce/wire tracker tracker/server tracker/store/memory
 examples/chat              announce
 examples/job               announce
 examples/lobby             announce
