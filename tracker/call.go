@@ -260,11 +260,14 @@ func (t *Tracker) clientOf(c *Call) (netip.AddrPort, error) {
 func parseForwarded(entry string) (netip.AddrPort, error) {
 	client, err := netip.ParseAddrPort(entry)
 	if err != nil {
-		if n := len(entry); n > 2 && entry[0] == '[' && entry[n-1] == ']' {
-			entry = entry[1 : n-1]
+		text := entry
+		n := len(entry)
+		brackets := n > 2 && entry[0] == '[' && entry[n-1] == ']'
+		if brackets {
+			text = entry[1 : n-1]
 		}
-		a, err := netip.ParseAddr(entry)
-		if err != nil {
+		a, err := netip.ParseAddr(text)
+		if err != nil || brackets && a.Is4() {
 			return netip.AddrPort{}, &wire.RefusalError{Status: 400, Reason: fmt.Sprintf("X-Forwarded-For: %.60q is not an address", entry)}
 		}
 		client = netip.AddrPortFrom(a, 0)

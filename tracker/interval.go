@@ -9,8 +9,8 @@ import (
 	"ntrack/tracker/store"
 )
 
-// These are limits of an interval that follows the load. docs/PROTOCOL.md section 7 has the formula
-// and its reasons.
+// These are limits of an interval that follows the load. docs/operating.md has the formula and
+// its reasons.
 const (
 	minInterval = 15      // seconds
 	maxInterval = 30 * 60 // seconds

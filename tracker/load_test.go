@@ -18,7 +18,7 @@ import (
 
 // This test shows how an interval that follows the load develops, in virtual time. A tracker is
 // restarted, and each peer announces again when its interval is over. The test goes on until the
-// load is steady. It prints the table that docs/PROTOCOL.md section 7 has:
+// load is steady. It prints the table that docs/operating.md has:
 //
 //	go test ./tracker -run TestLoad -v
 //
