@@ -3,24 +3,18 @@
 package docs_test
 
 import (
-	"bufio"
 	"bytes"
-	"context"
-	"errors"
 	"fmt"
 	"go/ast"
 	"go/format"
 	"go/parser"
 	"go/token"
-	"io/fs"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 	"unicode/utf8"
 
 	"ntrack/commands"
@@ -223,122 +217,5 @@ func TestPageGo(t *testing.T) {
 	}
 	if count == 0 {
 		t.Error("found no Go")
-	}
-}
-
-// A shell can parse the blocks marked sh. They need other machines, or do not end.
-func TestPageShell(t *testing.T) {
-	count := 0
-	for _, name := range pages {
-		for _, block := range blocks(page(t, name), "sh") {
-			count++
-			shell := "sh"
-			if strings.Contains(block, "<(") {
-				shell = "bash" // and zsh
-			}
-			cmd := exec.Command(shell, "-n")
-			cmd.Stdin = strings.NewReader(block)
-			if out, err := cmd.CombinedOutput(); err != nil {
-				t.Errorf("%s: %s -n: %v\n%s\n%s", name, shell, err, out, block)
-			}
-		}
-	}
-	if count == 0 {
-		t.Error("found no blocks of sh")
-	}
-}
-
-// The test types the blocks marked console into a shell, from the first to the last of a page. Each
-// page has a tracker of its own, on a free port instead of 6969.
-func TestPageConsole(t *testing.T) {
-	dir := t.TempDir()
-	if out, err := exec.Command("go", "build", "-o", dir+"/ntrack", "ntrack").CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
-	}
-	count := 0
-	for _, name := range pages {
-		list := blocks(page(t, name), "console")
-		if len(list) == 0 {
-			continue
-		}
-		count++
-		t.Run(filepath.Base(name), func(t *testing.T) {
-			t.Parallel()
-			meanwhile := ""
-			if name == "README.md" { // its reader leaves the first two commands running: a tracker, and this
-				_, meanwhile, _ = strings.Cut(blocks(page(t, name), "sh")[0], "\ngo run . ")
-			}
-			playConsole(t, dir, meanwhile, list)
-		})
-	}
-	if count == 0 {
-		t.Error("found no blocks of console")
-	}
-}
-
-// playConsole plays the blocks of a page, while a tracker runs and ntrack with the arguments of
-// meanwhile, if there are any. dir has the program ntrack.
-func playConsole(t *testing.T, dir, meanwhile string, list []string) {
-	const patience = 30 * time.Second // for each wait
-	file := filepath.Join(t.TempDir(), "addr")
-	serve := exec.Command(dir+"/ntrack", "serve", "--listen", "127.0.0.1:0", "--index", "--addr-file", file)
-	if err := serve.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		_ = serve.Process.Kill()
-		_ = serve.Wait()
-	}()
-	var addr string
-	for deadline := time.Now().Add(patience); addr == ""; time.Sleep(10 * time.Millisecond) {
-		b, err := os.ReadFile(file)
-		if addr = strings.TrimSpace(string(b)); err != nil && !errors.Is(err, fs.ErrNotExist) || time.Now().After(deadline) {
-			t.Fatalf("ntrack serve is not ready after %v: %v", patience, err)
-		}
-	}
-	_, port, _ := strings.Cut(addr, ":")
-
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	shell := func(command string) *exec.Cmd {
-		cmd := exec.CommandContext(ctx, "sh", "-c", command)
-		cmd.Env = append(os.Environ(), "NTRACK_TRACKER=localhost:"+port, "PATH="+dir+":"+os.Getenv("PATH"))
-		return cmd
-	}
-	if meanwhile != "" {
-		cmd := shell("exec ntrack " + meanwhile)
-		out, err := cmd.StdoutPipe()
-		if err == nil {
-			err = cmd.Start()
-		}
-		if err == nil {
-			_, err = bufio.NewReader(out).ReadString('\n') // it prints once it has joined
-		}
-		if err != nil {
-			t.Fatalf("ntrack %s: %v", meanwhile, err)
-		}
-		defer func() {
-			_ = cmd.Process.Kill()
-			_ = cmd.Wait()
-		}()
-	}
-	for _, block := range list {
-		block = strings.ReplaceAll(block, ":6969", ":"+port)
-		for command := range strings.SplitSeq(strings.TrimPrefix(block, "$ "), "\n$ ") {
-			command, want, _ := strings.Cut(command, "\n")
-			if program, _, _ := strings.Cut(command, " "); program == "curl" {
-				if _, err := exec.LookPath(program); err != nil {
-					t.Logf("not played: %s: %v", command, err)
-					continue
-				}
-			}
-			got, err := shell(command).CombinedOutput()
-			if err != nil {
-				t.Errorf("$ %s: %v", command, err)
-			}
-			if got := string(got); got != want && got != want+"\n" {
-				t.Errorf("$ %s\n%s\nthe page has\n%s", command, got, want)
-			}
-		}
 	}
 }
