@@ -251,15 +251,19 @@ func TestProxiesAreNotChanged(t *testing.T) {
 // An interval below 1 second counts as 1 second, and one above 1 hour as 1 hour. A peer is listed
 // until its ttl is over.
 func TestIntervalBounds(t *testing.T) {
-	for _, c := range []struct{ interval, want time.Duration }{
-		{1, time.Second}, {time.Second, time.Second}, {time.Minute, time.Minute}, {time.Hour, time.Hour}, {100 * time.Hour, time.Hour},
+	for _, c := range []struct{ interval, want, ttl time.Duration }{
+		{1, time.Second, 3 * time.Second},
+		{time.Second, time.Second, 3 * time.Second},
+		{time.Minute, time.Minute, 150 * time.Second},
+		{time.Hour, time.Hour, 9000 * time.Second},
+		{100 * time.Hour, time.Hour, 9000 * time.Second},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			tr := &tracker.Tracker{Interval: c.interval}
 			call := tracker.Call{Method: "GET", Target: []byte("/ntrk/k?port=4000&format=json"), Remote: netip.MustParseAddrPort("127.0.0.1:1")}
 			resp, body := tr.Answer(t.Context(), &call, nil)
-			if want := fmt.Sprintf(`"interval":%d,`, c.want/time.Second); !strings.Contains(string(body), want) || resp.TTL != c.want*5/2 {
-				t.Errorf("%v: ttl %v, %s; want %s", c.interval, resp.TTL, body, want)
+			if want := fmt.Sprintf(`"interval":%d,`, c.want/time.Second); !strings.Contains(string(body), want) || resp.TTL != c.ttl {
+				t.Errorf("%v: ttl %v, %s; want %v, %s", c.interval, resp.TTL, body, c.ttl, want)
 			}
 			time.Sleep(resp.TTL - time.Millisecond)
 			if list(t, tr) == "" {

@@ -77,13 +77,14 @@ func (g *timing) interval(size store.Size) time.Duration {
 	return time.Duration(spread(intervalFor(size, g.rate, g.maxRate))) * time.Second
 }
 
-// ttl returns how long a peer is listed: 2.5 times the interval, without its random part. If the
-// interval follows the load, the ttl is rounded up to whole seconds.
+// ttl returns how long a peer is listed: 2.5 times the interval, without its random part, rounded up
+// to whole seconds.
 func (g *timing) ttl(size store.Size) time.Duration {
-	ttl := g.fixed * 5 / 2
-	if g.fixed == 0 {
-		ttl = time.Duration(intervalFor(size, g.rate, g.maxRate)*5+1) / 2 * time.Second
+	interval := g.fixed
+	if interval == 0 {
+		interval = time.Duration(intervalFor(size, g.rate, g.maxRate)) * time.Second
 	}
+	ttl := (interval*5/2 + time.Second - 1).Truncate(time.Second)
 	if g.classic {
 		ttl = max(ttl, minClassicTTL)
 	}
