@@ -48,10 +48,12 @@ PATIENCE = 10  # seconds for a tracker to listen, to reply, and to close a conne
 LATE = 2  # seconds for what is due on a stream: the tracker or this host may be slow
 SILENCE = 15 + LATE  # seconds in which a stream may send nothing
 QUIET = 0.3  # seconds in which a stream sends nothing more
+SILENCE = 15 + LATE  # seconds in which a stream sends something, if only a heartbeat
 LARGEST = 16 << 20  # bytes of a reply
 
 PRINTABLE = re.compile(rb"[^\x00-\x1f\x7f]*")
 HEARTBEAT = re.compile(rb"(?m)^:\n\n")
+HEARTBEAT = re.compile(rb"^:\n\n", re.MULTILINE)
 NUMBER = re.compile(rb"(?:0|[1-9][0-9]{0,17})(?![0-9])")
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -160,7 +162,7 @@ def repeated(text, of):
 
 
 class Connection:
-    """One connection to the tracker, from an address that X-Forwarded-For will name."""
+    """One connection to the tracker. It reads all the time, whether or not anybody waits."""
 
     @classmethod
     async def open(cls, port):
@@ -168,32 +170,31 @@ class Connection:
         dial = asyncio.open_connection("127.0.0.1", port)
         c.reader, c.writer = await asyncio.wait_for(dial, PATIENCE)
         c.got, c.ended = b"", False
-        c.last, c.longest = now(), 0
-        feed = c.reader.feed_data
-        c.reader.feed_data = lambda data: (c.heard(), feed(data))  # is called when data arrives
+        c.heard, c.silence = now(), 0  # when something came last, and the longest time without
+        c.news = asyncio.Event()
+        c.reading = asyncio.create_task(c.read())
         return c
 
-    def heard(self):
-        """Note how long the tracker has sent nothing."""
-        self.longest, self.last = self.silence(), now()
-
-    def silence(self):
-        return self.longest if self.ended else max(self.longest, now() - self.last)
+    async def read(self):
+        while not self.ended and len(self.got) <= LARGEST:
+            try:
+                data = await self.reader.read(1 << 16)
+            except OSError:
+                data = b""
+            self.got += data
+            self.ended = not data
+            self.silence, self.heard = max(self.silence, now() - self.heard), now()
+            self.news.set()
 
     async def more(self, seconds):
-        """Read once. Say whether something came in time: bytes, or the end of the connection."""
-        if self.ended or seconds <= 0:
-            return False
-        try:
-            data = await asyncio.wait_for(self.reader.read(1 << 16), seconds)
-        except asyncio.TimeoutError:
-            return False
-        except OSError:
-            data = b""
-        self.got += data
-        self.ended = not data
+        """Wait for bytes, or for the end of the connection. Say whether something came in time."""
         if len(self.got) > LARGEST:
             raise Wrong("the tracker sent more than %d bytes" % LARGEST)
+        self.news.clear()
+        try:
+            await asyncio.wait_for(self.news.wait(), 0 if self.ended else max(0, seconds))
+        except asyncio.TimeoutError:
+            return False
         return True
 
     async def until(self, done, seconds):
@@ -246,6 +247,7 @@ class Connection:
         return int(status.group(1)), headers
 
     def close(self):
+        self.reading.cancel()
         self.writer.close()
 
 
@@ -339,19 +341,23 @@ class Play:
             self.streams.pop(name).close()
 
     async def check_stream(self, step, c):
+        def events():
+            return HEARTBEAT.sub(b"", c.got)
+
         if "body" in step:
-            await c.until(lambda: match(step["body"], events(c.got), dict(self.texts)), LATE)
+            await c.until(lambda: match(step["body"], events(), dict(self.texts)), LATE)
         if step.get("closed"):
             await c.until(lambda: c.ended, PATIENCE)
         else:
             await c.quiet()
-        self.check_body(step, events(c.take(len(c.got))))
-        if c.silence() > SILENCE:
-            raise Wrong("the tracker has sent nothing for %d seconds" % c.silence())
+        self.check_body(step, events())
+        c.got = b""
         if c.ended and not step.get("closed"):
             raise Wrong("the tracker has closed the stream")
         if step.get("closed") and not c.ended:
             raise Wrong("the stream is still open")
+        if max(c.silence, 0 if c.ended else now() - c.heard) > SILENCE:
+            raise Wrong("for more than %d seconds nothing came" % SILENCE)
 
     def check_body(self, step, got):
         if "body" in step and not match(step["body"], got, self.texts):
