@@ -252,27 +252,6 @@ func TestWatch(t *testing.T) {
 	})
 }
 
-// A restarted tracker may report a shorter ttl than before. A peer that still renews at the earlier
-// interval has not left.
-func TestWatchLongTTL(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		p, k := new(pipes), key(t, "k")
-		p.start(polled(&tracker.Tracker{Interval: 10 * time.Minute}))
-		join(t, p.client("192.0.2.1"), one, k, 4000)
-		w := watch(t, p.client("192.0.2.3"), one, announce.Request{Key: k}, time.Second)
-		time.Sleep(time.Second)
-		w.expect(t, "peers [192.0.2.1:4000]")
-		p.stop()
-		p.start(polled(&tracker.Tracker{Interval: time.Second}))
-		defer p.stop()
-		time.Sleep(11 * time.Minute)
-		w.expect(t, "")
-		if got := listed(t, p, k); got != "192.0.2.1:4000" {
-			t.Errorf("the tracker lists %q", got)
-		}
-	})
-}
-
 // If a track is larger than a reply, a peer that one sample omits has not left.
 func TestWatchSample(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -52,66 +52,6 @@ func reports(f *follower, after time.Duration) string {
 	return strings.Join(s, ", ")
 }
 
-// The streams of two families report a change at different times. If one stream breaks, a peer
-// remains that the other has not reported yet. A leave that the other stream reports counts for
-// both.
-func TestFamiliesLag(t *testing.T) {
-	f := newFollower()
-	s := f.addTracker(Tracker{})
-	v4, v6 := f.addSource(s), f.addSource(s)
-	expect := func(when, want string) {
-		t.Helper()
-		if got := reports(f, time.Second); got != want {
-			t.Errorf("%s: reported %q, want %q", when, got, want)
-		}
-	}
-	me4, me6, p := endpointsOf(mine4)[0], endpointsOf(mine6)[0], endpointsOf(peer)
-	v4.recordList("E", usualTTL, me4, nil)
-	v6.recordList("E", usualTTL, me6, nil)
-	expect("both are up", "peers []")
-	v4.recordJoins(p)
-	expect("one reports a join", "join "+peer)
-	v4.recordStreamEnd()
-	expect("this stream breaks", "")
-	v6.recordStreamEnd()
-	expect("the other stream breaks, too", "")
-	v6.recordList("E", usualTTL, me6, p)
-	expect("the other one is back", "")
-	if v6.otherIsUp() || !v4.otherIsUp() {
-		t.Error("otherIsUp is true for the source that is up, or false for the other one")
-	}
-	v6.recordLeaves(p)
-	expect("the other one reports a leave", "leave "+peer)
-	v6.recordJoins(p)
-	v4.recordList("E", usualTTL, me4, p)
-	expect("both are back", "join "+peer)
-	v4.recordLeaves(p)
-	expect("one reports a leave", "")
-	v6.recordLeaves(p)
-	expect("so does the other one", "leave "+peer)
-}
-
-// A member connects from a new address. The other source has the old address as a peer, but it is not
-// reported.
-func TestOwnEndpointMoves(t *testing.T) {
-	f := newFollower()
-	s := f.addTracker(Tracker{})
-	v4, v6 := f.addSource(s), f.addSource(s)
-	old4, me6, new4 := endpointsOf(mine4)[0], endpointsOf(mine6)[0], endpointsOf("198.51.100.5:4000")[0]
-	v4.recordList("E", usualTTL, old4, endpointsOf(mine6, peer))
-	v6.recordList("E", usualTTL, me6, endpointsOf(mine4, peer))
-	if got := reports(f, time.Second); got != "peers ["+peer+"]" {
-		t.Errorf("both are up: reported %q", got)
-	}
-	v4.recordStreamEnd()
-	v6.recordStreamEnd()
-	v4.recordConnection(new4)
-	v4.recordList("E", usualTTL, new4, endpointsOf(mine6, peer))
-	if got := reports(f, time.Second); got != "peers ["+peer+"]" {
-		t.Errorf("one is back from a new address: reported %q", got)
-	}
-}
-
 // The local end of a connection is an own endpoint until the tracker reports one. After that, it is
 // not: behind a NAT, a peer in the tracker's network may have the same address.
 func TestOwnBehindNAT(t *testing.T) {

@@ -387,7 +387,7 @@ func TestStreamSpread(t *testing.T) {
 			for range 6 {
 				_ = http.NewResponseController(w).Flush()
 				time.Sleep(10 * time.Second)
-				_, _ = fmt.Fprint(w, ":\n")
+				_, _ = fmt.Fprint(w, "event: leave\ndata: 192.0.2.0:1000\n\nevent: join\ndata: 192.0.2.0:1000\n\n")
 			}
 		}))
 		defer p.stop()
