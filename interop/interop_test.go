@@ -55,6 +55,7 @@ func TestInterop(t *testing.T) {
 		{"fetch", []string{"node"}, fetchOnce},
 		{"nc", []string{"dash", "nc.openbsd", "busybox"}, netcat},
 		{"a socket in Python", []string{"python3"}, pythonSocket},
+		{"complete peers in Python", []string{"python3"}, pythonPeers},
 		{"the manual page", []string{"mandoc", "man"}, manual},
 		{"a member falls silent", []string{"ip"}, silence},
 		{"link-local addresses", []string{"ip", "curl"}, zones},
@@ -244,8 +245,15 @@ func prints(t *testing.T, lines []string, name string, args ...string) error {
 // serve runs `ntrack serve` and returns where it listens.
 func serve(t *testing.T, bin string, args ...string) (addr string) {
 	t.Helper()
+	addr, _ = serveAt(t, bin, "127.0.0.1:0", args...)
+	return addr
+}
+
+// serveAt is serve for a tracker that listens at this address. kill kills it.
+func serveAt(t *testing.T, bin, listen string, args ...string) (addr string, kill func()) {
+	t.Helper()
 	file := filepath.Join(t.TempDir(), "addr")
-	p := start(t, t.TempDir(), bin, append([]string{"serve", "--listen", "127.0.0.1:0", "--addr-file", file}, args...)...)
+	p := start(t, t.TempDir(), bin, append([]string{"serve", "--listen", listen, "--addr-file", file}, args...)...)
 	eventually(t, func() error {
 		b, err := os.ReadFile(file)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -256,7 +264,10 @@ func serve(t *testing.T, bin string, args ...string) (addr string) {
 		addr = at.String()
 		return err
 	}, p)
-	return addr
+	return addr, func() {
+		must(t, p.cmd.Process.Kill())
+		<-p.done
+	}
 }
 
 func freePort(t *testing.T) string {
