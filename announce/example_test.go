@@ -2,6 +2,7 @@ package announce_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log"
 	"net/netip"
@@ -99,12 +100,9 @@ func ExampleClient_Watch() {
 		log.Fatal(err)
 	}
 
-	key, err := announce.ParseKey("lobby")
-	if err != nil {
-		log.Fatal(err)
-	}
-	trackers, err := announce.ParseTrackers(names) // "one.example,two.example"
-	if err != nil {
+	key, err1 := announce.ParseKey("lobby")
+	trackers, err2 := announce.ParseTrackers(names) // "one.example,two.example"
+	if err := errors.Join(err1, err2); err != nil {
 		log.Fatal(err)
 	}
 	var client announce.Client
