@@ -237,14 +237,19 @@ func dialFrom(from netip.Addr, to string) (net.Conn, error) {
 // A watcher is an open event stream. It keeps the peers that are there according to the events.
 type watcher struct {
 	net.Conn
-	r     *bufio.Reader
-	peers map[string]bool
+	r      *bufio.Reader
+	peers  map[string]bool
+	shared bool // another program is listed as the same endpoint
+}
+
+func newWatcher(c net.Conn) *watcher {
+	return &watcher{Conn: c, r: bufio.NewReader(c), peers: make(map[string]bool)}
 }
 
 // watch opens an event stream and reads its first two events.
 func watch(t *testing.T, c net.Conn, target string) *watcher {
 	t.Helper()
-	w := &watcher{c, bufio.NewReader(c), make(map[string]bool)}
+	w := newWatcher(c)
 	if _, err := fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: t\r\nAccept: text/event-stream\r\n\r\n", target); err != nil {
 		t.Fatal(err)
 	}
@@ -259,11 +264,11 @@ func (w *watcher) begin(t *testing.T) {
 	if err != nil || resp.StatusCode != 200 || resp.Header.Get("Content-Type") != "text/event-stream" {
 		t.Fatalf("not a stream: %+v, %v", resp, err)
 	}
-	for _, want := range []string{"you", "peers"} {
-		name, data, err := event(w.r)
-		if err != nil || name != want {
-			t.Fatalf("event %q instead of %s, %v", name, want, err)
+	for name, data := "", ""; name != "peers"; {
+		if name, data, err = event(w.r); err != nil || name != "you" && name != "shared" && name != "peers" {
+			t.Fatalf("the stream begins with %s %s, %v", name, data, err)
 		}
+		w.shared = w.shared || name == "shared"
 		for _, p := range strings.SplitAfter(data, ";") {
 			if name == "peers" && len(p) > 1 {
 				w.peers[p] = true
@@ -272,16 +277,22 @@ func (w *watcher) begin(t *testing.T) {
 	}
 }
 
-// next reads a join or a leave. It is an error if a peer joins that is there, or leaves that is not.
-func (w *watcher) next() (name, peer string, err error) {
-	name, peer, err = event(w.r)
-	if err == nil && (name != "join" && name != "leave" || w.peers[peer] != (name == "leave")) {
-		err = fmt.Errorf("%s of %s, which is there: %v", name, peer, w.peers[peer])
+// next reads an event. It is an error if it does not change what is known, such as a leave of a peer
+// that is not there.
+func (w *watcher) next() (name, data string, err error) {
+	name, data, err = event(w.r)
+	switch {
+	case err != nil:
+	case (name == "join" || name == "leave") && w.peers[data] == (name == "leave"):
+		if w.peers[data] = true; name == "leave" {
+			delete(w.peers, data)
+		}
+	case (name == "shared" || name == "unshared") && w.shared == (name == "unshared"):
+		w.shared = !w.shared
+	default:
+		err = fmt.Errorf("%s of %s changes nothing", name, data)
 	}
-	if w.peers[peer] = true; name == "leave" {
-		delete(w.peers, peer)
-	}
-	return name, peer, err
+	return name, data, err
 }
 
 // untilJoin reads until a peer joins, and returns the peers that have left before that.
