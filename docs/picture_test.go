@@ -55,7 +55,7 @@ func checkPicture(t *testing.T, name string, draw func(look) string) {
 			}
 		}
 		if got, err := os.ReadFile(file); err != nil || string(got) != want {
-			t.Errorf("%s is out of date: see what -update changes (%v)", file, err)
+			t.Errorf("%s is out of date; run go test ./docs -run Picture -update (%v)", file, err)
 		}
 	}
 }
