@@ -13,10 +13,10 @@ import (
 func listCommand(s Streams) *cli.Command {
 	return &cli.Command{
 		Name:      "list",
-		Usage:     "print the peers of a KEY without joining, or every key",
+		Usage:     "print the peers of a KEY, or every key; joins nothing",
 		UsageText: "ntrack list [OPTIONS] [TRACKER] [KEY]",
-		Description: "Prints the peers of KEY, sorted. One argument is the KEY; without a KEY it\n" +
-			"prints the tracker's index (ntrack list -t TRACKER), if it shows one.",
+		Description: "Prints the peers of KEY, sorted. A single argument is the KEY. Without a KEY,\n" +
+			"as in ntrack list -t TRACKER, it prints every key, if the tracker shows them.",
 		Flags: clientFlags(),
 		Action: func(c *cli.Context) error {
 			var o listOptions
@@ -46,7 +46,7 @@ func (o *listOptions) run(c *cli.Context, s Streams) error {
 	}
 	if len(reply.Peers) == 0 && o.format == output.Table {
 		s.note("no peers under %s", shown(o.key.String()))
-		s.notes(lineOf(c).guessAlone())
+		s.notes(lineOf(c).guessAlone()) // the only argument may have been meant as the TRACKER
 	}
 	if err := output.WriteReply(s.Out, o.format, trackers, reply); err != nil {
 		return err

@@ -31,8 +31,8 @@ type lookout struct {
 	serve    bool
 	address  string                     // where --serve listens
 	answered bool                       // at least one tracker has answered
-	noGuess  bool                       // a guess was printed, or a tracker has answered
-	away     map[announce.Tracker]error // the last errors of the trackers that do not answer
+	settled  bool                       // print no guess about a name: one was printed, or a tracker has answered
+	failing  map[announce.Tracker]error // the last errors of the trackers that fail
 
 	mu     sync.Mutex
 	server *server.Server // the tracker inside this command; nil until it runs
@@ -54,7 +54,7 @@ func (l *lookout) begin(c *cli.Context) error {
 	case err != nil:
 		return &announce.UnreachableError{Tracker: t, Err: err}
 	case !ok || t.TLS() || t.Classic():
-		return usage(c, "--serve: tracker %s is not a plain one on this machine", t)
+		return usage(c, "--serve cannot run %s: it runs a native tracker, over http, on this machine", t)
 	}
 	_, port, _ := net.SplitHostPort(t.HostPort())
 	l.address = net.JoinHostPort(ip.String(), port)
@@ -63,56 +63,58 @@ func (l *lookout) begin(c *cli.Context) error {
 
 // requestFailed records that a request to a tracker has failed.
 //
-// Before any tracker has answered, it prints no notes. But if all trackers have failed by then, it
-// returns the error of the first tracker. After an answer, it prints a note about the first of
-// several failures of a tracker.
+// If all trackers have failed, and none has answered before, it returns the error of the first tracker,
+// and prints notes about the others. Otherwise it returns nil. Once a tracker has answered, it prints a
+// note when another one begins to fail.
 //
-// With --serve it then runs a tracker, because another command may have run the one that failed.
+// With --serve, another command may have run the tracker that failed, and have ended. Then
+// requestFailed runs one here.
 func (l *lookout) requestFailed(t announce.Tracker, err error) error {
-	if l.away == nil {
-		l.away = make(map[announce.Tracker]error)
+	if l.failing == nil {
+		l.failing = make(map[announce.Tracker]error)
 	}
-	known := l.away[t] != nil
-	l.away[t] = l.client.named(t, err)
+	known := l.failing[t] != nil
+	l.failing[t] = l.client.named(t, err)
 	switch trackers := l.client.trackers; {
-	case !l.answered && len(l.away) == len(trackers):
+	case !l.answered && len(l.failing) == len(trackers):
 		for _, t := range trackers[1:] {
-			l.s.note("%s", brief(l.away[t]))
+			l.s.note("%s", brief(l.failing[t]))
 		}
-		return l.away[trackers[0]]
+		return l.failing[trackers[0]]
 	case l.answered && !known:
 		l.noteAway(t)
 	}
 	if l.serve {
-		_ = l.serveHere()
+		_ = l.serveHere() // if it fails, the next failure of a request tries again
 	}
 	return nil
 }
 
+// noteAway prints a note about the last error of a tracker.
 func (l *lookout) noteAway(t announce.Tracker) {
-	err := l.away[t]
-	if is[*announce.RefusalError](err) { // such a tracker is not away
+	err := l.failing[t]
+	if is[*announce.RefusalError](err) { // this tracker is not away: it has answered
 		l.s.note("%s; trying again", brief(err))
 		return
 	}
 	l.s.note("%s; trying again until it is back", brief(err))
-	if !l.noGuess {
+	if !l.settled {
 		l.s.notes(l.client.line.guessFor(err))
 	}
-	l.noGuess = true
+	l.settled = true
 }
 
 // requestAnswered records that a tracker has answered. If it was away, a note says that it is back.
 // At the first answer, there is a note about each other tracker that has failed until then.
 func (l *lookout) requestAnswered(t announce.Tracker) {
-	away := l.away[t] != nil
-	l.noGuess = true
-	delete(l.away, t)
+	away := l.failing[t] != nil
+	l.settled = true
+	delete(l.failing, t)
 	switch {
 	case !l.answered:
 		l.answered = true
 		for _, t := range l.client.trackers {
-			if l.away[t] != nil {
+			if l.failing[t] != nil {
 				l.noteAway(t)
 			}
 		}
@@ -156,7 +158,7 @@ func (l *lookout) end() {
 // machine, or false if none does.
 func localAddress(ctx context.Context, t announce.Tracker) (netip.Addr, bool, error) {
 	host, _, _ := net.SplitHostPort(t.HostPort())
-	if _, err := netip.ParseAddr(host); err != nil && t.Loopback() {
+	if _, err := netip.ParseAddr(host); err != nil && t.Loopback() { // localhost, or a name below it
 		return loopback4(), true, nil
 	}
 	limited, cancel := context.WithTimeout(ctx, announce.DefaultTimeout)

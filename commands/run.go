@@ -233,7 +233,7 @@ func (o *announceOptions) beMember(ctx context.Context, s Streams, look *lookout
 		switch {
 		case err != nil:
 			_ = look.requestFailed(ev.Tracker, err)
-			if len(look.away) == len(o.trackers) {
+			if len(look.failing) == len(o.trackers) {
 				absence.begin()
 			}
 			return

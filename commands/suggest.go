@@ -11,9 +11,9 @@ import (
 	"github.com/xrash/smetrics"
 )
 
-// These tables map commands and options to the names that other programs use for them. The table of
-// optionsMeant for a command goes before the table for "". The user's value replaces a word in
-// braces; without a value the word stays.
+// These tables map commands and options to the names that other programs use for them. Of
+// optionsMeant, the table for a command counts first, and then the table for "", which is for every
+// command. The user's value replaces a word in braces; without a value the word stays.
 var (
 	commandsMeant = map[string]string{
 		"announce":         "join add register publish advertise",
@@ -62,7 +62,7 @@ var (
 	placeholder = regexp.MustCompile(`\{(\w+)\}`)
 )
 
-// meantBy finds what a table has for a word that the user typed, or returns "".
+// meantBy returns the command or option of a table to which the user's word belongs, or "".
 func meantBy(table map[string]string, word string) string {
 	for meant, words := range table {
 		if slices.Contains(strings.Fields(words), word) {
@@ -79,6 +79,8 @@ func (l *line) unknownOption(app *cli.App, args []string) error {
 	if value == "" && len(args) > 1 && !strings.HasPrefix(args[1], "-") {
 		value = args[1]
 	}
+	// If a `--` is missing, COMMAND begins after the options between the arguments, or after the first
+	// argument.
 	if at := max(l.gap, 1); len(l.arguments) > at && l.looksRunnable(l.arguments[at]) {
 		command := slices.Concat(l.arguments[at:], args)
 		return l.instead(typed, "a COMMAND comes after `--`, with its options:\n  "+l.showCommand(l.arguments[:at], command))
@@ -92,7 +94,7 @@ func (l *line) unknownOption(app *cli.App, args []string) error {
 	return l.mistake("%s has no option %s", l.cmd.Name, shown(typed))
 }
 
-// instead is the error for an unknown option if a text shows what to type instead.
+// instead is the error for an unknown option, with a text that shows what to type instead.
 func (l *line) instead(typed, meant string) error {
 	text := fmt.Sprintf("%s has no option %s; %s", l.cmd.Name, shown(typed), meant)
 	return &usageError{text: text, shows: true}
@@ -128,7 +130,7 @@ func (l *line) meantOption(app *cli.App, typed, value string) string {
 	case l.cmd.Name == "list" && slices.Contains([]string{"watch", "follow", "f", "w"}, name):
 		return "did you mean ntrack watch?"
 	case len(others) > 0 && l.cmd.Name == "list" && name == "port":
-		return "it only looks; announce and watch join"
+		return "list does not join; announce and watch do"
 	case len(others) == 1:
 		return others[0] + " has it"
 	case len(others) > 1:
@@ -139,13 +141,14 @@ func (l *line) meantOption(app *cli.App, typed, value string) string {
 		return "did you mean --" + m[1] + " " + m[2] + "?"
 	case near != "":
 		return "did you mean --" + near + "?"
-	case strings.HasPrefix(typed, "--") || len(name) < 2 || !slices.Contains(own, name[:1]):
-		return ""
+	case !strings.HasPrefix(typed, "--") && len(name) > 1 && slices.Contains(own, name[:1]):
+		short, more := "-"+name[:1], quote(typed[2:])
+		if (option{flag: findFlag(l.cmd, short)}).takesValue() { // -ofoo means -o foo
+			return "did you mean " + short + " " + more + "?"
+		}
+		return "did you mean " + short + " -" + more + "?" // -qx means -q -x
 	}
-	if f := (option{flag: findFlag(l.cmd, "-"+name[:1])}); f.takesValue() {
-		return "did you mean -" + name[:1] + " " + quote(typed[2:]) + "?"
-	}
-	return "did you mean -" + name[:1] + " -" + quote(typed[2:]) + "?"
+	return ""
 }
 
 // flagNames are the names of a command's options.
@@ -159,10 +162,11 @@ func flagNames(cmd *cli.Command) []string {
 
 // nearest is the name that is most similar to the user's word, or "" if no name is similar enough.
 func nearest(typed string, names []string) string {
-	best, most := "", 0.84
+	const least = 0.84 // found by trial
+	best, most := "", least
 	for _, name := range names {
-		switch similarity := smetrics.JaroWinkler(typed, name, 0.7, 4); {
-		case len(name) < 2 || len(typed) < 2:
+		switch similarity := smetrics.JaroWinkler(typed, name, 0.7, 4); { // the usual parameters
+		case len(name) < 2 || len(typed) < 2: // one letter is similar to too many names
 		case similarity > most:
 			best, most = name, similarity
 		case best == "" && strings.HasSuffix(name, "-"+typed):
@@ -189,10 +193,13 @@ func unknownCommand(app *cli.App, words []string) error {
 		show := strings.TrimSpace("ntrack " + command + showRest(rest) + " " + option)
 		return &usageError{text: why + "; did you mean\n  " + show, shows: true}
 	}
-	at := slices.IndexFunc(rest, isName)              // the first command later in the line
-	moved := slices.Concat(words[:at+1], rest[at+1:]) // words without this command
+	at := slices.IndexFunc(rest, isName) // the first command later in the line, or -1
+	others := words                      // without this command
+	if at >= 0 {
+		others = slices.Concat(words[:1+at], words[1+at+1:])
+	}
 	has := func(c *cli.Command) bool { return slices.Contains(flagNames(c), name) }
-	owner := slices.IndexFunc(app.Commands, has) // the first command that has this option
+	owner := slices.IndexFunc(app.Commands, has) // the first command that has the option typed, or -1
 	known := append(slices.Clone(names), "help", "version")
 	for _, words := range commandsMeant {
 		known = append(known, strings.Fields(words)...)
@@ -204,14 +211,14 @@ func unknownCommand(app *cli.App, words []string) error {
 		return meant(name, rest)
 	case isOption && at >= 0:
 		why = "options stand after the command"
-		return meant(rest[at], moved)
+		return meant(rest[at], others)
 	case isOption && owner >= 0:
 		why = "options stand after a command"
-		return meant(names[owner], words)
+		return meant(app.Commands[owner].Name, words)
 	case typed == "-V":
 		return meant("--version", nil)
-	case at == 0 && near != name:
-		return meant(rest[0], moved)
+	case at == 0 && near != name: // such as ntrack please list KEY
+		return meant(rest[0], others)
 	case near == "help" || near == "version":
 		return meant("--"+near, nil)
 	case other != "":
@@ -232,7 +239,7 @@ func showRest(words []string) string {
 	text := ""
 	for i, w := range words {
 		switch name, _, hasValue := strings.Cut(w, "="); {
-		case i > 1 && words[i-2] == "--":
+		case i > 1 && words[i-2] == "--": // after the name of a COMMAND, its arguments, which may be secret
 			return text + " ..."
 		case i > 0 && secretOption.MatchString(words[i-1]):
 			w = "..."

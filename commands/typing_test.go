@@ -339,7 +339,7 @@ func TestDidYouMean(t *testing.T) {
 		{"list k -qo json", "list has no option -qo; did you mean -q -o?"},
 		{"list k -O json", "list has no option -O; did you mean -o?"},
 		{"list k --port 4000",
-			"list has no option --port; it only looks; announce and watch join"},
+			"list has no option --port; list does not join; announce and watch do"},
 		{"list k --numwant 3", "list has no option --numwant; announce has it"},
 		{"list k --serve", "list has no option --serve; announce and watch have it"},
 		{"list k --follow", "list has no option --follow; did you mean ntrack watch?"},
