@@ -128,35 +128,35 @@ func (p *part) UnmarshalJSON(data []byte) error {
 	case kinds != 1:
 		return errors.New(`a part stands alone: it is one of "pick", "any", "as", "number" and "either"`)
 	case (p.Of.list != nil || p.Sep != "") && p.Pick < 1, p.Pick > len(p.Of.list):
-		return fmt.Errorf("cannot pick %d of %d", p.Pick, len(p.Of.list))
+		return fmt.Errorf(`cannot pick %d of %d: "pick" is from 1 to the number of elements in "of"`, p.Pick, len(p.Of.list))
 	}
 	return nil
 }
 
-// match says whether got matches b. right is the length of the longest beginning of got that a
-// match could have. texts has the text of each As that is known, and match adds the others.
-func (b body) match(got string, texts map[string]string) (ok bool, right int) {
+// match reports whether got matches b. If not, fits is how many bytes at the beginning of got could
+// still be part of a match. texts has the text of each As that is known, and match adds the others.
+func (b body) match(got string, texts map[string]string) (ok bool, fits int) {
 	m := matcher{got: got, texts: texts}
 	ok = m.parts(b, 0)
-	return ok, m.right
+	return ok, m.fits
 }
 
 // A matcher tries all possibilities one after the other. That is fast enough, because bodies have
-// few parts. Its methods look at got from the byte at on.
+// few parts. Its methods compare got from the index at.
 type matcher struct {
 	got   string
 	texts map[string]string
-	right int
+	fits  int
 }
 
-// parts says whether the rest of got is parts.
+// parts reports whether got[at:] matches these parts, to its end.
 func (m *matcher) parts(parts []part, at int) bool {
-	m.right = max(m.right, at)
+	m.fits = max(m.fits, at)
 	if len(parts) == 0 {
 		return at == len(m.got)
 	}
 	p, rest := parts[0], parts[1:]
-	text, known := m.texts[p.As]
+	text, known := m.texts[p.As] // without As, it is not known
 	switch {
 	case known:
 		return m.literal(text, at) && m.parts(rest, at+len(text))
@@ -169,7 +169,7 @@ func (m *matcher) parts(parts []part, at int) bool {
 				return true
 			}
 		}
-		delete(m.texts, p.As)
+		delete(m.texts, p.As) // it was only tried here
 		return false
 	case p.Either != nil:
 		return slices.ContainsFunc(p.Either, func(b body) bool {
@@ -221,18 +221,18 @@ func (m *matcher) pick(p part, at int) int {
 		end := at + p.Of.lengths[i]
 		left[latin1(m.got[at:end])]--
 		at = end
-		m.right = max(m.right, at)
+		m.fits = max(m.fits, at)
 	}
 	return at
 }
 
-// literal says whether got goes on with l.
+// literal reports whether got[at:] begins with l.
 func (m *matcher) literal(l string, at int) bool {
 	n := 0
 	for n < len(l) && at+n < len(m.got) && m.got[at+n] == l[n] {
 		n++
 	}
-	m.right = max(m.right, at+n)
+	m.fits = max(m.fits, at+n)
 	return n == len(l)
 }
 

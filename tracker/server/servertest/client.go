@@ -93,8 +93,8 @@ func (c *client) check(st *step, resp *http.Response) error {
 		return fmt.Errorf("%w\n    body %q", err, got)
 	}
 	if st.Body != nil {
-		if ok, right := st.Body.match(string(got), st.texts); !ok {
-			return fmt.Errorf("body\n     got %q\nexpected %v\nthey agree for %d bytes", got, *st.Body, right)
+		if ok, fits := st.Body.match(string(got), st.texts); !ok {
+			return fmt.Errorf("body\n     got %q\nexpected %v\nthey agree for %d bytes", got, *st.Body, fits)
 		}
 	}
 	if n := c.r.Buffered(); n > 0 {
@@ -221,8 +221,8 @@ func (s *stream) check(st *step) error {
 	defer s.mu.Unlock()
 	if st.Body != nil {
 		got := heartbeat.ReplaceAllString(string(s.got), "")
-		if ok, right := st.Body.match(got, st.texts); !ok {
-			return fmt.Errorf("stream %q\n     got %q\nexpected %v\nthey agree for %d bytes", st.Stream, got, *st.Body, right)
+		if ok, fits := st.Body.match(got, st.texts); !ok {
+			return fmt.Errorf("stream %q\n     got %q\nexpected %v\nthey agree for %d bytes", st.Stream, got, *st.Body, fits)
 		}
 	}
 	if s.err == nil {

@@ -13,18 +13,20 @@ import (
 	"ntrack/announce/wire"
 )
 
-// lapse announces a peer once, and another peer a second time for a shorter ttl.
-func lapse(t *testing.T, s *tester) {
+// listedForTTL checks that each of two peers is listed until its ttl ends. The second peer renews for a
+// shorter ttl, which must not end its first one.
+func listedForTTL(t *testing.T, s *tester) {
+	const between = 100 * time.Second // the second peer comes this much later
 	s.announce("k", "192.0.2.1:1", 0)
-	time.Sleep(100 * time.Second)
+	time.Sleep(between)
 	s.announce("k", "192.0.2.2:1", 0)
 	s.announceFor(10*time.Second, "k", wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.2:1")}, 0)
-	time.Sleep(49 * time.Second)
+	time.Sleep(ttl - between - time.Second)
 	s.expectLook("before the first peer lapses", "k", "192.0.2.9", "192.0.2.1:1 192.0.2.2:1")
 	time.Sleep(2 * time.Second)
 	s.expectLook("after the first peer has lapsed", "k", "192.0.2.9", "192.0.2.2:1")
 	s.expect("a scrape then", s.index("192.0.2.9", "k"), `"k":1`)
-	time.Sleep(98 * time.Second)
+	time.Sleep(between - 2*time.Second)
 	s.expectLook("before the longer ttl of the second peer ends", "k", "192.0.2.9", "192.0.2.2:1")
 	time.Sleep(2 * time.Second)
 	s.expectLook("after both have lapsed", "k", "192.0.2.9", "")
@@ -34,9 +36,9 @@ func lapse(t *testing.T, s *tester) {
 	}
 }
 
-// lapsed has peers of small and large tracks lapse, many together or one alone, and checks all
-// calls that return a count.
-func lapsed(t *testing.T, s *tester) {
+// countsAfterLapses checks every call that returns a count, after peers of small and large tracks have
+// lapsed, many together and one alone.
+func countsAfterLapses(t *testing.T, s *tester) {
 	expect := func(what, key string, peers int) {
 		t.Helper()
 		for _, want := range []int{0, 1, 2000} {
@@ -46,18 +48,18 @@ func lapsed(t *testing.T, s *tester) {
 			}
 		}
 		s.expect(what, s.index("192.0.2.9", key), fmt.Sprintf("%q:%d", key, peers))
-		entry := ""
-		if peers > 0 {
-			entry = fmt.Sprintf("%q:%d", key, peers)
+		all := s.index("192.0.2.9")
+		if entry := fmt.Sprintf("%q:%d", key, peers); peers > 0 && !strings.Contains(all, entry) {
+			t.Errorf("%s: all tracks are %s, want %s in them", what, all, entry)
 		}
-		if all := s.index("192.0.2.9"); !strings.Contains(all, entry) || peers == 0 && strings.Contains(all, strconv.Quote(key)) {
-			t.Errorf("%s: all tracks are %s, want %q in them", what, all, entry)
+		if peers == 0 && strings.Contains(all, strconv.Quote(key)) {
+			t.Errorf("%s: all tracks are %s, and this one has no peers", what, all)
 		}
 	}
-	for _, n := range []int{10, 1000, 1001, 1500, 2500} {
-		for _, fraction := range []time.Duration{0, 10 * time.Millisecond, 990 * time.Millisecond} {
-			time.Sleep(fraction)
-			key := fmt.Sprintf("%d peers, %v after the last track", n, fraction)
+	for _, n := range []int{10, 1000, 1001, 1500, 2500} { // a store may treat more than 1000 peers in its own way
+		for _, later := range []time.Duration{0, 10 * time.Millisecond, 990 * time.Millisecond} { // within a second
+			time.Sleep(later)
+			key := fmt.Sprintf("%d peers, %v after the last track", n, later)
 			for i := range n {
 				p := numbered(i)
 				if i%3 == 0 {
@@ -82,16 +84,16 @@ func lapsed(t *testing.T, s *tester) {
 			time.Sleep(2*time.Second + tolerance)
 			synctest.Wait()
 			expect("after that peer has lapsed", key, remaining)
-			time.Sleep(14 * time.Second)
+			time.Sleep(14 * time.Second) // with the waits above, more than the longer ttl
 			synctest.Wait()
 			expect("after all have lapsed", key, 0)
 		}
 	}
 }
 
-// eachInTime has many tracks, some with a subscriber, whose peers lapse at different seconds and
+// countsEverySecond has many tracks, some with a subscriber. Their peers lapse at different seconds, and
 // are renewed now and then. It checks every count at every second.
-func eachInTime(t *testing.T, s *tester) {
+func countsEverySecond(t *testing.T, s *tester) {
 	const tracks, peers, seconds = 300, 3, 40
 	r := rand.New(rand.NewPCG(1, 2))
 	expiry := map[string][]int{}
@@ -114,10 +116,10 @@ func eachInTime(t *testing.T, s *tester) {
 				}
 			}
 		}
-		time.Sleep(500 * time.Millisecond)
-		synctest.Wait()
-		time.Sleep(500 * time.Millisecond)
-		synctest.Wait()
+		for range 2 { // at the whole second, let the store finish its work before time goes on
+			time.Sleep(500 * time.Millisecond)
+			synctest.Wait()
+		}
 		remaining := func(key string) (n int) {
 			for _, e := range expiry[key] {
 				if e > second+1 {
@@ -134,7 +136,7 @@ func eachInTime(t *testing.T, s *tester) {
 				t.Fatalf("after %d s %s has %d peers, want %d", second+1, key, r.Count, n)
 			}
 		}
-		if _, r := s.look("nothing", "192.0.2.9", 0); s.exact && r.Size.Total != total {
+		if _, r := s.look("any key", "192.0.2.9", 0); s.exact && r.Size.Total != total {
 			t.Fatalf("after %d s there are %d peers, want %d", second+1, r.Size.Total, total)
 		}
 		for _, sub := range subscribers {
@@ -148,8 +150,8 @@ func eachInTime(t *testing.T, s *tester) {
 	}
 }
 
-// longest has a ttl that is longer than any store may have to keep a peer. The peer must stay for
-// at least 4 hours, and a renewal with a shorter ttl must not change that.
+// longest announces a peer for ten years. A store need not keep it for that long, but must keep it for
+// 4 hours. Neither a renewal with a shorter ttl nor the end of a subscription may change that.
 func longest(t *testing.T, s *tester) {
 	const years = 10 * 365 * 24 * time.Hour
 	s.announceFor(years, "k", numbered(1), 0)
@@ -161,7 +163,7 @@ func longest(t *testing.T, s *tester) {
 	}
 	s.announceFor(years, "k", numbered(1), 0)
 	member, _ := s.subscribe("k", numbered(1).Endpoint.String())
-	s.announceFor(years, "k", numbered(1), 0)
+	s.announceFor(years, "k", numbered(1), 0) // while a subscription holds the peer
 	member.Close()
 	for range 4 {
 		time.Sleep(time.Hour - time.Second)
@@ -171,8 +173,8 @@ func longest(t *testing.T, s *tester) {
 	watcher.Close()
 }
 
-// forDays renews two peers for longer than a clock of few bits can count, and announces another
-// peer once each hour.
+// forDays renews two peers for longer than 2^17 seconds, since a store may count seconds in few bits. It
+// announces another peer once each hour.
 func forDays(t *testing.T, s *tester) {
 	for hour := range 40 {
 		for range 2 {

@@ -39,12 +39,12 @@ func run(t *testing.T, newStore func(*testing.T) store.Store, exact bool, names 
 	}{
 		{"a peer is its endpoint", endpoints},
 		{"an asker gets and counts what its scope sees", scopes},
-		{"a lapsed peer is neither returned nor counted", lapsed},
+		{"a lapsed peer is neither returned nor counted", countsAfterLapses},
 		{"a caller sees its own changes immediately", ownChanges},
 		{"a store copies what it keeps", keys},
 		{"results are appended", appended},
 
-		{"an announce lists a peer for its ttl", lapse},
+		{"an announce lists a peer for its ttl", listedForTTL},
 		{"a ttl is not cut to less than 4 hours", longest},
 		{"the ttl depends on the size", ttlBySize},
 		{"a peer does not get itself", others},
@@ -69,7 +69,7 @@ func run(t *testing.T, newStore func(*testing.T) store.Store, exact bool, names 
 		{"an epoch names a table", func(t *testing.T, s *tester) { epoch(t, s, &tester{t, newStore(t), exact}) }},
 		{"a store that never blocks does not wait", neverBlocks},
 
-		{"each peer lapses at its own time", eachInTime},
+		{"each peer lapses at its own time", countsEverySecond},
 		{"a track lasts for days", forDays},
 		{"random calls", randomCalls},
 	} {
