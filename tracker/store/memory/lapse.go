@@ -12,15 +12,14 @@ import (
 
 const (
 	// A clock ticks every tickEvery, and stops maxStep after its last tick. So a gap in which the
-	// process does not run counts as at most maxStep, however long it is. A peer renews at least
-	// 1.5 seconds before it lapses, so no gap makes it lapse. A tick that is less than 250 ms late
-	// changes nothing.
+	// process does not run counts as at most maxStep, however long it is. An interval is at
+	// least a second, and a ttl at least 2.5 intervals. So a peer renews 1.5 seconds or more before it
+	// lapses, and no gap makes it lapse. A tick that is late by up to 250 ms loses no time.
 	tickEvery = time.Second
 	maxStep   = 1250 * time.Millisecond
 
-	// A client closes its event stream after 35 seconds of silence, and the last heartbeat may have
-	// been 15 seconds before a gap. So clients may have closed their streams during a gap of
-	// longGap or more.
+	// A client closes its event stream after 35 seconds of silence, and 15 of these may have passed
+	// when a gap begins. So clients may have closed their streams during a gap of 35 - 15 seconds.
 	longGap = 20 * time.Second
 	// The server notices these closed streams within settleTime after the gap.
 	settleTime = 5 * time.Second
@@ -41,7 +40,7 @@ type clock struct {
 // A tick is a moment on both clocks.
 type tick struct {
 	machine, ran time.Duration
-	resumed      time.Duration // when the last long gap ended, in ran time
+	resumed      time.Duration // the value of ran when the last long gap ended
 }
 
 func (c *clock) init() {
@@ -82,23 +81,24 @@ func (c *clock) justResumed() bool {
 	return step >= longGap || t.ran+step-t.resumed < settleTime
 }
 
-// An expiry is a second of the store's clock in 15 bits. One more bit is always set, so that no
-// expiry is 0. The seconds wrap around: those up to horizon after now are in the future, and all
-// others are in the past. A sweep removes a peer long before its expiry would be in the future
-// again, and without sweeps the clock stops.
+// An expiry is a second of the store's clock in 15 bits. One more bit, the highest, is always set, except
+// in held. So 0 is no expiry. The seconds wrap around: those up to horizon after now are in the future,
+// and all others are in the past. While there are peers, a sweep runs every second, and removes a peer
+// long before its expiry would be in the future again.
 type expiry uint16
 
 const (
 	horizon = 1<<14 - 1 // seconds
 	maxTTL  = (horizon - 1) * time.Second
-	// held is the expiry of a peer that a subscription holds: the peer does not lapse.
+	// held stands for the expiry of a peer that a subscription holds: the peer does not lapse.
 	held expiry = 1
 )
 
 // expiryAt rounds down to a second.
 func expiryAt(t time.Duration) expiry { return 1<<15 | expiry(t/time.Second) }
 
-// after is how many seconds e is after now. It is negative if e is in the past.
+// after is how many seconds e is after now. It is negative if e is in the past. The shifts make the
+// difference of the low 15 bits a signed number.
 func (e expiry) after(now expiry) int { return int(int16((e-now)<<1) >> 1) }
 
 func (e expiry) lapsed(now expiry) bool { return e != held && e.after(now) <= 0 }
@@ -110,6 +110,9 @@ const (
 	// that other calls get the lock.
 	stepsPerLock = 1000
 )
+
+// A track is due when a sweep has to look for lapsed peers: no peer of a small track lapses before. A page
+// of tracks is due when its first track is.
 
 // lowerDue makes a track due at this time, unless it is due earlier.
 func (s *shard) lowerDue(h handle, at, now expiry) {
@@ -123,7 +126,8 @@ func (s *shard) lowerDue(h handle, at, now expiry) {
 	}
 }
 
-// A position is how far expire has got in a track. At the end of the track, fam is 2.
+// A position is how far expire has got in a track: a table, of IPv4 or IPv6 peers, and a slot of it. At the
+// end of the track, fam is 2.
 type position struct{ fam, slot int }
 
 // expireAll removes all lapsed peers of a track. It returns h, or 0 if it has removed the track.
@@ -136,8 +140,8 @@ func (s *shard) expireAll(h handle, now expiry) handle {
 // the track.
 func (s *shard) expire(h handle, p *position, steps int, now expiry) handle {
 	t := s.tracks.get(h)
-	// Peers of a large track may move to other slots between two calls, so the next lapse is not
-	// known: the track stays due.
+	// Peers of a large track may move to other slots between two calls. So the next lapse is not known,
+	// and the track stays due: below, only peers that have lapsed matter.
 	t.due = now
 	if s.trackLen(t) <= smallTrack {
 		t.due, *p, steps = now+horizon, position{}, math.MaxInt
@@ -147,9 +151,9 @@ func (s *shard) expire(h handle, p *position, steps int, now expiry) handle {
 		last := tab.width - 1
 		soonest := max(1, t.due.after(now))
 		for ; p.slot < tab.cap && steps > 0; steps-- {
-			word := tab.words[p.slot*tab.width+last]
+			word := tab.words[p.slot*tab.width+last] // its low 16 bits are the expiry
 			remaining := expiry(word).after(now)
-			if word == 0 { // the slot is empty; this compiles to a conditional move
+			if word == 0 { // the slot is empty; a conditional move, which is faster than a branch
 				remaining = horizon
 			}
 			if remaining < soonest && expiry(word) != held {
@@ -213,7 +217,7 @@ func (s *shard) sweepSome(c *cursor, now expiry) (more bool) {
 	return true
 }
 
-// scheduleHousekeeping starts a timer, unless one runs, which calls housekeep at the next second.
+// scheduleHousekeeping makes a timer call housekeep at the next second, unless a timer runs already.
 func (m *Store) scheduleHousekeeping() {
 	if !m.scheduled.Load() && m.scheduled.CompareAndSwap(false, true) {
 		m.clock.start()
@@ -237,7 +241,7 @@ func (m *Store) housekeep() {
 // sweep removes the lapsed peers of all shards. It never holds a lock for long.
 func (m *Store) sweep() {
 	for i := range m.shards {
-		m.clock.tick()
+		m.clock.tick() // for each shard, because a sweep may take longer than maxStep
 		var at cursor
 		for m.shards[i].sweepSome(&at, expiryAt(m.clock.now())) {
 			runtime.Gosched()

@@ -5,16 +5,16 @@ import (
 	"math/bits"
 )
 
-// A slab allocates blocks of Ts in pages. A block has a handle instead of a pointer. So the garbage
+// A slab allocates blocks of values of type T in pages. A block has a handle instead of a pointer. So the garbage
 // collector finds some ten thousand objects for a million small tracks, and no pointers in them.
 type slab[T any] struct {
-	perPage int       // how many Ts a page has, unless one block is larger
+	perPage int       // how many values a page has, unless one block is larger
 	pages   []page[T] // by number; page 0 is not used, so that handle 0 can mean no block
 	open    []uint32  // by size class: the first page with a free block, or 0
-	// idle counts the pages of which no block is taken. A slab keeps some of them until trim, so
-	// that tracks that come and go allocate nothing.
+	// idle is the number of pages that have memory and no taken block. A slab keeps some of them until
+	// trim, so that tracks that come and go allocate nothing.
 	idle   int
-	unused uint32 // the first page number without memory, or 0; page.next has the others
+	unused uint32 // the first number in the list of pages without memory, or 0
 }
 
 // A page has up to 256 blocks of one size.
@@ -23,8 +23,9 @@ type page[T any] struct {
 	taken  [4]uint64 // bit i is set if block i is taken
 	count  uint16    // of taken blocks
 	blocks uint16    // of all blocks
-	size   uint32    // of a block, in Ts
-	// next and prev are numbers of pages: the neighbors in the list of open pages of a size class.
+	size   uint32    // of a block, in values
+	// next and prev are numbers of pages: the neighbors in the list of open pages of a size class. Of
+	// a page without memory, next is the next page without memory.
 	next, prev uint32
 }
 
@@ -37,19 +38,19 @@ func (h handle) page() int { return int(h >> 8) }
 // pageOf returns the first handle of a page.
 func pageOf(page int) handle { return handle(page << 8) }
 
-// class returns the size class for blocks of n Ts, and the size of its blocks. Sizes of up to 8 are
+// class returns the size class for blocks of n values, and the size of its blocks. Sizes of up to 8 are
 // exact. Above 8, each power of two has four classes, so a block is at most a quarter larger than
 // n.
 func class(n int) (c, size int) {
 	if n <= 8 {
 		return n, n
 	}
-	shift := bits.Len(uint(n-1)) - 3
-	q := (n - 1) >> shift // 4 to 7
+	shift := bits.Len(uint(n-1)) - 3 // the size is a multiple of 1<<shift: 10, 12, 14, 16, 20, 24, ...
+	q := (n - 1) >> shift            // 4 to 7
 	return 4*shift + q + 1, (q + 1) << shift
 }
 
-// alloc returns a zeroed block of at least n Ts.
+// alloc returns a zeroed block of at least n values.
 func (s *slab[T]) alloc(n int) handle {
 	c, size := class(n)
 	for len(s.open) <= c {
@@ -85,8 +86,8 @@ func (s *slab[T]) newPage(size int) uint32 {
 	}
 	p := &s.pages[i]
 	s.unused = p.next
-	// A slab with few pages makes them small, because each size has a partly empty page. A slab
-	// with many pages makes them larger, so that there are fewer objects.
+	// Each size has a page that is partly empty. So a slab with few pages makes them small, to waste
+	// less memory. A slab with many pages makes them larger, so that there are fewer objects.
 	most := 64
 	if len(s.pages) > 32 {
 		most = 256
@@ -140,7 +141,7 @@ func (s *slab[T]) at(h handle) []T {
 	return p.items[from:to:to]
 }
 
-// get returns the T of a block of size 1.
+// get returns the value of a block of size 1.
 func (s *slab[T]) get(h handle) *T { return &s.pages[h>>8].items[h&255] }
 
 // free frees a block. It ignores handle 0.
@@ -161,9 +162,9 @@ func (s *slab[T]) free(h handle) {
 	}
 	s.idle++
 	switch {
-	case p.blocks == 1: // a large block, whose table has another size now
+	case p.blocks == 1: // a large block; few tracks need one of its size
 		s.giveBack(i)
-	case s.idle > 4+len(s.pages)/32:
+	case s.idle > 4+len(s.pages)/32: // keep about 3 % of the pages
 		s.trim()
 	default:
 		clear(s.at(h))
@@ -177,7 +178,7 @@ func (s *slab[T]) from(h handle) handle {
 			if taken := s.pages[i].taken[w] >> (h & 63); taken != 0 {
 				return i<<8 | w<<6 | h&63 + handle(bits.TrailingZeros64(taken))
 			}
-			h = 0
+			h = 0 // the other words, and pages, from their first bit on
 		}
 	}
 	return 0
