@@ -18,9 +18,9 @@ import (
 // One loop, the method follow below, reports to the program. It runs in the goroutine that iterates
 // over Watch, or in a goroutine that Join starts.
 //
-// Each time, the loop takes the sum of all changes since the last time. Changes are combined nowhere
-// else. If a peer joins and leaves in between, the loop reports nothing. So a slow program does not
-// delay a session, and there is no queue that could overflow.
+// When the loop wakes up, it takes the sum of all changes since the last time. Several changes of one
+// peer are added up only there: if a peer joins and leaves in between, the loop reports nothing. So a
+// slow program does not delay a session, and there is no queue that could overflow.
 
 // An EventType says what kind of change an [Event] is.
 type EventType string
@@ -42,12 +42,12 @@ type Event struct {
 	Tracker Tracker
 	// Peer is, with EventJoin or EventLeave, the peer that has joined or left. Otherwise it is zero.
 	Peer netip.AddrPort
-	// Peers are all peers that are present, without you, sorted. If several changes are reported one
-	// after the other, each event has the list after the last of them. Events share the list: do not
+	// Peers are all peers that are present, without you, sorted. If several changes come together, each
+	// of their events has the same list, the one after all of them. Events share the list: do not
 	// change it.
 	Peers []netip.AddrPort
-	// You are your own endpoints as trackers have reported them, sorted. You is empty if you only
-	// look. It has several endpoints if trackers report different ones, or if they list you over
+	// You are your own endpoints as trackers have reported them, sorted. The list is empty in a watch
+	// with port 0, which only looks. It has several endpoints if trackers report different ones, or if they list you over
 	// both address families. Events share the list: do not change it.
 	You []netip.AddrPort
 	// TTL is, with EventPeers, the longest time that Tracker has reported for which it lists a peer
@@ -68,19 +68,18 @@ type Event struct {
 // says. r.Want bounds the peers in each reply; 0 is as many as trackers send.
 //
 // After an error, which comes with Event.Tracker, the watch tries again, less and less often. It
-// does so even if the tracker has never answered. The watch ends only if every tracker has refused
-// its first requests with status 400, 401 or 404, since further requests would not change that.
-// Once a tracker has accepted a request, the watch tries again after every error. Without trackers,
-// or without a key, the watch ends after one error.
+// does so even if the tracker has never answered. The watch ends by itself in two cases. Either there
+// are no trackers, or no key. Or every tracker has refused the watch with status 400, 401 or 404, and
+// has never accepted a request of it, since further requests would not change that.
 //
-// A leave is reported when it is certain:
+// A peer that may still be there is not reported as having left:
 //
 //   - A tracker that was away or restarted may have forgotten its peers. They have one ttl to join
 //     again before they count as gone. The longest ttl that the tracker has reported counts.
 //   - If a track is larger than a reply, each reply is a sample. A peer counts as gone when samples have
 //     omitted it so often that chance explains this only once in a million.
-//   - With several trackers, a peer joins when the first of them reports it, and leaves when the last
-//     of them no longer does. A tracker that is away keeps the peers that it had. After another
+//   - With several trackers, a peer joins when the first of them reports it, and leaves when no tracker
+//     reports it any more. A tracker that is away keeps the peers that it had. After another
 //     tracker has answered for one ttl, peers that only the absent tracker had count as gone. The two
 //     address families of one tracker count as two trackers, since they may report different peers.
 //
@@ -109,18 +108,18 @@ type Membership struct {
 
 // Join makes you a member of the track of r.Key. It returns immediately, and trackers list you as
 // soon as they answer. The membership lasts until you call [Membership.Leave] or ctx ends. Then it
-// leaves. Join does what [Client.Watch] does with a port, for programs that need no loop. With
-// r.Port 0, your port is the port of origin: the local port of the first connection. r.Want bounds
-// the peers in each reply; with NoPeers there are none.
+// leaves. For programs that need no loop, Join does the same as [Client.Watch] with r.Port set. With
+// r.Port 0, a tracker lists the port from which your first connection to it comes. To choose that
+// port, set [Client.From]. r.Want bounds the peers in each reply; with NoPeers there are none.
 //
-// The membership calls news for every event and every error, one at a time. news may be nil. It may
-// end ctx, but it must not call Leave, since Leave waits until news returns.
+// The membership calls news, unless it is nil, for every event and every error, one at a time. The
+// function may end ctx, but it must not call Leave, since Leave waits until news returns.
 //
 // The membership treats errors as Watch does, and waits for an absent tracker. If no tracker will
 // ever accept it, it ends by itself: see [Membership.Err]. Join itself returns an error only if
 // there are no trackers or no key.
 //
-// For a classic tracker, two members with the same endpoint are one peer. If one of them leaves, the
+// For a classic tracker ([Tracker.Classic]), two members with the same endpoint are one peer. If one of them leaves, the
 // tracker removes this peer until the other one renews: see [Client.Shared].
 func (c *Client) Join(ctx context.Context, trackers []Tracker, r Request, news func(Event, error)) (*Membership, error) {
 	f := newFollower()
@@ -163,8 +162,8 @@ func (m *Membership) Done() <-chan struct{} { return m.done }
 
 // Err returns why the membership ended by itself, or nil if it has not ended, or if Leave or the
 // context ended it. A membership ends by itself if every tracker has refused its first requests
-// with status 400, 401 or 404, or does not report the port of origin although r.Port is 0. Err
-// joins the errors of several trackers with [errors.Join].
+// with status 400, 401 or 404. With r.Port 0 a tracker that does not report your port counts as one
+// that has refused. Err joins the errors of several trackers with [errors.Join].
 func (m *Membership) Err() error {
 	select {
 	case <-m.done:
@@ -181,7 +180,7 @@ func (m *Membership) Err() error {
 // result.
 func (m *Membership) Leave(ctx context.Context) error {
 	m.cancel()
-	select {
+	select { // first, because ctx may have ended, too
 	case <-m.done:
 		return m.leaveErr
 	default:
@@ -214,9 +213,9 @@ func (c *Client) newSessions(f *follower, trackers []Tracker, r Request, member 
 		if !member && !t.Classic() {
 			networks = []string{c.network}
 		}
-		sources := f.addTracker(t)
+		tracker := f.addTracker(t)
 		for _, network := range networks {
-			sessions = append(sessions, c.newSession(f.addSource(sources), r, network, member))
+			sessions = append(sessions, c.newSession(f.addSource(tracker), r, network, member))
 		}
 	}
 	return sessions, nil
@@ -238,7 +237,7 @@ func (f *follower) follow(ctx context.Context, sessions []*session, yield func(E
 		running.Go(func() { leaveErrs[i] = s.run(ctx) })
 	}
 	for {
-		final, refused := f.allFinal() // before take, so that take returns these errors
+		final, errs := f.allFinal() // first, so that take reports these errors, too
 		reports, next := f.take(time.Now())
 		for _, r := range reports {
 			if ctx.Err() != nil || !yield(r.event, r.err) {
@@ -246,7 +245,7 @@ func (f *follower) follow(ctx context.Context, sessions []*session, yield func(E
 			}
 		}
 		if final {
-			return refused, nil
+			return errs, nil
 		}
 		var timer <-chan time.Time
 		if !next.IsZero() {
@@ -261,7 +260,8 @@ func (f *follower) follow(ctx context.Context, sessions []*session, yield func(E
 	}
 }
 
-// oneEach joins the errors of sessions. Of each tracker it takes only the first.
+// oneEach joins the errors of sessions. Of each tracker, whose sessions are neighbors, it takes only the
+// first.
 func oneEach(sessions []*session, errs []error) error {
 	var all []error
 	var last *trackerSources
@@ -279,8 +279,8 @@ type report struct {
 	err   error
 }
 
-// take returns what the loop has to report. If nothing changes, the loop has to call take again at
-// the time next; zero is never.
+// take returns what the loop has to report. Even if nothing changes, the loop has to call take again at
+// the time next, unless that is zero.
 func (f *follower) take(now time.Time) (all []report, next time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -295,7 +295,7 @@ func (f *follower) take(now time.Time) (all []report, next time.Time) {
 			return all, next
 		}
 		if f.afterChange != nil {
-			f.afterChange() // a barrier has waited for the other sources, too, and may end now
+			f.afterChange() // what [Client.Gather] waits for may be true now: the first list is complete
 		}
 	}
 	next = f.expire(now)
@@ -335,7 +335,7 @@ func (t *trackerSources) peersEvent() Event {
 	ev := Event{Type: EventPeers, Tracker: t.name, TTL: t.latest.roster.grace()}
 	if t.latest.reply != nil {
 		reply := *t.latest.reply
-		reply.SetOwn(t.latest.follower.own(true))
+		reply.SetOwn(t.latest.follower.own(true)) // also those that the tracker has not reported yet
 		ev.Reply = &reply
 	}
 	return ev

@@ -37,7 +37,7 @@ func NewEventReader(r io.Reader) *EventReader {
 	return &EventReader{r: bufio.NewReader(r), Retry: -1}
 }
 
-// A StreamEvent is one event of a stream. It does not have peers that cannot be dialled.
+// A StreamEvent is one event of a stream. Each of its peers can be dialled: Next leaves out the others.
 type StreamEvent struct {
 	Name  string // "you", "peers", "join", "leave", "shared" or "unshared": docs/PROTOCOL.md explains them
 	Peers []netip.AddrPort
@@ -59,9 +59,9 @@ func (e *LongEventError) Error() string {
 	return fmt.Sprintf("event stream: %s longer than %d bytes", e.part, e.limit)
 }
 
-// Next returns the next event that has data. When the stream ends, it drops an event that is not
-// complete, and returns the error of the underlying reader: io.EOF after a normal end. After any
-// error, [*LongEventError] too, do not call Next again.
+// Next returns the next event that has data. At the end of the stream it returns the error of the
+// underlying reader, which is io.EOF after a normal end. An event that comes with an error is not
+// complete: ignore it. After any error, [*LongEventError] too, do not call Next again.
 func (e *EventReader) Next() (StreamEvent, error) {
 	var ev StreamEvent
 	size, data := 0, false
@@ -89,13 +89,14 @@ func (e *EventReader) Next() (StreamEvent, error) {
 		case "event":
 			ev.Name = string(value)
 		case "data":
+			const leastPort = 1
 			data = true
-			if p, err := netip.ParseAddrPort(string(value)); err == nil && canDial(Canonical(p), 1) {
+			if p, err := netip.ParseAddrPort(string(value)); err == nil && canDial(Canonical(p), leastPort) {
 				ev.Peers = append(ev.Peers, Canonical(p))
 			} else if seconds, ok := digits(value); ok {
 				ev.TTL = duration(float64(seconds))
 			}
-		case "id":
+		case "id": // as in browsers, an id with a zero byte is ignored
 			if len(value) <= maxEpoch && bytes.IndexByte(value, 0) < 0 {
 				ev.Epoch = string(value)
 			}
