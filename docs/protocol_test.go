@@ -27,6 +27,18 @@ func specification(t *testing.T) (blocks []string) {
 	return blocks
 }
 
+// The specification stays short: its sections 1 to 14, with the page in front of them, as wc -w counts.
+func TestSpecificationIsShort(t *testing.T) {
+	text, err := os.ReadFile("docs/PROTOCOL.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	core, _, found := strings.Cut(string(text), "\n## 15. ")
+	if n := len(strings.Fields(core)); n > 5500 || !found {
+		t.Errorf("sections 1 to 14 have %d words, want at most 5500 (section 15 found: %v)", n, found)
+	}
+}
+
 // Every rule of the grammars is defined once, and every string says which case it is in.
 func TestGrammar(t *testing.T) {
 	defined := strings.Fields("alpha digit hexdig vchar octet sp wsp lf dquote ipv4address ipv6address") // RFC 5234 and 3986
