@@ -92,9 +92,9 @@ func sendStream(w http.ResponseWriter, r *http.Request, s *Stream, out []byte) {
 		w.Header().Set("Transfer-Encoding", "identity") // so that net/http sends no chunks
 	}
 	conn := http.NewResponseController(w)
-	woken := make(chan struct{}, 1)
-	wake := func() { woken <- struct{}{} } // never blocks, because Append calls it at most once
-	for live := true; ; out, live = s.Append(nil, wake) {
+	woken := make(wakeups, 1)
+	s.KeepAlive()
+	for live := true; ; out, live = s.Append(nil, woken) {
 		if len(out) > 0 || !live {
 			// This deadline replaces the server's WriteTimeout, which would end the stream.
 			_ = conn.SetWriteDeadline(time.Now().Add(streamTimeout))
@@ -110,6 +110,12 @@ func sendStream(w http.ResponseWriter, r *http.Request, s *Stream, out []byte) {
 		}
 	}
 }
+
+// A wakeups is a channel with room for one wake-up.
+type wakeups chan struct{}
+
+// Wake never blocks, because the stream calls it at most once for each Append.
+func (w wakeups) Wake() { w <- struct{}{} }
 
 // joined returns the values of a header field, joined with commas.
 func joined(h http.Header, name string) []byte {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -11,13 +12,18 @@ import (
 	"ntrack/tracker/store"
 )
 
+// Heartbeat is the longest time in which nothing is sent on a stream. If there are no events for that
+// long, a heartbeat is sent.
+const Heartbeat = 15 * time.Second
+
 const (
-	// heartbeat is how often a stream sends a heartbeat, even if there are no events.
-	heartbeat = 15 * time.Second
 	// reconnectAfter is how long a client waits before it opens another stream, if its stream was
 	// cut. If the tracker ends all streams, each client waits for a random time. The longest is
 	// reconnectAfter for every thousand peers of the track.
 	reconnectAfter = 2 * time.Second
+	// maxAppend is how many bytes of events Append appends, and at most one batch more. The rest
+	// waits in the subscription, where it takes no memory for each stream.
+	maxAppend = 64 << 10
 )
 
 // A Stream is an open event stream. It begins with the body of its [Response]. The server sends
@@ -26,55 +32,46 @@ const (
 // client is listed until Close.
 //
 // An event takes these steps: the store collects the changes of a track for up to 50 ms, so that
-// changes that undo each other are not sent. Then a goroutine of the store queues the changes for
-// each subscription and calls Stream.notify, which calls wake if the server waits for events. wake
-// starts or continues a goroutine of the server. This goroutine calls Append, and writes the events
-// to the connection. So a slow client blocks only its own goroutine. While this goroutine writes,
-// changes wait in the subscription, and wake is not called again. A timer of the stream adds
-// heartbeats in the same way.
+// changes that undo each other are not sent. Then a goroutine of the store makes them a batch, which
+// all streams of the track share, and calls Stream.notify for each of them. If the server waits for
+// events, notify wakes it. The server calls Append and writes the events to the connection. While
+// the server cannot write, changes wait in the subscription, and the server is not woken again.
 type Stream struct {
 	t     *Tracker
 	sub   store.Subscription
-	timer *time.Timer // of the heartbeat
-	listing
-	id wire.ID // the peer id that the client gave; zero if it only looks
+	share *share // nil if the client gave no peer id
+	index int    // in t.streams; -1 after Close
 
-	mu         sync.Mutex
-	wake       func() // nil unless the server waits for events
-	peers      int    // how many peers the track has, according to the events so far
-	changes    []store.Change
-	shared     bool // another program is listed as the same endpoint
-	sharedSent bool // the value of shared that the client has
-	beatDue    bool // it is time for a heartbeat
-	ending     bool // EndStreams was called
-	closed     bool
+	mu      sync.Mutex
+	waker   Waker       // nil unless the server waits for events
+	timer   *time.Timer // of the next heartbeat, if the server called KeepAlive
+	peers   int32       // how many peers the track has, according to the events so far
+	beatDue bool        // it is time for a heartbeat
+	ending  bool        // EndStreams was called
+	closed  bool
 }
 
-// A listing is what a peer is listed as: an endpoint under a key.
-type listing struct {
-	key      string
-	endpoint netip.AddrPort
-}
+// A Waker is woken when a stream has something to send. Wake must not block, and must not call
+// methods of the stream.
+type Waker interface{ Wake() }
 
 // openStream replies with an event stream. It appends the beginning of the stream to dst.
 func (t *Tracker) openStream(ctx context.Context, key []byte, peer wire.Peer, s *scratch, resp *Response, dst []byte) ([]byte, error) {
-	st := &Stream{t: t, listing: listing{string(key), peer.Endpoint}, id: peer.ID}
+	st := &Stream{t: t}
 	peers, size, sub, err := t.store.Subscribe(ctx, key, peer, st.notify, s.peers[:0])
 	if err != nil {
 		return nil, err
 	}
 	s.peers = peers[:0]
-	st.sub, st.peers = sub, len(peers)
-	st.timer = time.AfterFunc(heartbeat, st.beat)
+	st.mu.Lock()
+	st.sub, st.peers = sub, int32(len(peers))
+	st.mu.Unlock()
 	t.mu.Lock()
-	if st.ending = t.ended; !t.ended {
-		if t.streams == nil {
-			t.streams = make(map[*Stream]struct{})
-		}
-		t.streams[st] = struct{}{}
-		if st.id != (wire.ID{}) {
-			t.addSharer(st)
-		}
+	st.ending, st.index = t.ended, len(t.streams)
+	t.streams = append(t.streams, st)
+	if peer.ID != (wire.ID{}) && !t.ended {
+		st.share = &share{listing: listing{string(key), peer.Endpoint}, id: peer.ID}
+		t.addSharer(st)
 	}
 	t.mu.Unlock()
 	resp.Stream, resp.Type = st, "text/event-stream"
@@ -88,27 +85,41 @@ func (t *Tracker) openStream(ctx context.Context, key []byte, peer wire.Peer, s 
 }
 
 // Append appends to dst what the server has to send now. If live is false, the stream ends after
-// that. If Append appends nothing, it calls wake once, as soon as there is something to send, but
-// not after Close. wake must not block, and must not call methods of the stream.
-func (s *Stream) Append(dst []byte, wake func()) (_ []byte, live bool) {
+// that. If Append appends nothing, the stream wakes w once, as soon as there is something to send,
+// but not after Close. Only one goroutine at a time may call Append.
+func (s *Stream) Append(dst []byte, w Waker) (_ []byte, live bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.wake = nil
+	s.waker = nil
+	before := len(dst)
+	dst, live = s.appendNow(dst)
+	switch {
+	case len(dst) == before && live:
+		s.waker = w
+	case s.timer != nil && !s.closed:
+		s.beatDue = false
+		s.timer.Reset(Heartbeat)
+	}
+	return dst, live
+}
+
+// appendNow is Append without the wake and the timer. s.mu is locked.
+func (s *Stream) appendNow(dst []byte) (_ []byte, live bool) {
 	before := len(dst)
 	dst = s.appendShared(dst)
-	changes, live := s.sub.Next(s.changes[:0])
-	for _, c := range changes {
-		name := "leave"
-		if s.peers--; c.Joined {
-			name, s.peers = "join", s.peers+2
+	for {
+		var batch *store.Batch
+		if batch, live = s.sub.Next(); batch == nil {
+			break
 		}
-		dst = wire.AppendEvent(dst, name, wire.Peer{Endpoint: c.Endpoint})
+		ev := batch.Derived(eventsOf).(*events)
+		dst = append(dst, ev.text...)
+		s.peers += ev.peers
+		if len(dst)-before >= maxAppend {
+			return dst, true
+		}
 	}
-	if s.changes = changes; cap(changes) > 16 {
-		s.changes = nil
-	}
-	if s.beatDue {
-		s.beatDue = false
+	if s.beatDue && len(dst) == before {
 		dst = wire.AppendHeartbeat(dst)
 	}
 	if s.ending {
@@ -116,10 +127,26 @@ func (s *Stream) Append(dst []byte, wake func()) (_ []byte, live bool) {
 		dst = wire.AppendRetry(dst, time.Duration(ms)*time.Millisecond)
 		live = false
 	}
-	if live && len(dst) == before {
-		s.wake = wake
-	}
 	return dst, live
+}
+
+// events are what all streams send of a batch.
+type events struct {
+	text  []byte
+	peers int32 // how many more peers the track has
+}
+
+// eventsOf returns the *events of changes.
+func eventsOf(changes []store.Change) any {
+	ev := new(events)
+	for _, c := range changes {
+		name := "leave"
+		if ev.peers--; c.Joined {
+			name, ev.peers = "join", ev.peers+2
+		}
+		ev.text = wire.AppendEvent(ev.text, name, wire.Peer{Endpoint: c.Endpoint})
+	}
+	return ev
 }
 
 // notify wakes the server if it waits for events. The store calls it when there are changes.
@@ -130,32 +157,39 @@ func (s *Stream) change(set func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	set()
-	if wake := s.wake; wake != nil {
-		s.wake = nil
-		wake()
+	if w := s.waker; w != nil {
+		s.waker = nil
+		w.Wake()
 	}
 }
 
-// beat makes the stream send a heartbeat. The timer calls it.
-func (s *Stream) beat() {
-	s.change(func() {
-		if s.beatDue = true; !s.closed {
-			s.timer.Reset(heartbeat)
-		}
-	})
+// KeepAlive makes Append append heartbeats, and takes a timer for that. A server that does not call
+// it sends them itself ([wire.AppendHeartbeat]). Call it at most once, and before Append.
+func (s *Stream) KeepAlive() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.timer = time.AfterFunc(Heartbeat, func() { s.change(func() { s.beatDue = true }) })
 }
 
 // Close ends the stream. Its peer leaves, unless it is still listed because of another stream or an
 // announce. A second Close does nothing.
 func (s *Stream) Close() {
 	s.mu.Lock()
-	s.closed, s.wake = true, nil
-	s.timer.Stop()
+	s.closed, s.waker = true, nil
+	if s.timer != nil {
+		s.timer.Stop()
+	}
 	s.mu.Unlock()
-	s.t.mu.Lock()
-	delete(s.t.streams, s)
-	s.t.removeSharer(s)
-	s.t.mu.Unlock()
+	t := s.t
+	t.mu.Lock()
+	if end := len(t.streams) - 1; s.index >= 0 {
+		t.streams[s.index] = t.streams[end]
+		t.streams[s.index].index = s.index
+		t.streams = slices.Delete(t.streams, end, end+1)
+		s.index = -1
+		t.removeSharer(s)
+	}
+	t.mu.Unlock()
 	s.sub.Close()
 }
 
@@ -167,53 +201,76 @@ func (t *Tracker) EndStreams() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.ended = true
-	for s := range t.streams {
+	for _, s := range t.streams {
 		s.change(func() { s.ending = true })
 	}
 }
 
+// A share is what a stream with a peer id needs to notice other programs with the same listing.
+type share struct {
+	listing
+	id wire.ID
+	// Stream.mu guards these.
+	shared bool // another program is listed as the same endpoint
+	sent   bool // the value of shared that the client has
+}
+
+// A listing is what a peer is listed as: an endpoint under a key.
+type listing struct {
+	key      string
+	endpoint netip.AddrPort
+}
+
 // sharers are all streams with a peer id that have the same listing. If their ids differ, they
-// belong to different programs, which are listed as one peer.
+// belong to different programs, which are listed as one peer. Usually there is one stream, and the
+// maps are nil.
 type sharers struct {
+	only    *Stream // the only stream, if streams is nil
 	streams map[*Stream]struct{}
 	ids     map[wire.ID]int // how many of the streams have this id
 }
 
 // addSharer adds st to the streams with its listing. t.mu is locked.
 func (t *Tracker) addSharer(st *Stream) {
-	s := t.shared[st.listing]
+	s := t.shared[st.share.listing]
 	if s == nil {
-		s = &sharers{make(map[*Stream]struct{}), make(map[wire.ID]int)}
 		if t.shared == nil {
 			t.shared = make(map[listing]*sharers)
 		}
-		t.shared[st.listing] = s
+		t.shared[st.share.listing] = &sharers{only: st}
+		return
 	}
+	if s.streams == nil {
+		s.streams, s.ids = map[*Stream]struct{}{s.only: {}}, map[wire.ID]int{s.only.share.id: 1}
+		s.only = nil
+	}
+	id := st.share.id
 	s.streams[st] = struct{}{}
-	switch s.ids[st.id]++; {
-	case len(s.ids) == 2 && s.ids[st.id] == 1:
+	switch s.ids[id]++; {
+	case len(s.ids) == 2 && s.ids[id] == 1:
 		s.setShared(true)
 	case len(s.ids) > 1:
-		st.change(func() { st.shared = true })
+		st.change(func() { st.share.shared = true })
 	}
 }
 
 // removeSharer undoes addSharer. t.mu is locked.
 func (t *Tracker) removeSharer(st *Stream) {
-	s := t.shared[st.listing]
-	if s == nil {
+	if st.share == nil {
 		return
 	}
-	if _, in := s.streams[st]; !in {
+	s, id := t.shared[st.share.listing], st.share.id
+	if s.only == st {
+		delete(t.shared, st.share.listing)
 		return
 	}
 	delete(s.streams, st)
-	if s.ids[st.id]--; s.ids[st.id] > 0 {
+	if s.ids[id]--; s.ids[id] > 0 {
 		return
 	}
-	switch delete(s.ids, st.id); len(s.ids) {
+	switch delete(s.ids, id); len(s.ids) {
 	case 0:
-		delete(t.shared, st.listing)
+		delete(t.shared, st.share.listing)
 	case 1:
 		s.setShared(false)
 	}
@@ -222,17 +279,18 @@ func (t *Tracker) removeSharer(st *Stream) {
 // setShared sets shared of all streams.
 func (s *sharers) setShared(shared bool) {
 	for st := range s.streams {
-		st.change(func() { st.shared = shared })
+		st.change(func() { st.share.shared = shared })
 	}
 }
 
 // appendShared appends an event if shared has changed: if another program has begun or stopped to
 // share the listing.
 func (s *Stream) appendShared(dst []byte) []byte {
-	if s.shared == s.sharedSent {
+	sh := s.share
+	if sh == nil || sh.shared == sh.sent {
 		return dst
 	}
-	s.sharedSent = s.shared
-	name := map[bool]string{true: "shared", false: "unshared"}[s.shared]
-	return wire.AppendEvent(dst, name, wire.Peer{Endpoint: s.endpoint})
+	sh.sent = sh.shared
+	name := map[bool]string{true: "shared", false: "unshared"}[sh.shared]
+	return wire.AppendEvent(dst, name, wire.Peer{Endpoint: sh.endpoint})
 }

@@ -77,7 +77,7 @@ type Tracker struct {
 	meter    meter
 
 	mu      sync.Mutex
-	streams map[*Stream]struct{}
+	streams []*Stream            // the open ones
 	shared  map[listing]*sharers // the open streams with a peer id, by listing
 	ended   bool                 // EndStreams was called
 }

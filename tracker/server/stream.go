@@ -22,6 +22,7 @@ func (c *conn) serveStream() {
 		c.stall.afterWrite()
 	}
 	_ = c.nc.SetReadDeadline(time.Time{})
+	c.stream.KeepAlive()
 	c.writeEvents()
 	var ignored [64]byte // after its request the client may send up to maxBody
 	for n := 0; n < maxBody; {
@@ -32,9 +33,9 @@ func (c *conn) serveStream() {
 	}
 }
 
-// wakeWriter starts a goroutine that sends events. The stream calls it when it has events, but not
-// after Close.
-func (c *conn) wakeWriter() {
+// Wake starts a goroutine that sends events. The stream calls it when it has events, but not after
+// Close.
+func (c *conn) Wake() {
 	c.s.active.Add(1)
 	go func() {
 		defer c.s.active.Done()
@@ -53,7 +54,7 @@ func (c *conn) wakeWriter() {
 func (c *conn) writeEvents() {
 	b := c.s.buffers.Get().(*buffers)
 	for {
-		out, live := c.stream.Append(b.out[:0], c.wakeWriter)
+		out, live := c.stream.Append(b.out[:0], c)
 		b.out = out
 		var err error
 		if len(out) > 0 {

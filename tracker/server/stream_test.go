@@ -242,11 +242,11 @@ type brokenSubscription struct {
 	s *brokenStore
 }
 
-func (s *brokenSubscription) Next(dst []store.Change) ([]store.Change, bool) {
+func (s *brokenSubscription) Next() (*store.Batch, bool) {
 	if s.s.broken.Load() {
 		panic("a store with a bug")
 	}
-	return s.Subscription.Next(dst)
+	return s.Subscription.Next()
 }
 
 // A thousand streams open and close at random, among announces and leaves. At the end a peer is

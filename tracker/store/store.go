@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"sync"
 	"time"
 
 	"ntrack/announce/wire"
@@ -90,12 +91,15 @@ type Subscription interface {
 	// spaces. All trackers that share a table report the same epoch. If a table may have
 	// lost peers that had not lapsed, it gets a new epoch, and its subscriptions end.
 	Epoch() string
-	// Next appends to dst, in order, the changes since its last call, each of them within a second.
-	// It leaves out the subscriber and the peers that the subscriber does not see. A lapse is a
-	// leave, and a renewal is no change. Next leaves out changes of one peer that undo each other
-	// within 50 milliseconds. live is false once the subscription has ended: because of Leave,
-	// because too many changes waited, or because the store cannot continue it.
-	Next(dst []Change) (changes []Change, live bool)
+	// Next returns the next changes, at least one and in order, or nil if there are none yet. A
+	// change comes within a second. The batch leaves out the subscriber and the peers that the
+	// subscriber does not see. A lapse is a leave, and a renewal is no change. Changes of one peer
+	// that undo each other within 50 milliseconds are left out.
+	//
+	// live is false once the subscription has ended: because of Leave, because too many changes
+	// waited, or because the store cannot continue it. Then there are no more changes, even if
+	// some still waited.
+	Next() (batch *Batch, live bool)
 	// Close ends the subscription and its hold on the peer. It must be called even if the
 	// subscription has already ended, and may be called again.
 	Close()
@@ -105,6 +109,22 @@ type Subscription interface {
 type Change struct {
 	Endpoint netip.AddrPort
 	Joined   bool
+}
+
+// A Batch has changes that followed each other. Subscriptions that get the same changes may share
+// one Batch. So its subscribers must not modify it.
+type Batch struct {
+	Changes []Change
+
+	once    sync.Once
+	derived any
+}
+
+// Derived returns what the first call of derive returned. So something that depends only on the
+// changes is made once, and not for each subscriber. Every call must have the same derive.
+func (b *Batch) Derived(derive func([]Change) any) any {
+	b.once.Do(func() { b.derived = derive(b.Changes) })
+	return b.derived
 }
 
 // A Want says which peers an asker wants.

@@ -45,9 +45,7 @@ func (w *watchers) endHolds(e netip.AddrPort) {
 	for _, sub := range w.subs {
 		if sub.holding && sub.self == e {
 			sub.holding = false
-			sub.mu.Lock()
-			sub.ended = true
-			sub.mu.Unlock()
+			sub.place.Store(nil)
 			sub.notify()
 		}
 	}

@@ -64,7 +64,7 @@ func (s *stoppable) watch() (changed func(joins, leaves int)) {
 	return func(joins, leaves int) {
 		s.t.Helper()
 		time.Sleep(100 * time.Millisecond)
-		changes, live := sub.Next(nil)
+		changes, live := allChanges(sub)
 		for _, c := range changes {
 			if c.Joined {
 				joins--

@@ -14,6 +14,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -42,6 +43,8 @@ type Store struct {
 
 	shards [1 << shardBits]shard
 
+	recipients sync.Pool // of *[]*subscription, for watchers.flush
+
 	keys, peers atomic.Int64 // the counts of all shards together
 	// scheduled says that a timer will call housekeep. A timer runs only while there is a track. So
 	// an empty store takes no time, and the garbage collector can free a store that is not used
@@ -65,6 +68,7 @@ func New() *Store {
 		peerSeed: [2]uint64{rand.Uint64(), rand.Uint64() | 1},
 	}
 	m.clock.init()
+	m.recipients.New = func() any { return new([]*subscription) }
 	for i := range m.shards {
 		m.shards[i].store = m
 		m.shards[i].init()

@@ -1,13 +1,14 @@
 package memory
 
-// How subscriptions are notified: recordChange adds a change to the batch of its key, and 50 ms
-// later flush adds the batch to the queue of each subscription.
+// How subscriptions are notified: recordChange adds a change to the pending changes of its key, and
+// 50 ms later flush makes them a batch, which all subscriptions of the key share.
 
 import (
 	"context"
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"ntrack/announce/wire"
@@ -20,28 +21,27 @@ const (
 	maxStreamed = 10_000
 	// batchTime is how long a batch collects changes before the subscriptions get it.
 	batchTime = 50 * time.Millisecond
-	// A subscription ends if more than maxBatches batches or maxWaiting changes wait in its queue.
-	// Its client then subscribes again, and gets a list of at most maxStreamed peers instead.
+	// A subscription ends if more than maxBatches batches or maxWaiting changes wait for it. Its
+	// client then subscribes again, and gets a list of at most maxStreamed peers instead.
 	maxBatches = 256
 	maxWaiting = 2 * maxStreamed
 )
 
-// The watchers of a key are its subscriptions, and the batch of changes that they do not have yet.
-// A key can have watchers while it has no peers. The lock of the shard guards all fields except
-// flushing and recipients.
+// The watchers of a key are its subscriptions, and the changes that they do not have yet. A key can
+// have watchers while it has no peers. The lock of the shard guards all fields except flushing.
 type watchers struct {
 	shard     *shard
 	key       string
 	subs      []*subscription
 	heldPeers map[netip.AddrPort]heldPeer // holds.go
 
-	batch      []change               // since the last flush
-	batchIndex map[netip.AddrPort]int // of each endpoint in batch
-	recorded   int64                  // how many joins and leaves there have been
-	scheduled  bool                   // a timer will call flush
+	pending      []change               // since the last flush
+	pendingIndex map[netip.AddrPort]int // of each endpoint in pending
+	recorded     int64                  // how many joins and leaves there have been
+	scheduled    bool                   // a timer will call flush
+	next         *batch                 // gets the pending changes
 
-	flushing   sync.Mutex      // so that each subscription gets the batches in order
-	recipients []*subscription // of a batch: memory that flush uses again
+	flushing sync.Mutex // so that each subscription is notified of the batches in order
 }
 
 // A change is all joins and leaves of one peer in a batch. Joins and leaves alternate.
@@ -52,19 +52,31 @@ type change struct {
 	numbers  []int64 // of these joins and leaves: the first join or leave of the key has number 0
 }
 
+// A batch has the changes of 50 ms. The batches of a key are a list, and each subscription has its
+// place in it. So a batch is in memory once, however many subscriptions wait for it, and only until
+// all of them have gone past it. The last batch of the list is empty until the next flush.
+type batch struct {
+	number int   // of the batches before this one
+	before int   // how many changes they have
+	first  int64 // the number of the first join or leave that is recorded for this batch
+
+	// These are set by flush, which sets next last.
+	changes []change
+	next    atomic.Pointer[batch]
+
+	// shared has what subscriptions in each scope see, if they began before the batch.
+	shared [wire.NumScopes]atomic.Pointer[store.Batch]
+}
+
 type subscription struct {
 	watchers *watchers
-	self     netip.AddrPort // the subscriber, which is listed as a peer unless its port is 0
-	scope    wire.Scope
-	index    int   // in watchers.subs; -1 after Close
-	from     int64 // the number of the first join or leave after the subscription began
-	holding  bool  // the subscription keeps self from lapsing (holds.go)
 	notify   func()
-
-	mu      sync.Mutex
-	queue   [][]change
-	waiting int // changes in the queue
-	ended   bool
+	place    atomic.Pointer[batch] // the batch that Next looks at first; nil after the end
+	from     int64                 // the number of the first join or leave after the subscription began
+	self     netip.AddrPort        // the subscriber, which is listed as a peer unless its port is 0
+	index    int32                 // in watchers.subs; -1 after Close
+	scope    wire.Scope
+	holding  bool // the subscription keeps self from lapsing (holds.go)
 }
 
 // Subscribe implements [store.Store].
@@ -125,13 +137,14 @@ func (m *Store) Subscribe(_ context.Context, key []byte, peer wire.Peer, notify 
 func (s *shard) watch(key []byte, sub *subscription) {
 	w := s.watched[string(key)]
 	if w == nil {
-		w = &watchers{shard: s, key: string(key)}
+		w = &watchers{shard: s, key: string(key), next: new(batch)}
 		if s.watched == nil {
 			s.watched = make(map[string]*watchers)
 		}
 		s.watched[w.key] = w
 	}
-	sub.watchers, sub.index, sub.from = w, len(w.subs), w.recorded
+	sub.watchers, sub.index, sub.from = w, int32(len(w.subs)), w.recorded
+	sub.place.Store(w.next)
 	w.subs = append(w.subs, sub)
 }
 
@@ -145,16 +158,16 @@ func (s *shard) recordChange(t *track, p packed, joined bool) {
 		return
 	}
 	e := p.endpoint()
-	i, found := w.batchIndex[e]
+	i, found := w.pendingIndex[e]
 	if !found {
-		if w.batchIndex == nil {
-			w.batchIndex = make(map[netip.AddrPort]int)
+		if w.pendingIndex == nil {
+			w.pendingIndex = make(map[netip.AddrPort]int)
 		}
-		i = len(w.batch)
-		w.batchIndex[e] = i
-		w.batch = append(w.batch, change{endpoint: e, scope: wire.ScopeOf(e.Addr())})
+		i = len(w.pending)
+		w.pendingIndex[e] = i
+		w.pending = append(w.pending, change{endpoint: e, scope: wire.ScopeOf(e.Addr())})
 	}
-	c := &w.batch[i]
+	c := &w.pending[i]
 	c.joined, c.numbers = joined, append(c.numbers, w.recorded)
 	w.recorded++
 	if !w.scheduled {
@@ -163,20 +176,25 @@ func (s *shard) recordChange(t *track, p packed, joined bool) {
 	}
 }
 
-// flush gives the batch to the subscriptions. It locks the shard only while it takes the batch and
-// copies the list of subscriptions.
+// flush makes a batch of the pending changes, and notifies the subscriptions. It locks the shard
+// only while it takes the changes and copies the list of subscriptions.
 func (w *watchers) flush() {
 	w.flushing.Lock()
 	defer w.flushing.Unlock()
+	subs := w.shard.store.recipients.Get().(*[]*subscription)
 	w.shard.mu.Lock()
-	batch := w.batch
-	w.batch, w.batchIndex, w.scheduled = nil, nil, false
-	w.recipients = append(w.recipients[:0], w.subs...)
+	b := w.next
+	next := &batch{number: b.number + 1, before: b.before + len(w.pending), first: w.recorded}
+	b.changes, w.next = w.pending, next
+	w.pending, w.pendingIndex, w.scheduled = nil, nil, false
+	*subs = append((*subs)[:0], w.subs...)
 	w.shard.mu.Unlock()
-	for _, sub := range w.recipients {
-		sub.push(batch)
+	b.next.Store(next)
+	for _, sub := range *subs {
+		sub.pass(b)
 	}
-	clear(w.recipients)
+	clear(*subs)
+	w.shard.store.recipients.Put(subs)
 }
 
 // Close implements [store.Subscription].
@@ -192,6 +210,7 @@ func (sub *subscription) Close() {
 	w.subs[sub.index].index = sub.index
 	w.subs = slices.Delete(w.subs, end, end+1)
 	sub.index = -1
+	sub.place.Store(nil)
 	if sub.holding {
 		w.unhold(sub.self)
 	}
@@ -204,20 +223,73 @@ func (sub *subscription) Close() {
 // removes only peers that have left or lapsed.
 func (sub *subscription) Epoch() string { return sub.watchers.shard.store.epoch }
 
-// push adds a batch to the queue, if sub sees a change in it. It never waits for the subscriber.
-func (sub *subscription) push(batch []change) {
-	if !slices.ContainsFunc(batch, func(c change) bool { return sub.sees(&c) }) {
+// pass notifies the subscriber of a batch that has just been flushed, or goes past the batch if the
+// subscriber sees nothing in it. It never waits for the subscriber.
+func (sub *subscription) pass(b *batch) {
+	next := b.next.Load()
+	if !sub.seesAny(b) {
+		sub.place.CompareAndSwap(b, next) // unless an earlier batch still waits
 		return
 	}
-	sub.mu.Lock()
-	if !sub.ended {
-		sub.queue = append(sub.queue, batch)
-		if sub.waiting += len(batch); len(sub.queue) > maxBatches || sub.waiting > maxWaiting {
-			sub.ended, sub.queue = true, nil
+	place := sub.place.Load()
+	if place == nil {
+		return
+	}
+	if next.number-place.number > maxBatches || next.before-place.before > maxWaiting {
+		sub.place.Store(nil)
+	}
+	sub.notify()
+}
+
+// Next implements [store.Subscription].
+func (sub *subscription) Next() (*store.Batch, bool) {
+	for {
+		b := sub.place.Load()
+		if b == nil {
+			return nil, false
+		}
+		next := b.next.Load()
+		if next == nil {
+			return nil, true
+		}
+		// The place may change at the same time: pass ends the subscription, or goes past b.
+		if sub.place.CompareAndSwap(b, next) && sub.seesAny(b) {
+			return sub.view(b), true
 		}
 	}
-	sub.mu.Unlock()
-	sub.notify()
+}
+
+// beganBefore reports whether the subscription began before all changes of a batch.
+func (sub *subscription) beganBefore(b *batch) bool { return sub.from <= b.first }
+
+// seesAny reports whether the subscriber sees a change of a batch.
+func (sub *subscription) seesAny(b *batch) bool {
+	if sub.beganBefore(b) {
+		return len(sub.view(b).Changes) > 0
+	}
+	return slices.ContainsFunc(b.changes, func(c change) bool { return sub.sees(&c) })
+}
+
+// view returns the changes of a batch that the subscriber sees. A subscription that began during
+// the batch has a view of its own. All others in its scope share one.
+func (sub *subscription) view(b *batch) *store.Batch {
+	shared := &b.shared[sub.scope]
+	began := sub.beganBefore(b)
+	if began {
+		if v := shared.Load(); v != nil {
+			return v
+		}
+	}
+	v := new(store.Batch)
+	for i := range b.changes {
+		if c := &b.changes[i]; sub.sees(c) {
+			v.Changes = append(v.Changes, store.Change{Endpoint: c.endpoint, Joined: c.joined})
+		}
+	}
+	if began && !shared.CompareAndSwap(nil, v) {
+		return shared.Load()
+	}
+	return v
 }
 
 // sees reports whether c changes what the subscriber knows. The subscriber must see the peer. The
@@ -232,20 +304,4 @@ func (sub *subscription) sees(c *change) bool {
 		}
 	}
 	return odd && sub.scope.Sees(c.scope)
-}
-
-// Next implements [store.Subscription].
-func (sub *subscription) Next(dst []store.Change) ([]store.Change, bool) {
-	sub.mu.Lock()
-	queue, live := sub.queue, !sub.ended
-	sub.queue, sub.waiting = nil, 0
-	sub.mu.Unlock()
-	for _, batch := range queue {
-		for i := range batch {
-			if c := &batch[i]; sub.sees(c) {
-				dst = append(dst, store.Change{Endpoint: c.endpoint, Joined: c.joined})
-			}
-		}
-	}
-	return dst, live
 }

@@ -335,7 +335,7 @@ func neverBlocks(t *testing.T, s *tester) {
 	if err := errors.Join(announceErr, lookErr, scrapeErr, subscribeErr, leaveErr); err != nil {
 		t.Fatal(err)
 	}
-	sub.Next(nil)
+	sub.Next()
 	sub.Close()
 	if waited := time.Since(began); waited > 0 {
 		t.Errorf("a store that never blocks has waited for %v", waited)

@@ -51,13 +51,28 @@ func (s *tester) subscribe(key, self string) (sub *subscriber, given string) {
 	return sub, show(peers[1:])
 }
 
+// all calls Next until there are no more changes for now.
+func (sub *subscriber) all() (changes []store.Change, live bool) {
+	sub.s.t.Helper()
+	for {
+		batch, live := sub.Next()
+		if batch == nil {
+			return changes, live
+		}
+		if !live || len(batch.Changes) == 0 {
+			sub.s.t.Errorf("%v of %q gets a batch of %d changes, live %v", sub.self, sub.key, len(batch.Changes), live)
+		}
+		changes = append(changes, batch.Changes...)
+	}
+}
+
 // next calls Next, checks the changes and applies them. It returns them, such as
 // "+192.0.2.1:1 -192.0.2.2:1", and "end" the first time that Next reports the end.
 func (sub *subscriber) next() string {
 	sub.s.t.Helper()
 	notified := sub.notified.Swap(0) > 0
-	changes, live := sub.Next(nil)
 	var out []string
+	changes, live := sub.all()
 	for _, c := range changes {
 		switch {
 		case c.Endpoint == sub.self:
@@ -117,8 +132,8 @@ func subscribe(t *testing.T, s *tester) {
 	member.Close()
 	s.announce("k", "192.0.2.3:4", 0)
 	watcher.expect("the subscription of the member ends", "-192.0.2.2:2 +192.0.2.3:4")
-	if changes, live := member.Next(nil); len(changes) > 0 {
-		t.Errorf("changes after Close: %v, live %v", changes, live)
+	if batch, _ := member.Next(); batch != nil {
+		t.Errorf("changes after Close: %v", batch.Changes)
 	}
 	watcher.Close()
 	s.leave("k", "192.0.2.1:1")
@@ -406,7 +421,7 @@ func subscribeSlow(t *testing.T, s *tester) {
 	if fast.next(); !fast.live || len(fast.sees) != 0 {
 		t.Errorf("the fast subscriber: live %v, sees %d peers", fast.live, len(fast.sees))
 	}
-	if changes, live := slow.Next(nil); live || len(changes) > maxWaiting {
+	if changes, live := slow.all(); live || len(changes) > maxWaiting {
 		t.Errorf("the slow subscriber: live %v, %d changes", live, len(changes))
 	}
 	slow.Close()
