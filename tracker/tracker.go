@@ -123,12 +123,12 @@ func (t *Tracker) init() {
 
 // AtOnce says whether Answer returns the whole reply to c in about the time of an announce, and
 // never waits. If AtOnce returns true, a goroutine that serves many connections may call Answer.
-// AtOnce returns false if the store may block ([store.Store.NeverBlocks]), or if c asks for an event
-// stream. If Index is set, it also returns false for every scrape and for the index. Call AtOnce
-// before Answer, which overwrites c.Target.
+// AtOnce returns false if the store may block ([store.Store.NeverBlocks]). If Index is set, it also
+// returns false for every scrape and for the index. Call AtOnce before Answer, which overwrites
+// c.Target. The methods of a stream do not wait either if the store never blocks.
 func (t *Tracker) AtOnce(c *Call) bool {
 	t.once.Do(t.init)
-	if !t.store.NeverBlocks() || c.parseAccept().stream {
+	if !t.store.NeverBlocks() {
 		return false
 	}
 	if !t.Index {
@@ -138,10 +138,13 @@ func (t *Tracker) AtOnce(c *Call) bool {
 	return !bytes.HasSuffix(path, []byte("/ntrk/")) && !bytes.HasSuffix(path, []byte("/scrape"))
 }
 
-// Large says whether the reply to c may have more than 200 peers, and so take much longer than most
-// replies. It may be wrong about a malformed request. Call Large before Answer, which overwrites
-// c.Target.
+// Large says whether the reply to c may have more than 200 peers, as an event stream may, and so
+// take much longer than most replies. It may be wrong about a malformed request. Call Large before
+// Answer, which overwrites c.Target.
 func (t *Tracker) Large(c *Call) bool {
+	if c.parseAccept().stream {
+		return true
+	}
 	for rest := c.Target; ; {
 		_, value, found := bytes.Cut(rest, []byte("numwant="))
 		if !found {

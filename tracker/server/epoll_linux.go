@@ -79,6 +79,7 @@ func (a *epollAcceptor) addWorker(listener uintptr) error {
 	a.s.limiter.addQueue(&w.idle, false)
 	w.busy.init(false)
 	w.blocked.init(false)
+	w.streams.init()
 	a.workers = append(a.workers, w)
 	w.next = a.workers[0]
 	a.workers[max(0, len(a.workers)-2)].next = w
@@ -118,10 +119,13 @@ func (a *epollAcceptor) fail(err error) {
 // Close makes the workers end. The server is shutting down.
 func (a *epollAcceptor) Close() error {
 	for _, w := range a.workers {
-		_ = w.epoll.SetReadDeadline(time.Unix(1, 0))
+		w.wakeUp()
 	}
 	return a.l.Close()
 }
+
+// wakeUp makes the worker run if it waits for events. It does not block.
+func (w *worker) wakeUp() { _ = w.epoll.SetReadDeadline(time.Unix(1, 0)) }
 
 // rawCall makes a system call that never blocks, so Go's scheduler need not know about it.
 func rawCall(trap uintptr, fd int, b []byte) (int, syscall.Errno) {

@@ -47,6 +47,12 @@ func (s *Server) serveBatches(nc net.Conn) {
 				why = panicked
 			}
 		}
+		if why == newStream {
+			c.stream = w.streams.new
+			c.serveStream()
+			c.stream.Close()
+			break
+		}
 		if len(rest) > 0 && why != lastReply {
 			c.in = bytes.Clone(rest)
 			s.mu.Lock()
@@ -102,6 +108,16 @@ func (w TestWorker) AddConn(remote netip.AddrPort, buffer int) net.Conn {
 func (w TestWorker) ServeEvents() {
 	w.w.ready = epollNow(w.w.epollFD, w.w.events[:])
 	w.w.serveEvents()
+}
+
+// LargestRest is the most bytes that the worker keeps for a client that does not read.
+func (w TestWorker) LargestRest() (n int) {
+	for _, c := range w.w.conns {
+		if c != nil {
+			n = max(n, len(c.unsent))
+		}
+	}
+	return n
 }
 
 func (w TestWorker) Housekeeping() { w.w.housekeeping() }

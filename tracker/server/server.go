@@ -16,11 +16,12 @@
 // Both ways parse a request with head.parseHead, and reply to it with Server.serveCall, which calls
 // the tracker. A worker serves only a plain request, one without a body, and only if the tracker
 // answers at once. If a connection sends any other request, the worker hands the connection over to
-// a goroutine for good. The goroutine runs conn.serveRequests. If a reply is an event stream, this
-// goroutine goes on with conn.serveStream.
+// a goroutine for good. The goroutine runs conn.serveRequests. If a reply is an event stream, the
+// goroutine goes on with conn.serveStream, and a worker with worker.startStream.
 //
 // If each announce has a connection of its own, workers need about half the CPU time of goroutines.
-// An idle connection of a worker has no stack and no buffer. Otherwise both ways behave alike.
+// An idle connection or stream of a worker has no stack and no buffer. Otherwise both ways behave
+// alike.
 package server
 
 import (
@@ -90,6 +91,7 @@ type Server struct {
 	buffers      sync.Pool // of *buffers
 	inputs       sync.Pool // of *[]byte
 	shuttingDown atomic.Bool
+	aborted      atomic.Bool // Shutdown does not wait any longer
 	date         atomic.Pointer[date]
 	limiter      connLimiter
 	silent       connQueue // connections with a goroutine that have not sent a request yet
@@ -104,6 +106,8 @@ type Server struct {
 type acceptor interface {
 	// acceptConns accepts connections until an accept fails or Close is called.
 	acceptConns() error
+	// Close makes the acceptor look at shuttingDown and aborted of the Server. It may be called
+	// again.
 	io.Closer
 }
 
@@ -146,8 +150,10 @@ func (s *Server) Serve(l net.Listener) error {
 	s.mu.Unlock()
 	defer func() {
 		s.mu.Lock()
-		delete(s.acceptors, a)
-		s.mu.Unlock()
+		defer s.mu.Unlock()
+		if !s.shuttingDown.Load() { // else Shutdown may still need it
+			delete(s.acceptors, a)
+		}
 	}()
 	return a.acceptConns()
 }
@@ -263,7 +269,11 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 	}
+	s.aborted.Store(true)
 	s.mu.Lock()
+	for a := range s.acceptors {
+		_ = a.Close()
+	}
 	for c := range s.conns {
 		_ = c.nc.Close()
 	}

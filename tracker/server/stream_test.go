@@ -226,7 +226,7 @@ func TestStreamBroken(t *testing.T) {
 	})
 }
 
-// A brokenStore panics while broken is set and a stream asks for changes.
+// A brokenStore panics while broken is set and a stream of the key k asks for changes.
 type brokenStore struct {
 	*memory.Store
 	broken atomic.Bool
@@ -234,16 +234,17 @@ type brokenStore struct {
 
 func (s *brokenStore) Subscribe(ctx context.Context, key []byte, p wire.Peer, wake func(), dst []wire.Peer) ([]wire.Peer, store.Size, store.Subscription, error) {
 	dst, size, sub, err := s.Store.Subscribe(ctx, key, p, wake, dst)
-	return dst, size, &brokenSubscription{sub, s}, err
+	return dst, size, &brokenSubscription{sub, s, string(key)}, err
 }
 
 type brokenSubscription struct {
 	store.Subscription
-	s *brokenStore
+	s   *brokenStore
+	key string
 }
 
 func (s *brokenSubscription) Next() (*store.Batch, bool) {
-	if s.s.broken.Load() {
+	if s.s.broken.Load() && s.key == "k" {
 		panic("a store with a bug")
 	}
 	return s.Subscription.Next()

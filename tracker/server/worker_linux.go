@@ -11,8 +11,8 @@ import (
 )
 
 // A worker serves many connections in one goroutine. Only this goroutine uses the worker and its
-// connections. There are two exceptions: epollAcceptor.Close sets the deadline of epoll, and
-// connLimiter.makeRoom evicts connections from silent and idle.
+// connections. There are three exceptions: epollAcceptor.Close sets the deadline of epoll,
+// connLimiter.makeRoom evicts connections from silent and idle, and polledStream.Wake adds to woken.
 type worker struct {
 	*epollAcceptor
 	// epoll is a file that can be polled itself, and Go's poller does that. So a worker with
@@ -36,6 +36,7 @@ type worker struct {
 	idle    connQueue     // connections that have had a reply and wait for a request
 	busy    connQueue     // connections with more requests to serve, which wait until others are served
 	blocked connQueue     // connections whose client does not read its replies
+	streams streams       // connections whose last reply is an event stream
 	head    head
 	b       buffers
 	in      [maxHead + 4<<10]byte // the bytes of the current connection
@@ -51,10 +52,11 @@ type polledConn struct {
 	queueEntry
 	fd      int
 	remote  netip.AddrPort
-	drained bool       // there is nothing more to read until the next event
-	in      []byte     // bytes that were read and belong to requests not yet served
-	unsent  []byte     // replies that the client has not read
-	why     stopReason // why the batch of unsent ended, which decides what happens next
+	drained bool          // there is nothing more to read until the next event
+	in      []byte        // bytes that were read and belong to requests not yet served
+	unsent  []byte        // replies or events that the client has not read
+	why     stopReason    // why the batch of unsent ended, which decides what happens next
+	stream  *polledStream // nil unless the last reply is an event stream
 }
 
 // stopWaiting closes the connection for reading, which causes an event. Then the worker serves a
@@ -90,6 +92,7 @@ const (
 	incomplete            // only a part of the next request has arrived
 	notPlain              // the next request needs a goroutine
 	lastReply             // the connection ends with the last reply
+	newStream             // the last reply is an event stream
 	panicked              // the connection ends
 )
 
@@ -101,15 +104,18 @@ func (w *worker) run() {
 	raw, err := w.epoll.SyscallConn()
 	poll := func(uintptr) bool {
 		w.ready = epollNow(w.epollFD, w.events[:])
-		return w.ready > 0 || !w.busy.empty()
+		return w.ready > 0 || !w.busy.empty() || w.streams.due()
 	}
-	for err == nil && !w.s.shuttingDown.Load() && !(w.listenerClosed && w.empty()) {
-		if raw.Read(poll) != nil { // it is time for housekeeping, or Close was called
+	serve := func() {
+		if raw.Read(poll) != nil { // it is time for housekeeping, or wakeUp was called
 			w.housekeeping()
-			continue
+			return
 		}
 		w.serveEvents()
 		runtime.Gosched() // other goroutines must run even if a worker is never idle
+	}
+	for err == nil && !w.s.shuttingDown.Load() && !(w.listenerClosed && w.empty()) {
+		serve()
 	}
 	w.fail(ErrClosed)
 	w.now = time.Now()
@@ -122,6 +128,14 @@ func (w *worker) run() {
 	}
 	w.closeOverdue(&w.silent, 0)
 	w.closeOverdue(&w.idle, 0)
+	for err == nil && w.streams.open > 0 && !w.s.aborted.Load() { // Shutdown ends the streams
+		serve()
+	}
+	for _, c := range w.conns {
+		if c != nil && c.stream != nil {
+			w.closeConn(c)
+		}
+	}
 	w.close()
 }
 
@@ -132,30 +146,38 @@ func (w *worker) close() {
 }
 
 func (w *worker) empty() bool {
-	return w.silent.empty() && w.idle.empty() && w.busy.empty() && w.blocked.empty()
+	return w.silent.empty() && w.idle.empty() && w.busy.empty() && w.blocked.empty() && w.streams.open == 0
 }
 
-// serveEvents serves each connection that has an event, and then one busy connection. So clients
-// that send one request at a time do not wait long for clients that send many.
+// serveEvents serves each connection that has an event, and then one busy connection and some
+// streams. So clients that send one request at a time do not wait long for other clients.
 func (w *worker) serveEvents() {
 	w.now = time.Now()
 	for _, e := range w.events[:w.ready] {
-		if e.Fd == listenerEvent {
-			w.acceptSome()
-		} else {
+		switch {
+		case e.Fd != listenerEvent:
 			w.resume(w.conns[e.Fd], e.Events&hungUp != 0)
+		case !w.s.shuttingDown.Load():
+			w.acceptSome()
 		}
 	}
 	if e := w.busy.popBefore(w.now); e != nil {
 		w.serveConn(e.owner.(*polledConn), false)
 	}
+	w.serveWoken()
+	w.visitStreams()
 }
 
 // housekeeping closes connections that have waited too long, and accepts again if an accept has
 // failed.
 func (w *worker) housekeeping() {
 	w.now = time.Now()
-	_ = w.epoll.SetReadDeadline(w.now.Add(w.housekeepingInterval()))
+	next := w.housekeepingInterval()
+	if w.streams.open > 0 {
+		next = min(next, w.streams.nextTick(w.now))
+	}
+	_ = w.epoll.SetReadDeadline(w.now.Add(next))
+	w.visitStreams()
 	w.closeOverdue(&w.silent, w.s.Timeout)
 	w.closeOverdue(&w.idle, w.s.Idle)
 	w.closeOverdue(&w.blocked, w.s.Timeout)
@@ -252,7 +274,7 @@ func (w *worker) addConn(fd int, remote netip.AddrPort) {
 	}
 	w.conns[fd] = c
 	events := uint32(connEvents)
-	if c.queue == &w.blocked {
+	if len(c.unsent) > 0 {
 		events |= unix.EPOLLOUT
 	}
 	if w.control(unix.EPOLL_CTL_ADD, fd, int32(fd), events) != nil {
@@ -272,6 +294,11 @@ func (w *worker) closeOverdue(q *connQueue, maxWait time.Duration) {
 
 func (w *worker) closeConn(c *polledConn) outcome {
 	c.dequeue()
+	if c.stream != nil {
+		w.streams.open--
+		c.stream.Close()
+		c.stream = nil
+	}
 	w.s.releaseConn(c.remote, admitted)
 	_, _ = rawCall(unix.SYS_CLOSE, c.fd, nil)
 	return w.forget(c.fd)
@@ -300,6 +327,9 @@ func (w *worker) handOver(fd int, c *conn) outcome {
 // the client will send nothing more.
 func (w *worker) resume(c *polledConn, clientDone bool) outcome {
 	c.drained = false
+	if c.stream != nil {
+		return w.resumeStream(c)
+	}
 	switch c.queue {
 	case &w.busy: // it is served when it is the oldest in this queue
 		return kept
@@ -342,6 +372,9 @@ func (w *worker) serveConn(c *polledConn, clientDone bool) outcome {
 	c.dequeue() // so that it is no longer evicted
 	clientDone = clientDone || c.evicted
 	rest, why := w.serveBatch(w.in[:n], c.remote, wasBusy)
+	if why == newStream {
+		return w.startStream(c, clientDone)
+	}
 	idle := why == allServed && c.drained && !clientDone
 	if idle {
 		// The connection is idle before the reply is sent. As soon as the client has the reply, it
@@ -367,7 +400,7 @@ func (w *worker) serveConn(c *polledConn, clientDone bool) outcome {
 // serveBatch serves the requests at the beginning of in, at most a batch. The replies are in
 // w.b.out. It returns the bytes that are left, and why it stopped. A request with a large reply is
 // served only as the first in a batch of a busy connection, so that other connections are served
-// before it.
+// before it. If the last reply is an event stream, w.streams.new is this stream.
 func (w *worker) serveBatch(in []byte, remote netip.AddrPort, wasBusy bool) (rest []byte, why stopReason) {
 	h, b := &w.head, &w.b
 	b.out = b.out[:0]
@@ -394,8 +427,12 @@ func (w *worker) serveBatch(in []byte, remote netip.AddrPort, wasBusy bool) (res
 		if w.s.Tracker.Large(&b.call) && (!wasBusy || served > 0) {
 			return in, batchFull
 		}
-		more, _ := w.s.serveCall(b, h, w.now, !h.keepAlive) // no call for which AtOnce is true opens a stream
-		if in = in[n:]; !more {
+		more, stream := w.s.serveCall(b, h, w.now, !h.keepAlive)
+		switch in = in[n:]; {
+		case stream != nil:
+			w.streams.new = stream
+			return in, newStream
+		case !more:
 			return in, lastReply
 		}
 	}
@@ -407,6 +444,7 @@ func (w *worker) afterBatch(c *polledConn, rest []byte, why stopReason, clientDo
 	switch {
 	case why == batchFull || !c.drained && (why == allServed || why == incomplete):
 		c.in = append(c.in[:0], rest...)
+		c.drained = c.drained && !clientDone // so that the end is read later
 		w.busy.enqueue(&c.queueEntry, w.now)
 		return kept
 	case why == incomplete || why == notPlain:
