@@ -28,7 +28,8 @@ func TestMain(m *testing.M) {
 // are.
 func TestRun(t *testing.T) {
 	b := &bench{rounds: 3, retries: 1, time: 30 * time.Millisecond, warm: 10 * time.Millisecond, rest: 10 * time.Millisecond,
-		keys: 20, million: 5000, streams: 30, joins: 2, clients: 8, crowd: true, log: io.Discard}
+		keys: 20, million: 5000, clients: 8, crowd: true, log: io.Discard}
+	b.streams = streamsPlan{Growth: []int{10, 30}, Resting: 30, Watched: 20, Joins: 2, Every: time.Second / 10, Burst: 30}
 	dir := t.TempDir()
 	jsonFile, mdFile := filepath.Join(dir, "json"), filepath.Join(dir, "md")
 	if err := os.WriteFile(mdFile, []byte("above\n"+beginMark+"old\n"+endMark+"below\n"), 0o644); err != nil {
@@ -63,8 +64,22 @@ func TestRun(t *testing.T) {
 			}
 		}
 	}
-	if s := r.Streams; s == nil || s.Members <= 0 || s.Lookers <= 0 || s.P99.Median < s.P50.Median || s.P50.Min < 50 || s.CPU <= 0 || s.Announce <= 0 {
-		t.Errorf("streams: %+v", s)
+	s := r.Streams
+	if s == nil || len(s.Idle) != 4 || len(s.FanOut) != 2 || len(s.Beside) != 1 || len(s.Bursts) != 1 {
+		t.Fatalf("streams: %s", text)
+	}
+	for _, f := range s.FanOut {
+		if len(f.Rounds) != 2 || f.CPU.Median <= 0 || f.P50.Min < 50 || f.P99.Median < f.P50.Median {
+			t.Errorf("streams of %s: %+v", f.Server, f)
+		}
+	}
+	for _, i := range s.Idle {
+		if i.Files < i.Streams {
+			t.Errorf("%s has %d files open with %d streams", i.Server, i.Files, i.Streams)
+		}
+	}
+	if b := s.Bursts[0]; b.Done != b.Members || b.Seconds <= 0 || b.RSS <= 0 || b.P99 <= 0 || b.Quiet <= 0 || s.Beside[0].Without <= 0 {
+		t.Errorf("a burst: %+v; announces beside streams: %+v", b, s.Beside[0])
 	}
 	for _, m := range append(r.Memory, r.Growth...) {
 		if m.Baseline <= 0 || m.Join <= 0 || m.Renew <= 0 || m.GC <= 0 {

@@ -60,8 +60,7 @@ type bench struct {
 	only    []string
 	keys    int
 	million int // peers in the memory section
-	streams int // at a time, in the streams section
-	joins   int // reported on those streams
+	streams streamsPlan
 	clients int
 	crowd   bool // see load.gate
 	profile string
@@ -98,10 +97,10 @@ func run(args []string, stdout, stderr io.Writer) error {
 	}
 	b.retries = 3
 	b.warm, b.rest, b.keys, b.million, b.clients = 250*time.Millisecond, 5*time.Second, 10_000, 1_000_000, 64
-	b.streams, b.joins = 10_000, 20
+	b.streams = streamsPlan{Growth: []int{1000, 6000, 18_000}, Resting: 15_000, Watched: 10_000, Joins: 10, Every: time.Second, Burst: 10_000}
 	if *quick {
 		b.rounds, b.time, b.rest, b.keys, b.million = min(b.rounds, 3), min(b.time, 300*time.Millisecond), time.Second, 1000, 200_000
-		b.streams, b.joins = 1000, 3
+		b.streams = streamsPlan{Growth: []int{100, 1000}, Resting: 1500, Watched: 1000, Joins: 3, Every: time.Second / 2, Burst: 1000}
 	}
 	if *only != "" {
 		b.only = strings.Split(*only, ",")
@@ -159,7 +158,7 @@ func (b *bench) run(stdout io.Writer, jsonFile, mdFile string) error {
 		}
 	}
 	if b.wants(sections, streams) {
-		r, err := b.measureStreams(b.streams, b.joins)
+		r, err := b.measureStreams(b.streams)
 		if err != nil {
 			return fmt.Errorf("%s: %w", streams, err)
 		}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -123,20 +124,67 @@ func stolen(cpus ...int) time.Duration {
 // rssOf returns the resident memory of a process in bytes. smaps_rollup is exact, and status has an
 // estimate.
 func rssOf(pid int) (int64, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+	n, err := kilobytes(fmt.Sprintf("/proc/%d/smaps_rollup", pid), "Rss:")
 	if err != nil {
-		if b, err = os.ReadFile(fmt.Sprintf("/proc/%d/status", pid)); err != nil {
-			return 0, err
-		}
+		n, err = kilobytes(fmt.Sprintf("/proc/%d/status", pid), "VmRSS:")
+	}
+	return n, err
+}
+
+// peakRSSOf returns the most resident memory that a process has had, in bytes.
+func peakRSSOf(pid int) (int64, error) {
+	return kilobytes(fmt.Sprintf("/proc/%d/status", pid), "VmHWM:")
+}
+
+// kilobytes returns a number of bytes that a file of the system has in kilobytes.
+func kilobytes(file, name string) (int64, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return 0, err
 	}
 	for line := range strings.Lines(string(b)) {
-		f := strings.Fields(line)
-		if len(f) > 1 && (f[0] == "Rss:" || f[0] == "VmRSS:") {
+		if f := strings.Fields(line); len(f) > 1 && f[0] == name {
 			n, err := strconv.ParseInt(f[1], 10, 64)
 			return n << 10, err
 		}
 	}
-	return 0, fmt.Errorf("process %d has no resident memory", pid)
+	return 0, fmt.Errorf("%s has no %s", file, name)
+}
+
+// filesOf returns how many files a process has open.
+func filesOf(pid int) (int, error) {
+	files, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+	return len(files), err
+}
+
+// socketCaches are the kernel's caches from which sockets and what belongs to them come.
+var socketCaches = []string{"TCP", "sock_inode_cache", "filp", "eventpoll_epi", "tcp_bind_bucket", "tcp_bind2_bucket", "lsm_file_cache"}
+
+// socketMemory returns the bytes in these caches for all sockets of this machine. It is 0 if the
+// system does not show them, as to users other than root.
+func socketMemory() (n int64) {
+	b, _ := os.ReadFile("/proc/slabinfo")
+	for line := range strings.Lines(string(b)) {
+		if f := strings.Fields(line); len(f) > 3 && slices.Contains(socketCaches, f[0]) {
+			active, _ := strconv.ParseInt(f[1], 10, 64)
+			size, _ := strconv.ParseInt(f[3], 10, 64)
+			n += active * size
+		}
+	}
+	return n
+}
+
+// socketBuffers returns the bytes in the buffers of all TCP sockets of this machine, or 0 if the
+// system does not show them.
+func socketBuffers() int64 {
+	b, _ := os.ReadFile("/proc/net/sockstat")
+	for line := range strings.Lines(string(b)) {
+		if f := strings.Fields(line); len(f) > 10 && f[0] == "TCP:" && f[9] == "mem" {
+			pages, _ := strconv.ParseInt(f[10], 10, 64)
+			return pages * int64(os.Getpagesize())
+		}
+	}
+	return 0
 }
 
 // machine describes this machine.

@@ -181,6 +181,14 @@ func (s *serverReport) ratio(to *serverReport) float64 {
 	return spreadOf(all).Median
 }
 
+// kept says how many rounds were not dropped.
+func (s *serverReport) kept() string {
+	if s.Kept == 0 {
+		return fmt.Sprintf("all %d noisy", len(s.All))
+	}
+	return fmt.Sprintf("%d of %d", s.Kept, len(s.All))
+}
+
 // print writes the tables of the report.
 func (r *report) print(w io.Writer) {
 	fmt.Fprintf(w, "%s\n", r.Machine)
@@ -195,12 +203,8 @@ func (r *report) print(w io.Writer) {
 			if s.Busy.Median < saturated && s.Name != "ntrack-2" {
 				busy += " (the load is the limit)"
 			}
-			rounds := fmt.Sprintf("%d of %d", s.Kept, len(s.All))
-			if s.Kept == 0 {
-				rounds = fmt.Sprintf("all %d noisy", len(s.All))
-			}
 			fmt.Fprintf(t, "%s\t%.1f (%.1f-%.1f)\t%s\t%s\t%.0f\t%.0f\t%.0f\t%s\t%s\n", s.Name, s.CPU.Median, s.CPU.Min, s.CPU.Max,
-				times(s.ToFloor), times(s.ToOpen), s.PerSecond.Median, s.P50.Median, s.P99.Median, busy, rounds)
+				times(s.ToFloor), times(s.ToOpen), s.PerSecond.Median, s.P50.Median, s.P99.Median, busy, s.kept())
 		}
 	}
 	for _, m := range r.Modes {
@@ -216,11 +220,7 @@ func (r *report) print(w io.Writer) {
 	}
 	printMemory(t, "memory", r.Memory)
 	printMemory(t, "growth", r.Growth)
-	if s := r.Streams; s != nil {
-		fmt.Fprintf(t, "\n%d streams\tRSS bytes/member\tbytes/looker\tCPU at rest\tjoin told: p50 ms\tp99 ms\tCPU µs/event\tannounce x without\trounds\n", s.Streams)
-		fmt.Fprintf(t, "ntrack\t%.0f\t%.0f\t%.1f %%\t%.0f (%.0f-%.0f)\t%.0f (%.0f-%.0f)\t%.1f\t%s\t%d of %d\n", s.Members, s.Lookers, 100*s.AtRest,
-			s.P50.Median, s.P50.Min, s.P50.Max, s.P99.Median, s.P99.Min, s.P99.Max, s.CPU, times(s.Announce), s.Rounds.Kept, len(s.Rounds.All))
-	}
+	r.Streams.print(t)
 	_ = t.Flush()
 }
 
@@ -237,6 +237,55 @@ func printMemory(w io.Writer, title string, all []memoryResult) {
 		fmt.Fprintf(w, "%d x %d\t%s\t%.1f\t%.1f\t%.1f\t%d\t%d\t%.1f\n", m.Keys, m.Peers, ids, m.AfterGC, m.Running,
 			float64(m.Baseline)/1e6, m.Join.Nanoseconds(), m.Renew.Nanoseconds(), m.GC.Seconds()*1e3)
 	}
+}
+
+// print writes the tables of the streams, if they were measured.
+func (s *streamsResult) print(w io.Writer) {
+	if s == nil {
+		return
+	}
+	fmt.Fprintf(w, "\nidle streams\tserver\tRSS bytes/member\tbytes/looker\tkernel bytes/socket\topen files\n")
+	for _, n := range s.Growth {
+		for _, i := range s.Idle {
+			if i.Streams == n {
+				fmt.Fprintf(w, "%d\t%s\t%.0f\t%.0f\t%.0f\t%d\n", n, i.Server, i.Member, i.Looker, i.Kernel, i.Files)
+			}
+		}
+	}
+	fmt.Fprintf(w, "\n%d watchers\tCPU µs/event\tx floor\tjoin to event: p50 ms\tp99 ms\tp99 after 50 ms, x floor\t%d at rest: CPU\tx floor\trounds\n", s.Watched, s.Resting)
+	floor := s.fanOut("floor")
+	for _, f := range s.FanOut {
+		ratio := func(number func(fanOutRound) float64) string { return times(f.ratio(floor, number)) }
+		fmt.Fprintf(w, "%s\t%.2f (%.2f-%.2f)\t%s\t%.0f (%.0f-%.0f)\t%.0f (%.0f-%.0f)\t%s\t%.2f %%\t%s\t%d\n", f.Server,
+			f.CPU.Median, f.CPU.Min, f.CPU.Max, ratio(func(r fanOutRound) float64 { return r.CPU }),
+			f.P50.Median, f.P50.Min, f.P50.Max, f.P99.Median, f.P99.Min, f.P99.Max, ratio(func(r fanOutRound) float64 { return r.P99 - 50 }),
+			100*f.AtRest.Median, ratio(func(r fanOutRound) float64 { return r.AtRest }), len(f.Rounds))
+	}
+	if len(s.Beside) > 0 {
+		fmt.Fprintf(w, "\nbeside %d streams\tCPU µs/announce\tx without\trounds\n", s.Resting)
+	}
+	for _, b := range s.Beside {
+		fmt.Fprintf(w, "%s\t%.1f (%.1f-%.1f)\t%s\t%s\n", b.Server, b.Rounds.CPU.Median, b.Rounds.CPU.Min, b.Rounds.CPU.Max, times(b.Without), b.Rounds.kept())
+	}
+	if len(s.Bursts) > 0 {
+		fmt.Fprintf(w, "\n%d join in 1 s\ts until all know all\tpeak RSS MB\tpeak socket buffers MB\tannounce p99 ms\tp99 before\tstreams ended\n", s.Burst)
+	}
+	for _, b := range s.Bursts {
+		took := fmt.Sprintf("%.1f", b.Seconds)
+		if b.Done < b.Members {
+			took = fmt.Sprintf("%d do in %.0f s", b.Done, b.Seconds)
+		}
+		fmt.Fprintf(w, "%s\t%s\t%.0f\t%.0f\t%.1f\t%.1f\t%d\n", b.Server, took, b.RSS/1e6, b.Sockets/1e6, b.P99, b.Quiet, b.Reopened)
+	}
+}
+
+func (s *streamsResult) fanOut(server string) *fanOut {
+	for _, f := range s.FanOut {
+		if f.Server == server {
+			return f
+		}
+	}
+	return nil
 }
 
 func times(x float64) string {

@@ -53,6 +53,8 @@ func runRole(args []string) error {
 	switch args[0] {
 	case "floor":
 		return runFloor()
+	case "stream-floor":
+		return runStreamFloor()
 	case "memory":
 		c.fill(p)
 		return c.run()

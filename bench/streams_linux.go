@@ -3,115 +3,292 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"math"
 	"net"
-	"os"
-	"syscall"
 	"time"
 )
 
+// A streamsPlan says how many event streams are measured.
+type streamsPlan struct {
+	Growth  []int         `json:"growth"`   // of idle streams, in rising order
+	Resting int           `json:"resting"`  // idle streams while announces and CPU time are measured
+	Watched int           `json:"watchers"` // of the key that a peer joins
+	Joins   int           `json:"joins"`    // of a peer, in each round
+	Every   time.Duration `json:"every_ns"` // a join
+	Burst   int           `json:"burst"`    // peers that join one key within a second
+}
+
 // A streamsResult has the costs of event streams.
 type streamsResult struct {
-	Streams  int     `json:"streams"`
-	Baseline int64   `json:"baseline_bytes"`   // of the process before the first stream
-	Members  float64 `json:"bytes_per_member"` // resident, per idle stream of a peer; each key has ten
-	Lookers  float64 `json:"bytes_per_looker"` // the same for clients that only look, all at one key
-	AtRest   float64 `json:"busy_at_rest"`     // the share of a CPU that the lookers take without events
-	Joins    int     `json:"joins"`            // at the lookers' key, one per second
-	P50      spread  `json:"event_p50_ms"`     // of one join over all streams, from the announce to the event
-	P99      spread  `json:"event_p99_ms"`
-	CPU      float64 `json:"cpu_us_per_event"` // of the server
-	// Announce is the CPU time of keep-alive announces at other keys with the lookers' streams, as
-	// a multiple of that without: see serverReport.ratio.
-	Announce float64       `json:"announce_cpu_to_none"`
-	Rounds   *serverReport `json:"announce_with_streams"`
+	streamsPlan
+	Idle   []idleStreams  `json:"idle"`
+	FanOut []*fanOut      `json:"fan_out"`
+	Beside []besideReport `json:"announces_beside_idle_streams"`
+	Bursts []burstResult  `json:"bursts"`
 }
 
-// watchers are clients of event streams. They share one thread, which sleeps until events come.
-type watchers struct {
-	ep, port int
-	fds      []int
-	buf      [64 << 10]byte
+// idleStreams has the resident memory of the server for each stream, without that of the server
+// before the first one.
+type idleStreams struct {
+	Server  string  `json:"server"`
+	Streams int     `json:"streams"`
+	Member  float64 `json:"bytes_per_member"` // of a peer; each key has ten
+	Looker  float64 `json:"bytes_per_looker"` // of a client that only looks; all are at one key
+	Kernel  float64 `json:"kernel_bytes"`     // of the system, for each of the two ends; 0 if unknown
+	Files   int     `json:"files"`            // that the server has open, with the lookers
 }
 
-func newWatchers(port int) (*watchers, error) {
-	ep, err := syscall.EpollCreate1(syscall.EPOLL_CLOEXEC)
-	return &watchers{ep: ep, port: port}, err
+// A fanOut is about a server with lookers at one key, while a peer joins that key again and again.
+type fanOut struct {
+	Server string        `json:"server"`
+	CPU    spread        `json:"cpu_us_per_event"` // of the server
+	P50    spread        `json:"p50_ms"`           // of one join over all streams, from the announce to the event
+	P99    spread        `json:"p99_ms"`
+	AtRest spread        `json:"busy_at_rest"` // the share of a CPU that the idle streams take
+	Rounds []fanOutRound `json:"rounds"`
 }
 
-func (w *watchers) close() {
-	for _, fd := range w.fds {
-		_ = syscall.Close(fd)
+type fanOutRound struct{ CPU, P50, P99, AtRest float64 }
+
+// A besideReport compares keep-alive announces at other keys with those of a server without streams.
+type besideReport struct {
+	Server  string        `json:"server"`
+	Without float64       `json:"cpu_to_none"`
+	Rounds  *serverReport `json:"with_streams"`
+}
+
+// spawnStreams starts a server for event streams on the last CPU. The clients run on the first.
+func (b *bench) spawnStreams(name string) (s *rival, err error) {
+	switch name {
+	case "floor":
+		if s, err = spawnRole(name, b.serverCPU, b.loadCPU, "stream-floor"); s != nil {
+			s.floor = true
+		}
+	case "before":
+		s, err = spawnRoleOf(b.before[0], name, b.serverCPU, b.loadCPU, b.before[1])
+	default:
+		s, err = spawnRole(name, b.serverCPU, b.loadCPU, name)
 	}
-	_ = syscall.Close(w.ep)
+	return s, err
 }
 
-// open opens a stream and waits for its first two events.
-func (w *watchers) open(key string, port int) error {
-	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+// withStreams starts a server, lets do open streams and measure them, and ends both.
+func (b *bench) withStreams(name string, do func(s *rival, w *watchers) error) error {
+	s, err := b.spawnStreams(name)
 	if err != nil {
 		return err
 	}
-	w.fds = append(w.fds, fd)
-	if err := syscall.Connect(fd, &syscall.SockaddrInet4{Port: w.port, Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+	defer s.stop()
+	w, err := newWatchers(s.port)
+	if err != nil {
 		return err
 	}
-	if _, err := syscall.Write(fd, fmt.Appendf(nil, "GET /ntrk/%s?port=%d HTTP/1.1\r\nHost: t\r\nAccept: text/event-stream\r\n\r\n", key, port)); err != nil {
-		return err
+	defer w.close()
+	if err := do(s, w); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
 	}
-	for got := []byte(nil); !bytes.Contains(got, []byte("\nevent: peers\n")) || !bytes.HasSuffix(got, []byte("\n\n")); {
-		n, err := syscall.Read(fd, w.buf[:])
-		if err != nil || n <= 0 {
-			return fmt.Errorf("a stream of %s: %q, %v", key, got, err)
-		}
-		got = append(got, w.buf[:n]...)
-	}
-	if err := syscall.SetNonblock(fd, true); err != nil {
-		return err
-	}
-	return syscall.EpollCtl(w.ep, syscall.EPOLL_CTL_ADD, fd, &syscall.EpollEvent{Events: syscall.EPOLLIN, Fd: int32(fd)})
+	return nil
 }
 
-// await calls got for every join and returns the number of joins. It returns after n of them, or
-// after d.
-func (w *watchers) await(n int, d time.Duration, got func()) (int, error) {
-	var events [256]syscall.EpollEvent
-	joins, end := 0, time.Now().Add(d)
-	for joins < n {
-		left := time.Until(end)
-		if left <= 0 {
-			break
+func (b *bench) measureStreams(p streamsPlan) (r streamsResult, err error) {
+	r.streamsPlan = p
+	var servers []string
+	for _, name := range []string{"floor", "ntrack", "before"} {
+		if b.wants(names, name) && (name != "before" || b.before != nil) {
+			servers = append(servers, name)
+			r.FanOut = append(r.FanOut, &fanOut{Server: name})
 		}
-		k, err := syscall.EpollWait(w.ep, events[:], int(left.Milliseconds())+1)
-		if err != nil && err != syscall.EINTR {
-			return joins, err
+	}
+	for _, name := range servers {
+		idle, err := b.idle(name, p.Growth)
+		if err != nil {
+			return r, err
 		}
-		for _, e := range events[:max(k, 0)] {
-			n, err := syscall.Read(int(e.Fd), w.buf[:])
-			if err != nil || n <= 0 {
-				return joins, fmt.Errorf("a stream ended: %v", err)
-			}
-			for range bytes.Count(w.buf[:n], []byte("event: join\n")) {
-				joins++
-				got()
+		r.Idle = append(r.Idle, idle...)
+	}
+	for range b.rounds/2 + 1 { // a round takes half a minute for each server
+		for _, f := range r.FanOut {
+			if err := b.fanOutRound(f, p); err != nil {
+				return r, err
 			}
 		}
 	}
-	return joins, nil
+	for _, f := range r.FanOut {
+		f.finish()
+	}
+	for _, name := range servers {
+		if name == "floor" {
+			continue
+		}
+		beside, err := b.beside(name, p.Resting)
+		if err != nil {
+			return r, err
+		}
+		r.Beside = append(r.Beside, beside)
+		burst, err := b.burst(name, p.Burst)
+		if err != nil {
+			return r, err
+		}
+		r.Bursts = append(r.Bursts, burst)
+	}
+	return r, nil
 }
 
-// measureStreams opens n streams at a time. While events are sent, server and clients use all CPUs.
-func (b *bench) measureStreams(n, joins int) (r streamsResult, err error) {
-	r.Streams, r.Joins = n, joins
-	if err := b.members(&r); err != nil {
-		return r, err
+// idle measures the memory of more and more streams. With the last ones it waits for a heartbeat of
+// each.
+func (b *bench) idle(name string, growth []int) ([]idleStreams, error) {
+	all := make([]idleStreams, len(growth))
+	grow := func(open func(w *watchers, n int) error, measured func(r *idleStreams, each float64, s *rival) error) error {
+		return b.withStreams(name, func(s *rival, w *watchers) error {
+			baseline, err := rssOf(s.pid)
+			if err != nil {
+				return err
+			}
+			for i, n := range growth {
+				rest := b.rest / 5
+				if i == len(growth)-1 {
+					rest = 3 * b.rest
+				}
+				if err := errors.Join(open(w, n), w.rest(rest)); err != nil {
+					return err
+				}
+				rss, err := rssOf(s.pid)
+				if err != nil {
+					return err
+				}
+				all[i].Server, all[i].Streams = name, n
+				if err := measured(&all[i], float64(rss-baseline)/float64(n), s); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
 	}
+	err := grow((*watchers).openMembers, func(r *idleStreams, each float64, _ *rival) error {
+		r.Member = each
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	before := socketMemory()
+	err = grow((*watchers).openLookers, func(r *idleStreams, each float64, s *rival) (err error) {
+		r.Looker, r.Kernel = each, float64(socketMemory()-before)/float64(2*r.Streams)
+		r.Files, err = filesOf(s.pid)
+		return err
+	})
+	return all, err
+}
+
+// fanOutRound measures a server of its own.
+func (b *bench) fanOutRound(f *fanOut, p streamsPlan) error {
+	return b.withStreams(f.Server, func(s *rival, w *watchers) error {
+		var r fanOutRound
+		if err := w.openLookers(p.Resting); err != nil {
+			return err
+		}
+		began, err := usageOf(s.pid)
+		if err != nil {
+			return err
+		}
+		if err := w.rest(3 * b.rest); err != nil { // long enough for a heartbeat of each
+			return err
+		}
+		rested, err := usageOf(s.pid)
+		if err != nil {
+			return err
+		}
+		r.AtRest = float64(rested.cpu-began.cpu) / float64(3*b.rest)
+		w.shrink(p.Watched)
+		if err := w.rest(p.Every); err != nil { // until the server has noticed
+			return err
+		}
+		c, err := net.Dial("tcp", fmt.Sprint("127.0.0.1:", s.port))
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		var cpu time.Duration
+		var p50, p99 []float64
+		for i := range p.Joins {
+			times, used, err := w.join(s, c, 1+i, p.Every)
+			if err != nil {
+				return err
+			}
+			cpu += used
+			p50 = append(p50, times.percentile(0.5).Seconds()*1e3)
+			p99 = append(p99, times.percentile(0.99).Seconds()*1e3)
+		}
+		r.CPU = float64(cpu.Nanoseconds()) / 1e3 / float64(p.Joins*p.Watched)
+		r.P50, r.P99 = spreadOf(p50).Median, spreadOf(p99).Median
+		f.Rounds = append(f.Rounds, r)
+		return nil
+	})
+}
+
+// join lets a peer announce over c. It returns when the streams sent the join, and the CPU time that
+// the server used.
+func (w *watchers) join(s *rival, c net.Conn, port int, every time.Duration) (times *histogram, used time.Duration, err error) {
+	before, err := usageOf(s.pid)
+	if err != nil {
+		return nil, 0, err
+	}
+	times = new(histogram)
+	began := time.Now()
+	if err := ask(c, fmt.Sprint("/ntrk/lookers?numwant=0&port=", port)); err != nil {
+		return nil, 0, err
+	}
+	sent, err := w.await(len(w.fds), stuck, func() { times.add(time.Since(began)) })
+	if err != nil {
+		return nil, 0, err
+	}
+	if sent != len(w.fds) {
+		return nil, 0, fmt.Errorf("%d of %d streams sent a join", sent, len(w.fds))
+	}
+	after, err := usageOf(s.pid)
+	if err != nil {
+		return nil, 0, err
+	}
+	if again, err := w.await(1, time.Until(began.Add(every)), func() {}); err != nil || again > 0 {
+		return nil, 0, errors.Join(err, fmt.Errorf("a join was sent %d times too often", again))
+	}
+	return times, after.cpu - before.cpu, nil
+}
+
+func (f *fanOut) finish() {
+	f.CPU = f.of(func(r fanOutRound) float64 { return r.CPU })
+	f.P50 = f.of(func(r fanOutRound) float64 { return r.P50 })
+	f.P99 = f.of(func(r fanOutRound) float64 { return r.P99 })
+	f.AtRest = f.of(func(r fanOutRound) float64 { return r.AtRest })
+}
+
+func (f *fanOut) of(number func(fanOutRound) float64) spread {
+	var all []float64
+	for _, r := range f.Rounds {
+		all = append(all, number(r))
+	}
+	return spreadOf(all)
+}
+
+// ratio is the median over the rounds of a number of f, divided by that of another server. It is 0
+// if that is unknown.
+func (f *fanOut) ratio(to *fanOut, number func(fanOutRound) float64) float64 {
+	var all []float64
+	for i := range f.Rounds {
+		if to != nil && number(to.Rounds[i]) > 0 {
+			all = append(all, number(f.Rounds[i])/number(to.Rounds[i]))
+		}
+	}
+	return spreadOf(all).Median
+}
+
+// beside measures announces at a server with idle streams and at one without, in turns.
+func (b *bench) beside(name string, idle int) (r besideReport, err error) {
+	r.Server = name
 	var with, without *rival
 	for _, s := range []**rival{&with, &without} {
-		if *s, err = spawnRole("ntrack", b.serverCPU, b.loadCPU, "ntrack"); err != nil {
+		if *s, err = b.spawnStreams(name); err != nil {
 			return r, err
 		}
 		defer (*s).stop()
@@ -125,10 +302,7 @@ func (b *bench) measureStreams(n, joins int) (r streamsResult, err error) {
 		return r, err
 	}
 	defer w.close()
-	if err := b.lookers(with, w, &r); err != nil {
-		return r, err
-	}
-	if err := b.fanOut(with, w, &r); err != nil {
+	if err := w.openLookers(idle); err != nil {
 		return r, err
 	}
 	m := modeReport{Servers: []*serverReport{{Name: "without"}, {Name: "with"}}}
@@ -150,126 +324,6 @@ func (b *bench) measureStreams(n, joins int) (r streamsResult, err error) {
 	}
 	m.finish()
 	r.Rounds = m.named("with")
-	r.Announce = r.Rounds.ratio(m.named("without"))
+	r.Without = r.Rounds.ratio(m.named("without"))
 	return r, errors.Join(with.resume(), without.resume())
-}
-
-// members opens streams at a server of their own and measures the memory that each takes.
-func (b *bench) members(r *streamsResult) error {
-	s, err := spawnRole("ntrack", b.serverCPU, b.loadCPU, "ntrack")
-	if err != nil {
-		return err
-	}
-	defer s.stop()
-	w, err := newWatchers(s.port)
-	if err != nil {
-		return err
-	}
-	defer w.close()
-	if r.Baseline, err = rssOf(s.pid); err != nil {
-		return err
-	}
-	for i := range r.Streams {
-		if err := w.open(fmt.Sprint("members", i/10), 1+i%10); err != nil {
-			return err
-		}
-	}
-	after, err := w.rest(s, 3*b.rest) // long enough for a heartbeat of each
-	r.Members = float64(after-r.Baseline) / float64(r.Streams)
-	return err
-}
-
-// lookers opens streams at one key and measures their memory and CPU time.
-func (b *bench) lookers(s *rival, w *watchers, r *streamsResult) error {
-	// Otherwise a later collection could make the process smaller than it is before the streams.
-	if _, err := s.command("gc"); err != nil {
-		return err
-	}
-	before, err := rssOf(s.pid)
-	if err != nil {
-		return err
-	}
-	for range r.Streams {
-		if err := w.open("lookers", 0); err != nil {
-			return err
-		}
-	}
-	began, err := usageOf(s.pid)
-	if err != nil {
-		return err
-	}
-	after, err := w.rest(s, 3*b.rest) // long enough for a heartbeat of each
-	if err != nil {
-		return err
-	}
-	rested, err := usageOf(s.pid)
-	r.Lookers = float64(after-before) / float64(r.Streams)
-	r.AtRest = float64(rested.cpu-began.cpu) / float64(3*b.rest)
-	return err
-}
-
-// rest reads heartbeats for a while and then returns the resident memory.
-func (w *watchers) rest(s *rival, d time.Duration) (int64, error) {
-	if _, err := w.await(math.MaxInt, d, func() {}); err != nil {
-		return 0, err
-	}
-	return rssOf(s.pid)
-}
-
-// fanOut lets a peer join once a second and measures when each stream reports it.
-func (b *bench) fanOut(s *rival, w *watchers, r *streamsResult) error {
-	if err := errors.Join(s.useCPUs(len(b.cpus), b.cpus...), pinProcess(os.Getpid(), setOf(b.cpus...))); err != nil {
-		return err
-	}
-	c, err := net.Dial("tcp", fmt.Sprint("127.0.0.1:", s.port))
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	var p50, p99 []float64
-	var cpu time.Duration
-	for i := range r.Joins {
-		before, err := usageOf(s.pid)
-		if err != nil {
-			return err
-		}
-		var times histogram
-		began := time.Now()
-		if err := ask(c, fmt.Sprint("/ntrk/lookers?numwant=0&port=", 1+i)); err != nil {
-			return err
-		}
-		reported, err := w.await(r.Streams, stuck, func() { times.add(time.Since(began)) })
-		if err != nil {
-			return err
-		}
-		if reported != r.Streams {
-			return fmt.Errorf("%d of %d streams reported a join", reported, r.Streams)
-		}
-		after, err := usageOf(s.pid)
-		if err != nil {
-			return err
-		}
-		cpu += after.cpu - before.cpu
-		p50 = append(p50, times.percentile(0.5).Seconds()*1e3)
-		p99 = append(p99, times.percentile(0.99).Seconds()*1e3)
-		if again, err := w.await(1, time.Until(began.Add(time.Second)), func() {}); err != nil || again > 0 {
-			return errors.Join(err, fmt.Errorf("a join was reported %d times too often", again))
-		}
-	}
-	r.P50, r.P99 = spreadOf(p50), spreadOf(p99)
-	r.CPU = float64(cpu.Nanoseconds()) / 1e3 / float64(r.Joins*r.Streams)
-	return errors.Join(s.useCPUs(1, b.serverCPU), pinProcess(os.Getpid(), setOf(b.loadCPU)))
-}
-
-// ask sends a request and expects status 200.
-func ask(c net.Conn, target string) error {
-	if _, err := fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: t\r\n\r\n", target); err != nil {
-		return err
-	}
-	var reply [2048]byte
-	n, err := c.Read(reply[:])
-	if err != nil || !bytes.HasPrefix(reply[:n], []byte("HTTP/1.1 200 ")) {
-		return fmt.Errorf("%s: %q, %v", target, reply[:n], err)
-	}
-	return nil
 }
