@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -106,19 +107,22 @@ func record(t *testing.T) []frame {
 	tmux("split-window", "-h", "-l", "42", "exec sh")
 
 	var frames []frame
-	// until waits until the last lines of the panes begin with left and right.
+	// until waits until the last line of the left pane begins with left, that of the right pane is right,
+	// and nothing changes.
 	until := func(left, right string) {
 		t.Helper()
+		var before frame
 		for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 			var f frame
 			for pane := range f {
 				f[pane] = mask(tmux("capture-pane", "-e", "-p", "-t", fmt.Sprint("0.", pane)), port)
 			}
 			last := func(lines []string) string { return lines[len(lines)-1] }
-			if strings.HasPrefix(last(f[0]), left) && last(f[1]) == right {
+			if strings.HasPrefix(last(f[0]), left) && last(f[1]) == right && slices.Equal(f[0], before[0]) {
 				frames = append(frames, f)
 				return
 			}
+			before = f
 			if time.Now().After(deadline) {
 				t.Fatalf("the panes do not end with %q and %q:\n%q", left, right, f)
 			}
