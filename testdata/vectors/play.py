@@ -46,14 +46,12 @@ import tempfile
 TOGETHER = 32  # vectors that are played at a time
 PATIENCE = 10  # seconds for a tracker to listen, to reply, and to close a connection
 LATE = 2  # seconds for what is due on a stream: the tracker or this host may be slow
-SILENCE = 15 + LATE  # seconds in which a stream may send nothing
 QUIET = 0.3  # seconds in which a stream sends nothing more
 SILENCE = 15 + LATE  # seconds in which a stream sends something, if only a heartbeat
 LARGEST = 16 << 20  # bytes of a reply
 
 PRINTABLE = re.compile(rb"[^\x00-\x1f\x7f]*")
 HEARTBEAT = re.compile(rb"(?m)^:\n\n")
-HEARTBEAT = re.compile(rb"^:\n\n", re.MULTILINE)
 NUMBER = re.compile(rb"(?:0|[1-9][0-9]{0,17})(?![0-9])")
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -272,32 +270,35 @@ class Play:
 
     async def run(self):
         began, at = now(), 0
-        for i, step in enumerate(self.steps):
-            at = step.get("at", at)
-            await asyncio.sleep(began + at - now())
-            self.keep = i + 1 < len(self.steps) and self.steps[i + 1].get("reuse", False)
-            try:
-                await (self.stream(step) if "stream" in step else self.request(step))
-            except (Wrong, OSError, asyncio.TimeoutError) as e:
-                what = step.get("send", "stream " + step.get("stream", "")).split("\r\n")[0]
-                raise Wrong("step %d, %s: %s" % (i + 1, show(what), str(e) or "too slow"))
-
-    def close(self):
-        for c in [*self.streams.values(), self.last]:
-            if c:
-                c.close()
+        try:
+            for i, step in enumerate(self.steps):
+                at = step.get("at", at)
+                await asyncio.sleep(began + at - now())
+                try:
+                    await (self.stream(step) if "stream" in step else self.request(step))
+                except (Wrong, OSError, asyncio.TimeoutError) as e:
+                    what = step.get("send", "stream " + step.get("stream", "")).split("\r\n")[0]
+                    raise Wrong("step %d, %s: %s" % (i + 1, show(what), str(e) or "too slow"))
+        finally:
+            for c in [*self.streams.values(), self.last]:
+                if c:
+                    c.close()
 
     async def request(self, step):
-        requests = repeated(step["send"], step)
-        for i, request in enumerate(requests):
+        if not step.get("reuse"):
+            self.hang_up()
+        for request in repeated(step["send"], step):
             c = self.last = self.last or await Connection.open(self.port)
             status, headers = await self.head(step, request, c)
             await self.rest(step, request, c, status, headers)
-            ended = "close" in " ".join(headers.get("connection", [])).lower()
-            last = i + 1 == len(requests)
-            if last and not self.keep or not last and ended:
-                c.close()
-                self.last = None
+            if "repeat" in step and "close" in " ".join(headers.get("connection", [])).lower():
+                self.hang_up()
+
+    def hang_up(self):
+        """Close the connection of the last request."""
+        if self.last:
+            self.last.close()
+        self.last = None
 
     async def head(self, step, request, c):
         """Send a request and check the beginning of its reply."""
@@ -341,23 +342,20 @@ class Play:
             self.streams.pop(name).close()
 
     async def check_stream(self, step, c):
-        def events():
-            return HEARTBEAT.sub(b"", c.got)
-
         if "body" in step:
-            await c.until(lambda: match(step["body"], events(), dict(self.texts)), LATE)
+            await c.until(lambda: match(step["body"], events(c.got), dict(self.texts)), LATE)
         if step.get("closed"):
             await c.until(lambda: c.ended, PATIENCE)
         else:
             await c.quiet()
-        self.check_body(step, events())
+        self.check_body(step, events(c.got))
         c.got = b""
         if c.ended and not step.get("closed"):
             raise Wrong("the tracker has closed the stream")
         if step.get("closed") and not c.ended:
             raise Wrong("the stream is still open")
         if max(c.silence, 0 if c.ended else now() - c.heard) > SILENCE:
-            raise Wrong("for more than %d seconds nothing came" % SILENCE)
+            raise Wrong("nothing has come for more than %d seconds" % SILENCE)
 
     def check_body(self, step, got):
         if "body" in step and not match(step["body"], got, self.texts):
@@ -509,11 +507,7 @@ async def play_all(vectors, start, left_out):
         async with free:
             try:
                 async with Tracker(start, vector.get("tracker", {})) as tracker:
-                    game = Play(vector, tracker.port)
-                    try:
-                        await game.run()
-                    finally:
-                        game.close()
+                    await Play(vector, tracker.port).run()
             except LeftOut as e:
                 left_out(name, e)
             except (Wrong, NoTracker) as e:
