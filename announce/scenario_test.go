@@ -76,6 +76,7 @@ type answer struct {
 	Status  int
 	Headers map[string]string
 	Body    parts
+	Silent  bool
 	text    parts
 }
 
@@ -394,6 +395,9 @@ func (tr *timeline) serve(c *scriptConn) {
 			return
 		case streams && reply.text != nil:
 			tr.stream(c, requests, tr.fill(reply.text), closed)
+			return
+		case reply.Silent:
+			_, _ = io.Copy(io.Discard, requests) // until one side ends the connection
 			return
 		}
 		body := latin1(tr.fill(append(reply.Body, reply.text...)))
