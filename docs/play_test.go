@@ -103,7 +103,7 @@ type terminal struct {
 }
 
 func newTerminal(t *testing.T, ntrack string) *terminal {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel)
 	term := &terminal{t: t, ctx: ctx, dir: t.TempDir(), ntrack: ntrack}
 	first := term.start("ntrack serve --listen 127.0.0.1:0 --index")
@@ -125,7 +125,8 @@ func (term *terminal) command(line string) *exec.Cmd {
 	}
 	cmd := exec.CommandContext(term.ctx, "sh", "-c", line)
 	cmd.Dir = term.dir
-	cmd.Env = append(os.Environ(), "NTRACK_TRACKER=localhost:"+term.port, "PATH="+filepath.Dir(term.ntrack)+":"+os.Getenv("PATH"))
+	cmd.Env = append(os.Environ(), "NTRACK_TRACKER=localhost:"+term.port, "XDG_STATE_HOME="+term.dir,
+		"PATH="+filepath.Dir(term.ntrack)+":"+os.Getenv("PATH"))
 	return cmd
 }
 
@@ -178,7 +179,7 @@ func (term *terminal) start(line string) (first string) {
 		_ = cmd.Wait()
 		out := string(buf[:n]) + string(rest)
 		if term.ctx.Err() != nil {
-			term.t.Errorf("$ %s\n%s\nis still at it after 30 s", line, out)
+			term.t.Errorf("$ %s\n%s\nis still at it after a minute", line, out)
 		}
 		serves := strings.Contains(line, "ntrack serve")
 		if serves != strings.Contains(out, "ntrack: tracker at ") || !serves && strings.Contains(out, "ntrack: ") {
