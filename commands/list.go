@@ -13,7 +13,7 @@ import (
 func listCommand(s Streams) *cli.Command {
 	return &cli.Command{
 		Name:      "list",
-		Usage:     "print the peers of a KEY, or every key; joins nothing",
+		Usage:     "print the peers of a KEY without joining it, or print all keys",
 		UsageText: "ntrack list [OPTIONS] [TRACKER] [KEY]",
 		Description: "Prints the peers of KEY, sorted. A single argument is the KEY. Without a KEY,\n" +
 			"as in ntrack list -t TRACKER, it prints every key, if the tracker shows them.",

@@ -217,7 +217,7 @@ func unknownCommand(app *cli.App, words []string) error {
 		return meant(app.Commands[owner].Name, words)
 	case typed == "-V":
 		return meant("--version", nil)
-	case at == 0 && near != name: // such as ntrack please list KEY
+	case at == 0 && near != name: // such as ntrack tracker.example list KEY
 		return meant(rest[0], others)
 	case near == "help" || near == "version":
 		return meant("--"+near, nil)
