@@ -31,6 +31,28 @@ func TestSourcesTTL(t *testing.T) {
 	}
 }
 
+// An EventPeers has the longest ttl that the tracker has reported, in a stream or in a reply.
+func TestEventTTL(t *testing.T) {
+	f := newFollower()
+	s := f.addSource(f.addTracker(Tracker{}))
+	for _, tt := range []struct {
+		record func()
+		want   time.Duration
+	}{
+		{func() { s.recordList("E", 0, netip.AddrPort{}, nil) }, maxTTL},
+		{func() { s.recordList("E", time.Minute, netip.AddrPort{}, nil) }, time.Minute},
+		{func() { s.recordReply(replyOf(usualTTL), true) }, usualTTL},
+		{func() { s.recordList("F", time.Minute, netip.AddrPort{}, nil) }, usualTTL},
+	} {
+		s.recordFailure(errNoOrigin)
+		tt.record()
+		reported, _ := f.take(time.Now().Add(time.Hour))
+		if last := reported[len(reported)-1].event; last.Type != EventPeers || last.TTL != tt.want {
+			t.Errorf("reported %s with the ttl %v, want %v", last.Type, last.TTL, tt.want)
+		}
+	}
+}
+
 // The failure of one of two families is not reported. If both fail, the error that says most is
 // reported.
 func TestSourcesErrors(t *testing.T) {

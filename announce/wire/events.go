@@ -64,14 +64,14 @@ func (e *LongEventError) Error() string {
 // complete: ignore it. After any error, [*LongEventError] too, do not call Next again.
 func (e *EventReader) Next() (StreamEvent, error) {
 	var ev StreamEvent
-	size, data := 0, false
+	size, lines := 0, 0 // lines are those of data
 	for {
 		line, err := e.line()
 		if err != nil {
 			return ev, err
 		}
 		if len(line) == 0 {
-			if data {
+			if lines > 0 {
 				return ev, nil
 			}
 			ev, size = StreamEvent{}, 0
@@ -90,11 +90,13 @@ func (e *EventReader) Next() (StreamEvent, error) {
 			ev.Name = string(value)
 		case "data":
 			const leastPort = 1
-			data = true
-			if p, err := netip.ParseAddrPort(string(value)); err == nil && canDial(Canonical(p), leastPort) {
+			lines++
+			if ev.Name == "you" && lines > 1 { // the second line is the ttl; a later version may add others
+				if seconds, ok := digits(value); ok && lines == 2 {
+					ev.TTL = duration(float64(seconds))
+				}
+			} else if p, err := netip.ParseAddrPort(string(value)); err == nil && canDial(Canonical(p), leastPort) {
 				ev.Peers = append(ev.Peers, Canonical(p))
-			} else if seconds, ok := digits(value); ok {
-				ev.TTL = duration(float64(seconds))
 			}
 		case "id": // as in browsers, an id with a zero byte is ignored
 			if len(value) <= maxEpoch && bytes.IndexByte(value, 0) < 0 {

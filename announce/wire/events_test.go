@@ -35,7 +35,7 @@ var streams = []struct{ about, bytes, want string }{
 		`you[192.0.2.1:1] "e" 2m30s, peers[192.0.2.2:2 [2001:db8::1]:3], leave[192.0.2.2:2]`},
 	{"an asker that only looks", "event: you\nid: e-0\ndata: \ndata: 38\n\n", `you[] "e-0" 38s`},
 	{"a tracker that sends no ttl", "event: you\nid: e\ndata: 192.0.2.1:1\n\n", `you[192.0.2.1:1] "e" 0s`},
-	{"more data lines than a client knows", "event: you\nid: e\ndata: 192.0.2.1:1\ndata: 150\ndata: x\ndata\n\n", `you[192.0.2.1:1] "e" 2m30s`},
+	{"more data lines than a client knows", "event: you\nid: e\ndata: 192.0.2.1:1\ndata: 150\ndata: 192.0.2.2:2\ndata: 7\ndata\n\n", `you[192.0.2.1:1] "e" 2m30s`},
 	{"no peers", "event: peers\ndata: \n\nevent: peers\ndata\n\n", "peers[], peers[]"},
 	{"CR LF, and CR alone", "event: join\r\ndata: 192.0.2.1:1\r\n\r\nevent: join\rdata: 192.0.2.2:2\r\r", "join[192.0.2.1:1], join[192.0.2.2:2]"},
 	{"a byte order mark", "\ufeffevent: join\ndata: 192.0.2.1:1\n\n", "join[192.0.2.1:1]"},
@@ -113,7 +113,7 @@ func TestEventFields(t *testing.T) {
 		}
 	}
 	for ttl, want := range map[string]time.Duration{"38": 38 * time.Second, "0": 0, "-1": 0, "1.5": 0, "": 0, "99999999999999999999": 1 << 30 * time.Second} {
-		if ev, _ := NewEventReader(strings.NewReader("event: you\ndata: " + ttl + "\n\n")).Next(); ev.TTL != want {
+		if ev, _ := NewEventReader(strings.NewReader("event: you\ndata: \ndata: " + ttl + "\n\n")).Next(); ev.TTL != want {
 			t.Errorf("ttl %q: %v, want %v", ttl, ev.TTL, want)
 		}
 	}
