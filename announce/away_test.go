@@ -2,12 +2,10 @@ package announce_test
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/netip"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -60,44 +58,6 @@ func announceOnce(t *testing.T, p *pipes, addr string) announce.Request {
 		t.Fatal(err)
 	}
 	return r
-}
-
-// After a stream has broken, each client waits at random, for up to the retry time of the stream,
-// before it asks for the next one.
-func TestStreamRetry(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		const watches = 5
-		p, a := new(pipes), &asked{began: time.Now()}
-		list := new(strings.Builder)
-		for port := range 25_000 {
-			fmt.Fprintf(list, "data: 192.0.2.1:%d\n", 2000+port)
-		}
-		p.start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			a.note(r)
-			w.Header().Set("Content-Type", "text/event-stream")
-			_, _ = fmt.Fprintf(w, "event: you\nid: e\nretry: 20000\ndata:\ndata: 150\n\nevent: peers\n%s\n", list)
-			for range 4 {
-				_ = http.NewResponseController(w).Flush()
-				select {
-				case <-time.After(10 * time.Second):
-					_, _ = io.WriteString(w, ":\n")
-				case <-r.Context().Done():
-					return
-				}
-			}
-			panic(http.ErrAbortHandler)
-		}))
-		defer p.stop()
-		for range watches {
-			watch(t, p.client("192.0.2.9"), one, announce.Request{Key: key(t, "k")}, 0)
-		}
-		time.Sleep(61 * time.Second)
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		if len(a.at) != 2*watches || a.at[watches] < 50*time.Second || a.at[2*watches-1] > time.Minute {
-			t.Errorf("requests at %v", a.at)
-		}
-	})
 }
 
 // An answer with an error status is a refusal, even if its content type is text/event-stream.
