@@ -50,8 +50,9 @@ type Event struct {
 	// with port 0, which only looks. It has several endpoints if trackers report different ones, or if they list you over
 	// both address families. Events share the list: do not change it.
 	You []netip.AddrPort
-	// TTL is, with EventPeers, the longest time that Tracker has reported for which it lists a peer
-	// that does not announce again.
+	// TTL is, with EventPeers, how long Tracker lists a peer that does not announce again. It is the
+	// longest time that Tracker has reported, or 150 minutes if it has reported none. With other
+	// types it is 0.
 	TTL time.Duration
 	// Reply is, with EventPeers, the last reply of Tracker, with its interval, ttl, count and
 	// warning. It is nil if the tracker has sent an event stream instead of a reply.
