@@ -78,7 +78,7 @@ func TestRun(t *testing.T) {
 			t.Errorf("%s has %d files open with %d streams", i.Server, i.Files, i.Streams)
 		}
 	}
-	if b := s.Bursts[0]; b.Done != b.Members || b.Seconds <= 0 || b.RSS <= 0 || b.P99 <= 0 || b.Quiet <= 0 || s.Beside[0].Without <= 0 {
+	if b := s.Bursts[0]; b.Done != b.Members || b.Seconds <= 0 || b.CPU <= 0 || b.RSS <= 0 || b.P99 <= 0 || b.Quiet <= 0 || s.Beside[0].Without <= 0 {
 		t.Errorf("a burst: %+v; announces beside streams: %+v", b, s.Beside[0])
 	}
 	for _, m := range append(r.Memory, r.Growth...) {

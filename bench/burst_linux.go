@@ -15,6 +15,7 @@ type burstResult struct {
 	Members  int     `json:"members"`
 	Done     int     `json:"done"`              // streams that have sent every peer
 	Seconds  float64 `json:"seconds"`           // from the first join until all have, or patience
+	CPU      float64 `json:"cpu_seconds"`       // of the server, in that time
 	RSS      float64 `json:"peak_rss_bytes"`    // of the server
 	Sockets  float64 `json:"peak_socket_bytes"` // in the buffers of all sockets of this machine
 	Quiet    float64 `json:"quiet_p99_ms"`      // of announces at another key before the burst
@@ -118,6 +119,10 @@ func (b *bench) burst(name string, n int) (r burstResult, err error) {
 		}
 	}
 	r.Quiet, c.times = c.times.percentile(0.99).Seconds()*1e3, histogram{}
+	before, err := usageOf(s.pid)
+	if err != nil {
+		return r, err
+	}
 	sockets := socketBuffers()
 	peak, sampled := sockets, time.Now()
 	began := time.Now()
@@ -140,6 +145,11 @@ func (b *bench) burst(name string, n int) (r burstResult, err error) {
 	}
 	r.Done, r.Seconds, r.P99, r.Reopened = c.done, time.Since(began).Seconds(), c.times.percentile(0.99).Seconds()*1e3, c.reopened
 	r.Sockets = float64(peak - sockets)
+	after, err := usageOf(s.pid)
+	if err != nil {
+		return r, err
+	}
+	r.CPU = (after.cpu - before.cpu).Seconds()
 	rss, err := peakRSSOf(s.pid)
 	r.RSS = float64(rss)
 	return r, err

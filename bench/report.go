@@ -268,14 +268,14 @@ func (s *streamsResult) print(w io.Writer) {
 		fmt.Fprintf(w, "%s\t%.1f (%.1f-%.1f)\t%s\t%s\n", b.Server, b.Rounds.CPU.Median, b.Rounds.CPU.Min, b.Rounds.CPU.Max, times(b.Without), b.Rounds.kept())
 	}
 	if len(s.Bursts) > 0 {
-		fmt.Fprintf(w, "\n%d join in 1 s\ts until all know all\tpeak RSS MB\tpeak socket buffers MB\tannounce p99 ms\tp99 before\tstreams ended\n", s.Burst)
+		fmt.Fprintf(w, "\n%d join in 1 s\ts until all know all\tCPU s\tpeak RSS MB\tpeak socket buffers MB\tannounce p99 ms\tp99 before\tstreams ended\n", s.Burst)
 	}
 	for _, b := range s.Bursts {
 		took := fmt.Sprintf("%.1f", b.Seconds)
 		if b.Done < b.Members {
 			took = fmt.Sprintf("%d do in %.0f s", b.Done, b.Seconds)
 		}
-		fmt.Fprintf(w, "%s\t%s\t%.0f\t%.0f\t%.1f\t%.1f\t%d\n", b.Server, took, b.RSS/1e6, b.Sockets/1e6, b.P99, b.Quiet, b.Reopened)
+		fmt.Fprintf(w, "%s\t%s\t%.1f\t%.0f\t%.0f\t%.1f\t%.1f\t%d\n", b.Server, took, b.CPU, b.RSS/1e6, b.Sockets/1e6, b.P99, b.Quiet, b.Reopened)
 	}
 }
 
