@@ -38,8 +38,10 @@ const (
 	maxWithIDs = 200
 	// largeWant is the limit for [Tracker.Large]: a reply with more peers is large.
 	largeWant = 200
-	// maxKept is the largest number of peers or tracks whose memory is kept for another call.
-	maxKept = 4096
+	// maxKept is the largest number of peers or tracks whose memory is kept for another call. The
+	// list at the beginning of a stream has up to 10,000 peers. Thousands of streams may begin within
+	// a second.
+	maxKept = 10_240
 )
 
 // A Tracker answers requests. The zero Tracker works. Do not copy a Tracker, and do not change its

@@ -120,6 +120,7 @@ func (m *Store) Subscribe(_ context.Context, key []byte, peer wire.Peer, notify 
 		return dst, store.Size{Total: int(m.peers.Load())}, sub, nil
 	}
 	t := s.tracks.get(h)
+	dst = slices.Grow(dst, s.trackLen(t))
 	for fam := range t.heads {
 		tab := s.table(t, fam)
 		for i := range tab.cap {
