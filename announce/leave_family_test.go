@@ -117,3 +117,16 @@ func TestLeaveNowhere(t *testing.T) {
 		}
 	})
 }
+
+// If a member cannot leave a tracker over either family, Leave returns one error for this tracker.
+func TestLeaveOneError(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := new(pipes)
+		p.start(polled(&tracker.Tracker{Interval: time.Minute}))
+		leave := join(t, p.both("192.0.2.1", "2001:db8::1"), one, key(t, "k"), 4000)
+		p.stop()
+		if err := leave(); err == nil || strings.Contains(err.Error(), "\n") {
+			t.Errorf("Leave returned %v, want one error", err)
+		}
+	})
+}
