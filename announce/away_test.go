@@ -3,7 +3,6 @@ package announce_test
 import (
 	"context"
 	"io"
-	"net"
 	"net/http"
 	"net/netip"
 	"testing"
@@ -132,12 +131,7 @@ func joined(t *testing.T, c *announce.Client, at announce.Tracker, k announce.Ke
 // A member with a port in From leaves, and frees the port immediately for the next member.
 func TestStayFromPort(t *testing.T) {
 	native, _ := local(t, new(tracker.Tracker))
-	l, err := net.Listen("tcp", "127.0.0.1:0") // a free port
-	if err != nil {
-		t.Fatal(err)
-	}
-	port := l.Addr().(*net.TCPAddr).AddrPort().Port()
-	_ = l.Close()
+	port := freePort(t)
 	k := key(t, "k")
 	for i := range 3 {
 		c := announce.Client{From: netip.AddrPortFrom(netip.Addr{}, port)}

@@ -13,11 +13,13 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"ntrack/announce"
+	"ntrack/commands/commandstest"
 	"ntrack/tracker"
 )
 
@@ -320,14 +322,28 @@ func TestStalledHandshake(t *testing.T) {
 	}
 }
 
-// Without a port, the tracker lists the local endpoint of the connection: Client.From, if it is set.
-func TestFrom(t *testing.T) {
-	native, classic := local(t, &tracker.Tracker{})
-	l, err := net.Listen("tcp", "127.0.0.1:0") // a free port
+// freePort returns a port that the system does not give to other programs.
+func freePort(t *testing.T) uint16 {
+	t.Helper()
+	text, err := commandstest.FreePort(29_000)
 	if err != nil {
 		t.Fatal(err)
 	}
-	from := l.Addr().(*net.TCPAddr).AddrPort()
+	port, err := strconv.ParseUint(text, 10, 16)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return uint16(port)
+}
+
+// Without a port, the tracker lists the local endpoint of the connection: Client.From, if it is set.
+func TestFrom(t *testing.T) {
+	native, classic := local(t, &tracker.Tracker{})
+	from := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), freePort(t))
+	l, err := net.Listen("tcp", from.String())
+	if err != nil {
+		t.Fatal(err)
+	}
 	c := announce.Client{From: netip.AddrPortFrom(netip.Addr{}, from.Port())}
 	r := announce.Request{Key: key(t, "k")}
 	if _, err := c.Announce(t.Context(), native, r); err == nil || !strings.Contains(err.Error(), "in use") {
