@@ -499,7 +499,7 @@ async def play_all(vectors, start, left_out):
     """Play the vectors, the longest first. Return the names of those that fail."""
     async with Tracker(start, {}):
         pass  # a command that does not start a tracker fails here, once
-    print("playing %d vectors, which takes %d seconds or somewhat more" % (
+    print("%d to play; the longest lasts %d seconds" % (
         len(vectors), max(map(duration, vectors.values()), default=0)), file=sys.stderr, flush=True)
     free, failed = asyncio.Semaphore(TOGETHER), []
 
