@@ -319,6 +319,8 @@ class Play:
             if not re.fullmatch("[0-9]{1,9}", headers.get("content-length", [""])[0]):
                 raise Wrong("the reply has no Content-Length")
             length = int(headers["content-length"][0])
+        elif status == 204 and "content-length" in headers:
+            raise Wrong("a reply of status 204 has a Content-Length")
         if not await c.until(lambda: len(c.got) >= length, PATIENCE):
             raise Wrong("the body has %d of %d bytes: %s" % (len(c.got), length, show(c.got)))
         self.check_body(step, c.take(length))

@@ -125,6 +125,8 @@ func checkLength(resp *http.Response) error {
 	switch {
 	case len(resp.TransferEncoding) > 0:
 		return fmt.Errorf("the reply is sent in chunks: %q", resp.TransferEncoding)
+	case resp.StatusCode == http.StatusNoContent && resp.Header.Get("Content-Length") != "":
+		return errors.New("a reply of status 204 has a Content-Length")
 	case resp.StatusCode == http.StatusNoContent, resp.ContentLength >= 0:
 		return nil
 	case resp.StatusCode == http.StatusBadRequest && resp.Close:

@@ -148,6 +148,11 @@ func TestPlay(t *testing.T) {
 	}
 	mux.HandleFunc("/stream", stream(false))
 	mux.HandleFunc("/chunks", stream(true))
+	mux.HandleFunc("/empty", func(w http.ResponseWriter, r *http.Request) {
+		c, _, _ := w.(http.Hijacker).Hijack() // net/http would send no length
+		io.WriteString(c, "HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n")
+		c.Close()
+	})
 	mux.HandleFunc("/closing", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Connection", "close")
 		io.WriteString(w, r.URL.RawQuery)
@@ -170,6 +175,7 @@ func TestPlay(t *testing.T) {
 		{get("/expires", `, "headers": {"Expires": "Date+150"}`), ""},
 		{get("/expires", `, "headers": {"Expires": "Date+151"}`), "header Expires"},
 		{get("/chunked", ""), "chunks"},
+		{`{"from": "192.0.2.1:7", "send": "GET /empty HTTP/1.0\r\n\r\n", "status": 204}`, "status 204 has"},
 		{get("/hang", ""), "no reply"},
 		{get("/hang", `, "half_close": true`), ""}, // net/http sees the end
 		{get("/query?{n}", `, "repeat": [1, 3], "body": [{"number": [1, 3]}]`), ""},
