@@ -120,6 +120,9 @@ func (w TestWorker) LargestRest() (n int) {
 	return n
 }
 
+// Due says whether the worker has streams to serve now, so that it must not wait for events.
+func (w TestWorker) Due() bool { return w.w.streams.due() }
+
 func (w TestWorker) Housekeeping() { w.w.housekeeping() }
 
 func socketPair(t *testing.T) [2]int {

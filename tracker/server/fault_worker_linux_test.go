@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"ntrack/tracker"
@@ -116,5 +117,80 @@ func TestFaultWorkerSystemMemory(t *testing.T) {
 	}
 	if n := sendQueue(t, addr); n == 0 || n > most {
 		t.Errorf("the system keeps %d bytes", n)
+	}
+}
+
+// If a worker leaves some streams for later, it does not wait for other events before it serves them.
+func TestFaultWorkerServesAll(t *testing.T) {
+	testStreams(t, func(t *testing.T, tr *tracker.Tracker, s *server.Server, w server.TestWorker) {
+		var all []*polledClient
+		for range 300 {
+			all = append(all, openPolled(t, w, "/ntrk/k?port=0"))
+		}
+		check := func(what, want string) {
+			t.Helper()
+			rounds := 0
+			for ; rounds == 0 || w.Due(); rounds++ {
+				w.ServeEvents()
+			}
+			if rounds < 3 {
+				t.Errorf("%s: only %d rounds", what, rounds)
+			}
+			for _, c := range all {
+				c.expect(what, want)
+			}
+		}
+		time.Sleep(time.Second)
+		w.ServeEvents()
+		for w.Due() {
+			w.ServeEvents()
+		}
+		join(t, tr, "k", 5000)
+		time.Sleep(50 * time.Millisecond)
+		synctest.Wait()
+		if !w.Due() {
+			t.Error("the streams have not woken the worker")
+		}
+		check("an event", joinEvent(5000))
+		time.Sleep(15 * time.Second)
+		check("heartbeats", ":\n\n")
+	})
+}
+
+// One event reaches all of many streams, although nothing else happens.
+func TestFaultWorkerOneEvent(t *testing.T) {
+	tr := &tracker.Tracker{}
+	addr := serve(t, &server.Server{Tracker: tr, Logf: t.Errorf})
+	var all []*watcher
+	for range 400 {
+		all = append(all, watch(t, dial(t, addr), "/ntrk/k?port=0"))
+	}
+	for port := 5000; port < 5003; port++ {
+		join(t, tr, "k", port)
+		for _, w := range all {
+			if name, peer, err := w.next(); err != nil || name != "join" || peer != fmt.Sprintf("192.0.2.7:%d;", port) {
+				t.Fatalf("%s %s, %v", name, peer, err)
+			}
+		}
+	}
+}
+
+// An event of the only stream is sent at once, and not when the worker next visits its streams. The
+// store needs 50 ms of the time.
+func TestFaultWorkerIsPrompt(t *testing.T) {
+	tr := &tracker.Tracker{}
+	addr := serve(t, &server.Server{Tracker: tr, Logf: t.Errorf})
+	w := watch(t, dial(t, addr), "/ntrk/k?port=0")
+	fastest := time.Hour // of several, because the machine may be busy
+	for port := 5000; port < 5010; port++ {
+		began := time.Now()
+		join(t, tr, "k", port)
+		if _, err := w.untilJoin(fmt.Sprintf("192.0.2.7:%d;", port)); err != nil {
+			t.Fatal(err)
+		}
+		fastest = min(fastest, time.Since(began))
+	}
+	if fastest > 150*time.Millisecond {
+		t.Errorf("the fastest event took %v", fastest)
 	}
 }
