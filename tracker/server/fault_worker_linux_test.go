@@ -157,6 +157,34 @@ func TestFaultWorkerServesAll(t *testing.T) {
 	})
 }
 
+// A worker that sends much to its streams serves other connections in between.
+func TestFaultWorkerServesInSlices(t *testing.T) {
+	testStreams(t, func(t *testing.T, tr *tracker.Tracker, s *server.Server, w server.TestWorker) {
+		var all []*polledClient
+		for range 40 {
+			all = append(all, openPolled(t, w, "/ntrk/k?port=0"))
+		}
+		for i := range 1000 { // 40 KB of events for each stream
+			join(t, tr, "k", 1+i)
+		}
+		time.Sleep(50 * time.Millisecond)
+		synctest.Wait()
+		for before, rounds := 0, 0; before < len(all); rounds++ {
+			w.ServeEvents()
+			served := 0
+			for _, c := range all {
+				if c.text += c.read(plenty); c.text != "" {
+					served++
+				}
+			}
+			if served == before || served-before > 16 {
+				t.Fatalf("round %d: %d streams were served", rounds, served-before)
+			}
+			before = served
+		}
+	})
+}
+
 // One event reaches all of many streams, although nothing else happens.
 func TestFaultWorkerOneEvent(t *testing.T) {
 	tr := &tracker.Tracker{}
