@@ -127,6 +127,52 @@ func (a *epollAcceptor) Close() error {
 // wakeUp makes the worker run if it waits for events. It does not block.
 func (w *worker) wakeUp() { _ = w.epoll.SetReadDeadline(time.Unix(1, 0)) }
 
+// watchListener makes w get an event when the next connection arrives. Only one worker gets this
+// event, and the workers take turns. Otherwise all of them would wake up, and the fastest would
+// accept every connection.
+func (w *worker) watchListener(listener uintptr) {
+	_ = w.control(unix.EPOLL_CTL_MOD, int(listener), listenerEvent, unix.EPOLLIN|unix.EPOLLONESHOT)
+}
+
+// acceptSome accepts up to maxAccept connections and serves their first requests.
+func (w *worker) acceptSome() {
+	w.accepted = w.accepted[:0]
+	if err := w.raw.Control(w.acceptFunc); err != nil {
+		w.listenerClosed = true
+		w.fail(err)
+	}
+	for _, c := range w.accepted {
+		w.addConn(c.fd, c.remote)
+	}
+}
+
+// acceptFrom accepts connections, and lets the next worker watch the listener.
+func (w *worker) acceptFrom(listener uintptr) {
+	for len(w.accepted) < cap(w.accepted) {
+		fd, errno := accept4(int(listener), &w.remote)
+		switch errno {
+		case 0:
+			if !w.inherits.Load() {
+				w.setOptions(fd)
+			}
+			w.accepted = append(w.accepted, acceptedConn{fd, w.remote.addrPort()})
+			continue
+		case unix.ECONNABORTED, unix.EINTR:
+			continue
+		case unix.EAGAIN:
+			if !w.inherits.Load() {
+				w.inherits.Store(true)
+			}
+		default:
+			w.s.logLimit(limitFiles, "no connection can be accepted: %v", errno)
+			w.outOfFiles = true
+			return
+		}
+		break
+	}
+	w.next.watchListener(listener)
+}
+
 // rawCall makes a system call that never blocks, so Go's scheduler need not know about it.
 func rawCall(trap uintptr, fd int, b []byte) (int, syscall.Errno) {
 	n, _, errno := unix.RawSyscall(trap, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))

@@ -114,7 +114,7 @@ func (w TestWorker) ServeEvents() {
 func (w TestWorker) LargestRest() (n int) {
 	for _, c := range w.w.conns {
 		if c != nil {
-			n = max(n, len(c.unsent))
+			n = max(n, len(c.unsent()))
 		}
 	}
 	return n
@@ -171,7 +171,7 @@ func (s *Server) Overdue(in []byte) (out []byte, kept int, err error) {
 	}
 	w := &worker{epollAcceptor: &epollAcceptor{s: s}, now: time.Now()}
 	w.conns = make([]*polledConn, fds[1]+1)
-	c := &polledConn{fd: fds[1], remote: netip.MustParseAddrPort("192.0.2.1:1")}
+	c := &polledConn{fd: int32(fds[1]), remote: netip.MustParseAddrPort("192.0.2.1:1")}
 	c.owner = c
 	s.limiter.addQueue(&w.silent, true)
 	s.limiter.addQueue(&w.idle, false)
@@ -186,6 +186,7 @@ func (s *Server) Overdue(in []byte) (out []byte, kept int, err error) {
 	}
 	idle := !w.idle.empty()
 	w.closeOverdue(&w.idle, 0)
+	w.freeBuffers()
 	_ = client.SetReadDeadline(time.Now().Add(10 * time.Second))
 	out, err = io.ReadAll(client)
 	if err == nil && idle != (len(in) > 0) {

@@ -40,6 +40,8 @@ type worker struct {
 	head    head
 	b       buffers
 	in      [maxHead + 4<<10]byte // the bytes of the current connection
+
+	keepBuffers time.Time // until then b is kept, however large it is
 }
 
 type acceptedConn struct {
@@ -47,21 +49,48 @@ type acceptedConn struct {
 	remote netip.AddrPort
 }
 
-// A polledConn is a connection of a worker.
+// A polledConn is a connection of a worker. Most connections wait, so it should be small.
 type polledConn struct {
 	queueEntry
-	fd      int
 	remote  netip.AddrPort
+	fd      int32
 	drained bool          // there is nothing more to read until the next event
-	in      []byte        // bytes that were read and belong to requests not yet served
-	unsent  []byte        // replies or events that the client has not read
-	why     stopReason    // why the batch of unsent ended, which decides what happens next
+	why     stopReason    // why the batch of the unsent replies ended, which decides what happens next
+	held    *heldBytes    // nil if there are none
 	stream  *polledStream // nil unless the last reply is an event stream
+}
+
+// heldBytes are what a connection keeps until the worker serves it again.
+type heldBytes struct {
+	in     []byte // was read, and belongs to requests not yet served
+	unsent []byte // replies or events that the client has not read
+}
+
+func (c *polledConn) in() []byte {
+	if c.held == nil {
+		return nil
+	}
+	return c.held.in
+}
+
+func (c *polledConn) unsent() []byte {
+	if c.held == nil {
+		return nil
+	}
+	return c.held.unsent
+}
+
+// hold keeps a copy of in, and unsent itself.
+func (c *polledConn) hold(in, unsent []byte) {
+	if c.held == nil {
+		c.held = new(heldBytes)
+	}
+	c.held.in, c.held.unsent = append(c.held.in[:0], in...), unsent
 }
 
 // stopWaiting closes the connection for reading, which causes an event. Then the worker serves a
 // request that has already arrived, and closes the connection.
-func (c *polledConn) stopWaiting() { _ = unix.Shutdown(c.fd, unix.SHUT_RD) }
+func (c *polledConn) stopWaiting() { _ = unix.Shutdown(int(c.fd), unix.SHUT_RD) }
 
 const (
 	maxWorkers = 16
@@ -84,7 +113,7 @@ const (
 )
 
 // A stopReason says why a worker stops serving the requests of a connection.
-type stopReason int
+type stopReason uint8
 
 const (
 	allServed  stopReason = iota
@@ -124,7 +153,7 @@ func (w *worker) run() {
 	}
 	for e := w.blocked.popBefore(w.now); e != nil; e = w.blocked.popBefore(w.now) {
 		c := e.owner.(*polledConn)
-		w.handOver(c.fd, &conn{remote: c.remote, in: c.in, unsent: c.unsent, closeAfter: c.why == lastReply || c.why == panicked})
+		w.handOver(int(c.fd), &conn{remote: c.remote, in: c.in(), unsent: c.unsent(), closeAfter: c.why == lastReply || c.why == panicked})
 	}
 	w.closeOverdue(&w.silent, 0)
 	w.closeOverdue(&w.idle, 0)
@@ -181,6 +210,7 @@ func (w *worker) housekeeping() {
 	w.closeOverdue(&w.silent, w.s.Timeout)
 	w.closeOverdue(&w.idle, w.s.Idle)
 	w.closeOverdue(&w.blocked, w.s.Timeout)
+	w.freeBuffers()
 	err := w.raw.Control(func(listener uintptr) {
 		if w.outOfFiles {
 			w.outOfFiles = false
@@ -193,55 +223,17 @@ func (w *worker) housekeeping() {
 	}
 }
 
+// freeBuffers gives up large buffers, but at most once a second: while there are many large replies,
+// each of them uses the same buffers.
+func (w *worker) freeBuffers() {
+	if !w.b.reusable() && w.now.After(w.keepBuffers) {
+		w.b, w.keepBuffers = buffers{}, w.now.Add(time.Second)
+	}
+}
+
 // control sets which events of fd the worker gets. Each event has id.
 func (w *worker) control(op, fd int, id int32, events uint32) error {
 	return unix.EpollCtl(w.epollFD, op, fd, &unix.EpollEvent{Events: events, Fd: id})
-}
-
-// watchListener makes w get an event when the next connection arrives. Only one worker gets this
-// event, and the workers take turns. Otherwise all of them would wake up, and the fastest would
-// accept every connection.
-func (w *worker) watchListener(listener uintptr) {
-	_ = w.control(unix.EPOLL_CTL_MOD, int(listener), listenerEvent, unix.EPOLLIN|unix.EPOLLONESHOT)
-}
-
-// acceptSome accepts up to maxAccept connections and serves their first requests.
-func (w *worker) acceptSome() {
-	w.accepted = w.accepted[:0]
-	if err := w.raw.Control(w.acceptFunc); err != nil {
-		w.listenerClosed = true
-		w.fail(err)
-	}
-	for _, c := range w.accepted {
-		w.addConn(c.fd, c.remote)
-	}
-}
-
-// acceptFrom accepts connections, and lets the next worker watch the listener.
-func (w *worker) acceptFrom(listener uintptr) {
-	for len(w.accepted) < cap(w.accepted) {
-		fd, errno := accept4(int(listener), &w.remote)
-		switch errno {
-		case 0:
-			if !w.inherits.Load() {
-				w.setOptions(fd)
-			}
-			w.accepted = append(w.accepted, acceptedConn{fd, w.remote.addrPort()})
-			continue
-		case unix.ECONNABORTED, unix.EINTR:
-			continue
-		case unix.EAGAIN:
-			if !w.inherits.Load() {
-				w.inherits.Store(true)
-			}
-		default:
-			w.s.logLimit(limitFiles, "no connection can be accepted: %v", errno)
-			w.outOfFiles = true
-			return
-		}
-		break
-	}
-	w.next.watchListener(listener)
 }
 
 // addConn serves a new connection, or refuses or drops it. Usually the first request has already
@@ -262,7 +254,7 @@ func (w *worker) addConn(fd int, remote netip.AddrPort) {
 		c = new(polledConn)
 		c.owner, w.spare = c, c
 	}
-	c.fd, c.remote = fd, remote
+	c.fd, c.remote = int32(fd), remote
 	w.silent.enqueue(&c.queueEntry, w.now)
 	if w.serveConn(c, false) == gone {
 		c.evicted, c.drained = false, false // c is spare again
@@ -274,7 +266,7 @@ func (w *worker) addConn(fd int, remote netip.AddrPort) {
 	}
 	w.conns[fd] = c
 	events := uint32(connEvents)
-	if len(c.unsent) > 0 {
+	if len(c.unsent()) > 0 {
 		events |= unix.EPOLLOUT
 	}
 	if w.control(unix.EPOLL_CTL_ADD, fd, int32(fd), events) != nil {
@@ -300,8 +292,8 @@ func (w *worker) closeConn(c *polledConn) outcome {
 		c.stream = nil
 	}
 	w.s.releaseConn(c.remote, admitted)
-	_, _ = rawCall(unix.SYS_CLOSE, c.fd, nil)
-	return w.forget(c.fd)
+	_, _ = rawCall(unix.SYS_CLOSE, int(c.fd), nil)
+	return w.forget(int(c.fd))
 }
 
 func (w *worker) forget(fd int) outcome {
@@ -343,9 +335,9 @@ func (w *worker) resume(c *polledConn, clientDone bool) outcome {
 // client will send nothing more.
 func (w *worker) serveConn(c *polledConn, clientDone bool) outcome {
 	wasBusy := c.queue == &w.busy
-	n := copy(w.in[:], c.in)
+	n := copy(w.in[:], c.in())
 	if headEnd(w.in[:n], 0) == 0 && !c.drained {
-		m, errno := rawCall(unix.SYS_READ, c.fd, w.in[n:])
+		m, errno := rawCall(unix.SYS_READ, int(c.fd), w.in[n:])
 		switch {
 		case errno == unix.EAGAIN || errno == unix.EINTR:
 			if m = 0; n == 0 {
@@ -357,18 +349,13 @@ func (w *worker) serveConn(c *polledConn, clientDone bool) outcome {
 		case errno != 0 || m+n == 0:
 			c.dequeue()
 			if c.evicted && c.queue.silent {
-				_, _ = rawCall(unix.SYS_WRITE, c.fd, []byte(tooMany))
+				_, _ = rawCall(unix.SYS_WRITE, int(c.fd), []byte(tooMany))
 			}
 			return w.closeConn(c)
 		}
 		c.drained = m < len(w.in)-n
 		n += m
 	}
-	defer func() {
-		if !w.b.reusable() {
-			w.b = buffers{}
-		}
-	}()
 	c.dequeue() // so that it is no longer evicted
 	clientDone = clientDone || c.evicted
 	rest, why := w.serveBatch(w.in[:n], c.remote, wasBusy)
@@ -383,7 +370,7 @@ func (w *worker) serveConn(c *polledConn, clientDone bool) outcome {
 	}
 	sent, errno := 0, unix.Errno(0)
 	if len(w.b.out) > 0 {
-		sent, errno = rawCall(unix.SYS_WRITE, c.fd, w.b.out)
+		sent, errno = rawCall(unix.SYS_WRITE, int(c.fd), w.b.out)
 	}
 	switch {
 	case errno != 0 && errno != unix.EAGAIN && errno != unix.EINTR:
@@ -443,14 +430,14 @@ func (w *worker) serveBatch(in []byte, remote netip.AddrPort, wasBusy bool) (res
 func (w *worker) afterBatch(c *polledConn, rest []byte, why stopReason, clientDone bool) outcome {
 	switch {
 	case why == batchFull || !c.drained && (why == allServed || why == incomplete):
-		c.in = append(c.in[:0], rest...)
+		c.hold(rest, nil)
 		c.drained = c.drained && !clientDone // so that the end is read later
 		w.busy.enqueue(&c.queueEntry, w.now)
 		return kept
 	case why == incomplete || why == notPlain:
-		return w.handOver(c.fd, &conn{remote: c.remote, in: rest})
+		return w.handOver(int(c.fd), &conn{remote: c.remote, in: rest})
 	case why == lastReply && (w.head.keepAlive || len(rest) > 0 || !c.drained): // the client may send more
-		return w.handOver(c.fd, &conn{remote: c.remote, closeAfter: true})
+		return w.handOver(int(c.fd), &conn{remote: c.remote, closeAfter: true})
 	case why == allServed && !clientDone:
 		w.setIdle(c)
 		return kept
@@ -460,23 +447,23 @@ func (w *worker) afterBatch(c *polledConn, rest []byte, why stopReason, clientDo
 
 // setIdle makes a connection wait for its next request.
 func (w *worker) setIdle(c *polledConn) {
-	c.in = nil
+	c.held = nil
 	w.idle.enqueue(&c.queueEntry, w.now)
 }
 
 // setBlocked keeps the replies that the client does not read, and the bytes that are left. It makes
 // the connection wait until all replies are sent. Until then the worker reads nothing from it.
 func (w *worker) setBlocked(c *polledConn, unsent, rest []byte, why stopReason) outcome {
-	c.unsent, c.in, c.why = bytes.Clone(unsent), append(c.in[:0], rest...), why
-	c.drained = false
+	c.hold(rest, bytes.Clone(unsent))
+	c.why, c.drained = why, false
 	w.blocked.enqueue(&c.queueEntry, w.now)
-	_ = w.control(unix.EPOLL_CTL_MOD, c.fd, int32(c.fd), connEvents|unix.EPOLLOUT)
+	_ = w.control(unix.EPOLL_CTL_MOD, int(c.fd), c.fd, connEvents|unix.EPOLLOUT)
 	return kept
 }
 
-// sendUnsent sends as many bytes of c.unsent as it can without waiting.
+// sendUnsent sends as many of the replies that are kept as it can without waiting.
 func (w *worker) sendUnsent(c *polledConn) outcome {
-	sent, errno := rawCall(unix.SYS_WRITE, c.fd, c.unsent)
+	sent, errno := rawCall(unix.SYS_WRITE, int(c.fd), c.held.unsent)
 	switch {
 	case errno == unix.EAGAIN || errno == unix.EINTR:
 		return kept
@@ -484,10 +471,10 @@ func (w *worker) sendUnsent(c *polledConn) outcome {
 		return w.closeConn(c)
 	}
 	c.dequeue()
-	if c.unsent = c.unsent[sent:]; len(c.unsent) > 0 {
+	if c.held.unsent = c.held.unsent[sent:]; len(c.held.unsent) > 0 {
 		w.blocked.enqueue(&c.queueEntry, w.now)
 		return kept
 	}
-	c.unsent = nil
-	return w.afterBatch(c, c.in, c.why, false)
+	c.held.unsent = nil
+	return w.afterBatch(c, c.held.in, c.why, false)
 }

@@ -105,13 +105,13 @@ func (s *polledStream) Wake() {
 func (w *worker) startStream(c *polledConn, clientDone bool) outcome {
 	now := uint32(w.streams.tickAt(w.now))
 	s := &polledStream{Stream: w.streams.new, w: w, conn: c, sentAt: now}
-	c.stream, c.in, w.streams.new = s, nil, nil
+	c.stream, c.held, w.streams.new = s, nil, nil
 	w.streams.open++
 	if w.spare == c {
 		w.spare = nil // another goroutine may still wake the stream after its end
 	}
-	_ = unix.SetsockoptInt(c.fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(w.s.streamTCPTimeout.Milliseconds()))
-	_ = unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_SNDBUF, maxSendBuffer/2) // the system doubles that
+	_ = unix.SetsockoptInt(int(c.fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(w.s.streamTCPTimeout.Milliseconds()))
+	_ = unix.SetsockoptInt(int(c.fd), unix.SOL_SOCKET, unix.SO_SNDBUF, maxSendBuffer/2) // the system doubles that
 	w.visitAfter(c, heartbeatTicks)
 	if w.sendBytes(c, w.b.out) == gone || w.sendEvents(c) == gone {
 		return gone
@@ -124,7 +124,7 @@ func (w *worker) startStream(c *polledConn, clientDone bool) outcome {
 
 // resumeStream goes on with a stream whose connection may be ready for reading or writing.
 func (w *worker) resumeStream(c *polledConn) outcome {
-	if len(c.unsent) > 0 && (w.sendBytes(c, c.unsent) == gone || w.sendEvents(c) == gone) {
+	if len(c.unsent()) > 0 && (w.sendBytes(c, c.held.unsent) == gone || w.sendEvents(c) == gone) {
 		return gone
 	}
 	return w.ignoreInput(c)
@@ -134,7 +134,7 @@ func (w *worker) resumeStream(c *polledConn) outcome {
 // client closes the connection for sending, or has sent maxBody.
 func (w *worker) ignoreInput(c *polledConn) outcome {
 	for {
-		n, errno := rawCall(unix.SYS_READ, c.fd, w.in[:])
+		n, errno := rawCall(unix.SYS_READ, int(c.fd), w.in[:])
 		switch {
 		case errno == unix.EAGAIN || errno == unix.EINTR:
 			return kept
@@ -178,7 +178,7 @@ func (w *worker) sendEvents(c *polledConn) (o outcome) {
 			o = w.closeConn(c)
 		}
 	}()
-	for len(c.unsent) == 0 && !s.waiting && !s.lingers {
+	for len(c.unsent()) == 0 && !s.waiting && !s.lingers {
 		if s.ended {
 			return w.lingerStream(c)
 		}
@@ -197,7 +197,7 @@ func (w *worker) sendBytes(c *polledConn, b []byte) outcome {
 	if len(b) == 0 {
 		return kept
 	}
-	n, errno := rawCall(unix.SYS_WRITE, c.fd, b)
+	n, errno := rawCall(unix.SYS_WRITE, int(c.fd), b)
 	switch {
 	case errno == unix.EAGAIN || errno == unix.EINTR:
 		n = 0
@@ -215,21 +215,21 @@ func (w *worker) sendBytes(c *polledConn, b []byte) outcome {
 	}
 	switch {
 	case n == len(b):
-		c.unsent = nil
+		c.held = nil
 		return kept
-	case len(c.unsent) > 0: // b is c.unsent
-		c.unsent = b[n:]
+	case c.held != nil: // b is c.held.unsent
+		c.held.unsent = b[n:]
 	default:
-		c.unsent = bytes.Clone(b[n:])
+		c.hold(nil, bytes.Clone(b[n:]))
 	}
-	_ = w.control(unix.EPOLL_CTL_MOD, c.fd, int32(c.fd), connEvents|unix.EPOLLOUT)
+	_ = w.control(unix.EPOLL_CTL_MOD, int(c.fd), c.fd, connEvents|unix.EPOLLOUT)
 	return kept
 }
 
 // lingerStream ends a connection when the whole stream is sent. It gives the client time to read
 // the end, as conn.linger does.
 func (w *worker) lingerStream(c *polledConn) outcome {
-	if unix.Shutdown(c.fd, unix.SHUT_WR) != nil {
+	if unix.Shutdown(int(c.fd), unix.SHUT_WR) != nil {
 		return w.closeConn(c)
 	}
 	c.stream.lingers = true
@@ -286,8 +286,8 @@ func (w *worker) visitStream(c *polledConn, now int) {
 // connection.
 func (w *worker) checkReceipt(c *polledConn, now uint32) {
 	s := c.stream
-	pending := pendingBytes(c.fd)
-	if pending == 0 && len(c.unsent) == 0 {
+	pending := pendingBytes(int(c.fd))
+	if pending == 0 && len(c.unsent()) == 0 {
 		s.unknown = false
 		w.visitAfter(c, max(1, heartbeatTicks-int(now-s.sentAt)))
 		return
@@ -297,7 +297,7 @@ func (w *worker) checkReceipt(c *polledConn, now uint32) {
 	case received != s.received:
 		s.received, s.progress = received, now
 	case time.Duration(now-s.progress)*tick < w.s.Timeout:
-	case w.sinceHeard(c.fd) >= w.s.Timeout:
+	case w.sinceHeard(int(c.fd)) >= w.s.Timeout:
 		s.progress = now
 	default:
 		w.closeConn(c)
