@@ -110,6 +110,46 @@ func TestSlowSubscriberIsBounded(t *testing.T) {
 	})
 }
 
+// Batches that a subscriber does not see count, too, while an earlier one waits for it: they stay in
+// memory with it. A subscriber that has taken all goes past them.
+func TestUnseenBatchesAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := memory.New()
+		var notified [2]int
+		var subs [2]store.Subscription
+		for i := range subs {
+			_, _, sub, err := m.Subscribe(t.Context(), []byte("k"), wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.9:0")}, func() { notified[i]++ }, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer sub.Close()
+			subs[i] = sub
+		}
+		join := func(addr string, port int) {
+			peer := wire.Peer{Endpoint: netip.AddrPortFrom(netip.MustParseAddr(addr), uint16(port))}
+			_, _, _ = m.Announce(t.Context(), []byte("k"), peer, anHour, store.Want{}, nil)
+			time.Sleep(100 * time.Millisecond)
+			synctest.Wait()
+		}
+		join("192.0.2.1", 1)
+		if changes, live := allChanges(subs[1]); len(changes) != 1 || !live {
+			t.Errorf("%d changes, live %v", len(changes), live)
+		}
+		for i := range 300 {
+			join("10.0.0.1", 1+i)
+		}
+		if changes, live := allChanges(subs[0]); len(changes) > 0 || live {
+			t.Errorf("the slow subscriber: %d changes, live %v", len(changes), live)
+		}
+		if changes, live := allChanges(subs[1]); len(changes) > 0 || !live {
+			t.Errorf("the other subscriber: %d changes, live %v", len(changes), live)
+		}
+		if notified != [2]int{2, 1} {
+			t.Errorf("notified %d times", notified)
+		}
+	})
+}
+
 // A refused announce or subscription leaves no track and no watchers in memory.
 func TestRefusalLeavesNothing(t *testing.T) {
 	m := memory.New()

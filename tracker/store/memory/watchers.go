@@ -224,22 +224,24 @@ func (sub *subscription) Close() {
 // removes only peers that have left or lapsed.
 func (sub *subscription) Epoch() string { return sub.watchers.shard.store.epoch }
 
-// pass notifies the subscriber of a batch that has just been flushed, or goes past the batch if the
-// subscriber sees nothing in it. It never waits for the subscriber.
+// pass notifies the subscriber of a batch that has just been flushed. If the subscriber sees nothing
+// in it and has no other batch to take, pass goes past the batch. It never waits for the subscriber.
 func (sub *subscription) pass(b *batch) {
-	next := b.next.Load()
-	if !sub.seesAny(b) {
-		sub.place.CompareAndSwap(b, next) // unless an earlier batch still waits
+	next, sees := b.next.Load(), sub.seesAny(b)
+	if !sees && sub.place.CompareAndSwap(b, next) {
 		return
 	}
 	place := sub.place.Load()
 	if place == nil {
 		return
 	}
-	if next.number-place.number > maxBatches || next.before-place.before > maxWaiting {
+	full := next.number-place.number > maxBatches || next.before-place.before > maxWaiting
+	if full {
 		sub.place.Store(nil)
 	}
-	sub.notify()
+	if sees || full {
+		sub.notify()
+	}
 }
 
 // Next implements [store.Subscription].
