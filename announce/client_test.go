@@ -5,21 +5,21 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"log"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"ntrack/announce"
-	"ntrack/commands/commandstest"
 	"ntrack/tracker"
 )
 
@@ -322,18 +322,19 @@ func TestStalledHandshake(t *testing.T) {
 	}
 }
 
-// freePort returns a port that the system does not give to other programs.
+// freePort returns a port of 127.0.0.1 on which nothing listens. It is below the ports that systems
+// give to connections, so no other program gets it meanwhile.
 func freePort(t *testing.T) uint16 {
 	t.Helper()
-	text, err := commandstest.FreePort(29_000)
-	if err != nil {
-		t.Fatal(err)
+	for range 1000 {
+		port := 29_000 + rand.N(3000)
+		if l, err := net.Listen("tcp4", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			l.Close()
+			return uint16(port)
+		}
 	}
-	port, err := strconv.ParseUint(text, 10, 16)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return uint16(port)
+	t.Fatal("no port is free")
+	return 0
 }
 
 // Without a port, the tracker lists the local endpoint of the connection: Client.From, if it is set.
