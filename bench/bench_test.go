@@ -68,8 +68,8 @@ func TestRun(t *testing.T) {
 	if s == nil || len(s.Idle) != 4 || len(s.FanOut) != 2 || len(s.Beside) != 1 || len(s.Bursts) != 1 {
 		t.Fatalf("streams: %s", text)
 	}
-	for _, f := range s.FanOut {
-		if len(f.Rounds) != 2 || f.CPU.Median <= 0 || f.P50.Min < 50 || f.P99.Median < f.P50.Median {
+	for _, f := range s.FanOut { // a histogram may be wrong by 3 %
+		if len(f.Rounds) != 2 || f.CPU.Median <= 0 || f.P50.Min < 0.97*50 || f.P99.Median < f.P50.Median {
 			t.Errorf("streams of %s: %+v", f.Server, f)
 		}
 	}
