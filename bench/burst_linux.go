@@ -123,7 +123,7 @@ func (b *bench) burst(name string, n int) (r burstResult, err error) {
 	if err != nil {
 		return r, err
 	}
-	sockets := socketBuffers()
+	sockets := socketsInUse().buffers
 	peak, sampled := sockets, time.Now()
 	began := time.Now()
 	for c.done < n {
@@ -137,7 +137,7 @@ func (b *bench) burst(name string, n int) (r burstResult, err error) {
 			return r, fmt.Errorf("%s: a burst of %d members: %w", name, n, err)
 		}
 		if time.Since(sampled) > 20*time.Millisecond {
-			peak, sampled = max(peak, socketBuffers()), time.Now()
+			peak, sampled = max(peak, socketsInUse().buffers), time.Now()
 		}
 		if since > patience {
 			break

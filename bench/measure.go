@@ -160,31 +160,37 @@ func filesOf(pid int) (int, error) {
 // socketCaches are the kernel's caches from which sockets and what belongs to them come.
 var socketCaches = []string{"TCP", "sock_inode_cache", "filp", "eventpoll_epi", "tcp_bind_bucket", "tcp_bind2_bucket", "lsm_file_cache"}
 
-// socketMemory returns the bytes in these caches for all sockets of this machine. It is 0 if the
-// system does not show them, as to users other than root.
-func socketMemory() (n int64) {
+// A socketUse is what the TCP sockets of this machine take. It is zero if the system does not show
+// that, as to users other than root.
+type socketUse struct{ sockets, bytes, buffers int64 }
+
+func socketsInUse() (u socketUse) {
 	b, _ := os.ReadFile("/proc/slabinfo")
 	for line := range strings.Lines(string(b)) {
 		if f := strings.Fields(line); len(f) > 3 && slices.Contains(socketCaches, f[0]) {
 			active, _ := strconv.ParseInt(f[1], 10, 64)
 			size, _ := strconv.ParseInt(f[3], 10, 64)
-			n += active * size
+			u.bytes += active * size
 		}
 	}
-	return n
+	b, _ = os.ReadFile("/proc/net/sockstat")
+	for line := range strings.Lines(string(b)) {
+		// TCP: inuse 4 orphan 0 tw 1958 alloc 4 mem 235
+		if f := strings.Fields(line); len(f) > 10 && f[0] == "TCP:" {
+			u.sockets, _ = strconv.ParseInt(f[8], 10, 64)
+			pages, _ := strconv.ParseInt(f[10], 10, 64)
+			u.buffers = pages * int64(os.Getpagesize())
+		}
+	}
+	return u
 }
 
-// socketBuffers returns the bytes in the buffers of all TCP sockets of this machine, or 0 if the
-// system does not show them.
-func socketBuffers() int64 {
-	b, _ := os.ReadFile("/proc/net/sockstat")
-	for line := range strings.Lines(string(b)) {
-		if f := strings.Fields(line); len(f) > 10 && f[0] == "TCP:" && f[9] == "mem" {
-			pages, _ := strconv.ParseInt(f[10], 10, 64)
-			return pages * int64(os.Getpagesize())
-		}
+// perSocket returns the bytes for each socket since before, in buffers not included.
+func (u socketUse) perSocket(before socketUse) float64 {
+	if u.sockets == before.sockets {
+		return 0
 	}
-	return 0
+	return float64(u.bytes-before.bytes) / float64(u.sockets-before.sockets)
 }
 
 // machine describes this machine.

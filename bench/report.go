@@ -252,13 +252,13 @@ func (s *streamsResult) print(w io.Writer) {
 			}
 		}
 	}
-	fmt.Fprintf(w, "\n%d watchers\tCPU µs/event\tx floor\tjoin to event: p50 ms\tp99 ms\tp99 after 50 ms, x floor\t%d at rest: CPU\tx floor\trounds\n", s.Watched, s.Resting)
+	fmt.Fprintf(w, "\n%d watchers\tCPU µs/event\tx floor\tjoin to event: p50 ms\tp99 ms\tleast p99 - 50, x floor\t%d at rest: CPU\tx floor\trounds\n", s.Watched, s.Resting)
 	floor := s.fanOut("floor")
 	for _, f := range s.FanOut {
 		ratio := func(number func(fanOutRound) float64) string { return times(f.ratio(floor, number)) }
 		fmt.Fprintf(w, "%s\t%.2f (%.2f-%.2f)\t%s\t%.0f (%.0f-%.0f)\t%.0f (%.0f-%.0f)\t%s\t%.2f %%\t%s\t%d\n", f.Server,
 			f.CPU.Median, f.CPU.Min, f.CPU.Max, ratio(func(r fanOutRound) float64 { return r.CPU }),
-			f.P50.Median, f.P50.Min, f.P50.Max, f.P99.Median, f.P99.Min, f.P99.Max, ratio(func(r fanOutRound) float64 { return r.P99 - 50 }),
+			f.P50.Median, f.P50.Min, f.P50.Max, f.P99.Median, f.P99.Min, f.P99.Max, ratio(func(r fanOutRound) float64 { return slices.Min(r.P99) - 50 }),
 			100*f.AtRest.Median, ratio(func(r fanOutRound) float64 { return r.AtRest }), len(f.Rounds))
 	}
 	if len(s.Beside) > 0 {

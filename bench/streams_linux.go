@@ -35,7 +35,7 @@ type idleStreams struct {
 	Streams int     `json:"streams"`
 	Member  float64 `json:"bytes_per_member"` // of a peer; each key has ten
 	Looker  float64 `json:"bytes_per_looker"` // of a client that only looks; all are at one key
-	Kernel  float64 `json:"kernel_bytes"`     // of the system, for each of the two ends; 0 if unknown
+	Kernel  float64 `json:"kernel_bytes"`     // of the system, for a TCP socket; 0 if unknown
 	Files   int     `json:"files"`            // that the server has open, with the lookers
 }
 
@@ -44,12 +44,15 @@ type fanOut struct {
 	Server string        `json:"server"`
 	CPU    spread        `json:"cpu_us_per_event"` // of the server
 	P50    spread        `json:"p50_ms"`           // of one join over all streams, from the announce to the event
-	P99    spread        `json:"p99_ms"`
-	AtRest spread        `json:"busy_at_rest"` // the share of a CPU that the idle streams take
+	P99    spread        `json:"p99_ms"`           // both over all joins of all rounds
+	AtRest spread        `json:"busy_at_rest"`     // the share of a CPU that the idle streams take
 	Rounds []fanOutRound `json:"rounds"`
 }
 
-type fanOutRound struct{ CPU, P50, P99, AtRest float64 }
+type fanOutRound struct {
+	CPU, AtRest float64
+	P50, P99    []float64 // of each join
+}
 
 // A besideReport compares keep-alive announces at other keys with those of a server without streams.
 type besideReport struct {
@@ -172,9 +175,9 @@ func (b *bench) idle(name string, growth []int) ([]idleStreams, error) {
 	if err != nil {
 		return nil, err
 	}
-	before := socketMemory()
+	before := socketsInUse()
 	err = grow((*watchers).openLookers, func(r *idleStreams, each float64, s *rival) (err error) {
-		r.Looker, r.Kernel = each, float64(socketMemory()-before)/float64(2*r.Streams)
+		r.Looker, r.Kernel = each, socketsInUse().perSocket(before)
 		r.Files, err = filesOf(s.pid)
 		return err
 	})
@@ -210,18 +213,16 @@ func (b *bench) fanOutRound(f *fanOut, p streamsPlan) error {
 		}
 		defer c.Close()
 		var cpu time.Duration
-		var p50, p99 []float64
 		for i := range p.Joins {
 			times, used, err := w.join(s, c, 1+i, p.Every)
 			if err != nil {
 				return err
 			}
 			cpu += used
-			p50 = append(p50, times.percentile(0.5).Seconds()*1e3)
-			p99 = append(p99, times.percentile(0.99).Seconds()*1e3)
+			r.P50 = append(r.P50, times.percentile(0.5).Seconds()*1e3)
+			r.P99 = append(r.P99, times.percentile(0.99).Seconds()*1e3)
 		}
 		r.CPU = float64(cpu.Nanoseconds()) / 1e3 / float64(p.Joins*p.Watched)
-		r.P50, r.P99 = spreadOf(p50).Median, spreadOf(p99).Median
 		f.Rounds = append(f.Rounds, r)
 		return nil
 	})
@@ -257,18 +258,12 @@ func (w *watchers) join(s *rival, c net.Conn, port int, every time.Duration) (ti
 }
 
 func (f *fanOut) finish() {
-	f.CPU = f.of(func(r fanOutRound) float64 { return r.CPU })
-	f.P50 = f.of(func(r fanOutRound) float64 { return r.P50 })
-	f.P99 = f.of(func(r fanOutRound) float64 { return r.P99 })
-	f.AtRest = f.of(func(r fanOutRound) float64 { return r.AtRest })
-}
-
-func (f *fanOut) of(number func(fanOutRound) float64) spread {
-	var all []float64
+	var cpu, rest, p50, p99 []float64
 	for _, r := range f.Rounds {
-		all = append(all, number(r))
+		cpu, rest = append(cpu, r.CPU), append(rest, r.AtRest)
+		p50, p99 = append(p50, r.P50...), append(p99, r.P99...)
 	}
-	return spreadOf(all)
+	f.CPU, f.AtRest, f.P50, f.P99 = spreadOf(cpu), spreadOf(rest), spreadOf(p50), spreadOf(p99)
 }
 
 // ratio is the median over the rounds of a number of f, divided by that of another server. It is 0
