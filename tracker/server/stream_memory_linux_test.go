@@ -20,8 +20,9 @@ func TestStreamMemory(t *testing.T) {
 		target func(i int) string
 		most   int64 // bytes of the heap for each stream
 	}{
-		{"a member, ten at a key", func(i int) string { return fmt.Sprintf("/ntrk/k%d?port=%d", i/10, 1+i%10) }, 760},
-		{"a looker, all at one key", func(int) string { return "/ntrk/k?port=0" }, 400},
+		{"a looker, all at one key", func(int) string { return "/ntrk/k?port=0" }, 450},
+		// The store of this one gives up its memory later than the test ends. So it comes last.
+		{"a member, ten at a key", func(i int) string { return fmt.Sprintf("/ntrk/k%d?port=%d", i/10, 1+i%10) }, 680},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := &Server{Tracker: &tracker.Tracker{}, Logf: t.Errorf}

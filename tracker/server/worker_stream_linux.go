@@ -276,7 +276,8 @@ func (w *worker) visitStream(c *polledConn, now int) {
 	case idle < heartbeatTicks:
 		w.visitAfter(c, heartbeatTicks-idle)
 	default:
-		w.sendBytes(c, wire.AppendHeartbeat(w.b.out[:0]))
+		w.b.out = wire.AppendHeartbeat(w.b.out[:0])
+		w.sendBytes(c, w.b.out)
 	}
 }
 

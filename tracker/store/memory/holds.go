@@ -13,30 +13,52 @@ import (
 // needs up to 25 seconds for that: it connects after at most 15, and waits for a reply for 10.
 const regainTime = 30 * time.Second
 
+// A heldPeer is a peer that subscriptions hold. Usually one subscription holds it, and it has not
+// announced. Such a peer has no entry in watchers.heldPeers.
 type heldPeer struct {
 	holds int           // how many subscriptions hold the peer
 	until time.Duration // when the announces of the peer lapse, in whole seconds; 0 without any
 }
 
-// hold adds a hold on a peer. old is the expiry of the peer in the table, or 0 if the peer has just
-// joined.
-func (w *watchers) hold(e netip.AddrPort, old expiry, now time.Duration) {
-	p := w.heldPeers[e]
-	if p.holds == 0 && old != 0 {
-		p.until = now.Truncate(time.Second) + time.Duration(old.after(expiryAt(now)))*time.Second
+// heldPeer returns what is known about a peer that is held.
+func (w *watchers) heldPeer(e netip.AddrPort) heldPeer {
+	if p, found := w.heldPeers[e]; found {
+		return p
 	}
-	p.holds++
+	return heldPeer{holds: 1}
+}
+
+func (w *watchers) setHeldPeer(e netip.AddrPort, p heldPeer) {
+	if p == (heldPeer{holds: 1}) {
+		delete(w.heldPeers, e)
+		return
+	}
 	if w.heldPeers == nil {
 		w.heldPeers = make(map[netip.AddrPort]heldPeer)
 	}
 	w.heldPeers[e] = p
 }
 
+// hold adds a hold on a peer. old is the expiry of the peer in the table, or 0 if the peer has just
+// joined.
+func (w *watchers) hold(e netip.AddrPort, old expiry, now time.Duration) {
+	switch old {
+	case 0: // there is nothing to keep
+	case held:
+		p := w.heldPeer(e)
+		p.holds++
+		w.setHeldPeer(e, p)
+	default:
+		until := now.Truncate(time.Second) + time.Duration(old.after(expiryAt(now)))*time.Second
+		w.setHeldPeer(e, heldPeer{1, until})
+	}
+}
+
 // extend records that an announce lists a held peer until a time.
 func (w *watchers) extend(e netip.AddrPort, until time.Duration) {
-	p := w.heldPeers[e]
+	p := w.heldPeer(e)
 	p.until = max(p.until, until)
-	w.heldPeers[e] = p
+	w.setHeldPeer(e, p)
 }
 
 // endHolds removes every hold on a peer that leaves, and ends the subscriptions that hold it.
@@ -54,9 +76,9 @@ func (w *watchers) endHolds(e netip.AddrPort) {
 // unhold removes one hold on a peer. After the last one, the peer stays listed until its announces
 // lapse.
 func (w *watchers) unhold(e netip.AddrPort) {
-	p := w.heldPeers[e]
+	p := w.heldPeer(e)
 	if p.holds--; p.holds > 0 {
-		w.heldPeers[e] = p
+		w.setHeldPeer(e, p)
 		return
 	}
 	delete(w.heldPeers, e)
