@@ -20,20 +20,21 @@ func announceCommand(s Streams) *cli.Command {
 		Name:      "announce",
 		Usage:     "join a KEY, and print your endpoint and the other peers",
 		UsageText: "ntrack announce [OPTIONS] [TRACKER] KEY [-- COMMAND ARGS...]",
-		Description: "Lists you under KEY with the address the tracker sees, and prints the other\n" +
-			"peers. The tracker forgets you after the ttl unless you announce again.\n\n" +
-			"With a COMMAND it runs COMMAND and prints nothing itself. It joins once COMMAND\n" +
-			"can be reached at the port, leaves when COMMAND ends, and ends with its exit\n" +
-			"code. A tracker that is away does not disturb COMMAND. COMMAND finds\n" +
-			"$NTRACK_TRACKER, $NTRACK_KEY and, once it has joined, its own IP:PORT in the\n" +
-			"file $NTRACK_SELF_FILE. Signals reach COMMAND: Ctrl-C and the like from the\n" +
-			"terminal, all others through ntrack. On Linux COMMAND is killed when ntrack is\n" +
-			"killed, but not the programs that COMMAND has started.",
+		Description: "Lists you under KEY with the address that the tracker sees, and prints the other\n" +
+			"peers. The tracker forgets you after its ttl, such as 38 s, unless you announce\n" +
+			"again. --stay does that for you.\n\n" +
+			"With a COMMAND it runs COMMAND, and prints only notes. It joins once COMMAND can\n" +
+			"be reached at the port. It leaves when COMMAND ends, and ends with the same exit\n" +
+			"code. A tracker that is away does not disturb COMMAND. The environment of\n" +
+			"COMMAND has NTRACK_TRACKER, NTRACK_KEY and NTRACK_SELF_FILE, a file with its own\n" +
+			"IP:PORT. Signals reach COMMAND: Ctrl-C and the like from the terminal, all\n" +
+			"others through ntrack. On Linux COMMAND is killed when ntrack is killed, but not\n" +
+			"the programs that COMMAND has started.",
 		Flags: slices.Concat([]cli.Flag{
-			&cli.IntFlag{Name: "port", Usage: "the `PORT` where your service is reached; without it the tracker lists the port of origin of this connection"},
-			&cli.StringFlag{Name: "from", Usage: "connect from `[IP:]PORT`, so that the port of origin is your service's"},
-			&cli.IntFlag{Name: "numwant", Usage: "at most `N` peers; 0 just joins", Value: wire.DefaultWant},
-			&cli.BoolFlag{Name: "stay", Usage: "keep announced until interrupted, then leave"},
+			&cli.IntFlag{Name: "port", Usage: "the `PORT` where your service is reached; without it the tracker lists the random port of ntrack's own connection"},
+			&cli.StringFlag{Name: "from", Usage: "instead of --port: connect from `[IP:]PORT`, so that the tracker sees the port of your service"},
+			&cli.IntFlag{Name: "numwant", Usage: "get at most `N` peers; 0 just joins", Value: wire.DefaultWant},
+			&cli.BoolFlag{Name: "stay", Usage: "stay listed until Ctrl-C, then leave"},
 			&cli.BoolFlag{Name: "leave", Usage: "leave the KEY instead; needs --port or --from"},
 			serveFlag(),
 		}, commandFlags(), clientFlags()),

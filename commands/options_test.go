@@ -103,7 +103,7 @@ func effects() map[string]effect {
 		},
 		"serve --max-per-addr": {
 			serve + " --max-per-addr 2",
-			`^200 200 503 too many registrations of this address: at most 2`,
+			`^200 200 503 too many peers of this address: at most 2`,
 			serve, `^200 200 200 $`,
 			asks(peers),
 		},

@@ -32,8 +32,9 @@ func serveCommand(s Streams) *cli.Command {
 		UsageText: "ntrack serve [OPTIONS]",
 		Description: "Serves the native interface at /ntrk/KEY and the BitTorrent one at /announce\n" +
 			"and /scrape, on 127.0.0.1:6969 for this machine alone. Nothing is written to\n" +
-			"disk. SIGINT or SIGTERM ends it: it finishes what is in flight and exits 0.\n" +
-			"Without a terminal SIGHUP does not end it: it reads the token file again.",
+			"disk. SIGINT or SIGTERM ends it: it serves the requests that have begun, and\n" +
+			"exits with 0. SIGHUP makes it read the token file again, but on a terminal\n" +
+			"SIGHUP ends it.",
 		Flags: []cli.Flag{
 			&cli.StringSliceFlag{Name: "listen", Usage: "listen on `ADDR`, such as :6969 for everybody, 0.0.0.0:6969 over IPv4 alone, or 127.0.0.1:0 for any free port; may be repeated", Value: cli.NewStringSlice("127.0.0.1:6969")},
 			&cli.StringFlag{Name: "addr-file", TakesFile: true, Usage: "write the addresses listened on to `FILE`, one per line"},
@@ -44,7 +45,7 @@ func serveCommand(s Streams) *cli.Command {
 			&cli.IntFlag{Name: "max-keys", Usage: "keep at most `N` keys; 0 for no limit, here and below", Value: 1_000_000},
 			&cli.IntFlag{Name: "max-peers", Usage: "keep at most `N` peers", Value: 10_000_000},
 			&cli.IntFlag{Name: "max-peers-per-key", Usage: "keep at most `N` peers of one key", Value: 1_000_000},
-			&cli.IntFlag{Name: "max-per-addr", Usage: "keep at most `N` registrations of one IPv4 address or IPv6 /64", Value: 10_000},
+			&cli.IntFlag{Name: "max-per-addr", Usage: "keep at most `N` peers of one IPv4 address or IPv6 /64, of all keys together", Value: 10_000},
 			&cli.IntFlag{Name: "max-conns", Usage: "accept at most `N` connections at a time, or fewer if the limit of open files (ulimit -n) is low", Value: server.DefaultMaxConns},
 			&cli.IntFlag{Name: "max-conns-per-addr", Usage: "accept at most `N` connections from one IPv4 address or IPv6 /64, but any number from this machine and from a --proxy", Value: server.DefaultMaxConnsPerAddr, DefaultText: "1000, or a quarter of all if that is less"},
 			&cli.DurationFlag{Name: "request-timeout", Value: server.DefaultTimeout, Usage: "close a connection whose request takes longer than `D`, or that takes nothing of a reply for that long"},

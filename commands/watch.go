@@ -19,26 +19,27 @@ func watchCommand(s Streams) *cli.Command {
 		Usage:     "show joins and leaves of a KEY, act on them, or wait for peers",
 		UsageText: "ntrack watch [OPTIONS] [TRACKER] KEY",
 		Description: "On a terminal it shows a table of the peers, as they come and go. Elsewhere, and\n" +
-			"with -o text, it prints a line per change, `join IP:PORT` or `leave IP:PORT`;\n" +
-			"first a join for each peer that is there. It joins only with --port. A tracker\n" +
-			"that goes away does not end it, and does not make its peers leave.\n\n" +
+			"with -o text, it prints a line per change, `join IP:PORT` or `leave IP:PORT`.\n" +
+			"The first lines are a join for each peer that is there. It joins only with\n" +
+			"--port. A tracker that goes away does not end it, and does not make its peers\n" +
+			"leave.\n\n" +
 			"With --exec it runs CMD instead: first for the peers that are there, then after\n" +
 			"each change, one run at a time. Changes during a run are for the next run, which\n" +
-			"gets the newest list. A run that fails is tried again after 1s, 2s and so on up\n" +
-			"to 1m, until the list changes. The run's standard input is\n" +
-			"  {\"event\":..,\"peer\":..,\"key\":..,\"tracker\":..,\"changes\":[..],\"peers\":[..]}\n" +
-			"and it has NTRACK_EVENT (join or leave of NTRACK_PEER; or peers, for the first\n" +
-			"list and for several changes), NTRACK_PEERS, NTRACK_KEY and NTRACK_TRACKER.\n\n" +
+			"gets the newest list. If CMD fails, it runs again after 1s, 2s and so on up to\n" +
+			"1m, until the list changes. CMD has NTRACK_EVENT, NTRACK_PEER, NTRACK_PEERS,\n" +
+			"NTRACK_KEY and NTRACK_TRACKER, as `ntrack --help` says, and on standard input\n" +
+			"  {\"event\":..,\"peer\":..,\"key\":..,\"tracker\":..,\"changes\":[..],\"peers\":[..]}\n\n" +
 			"With --min it is a barrier: it waits until N peers are there, itself included if\n" +
-			"it joins by --port, and prints them in the same order for everybody; -o json has\n" +
-			"your rank among them. It stays for 2s more, so that the others see N peers, too.",
+			"it joins by --port. Then it prints them, in the same order in each program, and\n" +
+			"with -o json your rank among them. It stays for 2s more, so that the others see\n" +
+			"N peers, too.",
 		Flags: append([]cli.Flag{
 			&cli.IntFlag{Name: "port", Usage: "join while watching, with the `PORT` where your service is reached"},
 			&cli.BoolFlag{Name: "once", Usage: "wait for the first change, print the peers that are there then, and end"},
 			&cli.StringFlag{Name: "exec", Usage: "run `CMD` by sh for each change, instead of printing it"},
 			&cli.IntFlag{Name: "min", Usage: "wait until at least `N` peers are there, print them, and end"},
 			&cli.BoolFlag{Name: "exactly", Usage: "with --min: more than N peers are an error"},
-			&cli.DurationFlag{Name: "for", Usage: "with --min: wait `D` at most, for the tracker too; then print the peers that are there, and exit with 5"},
+			&cli.DurationFlag{Name: "for", Usage: "with --min: wait `D` at most, even for a tracker that is away; then print the peers that are there, and exit with 5"},
 			&cli.DurationFlag{Name: "every", Usage: "if the tracker has no event stream, look every `D`, at least 100ms, instead of at its interval"},
 			serveFlag(),
 		}, clientFlags()...),

@@ -170,8 +170,7 @@ type Limits struct {
 	MaxKeys        int // tracks
 	MaxPeers       int // peers in all tracks together
 	MaxPeersPerKey int
-	// MaxPerAddr limits the registrations of one IPv4 address or of one IPv6 /64, which is what a
-	// provider gives one customer. Registrations are its peers in all tracks together. A value
-	// above 65535 counts as 65535. The counters take up to 8 MB, whatever the number of addresses.
+	// MaxPerAddr limits the peers of one IPv4 address or of one IPv6 /64, in all tracks together. A
+	// /64 is what a provider gives one customer. A value above 65535 counts as 65535. The counters take up to 8 MB, whatever the number of addresses.
 	MaxPerAddr int
 }

@@ -24,7 +24,7 @@ func (s *shard) admit(h handle, a netip.Addr) error {
 		full = &store.FullError{What: "peers", Max: l.MaxPeers}
 	case l.MaxPerAddr > 0 && !m.reserveAddr(a):
 		m.peers.Add(-1)
-		full = &store.FullError{What: "registrations of this address", Max: l.MaxPerAddr}
+		full = &store.FullError{What: "peers of this address", Max: l.MaxPerAddr}
 	default:
 		return nil
 	}

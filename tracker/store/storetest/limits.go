@@ -42,20 +42,20 @@ func RunLimits(t *testing.T, newStore func(*testing.T, store.Limits) store.Store
 		{
 			name: "per IPv4 address", limits: store.Limits{MaxPerAddr: 2},
 			fit:     []string{"a 192.0.2.1:1", "b 192.0.2.1:1"},
-			tooMany: "a 192.0.2.1:2", reason: "too many registrations of this address: at most 2", alsoFits: "a 192.0.2.2:1",
+			tooMany: "a 192.0.2.1:2", reason: "too many peers of this address: at most 2", alsoFits: "a 192.0.2.2:1",
 			leaving: "b 192.0.2.1:1", remaining: `"a":2`,
 		},
 		{
 			// This IPv6 /64 and this IPv4 address are the same number, c0000201 in hex.
 			name: "per address of either family", limits: store.Limits{MaxPerAddr: 1},
 			fit:     []string{"a 192.0.2.1:1", "a [0:0:c000:201::1]:1"},
-			tooMany: "a 192.0.2.1:2", reason: "too many registrations of this address: at most 1", alsoFits: "a 192.0.2.2:1",
+			tooMany: "a 192.0.2.1:2", reason: "too many peers of this address: at most 1", alsoFits: "a 192.0.2.2:1",
 			leaving: "a 192.0.2.1:1", remaining: `"a":2`,
 		},
 		{
 			name: "per IPv6 network", limits: store.Limits{MaxPerAddr: 2},
 			fit:     []string{"a [2001:db8::1]:1", "b [2001:db8::2]:1"},
-			tooMany: "a [2001:db8::3]:2", reason: "too many registrations of this address: at most 2", alsoFits: "a [2001:db8:0:1::1]:1",
+			tooMany: "a [2001:db8::3]:2", reason: "too many peers of this address: at most 2", alsoFits: "a [2001:db8:0:1::1]:1",
 			leaving: "b [2001:db8::2]:1", remaining: `"a":2`,
 		},
 	} {
