@@ -144,8 +144,8 @@ func newApp(s Streams) *cli.App {
 		UsageText: "ntrack COMMAND [OPTIONS] [ARGUMENTS]",
 		Description: "A peer announces itself under a KEY to a tracker, and gets the other peers of\n" +
 			"that KEY. To try it, run these in two terminals:\n" +
-			"  ntrack watch --serve lobby                    a tracker, and a table of peers\n" +
-			"  ntrack announce lobby --port 4000 --stay      a peer, until Ctrl-C\n\n" +
+			"  ntrack watch --serve lobby                a tracker, and a table of peers\n" +
+			"  ntrack announce lobby --port 4000 --stay  a peer, until Ctrl-C\n\n" +
 			"TRACKER is host, host:port or a URL, such as the announce URL of a BitTorrent\n" +
 			"tracker. Without TRACKER, ntrack uses --tracker, or else $NTRACK_TRACKER, or\n" +
 			"else localhost:6969, where `ntrack serve` listens. If you give only a KEY, and\n" +
