@@ -94,13 +94,21 @@ func (s *Server) TestWorker(t *testing.T, listener net.Listener) TestWorker {
 // AddConn gives the worker a connection from any address, and returns the client's end. buffer is
 // how many bytes the system buffers for a client that does not read.
 func (w TestWorker) AddConn(remote netip.AddrPort, buffer int) net.Conn {
+	return w.AddRequest(remote, buffer, "")
+}
+
+// AddRequest is AddConn for a client whose request arrives together with the connection.
+func (w TestWorker) AddRequest(remote netip.AddrPort, buffer int, request string) net.Conn {
 	fds := socketPair(w.t)
 	if err := unix.SetsockoptInt(fds[0], unix.SOL_SOCKET, unix.SO_SNDBUF, buffer); err != nil {
 		w.t.Fatal(err)
 	}
+	c := fdConn{os.NewFile(uintptr(fds[1]), "client")}
+	if _, err := c.Write([]byte(request)); err != nil {
+		w.t.Fatal(err)
+	}
 	w.w.now = time.Now()
 	w.w.addConn(fds[0], remote)
-	c := fdConn{os.NewFile(uintptr(fds[1]), "client")}
 	w.t.Cleanup(func() { _ = c.Close() })
 	return c
 }

@@ -185,6 +185,39 @@ func TestFaultWorkerServesInSlices(t *testing.T) {
 	})
 }
 
+// If a stream begins with more bytes than the system takes, the client gets the rest when it reads.
+func TestFaultWorkerLargeBeginning(t *testing.T) {
+	testStreams(t, func(t *testing.T, tr *tracker.Tracker, s *server.Server, w server.TestWorker) {
+		const peers = 9000
+		for i := range peers {
+			join(t, tr, "k", 1+i)
+		}
+		for _, late := range []bool{false, true} { // whether the request comes after the connection
+			request, from := streamRequest, netip.MustParseAddrPort("127.0.0.1:1")
+			c := testClient{t, nil}
+			if late {
+				c.Conn = w.AddConn(from, 4096)
+				c.send(request, 1)
+			} else {
+				c.Conn = w.AddRequest(from, 4096, request)
+			}
+			var got strings.Builder
+			for range 50 {
+				w.ServeEvents()
+				got.WriteString(c.read(plenty))
+			}
+			if n := strings.Count(got.String(), "data: 192.0.2.7:"); n != peers || !strings.HasSuffix(got.String(), "\n\n") {
+				t.Errorf("late %v: %d bytes with %d peers", late, got.Len(), n)
+			}
+			c.Close()
+			w.ServeEvents()
+			if s.Conns() != 0 {
+				t.Errorf("%d connections", s.Conns())
+			}
+		}
+	})
+}
+
 // One event reaches all of many streams, although nothing else happens.
 func TestFaultWorkerOneEvent(t *testing.T) {
 	tr := &tracker.Tracker{}
