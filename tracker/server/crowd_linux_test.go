@@ -319,12 +319,16 @@ func listenAt(t *testing.T, addr string) net.Listener {
 	return l
 }
 
-// openFiles returns the number of open files of this process.
-func openFiles(t *testing.T) int {
+// openFiles returns the open files of this process.
+func openFiles(t *testing.T) (all []string) {
 	t.Helper()
 	files, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return len(files)
+	for _, f := range files {
+		name, _ := os.Readlink("/proc/self/fd/" + f.Name())
+		all = append(all, f.Name()+" "+name)
+	}
+	return all
 }

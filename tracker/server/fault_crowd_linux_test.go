@@ -20,10 +20,16 @@ import (
 // noLeaks makes a test fail if it leaves goroutines or open files behind. It must be called first.
 func noLeaks(t *testing.T) {
 	t.Helper()
+	listen(t).Close() // the first socket of a process opens files for Go's poller
 	files, current := openFiles(t), goleak.IgnoreCurrent()
 	t.Cleanup(func() {
 		goleak.VerifyNone(t, current, goleak.IgnoreAnyFunction("ntrack/tracker/store/memory.(*Store).sweep"), goleak.IgnoreAnyFunction("ntrack/tracker/store/memory.(*Store).sweep-fm"))
-		eventually(t, fmt.Sprint("open files: ", files), func() bool { return openFiles(t) <= files })
+		defer func() {
+			if now := openFiles(t); len(now) > len(files) {
+				t.Errorf("open files: %q, before: %q", now, files)
+			}
+		}()
+		eventually(t, "no more open files than before", func() bool { return len(openFiles(t)) <= len(files) })
 	})
 }
 

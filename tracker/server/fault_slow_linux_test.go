@@ -164,10 +164,10 @@ func TestFaultSlowCatchesUp(t *testing.T) { smallBuffers(t, testFaultSlowCatches
 
 func testFaultSlowCatchesUp(t *testing.T, serve serveFunc) {
 	const (
-		timeout = time.Second
-		steps   = 36  // of 50 ms, which are longer than the Timeout
-		changes = 500 // in a step
-		reads   = 100 // events in a step
+		timeout = 2 * time.Second
+		steps   = 60  // of 50 ms, which are longer than the Timeout
+		changes = 300 // in a step
+		reads   = 60  // events in a step
 	)
 	noLeaks(t)
 	tr := &tracker.Tracker{}
@@ -195,7 +195,7 @@ func testFaultSlowCatchesUp(t *testing.T, serve serveFunc) {
 			next()
 		}
 	}
-	if d := time.Since(began); d < timeout*3/2 {
+	if d := time.Since(began); d < timeout*5/4 {
 		t.Errorf("only %v have passed", d)
 	}
 	send(6000)
