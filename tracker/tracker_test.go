@@ -102,8 +102,8 @@ func TestAtOnce(t *testing.T) {
 	}
 }
 
-// Large is true if a request wants many peers, or if it may want many in a way that Large does not
-// read.
+// Large is true if a request wants many peers or a stream, or if it may want many in a way that Large
+// does not read.
 func TestLarge(t *testing.T) {
 	for target, large := range map[string]bool{
 		"/ntrk/k":                               false,
@@ -123,6 +123,11 @@ func TestLarge(t *testing.T) {
 	} {
 		if got := new(Tracker).Large(&Call{Method: "GET", Target: []byte(target)}); got != large {
 			t.Errorf("%s: %t", target, got)
+		}
+	}
+	for accept, large := range map[string]bool{"text/event-stream": true, "application/json": false} {
+		if got := new(Tracker).Large(&Call{Method: "GET", Target: []byte("/ntrk/k"), Accept: []byte(accept)}); got != large {
+			t.Errorf("%s: %t", accept, got)
 		}
 	}
 }
