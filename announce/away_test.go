@@ -40,25 +40,6 @@ func TestAwayBackoff(t *testing.T) {
 	}
 }
 
-// closing serves h, and closes the connection after each reply with Connection: close.
-func closing(h http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Connection", "close")
-		h.ServeHTTP(w, r)
-	})
-}
-
-// announceOnce sends one announce for a peer that does not renew.
-func announceOnce(t *testing.T, p *pipes, addr string) announce.Request {
-	t.Helper()
-	c, r := p.client(addr), announce.Request{Key: key(t, "k"), Port: 4000}
-	defer c.Close()
-	if _, err := c.Announce(t.Context(), named(t, ""), r); err != nil {
-		t.Fatal(err)
-	}
-	return r
-}
-
 // An answer with an error status is a refusal, even if its content type is text/event-stream.
 func TestRefusalAsStream(t *testing.T) {
 	for _, status := range []int{201, 404} {

@@ -426,12 +426,3 @@ func (b *bench) round(s *rival, l *load) (round, error) {
 	}
 	return r, s.pause()
 }
-
-// useCPUs gives a child process that many Go threads, and CPUs for them.
-func (s *rival) useCPUs(procs int, cpus ...int) error {
-	if err := pinProcess(s.pid, setOf(cpus...)); err != nil {
-		return err
-	}
-	_, err := s.command(fmt.Sprint("procs ", procs))
-	return err
-}

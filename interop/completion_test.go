@@ -138,7 +138,8 @@ var hostileKeys = []string{
 // completion returns the test that all shells have in common.
 func completion(command string, prepare ...string) func(*testing.T, string) {
 	return func(t *testing.T, bin string) {
-		tracker := serve(t, bin, "--index")
+		// No peer lapses before a slow machine has completed every key.
+		tracker := serve(t, bin, "--index", "--interval", "10m")
 		for i, key := range hostileKeys {
 			_, stderr, code := run(t, bin, "announce", "-t", tracker, "--port", fmt.Sprint(5000+i), "--", key)
 			if code != 0 {
