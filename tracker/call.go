@@ -25,7 +25,8 @@ type Call struct {
 	// and Remote is ignored.
 	Unix bool
 	// Accept, Authorization, ForwardedFor (X-Forwarded-For) and FetchMode (Sec-Fetch-Mode) are the
-	// values of these header fields. The values of a repeated field are joined with commas.
+	// values of these header fields. The values of a repeated field are joined with commas, without
+	// empty ones.
 	Accept, Authorization, ForwardedFor, FetchMode []byte
 	// HasOrigin says that the request has the header field Origin.
 	HasOrigin bool

@@ -117,11 +117,13 @@ type wakeups chan struct{}
 // Wake never blocks, because the stream calls it at most once for each Append.
 func (w wakeups) Wake() { w <- struct{}{} }
 
-// joined returns the values of a header field, joined with commas.
-func joined(h http.Header, name string) []byte {
-	v := h[name]
-	if len(v) == 0 {
-		return nil
+// joined returns the values of a header field, without empty ones, joined with commas.
+func joined(h http.Header, name string) (b []byte) {
+	for _, v := range h[name] {
+		if v != "" && len(b) > 0 {
+			b = append(b, ',')
+		}
+		b = append(b, v...)
 	}
-	return []byte(strings.Join(v, ","))
+	return b
 }

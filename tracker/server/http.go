@@ -265,13 +265,15 @@ func equalFold(b []byte, s string) bool {
 }
 
 // combine sets *field to value. If *field has a value already, it appends the new one after a comma
-// (RFC 9110 section 5.3).
+// (RFC 9110 section 5.3). An empty value adds nothing.
 func combine(field *[]byte, value []byte) {
-	if *field == nil {
+	switch {
+	case len(value) == 0:
+	case len(*field) == 0:
 		*field = value
-		return
+	default:
+		*field = append(append(bytes.Clone(*field), ','), value...)
 	}
-	*field = append(append(bytes.Clone(*field), ','), value...)
 }
 
 func parseLength(v []byte) (n int64, ok bool) {
