@@ -328,8 +328,7 @@ func TestEndStreams(t *testing.T) {
 func TestSharedStreamsEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := new(tracker.Tracker)
-		var streams []*tracker.Stream
-		for i, id := range []string{"a", "b", "a", "c", ""} {
+		open := func(i int, id string) *tracker.Stream {
 			call := tracker.Call{Method: "GET", Accept: []byte("text/event-stream"), Remote: netip.MustParseAddrPort(fmt.Sprint("192.0.2.1:", 1000+i))}
 			call.Target = []byte("/ntrk/k?port=4000")
 			if id != "" {
@@ -339,7 +338,15 @@ func TestSharedStreamsEnd(t *testing.T) {
 			if resp.Stream == nil {
 				t.Fatalf("no stream, but %+v", resp)
 			}
-			streams = append(streams, resp.Stream)
+			return resp.Stream
+		}
+		open(0, "d").Close() // usually there is one stream
+		if n := tr.Sharers(); n != 0 {
+			t.Errorf("%d entries are left of one stream", n)
+		}
+		var streams []*tracker.Stream
+		for i, id := range []string{"a", "b", "a", "c", ""} {
+			streams = append(streams, open(i, id))
 		}
 		if n := tr.Sharers(); n != 1+4+3 {
 			t.Errorf("%d entries about 4 streams", n)
