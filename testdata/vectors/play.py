@@ -20,6 +20,8 @@ The first two are always there, and so is one of the next two. The others are th
 asks for them. A tracker with other options needs a script before it, as README.md beside this file
 shows. A command that cannot do what the options say ends with status 77.
 
+A command that ends, or does not listen within ten seconds, is run once more, on another port.
+
 Many vectors are played at a time. A vector is left out, and named, if it lasts longer than
 --max-time, if no option gives what it needs, or if its command ends with status 77. A vector that
 fails is named with the first step that went wrong. The last line counts:
@@ -315,7 +317,10 @@ class Play:
     async def rest(self, step, request, c, status, headers):
         """Check the body of a reply, and that nothing follows it."""
         length = 0
-        if status != 204 and not request.startswith("HEAD "):
+        if status == 400 and "body" not in step and "content-length" not in headers:
+            # An HTTP server below the tracker has refused the request.
+            length = len(c.got) if await c.until(lambda: c.ended, PATIENCE) else LARGEST
+        elif status != 204 and not request.startswith("HEAD "):
             if not re.fullmatch("[0-9]{1,9}", headers.get("content-length", [""])[0]):
                 raise Wrong("the reply has no Content-Length")
             length = int(headers["content-length"][0])
@@ -437,15 +442,20 @@ def options(setup, port, folder):
 class Tracker:
     """A tracker that runs as long as the "async with" block."""
 
-    used = set()  # ports: no two trackers get the same one
-
     def __init__(self, start, setup):
         self.start, self.setup = start, setup
 
     async def __aenter__(self):
+        try:
+            await self.begin()
+        except NoTracker:  # another program may have taken the port
+            await self.begin()
+        return self
+
+    async def begin(self):
         self.folder = tempfile.TemporaryDirectory()
         self.output = tempfile.TemporaryFile()
-        self.port = self.free_port()
+        self.reserved, self.port = reserve_port()
         command = self.start.replace("{options}", options(self.setup, self.port, self.folder.name))
         self.process = await asyncio.create_subprocess_exec(
             "/bin/sh", "-c", command, start_new_session=True,
@@ -455,7 +465,6 @@ class Tracker:
         except BaseException:
             await self.__aexit__()
             raise
-        return self
 
     async def __aexit__(self, *error):
         try:
@@ -463,6 +472,7 @@ class Tracker:
         except ProcessLookupError:
             pass  # it has ended by itself
         await self.process.wait()
+        self.reserved.close()
         self.output.close()
         self.folder.cleanup()
 
@@ -484,14 +494,19 @@ class Tracker:
         raise NoTracker("the command %s\n  it was: %s\n  it wrote: %s" % (
             did, command, wrote.replace("\n", "\n  ")))
 
-    def free_port(self):
-        while True:
-            with socket.socket() as s:
-                s.bind(("127.0.0.1", 0))
-                port = s.getsockname()[1]
-            if port not in self.used:
-                self.used.add(port)
-                return port
+
+def reserve_port():
+    """Return a socket, and a TCP port that is free. While the socket is open, nobody gets the port
+    from this function, not even in another run: it is a UDP socket with the same number."""
+    while True:
+        with socket.socket() as tcp:
+            tcp.bind(("127.0.0.1", 0))
+            udp = socket.socket(type=socket.SOCK_DGRAM)
+            try:
+                udp.bind(tcp.getsockname())
+                return udp, tcp.getsockname()[1]
+            except OSError:
+                udp.close()
 
 
 # The program.
