@@ -61,6 +61,7 @@ func TestInterop(t *testing.T) {
 		{"link-local addresses", []string{"ip", "curl"}, zones},
 		{"a name with a dead address", []string{"ip"}, deadAddress},
 		{"a machine without IPv6", []string{"ip"}, withoutIPv6},
+		{"nginx", []string{"nginx"}, nginx},
 		{"haproxy", []string{"haproxy"}, haproxy},
 		{"varnish", []string{"varnishd"}, varnish},
 		{"too many connections of one address", []string{"ip", "curl"}, connections},
