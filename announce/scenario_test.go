@@ -19,7 +19,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -284,7 +283,7 @@ type scriptConn struct {
 func (c *scriptConn) Read(b []byte) (int, error) {
 	n, err := c.pipeConn.Read(b)
 	if err == io.EOF && c.reset.Load() {
-		err = syscall.ECONNRESET
+		err = errors.New("connection reset by peer")
 	}
 	return n, err
 }
