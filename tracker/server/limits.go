@@ -236,6 +236,7 @@ func (l *connLimiter) removeQueue(q *connQueue) {
 // connection.
 type connQueue struct {
 	silent bool // no connection in it has sent a request yet; else each has had a reply
+	began  time.Time
 
 	mu   sync.Mutex
 	ring queueEntry // ring.next is the oldest entry, ring.prev the newest
@@ -249,7 +250,7 @@ type queueEntry struct {
 		// owner may serve it before that.
 		stopWaiting()
 	}
-	since   time.Time // when it was added
+	since   time.Duration // from began of the queue to when it was added
 	evicted bool
 
 	queue      *connQueue  // the queue that it was last added to
@@ -257,14 +258,14 @@ type queueEntry struct {
 }
 
 func (q *connQueue) init(silent bool) {
-	q.silent = silent
+	q.silent, q.began = silent, time.Now()
 	q.ring.prev, q.ring.next = &q.ring, &q.ring
 }
 
 func (q *connQueue) enqueue(e *queueEntry, now time.Time) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	e.since, e.queue = now, q
+	e.since, e.queue = now.Sub(q.began), q
 	e.prev, e.next = q.ring.prev, &q.ring
 	e.prev.next, q.ring.prev = e, e
 	q.n++
@@ -303,7 +304,7 @@ func (q *connQueue) empty() bool {
 func (q *connQueue) oldest() (since time.Time, n int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.ring.next.since, q.n
+	return q.began.Add(q.ring.next.since), q.n
 }
 
 // popBefore removes and returns the oldest entry if it was added at t or before. Otherwise it
@@ -312,7 +313,7 @@ func (q *connQueue) popBefore(t time.Time) *queueEntry {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	e := q.ring.next
-	if e == &q.ring || e.since.After(t) {
+	if e == &q.ring || e.since > t.Sub(q.began) {
 		return nil
 	}
 	q.unlink(e)
