@@ -11,9 +11,9 @@ import (
 	"unsafe"
 )
 
-// A load is a group of clients. Each announces again as soon as it has its reply. All run in one
-// thread, without Go's scheduler and poller. The thread never sleeps: waking it up would take CPU time
-// of the server, which clients on another machine do not take.
+// A load is a group of clients. Each announces again as soon as it has its reply. One thread runs all
+// of them, without Go's scheduler and poller. The thread never sleeps: waking it up would take CPU
+// time of the server, which clients on another machine do not take.
 type load struct {
 	*population
 	port      int
