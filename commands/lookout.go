@@ -139,7 +139,7 @@ func (l *lookout) serveHere() error {
 	if err != nil {
 		return fmt.Errorf("--serve: %w", err)
 	}
-	l.server = &server.Server{Tracker: &tracker.Tracker{}, Logf: l.s.note}
+	l.server = &server.Server{Tracker: &tracker.Tracker{}, Log: newLogger(l.s)}
 	go func() { _ = l.server.Serve(listener) }()
 	l.s.note("no tracker at %s: serving one until this command ends", l.client.trackers[0].HostPort())
 	return nil

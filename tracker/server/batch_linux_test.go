@@ -64,7 +64,7 @@ const plenty = 1 << 20
 
 // A worker serves the requests that a client pipelines in batches, and other clients between them.
 func TestWorkerBatches(t *testing.T) {
-	s := &server.Server{Tracker: &tracker.Tracker{}, Logf: t.Errorf}
+	s := &server.Server{Tracker: &tracker.Tracker{}, Log: server.LogTo(func(line string) { t.Error(line) })}
 	w := s.TestWorker(t, listen(t))
 	var many [20]testClient
 	for i := range many {
@@ -114,7 +114,7 @@ func TestWorkerLargeReplies(t *testing.T) {
 	for i := range 1000 {
 		join(t, tr, "k", 1+i)
 	}
-	s := &server.Server{Tracker: tr, Logf: t.Errorf}
+	s := &server.Server{Tracker: tr, Log: server.LogTo(func(line string) { t.Error(line) })}
 	w := s.TestWorker(t, listen(t))
 	const large = "GET /ntrk/k?port=0&numwant=1000&format=text HTTP/1.1\r\nHost: t\r\n\r\n"
 	var many [200]testClient
@@ -152,7 +152,7 @@ func TestWorkerLargeReplies(t *testing.T) {
 
 // A batch also ends when its replies have 64 KB.
 func TestWorkerBatchBytes(t *testing.T) {
-	s := &server.Server{Tracker: &tracker.Tracker{}, Logf: t.Errorf}
+	s := &server.Server{Tracker: &tracker.Tracker{}, Log: server.LogTo(func(line string) { t.Error(line) })}
 	for i := range 200 {
 		join(t, s.Tracker, "k", 1+i)
 	}
@@ -188,7 +188,7 @@ func TestWorkerReplyNotRead(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T) {
-				s := &server.Server{Tracker: &tracker.Tracker{}, Logf: t.Errorf}
+				s := &server.Server{Tracker: &tracker.Tracker{}, Log: server.LogTo(func(line string) { t.Error(line) })}
 				for i := range 200 {
 					join(t, s.Tracker, "k", 1+i)
 				}
@@ -223,7 +223,7 @@ func TestWorkerReplyNotRead(t *testing.T) {
 // In a shutdown a busy connection gets one more reply. A client that has not read all replies still
 // has time to read them.
 func TestWorkerEnd(t *testing.T) {
-	s := &server.Server{Tracker: &tracker.Tracker{}, Logf: t.Errorf}
+	s := &server.Server{Tracker: &tracker.Tracker{}, Log: server.LogTo(func(line string) { t.Error(line) })}
 	w := s.TestWorker(t, listen(t))
 	busy, slow := connect(t, w, plenty), connect(t, w, 4096)
 	busy.send(hello, 100)
@@ -260,7 +260,7 @@ func TestWorkerLastReply(t *testing.T) {
 		strings.Repeat(hello, 1000) + hello[:20] + "x" + end:                      false,
 		"GET /ntrk/" + strings.Repeat("k", 9000) + " HTTP/1.1\r\nHost: t\r\n\r\n": true,
 	} {
-		s := &server.Server{Tracker: &tracker.Tracker{}, Logf: t.Errorf}
+		s := &server.Server{Tracker: &tracker.Tracker{}, Log: server.LogTo(func(line string) { t.Error(line) })}
 		w := s.TestWorker(t, listen(t))
 		p := connect(t, w, plenty)
 		p.send(request, 1)
@@ -277,7 +277,7 @@ func TestWorkerLastReply(t *testing.T) {
 
 // A worker limits the connections of each address.
 func TestWorkerMaxConnsPerAddr(t *testing.T) {
-	s := &server.Server{Tracker: &tracker.Tracker{}, MaxConnsPerAddr: 2, Logf: t.Logf}
+	s := &server.Server{Tracker: &tracker.Tracker{}, MaxConnsPerAddr: 2, Log: server.LogTo(func(line string) { t.Log(line) })}
 	w := s.TestWorker(t, listen(t))
 	from := func(addr string) net.Conn { return w.AddConn(netip.MustParseAddrPort(addr), plenty) }
 	from("192.0.2.1:1")

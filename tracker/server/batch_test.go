@@ -79,7 +79,7 @@ func TestBatch(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			c := newReplyCounter(strings.Repeat(tt.request, tt.n))
-			s := &server.Server{Tracker: tt.tracker, Logf: t.Errorf}
+			s := &server.Server{Tracker: tt.tracker, Log: server.LogTo(func(line string) { t.Error(line) })}
 			l := &oneListener{conn: c, done: make(chan struct{})}
 			ended := make(chan error)
 			go func() { ended <- s.Serve(l) }()
@@ -101,7 +101,7 @@ func TestBatch(t *testing.T) {
 // connections that never block.
 func TestBatchesAlternate(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
-	s := &server.Server{Tracker: &tracker.Tracker{}, Logf: t.Errorf}
+	s := &server.Server{Tracker: &tracker.Tracker{}, Log: server.LogTo(func(line string) { t.Error(line) })}
 	l := newArrivals(s)
 	defer shutdown(s)
 	const request = "GET /ntrk/k?port=0 HTTP/1.1\r\nHost: t\r\n\r\n"
@@ -212,7 +212,7 @@ func TestLastReply(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T) {
-				s := &server.Server{Tracker: &tracker.Tracker{}, Logf: t.Errorf}
+				s := &server.Server{Tracker: &tracker.Tracker{}, Log: server.LogTo(func(line string) { t.Error(line) })}
 				defer shutdown(s)
 				l := newArrivals(s)
 				clientEnd, serverEnd := net.Pipe()
@@ -246,7 +246,7 @@ func TestLastReply(t *testing.T) {
 // The server also lingers after a stream that the tracker has ended.
 func TestStreamEndLingers(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		s := &server.Server{Tracker: &tracker.Tracker{}, Logf: t.Errorf}
+		s := &server.Server{Tracker: &tracker.Tracker{}, Log: server.LogTo(func(line string) { t.Error(line) })}
 		defer shutdown(s)
 		l := newArrivals(s)
 		clientEnd, serverEnd := net.Pipe()

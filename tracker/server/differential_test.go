@@ -221,7 +221,7 @@ func viaGoroutine(t *testing.T, chunks ...[]byte) []reply {
 
 func viaGoroutineFrom(t *testing.T, from net.Addr, chunks ...[]byte) []reply {
 	return via(t, from, chunks, func(l net.Listener) {
-		s := &server.Server{Tracker: &tracker.Tracker{}, Logf: t.Errorf}
+		s := &server.Server{Tracker: &tracker.Tracker{}, Log: server.LogTo(func(line string) { t.Error(line) })}
 		_ = s.Serve(l)
 	})
 }

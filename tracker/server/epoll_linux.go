@@ -164,7 +164,7 @@ func (w *worker) acceptFrom(listener uintptr) {
 				w.inherits.Store(true)
 			}
 		default:
-			w.s.logLimit(limitFiles, "no connection can be accepted: %v", errno)
+			w.s.logLimit(limitFiles, netip.AddrPort{}, "no connection can be accepted: %v", errno)
 			w.outOfFiles = true
 			return
 		}

@@ -24,7 +24,7 @@ func (s *Server) ServeBatches(l net.Listener) {
 			return
 		}
 		if _, tcp := nc.RemoteAddr().(*net.TCPAddr); !tcp {
-			s.startConn(nc) // workers serve only TCP
+			s.startConn(nc, nil) // workers serve only TCP
 			continue
 		}
 		s.admitConn(netip.AddrPort{})

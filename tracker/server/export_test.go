@@ -1,6 +1,10 @@
 package server
 
-import "time"
+import (
+	"log/slog"
+	"strings"
+	"time"
+)
 
 // SetStreamTCPTimeout sets TCP_USER_TIMEOUT of streams to a time that a test can wait for.
 func (s *Server) SetStreamTCPTimeout(d time.Duration) { s.streamTCPTimeout = d }
@@ -49,4 +53,14 @@ func DetectStall(limit time.Duration, state func() (pending bool, acked uint64, 
 		return sendState{pending, acked, sinceHeard}, true
 	}}
 	return d.afterWrite, d.stop
+}
+
+// LogTo returns a logger that calls line with the text of each record.
+func LogTo(line func(string)) *slog.Logger { return slog.New(slog.NewTextHandler(lines(line), nil)) }
+
+type lines func(string)
+
+func (l lines) Write(b []byte) (int, error) {
+	l(strings.TrimSuffix(string(b), "\n"))
+	return len(b), nil
 }

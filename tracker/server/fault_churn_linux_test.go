@@ -95,7 +95,7 @@ func testFaultChurn(t *testing.T, serve serveFunc) {
 	)
 	noLeaks(t)
 	tr := &tracker.Tracker{}
-	s := &server.Server{Tracker: tr, Logf: t.Errorf}
+	s := &server.Server{Tracker: tr, Log: server.LogTo(func(line string) { t.Error(line) })}
 	addr := serve(t, s)
 	var watchers []*watcher
 	for range 4 {

@@ -45,7 +45,7 @@ func TestFaultKilled(t *testing.T) {
 	)
 	noLeaks(t)
 	tr := &tracker.Tracker{}
-	addr := serve(t, &server.Server{Tracker: tr, Logf: t.Errorf})
+	addr := serve(t, &server.Server{Tracker: tr, Log: server.LogTo(func(line string) { t.Error(line) })})
 	var watchers []*watcher
 	left := make(map[*watcher]map[string]bool) // the peers that will leave
 	p := &crowd{Addr: addr, Streams: members, Members: members, OneKey: oneKey, Keys: keys}
@@ -130,7 +130,7 @@ func TestFaultRestart(t *testing.T) {
 	// The port of a listener that is closed may be given to a client. So the address of the tracker
 	// is one from which nobody connects.
 	serveAt := func(at string) (*server.Server, string, chan error) {
-		s, ended := &server.Server{Tracker: &tracker.Tracker{}, Logf: t.Errorf}, make(chan error, 1)
+		s, ended := &server.Server{Tracker: &tracker.Tracker{}, Log: server.LogTo(func(line string) { t.Error(line) })}, make(chan error, 1)
 		l := listenAt(t, at)
 		go func() { ended <- s.Serve(l) }()
 		return s, l.Addr().String(), ended
@@ -225,7 +225,7 @@ func TestFaultRestart(t *testing.T) {
 func TestFaultBurst(t *testing.T) {
 	const members = 500
 	noLeaks(t)
-	addr := serve(t, &server.Server{Tracker: &tracker.Tracker{}, Logf: t.Errorf})
+	addr := serve(t, &server.Server{Tracker: &tracker.Tracker{}, Log: server.LogTo(func(line string) { t.Error(line) })})
 	other := visit(t, addr)
 	stop, slowest := make(chan struct{}), make(chan time.Duration)
 	go func() {

@@ -22,7 +22,7 @@ func TestFaultEndings(t *testing.T) { bothWays(t, testFaultEndings) }
 func testFaultEndings(t *testing.T, serve serveFunc) {
 	noLeaks(t)
 	tr := &tracker.Tracker{}
-	s := &server.Server{Tracker: tr, Logf: t.Errorf}
+	s := &server.Server{Tracker: tr, Log: server.LogTo(func(line string) { t.Error(line) })}
 	addr := serve(t, s)
 	member := func(t *testing.T) *watcher { return watch(t, dial(t, addr), "/ntrk/k?port=4000") }
 	stays := watch(t, dial(t, addr), "/ntrk/k?port=4001")
@@ -227,7 +227,7 @@ func TestFaultLeaves(t *testing.T) { bothWays(t, testFaultLeaves) }
 func testFaultLeaves(t *testing.T, serve serveFunc) {
 	noLeaks(t)
 	tr := &tracker.Tracker{}
-	addr := serve(t, &server.Server{Tracker: tr, Logf: t.Errorf})
+	addr := serve(t, &server.Server{Tracker: tr, Log: server.LogTo(func(line string) { t.Error(line) })})
 	looks := watch(t, dial(t, addr), "/ntrk/k?port=0")
 	const self = "127.0.0.1:4000;"
 	open := func(target string) *watcher { return watch(t, dial(t, addr), target) }

@@ -125,7 +125,7 @@ func testFaultSlowIsCut(t *testing.T, serve serveFunc) {
 	)
 	noLeaks(t)
 	tr := &tracker.Tracker{}
-	s := &server.Server{Tracker: tr, Timeout: timeout, Logf: t.Errorf}
+	s := &server.Server{Tracker: tr, Timeout: timeout, Log: server.LogTo(func(line string) { t.Error(line) })}
 	addr := serve(t, s)
 	send := fastReaders(t, tr, addr, fast)
 	for i := range slow {
@@ -171,7 +171,7 @@ func testFaultSlowCatchesUp(t *testing.T, serve serveFunc) {
 	)
 	noLeaks(t)
 	tr := &tracker.Tracker{}
-	addr := serve(t, &server.Server{Tracker: tr, Timeout: timeout, Logf: t.Errorf})
+	addr := serve(t, &server.Server{Tracker: tr, Timeout: timeout, Log: server.LogTo(func(line string) { t.Error(line) })})
 	send := fastReaders(t, tr, addr, 1)
 	w := dialSlow(t, addr, "/ntrk/k?port=4000")
 	w.r = bufio.NewReaderSize(w.Conn, 16)
@@ -221,7 +221,7 @@ func testFaultSlowMemory(t *testing.T, serve serveFunc) {
 	)
 	noLeaks(t)
 	tr := &tracker.Tracker{}
-	s := &server.Server{Tracker: tr, Timeout: time.Hour, Logf: t.Errorf}
+	s := &server.Server{Tracker: tr, Timeout: time.Hour, Log: server.LogTo(func(line string) { t.Error(line) })}
 	s.SetStreamTCPTimeout(time.Hour)
 	addr := serve(t, s)
 	send := fastReaders(t, tr, addr, 1)
@@ -308,7 +308,7 @@ func testFaultSlowShutdown(t *testing.T, serve serveFunc) {
 	} {
 		noLeaks(t)
 		tr := &tracker.Tracker{}
-		s := &server.Server{Tracker: tr, Timeout: tt.timeout, Logf: t.Errorf}
+		s := &server.Server{Tracker: tr, Timeout: tt.timeout, Log: server.LogTo(func(line string) { t.Error(line) })}
 		addr := serve(t, s)
 		send := fastReaders(t, tr, addr, 1)
 		var conns []net.Conn

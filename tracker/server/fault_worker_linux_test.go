@@ -221,7 +221,7 @@ func TestFaultWorkerLargeBeginning(t *testing.T) {
 // One event reaches all of many streams, although nothing else happens.
 func TestFaultWorkerOneEvent(t *testing.T) {
 	tr := &tracker.Tracker{}
-	addr := serve(t, &server.Server{Tracker: tr, Logf: t.Errorf})
+	addr := serve(t, &server.Server{Tracker: tr, Log: server.LogTo(func(line string) { t.Error(line) })})
 	var all []*watcher
 	for range 400 {
 		all = append(all, watch(t, dial(t, addr), "/ntrk/k?port=0"))
@@ -240,7 +240,7 @@ func TestFaultWorkerOneEvent(t *testing.T) {
 // store needs 50 ms of the time.
 func TestFaultWorkerIsPrompt(t *testing.T) {
 	tr := &tracker.Tracker{}
-	addr := serve(t, &server.Server{Tracker: tr, Logf: t.Errorf})
+	addr := serve(t, &server.Server{Tracker: tr, Log: server.LogTo(func(line string) { t.Error(line) })})
 	w := watch(t, dial(t, addr), "/ntrk/k?port=0")
 	fastest := time.Hour // of several, because the machine may be busy
 	for port := 5000; port < 5010; port++ {

@@ -32,7 +32,7 @@ func serveFewFiles(goroutines bool) error {
 	if goroutines {
 		l = notTCP{l}
 	}
-	s := &server.Server{Tracker: &tracker.Tracker{}, Logf: func(format string, args ...any) { fmt.Printf(format+"\n", args...) }}
+	s := &server.Server{Tracker: &tracker.Tracker{}, Log: server.LogTo(func(line string) { fmt.Println(line) })}
 	go s.Serve(l)
 	_, err = io.Copy(io.Discard, os.Stdin)
 	return err

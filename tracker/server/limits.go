@@ -3,6 +3,7 @@ package server
 import (
 	"encoding/binary"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -73,9 +74,9 @@ func (l *connLimiter) init(s *Server) {
 	if most := files - l.reservedFiles; l.maxConns < 0 || l.maxConns > most {
 		l.maxConns, l.fileLimit = most, files
 	}
-	if s.MaxConns > l.maxConns && s.Logf != nil {
-		s.Logf("at most %d connections, not %d: this process may have %d files open (ulimit -n)",
-			l.maxConns, s.MaxConns, files)
+	if s.MaxConns > l.maxConns {
+		s.Log.Warn(fmt.Sprintf("at most %d connections, not %d: this process may have %d files open (ulimit -n)",
+			l.maxConns, s.MaxConns, files))
 	}
 	l.maxPerAddr = s.MaxConnsPerAddr
 	if l.maxPerAddr == 0 {
@@ -114,13 +115,13 @@ func (s *Server) admitConn(remote netip.AddrPort) verdict {
 	}
 	switch {
 	case exceeded == limitPerAddr:
-		s.logLimit(exceeded, "a connection from %s %s: %d connections from its address are open, the limit for one address; "+
-			"if a reverse proxy has this address, add it to the trusted proxies", remote, outcome, l.maxPerAddr)
+		s.logLimit(exceeded, remote, "a connection %s: %d connections from its address are open, the limit for one address; "+
+			"if a reverse proxy has this address, add it to the trusted proxies", outcome, l.maxPerAddr)
 	case l.fileLimit > 0:
-		s.logLimit(exceeded, "a connection from %s %s: %d are open, the limit if a process may have %d files open (ulimit -n)",
-			remote, outcome, l.maxConns, l.fileLimit)
+		s.logLimit(exceeded, remote, "a connection %s: %d are open, the limit if a process may have %d files open (ulimit -n)",
+			outcome, l.maxConns, l.fileLimit)
 	default:
-		s.logLimit(exceeded, "a connection from %s %s: %d are open, which is the limit", remote, outcome, l.maxConns)
+		s.logLimit(exceeded, remote, "a connection %s: %d are open, which is the limit", outcome, l.maxConns)
 	}
 	return v
 }
@@ -175,14 +176,14 @@ func (s *Server) releaseConn(remote netip.AddrPort, v verdict) {
 
 // logLimit logs that a connection exceeded a limit. It logs each limit at most once a minute,
 // because during an attack many connections exceed one.
-func (s *Server) logLimit(exceeded limit, format string, args ...any) {
+func (s *Server) logLimit(exceeded limit, remote netip.AddrPort, format string, args ...any) {
 	logged := &s.limiter.logged[exceeded]
 	last, now := logged.Load(), int64(time.Since(s.limiter.start))+1
 	recent := last != 0 && now-last < int64(time.Minute)
-	if s.Logf == nil || recent || !logged.CompareAndSwap(last, now) {
+	if recent || !logged.CompareAndSwap(last, now) {
 		return
 	}
-	s.Logf("%s; more of these are not logged for a minute", fmt.Sprintf(format, args...))
+	s.log(slog.LevelWarn, fmt.Sprintf(format, args...)+"; more of these are not logged for a minute", remote)
 }
 
 // silentGrace is how long a silent connection is not evicted, and how long a refusal waits for a

@@ -3,7 +3,6 @@ package server_test
 import (
 	"bufio"
 	"crypto/tls"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -90,7 +89,7 @@ func TestMaxConnsPerAddr(t *testing.T) {
 			inBubble(t, func(t *testing.T) {
 				tr := &tracker.Tracker{Proxies: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("::ffff:203.0.113.0/120")}}
 				var log []string
-				s := &server.Server{Tracker: tr, MaxConns: 9, MaxConnsPerAddr: tt.maxPerAddr, Logf: func(f string, args ...any) { log = append(log, fmt.Sprintf(f, args...)) }}
+				s := &server.Server{Tracker: tr, MaxConns: 9, MaxConnsPerAddr: tt.maxPerAddr, Log: server.LogTo(func(line string) { log = append(log, line) })}
 				defer shutdown(s)
 				l := newArrivals(s)
 				conns := make([]net.Conn, len(tt.addrs))
@@ -129,7 +128,7 @@ func TestMaxConnsPerAddr(t *testing.T) {
 func TestRefusedLog(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		lines := 0
-		s := &server.Server{Tracker: &tracker.Tracker{}, MaxConnsPerAddr: 1, Timeout: time.Hour, Logf: func(string, ...any) { lines++ }}
+		s := &server.Server{Tracker: &tracker.Tracker{}, MaxConnsPerAddr: 1, Timeout: time.Hour, Log: server.LogTo(func(string) { lines++ })}
 		defer shutdown(s)
 		l := newArrivals(s)
 		at := &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 1}
@@ -270,7 +269,7 @@ func TestMaxConnsTLS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &server.Server{Tracker: &tracker.Tracker{}, MaxConns: 1, Logf: t.Logf}
+	s := &server.Server{Tracker: &tracker.Tracker{}, MaxConns: 1, Log: server.LogTo(func(line string) { t.Log(line) })}
 	go s.Serve(tls.NewListener(l, &tls.Config{Certificates: std.TLS.Certificates}))
 	defer shutdown(s)
 	secure := std.Client().Transport.(*http.Transport).TLSClientConfig

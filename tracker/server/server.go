@@ -1,7 +1,6 @@
 // Package server serves a [tracker.Tracker] over HTTP/1. It owns the listeners, the connections and
 // the shutdown. It does what [tracker.Handler] does under net/http, in a fraction of the time and
-// memory. It refuses parts of HTTP that this protocol does not need, such as folded headers. For
-// TLS give it a tls.NewListener.
+// memory. It refuses parts of HTTP that this protocol does not need, such as folded headers.
 //
 //	s := &server.Server{Tracker: &tracker.Tracker{}}
 //	err := s.Serve(listener)
@@ -26,8 +25,11 @@ package server
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/netip"
 	"runtime/debug"
@@ -81,9 +83,10 @@ type Server struct {
 	// DefaultMaxConnsPerAddr, or a quarter of MaxConns if that is less. Less than 0 is no limit.
 	// Loopback addresses, Unix sockets and the Tracker's Proxies have no limit.
 	MaxConnsPerAddr int
-	// Logf logs each panic. A panic ends only the connection on which it happened. Logf also logs
-	// connections that exceed a limit, at most once a minute for each limit. nil logs nothing.
-	Logf func(format string, args ...any)
+	// Log gets an error for each panic. A panic ends only the connection on which it happened. Log
+	// also gets a warning if a connection exceeds a limit, at most once a minute for each limit. A
+	// record has the address of a client only if Log is enabled for debugging. nil logs nothing.
+	Log *slog.Logger
 
 	streamTCPTimeout time.Duration // TCP_USER_TIMEOUT of streams; only a test changes it
 
@@ -118,6 +121,9 @@ func (s *Server) init() {
 	s.inputs.New = func() any { b := make([]byte, 0, firstRead); return &b }
 	s.buffers.New = func() any { return new(buffers) }
 	s.conns, s.acceptors = make(map[*conn]struct{}), make(map[acceptor]struct{})
+	if s.Log == nil {
+		s.Log = slog.New(slog.DiscardHandler)
+	}
 	if s.Timeout <= 0 {
 		s.Timeout = DefaultTimeout
 	}
@@ -134,7 +140,14 @@ func (s *Server) init() {
 
 // Serve accepts connections from l until an accept fails or Shutdown is called. Then it closes l
 // and returns the error, or ErrClosed.
-func (s *Server) Serve(l net.Listener) error {
+func (s *Server) Serve(l net.Listener) error { return s.serve(l, nil) }
+
+// ServeTLS is Serve over TLS. config decides about certificates; its NextProtos should have
+// "http/1.1" and no later version of HTTP.
+func (s *Server) ServeTLS(l net.Listener, config *tls.Config) error { return s.serve(l, config) }
+
+// serve serves l, over TLS unless config is nil.
+func (s *Server) serve(l net.Listener, config *tls.Config) error {
 	s.once.Do(s.init)
 	defer l.Close()
 	s.mu.Lock()
@@ -142,9 +155,12 @@ func (s *Server) Serve(l net.Listener) error {
 		s.mu.Unlock()
 		return ErrClosed
 	}
-	a := s.newEpollAcceptor(l)
+	var a acceptor
+	if config == nil {
+		a = s.newEpollAcceptor(l)
+	}
 	if a == nil {
-		a = &goroutineAcceptor{l, s}
+		a = &goroutineAcceptor{l, s, config}
 	}
 	s.acceptors[a] = struct{}{}
 	s.mu.Unlock()
@@ -162,7 +178,8 @@ func (s *Server) Serve(l net.Listener) error {
 // it.
 type goroutineAcceptor struct {
 	net.Listener
-	s *Server
+	s   *Server
+	tls *tls.Config // nil without TLS
 }
 
 func (a *goroutineAcceptor) acceptConns() error {
@@ -171,12 +188,12 @@ func (a *goroutineAcceptor) acceptConns() error {
 		switch {
 		case err == nil:
 			pause = 0
-			a.s.startConn(nc)
+			a.s.startConn(nc, a.tls)
 		case a.s.shuttingDown.Load():
 			return ErrClosed
 		case isTemporary(err):
 			// Usually no file descriptor is free. The next connection that ends frees one.
-			a.s.logLimit(limitFiles, "no connection can be accepted: %v", err)
+			a.s.logLimit(limitFiles, netip.AddrPort{}, "no connection can be accepted: %v", err)
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
 			time.Sleep(pause)
 		default:
@@ -193,8 +210,11 @@ func isTemporary(err error) bool {
 	return ok && t.Temporary()
 }
 
-// startConn serves a connection in a goroutine, or refuses or drops it.
-func (s *Server) startConn(nc net.Conn) {
+// startConn serves a connection in a goroutine, or refuses or drops it. config is nil without TLS.
+func (s *Server) startConn(nc net.Conn, config *tls.Config) {
+	if config != nil {
+		nc = tls.Server(nc, config)
+	}
 	c := &conn{s: s, nc: nc}
 	switch a := nc.RemoteAddr().(type) {
 	case *net.TCPAddr:
@@ -282,7 +302,14 @@ func (s *Server) Shutdown(ctx context.Context) error {
 }
 
 func (s *Server) logPanic(remote netip.AddrPort, p any) {
-	if s.Logf != nil {
-		s.Logf("panic while serving %s: %v\n%s", remote, p, debug.Stack())
+	s.log(slog.LevelError, "panic while serving a request", remote, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+}
+
+// log writes a record to Log. Only a log for debugging gets the address remote, because addresses
+// tell who uses which tracker.
+func (s *Server) log(level slog.Level, message string, remote netip.AddrPort, args ...any) {
+	if s.Log.Enabled(context.Background(), slog.LevelDebug) && remote.IsValid() {
+		args = append(args, "remote", remote.String())
 	}
+	s.Log.Log(context.Background(), level, message, args...)
 }

@@ -28,7 +28,7 @@ import (
 
 func TestVectors(t *testing.T) {
 	servertest.Vectors(t, "../../testdata/vectors/tracker", func(l net.Listener, tr *tracker.Tracker) {
-		s := &server.Server{Tracker: tr, Logf: t.Errorf}
+		s := &server.Server{Tracker: tr, Log: server.LogTo(func(line string) { t.Error(line) })}
 		_ = s.Serve(l)
 	})
 }
@@ -256,7 +256,7 @@ func (s *slowStore) Announce(ctx context.Context, key []byte, p wire.Peer, ttl f
 // A panic ends only the connection on which it happened.
 func TestPanic(t *testing.T) {
 	var logged atomic.Int32
-	s := &server.Server{Tracker: &tracker.Tracker{Store: &slowStore{Store: memory.New()}}, Logf: func(string, ...any) { logged.Add(1) }}
+	s := &server.Server{Tracker: &tracker.Tracker{Store: &slowStore{Store: memory.New()}}, Log: server.LogTo(func(string) { logged.Add(1) })}
 	addr := serve(t, s)
 	good, bad := dial(t, addr), dial(t, addr)
 	r := bufio.NewReader(good)
@@ -312,8 +312,8 @@ func TestTLS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &server.Server{Tracker: &tracker.Tracker{}, Logf: t.Errorf}
-	go s.Serve(tls.NewListener(l, &tls.Config{Certificates: std.TLS.Certificates}))
+	s := &server.Server{Tracker: &tracker.Tracker{}, Log: server.LogTo(func(line string) { t.Error(line) })}
+	go s.ServeTLS(l, &tls.Config{Certificates: std.TLS.Certificates})
 	defer shutdown(s)
 	resp, err := std.Client().Get("https://" + l.Addr().String() + "/ntrk/k?port=4000&format=json")
 	if err != nil {

@@ -25,7 +25,7 @@ func TestStreamMemory(t *testing.T) {
 		{"a member, ten at a key", func(i int) string { return fmt.Sprintf("/ntrk/k%d?port=%d", i/10, 1+i%10) }, 800},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			s := &Server{Tracker: &tracker.Tracker{}, Logf: t.Errorf}
+			s := &Server{Tracker: &tracker.Tracker{}, Log: LogTo(func(line string) { t.Error(line) })}
 			l, err := net.Listen("tcp", "127.0.0.1:0")
 			if err != nil {
 				t.Fatal(err)

@@ -203,7 +203,7 @@ func TestStreamBroken(t *testing.T) {
 		var logged atomic.Int32
 		store := &brokenStore{Store: memory.New()}
 		tr := &tracker.Tracker{Store: store}
-		s := &server.Server{Tracker: tr, Logf: func(string, ...any) { logged.Add(1) }}
+		s := &server.Server{Tracker: tr, Log: server.LogTo(func(string) { logged.Add(1) })}
 		defer shutdown(s)
 		gone := pipe(s)
 		_, _ = io.WriteString(gone, "GET /ntrk/k?port=4000 HTTP/1.0\r\nAccept: text/event-stream\r\n\r\n")
@@ -255,7 +255,7 @@ func (s *brokenSubscription) Next() (*store.Batch, bool) {
 func TestStreamChurn(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		tr := &tracker.Tracker{}
-		s := &server.Server{Tracker: tr, Logf: t.Errorf}
+		s := &server.Server{Tracker: tr, Log: server.LogTo(func(line string) { t.Error(line) })}
 		watcher := pipe(s)
 		r := openStream(t, watcher, "/ntrk/k?port=0")
 		seen := map[string]bool{} // the peers that are listed according to the events
@@ -389,9 +389,9 @@ func TestStreamTLS(t *testing.T) {
 		t.Fatal(err)
 	}
 	tr := &tracker.Tracker{}
-	s := &server.Server{Tracker: tr, Logf: t.Errorf}
+	s := &server.Server{Tracker: tr, Log: server.LogTo(func(line string) { t.Error(line) })}
 	ended := make(chan error)
-	go func() { ended <- s.Serve(tls.NewListener(l, &tls.Config{Certificates: std.TLS.Certificates})) }()
+	go func() { ended <- s.ServeTLS(l, &tls.Config{Certificates: std.TLS.Certificates}) }()
 	secure := std.Client().Transport.(*http.Transport).TLSClientConfig
 	a, err := dialTLS(l.Addr().String(), secure)
 	if err != nil {

@@ -26,7 +26,7 @@ import (
 // work with them, and they only have addresses of this machine.
 func TestWorkerVectors(t *testing.T) {
 	servertest.Vectors(t, "../../testdata/vectors/tracker", func(l net.Listener, tr *tracker.Tracker) {
-		s := &server.Server{Tracker: tr, Logf: t.Errorf}
+		s := &server.Server{Tracker: tr, Log: server.LogTo(func(line string) { t.Error(line) })}
 		s.ServeBatches(l)
 	})
 }
@@ -57,7 +57,7 @@ func compareWorker(t *testing.T, in []byte, split bool) {
 func viaWorker(t *testing.T, parts ...[]byte) ([]reply, net.Addr) {
 	t.Helper()
 	l := listen(t)
-	s := &server.Server{Tracker: &tracker.Tracker{}, Logf: t.Errorf}
+	s := &server.Server{Tracker: &tracker.Tracker{}, Log: server.LogTo(func(line string) { t.Error(line) })}
 	ended := make(chan error)
 	go func() { ended <- s.Serve(l) }()
 	c, err := net.Dial("tcp", l.Addr().String())
@@ -291,7 +291,7 @@ func TestWorkerListenerClosed(t *testing.T) {
 // A panic ends only the connection on which it happened, after the replies to earlier requests.
 func TestWorkerPanic(t *testing.T) {
 	var logged atomic.Int32
-	s := &server.Server{Tracker: &tracker.Tracker{Store: (*memory.Store)(nil)}, Logf: func(string, ...any) { logged.Add(1) }}
+	s := &server.Server{Tracker: &tracker.Tracker{Store: (*memory.Store)(nil)}, Log: server.LogTo(func(string) { logged.Add(1) })}
 	addr := serve(t, s)
 	good, bad := dial(t, addr), dial(t, addr)
 	const options = "OPTIONS * HTTP/1.1\r\nHost: t\r\n\r\n"
@@ -381,7 +381,7 @@ func TestWorkerOutOfFiles(t *testing.T) {
 // Many clients connect at the same time, and pipeline requests. Each gets the replies to its own
 // requests.
 func TestWorkerCrowd(t *testing.T) {
-	s := &server.Server{Tracker: &tracker.Tracker{}, Logf: t.Errorf}
+	s := &server.Server{Tracker: &tracker.Tracker{}, Log: server.LogTo(func(line string) { t.Error(line) })}
 	addr := serve(t, s)
 	var crowd sync.WaitGroup
 	for i := range 200 {

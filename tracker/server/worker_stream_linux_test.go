@@ -70,7 +70,7 @@ func leaveEvent(port int) string { return fmt.Sprintf("event: leave\ndata: 127.0
 func testStreams(t *testing.T, test func(t *testing.T, tr *tracker.Tracker, s *server.Server, w server.TestWorker)) {
 	inBubble(t, func(t *testing.T) {
 		tr := &tracker.Tracker{Interval: time.Hour} // so that nobody lapses
-		s := &server.Server{Tracker: tr, Logf: t.Errorf}
+		s := &server.Server{Tracker: tr, Log: server.LogTo(func(line string) { t.Error(line) })}
 		test(t, tr, s, s.TestWorker(t, listen(t)))
 	})
 }
@@ -277,7 +277,7 @@ func TestWorkerStreamsInSlices(t *testing.T) {
 // connection is closed.
 func TestWorkerStreamsShutdown(t *testing.T) {
 	tr := &tracker.Tracker{}
-	s := &server.Server{Tracker: tr, Logf: t.Errorf}
+	s := &server.Server{Tracker: tr, Log: server.LogTo(func(line string) { t.Error(line) })}
 	addr := serve(t, s)
 	r := openStream(t, dial(t, addr), "/ntrk/k?port=4000")
 	if err := shutdown(s); err != nil {
@@ -322,7 +322,7 @@ func TestWorkerStreamPanics(t *testing.T) {
 	var logged atomic.Int32
 	store := &brokenStore{Store: memory.New()}
 	tr := &tracker.Tracker{Store: store}
-	s := &server.Server{Tracker: tr, Logf: func(string, ...any) { logged.Add(1) }}
+	s := &server.Server{Tracker: tr, Log: server.LogTo(func(string) { logged.Add(1) })}
 	addr := serve(t, s)
 	other := openStream(t, dial(t, addr), "/ntrk/other?port=0")
 	r := openStream(t, dial(t, addr), "/ntrk/k?port=4000")
@@ -393,7 +393,7 @@ func TestWorkerStreamIgnoresInput(t *testing.T) {
 func TestWorkerStreamsConcurrent(t *testing.T) {
 	const peers, rounds = 30, 20
 	tr := &tracker.Tracker{}
-	s := &server.Server{Tracker: tr, Logf: t.Errorf}
+	s := &server.Server{Tracker: tr, Log: server.LogTo(func(line string) { t.Error(line) })}
 	addr := serve(t, s)
 	done := make(chan error, peers)
 	for range peers {

@@ -1,0 +1,132 @@
+package commands
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/urfave/cli/v2"
+
+	"ntrack/announce"
+	"ntrack/announce/wire"
+)
+
+// listenFlags are the options that say where the tracker listens.
+func listenFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringSliceFlag{Name: "listen", Usage: "listen on `ADDR`, such as :6969 for everybody, 0.0.0.0:6969 over IPv4 alone, or 127.0.0.1:0 for any free port; may be repeated", Value: cli.NewStringSlice("127.0.0.1:6969")},
+		&cli.StringFlag{Name: "addr-file", TakesFile: true, Usage: "write the addresses listened on to `FILE`, one per line"},
+	}
+}
+
+func (o *serveOptions) buildListen(c *cli.Context) error {
+	o.listen, o.addrFile = c.StringSlice("listen"), c.String("addr-file")
+	for _, addr := range o.listen {
+		if _, port, err := net.SplitHostPort(addr); err != nil || parsePort(port) < 0 {
+			return usage(c, "--listen %q: [HOST]:PORT, such as :6969 or 127.0.0.1:0", shown(addr))
+		}
+	}
+	return nil
+}
+
+// An endpoint is a socket at which serve listens.
+type endpoint struct {
+	listener net.Listener
+	option   string // the --listen that it comes from
+	address  string // where it listens
+}
+
+// openEndpoints listens at all addresses, and writes them to the --addr-file.
+func (o *serveOptions) openEndpoints() (endpoints []endpoint, err error) {
+	defer func() {
+		if err != nil {
+			closeAll(endpoints)
+		}
+	}()
+	var bound []string
+	for _, addr := range o.listen {
+		l, err := listen(addr, bound)
+		if err != nil {
+			return endpoints, err
+		}
+		endpoints = append(endpoints, endpoint{l, addr, boundTo(l, addr)})
+		bound = append(bound, boundTo(l, addr))
+	}
+	if o.addrFile != "" {
+		if err := writeFile(o.addrFile, strings.Join(bound, "\n")+"\n", 0o666); err != nil {
+			return endpoints, fmt.Errorf("--addr-file: %w", err)
+		}
+	}
+	return endpoints, nil
+}
+
+func closeAll(endpoints []endpoint) {
+	for _, e := range endpoints {
+		_ = e.listener.Close()
+	}
+}
+
+// loopback4 is the IPv4 address that localhost stands for.
+func loopback4() netip.Addr { return netip.AddrFrom4([4]byte{127, 0, 0, 1}) }
+
+// listenNetwork is the network of a --listen, for [net.Listen]. An IP address is used for its own
+// family only, so :: does not include IPv4.
+func listenNetwork(addr string) string {
+	switch a := literalOf(addr); {
+	case a.Is4():
+		return "tcp4"
+	case a.Is6():
+		return "tcp6"
+	}
+	return "tcp"
+}
+
+// literalOf is the IP address in a --listen. It is not valid if the --listen has a name or only a
+// port.
+func literalOf(addr string) netip.Addr {
+	host, _, _ := net.SplitHostPort(wire.UnescapeZone(addr))
+	a, _ := netip.ParseAddr(host)
+	return a.Unmap()
+}
+
+// boundTo is the address at which l listens. Its zone comes from addr, the --listen, because a
+// listener does not report a zone.
+func boundTo(l net.Listener, addr string) string {
+	at, err := netip.ParseAddrPort(l.Addr().String())
+	if err != nil {
+		return l.Addr().String()
+	}
+	return netip.AddrPortFrom(at.Addr().WithZone(literalOf(addr).Zone()), at.Port()).String()
+}
+
+// listen listens at addr, a --listen: an IP address, only a port for all addresses, or a name. Of a
+// name it uses the first address, IPv4 before IPv6. bound are the addresses at which this process
+// already listens.
+func listen(addr string, bound []string) (net.Listener, error) {
+	at, a := wire.UnescapeZone(addr), literalOf(addr)
+	host, port, _ := net.SplitHostPort(at)
+	if t, err := announce.ParseTracker(host); host != "" && !a.IsValid() && err == nil && t.Loopback() {
+		at = net.JoinHostPort(loopback4().String(), port)
+	}
+	l, err := net.Listen(listenNetwork(addr), at)
+	addr = shown(addr)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE) && slices.ContainsFunc(bound, func(b string) bool { return strings.HasSuffix(b, ":"+port) }):
+		return nil, fmt.Errorf("--listen %s: another --listen has this port already", addr)
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, fmt.Errorf("port %s is in use at %s: if `ntrack serve` runs there already, use it; else choose another by --listen 127.0.0.1:0", port, addr)
+	case errors.Is(err, syscall.EACCES):
+		return nil, fmt.Errorf("--listen %s: not permitted; ports below 1024 are for root, choose a higher one", addr)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return nil, fmt.Errorf("--listen %s: not an address of this machine", addr)
+	case errors.Is(err, syscall.EINVAL) && a.Is6() && a.IsLinkLocalUnicast():
+		return nil, fmt.Errorf("--listen %s: a link-local address needs a network interface of this machine, as in [fe80::1%%eth0]:6969", addr)
+	case err != nil:
+		return nil, fmt.Errorf("--listen %s: %s", addr, wire.Clean(errors.Unwrap(err).Error()))
+	}
+	return l, nil
+}

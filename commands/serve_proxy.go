@@ -1,0 +1,43 @@
+package commands
+
+import (
+	"net/netip"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+)
+
+// proxyFlags are the options for trackers behind reverse proxies.
+func proxyFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringSliceFlag{Name: "proxy", Usage: "trust X-Forwarded-For from reverse proxies in the network `CIDR`; may be repeated"},
+	}
+}
+
+func (o *serveOptions) buildProxies(c *cli.Context, s Streams) error {
+	for _, p := range c.StringSlice("proxy") {
+		network, err := parseNetwork(p)
+		if err != nil {
+			return usage(c, "--proxy %q: a network such as 10.0.0.0/8 or an address", shown(p))
+		}
+		if strings.Contains(p, "%") {
+			s.note("--proxy %s: trusted on every network interface, because ntrack ignores the zone", shown(p))
+		}
+		o.tracker.Proxies = append(o.tracker.Proxies, network)
+	}
+	return nil
+}
+
+// parseNetwork reads a network or an address. It ignores a zone.
+func parseNetwork(s string) (netip.Prefix, error) {
+	if address, zone, zoned := strings.Cut(s, "%"); zoned {
+		s = address
+		if _, bits, ok := strings.Cut(zone, "/"); ok {
+			s += "/" + bits
+		}
+	}
+	if a, err := netip.ParseAddr(s); err == nil {
+		return netip.PrefixFrom(a, a.BitLen()), nil
+	}
+	return netip.ParsePrefix(s)
+}
