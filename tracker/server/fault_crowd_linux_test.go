@@ -190,7 +190,7 @@ func TestFaultRestart(t *testing.T) {
 			t.Errorf("%d of %d clients should return in tenth %d", n, streams, i)
 		}
 	}
-	if d := came[streams*9/10] - came[streams/10]; d < most/2 {
+	if d := came[streams*9/10] - came[streams/10]; d < most/4 { // a busy machine delays the first ones
 		t.Errorf("eight tenths of the clients returned within %v", d)
 	}
 
