@@ -109,7 +109,7 @@ func (o *serveOptions) run(ctx context.Context, s Streams) error {
 	o.server.Tracker, o.server.Log = &o.tracker, newLogger(s)
 	failed := make(chan error, len(endpoints))
 	for _, e := range endpoints {
-		go func() { failed <- o.server.Serve(e.listener) }()
+		go func() { failed <- o.serveEndpoint(e) }()
 	}
 	for ctx.Err() == nil {
 		select {
@@ -125,6 +125,11 @@ func (o *serveOptions) run(ctx context.Context, s Streams) error {
 		return context.Cause(ctx)
 	}
 	return nil
+}
+
+// serveEndpoint serves an endpoint until the tracker ends or an accept fails.
+func (o *serveOptions) serveEndpoint(e endpoint) error {
+	return o.server.Serve(e.listener)
 }
 
 // greet prints the addresses of the tracker, and commands that the user can try.

@@ -35,10 +35,17 @@ func (o *serveOptions) buildListen(c *cli.Context) error {
 
 // An endpoint is a socket at which serve listens.
 type endpoint struct {
+	kind     endpointKind
 	listener net.Listener
 	option   string // the --listen that it comes from
 	address  string // where it listens
 }
+
+// An endpointKind says what an endpoint serves.
+type endpointKind string
+
+// plainEndpoint serves the tracker without TLS.
+const plainEndpoint endpointKind = "plain"
 
 // openEndpoints listens at all addresses, and writes them to the --addr-file.
 func (o *serveOptions) openEndpoints() (endpoints []endpoint, err error) {
@@ -53,7 +60,7 @@ func (o *serveOptions) openEndpoints() (endpoints []endpoint, err error) {
 		if err != nil {
 			return endpoints, err
 		}
-		endpoints = append(endpoints, endpoint{l, addr, boundTo(l, addr)})
+		endpoints = append(endpoints, endpoint{plainEndpoint, l, addr, boundTo(l, addr)})
 		bound = append(bound, boundTo(l, addr))
 	}
 	if o.addrFile != "" {
