@@ -2,8 +2,6 @@ package commands
 
 import (
 	"context"
-	"fmt"
-	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -130,33 +128,6 @@ func (o *serveOptions) run(ctx context.Context, s Streams) error {
 // serveEndpoint serves an endpoint until the tracker ends or an accept fails.
 func (o *serveOptions) serveEndpoint(e endpoint) error {
 	return o.server.Serve(e.listener)
-}
-
-// greet prints the addresses of the tracker, and commands that the user can try.
-func (o *serveOptions) greet(s Streams, endpoints []endpoint) {
-	for _, e := range endpoints {
-		addr := e.address
-		if ap, err := netip.ParseAddrPort(addr); err == nil && ap.Addr().IsUnspecified() {
-			which := map[string]string{"tcp": "every", "tcp4": "every IPv4", "tcp6": "every IPv6"}[listenNetwork(e.option)]
-			s.note("tracker at port %d of %s address of this machine, in memory; Ctrl-C ends it", ap.Port(), which)
-			continue
-		}
-		s.note("tracker at http://%s/ntrk/, in memory; Ctrl-C ends it", addr)
-	}
-	at := "" // the TRACKER argument that the commands below need
-	if ap, err := netip.ParseAddrPort(endpoints[0].address); err == nil {
-		switch a := ap.Addr(); {
-		case !a.IsUnspecified() && a != netip.IPv6Loopback() && a != loopback4():
-			at = ap.String() + " "
-		case ap.Port() != wire.LocalPort:
-			at = fmt.Sprintf("localhost:%d ", ap.Port())
-		}
-	}
-	if o.tokenFile != "" {
-		at += "--token-file " + o.tokenFile + " "
-	}
-	s.note("try: ntrack announce %slobby --port 4000", at)
-	s.note("     ntrack list %slobby", at)
 }
 
 // shutdown stops a tracker. Requests that it has begun to serve may take five more seconds.

@@ -39,6 +39,7 @@ type endpoint struct {
 	listener net.Listener
 	option   string // the --listen that it comes from
 	address  string // where it listens
+	audience string // who can reach it; "" if the address says that (see reach)
 }
 
 // An endpointKind says what an endpoint serves.
@@ -60,7 +61,7 @@ func (o *serveOptions) openEndpoints() (endpoints []endpoint, err error) {
 		if err != nil {
 			return endpoints, err
 		}
-		endpoints = append(endpoints, endpoint{plainEndpoint, l, addr, boundTo(l, addr)})
+		endpoints = append(endpoints, endpoint{kind: plainEndpoint, listener: l, option: addr, address: boundTo(l, addr)})
 		bound = append(bound, boundTo(l, addr))
 	}
 	if o.addrFile != "" {

@@ -114,7 +114,7 @@ func (x *trial) waitFor(text string) {
 func (x *trial) addrs() (list []string) {
 	x.t.Helper()
 	x.waitFor("ntrack list ")
-	at := regexp.MustCompile(`tracker at http://([^/]*)/`)
+	at := regexp.MustCompile(`(?:tracker at http://|open: http |; http )([^/ ]*)`)
 	for _, m := range at.FindAllStringSubmatch(x.output(), -1) {
 		list = append(list, m[1])
 	}

@@ -182,7 +182,7 @@ func (term *terminal) start(line string) (first string) {
 			term.t.Errorf("$ %s\n%s\nis still at it after a minute", line, out)
 		}
 		serves := strings.Contains(line, "ntrack serve")
-		if serves != strings.Contains(out, "ntrack: tracker at ") || !serves && strings.Contains(out, "ntrack: ") {
+		if serves != regexp.MustCompile("ntrack: (tracker at|open:) ").MatchString(out) || !serves && strings.Contains(out, "ntrack: ") {
 			term.t.Errorf("$ %s\n%s", line, out)
 		}
 	})

@@ -88,7 +88,7 @@ func zones(t *testing.T, bin string) {
 		return err
 	}, serve)
 	said := serve.output(t, "stderr")
-	if !strings.Contains(said, "tracker at http://[fe80::1%veth0]:6969/ntrk/") || !strings.Contains(said, "announce [fe80::1%veth0]:6969 lobby") {
+	if !strings.Contains(said, "open: http [fe80::1%veth0]:6969 to its network; ") || !strings.Contains(said, "announce [fe80::1%veth0]:6969 lobby") {
 		t.Errorf("serve printed\n%s", said)
 	}
 

@@ -1,0 +1,125 @@
+package commands
+
+import (
+	"cmp"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"ntrack/announce/wire"
+)
+
+// greet prints where the tracker listens and who can reach it, and commands that the user can try.
+// If only programs on this machine reach the tracker, greet prints its URL. Otherwise one line has
+// everything that is open, so that an operator sees it at a glance.
+func (o *serveOptions) greet(s Streams, endpoints []endpoint) {
+	isOpen := func(e endpoint) bool { return e.kind != plainEndpoint || e.port() == 0 || e.reach() != thisMachine }
+	if len(o.tracker.Proxies) > 0 || slices.ContainsFunc(endpoints, isOpen) {
+		s.note("open: %s", o.openText(endpoints))
+	} else {
+		for _, e := range endpoints {
+			s.note("tracker at http://%s/ntrk/, in memory; Ctrl-C ends it", e.address)
+		}
+	}
+	i := slices.IndexFunc(endpoints, func(e endpoint) bool { return e.kind == plainEndpoint && e.port() != 0 })
+	if i < 0 {
+		return
+	}
+	at := "" // the TRACKER argument that the commands below need
+	if ap, err := netip.ParseAddrPort(endpoints[i].address); err == nil {
+		switch a := ap.Addr(); {
+		case !a.IsUnspecified() && a != netip.IPv6Loopback() && a != loopback4():
+			at = ap.String() + " "
+		case ap.Port() != wire.LocalPort:
+			at = fmt.Sprintf("localhost:%d ", ap.Port())
+		}
+	}
+	if o.tokenFile != "" {
+		at += "--token-file " + o.tokenFile + " "
+	}
+	s.note("try: ntrack announce %slobby --port 4000", at)
+	s.note("     ntrack list %slobby", at)
+}
+
+// openText is the greeting's line: each endpoint and its audience, and then what the tracker demands
+// and shows. For example "http :6969 to everybody; token none; index off".
+func (o *serveOptions) openText(endpoints []endpoint) string {
+	var parts []string
+	for _, a := range o.openAttrs(endpoints) {
+		parts = append(parts, a.Key+" "+a.Value.String())
+	}
+	return strings.Join(parts, "; ")
+}
+
+// openAttrs is the greeting as attributes.
+func (o *serveOptions) openAttrs(endpoints []endpoint) []slog.Attr {
+	var attrs []slog.Attr
+	for _, e := range endpoints {
+		attrs = append(attrs, slog.String(e.kind.scheme(), e.shownAddress()+" to "+e.reach()))
+	}
+	token, index := "none", "off"
+	if o.tokenFile != "" {
+		token = "needed"
+	}
+	if o.tracker.Index {
+		index = "on"
+	}
+	attrs = append(attrs, slog.String("token", token), slog.String("index", index))
+	if len(o.tracker.Proxies) > 0 {
+		var proxies []string
+		for _, p := range o.tracker.Proxies {
+			proxies = append(proxies, p.String())
+		}
+		attrs = append(attrs, slog.String("proxies", strings.Join(proxies, ",")))
+	}
+	return attrs
+}
+
+// scheme names a kind as operators do: by what a client writes before the address.
+func (k endpointKind) scheme() string {
+	switch k {
+	case plainEndpoint:
+		return "http"
+	case "tls":
+		return "https"
+	}
+	return string(k)
+}
+
+// The audiences that the address of an endpoint implies.
+const (
+	thisMachine = "this machine"
+	itsNetwork  = "its network"
+	everybody   = "everybody"
+)
+
+// reach says who can reach an endpoint, as far as its address limits that. A private or link-local
+// address is reached only from the network that it belongs to.
+func (e endpoint) reach() string {
+	implied := everybody
+	switch a, err := netip.ParseAddrPort(e.address); {
+	case err != nil, a.Addr().IsLoopback(): // an address without a port is that of a Unix socket
+		implied = thisMachine
+	case a.Addr().IsPrivate(), a.Addr().IsLinkLocalUnicast():
+		implied = itsNetwork
+	}
+	return cmp.Or(e.audience, implied)
+}
+
+// port is the TCP port of an endpoint, or 0 if it has none.
+func (e endpoint) port() uint16 {
+	ap, _ := netip.ParseAddrPort(e.address)
+	return ap.Port()
+}
+
+// shownAddress is where an endpoint listens, in the form of --listen. There, :6969 stands for every
+// address of both families, and [::]:6969 for the IPv6 addresses alone.
+func (e endpoint) shownAddress() string {
+	ap, err := netip.ParseAddrPort(e.address)
+	if err == nil && ap.Addr().IsUnspecified() && listenNetwork(e.option) == "tcp" {
+		return fmt.Sprintf(":%d", ap.Port())
+	}
+	return e.address
+}
