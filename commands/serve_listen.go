@@ -18,7 +18,7 @@ import (
 // listenFlags are the options that say where the tracker listens.
 func listenFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringSliceFlag{Name: "listen", Usage: "listen on `ADDR`, such as :6969 for everybody, 0.0.0.0:6969 over IPv4 alone, or 127.0.0.1:0 for any free port; may be repeated", Value: cli.NewStringSlice("127.0.0.1:6969")},
+		&cli.StringSliceFlag{Name: "listen", Usage: "listen on `ADDR`, such as :6969 for everybody, 0.0.0.0:6969 over IPv4 alone, or 127.0.0.1:0 for any free port; unix:PATH is a Unix socket for a reverse proxy on this machine; may be repeated", Value: cli.NewStringSlice("127.0.0.1:6969")},
 		&cli.StringFlag{Name: "addr-file", TakesFile: true, Usage: "write the addresses listened on to `FILE`, one per line"},
 	}
 }
@@ -26,6 +26,12 @@ func listenFlags() []cli.Flag {
 func (o *serveOptions) buildListen(c *cli.Context) error {
 	o.listen, o.addrFile = c.StringSlice("listen"), c.String("addr-file")
 	for _, addr := range o.listen {
+		if path, ok := strings.CutPrefix(addr, unixPrefix); ok {
+			if err := checkUnixPath(c, path); err != nil {
+				return err
+			}
+			continue
+		}
 		if _, port, err := net.SplitHostPort(addr); err != nil || parsePort(port) < 0 {
 			return usage(c, "--listen %q: [HOST]:PORT, such as :6969 or 127.0.0.1:0", shown(addr))
 		}
@@ -104,6 +110,9 @@ func literalOf(addr string) netip.Addr {
 // boundTo is the address at which l listens. Its zone comes from addr, the --listen, because a
 // listener does not report a zone.
 func boundTo(l net.Listener, addr string) string {
+	if strings.HasPrefix(addr, unixPrefix) {
+		return addr
+	}
 	at, err := netip.ParseAddrPort(l.Addr().String())
 	if err != nil {
 		return l.Addr().String()
@@ -111,10 +120,16 @@ func boundTo(l net.Listener, addr string) string {
 	return netip.AddrPortFrom(at.Addr().WithZone(literalOf(addr).Zone()), at.Port()).String()
 }
 
-// listen listens at addr, a --listen: an IP address, only a port for all addresses, or a name. Of a
-// name it uses the first address, IPv4 before IPv6. bound are the addresses at which this process
-// already listens.
+// listen listens at addr, a --listen: a Unix socket, an IP address, only a port for all addresses,
+// or a name. Of a name it uses the first address, IPv4 before IPv6. bound are the addresses at which
+// this process already listens.
 func listen(addr string, bound []string) (net.Listener, error) {
+	if path, ok := strings.CutPrefix(addr, unixPrefix); ok {
+		if slices.Contains(bound, addr) {
+			return nil, fmt.Errorf("--listen %s: another --listen has this path already", shown(addr))
+		}
+		return listenUnix(path)
+	}
 	at, a := wire.UnescapeZone(addr), literalOf(addr)
 	host, port, _ := net.SplitHostPort(at)
 	if t, err := announce.ParseTracker(host); host != "" && !a.IsValid() && err == nil && t.Loopback() {
