@@ -5,6 +5,7 @@ go 1.26
 require github.com/jackpal/bencode-go v1.0.2
 
 require (
+	github.com/coreos/go-systemd/v22 v22.7.0
 	github.com/google/go-cmp v0.7.0
 	github.com/olekukonko/tablewriter v1.1.5
 	github.com/rogpeppe/go-internal v1.16.0

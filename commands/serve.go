@@ -47,12 +47,13 @@ func trackerFlags() []cli.Flag {
 }
 
 type serveOptions struct {
-	tracker   tracker.Tracker
-	server    server.Server
-	listen    []string
-	addrFile  string
-	tokenFile string
-	hangups   chan os.Signal // receives SIGHUP; nil if SIGHUP ends the tracker
+	tracker     tracker.Tracker
+	server      server.Server
+	listen      []string
+	listenIsSet bool // listen is not the default
+	addrFile    string
+	tokenFile   string
+	hangups     chan os.Signal // receives SIGHUP; nil if SIGHUP ends the tracker
 }
 
 func (o *serveOptions) build(c *cli.Context, s Streams) error {
@@ -109,15 +110,19 @@ func (o *serveOptions) run(ctx context.Context, s Streams) error {
 	for _, e := range endpoints {
 		go func() { failed <- o.serveEndpoint(e) }()
 	}
+	notifyReady(o.server.Log)
 	for ctx.Err() == nil {
 		select {
 		case err := <-failed:
 			return err
 		case <-o.hangups:
+			notifyReloading(o.server.Log)
 			o.reload(ctx, s)
+			notifyReady(o.server.Log)
 		case <-ctx.Done():
 		}
 	}
+	notifyStopping(o.server.Log, shutdownTime)
 	shutdown(&o.server)
 	if interruptedBy(syscall.SIGHUP)(context.Cause(ctx)) {
 		return context.Cause(ctx)
@@ -130,9 +135,11 @@ func (o *serveOptions) serveEndpoint(e endpoint) error {
 	return o.server.Serve(e.listener)
 }
 
-// shutdown stops a tracker. Requests that it has begun to serve may take five more seconds.
+// shutdownTime is how long the requests may still take that a tracker has begun to serve at its end.
+const shutdownTime = 5 * time.Second
+
 func shutdown(srv *server.Server) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), shutdownTime)
 	defer cancel()
 	_ = srv.Shutdown(ctx)
 }

@@ -24,7 +24,7 @@ func listenFlags() []cli.Flag {
 }
 
 func (o *serveOptions) buildListen(c *cli.Context) error {
-	o.listen, o.addrFile = c.StringSlice("listen"), c.String("addr-file")
+	o.listen, o.listenIsSet, o.addrFile = c.StringSlice("listen"), c.IsSet("listen"), c.String("addr-file")
 	for _, addr := range o.listen {
 		if path, ok := strings.CutPrefix(addr, unixPrefix); ok {
 			if err := checkUnixPath(c, path); err != nil {
@@ -51,18 +51,34 @@ type endpoint struct {
 // An endpointKind says what an endpoint serves.
 type endpointKind string
 
-// plainEndpoint serves the tracker without TLS.
-const plainEndpoint endpointKind = "plain"
+const (
+	plainEndpoint endpointKind = "plain" // the tracker without TLS
+	tlsEndpoint   endpointKind = "tls"   // the tracker over TLS
+	adminEndpoint endpointKind = "admin" // what only the operator may see
+)
 
-// openEndpoints listens at all addresses, and writes them to the --addr-file.
+// openEndpoints listens at all addresses, and writes them to the --addr-file. If systemd passes
+// sockets, it does not listen at the default address.
 func (o *serveOptions) openEndpoints() (endpoints []endpoint, err error) {
 	defer func() {
 		if err != nil {
 			closeAll(endpoints)
 		}
 	}()
+	if endpoints, err = activatedEndpoints(); err != nil {
+		return nil, err
+	}
 	var bound []string
+	for _, e := range endpoints {
+		if err := o.serves(e.kind); err != nil {
+			return endpoints, err
+		}
+		bound = append(bound, e.address)
+	}
 	for _, addr := range o.listen {
+		if len(endpoints) > 0 && !o.listenIsSet {
+			break
+		}
 		l, err := listen(addr, bound)
 		if err != nil {
 			return endpoints, err
@@ -76,6 +92,15 @@ func (o *serveOptions) openEndpoints() (endpoints []endpoint, err error) {
 		}
 	}
 	return endpoints, nil
+}
+
+// serves returns an error if a socket of this kind came from systemd and the options do not say how to
+// serve it.
+func (o *serveOptions) serves(kind endpointKind) error {
+	if kind != plainEndpoint {
+		return fmt.Errorf("systemd socket %q: this tracker serves only sockets with FileDescriptorName=plain", kind)
+	}
+	return nil
 }
 
 func closeAll(endpoints []endpoint) {

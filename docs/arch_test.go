@@ -45,6 +45,7 @@ examples/lobby             announce
 const guests = `
 github.com/urfave/cli/v2           commands
 github.com/xrash/smetrics          commands
+github.com/coreos/go-systemd/v22   commands
 github.com/olekukonko/tablewriter  output
 github.com/jackpal/bencode-go      announce/wire
 github.com/rogpeppe/go-internal    commands/commandstest
