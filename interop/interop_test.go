@@ -36,7 +36,7 @@ func TestMain(m *testing.M) { os.Exit(commandstest.Run(m)) }
 func TestInterop(t *testing.T) {
 	t.Parallel()
 	bin := filepath.Join(t.TempDir(), "ntrack")
-	if out, err := exec.Command("go", "build", "-o", bin, "ntrack").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-o", bin, "..").CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
 	for _, tt := range []struct {

@@ -85,11 +85,15 @@ func Run(m *testing.M) int {
 
 // build builds ntrack, with the race detector if this process has it.
 func build(file string) {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		log.Fatal("this test does not know its module")
+	}
 	args := []string{"build", "-o", file}
-	if info, ok := debug.ReadBuildInfo(); ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
+	if slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
 		args = append(args, "-race")
 	}
-	if out, err := exec.Command("go", append(args, "ntrack")...).CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", append(args, info.Main.Path)...).CombinedOutput(); err != nil {
 		log.Fatalf("go build: %v\n%s", err, out)
 	}
 }
