@@ -182,7 +182,8 @@ func (term *terminal) start(line string) (first string) {
 			term.t.Errorf("$ %s\n%s\nis still at it after a minute", line, out)
 		}
 		serves := strings.Contains(line, "ntrack serve")
-		if serves != strings.Contains(out, "ntrack: tracker at ") || !serves && strings.Contains(out, "ntrack: ") {
+		begun := strings.Contains(out, "ntrack: tracker at ") || strings.Contains(out, "ntrack: open: ")
+		if serves != begun || !serves && strings.Contains(out, "ntrack: ") {
 			term.t.Errorf("$ %s\n%s", line, out)
 		}
 	})
