@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"runtime/debug"
 	"slices"
@@ -32,20 +33,37 @@ type Streams struct {
 	// also reaps orphans (see [process.Reaper]), so this process must start no children by itself.
 	Signals func(to chan<- os.Signal, wanted ...os.Signal)
 
+	log  *slog.Logger // gets the notes of serve; nil prints them
+	line *line        // how serve was called; nil for other commands
+
 	rawOut io.Writer // Out before Main wraps it in results, for programs that ntrack runs
 	reaper *process.Reaper
 }
 
-// note prints one line to Err. The text may contain file names and text from the network, so note
-// replaces control characters and everything else that is not printable.
-func (s Streams) note(format string, args ...any) {
-	text := strings.Map(func(r rune) rune {
+// note prints one line to Err, or logs it for information.
+func (s Streams) note(format string, args ...any) { s.say(slog.LevelInfo, format, args...) }
+
+// warn is note for what an operator should look at.
+func (s Streams) warn(format string, args ...any) { s.say(slog.LevelWarn, format, args...) }
+
+func (s Streams) say(level slog.Level, format string, args ...any) {
+	text := printable(s.line.respell(fmt.Sprintf(format, args...)))
+	if s.log != nil {
+		s.log.Log(context.Background(), level, text)
+		return
+	}
+	fmt.Fprintf(s.Err, "ntrack: %s\n", text)
+}
+
+// printable replaces control characters and everything else that is not printable by a question mark.
+// The messages of ntrack contain file names and text from the network.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {
 			return '?'
 		}
 		return r
-	}, fmt.Sprintf(format, args...))
-	fmt.Fprintf(s.Err, "ntrack: %s\n", text)
+	}, text)
 }
 
 // notes prints each line of a text as a note.
@@ -132,7 +150,7 @@ func Main(ctx context.Context, args []string, s Streams) int {
 	}
 	code, quiet := exitCodeOf(err)
 	if !quiet {
-		s.notes(explain(err, l))
+		s.notes(l.respell(explain(err, l)))
 	}
 	return code
 }

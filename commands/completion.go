@@ -65,6 +65,8 @@ var wordsOf = map[string][]string{
 	"output":     {string(output.Table), string(output.JSON), string(output.Text)},
 	"ready":      {"udp", "none"},
 	"on-lost":    {"keep", "kill"},
+	"log-format": logFormats,
+	"log-level":  logLevels,
 	"completion": {"bash", "zsh", "fish"},
 }
 

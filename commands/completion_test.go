@@ -35,6 +35,8 @@ func TestCompletedValues(t *testing.T) {
 		"ready":      {"announce -t localhost:1 lobby --port 1 --ready % -- no-such-program", 127},
 		"on-lost":    {"announce -t localhost:1 lobby --port 1 --on-lost % -- no-such-program", 127},
 		"completion": {"completion %", 0},
+		"log-format": {"serve --listen 192.0.2.1:1 --log-format %", 1}, // no address of this machine
+		"log-level":  {"serve --listen 192.0.2.1:1 --log-level %", 1},
 	}
 	for name, values := range wordsOf {
 		tt, ok := tests[name]

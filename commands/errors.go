@@ -55,7 +55,7 @@ func exitCodeOf(err error) (code int, quiet bool) {
 	for !exitCodes[i].fits(err) { // the last row fits every error
 		i++
 	}
-	return exitCodes[i].code, exitCodes[i].code == 0 || is[Interrupted](err)
+	return exitCodes[i].code, exitCodes[i].code == 0 || is[Interrupted](err) || is[loggedError](err)
 }
 
 // is reports whether err is, or wraps, an error of type E.
@@ -102,6 +102,11 @@ func usage(c *cli.Context, format string, args ...any) error {
 	}
 	return &usageError{command: name, text: fmt.Sprintf(format, args...)}
 }
+
+// A loggedError is in the log already, so Main does not print it.
+type loggedError struct{ error }
+
+func (e loggedError) Unwrap() error { return e.error }
 
 // commandEnded says that a COMMAND has ended. ntrack then ends with the same exit code.
 type commandEnded struct{ code int }

@@ -82,6 +82,7 @@ type variable struct{ name, meaning string }
 
 var environment = []variable{
 	{"NTRACK_TRACKER", "the trackers to ask if the command line names none, with commas between them; for a COMMAND or CMD ntrack sets it to the trackers that it asks itself"},
+	{"NTRACK_<OPTION>", "for serve: an option that is not on the command line, such as NTRACK_MAX_RATE for --max-rate; commas separate the values of an option that may be repeated; empty means unset"},
 	{"NTRACK_KEY", "for a COMMAND or CMD: the KEY"},
 	{"NTRACK_SELF_FILE", "for the COMMAND of announce: a file that appears once the COMMAND is listed, and has its IP:PORT, or several, one per line"},
 	{"NTRACK_EVENT", "for the CMD of watch: join or leave; or peers, for the list at the start and for several changes at once"},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"slices"
@@ -139,7 +140,7 @@ func (l *lookout) serveHere() error {
 	if err != nil {
 		return fmt.Errorf("--serve: %w", err)
 	}
-	l.server = &server.Server{Tracker: &tracker.Tracker{}, Log: newLogger(l.s)}
+	l.server = &server.Server{Tracker: &tracker.Tracker{}, Log: newLogger(l.s, "notes", slog.LevelInfo)}
 	go func() { _ = l.server.Serve(listener) }()
 	l.s.note("no tracker at %s: serving one until this command ends", l.client.trackers[0].HostPort())
 	return nil

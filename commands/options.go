@@ -262,7 +262,7 @@ type line struct {
 // An option is an option with its value in a command line.
 type option struct {
 	flag  cli.Flag
-	typed string // the user's spelling, with dashes
+	typed string // the user's spelling, with dashes; or the variable that it comes from, with a $
 	value string // in the form that the flag reads
 }
 
@@ -304,6 +304,11 @@ func arrangeArgs(app *cli.App, args []string) ([]string, *line, error) {
 	}
 	if err != nil || l == nil {
 		return []string{program, first, "--help"}, nil, err
+	}
+	if cmd.Name == "serve" {
+		if err := l.addVariables(); err != nil {
+			return nil, l, err
+		}
 	}
 	return l.words(program), l, nil
 }
@@ -453,7 +458,9 @@ func plainValue(o option) (string, error) {
 			return "", fmt.Errorf("%s %q: %w", o.typed, shown(o.value), err)
 		}
 	case *cli.BoolFlag:
-		if _, err := strconv.ParseBool(o.value); err != nil {
+		if _, err := strconv.ParseBool(o.value); err != nil && o.fromVariable() {
+			return "", fmt.Errorf("%s %q: true or false is wanted", o.typed, shown(o.value))
+		} else if err != nil {
 			return "", fmt.Errorf("%s %q: true, false or no value is wanted", o.typed, shown(o.value))
 		}
 	}

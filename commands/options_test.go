@@ -133,6 +133,17 @@ func effects() map[string]effect {
 			},
 		},
 
+		"serve --log-format": {
+			serve + " --addr-file new --log-format json", `"msg":"open"`,
+			serve + " --addr-file new", `^ntrack: tracker at`,
+			printsWhenEnded,
+		},
+		"serve --log-level": {
+			serve + " --addr-file new --log-level warn", `^$`,
+			serve + " --addr-file new", `^ntrack: tracker at`,
+			printsWhenEnded,
+		},
+
 		"announce --port": {
 			"announce lobby --port 4000", `(?m)^127.0.0.1:4000 .*you$`,
 			"announce lobby --port 4001", `(?m)^127.0.0.1:4001 .*you$`,

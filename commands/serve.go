@@ -24,15 +24,22 @@ func serveCommand(s Streams) *cli.Command {
 			"and /scrape, on 127.0.0.1:6969 for this machine alone. Nothing is written to\n" +
 			"disk. SIGINT or SIGTERM ends it: it serves the requests that have begun, and\n" +
 			"exits with 0. SIGHUP makes it read the token file again, but on a terminal\n" +
-			"SIGHUP ends it.",
-		Flags: slices.Concat(listenFlags(), trackerFlags(), accessFlags(), limitFlags(), proxyFlags()),
+			"SIGHUP ends it.\n\n" +
+			"Every option may be in the environment instead: NTRACK_MAX_RATE=500 is\n" +
+			"--max-rate 500, NTRACK_INDEX=true is --index, and commas separate the values of\n" +
+			"an option that may be repeated. The command line takes precedence.",
+		Flags: slices.Concat(listenFlags(), trackerFlags(), accessFlags(), limitFlags(), proxyFlags(), logFlags()),
 		Action: func(c *cli.Context) error {
 			var o serveOptions
 			o.takeHangups(s)
-			if err := o.build(c, s); err != nil {
+			s, err := o.buildLog(c, s)
+			if err != nil {
 				return err
 			}
-			return o.run(c.Context, s)
+			if err := o.build(c, s); err != nil {
+				return o.logged(err, s)
+			}
+			return o.logged(o.run(c.Context, s), s)
 		},
 	}
 }
@@ -53,6 +60,7 @@ type serveOptions struct {
 	listenIsSet bool // listen is not the default
 	addrFile    string
 	tokenFile   string
+	records     bool           // log records instead of notes
 	hangups     chan os.Signal // receives SIGHUP; nil if SIGHUP ends the tracker
 }
 
@@ -105,7 +113,7 @@ func (o *serveOptions) run(ctx context.Context, s Streams) error {
 	}
 	defer closeAll(endpoints)
 	o.greet(s, endpoints)
-	o.server.Tracker, o.server.Log = &o.tracker, newLogger(s)
+	o.server.Tracker, o.server.Log = &o.tracker, s.log
 	failed := make(chan error, len(endpoints))
 	for _, e := range endpoints {
 		go func() { failed <- o.serveEndpoint(e) }()

@@ -34,12 +34,12 @@ func (o *serveOptions) reloadToken(ctx context.Context, s Streams) {
 		s.note("SIGHUP: there is no --token-file to read again")
 		return
 	case "-":
-		s.note("SIGHUP: --token-file -: standard input cannot be read again; the token stays")
+		s.warn("SIGHUP: --token-file -: standard input cannot be read again; the token stays")
 		return
 	}
 	token, err := readToken(ctx, o.tokenFile, nil)
 	if err != nil {
-		s.note("SIGHUP: --token-file: %v; the token stays", err)
+		s.warn("SIGHUP: --token-file: %v; the token stays", err)
 		return
 	}
 	o.tracker.SetToken(token)

@@ -2,6 +2,7 @@ package commands
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -15,6 +16,10 @@ import (
 // If only programs on this machine reach the tracker, greet prints its URL. Otherwise one line has
 // everything that is open, so that an operator sees it at a glance.
 func (o *serveOptions) greet(s Streams, endpoints []endpoint) {
+	if o.records {
+		s.log.LogAttrs(context.Background(), slog.LevelInfo, "open", joinKeys(o.openAttrs(endpoints))...)
+		return
+	}
 	isOpen := func(e endpoint) bool { return e.kind != plainEndpoint || e.port() == 0 || e.reach() != thisMachine }
 	if len(o.tracker.Proxies) > 0 || slices.ContainsFunc(endpoints, isOpen) {
 		s.note("open: %s", o.openText(endpoints))
@@ -75,6 +80,21 @@ func (o *serveOptions) openAttrs(endpoints []endpoint) []slog.Attr {
 		attrs = append(attrs, slog.String("proxies", strings.Join(proxies, ",")))
 	}
 	return attrs
+}
+
+// joinKeys joins the values of attributes that have the same key, because the keys of a record in
+// JSON should differ.
+func joinKeys(attrs []slog.Attr) []slog.Attr {
+	var joined []slog.Attr
+	for _, a := range attrs {
+		i := slices.IndexFunc(joined, func(j slog.Attr) bool { return j.Key == a.Key })
+		if i < 0 {
+			joined = append(joined, a)
+			continue
+		}
+		joined[i].Value = slog.StringValue(joined[i].Value.String() + ", " + a.Value.String())
+	}
+	return joined
 }
 
 // scheme names a kind as operators do: by what a client writes before the address.

@@ -322,3 +322,14 @@ func firstClosed(x *trial) string {
 	}
 	return <-closed
 }
+
+// printsWhenEnded ends a tracker that writes its addresses to the file new, and returns its output.
+func printsWhenEnded(x *trial) string {
+	x.until(func() bool {
+		_, err := os.Stat(filepath.Join(x.dir, "new"))
+		return err == nil
+	})
+	_ = x.cmd.Process.Signal(syscall.SIGTERM)
+	x.wait()
+	return x.output()
+}
