@@ -149,7 +149,7 @@ func TestListLarge(t *testing.T) {
 
 // A refusal, a tracker that does not answer, and a context that has ended have errors of their own.
 func TestClientErrors(t *testing.T) {
-	native, _ := local(t, &tracker.Tracker{Token: "secret"})
+	native, _ := local(t, &tracker.Tracker{Tokens: []string{"secret"}})
 	var c announce.Client
 	k := key(t, "k")
 	_, err := c.List(t.Context(), native, announce.Request{Key: k})

@@ -293,7 +293,7 @@ func TestGatherClassic(t *testing.T) {
 func TestGatherErrors(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := new(pipes)
-		p.start(tracker.Handler(&tracker.Tracker{Token: "t"}))
+		p.start(tracker.Handler(&tracker.Tracker{Tokens: []string{"t"}}))
 		defer p.stop()
 		for _, c := range []*announce.Client{p.both("192.0.2.1", ""), p.both("", "2001:db8::1")} {
 			_, err := c.Gather(t.Context(), one[0], announce.Request{Key: key(t, "k"), Port: 4000}, 2, nil)

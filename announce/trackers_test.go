@@ -293,7 +293,7 @@ func TestAnnounceBothFamilies(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "connection refused") {
 			t.Errorf("no route over one, no tracker over the other: %v", err)
 		}
-		p.start(tracker.Handler(&tracker.Tracker{Interval: time.Minute, Token: "t"}))
+		p.start(tracker.Handler(&tracker.Tracker{Interval: time.Minute, Tokens: []string{"t"}}))
 		_, err = p.both("", "2001:db8::1").Announce(t.Context(), one[0], r)
 		if f, ok := err.(*announce.RefusalError); !ok || f.Status != 401 {
 			t.Errorf("no route over one, a refusal over the other: %v", err)

@@ -9,18 +9,55 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"unicode/utf16"
 	"unicode/utf8"
 )
 
-// readToken reads an access token from a file, and checks that it fits into a header field of HTTP.
-func readToken(ctx context.Context, file string, stdin io.Reader) (string, error) {
-	token, err := readLine(ctx, file, stdin)
-	if i := strings.IndexFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }); err == nil && i >= 0 {
-		return "", fmt.Errorf("%s: byte %d of the token is %q: visible ASCII without spaces is allowed", file, i, token[i])
+// readTokens reads the access tokens in a file: one on each line, but not on an empty line or on one
+// that begins with #. It checks that they fit into a header field of HTTP. If other users of the
+// machine may read the file, a note says so.
+func readTokens(ctx context.Context, file string, s Streams) ([]string, error) {
+	text, err := readText(ctx, file, s.In, 256<<10)
+	if err != nil {
+		return nil, err
 	}
-	return token, err
+	if strings.ContainsRune(text, 0) {
+		return nil, fmt.Errorf("%s is not text: it holds a NUL byte", file)
+	}
+	var tokens []string
+	n := 0
+	for line := range strings.Lines(text) {
+		n++
+		token := strings.TrimRight(line, "\r\n")
+		if token == "" || token[0] == '#' {
+			continue
+		}
+		if i := strings.IndexFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }); i >= 0 {
+			return nil, fmt.Errorf("%s: line %d: byte %d is %q: a token is visible ASCII without spaces", file, n, i+1, token[i])
+		}
+		tokens = append(tokens, token)
+	}
+	if len(tokens) == 0 {
+		return nil, fmt.Errorf("%s has no token: put one on a line", file)
+	}
+	if info, err := os.Stat(file); err == nil && info.Mode().IsRegular() && info.Mode()&0o004 != 0 && runtime.GOOS != "windows" {
+		s.warn("--token-file %s: every user of this machine can read it; chmod 600 it", shown(file))
+	}
+	return tokens, nil
+}
+
+// readToken reads a file that has one access token.
+func readToken(ctx context.Context, file string, s Streams) (string, error) {
+	tokens, err := readTokens(ctx, file, s)
+	switch {
+	case err != nil:
+		return "", err
+	case len(tokens) > 1:
+		return "", fmt.Errorf("%s has %d tokens: a client sends one, so give it a file with one", file, len(tokens))
+	}
+	return tokens[0], nil
 }
 
 // readLine reads a file of one line, and returns it without the line ends after it.

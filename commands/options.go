@@ -69,7 +69,7 @@ func (o *client) build(c *cli.Context, s Streams) error {
 	}
 	if file := c.String("token-file"); file != "" {
 		var err error
-		if o.Token, err = readToken(c.Context, file, s.In); err != nil {
+		if o.Token, err = readToken(c.Context, file, s); err != nil {
 			return fmt.Errorf("--token-file: %w", err)
 		}
 	}

@@ -12,36 +12,36 @@ import (
 // accessFlags are the options that say who may use the tracker.
 func accessFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "token-file", TakesFile: true, Usage: "serve only clients that send the access token in `FILE`"},
+		&cli.StringFlag{Name: "token-file", TakesFile: true, Usage: "serve only clients that send an access token in `FILE`, which has one on each line"},
 	}
 }
 
 func (o *serveOptions) buildAccess(c *cli.Context, s Streams) error {
 	if file := c.String("token-file"); file != "" {
-		token, err := readToken(c.Context, file, s.In)
+		tokens, err := readTokens(c.Context, file, s)
 		if err != nil {
 			return fmt.Errorf("--token-file: %w", err)
 		}
-		o.tracker.Token, o.tokenFile = token, file
+		o.tracker.Tokens, o.tokenFile = tokens, file
 	}
 	return nil
 }
 
-// reloadToken reads the token file again. If it cannot, the tracker keeps the old token.
-func (o *serveOptions) reloadToken(ctx context.Context, s Streams) {
+// reloadTokens reads the token file again. If it cannot, the tracker keeps the old tokens.
+func (o *serveOptions) reloadTokens(ctx context.Context, s Streams) {
 	switch o.tokenFile {
 	case "":
 		s.note("SIGHUP: there is no --token-file to read again")
 		return
 	case "-":
-		s.warn("SIGHUP: --token-file -: standard input cannot be read again; the token stays")
+		s.warn("SIGHUP: --token-file -: standard input cannot be read again; the tokens stay")
 		return
 	}
-	token, err := readToken(ctx, o.tokenFile, nil)
+	tokens, err := readTokens(ctx, o.tokenFile, s)
 	if err != nil {
-		s.warn("SIGHUP: --token-file: %v; the token stays", err)
+		s.warn("SIGHUP: --token-file: %v; the tokens stay", err)
 		return
 	}
-	o.tracker.SetToken(token)
-	s.note("SIGHUP: the token has been read again from %s", wire.Clean(o.tokenFile))
+	o.tracker.SetTokens(tokens...)
+	s.note("SIGHUP: the tokens have been read again from %s", wire.Clean(o.tokenFile))
 }

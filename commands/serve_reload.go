@@ -20,5 +20,5 @@ func (o *serveOptions) takeHangups(s Streams) {
 
 // reload reads the files again that an operator may have changed.
 func (o *serveOptions) reload(ctx context.Context, s Streams) {
-	o.reloadToken(ctx, s)
+	o.reloadTokens(ctx, s)
 }

@@ -145,7 +145,7 @@ func (x *trial) named(name string) string {
 	case "OTHER":
 		ports = []string{"lobby?port=9"}
 	case "LOCKED":
-		tr.Token, token = "token", "Bearer token"
+		tr.Tokens, token = []string{"token"}, "Bearer token"
 	case "SLOW":
 		tr.Interval = time.Hour
 		wrap = func(h http.Handler) http.Handler {

@@ -2,9 +2,6 @@ package tracker
 
 import (
 	"bytes"
-	"crypto/sha256"
-	"crypto/subtle"
-	"encoding/base64"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -36,6 +33,7 @@ type Call struct {
 	HasBrowserField bool
 
 	accepted accepted
+	tokenTag uint32 // of its token (tokens.go); 0 without one
 }
 
 // A Response is what a server sends before the body.
@@ -207,26 +205,6 @@ func equalFold(b []byte, s string) bool {
 // a page of the tracker's own site.
 func (c *Call) fromBrowser() bool {
 	return c.HasOrigin || c.HasBrowserField || len(c.FetchMode) > 0 && !equalFold(c.FetchMode, "cors") || c.parseAccept().html
-}
-
-// hasToken says whether the call has the token: as a bearer token (RFC 6750) or as the password of
-// basic authentication (RFC 7617). It compares in constant time, even if the lengths differ.
-func (c *Call) hasToken(token string) bool {
-	scheme, given, _ := bytes.Cut(bytes.TrimSpace(c.Authorization), []byte(" "))
-	given = bytes.TrimSpace(given)
-	switch {
-	case equalFold(scheme, "bearer"):
-	case equalFold(scheme, "basic"):
-		userPass, err := base64.StdEncoding.DecodeString(string(given))
-		if err != nil {
-			return false
-		}
-		_, given, _ = bytes.Cut(userPass, []byte(":"))
-	default:
-		return false
-	}
-	a, b := sha256.Sum256(given), sha256.Sum256([]byte(token))
-	return subtle.ConstantTimeCompare(a[:], b[:]) == 1
 }
 
 // clientOf returns the address and port of the client that sent c. Normally this is the other end of

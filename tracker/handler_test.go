@@ -333,9 +333,9 @@ func BenchmarkReply(b *testing.B) {
 	}
 }
 
-// SetToken may be called while requests arrive.
-func TestSetToken(t *testing.T) {
-	tr := &tracker.Tracker{Token: "one"}
+// SetTokens may be called while requests arrive.
+func TestSetTokens(t *testing.T) {
+	tr := &tracker.Tracker{Tokens: []string{"one"}}
 	status := func(token string) int {
 		resp, _ := tr.Answer(t.Context(), &tracker.Call{
 			Method: "GET", Target: []byte("/ntrk/k?port=0"), Remote: netip.MustParseAddrPort("127.0.0.1:4000"),
@@ -352,20 +352,20 @@ func TestSetToken(t *testing.T) {
 		})
 	}
 	if status("one") != 200 || status("two") != 401 {
-		t.Error("Token has no effect")
+		t.Error("Tokens has no effect")
 	}
-	tr.SetToken("two")
+	tr.SetTokens("two")
 	if status("one") != 401 || status("two") != 200 {
-		t.Error("SetToken has no effect")
+		t.Error("SetTokens has no effect")
 	}
-	tr.SetToken("")
+	tr.SetTokens()
 	if status("one") != 200 {
 		t.Error("a request needs a token after it was removed")
 	}
 	asking.Wait()
-	tr = &tracker.Tracker{Token: "one"}
-	tr.SetToken("two") // before the first request
+	tr = &tracker.Tracker{Tokens: []string{"one"}}
+	tr.SetTokens("two") // before the first request
 	if status("one") != 401 || status("two") != 200 {
-		t.Error("SetToken before the first request has no effect")
+		t.Error("SetTokens before the first request has no effect")
 	}
 }

@@ -45,6 +45,7 @@ type Stream struct {
 	mu      sync.Mutex
 	waker   Waker       // nil unless the server waits for events
 	timer   *time.Timer // of the next heartbeat, if the server called KeepAlive
+	token   uint32      // the tag of the client's token (tokens.go); 0 without one
 	peers   int32       // how many peers the track has, according to the events so far
 	beatDue bool        // it is time for a heartbeat
 	ending  bool        // EndStreams was called
@@ -56,8 +57,8 @@ type Stream struct {
 type Waker interface{ Wake() }
 
 // openStream replies with an event stream. It appends the beginning of the stream to dst.
-func (t *Tracker) openStream(ctx context.Context, key []byte, peer wire.Peer, s *scratch, resp *Response, dst []byte) ([]byte, error) {
-	st := &Stream{t: t}
+func (t *Tracker) openStream(ctx context.Context, c *Call, peer wire.Peer, s *scratch, resp *Response, dst []byte) ([]byte, error) {
+	st, key := &Stream{t: t, token: c.tokenTag}, s.req.Key.Bytes()
 	peers, size, sub, err := t.store.Subscribe(ctx, key, peer, st.notify, s.peers[:0])
 	if err != nil {
 		return nil, err
@@ -67,7 +68,8 @@ func (t *Tracker) openStream(ctx context.Context, key []byte, peer wire.Peer, s 
 	st.sub, st.peers = sub, int32(len(peers))
 	st.mu.Unlock()
 	t.mu.Lock()
-	st.ending, st.index = t.ended, len(t.streams)
+	// The tokens may have changed since the call was admitted.
+	st.ending, st.index = t.ended || !t.tokens.Load().haveTag(st.token), len(t.streams)
 	t.streams = append(t.streams, st)
 	if peer.ID != (wire.ID{}) && !t.ended {
 		st.share = &share{listing: listing{string(key), peer.Endpoint}, id: peer.ID}
@@ -203,6 +205,17 @@ func (t *Tracker) EndStreams() {
 	t.ended = true
 	for _, s := range t.streams {
 		s.change(func() { s.ending = true })
+	}
+}
+
+// endStreamsIf ends the event streams for which unwanted returns true, as EndStreams does.
+func (t *Tracker) endStreamsIf(unwanted func(*Stream) bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, s := range t.streams {
+		if unwanted(s) {
+			s.change(func() { s.ending = true })
+		}
 	}
 }
 

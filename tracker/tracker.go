@@ -63,16 +63,17 @@ type Tracker struct {
 	MaxWant int
 	// Index lets everybody list all keys. Without it a key that nobody can guess is private.
 	Index bool
-	// Token, unless empty, must be in every request: as a bearer token (RFC 6750) or as the
-	// password of basic authentication (RFC 7617). SetToken changes it later.
-	Token string
+	// Tokens, unless empty, are the access tokens of clients. Every request must have one of them:
+	// as a bearer token (RFC 6750) or as the password of basic authentication (RFC 7617).
+	// SetTokens changes them later.
+	Tokens []string
 	// Proxies are the networks of trusted reverse proxies, which send X-Forwarded-For. A proxy that
 	// connects to a Unix socket is always trusted, and must send X-Forwarded-For.
 	Proxies []netip.Prefix
 
 	once     sync.Once
 	store    store.Store
-	token    atomic.Pointer[string]
+	tokens   atomic.Pointer[tokens]
 	interval time.Duration  // Interval within its bounds
 	proxies  []netip.Prefix // Proxies, with ::ffff:a.b.c.d written as a.b.c.d
 	scratch  sync.Pool      // of *scratch
@@ -94,14 +95,8 @@ type scratch struct {
 	ttlOf  func(store.Size) time.Duration // timing.ttl; kept, because making this func value allocates
 }
 
-// SetToken changes Token for later requests. It may be called at any time. Open streams stay open.
-func (t *Tracker) SetToken(token string) {
-	t.once.Do(t.init)
-	t.token.Store(&token)
-}
-
 func (t *Tracker) init() {
-	t.token.Store(&t.Token)
+	t.tokens.Store(hashTokens(t.Tokens))
 	t.meter.start = time.Now()
 	t.store = t.Store
 	if t.store == nil {
@@ -219,7 +214,7 @@ func (t *Tracker) decide(ctx context.Context, c *Call, s *scratch, resp *Respons
 	case req.Verb == wire.VerbScrape:
 		return t.listTracks(ctx, peer.Endpoint.Addr(), format, s, resp, dst)
 	case c.Method == "GET" && accept.stream && !req.Classic && req.Format == wire.FormatUnnamed:
-		return t.openStream(ctx, req.Key.Bytes(), peer, s, resp, dst)
+		return t.openStream(ctx, c, peer, s, resp, dst)
 	}
 	want := store.Want{Peers: t.wantedPeers(req), IDs: format == wire.FormatBencode && !req.Compact && !req.NoPeerID}
 	if want.IDs {
@@ -263,7 +258,7 @@ func (t *Tracker) checkCall(c *Call, req *wire.Request) (wire.Peer, error) {
 	if refusal, ok := err.(*wire.RefusalError); ok && refusal.Status == 404 {
 		return wire.Peer{}, err // a wrong path needs no token
 	}
-	if token := *t.token.Load(); token != "" && !c.hasToken(token) {
+	if !t.tokens.Load().admit(c) {
 		return wire.Peer{}, &wire.RefusalError{Status: 401, Reason: "token missing or wrong: send Authorization: Bearer TOKEN"}
 	}
 	if err != nil {

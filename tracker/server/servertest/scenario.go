@@ -47,13 +47,17 @@ func (s settings) tracker() *tracker.Tracker {
 	table.Limits = store.Limits{
 		MaxKeys: s.MaxKeys, MaxPeers: s.MaxPeers, MaxPeersPerKey: s.MaxPeersPerKey, MaxPerAddr: s.MaxPerAddr,
 	}
+	var tokens []string
+	if s.Token != "" {
+		tokens = []string{s.Token}
+	}
 	return &tracker.Tracker{
 		Store:    table,
 		Interval: time.Duration(s.Interval) * time.Second,
 		MaxRate:  s.MaxRate,
 		MaxWant:  s.MaxWant,
 		Index:    s.Index,
-		Token:    s.Token,
+		Tokens:   tokens,
 		Proxies:  s.Proxies,
 	}
 }
