@@ -159,7 +159,7 @@ func TestActivated(t *testing.T) {
 			if at == "unix:"+path {
 				network, at = "unix", path
 			}
-			if reply, err := ask(network, at); err != nil || !strings.HasPrefix(reply, "HTTP/1.1 ") {
+			if reply, err := ask(network, at); err != nil || !strings.HasPrefix(reply, "HTTP/1.1 200 OK") {
 				t.Errorf("%s: %q, %v", at, reply, err)
 			}
 		}
@@ -181,7 +181,7 @@ func ask(network, at string) (string, error) {
 	}
 	defer c.Close()
 	_ = c.SetDeadline(time.Now().Add(patience))
-	if _, err := fmt.Fprint(c, "GET /ntrk/k?port=4000 HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n"); err != nil {
+	if _, err := fmt.Fprintf(c, "GET /ntrk/k?port=4000 HTTP/1.1\r\nHost: t\r\nConnection: close\r\n%s\r\n", forwarded(network)); err != nil {
 		return "", err
 	}
 	var b bytes.Buffer
@@ -190,6 +190,14 @@ func ask(network, at string) (string, error) {
 		err = errors.New("no reply")
 	}
 	return b.String(), err
+}
+
+// forwarded is the header field that a proxy must send at a Unix socket.
+func forwarded(network string) string {
+	if network == "unix" {
+		return "X-Forwarded-For: 192.0.2.1\r\n"
+	}
+	return ""
 }
 
 // A socket that the tracker cannot serve is an error, in one line with the remedy.

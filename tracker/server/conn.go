@@ -162,7 +162,10 @@ func (c *conn) awaitRequest() error {
 		c.s.idle.enqueue(&c.entry, time.Now())
 	}
 	err := error(ErrClosed)
-	if c.entry.queued() && !c.s.shuttingDown.Load() {
+	if ending := c.s.shuttingDown.Load(); c.entry.queued() && (c.isSilent || !ending) {
+		if ending {
+			c.limitSilence()
+		}
 		err = c.readMore()
 	}
 	c.entry.dequeue()
@@ -173,6 +176,11 @@ func (c *conn) awaitRequest() error {
 		}
 	}
 	return err
+}
+
+// limitSilence gives the client little time for its first request, because the server shuts down.
+func (c *conn) limitSilence() {
+	_ = c.nc.SetReadDeadline(time.Now().Add(min(silentGrace, c.s.Timeout)))
 }
 
 // stopWaiting makes awaitRequest return.

@@ -187,7 +187,7 @@ func (s *Server) logLimit(exceeded limit, remote netip.AddrPort, format string, 
 }
 
 // silentGrace is how long a silent connection is not evicted, and how long a refusal waits for a
-// request. A connection is silent until it has sent its first request. If more than a quarter of
+// request. A server that shuts down still waits that long for the request of a new connection. A connection is silent until it has sent its first request. If more than a quarter of
 // maxConns are silent, they have no grace.
 const silentGrace = time.Second
 
@@ -306,6 +306,15 @@ func (q *connQueue) oldest() (since time.Time, n int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.began.Add(q.ring.next.since), q.n
+}
+
+// each calls visit for each entry. visit must not call methods of the queue.
+func (q *connQueue) each(visit func(*queueEntry)) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for e := q.ring.next; e != &q.ring; e = e.next {
+		visit(e)
+	}
 }
 
 // popBefore removes and returns the oldest entry if it was added at t or before. Otherwise it

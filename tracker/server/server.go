@@ -160,6 +160,7 @@ func (s *Server) serve(l net.Listener, config *tls.Config) error {
 		a = s.newEpollAcceptor(l)
 	}
 	if a == nil {
+		s.active.Add(1)
 		a = &goroutineAcceptor{l, s, config}
 	}
 	s.acceptors[a] = struct{}{}
@@ -183,6 +184,7 @@ type goroutineAcceptor struct {
 }
 
 func (a *goroutineAcceptor) acceptConns() error {
+	defer a.s.active.Done()
 	for pause := time.Duration(0); ; {
 		nc, err := a.Accept()
 		switch {
@@ -244,13 +246,7 @@ func (s *Server) startConn(nc net.Conn, config *tls.Config) {
 		return
 	}
 	s.mu.Lock()
-	if s.shuttingDown.Load() { // Shutdown may already wait, so no goroutine may start
-		s.mu.Unlock()
-		s.releaseConn(c.remote, c.verdict)
-		_ = nc.Close()
-		return
-	}
-	s.register(c)
+	s.register(c) // allowed during Shutdown, which still waits for the acceptor
 	s.mu.Unlock()
 	if c.verdict == admitted {
 		c.entry.owner, c.isSilent = c, true
@@ -266,8 +262,12 @@ func (s *Server) register(c *conn) {
 }
 
 // Shutdown stops accepting connections. It closes idle connections at once and the others after
-// their reply, ends the tracker's event streams, and waits until all connections are closed. When
-// ctx ends, it closes the rest and returns ctx.Err().
+// their reply, ends the tracker's event streams, and waits until all connections are closed. A new
+// connection has a second from its beginning to send a request. When ctx ends, Shutdown closes the
+// rest and returns ctx.Err().
+//
+// Connections that nobody has accepted yet are not lost if another process has a copy of the
+// listening socket, and accepts them later.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.once.Do(s.init)
 	s.mu.Lock()
@@ -276,8 +276,9 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		_ = a.Close()
 	}
 	s.mu.Unlock()
-	for s.silent.evictOldest() || s.idle.evictOldest() { // until none waits for a request
+	for s.idle.evictOldest() {
 	}
+	s.silent.each(func(e *queueEntry) { e.owner.(*conn).limitSilence() })
 	s.Tracker.EndStreams()
 	done := make(chan struct{})
 	go func() {

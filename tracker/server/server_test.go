@@ -203,6 +203,38 @@ func testShutdownNow(t *testing.T, serve serveFunc) {
 	eventually(t, "no connections", func() bool { return s.Conns() == 0 })
 }
 
+// A new connection has a second to send its request, also in a shutdown.
+func TestShutdownSilent(t *testing.T) { bothWays(t, testShutdownSilent) }
+
+func testShutdownSilent(t *testing.T, serve serveFunc) {
+	s := &server.Server{Tracker: &tracker.Tracker{}}
+	addr := serve(t, s)
+	late, never := dial(t, addr), dial(t, addr)
+	eventually(t, "silent connections: 2", func() bool { return s.Silent() == 2 })
+	done := make(chan error)
+	go func() { done <- shutdown(s) }()
+	eventually(t, "the listener is closed", func() bool {
+		c, err := net.Dial("tcp", addr)
+		if err == nil {
+			c.Close()
+		}
+		return err != nil
+	})
+	if _, err := io.WriteString(late, "GET /ntrk/k?port=1 HTTP/1.1\r\nHost: t\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(late), nil)
+	if err != nil || resp.StatusCode != 200 || !resp.Close {
+		t.Errorf("a late request: %+v, %v", resp, err)
+	}
+	if n, err := never.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("no request: %d, %v", n, err)
+	}
+	if err := await(t, "Shutdown", done); err != nil {
+		t.Error(err)
+	}
+}
+
 // Connections that arrive during a shutdown cause no panic, and do not stay open.
 func TestShutdownRace(t *testing.T) {
 	var clients sync.WaitGroup

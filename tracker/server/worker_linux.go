@@ -126,8 +126,8 @@ const (
 )
 
 // run serves until the server shuts down, or until the listener is closed and no connection is
-// left. At the end it serves the requests that have arrived, hands over connections with unsent
-// replies, and closes the others.
+// left. At the end it serves the requests that have arrived, waits for the first requests of new
+// connections, hands over connections with unsent replies, and closes the others.
 func (w *worker) run() {
 	defer w.s.active.Done()
 	raw, err := w.epoll.SyscallConn()
@@ -155,13 +155,12 @@ func (w *worker) run() {
 		c := e.owner.(*polledConn)
 		w.handOver(int(c.fd), &conn{remote: c.remote, in: c.in(), unsent: c.unsent(), closeAfter: c.why == lastReply || c.why == panicked})
 	}
-	w.closeOverdue(&w.silent, 0)
 	w.closeOverdue(&w.idle, 0)
-	for err == nil && w.streams.open > 0 && !w.s.aborted.Load() { // Shutdown ends the streams
+	for err == nil && !w.empty() && !w.s.aborted.Load() { // Shutdown ends the streams
 		serve()
 	}
 	for _, c := range w.conns {
-		if c != nil && c.stream != nil {
+		if c != nil {
 			w.closeConn(c)
 		}
 	}
@@ -202,12 +201,19 @@ func (w *worker) serveEvents() {
 func (w *worker) housekeeping() {
 	w.now = time.Now()
 	next := w.housekeepingInterval()
+	if w.s.shuttingDown.Load() {
+		next = min(next, silentGrace/8)
+	}
 	if w.streams.open > 0 {
 		next = min(next, w.streams.nextTick(w.now))
 	}
 	_ = w.epoll.SetReadDeadline(w.now.Add(next))
 	w.visitStreams()
-	w.closeOverdue(&w.silent, w.s.Timeout)
+	silence := w.s.Timeout
+	if w.s.shuttingDown.Load() {
+		silence = min(silence, silentGrace)
+	}
+	w.closeOverdue(&w.silent, silence)
 	w.closeOverdue(&w.idle, w.s.Idle)
 	w.closeOverdue(&w.blocked, w.s.Timeout)
 	w.freeBuffers()
