@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"os"
 	"regexp"
@@ -436,10 +437,16 @@ var (
 	looseTime  = regexp.MustCompile(`^([0-9]+) ?(|s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?)$`)
 )
 
-// plainValue checks the value of an option, and returns it in the form that package flag reads.
+// plainValue checks the value of an option, and returns it in the form that package flag reads. A
+// file without a name is refused, because it is most likely an unset variable of a shell: with an empty
+// --token-file a tracker would serve everybody.
 // Numbers are decimal here, but package flag also accepts 0x10 and 1_000, and reads 010 as 8.
 func plainValue(o option) (string, error) {
-	switch o.flag.(type) {
+	switch f := o.flag.(type) {
+	case *cli.StringFlag:
+		if f.TakesFile && o.value == "" {
+			return "", fmt.Errorf("%s %q: the name of a file is wanted", o.typed, o.value)
+		}
 	case *cli.IntFlag:
 		m := decimal.FindStringSubmatch(o.value)
 		if m != nil {
@@ -475,7 +482,9 @@ func parseDuration(s string) (time.Duration, error) {
 	}
 	example := "10s or 5m"
 	if m := looseTime.FindStringSubmatch(s); m != nil {
-		example = m[1] + cmp.Or(m[2], "s")[:1]
+		if example = m[1] + cmp.Or(m[2], "s")[:1]; example == s {
+			return 0, errors.New("the duration is too long")
+		}
 	}
 	return 0, fmt.Errorf("a duration such as %s is wanted", example)
 }

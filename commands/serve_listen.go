@@ -88,7 +88,7 @@ func (o *serveOptions) openEndpoints() (endpoints []endpoint, err error) {
 	}
 	if o.addrFile != "" {
 		if err := writeFile(o.addrFile, strings.Join(bound, "\n")+"\n", 0o666); err != nil {
-			return endpoints, fmt.Errorf("--addr-file: %w", err)
+			return endpoints, fmt.Errorf("--addr-file %s: %s", wire.Clean(o.addrFile), reasonOf(err))
 		}
 	}
 	return endpoints, nil
@@ -170,9 +170,11 @@ func listen(addr string, bound []string) (net.Listener, error) {
 	case errors.Is(err, syscall.EACCES):
 		return nil, fmt.Errorf("--listen %s: not permitted; ports below 1024 are for root, choose a higher one", addr)
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return nil, fmt.Errorf("--listen %s: not an address of this machine", addr)
+		return nil, fmt.Errorf("--listen %s: not an address of this machine; use one, or :%s for all of them", addr, port)
 	case errors.Is(err, syscall.EINVAL) && a.Is6() && a.IsLinkLocalUnicast():
 		return nil, fmt.Errorf("--listen %s: a link-local address needs a network interface of this machine, as in [fe80::1%%eth0]:6969", addr)
+	case is[*net.DNSError](err):
+		return nil, fmt.Errorf("--listen %s: this name has no address; use an address of this machine, or :%s for all of them", addr, port)
 	case err != nil:
 		return nil, fmt.Errorf("--listen %s: %s", addr, wire.Clean(errors.Unwrap(err).Error()))
 	}
