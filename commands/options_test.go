@@ -4,6 +4,8 @@ package commands_test
 
 import (
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -130,6 +132,20 @@ func effects() map[string]effect {
 				url := "http://" + x.addrs()[0] + "/ntrk/k?format=json&port=1"
 				_, body := get(x.t, url, "203.0.113.7")
 				return body
+			},
+		},
+		"serve --proxy-protocol": {
+			serve + " --proxy 127.0.0.0/8 --proxy-protocol", `"you":"203\.0\.113\.7:4000"`,
+			serve + " --proxy 127.0.0.0/8", "^HTTP/1.1 400 ",
+			func(x *trial) string {
+				c, err := net.Dial("tcp", x.addrs()[0])
+				if err != nil {
+					x.t.Fatal(err)
+				}
+				defer c.Close()
+				_, _ = io.WriteString(c, "PROXY TCP4 203.0.113.7 127.0.0.1 4000 6969\r\nGET /ntrk/k?format=json HTTP/1.0\r\n\r\n")
+				reply, _ := io.ReadAll(c)
+				return string(reply)
 			},
 		},
 

@@ -2,6 +2,7 @@ package commands
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -11,6 +12,7 @@ import (
 func proxyFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringSliceFlag{Name: "proxy", Usage: "trust X-Forwarded-For from reverse proxies in the network `CIDR`; may be repeated"},
+		&cli.BoolFlag{Name: "proxy-protocol", Usage: "require the PROXY protocol, version 1 or 2, on every connection from a --proxy and by a Unix socket"},
 	}
 }
 
@@ -24,6 +26,11 @@ func (o *serveOptions) buildProxies(c *cli.Context, s Streams) error {
 			s.note("--proxy %s: trusted on every network interface, because ntrack ignores the zone", shown(p))
 		}
 		o.tracker.Proxies = append(o.tracker.Proxies, network)
+	}
+	isUnix := func(addr string) bool { return strings.HasPrefix(addr, unixPrefix) }
+	o.server.ProxyProtocol = c.Bool("proxy-protocol")
+	if o.server.ProxyProtocol && len(o.tracker.Proxies) == 0 && !slices.ContainsFunc(o.listen, isUnix) {
+		return usage(c, "--proxy-protocol: also name the proxies that send it, by --proxy CIDR or --listen unix:PATH")
 	}
 	return nil
 }

@@ -48,6 +48,7 @@ github.com/xrash/smetrics          commands
 github.com/coreos/go-systemd/v22   commands
 github.com/olekukonko/tablewriter  output
 github.com/jackpal/bencode-go      announce/wire
+github.com/pires/go-proxyproto     tracker/server
 github.com/rogpeppe/go-internal    commands/commandstest
 golang.org/x/term                  commands
 golang.org/x/sys                   announce bench commands commands/process tracker/server

@@ -21,6 +21,9 @@ type Call struct {
 	// Unix says that the connection came by a Unix socket. Then the other end is a trusted proxy,
 	// and Remote is ignored.
 	Unix bool
+	// ProxyItself says that a trusted proxy sent the request for itself, as a health check, and not
+	// for a client. Such a request may only look, and X-Forwarded-For is ignored.
+	ProxyItself bool
 	// Accept, Authorization, ForwardedFor (X-Forwarded-For) and FetchMode (Sec-Fetch-Mode) are the
 	// values of these header fields. The values of a repeated field are joined with commas, without
 	// empty ones.
@@ -214,6 +217,8 @@ func (t *Tracker) clientOf(c *Call) (netip.AddrPort, error) {
 	client := wire.Canonical(c.Remote)
 	chain := bytes.TrimSpace(c.ForwardedFor)
 	switch {
+	case c.ProxyItself && client.Addr().IsValid():
+		return client, nil
 	case c.Unix && len(chain) == 0:
 		return client, &wire.RefusalError{Status: 400, Reason: "X-Forwarded-For is missing: a proxy at a Unix socket has to name the client"}
 	case !c.Unix && !client.Addr().IsValid():

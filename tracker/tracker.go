@@ -277,6 +277,8 @@ func (t *Tracker) checkCall(c *Call, req *wire.Request) (wire.Peer, error) {
 		req.Verb, registers = wire.VerbLook, false
 	}
 	switch {
+	case registers && c.ProxyItself:
+		return wire.Peer{}, &wire.RefusalError{Status: 400, Reason: "the proxy sent this request for itself (PROXY LOCAL or UNKNOWN), so there is no peer to list or to remove"}
 	case !registers:
 		return wire.Peer{Endpoint: netip.AddrPortFrom(client.Addr(), 0)}, nil
 	case req.Port != 0:

@@ -22,7 +22,7 @@ type conn struct {
 	s        *Server
 	nc       net.Conn
 	remote   netip.AddrPort
-	unix     bool       // it came by a Unix socket, and remote is not valid
+	via      via
 	verdict  verdict    // not dropped
 	entry    queueEntry // while it waits for a request
 	isSilent bool       // it has not sent a request yet
@@ -40,6 +40,8 @@ type conn struct {
 	closeAfter bool
 	stream     *tracker.Stream // the event stream that the last reply opened
 	stall      *stallDetector  // of the stream
+	// beforeTLS is the connection below TLS if a PROXY header comes before the handshake; else nil.
+	beforeTLS *unreadConn
 }
 
 // serveRequests serves requests until the connection ends.
@@ -57,7 +59,7 @@ func (c *conn) serveRequests() {
 		if c.stream != nil {
 			c.stream.Close()
 		}
-		c.s.releaseConn(c.remote, c.verdict)
+		c.s.releaseConn(c.remote, c.via, c.verdict)
 		_ = c.nc.Close()
 		c.s.mu.Lock()
 		delete(c.s.conns, c)
@@ -76,7 +78,7 @@ func (c *conn) serveRequests() {
 	if c.closeAfter && err == nil {
 		c.linger()
 	}
-	if c.closeAfter || err != nil {
+	if c.closeAfter || err != nil || !c.readProxyHeader() {
 		return
 	}
 	c.unsent = nil
@@ -205,9 +207,12 @@ func (c *conn) readMore() error {
 
 // Read reads from the client. If this process was stopped until the deadline was over, Read still
 // returns what the client has sent in the meantime.
-func (c *conn) Read(b []byte) (int, error) {
+func (c *conn) Read(b []byte) (int, error) { return c.readFrom(c.nc, b) }
+
+// readFrom is Read for c.nc or the connection below it.
+func (c *conn) readFrom(nc net.Conn, b []byte) (int, error) {
 	for {
-		n, err := c.nc.Read(b)
+		n, err := nc.Read(b)
 		if n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(c.deadline) < stoppedTime || c.s.shuttingDown.Load() {
 			return n, err
 		}
@@ -325,7 +330,7 @@ func (c *conn) batch() *buffers {
 // the connection may have another request.
 func (c *conn) serveRequest(h *head, closing bool) (more bool, err error) {
 	b := c.batch()
-	b.setCall(h, c.remote, c.unix)
+	b.setCall(h, c.remote, c.via)
 	if !c.s.Tracker.AtOnce(&b.call) { // the store may be slow, and earlier replies must not wait for it
 		if err := c.write(b.out); err != nil {
 			return false, err
@@ -353,7 +358,7 @@ func (c *conn) sendRefusal(reason badRequest) {
 	var h head
 	_ = h.parseHead(lines[:min(len(lines), maxHead)])
 	b := c.batch()
-	b.setCall(&h, c.remote, c.unix)
+	b.setCall(&h, c.remote, c.via)
 	var resp tracker.Response
 	resp, b.body = c.s.Tracker.Refuse(&b.call, string(reason), b.body[:0])
 	c.s.appendResponse(b, &resp, &h, time.Now(), true)
@@ -449,6 +454,9 @@ func (c *conn) system() syscall.Conn {
 	nc := c.nc
 	if t, ok := nc.(interface{ NetConn() net.Conn }); ok {
 		nc = t.NetConn()
+	}
+	if u, ok := nc.(*unreadConn); ok {
+		nc = u.Conn
 	}
 	sc, _ := nc.(syscall.Conn)
 	return sc

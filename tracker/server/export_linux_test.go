@@ -42,7 +42,7 @@ func (s *Server) serveBatches(nc net.Conn) {
 		rest, why := w.in[:n], batchFull
 		for why == batchFull {
 			w.now = time.Now()
-			rest, why = w.serveBatch(rest, c.remote, true)
+			rest, why = w.serveBatch(rest, c.remote, direct, true)
 			if _, err := nc.Write(w.b.out); err != nil {
 				why = panicked
 			}
@@ -66,7 +66,7 @@ func (s *Server) serveBatches(nc net.Conn) {
 		}
 	}
 	_ = nc.Close()
-	s.releaseConn(netip.AddrPort{}, admitted)
+	s.releaseConn(netip.AddrPort{}, direct, admitted)
 }
 
 // A TestWorker is a worker that a test runs step by step, also in virtual time.

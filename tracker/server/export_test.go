@@ -2,6 +2,7 @@ package server
 
 import (
 	"log/slog"
+	"net/netip"
 	"strings"
 	"time"
 )
@@ -63,4 +64,16 @@ type lines func(string)
 func (l lines) Write(b []byte) (int, error) {
 	l(strings.TrimSuffix(string(b), "\n"))
 	return len(b), nil
+}
+
+// TakeProxyHeader takes a PROXY header off the beginning of in. It returns the bytes after it and
+// the client, whose address is not valid if the proxy has none. complete is false if the header is
+// not whole.
+func TakeProxyHeader(in []byte) (rest []byte, client netip.AddrPort, complete bool, err error) {
+	how := headerDue
+	rest, err = takeProxyHeader(in, &client, &how)
+	if how == proxyItself {
+		client = netip.AddrPort{}
+	}
+	return rest, client, how != headerDue, err
 }

@@ -340,9 +340,9 @@ type buffers struct {
 func (b *buffers) reusable() bool { return max(cap(b.out), cap(b.body)) <= 2*maxBatchBytes }
 
 // setCall fills b.call from the head of a request.
-func (b *buffers) setCall(h *head, remote netip.AddrPort, unix bool) {
+func (b *buffers) setCall(h *head, remote netip.AddrPort, how via) {
 	b.call = tracker.Call{
-		Method: h.method, Target: h.target, Remote: remote, Unix: unix,
+		Method: h.method, Target: h.target, Remote: remote, Unix: how == unixSocket, ProxyItself: how == proxyItself,
 		Accept: h.accept, Authorization: h.authorization, ForwardedFor: h.forwardedFor, FetchMode: h.fetchMode,
 		HasOrigin: h.hasOrigin, HasBrowserField: h.hasBrowserField,
 	}

@@ -52,7 +52,8 @@ const (
 	noLimit limit = iota
 	limitPerAddr
 	limitConns
-	limitFiles // no file descriptor is free, so the system accepts no connection
+	limitFiles       // no file descriptor is free, so the system accepts no connection
+	limitProxyHeader // a trusted proxy sent no PROXY header; see logProxy
 	numLimits
 )
 
@@ -156,8 +157,8 @@ func (l *connLimiter) decide(network uint64) (v verdict, exceeded limit) {
 }
 
 // releaseConn stops counting a connection that has ended.
-func (s *Server) releaseConn(remote netip.AddrPort, v verdict) {
-	l, network := &s.limiter, s.network(remote.Addr())
+func (s *Server) releaseConn(remote netip.AddrPort, how via, v verdict) {
+	l, network := &s.limiter, s.network(how.counted(remote).Addr())
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {

@@ -83,9 +83,16 @@ type Server struct {
 	// DefaultMaxConnsPerAddr, or a quarter of MaxConns if that is less. Less than 0 is no limit.
 	// Loopback addresses, Unix sockets and the Tracker's Proxies have no limit.
 	MaxConnsPerAddr int
+	// ProxyProtocol makes each connection of the Tracker's Proxies, and each by a Unix socket, begin
+	// with a header of the PROXY protocol, version 1 or 2, also before TLS. The address and port in
+	// it replace those of the connection. X-Forwarded-For counts only if that address is itself one
+	// of the Proxies. If the header says that the proxy has no client, as in a health check, the
+	// requests of the connection may only look. A connection ends if its header is malformed, or
+	// does not come within Timeout. Other connections have no header.
+	ProxyProtocol bool
 	// Log gets an error for each panic. A panic ends only the connection on which it happened. Log
-	// also gets a warning if a connection exceeds a limit, at most once a minute for each limit. A
-	// record has the address of a client only if Log is enabled for debugging. nil logs nothing.
+	// also gets a warning if a connection exceeds a limit, or if a proxy sends no PROXY header, at
+	// most once a minute for each limit. A record has the address of a client only if Log is enabled for debugging. nil logs nothing.
 	Log *slog.Logger
 
 	streamTCPTimeout time.Duration // TCP_USER_TIMEOUT of streams; only a test changes it
@@ -214,19 +221,26 @@ func isTemporary(err error) bool {
 
 // startConn serves a connection in a goroutine, or refuses or drops it. config is nil without TLS.
 func (s *Server) startConn(nc net.Conn, config *tls.Config) {
-	if config != nil {
-		nc = tls.Server(nc, config)
-	}
-	c := &conn{s: s, nc: nc}
+	c := &conn{s: s}
+	unix := false
 	switch a := nc.RemoteAddr().(type) {
 	case *net.TCPAddr:
 		c.remote = a.AddrPort()
 	case *net.UnixAddr:
-		c.unix = true
+		unix = true
 	case nil:
 	default:
 		c.remote, _ = netip.ParseAddrPort(a.String())
 	}
+	c.via = s.viaOf(c.remote, unix)
+	if config != nil {
+		if c.via == headerDue {
+			c.beforeTLS = &unreadConn{Conn: nc}
+			nc = c.beforeTLS
+		}
+		nc = tls.Server(nc, config)
+	}
+	c.nc = nc
 	if raw := c.system(); raw != nil {
 		setTCPUserTimeout(raw, s.Timeout)
 	}
@@ -234,7 +248,7 @@ func (s *Server) startConn(nc net.Conn, config *tls.Config) {
 	switch {
 	case c.verdict == admitted:
 	case c.tls(): // a 503 would need a handshake first
-		s.releaseConn(c.remote, c.verdict)
+		s.releaseConn(c.remote, c.via, c.verdict)
 		_ = nc.Close()
 		return
 	case c.verdict == refused:

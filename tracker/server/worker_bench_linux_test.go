@@ -23,7 +23,7 @@ func BenchmarkServeBatch(b *testing.B) {
 			"Host: 127.0.0.1:6969\r\nUser-Agent: qBittorrent/4.6.5\r\nAccept-Encoding: gzip\r\n\r\n", k/256, k%256, peer, 10000+peer)
 	}
 	for i := range keys * peers {
-		w.serveBatch(request(i%keys, i/keys), remote, true)
+		w.serveBatch(request(i%keys, i/keys), remote, direct, true)
 	}
 	var all [1024][]byte
 	in := make([]byte, 0, 2048)
@@ -34,7 +34,7 @@ func BenchmarkServeBatch(b *testing.B) {
 		b.Run(fmt.Sprint(keys, " keys"), func(b *testing.B) {
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
-				w.serveBatch(append(in, all[i%len(all)]...), remote, true)
+				w.serveBatch(append(in, all[i%len(all)]...), remote, direct, true)
 			}
 		})
 	}

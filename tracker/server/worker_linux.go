@@ -54,7 +54,8 @@ type polledConn struct {
 	queueEntry
 	remote  netip.AddrPort
 	fd      int32
-	drained bool          // there is nothing more to read until the next event
+	drained bool // there is nothing more to read until the next event
+	via     via
 	why     stopReason    // why the batch of the unsent replies ended, which decides what happens next
 	held    *heldBytes    // nil if there are none
 	stream  *polledStream // nil unless the last reply is an event stream
@@ -153,7 +154,7 @@ func (w *worker) run() {
 	}
 	for e := w.blocked.popBefore(w.now); e != nil; e = w.blocked.popBefore(w.now) {
 		c := e.owner.(*polledConn)
-		w.handOver(int(c.fd), &conn{remote: c.remote, in: c.in(), unsent: c.unsent(), closeAfter: c.why == lastReply || c.why == panicked})
+		w.handOver(int(c.fd), &conn{remote: c.remote, via: c.via, in: c.in(), unsent: c.unsent(), closeAfter: c.why == lastReply || c.why == panicked})
 	}
 	w.closeOverdue(&w.idle, 0)
 	for err == nil && !w.empty() && !w.s.aborted.Load() { // Shutdown ends the streams
@@ -260,7 +261,7 @@ func (w *worker) addConn(fd int, remote netip.AddrPort) {
 		c = new(polledConn)
 		c.owner, w.spare = c, c
 	}
-	c.fd, c.remote = int32(fd), remote
+	c.fd, c.remote, c.via = int32(fd), remote, w.s.viaOf(remote, false)
 	w.silent.enqueue(&c.queueEntry, w.now)
 	if w.serveConn(c, false) == gone {
 		c.evicted, c.drained = false, false // c is spare again
@@ -285,6 +286,9 @@ func (w *worker) addConn(fd int, remote netip.AddrPort) {
 func (w *worker) closeOverdue(q *connQueue, maxWait time.Duration) {
 	for e := q.popBefore(w.now.Add(-maxWait)); e != nil; e = q.popBefore(w.now.Add(-maxWait)) {
 		if c := e.owner.(*polledConn); w.resume(c, false) == kept && !c.queued() {
+			if c.via == headerDue && !w.s.shuttingDown.Load() {
+				w.s.logProxy(c.remote, lateHeader)
+			}
 			w.closeConn(c)
 		}
 	}
@@ -297,7 +301,7 @@ func (w *worker) closeConn(c *polledConn) outcome {
 		c.stream.Close()
 		c.stream = nil
 	}
-	w.s.releaseConn(c.remote, admitted)
+	w.s.releaseConn(c.remote, c.via, admitted)
 	_, _ = rawCall(unix.SYS_CLOSE, int(c.fd), nil)
 	return w.forget(int(c.fd))
 }
@@ -342,7 +346,8 @@ func (w *worker) resume(c *polledConn, clientDone bool) outcome {
 func (w *worker) serveConn(c *polledConn, clientDone bool) outcome {
 	wasBusy := c.queue == &w.busy
 	n := copy(w.in[:], c.in())
-	if headEnd(w.in[:n], 0) == 0 && !c.drained {
+	due := c.via == headerDue
+	if !c.drained && (due || headEnd(w.in[:n], 0) == 0) {
 		m, errno := rawCall(unix.SYS_READ, int(c.fd), w.in[n:])
 		switch {
 		case errno == unix.EAGAIN || errno == unix.EINTR:
@@ -352,19 +357,33 @@ func (w *worker) serveConn(c *polledConn, clientDone bool) outcome {
 				}
 				return kept
 			}
-		case errno != 0 || m+n == 0:
-			c.dequeue()
-			if c.evicted && c.queue.silent {
-				_, _ = rawCall(unix.SYS_WRITE, int(c.fd), []byte(tooMany))
-			}
-			return w.closeConn(c)
+		case errno != 0 || m+n == 0 || m == 0 && due:
+			return w.endInput(c, n)
 		}
 		c.drained = m < len(w.in)-n
 		n += m
 	}
+	in := w.in[:n]
+	if due {
+		var err error
+		in, err = takeProxyHeader(in, &c.remote, &c.via)
+		switch {
+		case err != nil:
+			w.s.logProxy(c.remote, err)
+			return w.closeConn(c)
+		case c.via == headerDue && clientDone, len(in) == 0 && clientDone:
+			return w.endInput(c, len(in))
+		case c.via == headerDue:
+			c.hold(in, nil)
+			return kept
+		}
+		if c.held = nil; len(in) == 0 {
+			return kept
+		}
+	}
 	c.dequeue() // so that it is no longer evicted
 	clientDone = clientDone || c.evicted
-	rest, why := w.serveBatch(w.in[:n], c.remote, wasBusy)
+	rest, why := w.serveBatch(in, c.remote, c.via, wasBusy)
 	if why == newStream {
 		return w.startStream(c, clientDone)
 	}
@@ -390,11 +409,24 @@ func (w *worker) serveConn(c *polledConn, clientDone bool) outcome {
 	return w.afterBatch(c, rest, why, clientDone)
 }
 
+// endInput closes a connection that will send nothing more. n is how many bytes of its PROXY header
+// it has sent, if the header is not complete.
+func (w *worker) endInput(c *polledConn, n int) outcome {
+	c.dequeue()
+	switch {
+	case c.evicted && c.queue.silent:
+		_, _ = rawCall(unix.SYS_WRITE, int(c.fd), []byte(tooMany))
+	case c.via == headerDue && n > 0:
+		w.s.logProxy(c.remote, cutHeader)
+	}
+	return w.closeConn(c)
+}
+
 // serveBatch serves the requests at the beginning of in, at most a batch. The replies are in
 // w.b.out. It returns the bytes that are left, and why it stopped. A request with a large reply is
 // served only as the first in a batch of a busy connection, so that other connections are served
 // before it. If the last reply is an event stream, w.streams.new is this stream.
-func (w *worker) serveBatch(in []byte, remote netip.AddrPort, wasBusy bool) (rest []byte, why stopReason) {
+func (w *worker) serveBatch(in []byte, remote netip.AddrPort, how via, wasBusy bool) (rest []byte, why stopReason) {
 	h, b := &w.head, &w.b
 	b.out = b.out[:0]
 	defer func() {
@@ -414,7 +446,7 @@ func (w *worker) serveBatch(in []byte, remote netip.AddrPort, wasBusy bool) (res
 		if n == 0 || n > maxHead || h.parseHead(in[:n]) != nil || !h.plain() {
 			return in, notPlain
 		}
-		if b.setCall(h, remote, false); !w.s.Tracker.AtOnce(&b.call) {
+		if b.setCall(h, remote, how); !w.s.Tracker.AtOnce(&b.call) {
 			return in, notPlain
 		}
 		if w.s.Tracker.Large(&b.call) && (!wasBusy || served > 0) {
@@ -441,9 +473,9 @@ func (w *worker) afterBatch(c *polledConn, rest []byte, why stopReason, clientDo
 		w.busy.enqueue(&c.queueEntry, w.now)
 		return kept
 	case why == incomplete || why == notPlain:
-		return w.handOver(int(c.fd), &conn{remote: c.remote, in: rest})
+		return w.handOver(int(c.fd), &conn{remote: c.remote, via: c.via, in: rest})
 	case why == lastReply && (w.head.keepAlive || len(rest) > 0 || !c.drained): // the client may send more
-		return w.handOver(int(c.fd), &conn{remote: c.remote, closeAfter: true})
+		return w.handOver(int(c.fd), &conn{remote: c.remote, via: c.via, closeAfter: true})
 	case why == allServed && !clientDone:
 		w.setIdle(c)
 		return kept
