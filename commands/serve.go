@@ -13,6 +13,7 @@ import (
 	"ntrack/announce/wire"
 	"ntrack/tracker"
 	"ntrack/tracker/server"
+	"ntrack/tracker/server/admin"
 )
 
 func serveCommand(s Streams) *cli.Command {
@@ -28,7 +29,7 @@ func serveCommand(s Streams) *cli.Command {
 			"Every option may be in the environment instead: NTRACK_MAX_RATE=500 is\n" +
 			"--max-rate 500, NTRACK_INDEX=true is --index, and commas separate the values of\n" +
 			"an option that may be repeated. The command line takes precedence.",
-		Flags: slices.Concat(listenFlags(), trackerFlags(), accessFlags(), limitFlags(), proxyFlags(), logFlags()),
+		Flags: slices.Concat(listenFlags(), trackerFlags(), accessFlags(), limitFlags(), proxyFlags(), adminFlags(), logFlags()),
 		Action: func(c *cli.Context) error {
 			var o serveOptions
 			o.takeHangups(s)
@@ -56,6 +57,8 @@ func trackerFlags() []cli.Flag {
 type serveOptions struct {
 	tracker     tracker.Tracker
 	server      server.Server
+	admin       admin.Server
+	adminAt     string // --admin; "" without it
 	listen      []string
 	listenIsSet bool // listen is not the default
 	addrFile    string
@@ -102,6 +105,9 @@ func (o *serveOptions) build(c *cli.Context, s Streams) error {
 	if err := o.buildProxies(c, s); err != nil {
 		return err
 	}
+	if err := o.buildAdmin(c); err != nil {
+		return err
+	}
 	return o.buildAccess(c, s)
 }
 
@@ -114,6 +120,8 @@ func (o *serveOptions) run(ctx context.Context, s Streams) error {
 	defer closeAll(endpoints)
 	o.greet(s, endpoints)
 	o.server.Tracker, o.server.Log = &o.tracker, s.log
+	o.prepareAdmin(ctx, endpoints)
+	defer o.admin.Close()
 	failed := make(chan error, len(endpoints))
 	for _, e := range endpoints {
 		go func() { failed <- o.serveEndpoint(e) }()
@@ -140,6 +148,9 @@ func (o *serveOptions) run(ctx context.Context, s Streams) error {
 
 // serveEndpoint serves an endpoint until the tracker ends or an accept fails.
 func (o *serveOptions) serveEndpoint(e endpoint) error {
+	if e.kind == adminEndpoint {
+		return o.admin.Serve(e.listener)
+	}
 	return o.server.Serve(e.listener)
 }
 

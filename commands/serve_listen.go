@@ -73,13 +73,15 @@ func (o *serveOptions) openEndpoints() (endpoints []endpoint, err error) {
 		if err := o.serves(e.kind); err != nil {
 			return endpoints, err
 		}
-		bound = append(bound, e.address)
+		if e.kind != adminEndpoint {
+			bound = append(bound, e.address)
+		}
 	}
 	for _, addr := range o.listen {
 		if len(endpoints) > 0 && !o.listenIsSet {
 			break
 		}
-		l, err := listen(addr, bound)
+		l, err := listen("--listen", addr, bound)
 		if err != nil {
 			return endpoints, err
 		}
@@ -91,14 +93,15 @@ func (o *serveOptions) openEndpoints() (endpoints []endpoint, err error) {
 			return endpoints, fmt.Errorf("--addr-file %s: %s", wire.Clean(o.addrFile), reasonOf(err))
 		}
 	}
-	return endpoints, nil
+	admin, err := o.openAdmin(bound)
+	return append(endpoints, admin...), err
 }
 
 // serves returns an error if a socket of this kind came from systemd and the options do not say how to
 // serve it.
 func (o *serveOptions) serves(kind endpointKind) error {
-	if kind != plainEndpoint {
-		return fmt.Errorf("systemd socket %q: this tracker serves only sockets with FileDescriptorName=plain", kind)
+	if kind == tlsEndpoint {
+		return fmt.Errorf("systemd socket %q: this tracker serves only sockets with FileDescriptorName=plain or admin", kind)
 	}
 	return nil
 }
@@ -145,13 +148,13 @@ func boundTo(l net.Listener, addr string) string {
 	return netip.AddrPortFrom(at.Addr().WithZone(literalOf(addr).Zone()), at.Port()).String()
 }
 
-// listen listens at addr, a --listen: a Unix socket, an IP address, only a port for all addresses,
-// or a name. Of a name it uses the first address, IPv4 before IPv6. bound are the addresses at which
-// this process already listens.
-func listen(addr string, bound []string) (net.Listener, error) {
+// listen listens at addr, the value of option: a Unix socket, an IP address, only a port for all
+// addresses, or a name. Of a name it uses the first address, IPv4 before IPv6. bound are the
+// addresses at which this process already listens.
+func listen(option, addr string, bound []string) (net.Listener, error) {
 	if path, ok := strings.CutPrefix(addr, unixPrefix); ok {
 		if slices.Contains(bound, addr) {
-			return nil, fmt.Errorf("--listen %s: another --listen has this path already", shown(addr))
+			return nil, fmt.Errorf("%s %s: another %s has this path already", option, shown(addr), option)
 		}
 		return listenUnix(path)
 	}
@@ -164,19 +167,19 @@ func listen(addr string, bound []string) (net.Listener, error) {
 	addr = shown(addr)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE) && slices.ContainsFunc(bound, func(b string) bool { return strings.HasSuffix(b, ":"+port) }):
-		return nil, fmt.Errorf("--listen %s: another --listen has this port already", addr)
+		return nil, fmt.Errorf("%s %s: another listener of this tracker has this port already", option, addr)
 	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, fmt.Errorf("port %s is in use at %s: if `ntrack serve` runs there already, use it; else choose another by --listen 127.0.0.1:0", port, addr)
+		return nil, fmt.Errorf("port %s is in use at %s: if `ntrack serve` runs there already, use it; else choose another by %s 127.0.0.1:0", port, addr, option)
 	case errors.Is(err, syscall.EACCES):
-		return nil, fmt.Errorf("--listen %s: not permitted; ports below 1024 are for root, choose a higher one", addr)
+		return nil, fmt.Errorf("%s %s: not permitted; ports below 1024 are for root, choose a higher one", option, addr)
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return nil, fmt.Errorf("--listen %s: not an address of this machine; use one, or :%s for all of them", addr, port)
+		return nil, fmt.Errorf("%s %s: not an address of this machine; use one, or :%s for all of them", option, addr, port)
 	case errors.Is(err, syscall.EINVAL) && a.Is6() && a.IsLinkLocalUnicast():
-		return nil, fmt.Errorf("--listen %s: a link-local address needs a network interface of this machine, as in [fe80::1%%eth0]:6969", addr)
+		return nil, fmt.Errorf("%s %s: a link-local address needs a network interface of this machine, as in [fe80::1%%eth0]:6969", option, addr)
 	case is[*net.DNSError](err):
-		return nil, fmt.Errorf("--listen %s: this name has no address; use an address of this machine, or :%s for all of them", addr, port)
+		return nil, fmt.Errorf("%s %s: this name has no address; use an address of this machine, or :%s for all of them", option, addr, port)
 	case err != nil:
-		return nil, fmt.Errorf("--listen %s: %s", addr, wire.Clean(errors.Unwrap(err).Error()))
+		return nil, fmt.Errorf("%s %s: %s", option, addr, wire.Clean(errors.Unwrap(err).Error()))
 	}
 	return l, nil
 }

@@ -21,7 +21,7 @@ import (
 // arrows.
 const arrows = `
 .                          commands
-commands                   announce announce/wire commands/process output tracker tracker/store/memory tracker/server
+commands                   announce announce/wire commands/process output tracker tracker/store/memory tracker/server tracker/server/admin
 commands/process
 commands/commandstest      commands
 output                     announce announce/wire
@@ -32,6 +32,7 @@ tracker/store              announce/wire
 tracker/store/memory       announce/wire tracker/store
 tracker/store/storetest    announce/wire tracker/store
 tracker/server             announce/wire tracker
+tracker/server/admin
 tracker/server/servertest  tracker tracker/store tracker/store/memory
 tracker/trackertest        announce tracker tracker/server
 bench                      announce/wire tracker tracker/server tracker/store/memory
