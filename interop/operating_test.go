@@ -18,6 +18,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -63,13 +64,15 @@ func proxied(t *testing.T, bin, heading, language string, run func(t *testing.T,
 	writeCertificate(t, filepath.Join(dir, "both.pem"))
 	proxy, trusted := run(t, dir, config)
 
-	client := clientAt(t, "127.0.0.3", trusted, "https://127.0.0.1:"+port)
+	through := "https://127.0.0.1:" + port
+	client, other := clientAt(t, "127.0.0.3", trusted, through), clientAt(t, "127.0.0.4", trusted, through)
 	eventually(t, client.reach, proxy)
-	client.announces(t, tracker)
-	client.follows(t, tracker)
+	must(t, other.reach())
+	client.announces(t)
+	client.follows(t, other)
 	script := write(t, "ntrack", fmt.Sprintf("#!/bin/sh\nSSL_CERT_FILE=%s exec %s \"$@\"\n", trusted, bin))
 	must(t, os.Chmod(script, 0o755))
-	throughProxy(t, script, "https://127.0.0.1:"+port, tracker, proxy)
+	throughProxy(t, script, through, through, proxy)
 }
 
 // allowHeartbeats checks the times that a configuration sets. An event stream has a heartbeat every 15 s,
@@ -99,17 +102,30 @@ scgi_temp_path scgi;
 	})
 }
 
+// nginxModule is in a Debian package of its own.
+const nginxModule = "/usr/lib/nginx/modules/ngx_stream_module.so"
+
+func nginxStream(t *testing.T, bin string) {
+	proxied(t, bin, "nginx, by the PROXY protocol", "nginx", func(t *testing.T, dir, config string) (*program, string) {
+		return startNginx(t, dir, config), filepath.Join(dir, "both.pem")
+	})
+}
+
 // startNginx runs nginx with the settings that Debian has in nginx.conf in another way.
 func startNginx(t *testing.T, dir, config string) *program {
 	t.Helper()
 	file := filepath.Join(dir, "nginx.conf")
-	must(t, os.WriteFile(file, []byte("daemon off;\nmaster_process off;\npid nginx.pid;\nerror_log stderr;\nevents {}\n"+config), 0o600))
+	must(t, os.WriteFile(file, []byte("load_module "+nginxModule+";\ndaemon off;\nmaster_process off;\npid nginx.pid;\nerror_log stderr;\nevents {}\n"+config), 0o600))
 	return start(t, dir, "nginx", "-p", dir, "-c", file)
 }
 
 // haproxy forwards no half-close, and its requests do not show that a proxy sent them.
 func haproxy(t *testing.T, bin string) {
 	proxied(t, bin, "haproxy", "haproxy", startHaproxy)
+}
+
+func haproxyTCP(t *testing.T, bin string) {
+	proxied(t, bin, "haproxy, by the PROXY protocol", "haproxy", startHaproxy)
 }
 
 func startHaproxy(t *testing.T, dir, config string) (*program, string) {
@@ -206,13 +222,27 @@ func (c *remoteClient) send(t *testing.T, verb, query, accept string) *http.Resp
 	return reply
 }
 
+// lists waits until the tracker lists these peers, and no others.
+func (c *remoteClient) lists(t *testing.T, peers ...string) {
+	t.Helper()
+	eventually(t, func() error {
+		reply := c.send(t, "GET", "?port=0&format=text", "*/*")
+		defer reply.Body.Close()
+		body, err := io.ReadAll(reply.Body)
+		if got := strings.Fields(string(body)); err != nil || !slices.Equal(got, peers) {
+			return fmt.Errorf("%q, %v; want %q", got, err, peers)
+		}
+		return nil
+	})
+}
+
 // announces joins and leaves by single requests.
-func (c *remoteClient) announces(t *testing.T, tracker string) {
+func (c *remoteClient) announces(t *testing.T) {
 	t.Helper()
 	_ = c.send(t, "GET", "?port=4000", "*/*").Body.Close()
-	listed(t, tracker, "", c.addr+":4000")
+	c.lists(t, c.addr+":4000")
 	_ = c.send(t, "DELETE", "?port=4000", "*/*").Body.Close()
-	listed(t, tracker, "")
+	c.lists(t)
 }
 
 // soon bounds what a proxy has to pass on at once. A buffer in between would hold an event back until the
@@ -220,7 +250,7 @@ func (c *remoteClient) announces(t *testing.T, tracker string) {
 const soon = 5 * time.Second
 
 // follows joins by an event stream. It sees another peer join, ends the stream, and so leaves.
-func (c *remoteClient) follows(t *testing.T, tracker string) {
+func (c *remoteClient) follows(t *testing.T, other *remoteClient) {
 	t.Helper()
 	stream := c.send(t, "GET", "?port=4001", "text/event-stream")
 	defer stream.Body.Close()
@@ -240,19 +270,17 @@ func (c *remoteClient) follows(t *testing.T, tracker string) {
 	until("event: you")
 	until("data: " + c.addr + ":4001")
 	began := time.Now()
-	ask(t, "GET", tracker, "?port=4002", "")
+	_ = other.send(t, "GET", "?port=4002", "*/*").Body.Close()
 	until("event: join")
-	until("data: 127.0.0.1:4002")
+	until("data: " + other.addr + ":4002")
 	if d := time.Since(began); d > soon {
 		t.Errorf("the stream showed the join after %v", d)
 	}
 	began = time.Now()
 	_ = stream.Body.Close()
-	c.CloseIdleConnections()
-	listed(t, tracker, "", "127.0.0.1:4002")
+	other.lists(t, other.addr+":4002")
 	if d := time.Since(began); d > soon {
 		t.Errorf("the peer was listed for %v after its stream had ended", d)
 	}
-	ask(t, "DELETE", tracker, "?port=4002", "")
-	_, _ = io.Copy(io.Discard, stream.Body)
+	_ = other.send(t, "DELETE", "?port=4002", "*/*").Body.Close()
 }

@@ -4,6 +4,8 @@ package interop_test
 
 import (
 	"maps"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -12,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 const unitFile = "../packaging/ntrack.service"
@@ -39,6 +42,75 @@ func systemdUnit(t *testing.T, bin string) {
 			t.Errorf("systemd-analyze %q: exit code %d\n%s%s", args, code, stderr, stdout)
 		}
 	}
+}
+
+// The service of docs/operating.md works: this test does what systemd does with the unit file, and what the
+// reader does to check the tracker. The tracker has free ports instead of 6969 and 9696.
+func operatingService(t *testing.T, bin string) {
+	text, err := os.ReadFile(unitFile)
+	must(t, err)
+	setting := func(name string) string {
+		t.Helper()
+		m := regexp.MustCompile(`(?m)^` + name + `=(.*)$`).FindStringSubmatch(string(text))
+		if m == nil {
+			t.Fatalf("the unit file has no %s=", name)
+		}
+		return m[1]
+	}
+	port, admin, state := freePort(t), freePort(t), t.TempDir()
+	here := strings.NewReplacer("6969", port, "9696", admin, "tracker.example", "127.0.0.1", "/usr/bin/ntrack", bin, "/var/lib/ntrack", state)
+	if file := setting("EnvironmentFile"); file != "-/etc/default/ntrack" {
+		t.Errorf("EnvironmentFile=%s", file)
+	}
+	notify, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(t.TempDir(), "notify"), Net: "unixgram"})
+	must(t, err)
+	defer notify.Close()
+	variables := append(strings.Fields(here.Replace(operatingBlock(t, "Configure", "sh"))),
+		"NOTIFY_SOCKET="+notify.LocalAddr().String(), "STATE_DIRECTORY="+state)
+	tracker := start(t, t.TempDir(), "env", append(variables, strings.Fields(here.Replace(setting("ExecStart")))...)...)
+	if setting("Type") != "notify" {
+		t.Error("the unit is not ready when the tracker says so")
+	}
+	states := make([]byte, 4096)
+	must(t, notify.SetReadDeadline(time.Now().Add(patience)))
+	until := func(want string) {
+		t.Helper()
+		for {
+			n, err := notify.Read(states)
+			if err != nil {
+				t.Fatalf("%v before %s", err, want)
+			}
+			if slices.Contains(strings.Split(string(states[:n]), "\n"), want) {
+				return
+			}
+		}
+	}
+	until("READY=1")
+	command := strings.Fields(here.Replace(operatingBlock(t, "Check", "sh")))
+	stdout, stderr, code := run(t, bin, command[1:]...)
+	if code != 0 || !strings.Contains(stdout, "127.0.0.1:4000") {
+		t.Errorf("%q: exit code %d\n%s%s", command, code, stdout, stderr)
+	}
+	reply, err := http.Get("http://127.0.0.1:" + admin + "/readyz")
+	must(t, err)
+	must(t, reply.Body.Close())
+	if reply.StatusCode != http.StatusOK {
+		t.Errorf("readyz: status %s", reply.Status)
+	}
+	shown := operatingBlock(t, "Start", "text")
+	shown = here.Replace(shown[strings.Index(shown, "ntrack: "):])
+	if got := tracker.output(t, "stderr"); !strings.HasPrefix(got, shown) {
+		t.Errorf("the tracker prints\n%s\nwant\n%s", got, shown)
+	}
+	if reload := setting("ExecReload"); reload != "/bin/kill -HUP $MAINPID" {
+		t.Errorf("ExecReload=%s", reload)
+	}
+	must(t, tracker.cmd.Process.Signal(syscall.SIGHUP))
+	until("RELOADING=1")
+	until("READY=1")
+	must(t, tracker.cmd.Process.Signal(syscall.SIGTERM))
+	until("STOPPING=1")
+	tracker.wait(t)
 }
 
 // The system calls of a tracker at work are among those that the unit file allows.
