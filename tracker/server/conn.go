@@ -97,6 +97,7 @@ func (c *conn) serveRequests() {
 			c.sendRefusal(bad)
 		}
 		if err != nil {
+			c.refusePlain(err)
 			return
 		}
 		more, err := c.serveRequest(&h, !h.keepAlive || left > 0)
