@@ -53,6 +53,8 @@ func TestMain(m *testing.M) { commandstest.Main(m, main) }
 //	freeport VAR               find a port of 127.0.0.1 on which nothing listens
 //	listen VAR                 listen on a port of 127.0.0.1, as a service that knows nothing of ntrack
 //	repeat VAR TEXT N          put N copies of a text into a variable
+//	certificate CERT KEY [FOR] write a certificate for localhost and 127.0.0.1, and its key. FOR is
+//	                           for how long it is valid; below 0, since when it has expired
 //	tlstracker VAR CA          run a tracker behind https, and write its certificate to the file CA
 //	fakehttp [OPTIONS] VAR [FILE...]
 //
@@ -89,20 +91,21 @@ func TestScripts(t *testing.T) {
 			return err == nil, nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"sh":         cmdSh,
-			"exits":      cmdExits,
-			"start":      cmdStart,
-			"signal":     cmdSignal,
-			"ends":       cmdEnds,
-			"waitfile":   cmdWaitfile,
-			"waitline":   cmdWaitline,
-			"until":      cmdUntil,
-			"portof":     cmdPortOf,
-			"freeport":   cmdFreeport,
-			"listen":     cmdListen,
-			"repeat":     cmdRepeat,
-			"tlstracker": cmdTLSTracker,
-			"fakehttp":   cmdFakeHTTP,
+			"sh":          cmdSh,
+			"exits":       cmdExits,
+			"start":       cmdStart,
+			"signal":      cmdSignal,
+			"ends":        cmdEnds,
+			"waitfile":    cmdWaitfile,
+			"waitline":    cmdWaitline,
+			"until":       cmdUntil,
+			"portof":      cmdPortOf,
+			"freeport":    cmdFreeport,
+			"listen":      cmdListen,
+			"repeat":      cmdRepeat,
+			"certificate": cmdCertificate,
+			"tlstracker":  cmdTLSTracker,
+			"fakehttp":    cmdFakeHTTP,
 		},
 	})
 }
@@ -327,6 +330,21 @@ func cmdRepeat(ts *testscript.TestScript, neg bool, args []string) {
 	n, err := strconv.Atoi(args[2])
 	ts.Check(err)
 	ts.Setenv(args[0], strings.Repeat(args[1], n))
+}
+
+func cmdCertificate(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && (len(args) == 2 || len(args) == 3), "certificate CERT KEY [FOR]")
+	lasts := 90 * 24 * time.Hour
+	if len(args) == 3 {
+		var err error
+		lasts, err = time.ParseDuration(args[2])
+		ts.Check(err)
+	}
+	now := time.Now()
+	cert, key, err := commandstest.Certificate(now.Add(-time.Hour), now.Add(lasts))
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), cert, 0o644))
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), key, 0o600))
 }
 
 func cmdTLSTracker(ts *testscript.TestScript, neg bool, args []string) {

@@ -31,6 +31,9 @@ type effect struct {
 func testedElsewhere() map[string]string {
 	return map[string]string{
 		"announce --on-lost":         "../testdata/script/child_tracker.txtar",
+		"serve --listen-tls":         "../testdata/script/serve_tls.txtar",
+		"serve --tls-cert":           "../testdata/script/serve_tls.txtar",
+		"serve --tls-key":            "../testdata/script/serve_tls.txtar",
 		"serve --max-conns-per-addr": "../interop/conns_test.go", // loopback addresses have no such limit
 	}
 }

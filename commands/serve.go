@@ -24,12 +24,12 @@ func serveCommand(s Streams) *cli.Command {
 		Description: "Serves the native interface at /ntrk/KEY and the BitTorrent one at /announce\n" +
 			"and /scrape, on 127.0.0.1:6969 for this machine alone. Nothing is written to\n" +
 			"disk. SIGINT or SIGTERM ends it: it serves the requests that have begun, and\n" +
-			"exits with 0. SIGHUP makes it read the token file again, but on a terminal\n" +
-			"SIGHUP ends it.\n\n" +
+			"exits with 0. SIGHUP makes it read the token file and the certificate\n" +
+			"again, but on a terminal SIGHUP ends it.\n\n" +
 			"Every option may be in the environment instead: NTRACK_MAX_RATE=500 is\n" +
 			"--max-rate 500, NTRACK_INDEX=true is --index, and commas separate the values of\n" +
 			"an option that may be repeated. The command line takes precedence.",
-		Flags: slices.Concat(listenFlags(), trackerFlags(), accessFlags(), limitFlags(), proxyFlags(), adminFlags(), logFlags()),
+		Flags: slices.Concat(listenFlags(), tlsFlags(), trackerFlags(), accessFlags(), limitFlags(), proxyFlags(), adminFlags(), logFlags()),
 		Action: func(c *cli.Context) error {
 			var o serveOptions
 			o.takeHangups(s)
@@ -59,6 +59,7 @@ type serveOptions struct {
 	server      server.Server
 	admin       admin.Server
 	adminAt     string // --admin; "" without it
+	tls         tlsOptions
 	listen      []string
 	listenIsSet bool // listen is not the default
 	addrFile    string
@@ -79,6 +80,9 @@ func (o *serveOptions) build(c *cli.Context, s Streams) error {
 		return usage(c, "serve takes no arguments, and %q is one; keys need no setting up", shown(arg))
 	}
 	if err := o.buildListen(c); err != nil {
+		return err
+	}
+	if err := o.buildTLS(c); err != nil {
 		return err
 	}
 	if c.IsSet("interval") {
@@ -122,6 +126,7 @@ func (o *serveOptions) run(ctx context.Context, s Streams) error {
 	o.server.Tracker, o.server.Log = &o.tracker, s.log
 	o.prepareAdmin(ctx, endpoints)
 	defer o.admin.Close()
+	o.runTLS(ctx)
 	failed := make(chan error, len(endpoints))
 	for _, e := range endpoints {
 		go func() { failed <- o.serveEndpoint(e) }()
@@ -148,8 +153,11 @@ func (o *serveOptions) run(ctx context.Context, s Streams) error {
 
 // serveEndpoint serves an endpoint until the tracker ends or an accept fails.
 func (o *serveOptions) serveEndpoint(e endpoint) error {
-	if e.kind == adminEndpoint {
+	switch e.kind {
+	case adminEndpoint:
 		return o.admin.Serve(e.listener)
+	case tlsEndpoint:
+		return o.server.ServeTLS(e.listener, o.tls.config)
 	}
 	return o.server.Serve(e.listener)
 }

@@ -45,6 +45,7 @@ func wrongValues(f cli.Flag) []wrongValue {
 	}
 	const network = `^: a network such as 10\.0\.0\.0/8 or an address$`
 	const listen = `^: \[HOST\]:PORT, such as :6969 or 127\.0\.0\.1:0$`
+	const listenTLS = `^: \[HOST\]:PORT, such as :443 or 127\.0\.0\.1:0$`
 	const noName = `^: this name has no address; use an address of this machine, or :\d+ for all of them$`
 	return append(wrong, map[string][]wrongValue{
 		"listen": {
@@ -56,6 +57,12 @@ func wrongValues(f cli.Flag) []wrongValue {
 			{"unix:%DIR/none/socket", `there is no such directory; make it first$`},
 			{"[fe80::1]:80", `a link-local address needs a network interface`}, {"[fe80::1%none]:80", `a link-local address needs a network interface`},
 		},
+		"listen-tls": {
+			{"", listenTLS}, {"x", listenTLS}, {":65536", listenTLS}, {"unix:/x", listenTLS}, {"a\x1b[2Jb:80", listenTLS},
+			{"127.0.0.1:0", `needs a certificate: --tls-cert FILE --tls-key FILE`},
+		},
+		"tls-cert":     {{"%DIR/none", `needs its private key: --tls-key FILE$`}},
+		"tls-key":      {{"%DIR/none", `needs its certificate: --tls-cert FILE$`}},
 		"addr-file":    {{"%DIR/none/file", `^: no such file or directory$`}, {"%DIR", `^: is a directory$`}},
 		"interval":     {{"0s", `^: whole seconds from 1s to 1h$`}, {"1.5s", `^: whole seconds`}, {"1h1m0s", `^: whole seconds`}},
 		"max-per-addr": {{"65536", `^: 65535 at most, or 0 for no limit$`}},

@@ -25,6 +25,9 @@ func listenFlags() []cli.Flag {
 
 func (o *serveOptions) buildListen(c *cli.Context) error {
 	o.listen, o.listenIsSet, o.addrFile = c.StringSlice("listen"), c.IsSet("listen"), c.String("addr-file")
+	if !o.listenIsSet && c.IsSet("listen-tls") {
+		o.listen = nil // the operator has said where to listen, and the default is not among it
+	}
 	for _, addr := range o.listen {
 		if path, ok := strings.CutPrefix(addr, unixPrefix); ok {
 			if err := checkUnixPath(c, path); err != nil {
@@ -32,9 +35,18 @@ func (o *serveOptions) buildListen(c *cli.Context) error {
 			}
 			continue
 		}
-		if _, port, err := net.SplitHostPort(addr); err != nil || parsePort(port) < 0 {
-			return usage(c, "--listen %q: [HOST]:PORT, such as :6969 or 127.0.0.1:0", shown(addr))
+		if err := checkListen(c, "listen", addr); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+// checkListen checks the form of an address for option.
+func checkListen(c *cli.Context, option, addr string) error {
+	if _, port, err := net.SplitHostPort(addr); err != nil || parsePort(port) < 0 {
+		example := map[string]string{"listen": ":6969", "listen-tls": ":443"}[option]
+		return usage(c, "--%s %q: [HOST]:PORT, such as %s or 127.0.0.1:0", option, shown(addr), example)
 	}
 	return nil
 }
@@ -43,7 +55,7 @@ func (o *serveOptions) buildListen(c *cli.Context) error {
 type endpoint struct {
 	kind     endpointKind
 	listener net.Listener
-	option   string // the --listen that it comes from
+	option   string // the value of --listen or --listen-tls that it comes from
 	address  string // where it listens
 	audience string // who can reach it; "" if the address says that (see reach)
 }
@@ -77,16 +89,25 @@ func (o *serveOptions) openEndpoints() (endpoints []endpoint, err error) {
 			bound = append(bound, e.address)
 		}
 	}
-	for _, addr := range o.listen {
-		if len(endpoints) > 0 && !o.listenIsSet {
-			break
+	if len(endpoints) > 0 && !o.listenIsSet {
+		o.listen = nil
+	}
+	for _, group := range []struct {
+		kind   endpointKind
+		option string
+		addrs  []string
+	}{{plainEndpoint, "--listen", o.listen}, {tlsEndpoint, "--listen-tls", o.tls.listen}} {
+		for _, addr := range group.addrs {
+			l, err := listen(group.option, addr, bound)
+			if err != nil {
+				return endpoints, err
+			}
+			endpoints = append(endpoints, endpoint{kind: group.kind, listener: l, option: addr, address: boundTo(l, addr)})
+			bound = append(bound, boundTo(l, addr))
 		}
-		l, err := listen("--listen", addr, bound)
-		if err != nil {
-			return endpoints, err
-		}
-		endpoints = append(endpoints, endpoint{kind: plainEndpoint, listener: l, option: addr, address: boundTo(l, addr)})
-		bound = append(bound, boundTo(l, addr))
+	}
+	if err := o.checkTLSEndpoint(endpoints); err != nil {
+		return endpoints, err
 	}
 	if o.addrFile != "" {
 		if err := writeFile(o.addrFile, strings.Join(bound, "\n")+"\n", 0o666); err != nil {
@@ -100,8 +121,8 @@ func (o *serveOptions) openEndpoints() (endpoints []endpoint, err error) {
 // serves returns an error if a socket of this kind came from systemd and the options do not say how to
 // serve it.
 func (o *serveOptions) serves(kind endpointKind) error {
-	if kind == tlsEndpoint {
-		return fmt.Errorf("systemd socket %q: this tracker serves only sockets with FileDescriptorName=plain or admin", kind)
+	if kind == tlsEndpoint && o.tls.config == nil {
+		return fmt.Errorf("systemd socket %q needs a certificate: "+certOptions, kind)
 	}
 	return nil
 }

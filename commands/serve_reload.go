@@ -9,7 +9,7 @@ import (
 	"ntrack/commands/process"
 )
 
-// takeHangups makes SIGHUP read the token file again, as is usual for daemons. On a terminal, SIGHUP
+// takeHangups makes SIGHUP read files again, as is usual for daemons. On a terminal, SIGHUP
 // means that the terminal was closed. Then it ends the tracker, unless nohup made ntrack ignore it.
 func (o *serveOptions) takeHangups(s Streams) {
 	if s.Signals != nil && (signal.Ignored(syscall.SIGHUP) || !process.OnTerminal()) {
@@ -20,5 +20,8 @@ func (o *serveOptions) takeHangups(s Streams) {
 
 // reload reads the files again that an operator may have changed.
 func (o *serveOptions) reload(ctx context.Context, s Streams) {
-	o.reloadTokens(ctx, s)
+	o.reloadTLS()
+	if o.tokenFile != "" || o.tls.files == nil {
+		o.reloadTokens(ctx, s)
+	}
 }

@@ -21,7 +21,8 @@ import (
 // arrows.
 const arrows = `
 .                          commands
-commands                   announce announce/wire commands/process output tracker tracker/store/memory tracker/server tracker/server/admin
+commands                   announce announce/wire commands/certs commands/process output tracker tracker/store/memory tracker/server tracker/server/admin
+commands/certs
 commands/process
 commands/commandstest      commands
 output                     announce announce/wire

@@ -4,6 +4,7 @@ package docs_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"os"
 	"os/exec"
@@ -13,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"ntrack/commands/commandstest"
 )
 
 // The test types the blocks marked console into a shell, from the first to the last of a page, and
@@ -93,7 +96,7 @@ func buildNtrack(t *testing.T) (program string) {
 	return program
 }
 
-// A terminal runs commands in a directory of its own. It has a tracker on a free port, in place of
+// A terminal runs commands in a directory of its own, which has a certificate. It has a tracker on a free port, in place of
 // localhost:6969 and of every tracker.example.
 type terminal struct {
 	t           *testing.T
@@ -106,6 +109,12 @@ func newTerminal(t *testing.T, ntrack string) *terminal {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel)
 	term := &terminal{t: t, ctx: ctx, dir: t.TempDir(), ntrack: ntrack}
+	cert, key, err := commandstest.Certificate(time.Now().Add(-time.Hour), time.Now().Add(24*time.Hour))
+	for name, text := range map[string][]byte{"fullchain.pem": cert, "privkey.pem": key} {
+		if err = errors.Join(err, os.WriteFile(filepath.Join(term.dir, name), text, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	first := term.start("ntrack serve --listen 127.0.0.1:0 --index")
 	m := regexp.MustCompile(`http://127\.0\.0\.1:(\d+)/`).FindStringSubmatch(first)
 	if m == nil {
@@ -118,7 +127,7 @@ func newTerminal(t *testing.T, ntrack string) *terminal {
 func (term *terminal) command(line string) *exec.Cmd {
 	if term.port != "" {
 		tracker := "localhost:" + term.port
-		line = strings.NewReplacer("serve ", "serve --listen 127.0.0.1:0 ", "--listen :6969", "",
+		line = strings.NewReplacer("serve ", "serve --listen 127.0.0.1:0 ", "--listen :6969", "", "--listen-tls :443", "--listen-tls 127.0.0.1:0",
 			"https://tracker.example", "http://"+tracker, "tracker.example:6969", tracker,
 			"one.example", tracker, "two.example", "127.0.0.1:"+term.port, "tracker.example", tracker,
 			":6969", ":"+term.port).Replace(line)
