@@ -33,8 +33,12 @@ func unit(t *testing.T, bin string) (file string) {
 // 1.4 is what is left for a program that serves the internet below port 1024.
 func systemdUnit(t *testing.T, bin string) {
 	file := unit(t, bin)
+	socket, err := os.ReadFile("../packaging/ntrack.socket")
+	must(t, err)
+	socketFile := filepath.Join(filepath.Dir(file), "ntrack.socket")
+	must(t, os.WriteFile(socketFile, socket, 0o644))
 	for _, args := range [][]string{
-		{"verify", "--man=no", file}, // the manual page is not installed here
+		{"verify", "--man=no", file, socketFile}, // the manual page is not installed here
 		{"security", "--offline=true", "--threshold=14", "--no-pager", file},
 	} {
 		stdout, stderr, code := run(t, "systemd-analyze", args...)
