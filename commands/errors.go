@@ -170,6 +170,8 @@ func hintFor(err error) string {
 		switch {
 		case f.Status == 401:
 			return "name the file with its token by --token-file"
+		case f.Never || f.Status == 404 && strings.HasPrefix(f.Reason, "this tracker does not serve this "):
+			return "use another tracker"
 		case f.Status == 404 && is[*hiddenIndexError](err):
 			return "name a KEY, or start the tracker with `ntrack serve --index`"
 		case f.Status == 404:

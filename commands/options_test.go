@@ -34,6 +34,7 @@ func testedElsewhere() map[string]string {
 		"serve --listen-tls":         "../testdata/script/serve_tls.txtar",
 		"serve --tls-cert":           "../testdata/script/serve_tls.txtar",
 		"serve --tls-key":            "../testdata/script/serve_tls.txtar",
+		"serve --deny":               "../testdata/script/deny.txtar",
 		"serve --max-conns-per-addr": "../interop/conns_test.go", // loopback addresses have no such limit
 	}
 }

@@ -24,12 +24,12 @@ func serveCommand(s Streams) *cli.Command {
 		Description: "Serves the native interface at /ntrk/KEY and the BitTorrent one at /announce\n" +
 			"and /scrape, on 127.0.0.1:6969 for this machine alone. Nothing is written to\n" +
 			"disk. SIGINT or SIGTERM ends it: it serves the requests that have begun, and\n" +
-			"exits with 0. SIGHUP makes it read the token file and the certificate\n" +
-			"again, but on a terminal SIGHUP ends it.\n\n" +
+			"exits with 0. SIGHUP makes it read its files again, but on a terminal\n" +
+			"SIGHUP ends it.\n\n" +
 			"Every option may be in the environment instead: NTRACK_MAX_RATE=500 is\n" +
 			"--max-rate 500, NTRACK_INDEX=true is --index, and commas separate the values of\n" +
 			"an option that may be repeated. The command line takes precedence.",
-		Flags: slices.Concat(listenFlags(), tlsFlags(), trackerFlags(), accessFlags(), limitFlags(), proxyFlags(), adminFlags(), logFlags()),
+		Flags: slices.Concat(listenFlags(), tlsFlags(), trackerFlags(), accessFlags(), denyFlags(), limitFlags(), proxyFlags(), adminFlags(), logFlags()),
 		Action: func(c *cli.Context) error {
 			var o serveOptions
 			o.takeHangups(s)
@@ -64,6 +64,7 @@ type serveOptions struct {
 	listenIsSet bool // listen is not the default
 	addrFile    string
 	tokenFile   string
+	denyFile    string
 	records     bool           // log records instead of notes
 	hangups     chan os.Signal // receives SIGHUP; nil if SIGHUP ends the tracker
 }
@@ -110,6 +111,9 @@ func (o *serveOptions) build(c *cli.Context, s Streams) error {
 		return err
 	}
 	if err := o.buildAdmin(c); err != nil {
+		return err
+	}
+	if err := o.buildDeny(c, s); err != nil {
 		return err
 	}
 	return o.buildAccess(c, s)

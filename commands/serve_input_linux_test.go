@@ -70,6 +70,10 @@ func wrongValues(f cli.Flag) []wrongValue {
 			{"%DIR/none", `: no such file or directory$`}, {"%DIR", `: is a directory$`}, {"%DIR/empty", ` has no token: put one on a line$`},
 			{"%DIR/binary", ` it holds a NUL byte$`}, {"%DIR/large", ` holds more than \d+ bytes$`}, {"%DIR/space", `visible ASCII without spaces`},
 		},
+		"deny": {
+			{"%DIR/none", `: no such file or directory$`}, {"%DIR", `: is a directory$`}, {"-", `^: name a file; standard input cannot`},
+			{"%DIR/space", `: line 1: "a": a line is "net CIDR", "key KEY"`},
+		},
 		"request-timeout": {{"999ms", `^: 1s or more$`}},
 		"idle-timeout":    {{"0s", `^: 1s or more$`}},
 		"proxy": {

@@ -36,7 +36,8 @@ type Call struct {
 	HasBrowserField bool
 
 	accepted accepted
-	tokenTag uint32 // of its token (tokens.go); 0 without one
+	denial   *Denial // that has not denied it
+	tokenTag uint32  // of its token (tokens.go); 0 without one
 }
 
 // A Response is what a server sends before the body.

@@ -48,6 +48,7 @@ type Stream struct {
 	token   uint32      // the tag of the client's token (tokens.go); 0 without one
 	peers   int32       // how many peers the track has, according to the events so far
 	beatDue bool        // it is time for a heartbeat
+	client  [16]byte    // its address
 	ending  bool        // EndStreams was called
 	closed  bool
 }
@@ -58,7 +59,7 @@ type Waker interface{ Wake() }
 
 // openStream replies with an event stream. It appends the beginning of the stream to dst.
 func (t *Tracker) openStream(ctx context.Context, c *Call, peer wire.Peer, s *scratch, resp *Response, dst []byte) ([]byte, error) {
-	st, key := &Stream{t: t, token: c.tokenTag}, s.req.Key.Bytes()
+	st, key := &Stream{t: t, token: c.tokenTag, client: peer.Endpoint.Addr().As16()}, s.req.Key.Bytes()
 	peers, size, sub, err := t.store.Subscribe(ctx, key, peer, st.notify, s.peers[:0])
 	if err != nil {
 		return nil, err
@@ -68,8 +69,8 @@ func (t *Tracker) openStream(ctx context.Context, c *Call, peer wire.Peer, s *sc
 	st.sub, st.peers = sub, int32(len(peers))
 	st.mu.Unlock()
 	t.mu.Lock()
-	// The tokens may have changed since the call was admitted.
-	st.ending, st.index = t.ended || !t.tokens.Load().haveTag(st.token), len(t.streams)
+	// The tokens and the denial may have changed since the call was admitted.
+	st.ending, st.index = t.ended || !t.tokens.Load().haveTag(st.token) || t.denial.Load() != c.denial, len(t.streams)
 	t.streams = append(t.streams, st)
 	if peer.ID != (wire.ID{}) && !t.ended {
 		st.share = &share{listing: listing{string(key), peer.Endpoint}, id: peer.ID}

@@ -16,9 +16,11 @@ package tracker
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -67,6 +69,8 @@ type Tracker struct {
 	// as a bearer token (RFC 6750) or as the password of basic authentication (RFC 7617).
 	// SetTokens changes them later.
 	Tokens []string
+	// Denial has the keys and networks that the tracker refuses. SetDenial changes it later.
+	Denial *Denial
 	// Proxies are the networks of trusted reverse proxies, which send X-Forwarded-For. A proxy that
 	// connects to a Unix socket is always trusted, and must send X-Forwarded-For.
 	Proxies []netip.Prefix
@@ -74,6 +78,7 @@ type Tracker struct {
 	once     sync.Once
 	store    store.Store
 	tokens   atomic.Pointer[tokens]
+	denial   atomic.Pointer[Denial]
 	interval time.Duration  // Interval within its bounds
 	proxies  []netip.Prefix // Proxies, with ::ffff:a.b.c.d written as a.b.c.d
 	scratch  sync.Pool      // of *scratch
@@ -97,6 +102,7 @@ type scratch struct {
 
 func (t *Tracker) init() {
 	t.tokens.Store(hashTokens(t.Tokens))
+	t.denial.Store(t.Denial)
 	t.meter.start = time.Now()
 	t.store = t.Store
 	if t.store == nil {
@@ -106,10 +112,7 @@ func (t *Tracker) init() {
 		t.interval = min(max(t.Interval, time.Second), wire.MaxInterval)
 	}
 	for _, p := range t.Proxies {
-		if p.Addr().Is4In6() && p.Bits() >= 96 {
-			p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
-		}
-		t.proxies = append(t.proxies, p)
+		t.proxies = append(t.proxies, unmapped(p))
 	}
 	t.scratch.New = func() any {
 		s := new(scratch)
@@ -208,6 +211,10 @@ func (t *Tracker) decide(ctx context.Context, c *Call, s *scratch, resp *Respons
 	if err != nil {
 		return nil, err
 	}
+	c.denial = t.denial.Load()
+	if err := c.denial.checkDenial(req, peer.Endpoint.Addr()); err != nil {
+		return nil, err
+	}
 	accept := c.parseAccept()
 	format := replyFormat(req, accept, wire.FormatBencode)
 	switch {
@@ -226,6 +233,10 @@ func (t *Tracker) decide(ctx context.Context, c *Call, s *scratch, resp *Respons
 	switch req.Verb {
 	case wire.VerbAnnounce:
 		peers, res, err = t.store.Announce(ctx, req.Key.Bytes(), peer, s.ttlOf, want, peers)
+		if err == nil && t.deniedSince(c.denial, req.Key.Bytes()) {
+			// SetDenial may have removed the track before the peer joined.
+			err = cmp.Or(t.store.Leave(ctx, req.Key.Bytes(), peer.Endpoint), denied("key"))
+		}
 		if err == nil {
 			t.meter.count()
 			resp.TTL = s.timing.ttl(res.Size)
@@ -309,9 +320,16 @@ func (t *Tracker) listTracks(ctx context.Context, asker netip.Addr, format wire.
 	if len(s.req.Keys) == 0 && !t.Index {
 		return nil, &wire.RefusalError{Status: 404, Reason: "this tracker does not publish its index: ask for a key"}
 	}
-	tracks, err := t.store.Scrape(ctx, s.req.Keys, asker, s.tracks[:0])
-	if err != nil {
-		return nil, err
+	denial, tracks, err := t.denial.Load(), s.tracks[:0], error(nil)
+	all := len(s.req.Keys) == 0
+	s.req.Keys = slices.DeleteFunc(s.req.Keys, func(k wire.Key) bool { return denial.hasKey(k.Bytes()) })
+	if all || len(s.req.Keys) > 0 {
+		if tracks, err = t.store.Scrape(ctx, s.req.Keys, asker, tracks); err != nil {
+			return nil, err
+		}
+	}
+	if all {
+		tracks = slices.DeleteFunc(tracks, func(tr wire.Track) bool { return denial.hasKey(tr.Key.Bytes()) })
 	}
 	s.tracks = tracks[:0]
 	resp.Type = contentType(&s.req, format)

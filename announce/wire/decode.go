@@ -360,7 +360,7 @@ func refusalInBencode(d map[string]any) error {
 	if d["retry in"] == "never" {
 		minutes = day
 	}
-	return &RefusalError{Status: 200, Reason: cmp.Or(Clean(reason), "it gives no reason"), Retry: duration(60 * min(minutes, day))}
+	return &RefusalError{Status: 200, Never: d["retry in"] == "never", Reason: cmp.Or(Clean(reason), "it gives no reason"), Retry: duration(60 * min(minutes, day))}
 }
 
 // decodeJSON decodes one JSON object. It does not convert numbers, because numeric does that.

@@ -168,6 +168,9 @@ func (f *RefusalError) Append(dst []byte, format Format, interval time.Duration)
 		dst = appendString(append(dst, "d14:failure reason"...), []byte(f.Reason))
 		dst = append(dst, "8:intervali"...)
 		dst = strconv.AppendInt(dst, seconds(interval), 10)
+		if f.Never { // BEP 31, too
+			return append(dst, "e8:retry in5:nevere"...)
+		}
 		if f.Retry > 0 { // in minutes, rounded up (BEP 31)
 			dst = append(dst, "e8:retry ini"...)
 			dst = strconv.AppendInt(dst, int64((f.Retry+time.Minute-1)/time.Minute), 10)

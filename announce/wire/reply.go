@@ -236,6 +236,9 @@ type RefusalError struct {
 	// Retry is how long to wait before the next request, at most a day. It is 0 if the tracker does not
 	// report a time.
 	Retry time.Duration
+	// Never says that the tracker will not serve this request later either. In bencode it is the
+	// "never" of BEP 31; the other formats do not have it. A client reads it as a Retry of a day.
+	Never bool
 }
 
 func (f *RefusalError) Error() string { return f.Reason }

@@ -13,6 +13,7 @@ stands for what the tracker has to do then, in the words of ntrack serve:
     --max-rate N                no --interval: it follows the load, for N announces a second
     --index                     the index is on
     --token-file FILE           clients need the token in FILE
+    --deny FILE                 refuse the keys and networks in FILE
     --proxy NETWORK             believe a network, too, such as 10.0.0.0/8
     --max-keys N, --max-peers N, --max-peers-per-key N, --max-per-addr N    limits
 
@@ -57,7 +58,7 @@ HEARTBEAT = re.compile(rb"(?m)^:\n\n")
 NUMBER = re.compile(rb"(?:0|[1-9][0-9]{0,17})(?![0-9])")
 
 HERE = pathlib.Path(__file__).resolve().parent
-SETUP = {"interval", "max_rate", "index", "token", "proxies", "max_want",
+SETUP = {"interval", "max_rate", "index", "token", "deny", "proxies", "max_want",
          "max_keys", "max_peers", "max_peers_per_key", "max_per_addr"}
 STEP = {"at", "from", "send", "reuse", "repeat", "in_pieces", "half_close", "status", "headers",
         "body", "closed", "stream", "hang_up"}
@@ -431,6 +432,10 @@ def options(setup, port, folder):
         file = pathlib.Path(folder, "token")
         file.write_text(setup["token"], encoding="utf-8")
         words += ["--token-file", str(file)]
+    if "deny" in setup:
+        file = pathlib.Path(folder, "deny")
+        file.write_text("\n".join(setup["deny"]) + "\n", encoding="utf-8")
+        words += ["--deny", str(file)]
     for network in setup.get("proxies", []):
         words += ["--proxy", network]
     for limit in ["max_keys", "max_peers", "max_peers_per_key", "max_per_addr"]:

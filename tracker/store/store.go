@@ -58,6 +58,11 @@ type Store interface {
 	// Nothing remains of a track whose last peer has left or lapsed.
 	Leave(ctx context.Context, key []byte, endpoint netip.AddrPort) error
 
+	// Remove removes every peer of the track, and ends every subscription to the key, also those that
+	// only look. A peer or subscriber that comes during the call may stay. It is no error if the
+	// track does not exist.
+	Remove(ctx context.Context, key []byte) error
+
 	// Scrape appends to dst the track of each key in keys, in any order. The count of a track that
 	// does not exist is 0. Without keys, it appends every track of which the asker sees a peer. The
 	// counts may be those of different moments of the call.
@@ -96,7 +101,7 @@ type Subscription interface {
 	// subscriber does not see. A lapse is a leave, and a renewal is no change. Changes of one peer
 	// that undo each other within 50 milliseconds are left out.
 	//
-	// live is false once the subscription has ended: because of Leave, because too many changes
+	// live is false once the subscription has ended: because of Leave or Remove, because too many changes
 	// waited, or because the store cannot continue it. Then there are no more changes, even if
 	// some still waited.
 	Next() (batch *Batch, live bool)

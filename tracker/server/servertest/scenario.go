@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"strings"
 	"time"
 
 	"ntrack/tracker"
@@ -29,6 +30,7 @@ type settings struct {
 	MaxRate  int            `json:"max_rate"` // announces per second; the tracker lengthens its interval to stay below it
 	Index    bool           `json:"index"`
 	Token    string         `json:"token"`
+	Deny     []string       `json:"deny"` // lines of the list of keys and networks that the tracker refuses
 	Proxies  []netip.Prefix `json:"proxies"`
 	MaxWant  int            `json:"max_want"`
 
@@ -40,6 +42,10 @@ type settings struct {
 }
 
 func (s settings) tracker() *tracker.Tracker {
+	denial, err := tracker.ParseDenial(strings.Join(s.Deny, "\n"))
+	if err != nil {
+		panic(err)
+	}
 	if s.Interval == 0 && s.MaxRate == 0 {
 		s.Interval = 60
 	}
@@ -58,6 +64,7 @@ func (s settings) tracker() *tracker.Tracker {
 		MaxWant:  s.MaxWant,
 		Index:    s.Index,
 		Tokens:   tokens,
+		Denial:   denial,
 		Proxies:  s.Proxies,
 	}
 }

@@ -73,6 +73,16 @@ func (w *watchers) endHolds(e netip.AddrPort) {
 	}
 }
 
+// endAll removes every hold, and ends every subscription.
+func (w *watchers) endAll() {
+	clear(w.heldPeers)
+	for _, sub := range w.subs {
+		if sub.holding = false; sub.place.Swap(nil) != nil {
+			sub.notify()
+		}
+	}
+}
+
 // unhold removes one hold on a peer. After the last one, the peer stays listed until its announces
 // lapse.
 func (w *watchers) unhold(e netip.AddrPort) {

@@ -13,6 +13,7 @@ import (
 	"hash/maphash"
 	"math/rand/v2"
 	"net/netip"
+	"runtime"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -148,6 +149,16 @@ func (m *Store) Leave(_ context.Context, key []byte, endpoint netip.AddrPort) er
 		}
 		s.remove(t, &tab, i)
 		s.tidy(h)
+	}
+	return nil
+}
+
+// Remove implements [store.Store]. It locks the shard for some peers at a time.
+func (m *Store) Remove(_ context.Context, key []byte) error {
+	s, hash := m.shardOf(key)
+	p := position{}
+	for s.removeSome(key, hash, &p) {
+		runtime.Gosched()
 	}
 	return nil
 }

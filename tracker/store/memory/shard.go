@@ -267,10 +267,47 @@ func (s *shard) setID(tab *table, i int, id wire.ID) {
 // remove removes the peer in slot i. It does not shrink the table: tidy does.
 func (s *shard) remove(t *track, tab *table, i int) {
 	s.recordChange(t, tab.at(i), false)
+	s.discard(tab, i)
+}
+
+// discard is remove for a track without live subscriptions: it records no leave.
+func (s *shard) discard(tab *table, i int) {
 	addr := tab.at(i).addr()
 	tab.scopes[wire.ScopeOf(addr)]--
 	tab.vacate(i)
 	s.store.uncount(addr)
+}
+
+// removeSome ends all subscriptions to a key, and removes peers from its track, beginning at the
+// slot p counted from the end of the table. It stops after stepsPerLock slots, so that other calls
+// get the lock, and reports whether there are more.
+func (s *shard) removeSome(key []byte, hash uint64, p *position) (more bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if w := s.watched[string(key)]; w != nil {
+		w.endAll()
+	}
+	h := s.lookup(key, hash)
+	if h == 0 {
+		return false
+	}
+	t := s.tracks.get(h)
+	for steps := stepsPerLock; p.fam < len(t.heads); p.fam, p.slot = p.fam+1, 0 {
+		tab := s.table(t, p.fam)
+		for ; p.slot < tab.cap; steps-- {
+			if steps == 0 {
+				return true
+			}
+			// From the end, because only a peer from a later slot may move into the gap.
+			if i := tab.cap - 1 - p.slot; tab.at(i).empty() {
+				p.slot++
+			} else {
+				s.discard(&tab, i)
+			}
+		}
+	}
+	*p = position{}
+	return s.tidy(h) != 0 // peers may have come in the meantime
 }
 
 // tidy shrinks a table that is less than half full, and removes a table or a track without peers.

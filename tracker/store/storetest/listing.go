@@ -50,6 +50,53 @@ func leave(t *testing.T, s *tester) {
 	s.expect("after all peers have left", s.index("127.0.0.1"), "")
 }
 
+// remove checks that Remove removes the peers of one track only, held ones and those of a large track
+// too, and ends the subscriptions to it.
+func remove(t *testing.T, s *tester) {
+	removeTrack := func(key string) {
+		t.Helper()
+		if err := s.Remove(context.Background(), []byte(key)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	removeTrack("nothing")
+	s.announce("other", "192.0.2.1:1", 0)
+	for i := range 5000 {
+		s.announceFor(ttl, "k", numbered(i), 0)
+		s.announceFor(ttl, "k", numberedIPv6(i), 0)
+	}
+	removeTrack("k")
+	s.expect("after the removal of a large track", s.index("127.0.0.1"), `"other":1`)
+
+	s.announce("k", "192.0.2.1:1", 0)
+	s.announce("k", "192.0.2.2:2", 0)
+	looks, _ := s.subscribe("k", "192.0.2.9:0")
+	holds, _ := s.subscribe("k", "192.0.2.2:2")
+	elsewhere, _ := s.subscribe("other", "192.0.2.9:0")
+	removeTrack("k")
+	s.expect("after a removal", s.index("127.0.0.1", "k", "other"), `"k":0 "other":1`)
+	for _, sub := range []*subscriber{looks, holds} {
+		if changes, live := sub.all(); live || len(changes) > 0 || sub.notified.Load() == 0 {
+			t.Errorf("the subscription of %v is live: %v, with the changes %v, and was notified %d times", sub.self, live, changes, sub.notified.Load())
+		}
+	}
+	if _, live := elsewhere.all(); !live {
+		t.Error("a subscription to another key has ended")
+	}
+
+	// A peer may come again, and the end of an old subscription does not remove it.
+	again, _ := s.subscribe("k", "192.0.2.2:2")
+	looks.Close()
+	holds.Close()
+	s.expectLook("after the peer has come again", "k", "192.0.2.9", "192.0.2.2:2")
+	if _, live := again.all(); !live {
+		t.Error("a subscription after the removal has ended")
+	}
+	again.Close()
+	elsewhere.Close()
+	s.expect("after all have left", s.index("127.0.0.1"), `"other":1`)
+}
+
 // others checks that a peer gets all others but never itself.
 func others(t *testing.T, s *tester) {
 	for _, e := range []string{"192.0.2.1:1", "[2001:db8::1]:1", "192.0.2.2:1"} {

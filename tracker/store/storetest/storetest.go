@@ -55,6 +55,7 @@ func run(t *testing.T, newStore func(*testing.T) store.Store, exact bool, names 
 		{"of two peers that announce at the same time one gets the other", sameTime},
 		{"an id is replaced and removed", ids},
 		{"a leave is immediate and nothing remains of an empty track", leave},
+		{"a removal empties a track and ends its subscriptions", remove},
 		{"a scrape counts the keys or every track", scrape},
 		{"a size is at most a second old", sizes},
 
