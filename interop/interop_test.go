@@ -67,6 +67,8 @@ func TestInterop(t *testing.T) {
 		{"haproxy by the PROXY protocol", []string{"haproxy"}, haproxyTCP},
 		{"nginx by the PROXY protocol", []string{"nginx", nginxModule}, nginxStream},
 		{"varnish", []string{"varnishd"}, varnish},
+		{"haproxy with the PROXY protocol", []string{"haproxy", "curl"}, haproxyProtocol},
+		{"nginx with the PROXY protocol", []string{"nginx", nginxModule, "curl"}, nginxProtocol},
 		{"the unit file of systemd", []string{"systemd-analyze"}, systemdUnit},
 		{"the service of the page for operators", nil, operatingService},
 		{"the unit file allows what a tracker does", []string{"systemd-analyze", "strace"}, systemCalls},
@@ -259,22 +261,30 @@ func serve(t *testing.T, bin string, args ...string) (addr string) {
 // serveAt is serve for a tracker that listens at this address. kill kills it.
 func serveAt(t *testing.T, bin, listen string, args ...string) (addr string, kill func()) {
 	t.Helper()
+	addr, p := serveProgram(t, bin, listen, args...)
+	return addr, func() {
+		must(t, p.cmd.Process.Kill())
+		<-p.done
+	}
+}
+
+// serveProgram is serveAt for a test that needs the program itself.
+func serveProgram(t *testing.T, bin, listen string, args ...string) (addr string, p *program) {
+	t.Helper()
 	file := filepath.Join(t.TempDir(), "addr")
-	p := start(t, t.TempDir(), bin, append([]string{"serve", "--listen", listen, "--addr-file", file}, args...)...)
+	p = start(t, t.TempDir(), bin, append([]string{"serve", "--listen", listen, "--addr-file", file}, args...)...)
 	eventually(t, func() error {
 		b, err := os.ReadFile(file)
 		if errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 		must(t, err)
-		at, err := netip.ParseAddrPort(strings.TrimSpace(string(b)))
+		first, _, _ := strings.Cut(string(b), "\n")
+		at, err := netip.ParseAddrPort(first)
 		addr = at.String()
 		return err
 	}, p)
-	return addr, func() {
-		must(t, p.cmd.Process.Kill())
-		<-p.done
-	}
+	return addr, p
 }
 
 func freePort(t *testing.T) string {

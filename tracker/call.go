@@ -22,7 +22,8 @@ type Call struct {
 	// and Remote is ignored.
 	Unix bool
 	// ProxyItself says that a trusted proxy sent the request for itself, as a health check, and not
-	// for a client. Such a request may only look, and X-Forwarded-For is ignored.
+	// for a client. A GET then only looks, an announce or a leave by another method is refused, and
+	// X-Forwarded-For is ignored.
 	ProxyItself bool
 	// Accept, Authorization, ForwardedFor (X-Forwarded-For) and FetchMode (Sec-Fetch-Mode) are the
 	// values of these header fields. The values of a repeated field are joined with commas, without

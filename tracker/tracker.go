@@ -283,8 +283,9 @@ func (t *Tracker) checkCall(c *Call, req *wire.Request) (wire.Peer, error) {
 		return wire.Peer{}, err
 	}
 	registers := req.Verb == wire.VerbAnnounce || req.Verb == wire.VerbLeave
-	if registers && c.Method == "GET" && c.fromBrowser() {
-		// A web page must not be able to list its visitors, so the request only looks.
+	if registers && c.Method == "GET" && (c.ProxyItself || c.fromBrowser()) {
+		// A web page must not be able to list its visitors, so the request only looks. So does the
+		// health check of a proxy, which has no peer to list.
 		req.Verb, registers = wire.VerbLook, false
 	}
 	switch {

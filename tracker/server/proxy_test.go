@@ -171,6 +171,10 @@ func TestProxyHeader(t *testing.T) {
 						}
 						status, body := readReply(t, r)
 						switch {
+						case tt.client == "" && method == "GET":
+							if status != 200 || !strings.Contains(body, `"you":null`) || list(t, s.Tracker, "k") != "" {
+								t.Errorf("%s: %d %s; listed %q", method, status, body, list(t, s.Tracker, "k"))
+							}
 						case tt.client == "" && (status != 400 || !strings.Contains(body, "proxy sent this request for itself")):
 							t.Errorf("%s: %d %s, want a refusal", method, status, body)
 						case tt.client != "" && (status != 200 || !strings.Contains(body, `"you":"`+tt.client+`"`)):

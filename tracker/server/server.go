@@ -87,7 +87,7 @@ type Server struct {
 	// with a header of the PROXY protocol, version 1 or 2, also before TLS. The address and port in
 	// it replace those of the connection. X-Forwarded-For counts only if that address is itself one
 	// of the Proxies. If the header says that the proxy has no client, as in a health check, the
-	// requests of the connection may only look. A connection ends if its header is malformed, or
+	// requests of the connection only look. A connection ends if its header is malformed, or
 	// does not come within Timeout. Other connections have no header.
 	ProxyProtocol bool
 	// Log gets an error for each panic. A panic ends only the connection on which it happened. Log
