@@ -49,7 +49,8 @@ func systemdUnit(t *testing.T, bin string) {
 }
 
 // The service of docs/operating.md works: this test does what systemd does with the unit file, and what the
-// reader does to check the tracker. The tracker has free ports instead of 6969 and 9696.
+// reader does to check the tracker. The tracker has free ports, and reads a certificate of the test where
+// systemd would have put that of the operator.
 func operatingService(t *testing.T, bin string) {
 	text, err := os.ReadFile(unitFile)
 	must(t, err)
@@ -61,15 +62,18 @@ func operatingService(t *testing.T, bin string) {
 		}
 		return m[1]
 	}
-	port, admin, state := freePort(t), freePort(t), t.TempDir()
-	here := strings.NewReplacer("6969", port, "9696", admin, "tracker.example", "127.0.0.1", "/usr/bin/ntrack", bin, "/var/lib/ntrack", state)
+	port, secure, admin, state := freePort(t), freePort(t), freePort(t), t.TempDir()
+	both := filepath.Join(t.TempDir(), "both.pem")
+	writeCertificate(t, both)
+	here := strings.NewReplacer("6969", port, ":443", ":"+secure, "9696", admin,
+		"/run/credentials/ntrack.service/ntrack.crt", both, "/run/credentials/ntrack.service/ntrack.key", both, "tracker.example", "127.0.0.1", "/usr/bin/ntrack", bin, "/var/lib/ntrack", state)
 	if file := setting("EnvironmentFile"); file != "-/etc/default/ntrack" {
 		t.Errorf("EnvironmentFile=%s", file)
 	}
 	notify, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(t.TempDir(), "notify"), Net: "unixgram"})
 	must(t, err)
 	defer notify.Close()
-	variables := append(strings.Fields(here.Replace(operatingBlock(t, "Configure", "sh"))),
+	variables := append(strings.Fields(here.Replace(operatingBlock(t, "Configure", "sh")+operatingBlock(t, "Add https", "sh"))),
 		"NOTIFY_SOCKET="+notify.LocalAddr().String(), "STATE_DIRECTORY="+state)
 	tracker := start(t, t.TempDir(), "env", append(variables, strings.Fields(here.Replace(setting("ExecStart")))...)...)
 	if setting("Type") != "notify" {
@@ -95,16 +99,18 @@ func operatingService(t *testing.T, bin string) {
 	if code != 0 || !strings.Contains(stdout, "127.0.0.1:4000") {
 		t.Errorf("%q: exit code %d\n%s%s", command, code, stdout, stderr)
 	}
+	expect(t, endpoints("4000"), "env", "SSL_CERT_FILE="+both, bin, "list", "https://127.0.0.1:"+secure, "lobby", "-q")
 	reply, err := http.Get("http://127.0.0.1:" + admin + "/readyz")
 	must(t, err)
 	must(t, reply.Body.Close())
 	if reply.StatusCode != http.StatusOK {
 		t.Errorf("readyz: status %s", reply.Status)
 	}
-	shown := operatingBlock(t, "Start", "text")
-	shown = here.Replace(shown[strings.Index(shown, "ntrack: "):])
-	if got := tracker.output(t, "stderr"); !strings.HasPrefix(got, shown) {
-		t.Errorf("the tracker prints\n%s\nwant\n%s", got, shown)
+	lines := strings.Split(strings.TrimSpace(operatingBlock(t, "Start", "text")), "\n")
+	open := tracker.output(t, "stderr") // without https, because the reader adds that later
+	open = regexp.MustCompile(` https [^;]*;`).ReplaceAllString(open, "")
+	if want := here.Replace(lines[len(lines)-1]) + "\n"; !strings.Contains(open, want) {
+		t.Errorf("the tracker prints\n%s\nwant\n%s", open, want)
 	}
 	if reload := setting("ExecReload"); reload != "/bin/kill -HUP $MAINPID" {
 		t.Errorf("ExecReload=%s", reload)
