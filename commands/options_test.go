@@ -153,6 +153,16 @@ func effects() map[string]effect {
 			},
 		},
 
+		"serve --drain": {
+			serve + " --drain 1s", "draining for 1s",
+			serve, `ntrack list \S+ lobby\n$`,
+			func(x *trial) string {
+				x.addrs()
+				_ = x.cmd.Process.Signal(syscall.SIGTERM)
+				x.wait()
+				return x.output()
+			},
+		},
 		"serve --log-format": {
 			serve + " --addr-file new --log-format json", `"msg":"open"`,
 			serve + " --addr-file new", `^ntrack: tracker at`,

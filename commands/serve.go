@@ -29,7 +29,7 @@ func serveCommand(s Streams) *cli.Command {
 			"Every option may be in the environment instead: NTRACK_MAX_RATE=500 is\n" +
 			"--max-rate 500, NTRACK_INDEX=true is --index, and commas separate the values of\n" +
 			"an option that may be repeated. The command line takes precedence.",
-		Flags: slices.Concat(listenFlags(), tlsFlags(), trackerFlags(), accessFlags(), denyFlags(), limitFlags(), proxyFlags(), adminFlags(), logFlags()),
+		Flags: slices.Concat(listenFlags(), tlsFlags(), trackerFlags(), accessFlags(), denyFlags(), limitFlags(), proxyFlags(), adminFlags(), drainFlags(), logFlags()),
 		Action: func(c *cli.Context) error {
 			var o serveOptions
 			o.takeHangups(s)
@@ -63,6 +63,7 @@ type serveOptions struct {
 	listen      []string
 	listenIsSet bool // listen is not the default
 	addrFile    string
+	drain       time.Duration
 	tokenFile   string
 	denyFile    string
 	records     bool           // log records instead of notes
@@ -116,6 +117,9 @@ func (o *serveOptions) build(c *cli.Context, s Streams) error {
 	if err := o.buildDeny(c, s); err != nil {
 		return err
 	}
+	if err := o.buildDrain(c); err != nil {
+		return err
+	}
 	return o.buildAccess(c, s)
 }
 
@@ -136,6 +140,9 @@ func (o *serveOptions) run(ctx context.Context, s Streams) error {
 		go func() { failed <- o.serveEndpoint(e) }()
 	}
 	notifyReady(o.server.Log)
+	watched, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	go watchdog(watched, o.server.Log, o.server.Check)
 	for ctx.Err() == nil {
 		select {
 		case err := <-failed:
@@ -147,8 +154,7 @@ func (o *serveOptions) run(ctx context.Context, s Streams) error {
 		case <-ctx.Done():
 		}
 	}
-	notifyStopping(o.server.Log, shutdownTime)
-	shutdown(&o.server)
+	o.end(ctx)
 	if interruptedBy(syscall.SIGHUP)(context.Cause(ctx)) {
 		return context.Cause(ctx)
 	}
@@ -164,13 +170,4 @@ func (o *serveOptions) serveEndpoint(e endpoint) error {
 		return o.server.ServeTLS(e.listener, o.tls.config)
 	}
 	return o.server.Serve(e.listener)
-}
-
-// shutdownTime is how long the requests may still take that a tracker has begun to serve at its end.
-const shutdownTime = 5 * time.Second
-
-func shutdown(srv *server.Server) {
-	ctx, cancel := context.WithTimeout(context.Background(), shutdownTime)
-	defer cancel()
-	_ = srv.Shutdown(ctx)
 }

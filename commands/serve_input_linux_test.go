@@ -75,6 +75,7 @@ func wrongValues(f cli.Flag) []wrongValue {
 			{"%DIR/space", `: line 1: "a": a line is "net CIDR", "key KEY"`},
 		},
 		"request-timeout": {{"999ms", `^: 1s or more$`}},
+		"drain":           {{"999ms", `^: 1s to 1h, or 0s to end at once$`}, {"1h0m1s", `^: 1s to 1h`}},
 		"idle-timeout":    {{"0s", `^: 1s or more$`}},
 		"proxy": {
 			{"", network}, {"x", network}, {"10.0.0.0/33", network}, {"300.0.0.1", network}, {"::/129", network},

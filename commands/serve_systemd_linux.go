@@ -1,6 +1,7 @@
 package commands
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -100,6 +101,36 @@ func notifyReloading(log *slog.Logger) {
 // if the unit has a shorter TimeoutStopSec.
 func notifyStopping(log *slog.Logger, within time.Duration) {
 	notifySystemd(log, fmt.Sprintf("%s\nEXTEND_TIMEOUT_USEC=%d\nSTATUS=ending", daemon.SdNotifyStopping, within.Microseconds()))
+}
+
+// watchdog reports to systemd that check succeeds, twice in the unit's WatchdogSec, until ctx ends.
+// check shows that the tracker works, and not only that this process exists. It asks the tracker from
+// inside: during an attack a connection of its own might not get through, and then systemd would
+// restart a tracker that works.
+func watchdog(ctx context.Context, log *slog.Logger, check func(context.Context) error) {
+	timeout, err := daemon.SdWatchdogEnabled(false)
+	if err != nil {
+		log.Warn("the watchdog of systemd is off: " + err.Error())
+	}
+	if timeout <= 0 {
+		return
+	}
+	for tick := time.Tick(timeout / 2); ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick:
+		}
+		checkCtx, cancel := context.WithTimeout(ctx, timeout/2)
+		err := check(checkCtx)
+		cancel()
+		switch {
+		case err == nil:
+			notifySystemd(log, daemon.SdNotifyWatchdog)
+		case ctx.Err() == nil:
+			log.Error("the tracker does not answer its own check; systemd may end it: " + err.Error())
+		}
+	}
 }
 
 func notifySystemd(log *slog.Logger, state string) {

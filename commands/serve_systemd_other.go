@@ -3,6 +3,7 @@
 package commands
 
 import (
+	"context"
 	"log/slog"
 	"time"
 )
@@ -16,3 +17,5 @@ func notifyReady(*slog.Logger) {}
 func notifyReloading(*slog.Logger) {}
 
 func notifyStopping(*slog.Logger, time.Duration) {}
+
+func watchdog(context.Context, *slog.Logger, func(context.Context) error) {}

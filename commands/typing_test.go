@@ -126,7 +126,7 @@ func TestNumbersOfEveryOption(t *testing.T) {
 		"list":     {"timeout"},
 		"watch":    {"port", "min", "for", "every", "timeout"},
 		"serve": {"max-rate", "interval", "max-keys", "max-peers", "max-peers-per-key", "max-per-addr", "max-conns",
-			"max-conns-per-addr", "request-timeout", "idle-timeout"},
+			"max-conns-per-addr", "request-timeout", "idle-timeout", "drain"},
 	} {
 		_, help, _ := runLine(t, command+" --help")
 		numbers := 0

@@ -18,6 +18,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"net/netip"
 	"slices"
@@ -179,6 +180,17 @@ func (t *Tracker) Answer(ctx context.Context, c *Call, dst []byte) (Response, []
 		return t.appendRefusal(c, &s.req, err, dst)
 	}
 	return resp, body
+}
+
+// Check returns nil if the store answers a look within ctx, and if the streams are not stuck. Each call
+// looks at another key, so many calls look at all parts of a store.
+func (t *Tracker) Check(ctx context.Context) error {
+	t.once.Do(t.init)
+	t.mu.Lock()
+	_ = len(t.streams)
+	t.mu.Unlock()
+	_, _, err := t.store.Look(ctx, []byte(rand.Text()), netip.IPv6Loopback(), store.Want{Peers: 1}, nil)
+	return err
 }
 
 // Refuse returns the reply to a request that is malformed in a way that c cannot show, such as a

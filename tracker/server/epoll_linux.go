@@ -124,6 +124,17 @@ func (a *epollAcceptor) Close() error {
 	return a.l.Close()
 }
 
+// check asks each worker to close a channel when it next looks for events.
+func (a *epollAcceptor) check() (pending []<-chan struct{}) {
+	for _, w := range a.workers {
+		done := make(chan struct{})
+		w.checked.Store(&done)
+		w.wakeUp()
+		pending = append(pending, done)
+	}
+	return pending
+}
+
 // wakeUp makes the worker run if it waits for events. It does not block.
 func (w *worker) wakeUp() { _ = w.epoll.SetReadDeadline(time.Unix(1, 0)) }
 

@@ -81,6 +81,7 @@ func (s *Server) TestWorker(t *testing.T, listener net.Listener) TestWorker {
 	s.once.Do(s.init)
 	a := s.newEpollAcceptor(listener).(*epollAcceptor)
 	end := sync.OnceFunc(func() {
+		s.draining.Store(true)
 		s.shuttingDown.Store(true)
 		for _, w := range a.workers {
 			w.run()

@@ -354,7 +354,7 @@ func (b *buffers) setCall(h *head, remote netip.AddrPort, how via) {
 func (s *Server) serveCall(b *buffers, h *head, now time.Time, closing bool) (more bool, stream *tracker.Stream) {
 	var resp tracker.Response
 	resp, b.body = s.Tracker.Answer(context.Background(), &b.call, b.body[:0])
-	closing = closing || resp.Close || s.shuttingDown.Load() || resp.Stream != nil
+	closing = closing || resp.Close || s.draining.Load() || resp.Stream != nil
 	s.appendResponse(b, &resp, h, now, closing)
 	return !closing, resp.Stream
 }

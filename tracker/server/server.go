@@ -98,8 +98,9 @@ type Server struct {
 	streamTCPTimeout time.Duration // TCP_USER_TIMEOUT of streams; only a test changes it
 
 	once         sync.Once
-	buffers      sync.Pool // of *buffers
-	inputs       sync.Pool // of *[]byte
+	buffers      sync.Pool   // of *buffers
+	inputs       sync.Pool   // of *[]byte
+	draining     atomic.Bool // a connection ends with its next reply
 	shuttingDown atomic.Bool
 	aborted      atomic.Bool // Shutdown does not wait any longer
 	date         atomic.Pointer[date]
@@ -275,6 +276,59 @@ func (s *Server) register(c *conn) {
 	s.active.Add(1)
 }
 
+// Drain prepares a Shutdown, which the caller calls after it. For d it goes on to serve everything, but
+// ends each connection after its next reply. So clients can move to another server, if a load
+// balancer knows that this one is about to end. Event streams end shortly before d is over, as in
+// Shutdown. If ctx ends, Drain returns at once.
+func (s *Server) Drain(ctx context.Context, d time.Duration) {
+	s.once.Do(s.init)
+	s.draining.Store(true)
+	last := min(d/4, 2*time.Second) // not longer, because a peer that a stream holds leaves with it
+	for _, stage := range []struct {
+		lasts time.Duration
+		after func()
+	}{{d - last, s.Tracker.EndStreams}, {last, func() {}}} {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(stage.lasts):
+			stage.after()
+		}
+	}
+}
+
+// Check returns nil if the server works: the tracker answers, and each worker goes on to serve its
+// connections. Otherwise it returns an error when ctx ends. It does not use the network.
+func (s *Server) Check(ctx context.Context) error {
+	s.once.Do(s.init)
+	var pending []<-chan struct{}
+	s.mu.Lock()
+	for a := range s.acceptors {
+		if c, ok := a.(interface{ check() []<-chan struct{} }); ok {
+			pending = append(pending, c.check()...)
+		}
+	}
+	s.mu.Unlock()
+	answered := make(chan error, 1)
+	go func() { answered <- s.Tracker.Check(ctx) }()
+	select {
+	case err := <-answered:
+		if err != nil {
+			return fmt.Errorf("the store of peers: %w", err)
+		}
+	case <-ctx.Done():
+		return errors.New("the tracker does not answer")
+	}
+	for _, done := range pending {
+		select {
+		case <-done:
+		case <-ctx.Done():
+			return errors.New("a worker does not serve its connections")
+		}
+	}
+	return nil
+}
+
 // Shutdown stops accepting connections. It closes idle connections at once and the others after
 // their reply, ends the tracker's event streams, and waits until all connections are closed. A new
 // connection has a second from its beginning to send a request. When ctx ends, Shutdown closes the
@@ -285,6 +339,7 @@ func (s *Server) register(c *conn) {
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.once.Do(s.init)
 	s.mu.Lock()
+	s.draining.Store(true)
 	s.shuttingDown.Store(true)
 	for a := range s.acceptors {
 		_ = a.Close()

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -29,6 +30,7 @@ type worker struct {
 	remote         sockaddr       // of the connection accepted last
 	outOfFiles     bool           // an accept failed; housekeeping tries again
 	listenerClosed bool
+	checked        atomic.Pointer[chan struct{}] // closed by housekeeping; see Server.Check
 
 	conns   []*polledConn // by file descriptor
 	spare   *polledConn   // is reused, because most connections end with their first request; may be nil
@@ -209,6 +211,9 @@ func (w *worker) housekeeping() {
 		next = min(next, w.streams.nextTick(w.now))
 	}
 	_ = w.epoll.SetReadDeadline(w.now.Add(next))
+	if done := w.checked.Swap(nil); done != nil { // after the deadline, which would undo a wakeUp
+		close(*done)
+	}
 	w.visitStreams()
 	silence := w.s.Timeout
 	if w.s.shuttingDown.Load() {
