@@ -35,6 +35,7 @@ func testedElsewhere() map[string]string {
 		"serve --tls-cert":           "../testdata/script/serve_tls.txtar",
 		"serve --tls-key":            "../testdata/script/serve_tls.txtar",
 		"serve --deny":               "../testdata/script/deny.txtar",
+		"serve --admin":              "../testdata/script/serve_admin.txtar",
 		"serve --max-conns-per-addr": "../interop/conns_test.go", // loopback addresses have no such limit
 	}
 }

@@ -77,7 +77,11 @@ func (o *serveOptions) openAttrs(endpoints []endpoint) []slog.Attr {
 		for _, p := range o.tracker.Proxies {
 			proxies = append(proxies, p.String())
 		}
-		attrs = append(attrs, slog.String("proxies", strings.Join(proxies, ",")))
+		by := ""
+		if o.server.ProxyProtocol {
+			by = " by the PROXY protocol"
+		}
+		attrs = append(attrs, slog.String("proxies", strings.Join(proxies, ",")+by))
 	}
 	return attrs
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"ntrack/tracker"
+	"ntrack/tracker/server"
 )
 
 // The first lines of serve have everything that is open, and who can reach it.
@@ -50,8 +51,8 @@ ntrack:      ntrack list lobby
 		}, `
 ntrack: open: https :443 to everybody; http unix:/run/ntrack.sock to this machine; admin 127.0.0.1:9090 to this machine; admin [::1]:9090 to root; token needed; index on; proxies 10.0.0.0/8,fd00::/8
 `},
-		{&serveOptions{tracker: tracker.Tracker{Proxies: proxies[:1]}}, []endpoint{plain("127.0.0.1:6969", "127.0.0.1:6969")}, `
-ntrack: open: http 127.0.0.1:6969 to this machine; token none; index off; proxies 10.0.0.0/8
+		{&serveOptions{tracker: tracker.Tracker{Proxies: proxies[:1]}, server: server.Server{ProxyProtocol: true}}, []endpoint{plain("127.0.0.1:6969", "127.0.0.1:6969")}, `
+ntrack: open: http 127.0.0.1:6969 to this machine; token none; index off; proxies 10.0.0.0/8 by the PROXY protocol
 ntrack: try: ntrack announce lobby --port 4000
 ntrack:      ntrack list lobby
 `},

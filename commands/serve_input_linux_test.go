@@ -46,6 +46,7 @@ func wrongValues(f cli.Flag) []wrongValue {
 	const network = `^: a network such as 10\.0\.0\.0/8 or an address$`
 	const listen = `^: \[HOST\]:PORT, such as :6969 or 127\.0\.0\.1:0$`
 	const listenTLS = `^: \[HOST\]:PORT, such as :443 or 127\.0\.0\.1:0$`
+	const admin = `^: \[HOST\]:PORT, such as 127\.0\.0\.1:9696 or 127\.0\.0\.1:0$`
 	const noName = `^: this name has no address; use an address of this machine, or :\d+ for all of them$`
 	return append(wrong, map[string][]wrongValue{
 		"listen": {
@@ -81,8 +82,12 @@ func wrongValues(f cli.Flag) []wrongValue {
 			{"", network}, {"x", network}, {"10.0.0.0/33", network}, {"300.0.0.1", network}, {"::/129", network},
 			{"localhost", network}, {"\x1b[2J", network},
 		},
-		"log-format": {{"", `^: notes, text or json$`}, {"xml", `^: notes, text or json$`}, {"\x1b[2J", `^: notes, text or json$`}},
-		"log-level":  {{"", `^: debug, info, warn or error$`}, {"INFO", `^: debug,`}, {"\u202einfo", `^: debug,`}},
+		"admin": {
+			{"", admin}, {"x", admin}, {"127.0.0.1", admin}, {":65536", admin}, {"unix:/run/admin", admin}, {"a\x1b[2Jb:80", admin},
+		},
+		"proxy-protocol": {{"true", `^also name the proxies that send it, by `}},
+		"log-format":     {{"", `^: notes, text or json$`}, {"xml", `^: notes, text or json$`}, {"\x1b[2J", `^: notes, text or json$`}},
+		"log-level":      {{"", `^: debug, info, warn or error$`}, {"INFO", `^: debug,`}, {"\u202einfo", `^: debug,`}},
 	}[name]...)
 }
 

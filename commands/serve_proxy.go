@@ -25,6 +25,9 @@ func (o *serveOptions) buildProxies(c *cli.Context, s Streams) error {
 		if strings.Contains(p, "%") {
 			s.note("--proxy %s: trusted on every network interface, because ntrack ignores the zone", shown(p))
 		}
+		if network.Bits() == 0 {
+			s.warn("--proxy %s: every client may name any address as its own; name only your proxies", shown(p))
+		}
 		o.tracker.Proxies = append(o.tracker.Proxies, network)
 	}
 	isUnix := func(addr string) bool { return strings.HasPrefix(addr, unixPrefix) }
