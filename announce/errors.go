@@ -34,7 +34,7 @@ func (e *UnreachableError) Error() string {
 	case errors.As(err, &op):
 		err = op.Err
 	}
-	return fmt.Sprintf("tracker %s is unreachable: %s", e.Tracker.HostPort(), wire.Clean(where+err.Error()))
+	return fmt.Sprintf("tracker %s is unreachable: %s", e.Tracker.HostPort(), e.Tracker.Conceal(wire.Clean(where+err.Error())))
 }
 
 func (e *UnreachableError) Unwrap() error { return e.Err }
@@ -46,7 +46,7 @@ type ReplyError struct {
 }
 
 func (e *ReplyError) Error() string {
-	return fmt.Sprintf("tracker %s: %s", e.Tracker.HostPort(), wire.Clean(e.Err.Error()))
+	return fmt.Sprintf("tracker %s: %s", e.Tracker.HostPort(), e.Tracker.Conceal(wire.Clean(e.Err.Error())))
 }
 
 func (e *ReplyError) Unwrap() error { return e.Err }

@@ -184,7 +184,9 @@ func (x *exchange) readBody(t Tracker, limit int64) (err error) {
 	case int64(len(x.body)) > limit:
 		return &ReplyError{t, fmt.Errorf("reply longer than %d bytes", limit)}
 	case x.resp.StatusCode/100 != 2:
-		return x.refusal()
+		refusal := x.refusal()
+		refusal.Reason = t.Conceal(refusal.Reason)
+		return refusal
 	}
 	return nil
 }
@@ -221,6 +223,7 @@ func (x *exchange) decode(t Tracker, r *Request) (*Reply, conn, error) {
 func (x *exchange) decodeError(t Tracker, err error) error {
 	if refusal, ok := err.(*RefusalError); ok {
 		refusal.Retry = cmp.Or(retryAfter(x.resp.Header), refusal.Retry)
+		refusal.Reason = t.Conceal(refusal.Reason)
 		return refusal
 	}
 	return &ReplyError{t, err}

@@ -67,8 +67,8 @@ type Tracker struct {
 	// Index lets everybody list all keys. Without it a key that nobody can guess is private.
 	Index bool
 	// Tokens, unless empty, are the access tokens of clients. Every request must have one of them:
-	// as a bearer token (RFC 6750) or as the password of basic authentication (RFC 7617).
-	// SetTokens changes them later.
+	// as a bearer token (RFC 6750) or as the password of basic authentication (RFC 7617), or on the
+	// classic interface in the path, as in /TOKEN/announce. SetTokens changes them later.
 	Tokens []string
 	// Denial has the keys and networks that the tracker refuses. SetDenial changes it later.
 	Denial *Denial
@@ -200,7 +200,7 @@ func (t *Tracker) Refuse(c *Call, reason string, dst []byte) (Response, []byte) 
 	t.once.Do(t.init)
 	s := t.scratch.Get().(*scratch)
 	defer t.recycle(s)
-	_ = s.req.Parse(c.Method, c.Target) // only for the format
+	_ = t.parse(c, &s.req) // only for the format
 	return t.appendRefusal(c, &s.req, &wire.RefusalError{Status: 400, Reason: reason}, dst)
 }
 
@@ -277,11 +277,11 @@ func (t *Tracker) decide(ctx context.Context, c *Call, s *scratch, resp *Respons
 // checkCall parses a call into req and applies the rules that do not need the store. It returns the
 // peer that sent the call. If the call is no announce and no leave, the peer has port 0 and no id.
 func (t *Tracker) checkCall(c *Call, req *wire.Request) (wire.Peer, error) {
-	err := req.Parse(c.Method, c.Target)
+	err := t.parse(c, req)
 	if refusal, ok := err.(*wire.RefusalError); ok && refusal.Status == 404 {
 		return wire.Peer{}, err // a wrong path needs no token
 	}
-	if !t.tokens.Load().admit(c) {
+	if !t.tokens.Load().admit(c, req.Token) {
 		return wire.Peer{}, &wire.RefusalError{Status: 401, Reason: "token missing or wrong: send Authorization: Bearer TOKEN"}
 	}
 	if err != nil {
@@ -311,6 +311,16 @@ func (t *Tracker) checkCall(c *Call, req *wire.Request) (wire.Peer, error) {
 		return wire.Peer{}, &wire.RefusalError{Status: 400, Reason: "port is missing, and a proxy hides the client's port: send port=N, 1 to 65535"}
 	}
 	return wire.Peer{Endpoint: client, ID: req.ID}, nil
+}
+
+// parse parses a call. A path with a token exists only if clients need tokens.
+func (t *Tracker) parse(c *Call, req *wire.Request) error {
+	err := req.Parse(c.Method, c.Target)
+	if req.Token != nil && len(*t.tokens.Load()) == 0 {
+		*req = wire.Request{Keys: req.Keys[:0]}
+		return wire.NoPath()
+	}
+	return err
 }
 
 // wantedPeers returns how many peers the reply may have. It ignores maxWithIDs.

@@ -59,6 +59,9 @@ type Request struct {
 
 	// Classic is true for a request to the classic interface, which is for BitTorrent clients.
 	Classic bool
+	// Token is the access token in the path of a classic request, such as /TOKEN/announce. It is nil
+	// if the path has none. A tracker without tokens has to refuse such a path with status 404.
+	Token []byte
 	// Compact and NoPeerID choose how bencode writes peers (BEP 23).
 	Compact, NoPeerID bool
 	// Format is the value of the format parameter. A tracker also has to look at the Accept header,
@@ -84,6 +87,9 @@ func (r *Request) Parse(method string, target []byte) error {
 	*r = Request{Keys: r.Keys[:0]}
 	path, query, _ := bytes.Cut(originForm(target), []byte("?"))
 	key, native := bytes.CutPrefix(path, []byte("/ntrk/"))
+	if !native {
+		path = r.cutToken(path)
+	}
 	var err error
 	switch {
 	case native:
@@ -100,12 +106,35 @@ func (r *Request) Parse(method string, target []byte) error {
 			err = r.parseClassic(method, query)
 		}
 	default:
-		err = refuse(404, "there is nothing at %s: announce a key at /ntrk/KEY", Quote(path))
+		err = NoPath()
 	}
 	if len(target) > MaxTarget { // checked last, because the refusal needs r.Classic and r.Format
 		return refuse(400, "request target of %d bytes: must have at most %d", len(target), MaxTarget)
 	}
 	return err
+}
+
+// NoPath refuses a path that a tracker does not have. It does not repeat the path, which may have a
+// secret.
+func NoPath() *RefusalError {
+	return refuse(404, "there is nothing at this path: announce a key at /ntrk/KEY")
+}
+
+// cutToken removes the token from /TOKEN/announce, /TOKEN/tracker and /TOKEN/scrape, and sets r.Token.
+func (r *Request) cutToken(path []byte) []byte {
+	i := bytes.LastIndexByte(path, '/')
+	if i < 2 || path[0] != '/' || bytes.IndexByte(path[1:i], '/') >= 0 {
+		return path
+	}
+	switch string(path[i:]) {
+	case "/announce", "/tracker", "/scrape":
+	default:
+		return path
+	}
+	if r.Token = decodeValue(path[1:i]).value; r.Token == nil {
+		r.Token = path[:0]
+	}
+	return path[i:]
 }
 
 // originForm removes the scheme and the authority from a target in absolute form. Clients send that

@@ -31,15 +31,52 @@ func Clean(s string) string {
 	}, s)
 }
 
-// Redact replaces the user and the password in the name of a tracker by "...", so that the name is safe
-// to show. s may be any text: [ParseTracker] need not accept it.
+// Redact makes the name of a tracker safe to show. It replaces the user and the password by "...", and
+// the parts of a classic path that may be a token or a passkey by "xxxxx". s may be any text:
+// [ParseTracker] need not accept it.
 func Redact(s string) string {
 	_, rest := cutScheme(s)
 	begin, end := len(s)-len(rest), strings.LastIndexByte(s, '@')
-	if end < begin || begin == 0 && !strings.Contains(s[:end], ":") {
+	if end >= begin && (begin > 0 || strings.Contains(s[:end], ":")) {
+		s = s[:begin] + "..." + s[end:]
+		rest = s[begin:]
+	}
+	i := strings.IndexByte(rest, '/')
+	classic := begin > 0 || strings.Contains(rest, "/announce") || strings.Contains(rest, "/scrape")
+	if i < 0 || !classic {
 		return s
 	}
-	return s[:begin] + "..." + s[end:]
+	return s[:begin] + rest[:i] + redactPath(rest[i:])
+}
+
+// redactPath replaces what may be secret in the path and the query of a classic tracker: every
+// element of the path but the names that all trackers use, and every value of the query.
+func redactPath(path string) string {
+	path, query, hasQuery := strings.Cut(path, "?")
+	if strings.HasPrefix(path, "/ntrk/") {
+		return path
+	}
+	parts := strings.Split(path, "/")
+	for i, p := range parts {
+		name, _, _ := strings.Cut(p, ".")
+		switch {
+		case p == "", p == "ntrk", (name == "announce" || name == "tracker" || name == "scrape") && len(p) <= len(name)+5:
+		default:
+			parts[i] = "xxxxx"
+		}
+	}
+	path = strings.Join(parts, "/")
+	if !hasQuery {
+		return path
+	}
+	params := strings.Split(query, "&")
+	for i, p := range params {
+		name, _, ok := strings.Cut(p, "=")
+		if params[i] = "xxxxx"; ok {
+			params[i] = name + "=xxxxx"
+		}
+	}
+	return path + "?" + strings.Join(params, "&")
 }
 
 // UnescapeZone replaces the %25 before the zone of an address by %. A zone is written as %25eth0 in URLs

@@ -261,8 +261,36 @@ func (t Tracker) FullURL() url.URL { return t.url }
 // Equal reports whether t and o have the same URL, with the same user and password.
 func (t Tracker) Equal(o Tracker) bool { return t.text() == o.text() }
 
-// String returns the URL with xxxxx in place of the password. It returns "" for the zero Tracker.
-func (t Tracker) String() string { return t.url.Redacted() }
+// String returns the URL with xxxxx in place of the password, and of the parts of a classic path and
+// query that may be a token or a passkey. It returns "" for the zero Tracker.
+func (t Tracker) String() string {
+	u := t.url
+	if t.classic {
+		path, query, hasQuery := strings.Cut(redactPath(u.EscapedPath()+"?"+u.RawQuery), "?")
+		u.Path, u.RawPath, u.RawQuery = path, "", ""
+		if hasQuery && t.url.RawQuery != "" {
+			u.RawQuery = query
+		}
+	}
+	return u.Redacted()
+}
+
+// Conceal replaces in text, such as the reason of a refusal, the parts of the tracker's path and query
+// that String hides.
+func (t Tracker) Conceal(text string) string {
+	if !t.classic {
+		return text
+	}
+	for _, secret := range slices.Concat(strings.Split(t.url.EscapedPath(), "/"), strings.Split(t.url.Path, "/"), strings.FieldsFunc(t.url.RawQuery, func(r rune) bool { return r == '&' })) {
+		if _, value, ok := strings.Cut(secret, "="); ok {
+			secret = value
+		}
+		if secret != "" && redactPath("/"+secret) != "/"+secret {
+			text = strings.ReplaceAll(text, secret, "xxxxx")
+		}
+	}
+	return text
+}
 
 // LogValue returns [Tracker.String], which keeps the password out of logs.
 func (t Tracker) LogValue() slog.Value { return slog.StringValue(t.String()) }

@@ -25,8 +25,8 @@ func TestParseTracker(t *testing.T) {
 		{"https://localhost/ntrk", "https://localhost:443/ntrk/", "localhost:443", false},
 		{"http://tracker.example:1/ntrk/", "http://tracker.example:1/ntrk/", "tracker.example:1", false},
 		{"http://tracker.example/announce", "http://tracker.example:80/announce", "tracker.example:80", true},
-		{"http://t.example:1/foo/ntrk/announce", "http://t.example:1/foo/ntrk/announce", "t.example:1", true},
-		{"http://t.example:1/foontrk/x", "http://t.example:1/foontrk/x", "t.example:1", true},
+		{"http://t.example:1/foo/ntrk/announce", "http://t.example:1/xxxxx/ntrk/announce", "t.example:1", true},
+		{"http://t.example:1/foontrk/x", "http://t.example:1/xxxxx/xxxxx", "t.example:1", true},
 		{"fe80::1%eth0", "http://[fe80::1%25eth0]:80/ntrk/", "[fe80::1%eth0]:80", false},
 		{"FE80::1%Eth0.100", "http://[fe80::1%25Eth0.100]:80/ntrk/", "[fe80::1%Eth0.100]:80", false},
 		{"[fe80::1%eth0]:7000", "http://[fe80::1%25eth0]:7000/ntrk/", "[fe80::1%eth0]:7000", false},
@@ -41,10 +41,10 @@ func TestParseTracker(t *testing.T) {
 		{"u:p@[fe80::1%eth0]:7000", "http://u:xxxxx@[fe80::1%25eth0]:7000/ntrk/", "[fe80::1%eth0]:7000", false},
 		{"x.LocalHost", "http://x.localhost:6969/ntrk/", "x.localhost:6969", false},
 		{"notlocalhost", "http://notlocalhost:80/ntrk/", "notlocalhost:80", false},
-		{"http://tracker.example:1/announce?mail=a@b.example", "http://tracker.example:1/announce?mail=a@b.example", "tracker.example:1", true},
-		{"http://[::1]:80/a@b", "http://[::1]:80/a@b", "[::1]:80", true},
-		{"http://tracker.example/a@b/announce", "http://tracker.example:80/a@b/announce", "tracker.example:80", true},
-		{"https://u:secret@tracker.example/x/announce.php?passkey=1#f", "https://u:xxxxx@tracker.example:443/x/announce.php?passkey=1", "tracker.example:443", true},
+		{"http://tracker.example:1/announce?mail=a@b.example", "http://tracker.example:1/announce?mail=xxxxx", "tracker.example:1", true},
+		{"http://[::1]:80/a@b", "http://[::1]:80/xxxxx", "[::1]:80", true},
+		{"http://tracker.example/a@b/announce", "http://tracker.example:80/xxxxx/announce", "tracker.example:80", true},
+		{"https://u:secret@tracker.example/x/announce.php?passkey=1#f", "https://u:xxxxx@tracker.example:443/xxxxx/announce.php?passkey=xxxxx", "tracker.example:443", true},
 	} {
 		got, err := ParseTracker(tt.in)
 		if err != nil {
@@ -77,7 +77,7 @@ func TestParseTrackers(t *testing.T) {
 		"":                  "[http://localhost:6969/ntrk/]",
 		" ":                 "[http://localhost:6969/ntrk/]",
 		"a":                 "[http://a:80/ntrk/]",
-		"a, http://b/x ,c":  "[http://a:80/ntrk/ http://b:80/x http://c:80/ntrk/]",
+		"a, http://b/x ,c":  "[http://a:80/ntrk/ http://b:80/xxxxx http://c:80/ntrk/]",
 		"a,A:80,b,http://a": "[http://a:80/ntrk/ http://b:80/ntrk/]",
 		"u:p%2Cq@a,b":       "[http://u:xxxxx@a:80/ntrk/ http://b:80/ntrk/]",
 	} {
@@ -158,8 +158,8 @@ func TestPasswordNotShown(t *testing.T) {
 		t.Errorf("a token in place of a user: %v", err)
 	}
 	for in, want := range map[string]string{
-		"lobby": "lobby", "me@home": "me@home", "host:80": "host:80", "http://h/x": "http://h/x", "me@home:80": "me@home:80",
-		"a:b@c": "...@c", "http://a:b@c/d": "http://...@c/d", "http://token@c/d": "http://...@c/d", "": "", "@": "@", "://": "://", "@://": "@://",
+		"lobby": "lobby", "me@home": "me@home", "host:80": "host:80", "http://h/x": "http://h/xxxxx", "h:99999/TOK/announce?k=TOK&TOK": "h:99999/xxxxx/announce?k=xxxxx&xxxxx", "/etc/x": "/etc/x", "udp://h/x": "udp://h/xxxxx", "me@home:80": "me@home:80",
+		"a:b@c": "...@c", "http://a:b@c/d": "http://...@c/xxxxx", "http://token@c/d": "http://...@c/xxxxx", "": "", "@": "@", "://": "://", "@://": "@://",
 	} {
 		if got := Redact(in); got != want {
 			t.Errorf("Redact(%q) = %q, want %q", in, got, want)
