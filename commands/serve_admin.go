@@ -38,7 +38,7 @@ func (o *serveOptions) openAdmin(bound []string) ([]endpoint, error) {
 
 // prepareAdmin prepares what --admin serves. The tracker is ready until ctx ends.
 func (o *serveOptions) prepareAdmin(ctx context.Context, endpoints []endpoint) {
-	o.admin.Log = o.server.Log
+	o.admin.Server, o.admin.Log = &o.server, o.server.Log
 	o.admin.Ready = func() error {
 		if ctx.Err() != nil {
 			return errors.New("the tracker is about to end")

@@ -33,7 +33,7 @@ tracker/store              announce/wire
 tracker/store/memory       announce/wire tracker/store
 tracker/store/storetest    announce/wire tracker/store
 tracker/server             announce/wire tracker
-tracker/server/admin
+tracker/server/admin       tracker/server
 tracker/server/servertest  tracker tracker/store tracker/store/memory
 tracker/trackertest        announce tracker tracker/server
 bench                      announce/wire tracker tracker/server tracker/store/memory
@@ -53,6 +53,7 @@ github.com/jackpal/bencode-go      announce/wire
 github.com/pires/go-proxyproto     tracker/server
 github.com/rogpeppe/go-internal    commands/commandstest
 golang.org/x/term                  commands
+github.com/prometheus/client_golang  tracker/server/admin
 golang.org/x/sys                   announce bench commands commands/process tracker/server
 `
 

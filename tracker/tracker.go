@@ -84,6 +84,8 @@ type Tracker struct {
 	proxies  []netip.Prefix // Proxies, with ::ffff:a.b.c.d written as a.b.c.d
 	scratch  sync.Pool      // of *scratch
 	meter    meter
+	counters [numCounters]counters
+	made     atomic.Uint32 // how many of scratch were made
 
 	mu      sync.Mutex
 	streams []*Stream            // the open ones
@@ -97,8 +99,10 @@ type scratch struct {
 	peers  []wire.Peer
 	tracks []wire.Track
 
-	timing timing
-	ttlOf  func(store.Size) time.Duration // timing.ttl; kept, because making this func value allocates
+	timing   timing
+	kind     kind                           // of the request, as far as it is known
+	counters int                            // the index of the counters for this memory
+	ttlOf    func(store.Size) time.Duration // timing.ttl; kept, because making this func value allocates
 }
 
 func (t *Tracker) init() {
@@ -117,6 +121,7 @@ func (t *Tracker) init() {
 	}
 	t.scratch.New = func() any {
 		s := new(scratch)
+		s.counters = int(t.made.Add(1) % numCounters)
 		s.ttlOf = s.timing.ttl
 		return s
 	}
@@ -175,7 +180,9 @@ func (t *Tracker) Answer(ctx context.Context, c *Call, dst []byte) (Response, []
 	}
 	s := t.scratch.Get().(*scratch)
 	defer t.recycle(s)
+	s.kind = kindOther
 	body, err := t.decide(ctx, c, s, &resp, dst)
+	t.count(s, err)
 	if err != nil {
 		return t.appendRefusal(c, &s.req, err, dst)
 	}
@@ -201,7 +208,10 @@ func (t *Tracker) Refuse(c *Call, reason string, dst []byte) (Response, []byte) 
 	s := t.scratch.Get().(*scratch)
 	defer t.recycle(s)
 	_ = t.parse(c, &s.req) // only for the format
-	return t.appendRefusal(c, &s.req, &wire.RefusalError{Status: 400, Reason: reason}, dst)
+	refusal := &wire.RefusalError{Status: 400, Reason: reason}
+	s.kind = kindOther
+	t.count(s, refusal)
+	return t.appendRefusal(c, &s.req, refusal, dst)
 }
 
 // recycle keeps s for another call, but without memory that only a large call needs.
@@ -223,6 +233,7 @@ func (t *Tracker) decide(ctx context.Context, c *Call, s *scratch, resp *Respons
 	if err != nil {
 		return nil, err
 	}
+	s.kind = kindOf(req.Verb)
 	c.denial = t.denial.Load()
 	if err := c.denial.checkDenial(req, peer.Endpoint.Addr()); err != nil {
 		return nil, err
@@ -233,6 +244,7 @@ func (t *Tracker) decide(ctx context.Context, c *Call, s *scratch, resp *Respons
 	case req.Verb == wire.VerbScrape:
 		return t.listTracks(ctx, peer.Endpoint.Addr(), format, s, resp, dst)
 	case c.Method == "GET" && accept.stream && !req.Classic && req.Format == wire.FormatUnnamed:
+		s.kind = kindStream
 		return t.openStream(ctx, c, peer, s, resp, dst)
 	}
 	want := store.Want{Peers: t.wantedPeers(req), IDs: format == wire.FormatBencode && !req.Compact && !req.NoPeerID}

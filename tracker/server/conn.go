@@ -338,7 +338,9 @@ func (c *conn) serveRequest(h *head, closing bool) (more bool, err error) {
 		}
 		b.out, c.served = b.out[:0], 0
 	}
-	more, c.stream = c.s.serveCall(b, h, time.Now(), closing)
+	now := time.Now()
+	more, c.stream = c.s.serveCall(b, h, now, closing)
+	c.s.latency.observe(time.Since(now))
 	if c.served++; more && c.served < maxBatch && len(b.out) < maxBatchBytes {
 		return true, nil
 	}

@@ -31,6 +31,7 @@ type connLimiter struct {
 	numRefused  int            // connections that are being refused
 	perNetwork  map[uint64]int // admitted connections of each network that has a limit
 	queues      map[*connQueue]struct{}
+	stats       Stats // only the counts of admissions, refusals and evictions
 
 	start  time.Time
 	logged [numLimits]atomic.Int64 // for each limit, the time from start to its last log line; 0 is never
@@ -145,11 +146,20 @@ func (l *connLimiter) decide(network uint64) (v verdict, exceeded limit) {
 	switch {
 	case admit:
 		l.numAdmitted++
+		l.stats.Accepted++
+		if exceeded == limitConns {
+			l.stats.Evicted++
+		}
 		if network != 0 {
 			l.perNetwork[network]++
 		}
 		return admitted, exceeded
-	case l.numRefused < l.reservedFiles/8:
+	case exceeded == limitPerAddr:
+		l.stats.RefusedPerAddr++
+	default:
+		l.stats.RefusedConns++
+	}
+	if l.numRefused < l.reservedFiles/8 {
 		l.numRefused++
 		return refused, exceeded
 	}
@@ -178,6 +188,9 @@ func (s *Server) releaseConn(remote netip.AddrPort, how via, v verdict) {
 // logLimit logs that a connection exceeded a limit. It logs each limit at most once a minute,
 // because during an attack many connections exceed one.
 func (s *Server) logLimit(exceeded limit, remote netip.AddrPort, format string, args ...any) {
+	if exceeded == limitFiles {
+		s.outOfFiles.Add(1)
+	}
 	logged := &s.limiter.logged[exceeded]
 	last, now := logged.Load(), int64(time.Since(s.limiter.start))+1
 	recent := last != 0 && now-last < int64(time.Minute)

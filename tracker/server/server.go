@@ -110,6 +110,9 @@ type Server struct {
 	mu           sync.Mutex
 	conns        map[*conn]struct{} // connections with a goroutine
 	acceptors    map[acceptor]struct{}
+	panics       atomic.Uint64
+	outOfFiles   atomic.Uint64
+	latency      latency
 	active       sync.WaitGroup // goroutines that Shutdown waits for
 }
 
@@ -372,6 +375,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 }
 
 func (s *Server) logPanic(remote netip.AddrPort, p any) {
+	s.panics.Add(1)
 	s.log(slog.LevelError, "panic while serving a request", remote, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 }
 

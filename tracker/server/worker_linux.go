@@ -195,6 +195,9 @@ func (w *worker) serveEvents() {
 	if e := w.busy.popBefore(w.now); e != nil {
 		w.serveConn(e.owner.(*polledConn), false)
 	}
+	if w.ready > 0 {
+		w.s.latency.observe(time.Since(w.now))
+	}
 	w.serveWoken()
 	w.visitStreams()
 }

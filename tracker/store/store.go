@@ -157,6 +157,14 @@ type Size struct {
 	Age time.Duration
 }
 
+// What of a FullError, for the limits that many stores have.
+const (
+	FullKeys         = "keys"
+	FullPeers        = "peers"
+	FullPeersPerKey  = "peers of this key"
+	FullPeersPerAddr = "peers of this address"
+)
+
 // A FullError says which limit of a store refuses an announce or a subscription.
 type FullError struct {
 	What   string // what there are too many of, such as "peers of this key"
@@ -178,4 +186,12 @@ type Limits struct {
 	// MaxPerAddr limits the peers of one IPv4 address or of one IPv6 /64, in all tracks together. A
 	// /64 is what a provider gives one customer. A value above 65535 counts as 65535. The counters take up to 8 MB, whatever the number of addresses.
 	MaxPerAddr int
+}
+
+// Stats are the numbers of a store. A store that has them has a method Stats, which returns them
+// without delaying other calls.
+type Stats struct {
+	Keys, Peers int // a lapsed peer may count for another second
+	Bytes       int // the memory of the table, in use and free
+	Limits      Limits
 }

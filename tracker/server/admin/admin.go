@@ -22,11 +22,16 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"ntrack/tracker/server"
 )
 
 const (
 	// maxConns is how many connections may be open. Prometheus needs one.
-	maxConns = 64
+	maxConns   = 64
+	maxScrapes = 4
 	// writeTime is how long a reply may take. A profile adds its own time.
 	writeTime = 30 * time.Second
 )
@@ -34,6 +39,8 @@ const (
 // A Server serves the operator. The zero Server works, and is always ready. Do not copy a Server, and
 // do not change its fields once it serves.
 type Server struct {
+	// Server is the tracker whose metrics are shown. nil shows those of the process alone.
+	Server *server.Server
 	// Ready returns nil while the tracker is ready for clients, or else the reason why not. It may be
 	// called at any time. nil means always ready.
 	Ready func() error
@@ -87,6 +94,11 @@ func (s *Server) handler() http.Handler {
 		}
 		answer(w, http.StatusOK, "ok")
 	})
+	ready := func() bool { return s.Ready == nil || s.Ready() == nil }
+	mux.Handle("GET /metrics", promhttp.HandlerFor(newRegistry(s.Server, ready), promhttp.HandlerOpts{
+		MaxRequestsInFlight: maxScrapes,
+		ErrorLog:            slog.NewLogLogger(s.Log.Handler(), slog.LevelWarn),
+	}))
 	for path, profile := range map[string]http.HandlerFunc{
 		"/debug/pprof/": pprof.Index, "/debug/pprof/profile": pprof.Profile,
 		"/debug/pprof/symbol": pprof.Symbol, "/debug/pprof/trace": pprof.Trace,

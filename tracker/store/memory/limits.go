@@ -13,18 +13,18 @@ import (
 func (s *shard) admit(h handle, a netip.Addr) error {
 	m, l := s.store, &s.store.Limits
 	if h != 0 && l.MaxPeersPerKey > 0 && s.trackLen(s.tracks.get(h)) >= l.MaxPeersPerKey {
-		return &store.FullError{What: "peers of this key", Max: l.MaxPeersPerKey}
+		return &store.FullError{What: store.FullPeersPerKey, Max: l.MaxPeersPerKey}
 	}
 	if h == 0 && !reserve(&m.keys, l.MaxKeys) {
-		return &store.FullError{What: "keys", Max: l.MaxKeys}
+		return &store.FullError{What: store.FullKeys, Max: l.MaxKeys}
 	}
 	var full *store.FullError
 	switch {
 	case !reserve(&m.peers, l.MaxPeers):
-		full = &store.FullError{What: "peers", Max: l.MaxPeers}
+		full = &store.FullError{What: store.FullPeers, Max: l.MaxPeers}
 	case l.MaxPerAddr > 0 && !m.reserveAddr(a):
 		m.peers.Add(-1)
-		full = &store.FullError{What: "peers of this address", Max: l.MaxPerAddr}
+		full = &store.FullError{What: store.FullPeersPerAddr, Max: l.MaxPerAddr}
 	default:
 		return nil
 	}

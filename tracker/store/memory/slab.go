@@ -15,6 +15,7 @@ type slab[T any] struct {
 	// trim, so that tracks that come and go allocate nothing.
 	idle   int
 	unused uint32 // the first number in the list of pages without memory, or 0
+	values int    // how many values the pages have room for
 }
 
 // A page has up to 256 blocks of one size.
@@ -95,6 +96,7 @@ func (s *slab[T]) newPage(size int) uint32 {
 	blocks := max(1, min(s.perPage/size, most))
 	*p = page[T]{items: make([]T, size*blocks), size: uint32(size), blocks: uint16(blocks)}
 	s.idle++
+	s.values += size * blocks
 	return i
 }
 
@@ -129,6 +131,7 @@ func (s *slab[T]) trim() {
 func (s *slab[T]) giveBack(i uint32) {
 	c, _ := class(int(s.pages[i].size))
 	s.pullOpen(i, c)
+	s.values -= len(s.pages[i].items)
 	s.pages[i] = page[T]{next: s.unused}
 	s.unused = i
 	s.idle--

@@ -1,0 +1,143 @@
+package admin_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"ntrack/tracker"
+	"ntrack/tracker/server"
+	"ntrack/tracker/server/admin"
+	"ntrack/tracker/store"
+	"ntrack/tracker/store/memory"
+)
+
+// serveTracker serves a tracker and its metrics, and returns both addresses.
+func serveTracker(t *testing.T) (trackerAt, adminAt string) {
+	table := memory.New()
+	table.Limits = store.Limits{MaxKeys: 2, MaxPeers: 100}
+	srv := &server.Server{Tracker: &tracker.Tracker{Store: table}, MaxConns: 50, MaxConnsPerAddr: -1}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go srv.Serve(l)
+	at := serve(t, &admin.Server{Server: srv})
+	t.Cleanup(func() {
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		_ = srv.Shutdown(ctx)
+	})
+	return l.Addr().String(), at
+}
+
+// request sends a request to the tracker, and closes the connection.
+func request(t *testing.T, at, method, target string) {
+	t.Helper()
+	r, err := http.NewRequest(method, "http://"+at+target, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Close = true
+	resp, err := http.DefaultTransport.RoundTrip(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+}
+
+// The metrics count what happens, and name neither keys nor addresses.
+func TestMetrics(t *testing.T) {
+	at, adminAt := serveTracker(t)
+	for i := range 3 {
+		request(t, at, "GET", fmt.Sprintf("/ntrk/secret%d?port=4000", i)) // the last exceeds a limit
+	}
+	request(t, at, "GET", "/ntrk/secret0?port=4001")
+	request(t, at, "GET", "/ntrk/secret0?port=0")
+	request(t, at, "GET", "/scrape?info_hash=secret0")
+	request(t, at, "DELETE", "/ntrk/secret0?port=4001")
+	request(t, at, "GET", "/ntrk/secret0?port=x")
+	request(t, at, "GET", "/nothing")
+	request(t, at, "GET", "/ntrk/")
+	stream := dial(t, "tcp", at)
+	fmt.Fprint(stream, "GET /ntrk/secret0?port=4002 HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n")
+	if _, err := stream.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	silent := dial(t, "tcp", at)
+	defer silent.Close()
+	idle := dial(t, "tcp", at)
+	fmt.Fprint(idle, "GET /ntrk/secret1?port=0 HTTP/1.1\r\nHost: x\r\n\r\n")
+	if _, err := idle.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+
+	text := scrape(t, adminAt)
+	for _, line := range []string{
+		"ntrack_ready 1", "ntrack_keys 2", "ntrack_peers 3", "ntrack_streams 1",
+		`ntrack_connections{state="stream"} 1`, `ntrack_connections{state="idle"} 1`,
+		`ntrack_requests_total{request="announce",result="served"} 3`,
+		`ntrack_requests_total{request="announce",result="refused"} 1`,
+		`ntrack_requests_total{request="look",result="served"} 2`,
+		`ntrack_requests_total{request="leave",result="served"} 1`,
+		`ntrack_requests_total{request="scrape",result="served"} 1`,
+		`ntrack_requests_total{request="scrape",result="refused"} 1`,
+		`ntrack_requests_total{request="stream",result="served"} 1`,
+		`ntrack_requests_total{request="other",result="refused"} 2`,
+		`ntrack_refusals_total{reason="max_keys"} 1`,
+		`ntrack_refusals_total{reason="malformed"} 1`,
+		`ntrack_refusals_total{reason="not_found"} 2`,
+		`ntrack_refusals_total{reason="token"} 0`,
+		`ntrack_limit{what="keys"} 2`, `ntrack_limit{what="connections"} 50`,
+	} {
+		if !strings.Contains(text, "\n"+line+"\n") {
+			name, _, _ := strings.Cut(line, " ")
+			t.Errorf("missing %s; there is %q", line, regexp.MustCompile("(?m)^"+regexp.QuoteMeta(name)+" .*").FindString(text))
+		}
+	}
+	for _, absent := range []string{"secret", "127.0.0.1", "4001", `what="connections_per_addr"`, `what="peers_per_key"`} {
+		if strings.Contains(text, absent) {
+			t.Errorf("the metrics have %q", absent)
+		}
+	}
+	for _, name := range []string{"ntrack_table_bytes", "ntrack_serve_duration_seconds_count", "go_goroutines", "go_build_info", "ntrack_connections_accepted_total"} {
+		if !regexp.MustCompile("(?m)^" + name + `(\{.*\})? [1-9]`).MatchString(text) {
+			t.Errorf("no %s above 0", name)
+		}
+	}
+}
+
+func scrape(t *testing.T, at string) string {
+	t.Helper()
+	status, text := ask(t, dial(t, "tcp", at), "/metrics", "Host: tracker.example")
+	if status != 200 {
+		t.Fatalf("status %d: %s", status, text)
+	}
+	return text
+}
+
+// docs/operating.md has a row for each metric, and no other row.
+func TestMetricsAreDocumented(t *testing.T) {
+	_, adminAt := serveTracker(t)
+	page, err := os.ReadFile("../../../docs/operating.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := func(text, pattern string) (names []string) {
+		for _, m := range regexp.MustCompile(pattern).FindAllStringSubmatch(text, -1) {
+			names = append(names, m[1])
+		}
+		slices.Sort(names)
+		return names
+	}
+	has, documents := names(scrape(t, adminAt), `(?m)^# TYPE (ntrack_\w+)`), names(string(page), "(?m)^\\| `(ntrack_\\w+)")
+	if !slices.Equal(has, documents) || len(has) == 0 {
+		t.Errorf("/metrics has\n%q, docs/operating.md has\n%q", has, documents)
+	}
+}
