@@ -32,6 +32,9 @@ func testedElsewhere() map[string]string {
 	return map[string]string{
 		"announce --on-lost":         "../testdata/script/child_tracker.txtar",
 		"serve --listen-tls":         "../testdata/script/serve_tls.txtar",
+		"serve --acme":               "../interop/acme_test.go",
+		"serve --acme-cache":         "../interop/acme_test.go",
+		"serve --acme-directory":     "../interop/acme_test.go",
 		"serve --tls-cert":           "../testdata/script/serve_tls.txtar",
 		"serve --tls-key":            "../testdata/script/serve_tls.txtar",
 		"serve --deny":               "../testdata/script/deny.txtar",

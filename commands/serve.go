@@ -134,7 +134,7 @@ func (o *serveOptions) run(ctx context.Context, s Streams) error {
 	o.server.Tracker, o.server.Log = &o.tracker, s.log
 	o.prepareAdmin(ctx, endpoints)
 	defer o.admin.Close()
-	o.runTLS(ctx)
+	o.runTLS(ctx, endpoints)
 	failed := make(chan error, len(endpoints))
 	for _, e := range endpoints {
 		go func() { failed <- o.serveEndpoint(e) }()

@@ -47,6 +47,7 @@ func wrongValues(f cli.Flag) []wrongValue {
 	const listen = `^: \[HOST\]:PORT, such as :6969 or 127\.0\.0\.1:0$`
 	const listenTLS = `^: \[HOST\]:PORT, such as :443 or 127\.0\.0\.1:0$`
 	const admin = `^: \[HOST\]:PORT, such as 127\.0\.0\.1:9696 or 127\.0\.0\.1:0$`
+	const noHost = `^: the name of a host in lower case, such as tracker\.example\.org$`
 	const noName = `^: this name has no address; use an address of this machine, or :\d+ for all of them$`
 	return append(wrong, map[string][]wrongValue{
 		"listen": {
@@ -60,13 +61,17 @@ func wrongValues(f cli.Flag) []wrongValue {
 		},
 		"listen-tls": {
 			{"", listenTLS}, {"x", listenTLS}, {":65536", listenTLS}, {"unix:/x", listenTLS}, {"a\x1b[2Jb:80", listenTLS},
-			{"127.0.0.1:0", `needs a certificate: --tls-cert FILE --tls-key FILE`},
+			{"127.0.0.1:0", `needs a certificate: --tls-cert FILE --tls-key FILE, or --acme NAME$`},
 		},
-		"tls-cert":     {{"%DIR/none", `needs its private key: --tls-key FILE$`}},
-		"tls-key":      {{"%DIR/none", `needs its certificate: --tls-cert FILE$`}},
-		"addr-file":    {{"%DIR/none/file", `^: no such file or directory$`}, {"%DIR", `^: is a directory$`}},
-		"interval":     {{"0s", `^: whole seconds from 1s to 1h$`}, {"1.5s", `^: whole seconds`}, {"1h1m0s", `^: whole seconds`}},
-		"max-per-addr": {{"65536", `^: 65535 at most, or 0 for no limit$`}},
+		"acme": {{"", noHost}, {"x", noHost}, {"127.0.0.1", noHost}, {"*.example.org", noHost}, {"https://example.org", noHost},
+			{"example.org:443", noHost}, {"a\x1b[2J.example", noHost}, {"Example.org", noHost}},
+		"acme-cache":     {{"%DIR/none", `is for --acme NAME, which is missing$`}},
+		"acme-directory": {{"x", `is for --acme NAME, which is missing$`}, {"https://x", `is for --acme NAME, which is missing$`}},
+		"tls-cert":       {{"%DIR/none", `needs its private key: --tls-key FILE$`}},
+		"tls-key":        {{"%DIR/none", `needs its certificate: --tls-cert FILE$`}},
+		"addr-file":      {{"%DIR/none/file", `^: no such file or directory$`}, {"%DIR", `^: is a directory$`}},
+		"interval":       {{"0s", `^: whole seconds from 1s to 1h$`}, {"1.5s", `^: whole seconds`}, {"1h1m0s", `^: whole seconds`}},
+		"max-per-addr":   {{"65536", `^: 65535 at most, or 0 for no limit$`}},
 		"token-file": {
 			{"%DIR/none", `: no such file or directory$`}, {"%DIR", `: is a directory$`}, {"%DIR/empty", ` has no token: put one on a line$`},
 			{"%DIR/binary", ` it holds a NUL byte$`}, {"%DIR/large", ` holds more than \d+ bytes$`}, {"%DIR/space", `visible ASCII without spaces`},

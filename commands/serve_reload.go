@@ -21,7 +21,7 @@ func (o *serveOptions) takeHangups(s Streams) {
 // reload reads the files again that an operator may have changed.
 func (o *serveOptions) reload(ctx context.Context, s Streams) {
 	o.reloadTLS()
-	if o.tokenFile != "" || o.denyFile == "" && o.tls.files == nil {
+	if o.tokenFile != "" || o.denyFile == "" && o.tls.config == nil {
 		o.reloadTokens(ctx, s)
 	}
 	o.reloadDeny(ctx, s)

@@ -46,6 +46,7 @@ examples/lobby             announce
 // x/sys, which is the operating system.
 const guests = `
 github.com/urfave/cli/v2           commands
+golang.org/x/crypto                commands/certs
 github.com/xrash/smetrics          commands
 github.com/coreos/go-systemd/v22   commands
 github.com/olekukonko/tablewriter  output

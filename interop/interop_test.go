@@ -66,6 +66,7 @@ func TestInterop(t *testing.T) {
 		{"caddy", []string{"caddy"}, caddy},
 		{"haproxy by the PROXY protocol", []string{"haproxy"}, haproxyTCP},
 		{"nginx by the PROXY protocol", []string{"nginx", nginxModule}, nginxStream},
+		{"certificates by ACME", []string{"pebble", "pebble-challtestsrv"}, acme},
 		{"varnish", []string{"varnishd"}, varnish},
 		{"haproxy with the PROXY protocol", []string{"haproxy", "curl"}, haproxyProtocol},
 		{"nginx with the PROXY protocol", []string{"nginx", nginxModule, "curl"}, nginxProtocol},

@@ -353,7 +353,11 @@ func (b *buffers) setCall(h *head, remote netip.AddrPort, how via) {
 // nil, the reply is the beginning of an event stream, and the connection goes on with the stream.
 func (s *Server) serveCall(b *buffers, h *head, now time.Time, closing bool) (more bool, stream *tracker.Stream) {
 	var resp tracker.Response
-	resp, b.body = s.Tracker.Answer(context.Background(), &b.call, b.body[:0])
+	if s.Challenge != nil && s.isChallenge(b) {
+		resp = tracker.Response{Status: http.StatusOK, Type: "text/plain"}
+	} else {
+		resp, b.body = s.Tracker.Answer(context.Background(), &b.call, b.body[:0])
+	}
 	closing = closing || resp.Close || s.draining.Load() || resp.Stream != nil
 	s.appendResponse(b, &resp, h, now, closing)
 	return !closing, resp.Stream

@@ -90,6 +90,10 @@ type Server struct {
 	// requests of the connection only look. A connection ends if its header is malformed, or
 	// does not come within Timeout. Other connections have no header.
 	ProxyProtocol bool
+	// Challenge returns the body of the reply to a GET of this target, or nil if the Tracker answers
+	// it. It is for the challenge of an authority for certificates (RFC 8555 section 8.3). It may be
+	// nil.
+	Challenge func(target []byte) []byte
 	// Log gets an error for each panic. A panic ends only the connection on which it happened. Log
 	// also gets a warning if a connection exceeds a limit, or if a proxy sends no PROXY header, at
 	// most once a minute for each limit. A record has the address of a client only if Log is enabled for debugging. nil logs nothing.

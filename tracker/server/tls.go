@@ -35,3 +35,16 @@ func looksLikeHTTP(b [5]byte) bool {
 	}
 	return false
 }
+
+// isChallenge says whether Challenge answers b.call. If so, b.body is the reply.
+func (s *Server) isChallenge(b *buffers) bool {
+	if b.call.Method != http.MethodGet {
+		return false
+	}
+	body := s.Challenge(b.call.Target)
+	if body == nil {
+		return false
+	}
+	b.body = append(b.body[:0], body...)
+	return true
+}
