@@ -51,11 +51,13 @@ func Redact(s string) string {
 
 // redactPath replaces what may be secret in the path and the query of a classic tracker: every
 // element of the path but the names that all trackers use, and every value of the query.
+// It keeps a native path, which has a key.
 func redactPath(path string) string {
-	path, query, hasQuery := strings.Cut(path, "?")
-	if strings.HasPrefix(path, "/ntrk/") {
-		return path
+	native := ""
+	if i := strings.Index(path, "/ntrk/"); i >= 0 && !strings.Contains(path[i:], "/announce") {
+		path, native = path[:i], path[i:]
 	}
+	path, query, hasQuery := strings.Cut(path, "?")
 	parts := strings.Split(path, "/")
 	for i, p := range parts {
 		name, _, _ := strings.Cut(p, ".")
@@ -65,7 +67,7 @@ func redactPath(path string) string {
 			parts[i] = "xxxxx"
 		}
 	}
-	path = strings.Join(parts, "/")
+	path = strings.Join(parts, "/") + native
 	if !hasQuery {
 		return path
 	}

@@ -158,7 +158,7 @@ func TestPasswordNotShown(t *testing.T) {
 		t.Errorf("a token in place of a user: %v", err)
 	}
 	for in, want := range map[string]string{
-		"lobby": "lobby", "me@home": "me@home", "host:80": "host:80", "http://h/x": "http://h/xxxxx", "h:99999/TOK/announce?k=TOK&TOK": "h:99999/xxxxx/announce?k=xxxxx&xxxxx", "/etc/x": "/etc/x", "udp://h/x": "udp://h/xxxxx", "me@home:80": "me@home:80",
+		"lobby": "lobby", "me@home": "me@home", "host:80": "host:80", "http://h/x": "http://h/xxxxx", "h:99999/TOK/announce?k=TOK&TOK": "h:99999/xxxxx/announce?k=xxxxx&xxxxx", "/etc/x": "/etc/x", "http://h/ntrk/k?port=1": "http://h/ntrk/k?port=1", "http://h/TOK/ntrk/k": "http://h/xxxxx/ntrk/k", "http://h/TOK/ntrk/announce?a=b": "http://h/xxxxx/ntrk/announce?a=xxxxx", "udp://h/x": "udp://h/xxxxx", "me@home:80": "me@home:80",
 		"a:b@c": "...@c", "http://a:b@c/d": "http://...@c/xxxxx", "http://token@c/d": "http://...@c/xxxxx", "": "", "@": "@", "://": "://", "@://": "@://",
 	} {
 		if got := Redact(in); got != want {
