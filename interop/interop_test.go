@@ -68,6 +68,8 @@ func TestInterop(t *testing.T) {
 		{"nginx by the PROXY protocol", []string{"nginx", nginxModule}, nginxStream},
 		{"certificates by ACME", []string{"pebble", "pebble-challtestsrv"}, acme},
 		{"varnish", []string{"varnishd"}, varnish},
+		{"the rules of the alerts", []string{"promtool"}, alertRules},
+		{"alerts in Prometheus", []string{"prometheus"}, alerts},
 		{"haproxy with the PROXY protocol", []string{"haproxy", "curl"}, haproxyProtocol},
 		{"nginx with the PROXY protocol", []string{"nginx", nginxModule, "curl"}, nginxProtocol},
 		{"the unit file of systemd", []string{"systemd-analyze"}, systemdUnit},
