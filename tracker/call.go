@@ -55,6 +55,10 @@ type Response struct {
 	CORS bool
 	// Close says that the connection must end after this reply.
 	Close bool
+	// UnnamedProxy says that the client seems to be a reverse proxy, but that the tracker has no
+	// Proxies: it is at a private or loopback address, and it sent X-Forwarded-For, or has announced
+	// about 1000 keys within an hour. A tracker says so once.
+	UnnamedProxy bool
 	// Stream is nil unless the reply is an event stream. Then the body is only the beginning, and
 	// the rest comes from Stream.Append. The reply has no Content-Length, and ends when the server
 	// ends the connection. The server must call Stream.Close.

@@ -20,6 +20,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"hash/maphash"
 	"net/netip"
 	"slices"
 	"sync"
@@ -86,6 +87,7 @@ type Tracker struct {
 	meter    meter
 	counters [numCounters]counters
 	made     atomic.Uint32 // how many of scratch were made
+	unnamed  unnamedProxy
 
 	mu      sync.Mutex
 	streams []*Stream            // the open ones
@@ -109,6 +111,7 @@ func (t *Tracker) init() {
 	t.tokens.Store(hashTokens(t.Tokens))
 	t.denial.Store(t.Denial)
 	t.meter.start = time.Now()
+	t.unnamed.seed = maphash.MakeSeed()
 	t.store = t.Store
 	if t.store == nil {
 		t.store = memory.New()
@@ -263,6 +266,7 @@ func (t *Tracker) decide(ctx context.Context, c *Call, s *scratch, resp *Respons
 		}
 		if err == nil {
 			t.meter.count()
+			resp.UnnamedProxy = len(t.proxies) == 0 && t.unnamed.record(c, req.Key.Bytes(), time.Now())
 			resp.TTL = s.timing.ttl(res.Size)
 		}
 	case wire.VerbLook:

@@ -3,6 +3,7 @@ package server
 import (
 	"bytes"
 	"context"
+	"log/slog"
 	"net/http"
 	"net/netip"
 	"strconv"
@@ -357,6 +358,9 @@ func (s *Server) serveCall(b *buffers, h *head, now time.Time, closing bool) (mo
 		resp = tracker.Response{Status: http.StatusOK, Type: "text/plain"}
 	} else {
 		resp, b.body = s.Tracker.Answer(context.Background(), &b.call, b.body[:0])
+	}
+	if resp.UnnamedProxy && !s.ProxyProtocol {
+		s.log(slog.LevelWarn, "a private address sends X-Forwarded-For or announces many keys; if it is a reverse proxy, add it to the trusted proxies (--proxy), because its clients are listed at its address", b.call.Remote)
 	}
 	closing = closing || resp.Close || s.draining.Load() || resp.Stream != nil
 	s.appendResponse(b, &resp, h, now, closing)

@@ -426,3 +426,32 @@ func BenchmarkProxyHeader(b *testing.B) {
 		})
 	}
 }
+
+// vectorLog fails a test of the vectors, some of which send X-Forwarded-For from an address that is
+// not named, for any other reason.
+func vectorLog(t *testing.T) func(string) {
+	return func(line string) {
+		if !strings.Contains(line, "add it to the trusted proxies") {
+			t.Error(line)
+		}
+	}
+}
+
+// The log says once that a proxy is not named, and its address only for debugging.
+func TestUnnamedProxyLog(t *testing.T) {
+	log := make(chan string, 9)
+	s := &server.Server{Tracker: &tracker.Tracker{}, Log: server.LogTo(func(line string) { log <- line })}
+	addr := serve(t, s)
+	for range 3 {
+		c := dial(t, addr)
+		if status, body := getReply(t, c, bufio.NewReader(c), "/ntrk/k?port=7", "X-Forwarded-For: 192.0.2.1\r\n"); status != 200 {
+			t.Errorf("%d %s", status, body)
+		}
+	}
+	if len(log) != 1 {
+		t.Fatalf("%d lines", len(log))
+	}
+	if line := <-log; !strings.Contains(line, "add it to the trusted proxies") || strings.Contains(line, "127.0.0.1") {
+		t.Errorf("logged %s", line)
+	}
+}

@@ -26,7 +26,7 @@ import (
 // work with them, and they only have addresses of this machine.
 func TestWorkerVectors(t *testing.T) {
 	servertest.Vectors(t, "../../testdata/vectors/tracker", func(l net.Listener, tr *tracker.Tracker) {
-		s := &server.Server{Tracker: tr, Log: server.LogTo(func(line string) { t.Error(line) })}
+		s := &server.Server{Tracker: tr, Log: server.LogTo(vectorLog(t))}
 		s.ServeBatches(l)
 	})
 }
