@@ -132,7 +132,7 @@ func (o *serveOptions) run(ctx context.Context, s Streams) error {
 	defer closeAll(endpoints)
 	o.greet(s, endpoints)
 	o.server.Tracker, o.server.Log = &o.tracker, s.log
-	o.prepareAdmin(ctx, endpoints)
+	o.prepareAdmin(ctx, s, endpoints)
 	defer o.admin.Close()
 	o.runTLS(ctx, endpoints)
 	failed := make(chan error, len(endpoints))

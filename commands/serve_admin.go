@@ -3,7 +3,6 @@ package commands
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 
 	"github.com/urfave/cli/v2"
@@ -37,7 +36,7 @@ func (o *serveOptions) openAdmin(bound []string) ([]endpoint, error) {
 }
 
 // prepareAdmin prepares what --admin serves. The tracker is ready until ctx ends.
-func (o *serveOptions) prepareAdmin(ctx context.Context, endpoints []endpoint) {
+func (o *serveOptions) prepareAdmin(ctx context.Context, s Streams, endpoints []endpoint) {
 	o.admin.Server, o.admin.Log = &o.server, o.server.Log
 	o.admin.Ready = func() error {
 		if ctx.Err() != nil {
@@ -47,8 +46,8 @@ func (o *serveOptions) prepareAdmin(ctx context.Context, endpoints []endpoint) {
 	}
 	for _, e := range endpoints {
 		if e.kind == adminEndpoint && e.reach() != thisMachine {
-			o.server.Log.Warn(fmt.Sprintf("--admin %s: other machines can read the metrics without a token; "+
-				"use 127.0.0.1:%d, unless a firewall keeps others away", e.shownAddress(), e.port()))
+			s.warn("--admin %s: other machines can read the metrics without a token; "+
+				"use 127.0.0.1:%d, unless a firewall keeps others away", e.shownAddress(), e.port())
 		}
 	}
 }

@@ -13,7 +13,7 @@ import (
 // denyFlags is the option that says what the tracker refuses.
 func denyFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "deny", TakesFile: true, Usage: "refuse the keys and networks in `FILE`: on each line \"key KEY\", \"net CIDR\" or a comment after #"},
+		&cli.StringFlag{Name: "deny", TakesFile: true, Usage: "refuse the keys and networks in `FILE`: on each line \"key KEY\", \"net CIDR\" or a comment that begins with #"},
 	}
 }
 

@@ -21,7 +21,7 @@ func (o *serveOptions) greet(s Streams, endpoints []endpoint) {
 		return
 	}
 	isOpen := func(e endpoint) bool { return e.kind != plainEndpoint || e.port() == 0 || e.reach() != thisMachine }
-	if len(o.tracker.Proxies) > 0 || slices.ContainsFunc(endpoints, isOpen) {
+	if o.denyFile != "" || len(o.tracker.Proxies) > 0 || slices.ContainsFunc(endpoints, isOpen) {
 		s.note("open: %s", o.openText(endpoints))
 	} else {
 		for _, e := range endpoints {
@@ -72,6 +72,9 @@ func (o *serveOptions) openAttrs(endpoints []endpoint) []slog.Attr {
 		index = "on"
 	}
 	attrs = append(attrs, slog.String("token", token), slog.String("index", index))
+	if keys, nets := o.tracker.Denial.Len(); o.denyFile != "" {
+		attrs = append(attrs, slog.String("denied", fmt.Sprintf("keys %d, networks %d", keys, nets)))
+	}
 	if len(o.tracker.Proxies) > 0 {
 		var proxies []string
 		for _, p := range o.tracker.Proxies {

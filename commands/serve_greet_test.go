@@ -56,6 +56,11 @@ ntrack: open: http 127.0.0.1:6969 to this machine; token none; index off; proxie
 ntrack: try: ntrack announce lobby --port 4000
 ntrack:      ntrack list lobby
 `},
+		{&serveOptions{denyFile: "deny"}, []endpoint{plain("127.0.0.1:6969", "127.0.0.1:6969")}, `
+ntrack: open: http 127.0.0.1:6969 to this machine; token none; index off; denied keys 0, networks 0
+ntrack: try: ntrack announce lobby --port 4000
+ntrack:      ntrack list lobby
+`},
 	} {
 		var printed bytes.Buffer
 		c.o.greet(Streams{Err: &printed}, c.endpoints)

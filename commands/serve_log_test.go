@@ -106,3 +106,14 @@ func TestLoggedError(t *testing.T) {
 		}
 	}
 }
+
+// A warning about an option from the environment names the variable, also in a record.
+func TestWarningNamesVariable(t *testing.T) {
+	var printed bytes.Buffer
+	s := Streams{Err: &printed, line: &line{options: []option{{flag: adminFlags()[0], typed: "$NTRACK_ADMIN", value: ":9696"}}}}
+	s.log = newLogger(s, "json", slog.LevelInfo)
+	new(serveOptions).prepareAdmin(t.Context(), s, []endpoint{{kind: adminEndpoint, option: ":9696", address: "[::]:9696"}})
+	if !strings.Contains(printed.String(), `"msg":"$NTRACK_ADMIN :9696: other machines`) {
+		t.Errorf("the warning is %s", printed.String())
+	}
+}
