@@ -3,9 +3,13 @@ package commands
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"io"
 	"net"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -49,16 +53,18 @@ func (b *syncBuffer) String() string {
 }
 
 // Everything that serve writes at the default level has no key, no token and no address of a client,
-// even about requests that are refused, damaged or crash. At the level debug it has addresses.
+// even about requests that are refused, damaged or crash, over TLS and with a PROXY header, too. At
+// the level debug it has addresses.
 func TestLogPrivacy(t *testing.T) {
 	for _, format := range logFormats {
-		for _, level := range []string{"", "debug"} {
+		for _, level := range []string{"", "debug", "debug by the PROXY protocol", " by the PROXY protocol"} {
 			t.Run(format+level, func(t *testing.T) {
 				args := []string{"--log-format", format}
+				level, by, _ := strings.Cut(level, " ")
 				if level != "" {
 					args = append(args, "--log-level", level)
 				}
-				said, private := serveBadClients(t, args)
+				said, private := serveBadClients(t, args, by != "")
 				// These show that the log is about the bad requests.
 				for _, about := range []string{"the store is broken", "which is the limit", "serve_privacy_test.go"} {
 					if !strings.Contains(said, about) {
@@ -70,7 +76,9 @@ func TestLogPrivacy(t *testing.T) {
 					if !strings.Contains(said, text) {
 						continue
 					}
-					if shows = what == "the address of a connection"; level == "" || !shows {
+					isAddress := strings.HasPrefix(what, "the address of a connection")
+					shows = shows || isAddress
+					if level == "" || !isAddress {
 						t.Errorf("the log has %s, %s:\n%s", what, text, said)
 					}
 				}
@@ -83,13 +91,31 @@ func TestLogPrivacy(t *testing.T) {
 }
 
 // serveBadClients runs serve, sends it all kinds of requests, and ends it. It returns everything that
-// serve writes, and the texts in the requests that are private.
-func serveBadClients(t *testing.T, args []string) (said string, private map[string]string) {
+// serve writes, and the texts in the requests that are private. If proxied is set, the requests come
+// from a proxy by the PROXY protocol.
+func serveBadClients(t *testing.T, args []string, proxied bool) (said string, private map[string]string) {
 	t.Helper()
 	dir := t.TempDir()
 	tokens, addrs := filepath.Join(dir, "token"), filepath.Join(dir, "addr")
 	if err := os.WriteFile(tokens, []byte("private-token\n"), 0o600); err != nil {
 		t.Fatal(err)
+	}
+	certFile, keyFile := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	std := httptest.NewTLSServer(nil) // for its certificate
+	std.Close()
+	key, err := x509.MarshalPKCS8PrivateKey(std.TLS.Certificates[0].PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for file, block := range map[string]*pem.Block{
+		certFile: {Type: "CERTIFICATE", Bytes: std.Certificate().Raw}, keyFile: {Type: "PRIVATE KEY", Bytes: key},
+	} {
+		if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if proxied {
+		args = append(args, "--proxy-protocol")
 	}
 	var out syncBuffer
 	s := Streams{In: strings.NewReader(""), Out: &out, Err: &out}
@@ -108,8 +134,9 @@ func serveBadClients(t *testing.T, args []string) (said string, private map[stri
 		o.tracker.Store = brokenStore{o.tracker.Store.(*memory.Store)}
 		return o.run(c.Context, s)
 	}
-	words, l, err := arrangeArgs(app, append([]string{"ntrack", "serve", "--listen", "127.0.0.1:0", "--addr-file", addrs, "--max-conns", "3",
-		"--max-peers-per-key", "1", "--token-file", tokens, "--proxy", "127.0.0.1"}, args...))
+	words, l, err := arrangeArgs(app, append([]string{"ntrack", "serve", "--listen", "127.0.0.1:0", "--addr-file", addrs, "--max-conns", "8",
+		"--max-peers-per-key", "1", "--token-file", tokens, "--proxy", "127.0.0.1",
+		"--listen-tls", "127.0.0.1:0", "--tls-cert", certFile, "--tls-key", keyFile}, args...))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -136,9 +163,32 @@ func serveBadClients(t *testing.T, args []string) (said string, private map[stri
 		b, _ := os.ReadFile(addrs)
 		addr = strings.TrimSpace(string(b))
 	}
+	addr, secureAddr, _ := strings.Cut(addr, "\n")
 
 	private = map[string]string{
 		"a key": "private-", "a key in hex": fmt.Sprintf("%x", "private-"), "the address of a peer": "203.0.113.77", "its port": "45678",
+	}
+	connections := 0
+	// dial connects, and notes the address that the tracker knows for the connection.
+	dial := func(addr string) net.Conn {
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		connections++
+		address := c.LocalAddr().String()
+		if proxied {
+			address = fmt.Sprintf("203.0.113.88:%d", 40000+connections)
+			_, _ = fmt.Fprintf(c, "PROXY TCP4 203.0.113.88 127.0.0.1 %d 6969\r\n", 40000+connections)
+		}
+		private[fmt.Sprint("the address of a connection, ", connections)] = address
+		return c
+	}
+	send := func(c net.Conn, request string) {
+		_, _ = io.WriteString(c, request)
+		_ = c.(interface{ CloseWrite() error }).CloseWrite()
+		_, _ = io.Copy(io.Discard, c)
+		_ = c.Close()
 	}
 	const head = " HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 203.0.113.77\r\n"
 	const auth = "Authorization: Bearer private-token\r\n"
@@ -157,29 +207,51 @@ func serveBadClients(t *testing.T, args []string) (said string, private map[stri
 		"GET /ntrk/private-panic?port=45678" + head + auth + "\r\n",
 		"GET /ntrk/private-panic?port=45678&x=" + strings.Repeat("x", 3000) + head + auth + "Expect: 100-continue\r\n\r\n",
 	} {
-		c, err := net.Dial("tcp", addr)
-		if err != nil {
+		send(dial(addr), request)
+		send(dial(secureAddr), request) // a handshake that fails
+		c := tls.Client(dial(secureAddr), &tls.Config{InsecureSkipVerify: true, ServerName: "private-name.example"})
+		if err := c.Handshake(); err != nil {
 			t.Fatal(err)
 		}
-		if strings.Contains(request, "private-panic") {
-			private["the address of a connection"] = c.LocalAddr().String()
+		send(c, request)
+	}
+	for _, config := range []*tls.Config{
+		{ServerName: "private-name.example"}, // it does not trust the certificate
+		{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS11},
+		{InsecureSkipVerify: true, NextProtos: []string{"private-protocol"}},
+	} {
+		c := tls.Client(dial(secureAddr), config)
+		if c.Handshake() == nil {
+			t.Error("a handshake did not fail")
 		}
-		_, _ = io.WriteString(c, request)
-		_ = c.(*net.TCPConn).CloseWrite()
-		_, _ = io.Copy(io.Discard, c)
 		_ = c.Close()
+	}
+	if proxied {
+		for _, header := range []string{
+			"GET /ntrk/private-key?port=45678" + head + "\r\n",
+			"PROXY TCP4 203.0.113.77 private-address 45678 6969\r\n",
+			"PROXY " + strings.Repeat("private-long", 20),
+			"\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x02private-header",
+			"\r\n\r\n\x00\r\nQUIT\n\x99\x11\xff\xffprivate-header",
+		} {
+			for _, at := range []string{addr, secureAddr} {
+				c, err := net.Dial("tcp", at)
+				if err != nil {
+					t.Fatal(err)
+				}
+				private[fmt.Sprintf("the address of a connection, %q at %s", header, at)] = c.LocalAddr().String()
+				send(c, header)
+			}
+		}
 	}
 	// More connections than the limit: some of them are waiting for their request.
 	var open []net.Conn
-	for range 8 {
-		c, err := net.Dial("tcp", addr)
-		if err != nil {
-			t.Fatal(err)
-		}
+	for range 16 {
+		c := dial(addr)
 		open = append(open, c)
 		_, _ = io.WriteString(c, "GET /ntrk/private-key")
 	}
-	for _, c := range open[4:] { // over the limit, these are answered or closed
+	for _, c := range open[8:] { // over the limit, these are answered or closed
 		_ = c.(*net.TCPConn).CloseWrite()
 		_, _ = io.Copy(io.Discard, c)
 	}
