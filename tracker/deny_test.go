@@ -75,6 +75,15 @@ func TestDenialMatches(t *testing.T) {
 	}
 }
 
+// A network denies all of itself, also if a smaller one begins at the same address.
+func TestDenialSameBeginning(t *testing.T) {
+	for _, lines := range [][]string{{"net 10.0.0.0/8", "net 10.0.0.0/16"}, {"net 10.0.0.0/16", "net 10.0.0.0/8"}} {
+		if !denies(t, denial(t, lines...), "k", "10.1.0.1") {
+			t.Errorf("%q do not deny 10.1.0.1", lines)
+		}
+	}
+}
+
 // What is listed under a denied key goes at once, and so do the streams of denied keys and networks.
 func TestSetDenial(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
