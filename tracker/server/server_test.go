@@ -300,8 +300,8 @@ func TestPanic(t *testing.T) {
 		t.Errorf("%q, %v", b, err)
 	}
 	get(t, good, r, "/ntrk/k?port=1")
-	if logged.Load() != 1 {
-		t.Errorf("%d panics logged", logged.Load())
+	if n := s.Stats().Panics; logged.Load() != 1 || n != 1 {
+		t.Errorf("%d panics logged, %d counted", logged.Load(), n)
 	}
 }
 
