@@ -141,20 +141,28 @@ func denied(what string) error {
 }
 
 // SetDenial replaces the list of keys and networks that the tracker refuses; nil is an empty list. It
-// may be called at any time. It removes the peers and ends the streams of denied keys, and it ends
-// the streams of clients in denied networks. Other peers in these networks cannot renew, so they
+// may be called at any time. It removes the peers and ends the streams of keys that were not denied
+// before, and it ends the streams of clients in denied networks. After an error it does so for every
+// denied key in the next call. Other peers in these networks cannot renew, so they
 // lapse. A client in a denied network may still leave.
 func (t *Tracker) SetDenial(ctx context.Context, d *Denial) error {
 	t.once.Do(t.init)
-	t.denial.Store(d)
+	old := t.denial.Swap(d)
+	if t.unremoved.Swap(false) {
+		old = nil
+	}
 	if d == nil {
 		return nil
 	}
 	t.endStreamsIf(func(s *Stream) bool { return d.hasAddr(netip.AddrFrom16(s.client).Unmap()) })
 	var errs []error
 	for key := range d.keys {
+		if old.hasKey([]byte(key)) {
+			continue // has no peers
+		}
 		if err := t.store.Remove(ctx, []byte(key)); err != nil {
 			errs = append(errs, err)
+			t.unremoved.Store(true)
 		}
 	}
 	return errors.Join(errs...)

@@ -2,8 +2,10 @@ package tracker_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -11,6 +13,7 @@ import (
 
 	"ntrack/announce/wire"
 	"ntrack/tracker"
+	"ntrack/tracker/store/memory"
 )
 
 func denial(t testing.TB, lines ...string) *tracker.Denial {
@@ -168,6 +171,49 @@ func TestSetDenialRace(t *testing.T) {
 		_ = tr.SetDenial(t.Context(), nil)
 		if _, body := tr.Answer(t.Context(), &tracker.Call{Method: "GET", Target: []byte("/ntrk/a?port=0&format=text"), Remote: netip.MustParseAddrPort("192.0.2.1:1")}, nil); len(body) > 0 {
 			t.Fatalf("round %d: still listed: %q", round, body)
+		}
+	}
+}
+
+// A removals is a store that records the keys that it was asked to remove.
+type removals struct {
+	memory.Store
+	keys []string
+	err  error
+}
+
+func (r *removals) Remove(_ context.Context, key []byte) error {
+	if len(key) < 20 { // not an info_hash
+		r.keys = append(r.keys, string(key))
+	}
+	return r.err
+}
+
+// A list that was read again costs only what is new in it. After an error of the store, the tracker
+// tries all keys again.
+func TestSetDenialAgain(t *testing.T) {
+	r := new(removals)
+	tr := &tracker.Tracker{Store: r, Denial: denial(t, "key a")}
+	for _, c := range []struct {
+		list []string
+		err  error
+		want string
+	}{
+		{[]string{"key a"}, nil, ""},
+		{[]string{"key a", "key b"}, nil, "b"},
+		{[]string{"key b"}, nil, ""},
+		{[]string{"key a", "key b"}, nil, "a"},
+		{[]string{"key a", "key c"}, errors.New("broken"), "c"},
+		{[]string{"key a", "key c"}, nil, "a c"},
+		{[]string{"key a", "key c"}, nil, ""},
+	} {
+		r.keys, r.err = nil, c.err
+		if err := tr.SetDenial(t.Context(), denial(t, c.list...)); !errors.Is(err, c.err) {
+			t.Errorf("%q: %v, want %v", c.list, err, c.err)
+		}
+		slices.Sort(r.keys)
+		if got := strings.Join(r.keys, " "); got != c.want {
+			t.Errorf("%q: removed %q, want %q", c.list, got, c.want)
 		}
 	}
 }

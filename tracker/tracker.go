@@ -77,17 +77,18 @@ type Tracker struct {
 	// connects to a Unix socket is always trusted, and must send X-Forwarded-For.
 	Proxies []netip.Prefix
 
-	once     sync.Once
-	store    store.Store
-	tokens   atomic.Pointer[tokens]
-	denial   atomic.Pointer[Denial]
-	interval time.Duration  // Interval within its bounds
-	proxies  []netip.Prefix // Proxies, with ::ffff:a.b.c.d written as a.b.c.d
-	scratch  sync.Pool      // of *scratch
-	meter    meter
-	counters [numCounters]counters
-	made     atomic.Uint32 // how many of scratch were made
-	unnamed  unnamedProxy
+	once      sync.Once
+	store     store.Store
+	tokens    atomic.Pointer[tokens]
+	denial    atomic.Pointer[Denial]
+	unremoved atomic.Bool    // the store may still have peers of denied keys, after an error
+	interval  time.Duration  // Interval within its bounds
+	proxies   []netip.Prefix // Proxies, with ::ffff:a.b.c.d written as a.b.c.d
+	scratch   sync.Pool      // of *scratch
+	meter     meter
+	counters  [numCounters]counters
+	made      atomic.Uint32 // how many of scratch were made
+	unnamed   unnamedProxy
 
 	mu      sync.Mutex
 	streams []*Stream            // the open ones
