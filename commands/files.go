@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -90,9 +91,16 @@ func readText(ctx context.Context, file string, stdin io.Reader, limit int) (str
 		if file != "-" {
 			var f *os.File
 			if f, err = os.Open(file); err != nil {
+				if errors.Is(err, fs.ErrNotExist) {
+					err = fmt.Errorf("%w; make the file, or name another", err)
+				}
 				return
 			}
 			defer f.Close()
+			if info, statErr := f.Stat(); statErr == nil && info.IsDir() {
+				err = fmt.Errorf("%s is a directory: name a file in it", file)
+				return
+			}
 			in = f
 		}
 		b, err = io.ReadAll(io.LimitReader(in, int64(limit)+1))

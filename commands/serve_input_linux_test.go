@@ -73,11 +73,11 @@ func wrongValues(f cli.Flag) []wrongValue {
 		"interval":       {{"0s", `^: whole seconds from 1s to 1h$`}, {"1.5s", `^: whole seconds`}, {"1h1m0s", `^: whole seconds`}},
 		"max-per-addr":   {{"65536", `^: 65535 at most, or 0 for no limit$`}},
 		"token-file": {
-			{"%DIR/none", `: no such file or directory$`}, {"%DIR", `: is a directory$`}, {"%DIR/empty", ` has no token: put one on a line$`},
+			{"%DIR/none", `: no such file or directory; make the file, or name another$`}, {"%DIR", ` is a directory: name a file in it$`}, {"%DIR/empty", ` has no token: put one on a line$`},
 			{"%DIR/binary", ` it holds a NUL byte$`}, {"%DIR/large", ` holds more than \d+ bytes$`}, {"%DIR/space", `visible ASCII without spaces`},
 		},
 		"deny": {
-			{"%DIR/none", `: no such file or directory$`}, {"%DIR", `: is a directory$`}, {"-", `^: name a file; standard input cannot`},
+			{"%DIR/none", `: no such file or directory; make the file, or name another$`}, {"%DIR", ` is a directory: name a file in it$`}, {"-", `^: name a file; standard input cannot`},
 			{"%DIR/space", `: line 1: "a": a line is "net CIDR", "key KEY"`},
 		},
 		"request-timeout": {{"999ms", `^: 1s or more$`}},

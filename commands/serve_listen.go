@@ -89,7 +89,8 @@ func (o *serveOptions) openEndpoints() (endpoints []endpoint, err error) {
 			bound = append(bound, e.address)
 		}
 	}
-	if len(endpoints) > 0 && !o.listenIsSet {
+	activated := endpoints
+	if len(activated) > 0 && !o.listenIsSet {
 		o.listen = nil
 	}
 	for _, group := range []struct {
@@ -99,6 +100,9 @@ func (o *serveOptions) openEndpoints() (endpoints []endpoint, err error) {
 	}{{plainEndpoint, "--listen", o.listen}, {tlsEndpoint, "--listen-tls", o.tls.listen}} {
 		for _, addr := range group.addrs {
 			l, err := listen(group.option, addr, bound)
+			if errors.Is(err, errTaken) && len(activated) > 0 {
+				err = fmt.Errorf("%w; if systemd opened it, remove %s, or its ListenStream= from the .socket unit", err, group.option)
+			}
 			if err != nil {
 				return endpoints, err
 			}
@@ -169,13 +173,16 @@ func boundTo(l net.Listener, addr string) string {
 	return netip.AddrPortFrom(at.Addr().WithZone(literalOf(addr).Zone()), at.Port()).String()
 }
 
+// errTaken ends the message about an address at which this process already listens.
+var errTaken = errors.New("already")
+
 // listen listens at addr, the value of option: a Unix socket, an IP address, only a port for all
 // addresses, or a name. Of a name it uses the first address, IPv4 before IPv6. bound are the
 // addresses at which this process already listens.
 func listen(option, addr string, bound []string) (net.Listener, error) {
 	if path, ok := strings.CutPrefix(addr, unixPrefix); ok {
 		if slices.Contains(bound, addr) {
-			return nil, fmt.Errorf("%s %s: another %s has this path already", option, shown(addr), option)
+			return nil, fmt.Errorf("%s %s: another %s has this path %w", option, shown(addr), option, errTaken)
 		}
 		return listenUnix(path)
 	}
@@ -188,7 +195,7 @@ func listen(option, addr string, bound []string) (net.Listener, error) {
 	addr = shown(addr)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE) && slices.ContainsFunc(bound, func(b string) bool { return strings.HasSuffix(b, ":"+port) }):
-		return nil, fmt.Errorf("%s %s: another listener of this tracker has this port already", option, addr)
+		return nil, fmt.Errorf("%s %s: another listener of this tracker has this port %w", option, addr, errTaken)
 	case errors.Is(err, syscall.EADDRINUSE):
 		return nil, fmt.Errorf("port %s is in use at %s: if `ntrack serve` runs there already, use it; else choose another by %s 127.0.0.1:0", port, addr, option)
 	case errors.Is(err, syscall.EACCES):

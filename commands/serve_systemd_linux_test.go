@@ -239,6 +239,20 @@ func TestActivatedWrong(t *testing.T) {
 	}
 }
 
+// An address that systemd has opened cannot be opened again. The message says what to do.
+func TestActivatedTwice(t *testing.T) {
+	t.Parallel()
+	f, at := socket(t, "tcp4", "127.0.0.1:0")
+	m := newManager(t, "plain", f)
+	m.env = append(m.env, "NTRACK_LISTEN="+at)
+	s := m.start(t)
+	want := "ntrack: $NTRACK_LISTEN " + at + ": another listener of this tracker has this port already; " +
+		"if systemd opened it, remove $NTRACK_LISTEN, or its ListenStream= from the .socket unit\n"
+	if code := s.wait(t); code != 1 || s.out.String() != want {
+		t.Errorf("exit code %d\n%swant\n%s", code, s.out, want)
+	}
+}
+
 // The sockets and their names are for the process $LISTEN_PID alone.
 func TestActivatedOther(t *testing.T) {
 	t.Parallel()
