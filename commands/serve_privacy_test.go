@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -73,7 +74,11 @@ func TestLogPrivacy(t *testing.T) {
 				}
 				shows := false
 				for what, text := range private {
-					if !strings.Contains(said, text) {
+					searched := said
+					if what == "its port" { // the numbers in the stack of a panic may contain these digits
+						searched = regexp.MustCompile(`\b0x[0-9a-f]+`).ReplaceAllString(said, "")
+					}
+					if !strings.Contains(searched, text) {
 						continue
 					}
 					isAddress := strings.HasPrefix(what, "the address of a connection")
