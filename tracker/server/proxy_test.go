@@ -427,9 +427,9 @@ func BenchmarkProxyHeader(b *testing.B) {
 	}
 }
 
-// vectorLog fails a test of the vectors, some of which send X-Forwarded-For from an address that is
-// not named, for any other reason.
-func vectorLog(t *testing.T) func(string) {
+// logBesidesProxy fails a test for any line of the log but the warning about a proxy that is not named.
+// It is for tests that send X-Forwarded-For, or announce many keys, from this machine.
+func logBesidesProxy(t *testing.T) func(string) {
 	return func(line string) {
 		if !strings.Contains(line, "add it to the trusted proxies") {
 			t.Error(line)

@@ -28,7 +28,7 @@ import (
 
 func TestVectors(t *testing.T) {
 	servertest.Vectors(t, "../../testdata/vectors/tracker", func(l net.Listener, tr *tracker.Tracker) {
-		s := &server.Server{Tracker: tr, Log: server.LogTo(vectorLog(t))}
+		s := &server.Server{Tracker: tr, Log: server.LogTo(logBesidesProxy(t))}
 		_ = s.Serve(l)
 	})
 }

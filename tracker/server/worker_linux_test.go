@@ -26,7 +26,7 @@ import (
 // work with them, and they only have addresses of this machine.
 func TestWorkerVectors(t *testing.T) {
 	servertest.Vectors(t, "../../testdata/vectors/tracker", func(l net.Listener, tr *tracker.Tracker) {
-		s := &server.Server{Tracker: tr, Log: server.LogTo(vectorLog(t))}
+		s := &server.Server{Tracker: tr, Log: server.LogTo(logBesidesProxy(t))}
 		s.ServeBatches(l)
 	})
 }
@@ -381,7 +381,7 @@ func TestWorkerOutOfFiles(t *testing.T) {
 // Many clients connect at the same time, and pipeline requests. Each gets the replies to its own
 // requests.
 func TestWorkerCrowd(t *testing.T) {
-	s := &server.Server{Tracker: &tracker.Tracker{}, Log: server.LogTo(func(line string) { t.Error(line) })}
+	s := &server.Server{Tracker: &tracker.Tracker{}, Log: server.LogTo(logBesidesProxy(t))}
 	addr := serve(t, s)
 	var crowd sync.WaitGroup
 	for i := range 200 {
