@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"runtime"
@@ -132,6 +133,9 @@ func (f *Files) read() (pair [2][]byte, err error) {
 // readFile reads a regular file. It could wait forever for a pipe.
 func readFile(name string) ([]byte, error) {
 	info, err := os.Stat(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("%w; make the file, or name another", err)
+	}
 	if err != nil {
 		return nil, err
 	}

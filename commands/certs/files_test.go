@@ -138,8 +138,8 @@ func TestLoadRefuses(t *testing.T) {
 		change func(p pair)
 		want   string
 	}{
-		{"no certificate", func(p pair) { os.Remove(p.cert) }, "--tls-cert: stat CERT: no such file"},
-		{"no key", func(p pair) { os.Remove(p.key) }, "--tls-key: stat KEY: no such file"},
+		{"no certificate", func(p pair) { os.Remove(p.cert) }, "--tls-cert: stat CERT: no such file or directory; make the file, or name another"},
+		{"no key", func(p pair) { os.Remove(p.key) }, "--tls-key: stat KEY: no such file or directory; make the file, or name another"},
 		{"a directory", func(p pair) { os.Remove(p.key); os.Mkdir(p.key, 0o700) }, "--tls-key: KEY is not a regular file"},
 		{"not PEM", func(p pair) { p.write(p.cert, []byte("nonsense")) }, "--tls-cert: CERT holds no certificate in PEM, "},
 		{"half a certificate", func(p pair) { b := p.read(p.cert); p.write(p.cert, b[:len(b)/2]) }, "--tls-cert: CERT holds no certificate in PEM, "},
