@@ -283,7 +283,8 @@ func (c *conn) discardChunks(n int) (used int, left int64, err error) {
 	case err != io.EOF:
 		return 0, 0, badRequest("body: must have chunks, each after a line with its size in hexadecimal")
 	}
-	// The trailer has lines up to an empty one. They are ignored.
+	// The trailer has fields up to an empty line. They are ignored, but each has to be one: a proxy that
+	// reads a malformed line otherwise may see the end of the request elsewhere.
 	for size := 0; ; {
 		line, err := r.ReadSlice('\n')
 		switch size += len(line); {
@@ -292,8 +293,13 @@ func (c *conn) discardChunks(n int) (used int, left int64, err error) {
 		case err != nil, size > maxHead:
 			return 0, 0, badRequest("trailer of the body: at most " + strconv.Itoa(maxHead) + " bytes")
 		}
-		if len(bytes.TrimRight(line, "\r\n")) == 0 {
+		field, ended := bytes.CutSuffix(line, []byte("\r\n"))
+		if ended && len(field) == 0 {
 			break
+		}
+		name, value, ok := bytes.Cut(field, []byte(":"))
+		if !ended || !ok || !isToken(name) || !validValue(value) {
+			return 0, 0, badRequest("trailer of the body: each line must be NAME: VALUE")
 		}
 	}
 	next, _ := r.Peek(r.Buffered()) // the beginning of the next request

@@ -24,6 +24,7 @@ func testRefusals(t *testing.T, serve serveFunc) {
 		origin  = "Origin: http://page.example\r\n"
 		bad     = "Host: t\r\nX y\r\n"
 		classic = "d14:failure reason"
+		trailer = "POST /ntrk/k HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"
 	)
 	long := strings.Repeat("x", 20_000)
 	addr := serve(t, &server.Server{Tracker: &tracker.Tracker{}})
@@ -50,6 +51,13 @@ func testRefusals(t *testing.T, serve serveFunc) {
 		{"GET /announce HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: gzip\r\n\r\n", 200, "text/plain", classic, false},
 		{"POST /ntrk/k?format=json HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n", 400, "application/json", `{"error":"body: `, false},
 		{"POST /ntrk/k HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: " + long + "\r\n\r\n", 400, text, "trailer", false},
+		{trailer + "X: a\n\r\n", 400, text, "trailer", false},
+		{trailer + "\n\r\n", 400, text, "trailer", false},
+		{trailer + "\r\r\n\r\n", 400, text, "trailer", false},
+		{trailer + "X: a\rY: b\r\n\r\n", 400, text, "trailer", false},
+		{trailer + "X : a\r\n\r\n", 400, text, "trailer", false},
+		{trailer + "X: a\r\n Y: b\r\n\r\n", 400, text, "trailer", false},
+		{trailer + "GET /ntrk/k HTTP/1.1\r\n\r\n", 400, text, "trailer", false},
 		{"GET /announce?info_hash=k HTTP/1.1\r\n" + origin + "Host: t\r\nX: " + long + "\r\n\r\n", 200, "text/plain", classic, true},
 		{"GET /ntrk/k HTTP/1.1\r\nHost: t\r\nX: " + long + "\r\n\r\n", 400, text, "request line and headers: ", false},
 		{"GET /announce?info_hash=" + long + long, 200, "text/plain", classic, false},
