@@ -85,7 +85,8 @@ func (c *Client) fetch(ctx context.Context, t Tracker, method string, target *ur
 // beginning of a stream, has to arrive within the timeout, too. The caller must call close.
 //
 // send follows redirects itself, since net/http would turn a DELETE into a GET, and so a leave into
-// an announce.
+// an announce. It follows none from a tracker to an address of a narrower scope. Else a tracker on the
+// internet could make its clients send requests to services on their own machine and network.
 func (c *Client) send(ctx context.Context, t Tracker, method string, first *url.URL, accept string) (_ *exchange, err error) {
 	c.once.Do(c.init)
 	x := &exchange{silent: &UnreachableError{Tracker: t, Err: fmt.Errorf("%w within %v", errSilent, c.timeout())}}
@@ -98,14 +99,23 @@ func (c *Client) send(ctx context.Context, t Tracker, method string, first *url.
 			x.close()
 		}
 	}()
+	u, scope := first, wire.ScopeLoopback // the scope of the tracker, once there is a connection to it
 	ctx = httptrace.WithClientTrace(x.ctx, &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) {
+		switch remote := endpointOf(i.Conn.RemoteAddr()).Addr(); {
+		case u == first:
+			scope = wire.ScopeOf(remote)
+		case wire.ScopeOf(remote) < scope:
+			// Nothing has been sent yet, and the transport must not send it, nor use the connection again.
+			x.cancel(&ReplyError{t, fmt.Errorf("redirects from a %s address to a %s one, %s, which is not followed", scope, wire.ScopeOf(remote), remote)})
+			_ = i.Conn.Close()
+			return
+		}
 		x.netConn = i.Conn
 		x.local, x.reused = endpointOf(i.Conn.LocalAddr()), i.Reused
 		if c.onConnect != nil {
 			c.onConnect(x.local)
 		}
 	}})
-	u := first
 	for redirects := 0; ; redirects++ {
 		req, err := http.NewRequestWithContext(ctx, method, u.String(), nil)
 		if err != nil {

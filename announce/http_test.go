@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -134,6 +136,65 @@ func TestRedirectElsewhere(t *testing.T) {
 			t.Errorf("redirected to %q: %v", to, err)
 		}
 		c.Close()
+	}
+}
+
+// A remoteConn is a connection that seems to lead to another address.
+type remoteConn struct {
+	net.Conn
+	remote net.Addr
+}
+
+func (c remoteConn) RemoteAddr() net.Addr { return c.remote }
+
+// A tracker cannot make its clients send requests to their own machine or network: the client follows
+// no redirect to an address of a narrower scope, also if it has a connection to that address already.
+func TestRedirectToNarrowerScope(t *testing.T) {
+	for _, tt := range []struct {
+		from, to string
+		follows  bool
+	}{
+		{"192.0.2.1:80", "192.0.2.2:80", true},
+		{"192.0.2.1:80", "[2001:db8::1]:80", true},
+		{"192.0.2.1:80", "127.0.0.1:80", false},
+		{"192.0.2.1:80", "[::1]:80", false},
+		{"192.0.2.1:80", "[::ffff:127.0.0.1]:80", false},
+		{"192.0.2.1:80", "10.0.0.1:80", false},
+		{"192.0.2.1:80", "169.254.169.254:80", false},
+		{"[2001:db8::1]:80", "[fd00::1]:80", false},
+		{"10.0.0.1:80", "127.0.0.1:80", false},
+		{"10.0.0.1:80", "10.0.0.2:80", true},
+		{"10.0.0.1:80", "192.0.2.1:80", true},
+		{"127.0.0.1:80", "10.0.0.1:80", true},
+		{"127.0.0.1:80", "127.0.0.1:81", true},
+	} {
+		var followed atomic.Int32
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if strings.HasPrefix(r.URL.Path, "/other/") {
+				followed.Add(1)
+			}
+			if r.Host == tt.from {
+				w.Header().Set("Location", "http://"+tt.to+"/other"+r.URL.Path)
+				w.WriteHeader(http.StatusTemporaryRedirect)
+				return
+			}
+			w.WriteHeader(http.StatusNoContent)
+		}))
+		c := announce.Client{Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			cn, err := new(net.Dialer).DialContext(ctx, network, srv.Listener.Addr().String())
+			return remoteConn{cn, net.TCPAddrFromAddrPort(netip.MustParseAddrPort(addr))}, err
+		}}
+		r := announce.Request{Key: key(t, "k"), Port: 4000}
+		if err := c.Leave(within(t), named(t, "http://"+tt.to), r); err != nil { // this connection is kept
+			t.Error(err)
+		}
+		err := c.Leave(within(t), named(t, "http://"+tt.from), r)
+		_, refused := errors.AsType[*announce.ReplyError](err)
+		if refused == tt.follows || !refused && err != nil || (followed.Load() == 1) != tt.follows {
+			t.Errorf("from %s to %s: %v, and %d requests", tt.from, tt.to, err, followed.Load())
+		}
+		c.Close()
+		srv.Close()
 	}
 }
 
