@@ -15,9 +15,9 @@ import (
 // other by handles, so the garbage collector has no pointers to follow.
 type shard struct {
 	mu      sync.Mutex
-	store   *Store   // set once, so it needs no lock
-	buckets []handle // the first track of each chain; the length is a power of two
-	count   int      // of tracks
+	store   *Store  // set once, so it needs no lock
+	buckets buckets // the first track of each chain (buckets.go)
+	count   int     // of tracks
 
 	tracks slab[track]
 	keys   slab[byte] // the length of the key, then the key
@@ -55,7 +55,7 @@ const pageBytes = 8192
 
 // init makes the shard empty.
 func (s *shard) init() {
-	s.buckets, s.count, s.pageDue = nil, 0, nil
+	s.buckets, s.count, s.pageDue = buckets{}, 0, nil
 	s.tracks = slab[track]{perPage: pageBytes / 24} // a track and a tableHead have 24 bytes each
 	s.heads = slab[tableHead]{perPage: pageBytes / 24}
 	s.keys = slab[byte]{perPage: pageBytes}
@@ -77,7 +77,7 @@ func (s *shard) lookup(key []byte, hash uint64) handle {
 	if s.count == 0 {
 		return 0
 	}
-	for h := s.buckets[hash&uint64(len(s.buckets)-1)]; h != 0; {
+	for h := *s.buckets.of(hash); h != 0; {
 		t := s.tracks.get(h)
 		if t.tag == tagOf(hash) && string(s.keyOf(t)) == string(key) {
 			return h
@@ -139,8 +139,8 @@ func (s *shard) enter(h handle, key []byte, hash uint64, peer packed, now time.D
 // add makes a track without peers. The caller has called admit, which counts the track, and adds a
 // peer.
 func (s *shard) add(key []byte, hash uint64, now time.Duration) handle {
-	if s.count == len(s.buckets) {
-		s.rehash(max(1, 2*len(s.buckets)))
+	if s.count >= s.buckets.n {
+		s.addBucket()
 	}
 	h := s.tracks.alloc(1)
 	t := s.tracks.get(h)
@@ -159,21 +159,37 @@ func (s *shard) add(key []byte, hash uint64, now time.Duration) handle {
 }
 
 func (s *shard) link(h handle, hash uint64) {
-	b := &s.buckets[hash&uint64(len(s.buckets)-1)]
+	b := s.buckets.of(hash)
 	s.tracks.get(h).next, *b = *b, h
 }
 
-func (s *shard) rehash(n int) {
-	s.buckets = make([]handle, n)
-	for h := s.tracks.from(0); h != 0; h = s.tracks.from(h + 1) {
-		s.link(h, maphash.Bytes(s.store.keySeed, s.keyOf(s.tracks.get(h))))
+// addBucket adds a bucket, and moves the tracks that belong to it from another one.
+func (s *shard) addBucket() {
+	for h := s.buckets.grow(); h != 0; {
+		next := s.tracks.get(h).next
+		s.link(h, s.hashOf(h))
+		h = next
 	}
+}
+
+// removeBucket removes a bucket, and moves its tracks to another one.
+func (s *shard) removeBucket() {
+	chain, to := s.buckets.shrink()
+	for chain != 0 {
+		h := chain
+		t := s.tracks.get(h)
+		chain, t.next, *to = t.next, *to, h
+	}
+}
+
+func (s *shard) hashOf(h handle) uint64 {
+	return maphash.Bytes(s.store.keySeed, s.keyOf(s.tracks.get(h)))
 }
 
 // drop removes a track that has no peers.
 func (s *shard) drop(h handle) {
 	t := s.tracks.get(h)
-	at := &s.buckets[maphash.Bytes(s.store.keySeed, s.keyOf(t))&uint64(len(s.buckets)-1)]
+	at := s.buckets.of(s.hashOf(h))
 	for *at != h {
 		at = &s.tracks.get(*at).next
 	}
@@ -182,8 +198,12 @@ func (s *shard) drop(h handle) {
 	s.tracks.free(h)
 	s.count--
 	s.store.keys.Add(-1)
-	if s.count < len(s.buckets)/4 {
-		s.rehash(len(s.buckets) / 2)
+	// There are at most twice as many buckets as tracks, so that a track which comes and goes moves no
+	// bucket.
+	for range 2 {
+		if s.buckets.n > max(1, 2*s.count) {
+			s.removeBucket()
+		}
 	}
 }
 
@@ -365,7 +385,7 @@ func (s *shard) trim() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.count == 0 {
-		if s.buckets != nil {
+		if s.buckets.n > 0 {
 			s.init()
 		}
 		return

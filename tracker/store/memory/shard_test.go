@@ -2,6 +2,7 @@ package memory
 
 import (
 	"fmt"
+	"hash/maphash"
 	"net/netip"
 	"testing"
 	"time"
@@ -13,7 +14,9 @@ import (
 // Keys with the same hash have different tracks.
 func TestKeysOfOneHash(t *testing.T) {
 	s := &New().shards[0]
-	s.rehash(8) // enough buckets, so that add does not rehash by the real hashes
+	for range 8 { // so that add adds no bucket, because that moves tracks by their real hashes
+		s.addBucket()
+	}
 	const hash = 0xfedcba9876543210
 	keys := []string{"a", "b", "ab", "a\x00"}
 	handles := map[handle]bool{}
@@ -32,6 +35,70 @@ func TestKeysOfOneHash(t *testing.T) {
 	}
 	if len(handles) > 0 {
 		t.Errorf("%d tracks are not found", len(handles))
+	}
+}
+
+// A call that makes or removes a track looks at the tracks of a few buckets, and moves no memory of the
+// others, however many there are.
+func TestBuckets(t *testing.T) {
+	m := New()
+	s := &m.shards[0]
+	key := func(i int) []byte { return fmt.Append(nil, i) }
+	check := func(when string, n int) {
+		t.Helper()
+		if n := s.buckets.n; n < s.count || n > max(1, 2*s.count) {
+			t.Fatalf("%s: %d buckets for %d tracks", when, n, s.count)
+		}
+		for i := range n {
+			hash := maphash.Bytes(m.keySeed, key(i))
+			if h := s.lookup(key(i), hash); h == 0 || string(s.keyOf(s.tracks.get(h))) != string(key(i)) {
+				t.Fatalf("%s: track %d of %d is not found", when, i, n)
+			}
+		}
+		longest := 0
+		for i := range s.buckets.n {
+			length := 0
+			for h := *s.buckets.at(i); h != 0; h = s.tracks.get(h).next {
+				length++
+			}
+			longest = max(longest, length)
+		}
+		if longest > 25 { // of 10,000 random hashes, about 8
+			t.Errorf("%s: a bucket has %d of %d tracks", when, longest, s.count)
+		}
+	}
+	const n = 10 * segmentLen
+	first := func() *handle { return s.buckets.at(0) }
+	var before *handle
+	for i := range n {
+		buckets := s.buckets.n
+		s.add(key(i), maphash.Bytes(m.keySeed, key(i)), 0)
+		if more := s.buckets.n - buckets; more > 1 {
+			t.Fatalf("a track adds %d buckets", more)
+		}
+		if before == nil {
+			before = first()
+		}
+		if i < 20 || i%1000 == 0 {
+			check("growing", i+1)
+		}
+	}
+	check("grown", n)
+	for i := n - 1; i > 0; i-- {
+		buckets := s.buckets.n
+		s.drop(s.lookup(key(i), maphash.Bytes(m.keySeed, key(i))))
+		if fewer := buckets - s.buckets.n; fewer > 2 {
+			t.Fatalf("the end of a track removes %d buckets", fewer)
+		}
+		if i < 20 || i%1000 == 0 {
+			check("shrinking", i)
+		}
+	}
+	if first() != before {
+		t.Error("the buckets have moved to other memory")
+	}
+	if got := len(s.buckets.segments); got != 1 {
+		t.Errorf("%d segments of buckets for one track", got)
 	}
 }
 

@@ -15,7 +15,7 @@ func (m *Store) Stats() store.Stats {
 		s := &m.shards[i]
 		s.mu.Lock()
 		st.Bytes += s.tracks.bytes() + s.keys.bytes() + s.heads.bytes() + s.words.bytes() + s.ids.bytes() +
-			len(s.buckets)*int(unsafe.Sizeof(handle(0))) + len(s.pageDue)*int(unsafe.Sizeof(expiry(0)))
+			s.buckets.bytes() + len(s.pageDue)*int(unsafe.Sizeof(expiry(0)))
 		s.mu.Unlock()
 		s.addrMu.Lock()
 		st.Bytes += 2 * len(s.addrs)

@@ -1,0 +1,68 @@
+package memory
+
+import (
+	"math/bits"
+	"unsafe"
+)
+
+// segmentLen is how many buckets the memory of one segment has.
+const segmentLen = 256
+
+// buckets are a hash table with chains. It grows and shrinks by one bucket at a time (linear hashing), and
+// in segments that do not move. So no call that adds or removes a track moves many others.
+//
+// With n buckets, where 2^k < n <= 2^(k+1), a hash has the bucket of its lowest k+1 bits. If there is none
+// yet, it has the bucket of its lowest k bits: bucket n gets a part of the chain of this bucket.
+type buckets struct {
+	segments []*[segmentLen]handle
+	n        int // how many buckets are in use
+}
+
+func (b *buckets) at(i int) *handle { return &b.segments[i/segmentLen][i%segmentLen] }
+
+// of returns the bucket of a hash. There must be at least one bucket.
+func (b *buckets) of(hash uint64) *handle {
+	k := bits.Len(uint(b.n - 1))
+	i := int(hash & (1<<k - 1))
+	if i >= b.n {
+		i -= 1 << (k - 1)
+	}
+	return b.at(i)
+}
+
+// origin returns the bucket that has the tracks of bucket i until there is a bucket i.
+func (b *buckets) origin(i int) *handle { return b.at(i - 1<<(bits.Len(uint(i))-1)) }
+
+// grow adds a bucket, the last one. It returns the chain that has to be linked again: that of the bucket
+// which had the tracks of the new one. This is now empty.
+func (b *buckets) grow() (chain handle) {
+	i := b.n
+	if i == segmentLen*len(b.segments) {
+		b.segments = append(b.segments, new([segmentLen]handle))
+	}
+	if b.n++; i == 0 {
+		return 0
+	}
+	o := b.origin(i)
+	chain, *o = *o, 0
+	return chain
+}
+
+// shrink removes the last of several buckets. It returns the chain of this bucket, and the bucket that the
+// tracks of the chain belong to now.
+func (b *buckets) shrink() (chain handle, to *handle) {
+	b.n--
+	last := b.at(b.n)
+	chain, *last = *last, 0
+	if b.n%segmentLen == 0 {
+		end := len(b.segments) - 1
+		b.segments[end] = nil
+		b.segments = b.segments[:end]
+	}
+	return chain, b.origin(b.n)
+}
+
+// bytes is the memory of the buckets.
+func (b *buckets) bytes() int {
+	return len(b.segments)*segmentLen*int(unsafe.Sizeof(handle(0))) + cap(b.segments)*int(unsafe.Sizeof(b.segments[0]))
+}
