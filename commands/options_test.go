@@ -30,16 +30,15 @@ type effect struct {
 // testedElsewhere has the options that other tests cover, and the files with these tests.
 func testedElsewhere() map[string]string {
 	return map[string]string{
-		"announce --on-lost":         "../testdata/script/child_tracker.txtar",
-		"serve --listen-tls":         "../testdata/script/serve_tls.txtar",
-		"serve --acme":               "../interop/acme_test.go",
-		"serve --acme-cache":         "../interop/acme_test.go",
-		"serve --acme-directory":     "../interop/acme_test.go",
-		"serve --tls-cert":           "../testdata/script/serve_tls.txtar",
-		"serve --tls-key":            "../testdata/script/serve_tls.txtar",
-		"serve --deny":               "../testdata/script/deny.txtar",
-		"serve --admin":              "../testdata/script/serve_admin.txtar",
-		"serve --max-conns-per-addr": "../interop/conns_test.go", // loopback addresses have no such limit
+		"announce --on-lost":     "../testdata/script/child_tracker.txtar",
+		"serve --listen-tls":     "../testdata/script/serve_tls.txtar",
+		"serve --acme":           "../interop/acme_test.go",
+		"serve --acme-cache":     "../interop/acme_test.go",
+		"serve --acme-directory": "../interop/acme_test.go",
+		"serve --tls-cert":       "../testdata/script/serve_tls.txtar",
+		"serve --tls-key":        "../testdata/script/serve_tls.txtar",
+		"serve --deny":           "../testdata/script/deny.txtar",
+		"serve --admin":          "../testdata/script/serve_admin.txtar",
 	}
 }
 
@@ -120,6 +119,16 @@ func effects() map[string]effect {
 		"serve --max-conns": {
 			serve + " --max-conns 2", `^2 of 3$`,
 			serve + " --max-conns 3", `^3 of 3$`,
+			connect3,
+		},
+		"serve --max-conns-per-addr": {
+			serve + " --exempt none --max-conns-per-addr 2", `^2 of 3$`,
+			serve + " --exempt none --max-conns-per-addr 3", `^3 of 3$`,
+			connect3,
+		},
+		"serve --exempt": {
+			serve + " --max-conns-per-addr 2 --exempt 192.0.2.1 --exempt 127.0.0.0/8", `^3 of 3$`,
+			serve + " --max-conns-per-addr 2 --exempt 192.0.2.1 --exempt 192.0.2.0/24", `^2 of 3$`,
 			connect3,
 		},
 		// The shorter timeout is 1 s in one line, and 11 s, which is not a default, in the other.

@@ -44,6 +44,7 @@ func wrongValues(f cli.Flag) []wrongValue {
 		}
 	}
 	const network = `^: a network such as 10\.0\.0\.0/8 or an address$`
+	const exempt = `^: a network such as 10\.0\.0\.0/8, an address, or none$`
 	const listen = `^: \[HOST\]:PORT, such as :6969 or 127\.0\.0\.1:0$`
 	const listenTLS = `^: \[HOST\]:PORT, such as :443 or 127\.0\.0\.1:0$`
 	const admin = `^: \[HOST\]:PORT, such as 127\.0\.0\.1:9696 or 127\.0\.0\.1:0$`
@@ -86,6 +87,9 @@ func wrongValues(f cli.Flag) []wrongValue {
 		"proxy": {
 			{"", network}, {"x", network}, {"10.0.0.0/33", network}, {"300.0.0.1", network}, {"::/129", network},
 			{"localhost", network}, {"\x1b[2J", network},
+		},
+		"exempt": {
+			{"", exempt}, {"x", exempt}, {"10.0.0.0/33", exempt}, {"300.0.0.1", exempt}, {"NONE", exempt}, {"\x1b[2J", exempt},
 		},
 		"admin": {
 			{"", admin}, {"x", admin}, {"127.0.0.1", admin}, {":65536", admin}, {"unix:/run/admin", admin}, {"a\x1b[2Jb:80", admin},

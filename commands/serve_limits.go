@@ -2,8 +2,10 @@ package commands
 
 import (
 	"math"
+	"net/netip"
 	"os"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -20,7 +22,8 @@ func limitFlags() []cli.Flag {
 		&cli.IntFlag{Name: "max-peers-per-key", Usage: "keep at most `N` peers of one key", Value: 1_000_000},
 		&cli.IntFlag{Name: "max-per-addr", Usage: "keep at most `N` peers of one IPv4 address or IPv6 /64, of all keys together", Value: 10_000},
 		&cli.IntFlag{Name: "max-conns", Usage: "accept at most `N` connections at a time, or fewer if the limit of open files (ulimit -n) is low", Value: server.DefaultMaxConns},
-		&cli.IntFlag{Name: "max-conns-per-addr", Usage: "accept at most `N` connections from one IPv4 address or IPv6 /64, but any number from this machine and from a --proxy", Value: server.DefaultMaxConnsPerAddr, DefaultText: "1000, or a quarter of all if that is less"},
+		&cli.IntFlag{Name: "max-conns-per-addr", Usage: "accept at most `N` connections from one IPv4 address or IPv6 /64, but any number from --exempt and --proxy", Value: server.DefaultMaxConnsPerAddr, DefaultText: "1000, or a quarter of all if that is less"},
+		&cli.StringSliceFlag{Name: "exempt", Usage: "do not limit the connections of the network `CIDR`, such as a gateway with many clients behind it; none for nobody; may be repeated", DefaultText: "127.0.0.0/8 and ::1"},
 		&cli.DurationFlag{Name: "request-timeout", Value: server.DefaultTimeout, Usage: "close a connection whose request takes longer than `D`, or that takes nothing of a reply for that long"},
 		&cli.DurationFlag{Name: "idle-timeout", Value: server.DefaultIdle, DefaultText: "2m", Usage: "close a connection that has had no request for `D`"},
 	}
@@ -55,6 +58,26 @@ func (o *serveOptions) buildLimits(c *cli.Context) error {
 		case *limit == 0:
 			*limit = -1
 		}
+	}
+	return o.buildExempt(c)
+}
+
+// buildExempt reads the networks without limits by address.
+func (o *serveOptions) buildExempt(c *cli.Context) error {
+	values := c.StringSlice("exempt")
+	if slices.Equal(values, []string{"none"}) {
+		o.tracker.Exempt = []netip.Prefix{}
+		return nil
+	}
+	for _, v := range values {
+		if v == "none" {
+			return usage(c, "--exempt none: not together with other values, which exempt somebody")
+		}
+		network, err := parseNetwork(v)
+		if err != nil {
+			return usage(c, "--exempt %q: a network such as 10.0.0.0/8, an address, or none", shown(v))
+		}
+		o.tracker.Exempt = append(o.tracker.Exempt, network)
 	}
 	return nil
 }

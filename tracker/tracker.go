@@ -76,6 +76,9 @@ type Tracker struct {
 	// Proxies are the networks of trusted reverse proxies, which send X-Forwarded-For. A proxy that
 	// connects to a Unix socket is always trusted, and must send X-Forwarded-For.
 	Proxies []netip.Prefix
+	// Exempt are the networks without limits by address. nil is the loopback addresses, and a list
+	// without networks is nobody. Exempts says what has these limits.
+	Exempt []netip.Prefix
 
 	once      sync.Once
 	store     store.Store
@@ -84,6 +87,7 @@ type Tracker struct {
 	unremoved atomic.Bool    // the store may still have peers of denied keys, after an error
 	interval  time.Duration  // Interval within its bounds
 	proxies   []netip.Prefix // Proxies, with ::ffff:a.b.c.d written as a.b.c.d
+	exempt    []netip.Prefix // Exempt, written the same way
 	scratch   sync.Pool      // of *scratch
 	meter     meter
 	counters  [numCounters]counters
@@ -122,6 +126,9 @@ func (t *Tracker) init() {
 	}
 	for _, p := range t.Proxies {
 		t.proxies = append(t.proxies, unmapped(p))
+	}
+	for _, p := range t.Exempt {
+		t.exempt = append(t.exempt, unmapped(p))
 	}
 	t.scratch.New = func() any {
 		s := new(scratch)

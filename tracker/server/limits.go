@@ -88,12 +88,12 @@ func (l *connLimiter) init(s *Server) {
 
 // network returns a number for the addresses that share one limit: one IPv4 address, or one IPv6
 // /64, which is what a provider gives to one customer. It returns 0 for an address without a limit.
-// These are this machine, over TCP or a Unix socket, and reverse proxies, each of which may have
+// These are the Tracker's Exempt addresses, Unix sockets, and reverse proxies, each of which may have
 // any number of clients.
 func (s *Server) network(a netip.Addr) uint64 {
 	a = a.Unmap()
 	switch {
-	case s.limiter.maxPerAddr < 0 || !a.IsValid() || a.IsLoopback() || s.Tracker.Trusts(a):
+	case s.limiter.maxPerAddr < 0 || s.Tracker.Exempts(a) || s.Tracker.Trusts(a):
 		return 0
 	case a.Is4():
 		b := a.As4()

@@ -79,6 +79,7 @@ func TestMaxConnsPerAddr(t *testing.T) {
 		{"one /64", 2, []net.Addr{tcp("[2001:db8::1]:1"), tcp("[2001:db8::2]:2"), tcp("[2001:db8::ffff:0:0:3]:3")}, 2},
 		{"two /64", 2, []net.Addr{tcp("[2001:db8::1]:1"), tcp("[2001:db8::2]:2"), tcp("[2001:db8:0:1::3]:3")}, 3},
 		{"a zone", 2, []net.Addr{tcp("[fe80::1%a]:1"), tcp("[fe80::2%b]:2"), tcp("[fe80::3]:3")}, 2},
+		{"not exempt", 2, []net.Addr{tcp("127.0.0.1:1"), tcp("127.0.0.1:2"), tcp("[::1]:1"), tcp("[::ffff:127.0.0.1]:3")}, 3},
 		{"loopback", 1, []net.Addr{tcp("127.0.0.1:1"), tcp("127.0.0.1:2"), tcp("[::1]:1"), tcp("[::1]:2"), tcp("[::ffff:127.0.0.1]:1")}, 5},
 		{"a proxy", 1, []net.Addr{tcp("198.51.100.1:1"), tcp("198.51.100.1:2"), tcp("[::ffff:198.51.100.1]:3"), tcp("203.0.113.1:1"), tcp("203.0.113.1:2")}, 5},
 		{"a Unix socket", 1, []net.Addr{unix, unix, unix}, 3},
@@ -88,6 +89,9 @@ func TestMaxConnsPerAddr(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T) {
 				tr := &tracker.Tracker{Proxies: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("::ffff:203.0.113.0/120")}}
+				if tt.name == "not exempt" {
+					tr.Exempt = []netip.Prefix{netip.MustParsePrefix("2001:db8::/32")}
+				}
 				var log []string
 				s := &server.Server{Tracker: tr, MaxConns: 9, MaxConnsPerAddr: tt.maxPerAddr, Log: server.LogTo(func(line string) { log = append(log, line) })}
 				defer shutdown(s)

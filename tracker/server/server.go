@@ -81,7 +81,7 @@ type Server struct {
 	MaxConns int
 	// MaxConnsPerAddr is how many connections one IPv4 address or IPv6 /64 may have. 0 is
 	// DefaultMaxConnsPerAddr, or a quarter of MaxConns if that is less. Less than 0 is no limit.
-	// Loopback addresses, Unix sockets and the Tracker's Proxies have no limit.
+	// Unix sockets and the Tracker's Exempt and Proxies have no limit.
 	MaxConnsPerAddr int
 	// ProxyProtocol makes each connection of the Tracker's Proxies, and each by a Unix socket, begin
 	// with a header of the PROXY protocol, version 1 or 2, also before TLS. The address and port in
