@@ -2,6 +2,7 @@ package commands
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -137,7 +138,9 @@ func (o *serveOptions) run(ctx context.Context, s Streams) error {
 	o.runTLS(ctx, endpoints)
 	failed := make(chan error, len(endpoints))
 	for _, e := range endpoints {
-		go func() { failed <- o.serveEndpoint(e) }()
+		go func() {
+			failed <- fmt.Errorf("the socket at %s accepts no more connections: %s; start the tracker again", e.shownAddress(), reasonOf(o.serveEndpoint(e)))
+		}()
 	}
 	notifyReady(o.server.Log)
 	watched, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -145,7 +148,9 @@ func (o *serveOptions) run(ctx context.Context, s Streams) error {
 	go watchdog(watched, o.server.Log, o.server.Check)
 	for ctx.Err() == nil {
 		select {
-		case err := <-failed:
+		case err := <-failed: // what still works ends as after a signal, so that its clients come back
+			notifyStopping(o.server.Log, shutdownTime)
+			shutdown(&o.server)
 			return err
 		case <-o.hangups:
 			notifyReloading(o.server.Log)

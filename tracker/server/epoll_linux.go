@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"encoding/binary"
 	"net"
 	"net/netip"
@@ -148,7 +149,9 @@ func (w *worker) watchListener(listener uintptr) {
 // acceptSome accepts up to maxAccept connections and serves their first requests.
 func (w *worker) acceptSome() {
 	w.accepted = w.accepted[:0]
-	if err := w.raw.Control(w.acceptFunc); err != nil {
+	w.acceptErr = nil
+	err := w.raw.Control(w.acceptFunc)
+	if err = cmp.Or(err, w.acceptErr); err != nil {
 		w.listenerClosed = true
 		w.fail(err)
 	}
@@ -175,6 +178,10 @@ func (w *worker) acceptFrom(listener uintptr) {
 				w.inherits.Store(true)
 			}
 		default:
+			if !acceptsLater(errno) {
+				w.acceptErr = &net.OpError{Op: "accept", Net: "tcp", Addr: w.l.Addr(), Err: errno}
+				return
+			}
 			w.s.logLimit(limitFiles, netip.AddrPort{}, "no connection can be accepted: %v", errno)
 			w.outOfFiles = true
 			return

@@ -209,7 +209,8 @@ func (a *goroutineAcceptor) acceptConns() error {
 		case a.s.shuttingDown.Load():
 			return ErrClosed
 		case isTemporary(err):
-			// Usually no file descriptor is free. The next connection that ends frees one.
+			// Usually no file descriptor is free. The next connection that ends frees one. But
+			// memory, the network or a firewall may be the reason, too.
 			a.s.logLimit(limitFiles, netip.AddrPort{}, "no connection can be accepted: %v", err)
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
 			time.Sleep(pause)
@@ -219,7 +220,11 @@ func (a *goroutineAcceptor) acceptConns() error {
 	}
 }
 
+// isTemporary reports whether an accept that failed with err may succeed later.
 func isTemporary(err error) bool {
+	if acceptsLater(err) {
+		return true
+	}
 	t, ok := errors.AsType[interface {
 		error
 		Temporary() bool

@@ -20,3 +20,6 @@ func setTCPUserTimeout(syscall.Conn, time.Duration) {}
 
 // getSendState returns false, because the state is not known.
 func getSendState(syscall.Conn) (sendState, bool) { return sendState{}, false }
+
+// acceptsLater returns false: which errors of the system pass is not known.
+func acceptsLater(error) bool { return false }

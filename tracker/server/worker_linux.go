@@ -29,6 +29,7 @@ type worker struct {
 	accepted       []acceptedConn // connections that are accepted and not added yet
 	remote         sockaddr       // of the connection accepted last
 	outOfFiles     bool           // an accept failed; housekeeping tries again
+	acceptErr      error          // why no accept can succeed any more, or nil
 	listenerClosed bool
 	checked        atomic.Pointer[chan struct{}] // closed by housekeeping; see Server.Check
 
