@@ -13,6 +13,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 	"unicode"
@@ -113,15 +114,30 @@ func (s Streams) noteLeaveErrors(err error) {
 }
 
 // results is the Out of a command. Its Write returns errReaderGone for a broken pipe, so that this
-// differs from the EPIPE of a connection to a tracker.
-type results struct{ io.Writer }
+// differs from the EPIPE of a connection to a tracker. It keeps the first error, because package cli
+// ignores the errors of what it prints, such as the version.
+type results struct {
+	io.Writer
+	mu     sync.Mutex
+	failed error
+}
 
-func (r results) Write(b []byte) (int, error) {
+func (r *results) Write(b []byte) (int, error) {
 	n, err := r.Writer.Write(b)
 	if errors.Is(err, syscall.EPIPE) {
 		err = errReaderGone
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.failed = cmp.Or(r.failed, err)
 	return n, err
+}
+
+// err returns the first error of Write, or nil.
+func (r *results) err() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.failed
 }
 
 // IgnoredAtStart returns the signals that this process ignored when it started, as far as ntrack can
@@ -131,7 +147,8 @@ func IgnoredAtStart() []os.Signal { return process.IgnoredAtStart() }
 // Main runs a command line and returns its exit code. args[0] is the name of the program. If ctx
 // ends, the command ends, too. A process must not run Main twice at the same time.
 func Main(ctx context.Context, args []string, s Streams) int {
-	s.rawOut, s.Out = s.Out, results{s.Out}
+	out := &results{Writer: s.Out}
+	s.rawOut, s.Out = s.Out, out
 	if s.Signals != nil {
 		var end func()
 		s.reaper, end = process.StartReaper()
@@ -140,13 +157,16 @@ func Main(ctx context.Context, args []string, s Streams) int {
 	cli.HelpPrinter = printHelp
 	app := newApp(s)
 	if len(args) > 2 && args[1] == completeCommand {
-		complete(ctx, app, args[2:], s.Out)
+		complete(ctx, app, args[2:], s.Out) // a shell that completes has no use for an error
 		return 0
 	}
 	args, l, err := arrangeArgs(app, args)
 	if err == nil {
 		app.Metadata = map[string]any{lineKey: l}
 		err = app.RunContext(ctx, args)
+	}
+	if err == nil {
+		err = out.err()
 	}
 	code, quiet := exitCodeOf(err)
 	if !quiet {

@@ -1,6 +1,7 @@
 package commands
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -179,7 +180,7 @@ func writeFile(name, text string, perm os.FileMode) error {
 			return err
 		}
 		_, err = f.WriteString(text)
-		return errors.Join(err, f.Close())
+		return cmp.Or(err, f.Close())
 	}
 	f, err := createTemp(filepath.Dir(target), perm)
 	if err != nil {
@@ -187,7 +188,7 @@ func writeFile(name, text string, perm os.FileMode) error {
 	}
 	temp := f.Name()
 	_, err = f.WriteString(text)
-	if err = errors.Join(err, f.Close()); err == nil {
+	if err = cmp.Or(err, f.Close()); err == nil {
 		err = os.Rename(temp, target)
 	}
 	if err != nil {
