@@ -197,7 +197,10 @@ type reply struct {
 	body        string
 }
 
-func (r reply) refused() bool { return r.status >= 400 }
+// refused says that the request was refused. The classic interface refuses with status 200.
+func (r reply) refused() bool {
+	return r.status >= 400 || strings.HasPrefix(r.body, "d14:failure reason")
+}
 
 // byNetHTTP says that net/http refused the request itself, without the handler.
 func (r reply) byNetHTTP() bool {
