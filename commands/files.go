@@ -167,9 +167,15 @@ func readSmall(file string) (string, error) {
 // writeFile replaces a file in one step, so a script that waits for the file never reads a part of
 // it. It writes to a pipe, a device or any other file that is not regular, and does not replace it. A
 // new file has the permissions perm.
+//
+// It follows a link only if this user or root has made it. In a directory for all users, such as /tmp,
+// another user's link may lead to a file that only this user can replace.
 func writeFile(name, text string, perm os.FileMode) error {
 	target := name
 	if link, err := os.Readlink(name); err == nil {
+		if info, err := os.Lstat(name); err == nil && !isOwn(info) && !isRoots(info) {
+			return errors.New("another user has made this link; remove it, or name another file")
+		}
 		if target = link; !filepath.IsAbs(link) {
 			target = filepath.Join(filepath.Dir(name), link)
 		}

@@ -1,6 +1,7 @@
 package commands
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -58,7 +59,7 @@ func listenUnix(path string) (net.Listener, error) {
 			return nil, fmt.Errorf("%s: cannot replace this old socket: %s", option, reasonOf(err))
 		}
 	}
-	l, err := net.Listen("unix", path)
+	l, err := unixListener(path)
 	switch {
 	case errors.Is(err, syscall.ENOENT):
 		return nil, fmt.Errorf("%s: there is no such directory; make it first", option)
@@ -72,6 +73,15 @@ func listenUnix(path string) (net.Listener, error) {
 		return nil, fmt.Errorf("%s: %s", option, reasonOf(err))
 	}
 	return l, nil
+}
+
+// unixListener listens at a path. On Linux the socket gets its mode before its path exists. Else another
+// user could connect before Chmod, if the umask lets everybody write.
+func unixListener(path string) (net.Listener, error) {
+	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		return c.Control(func(fd uintptr) { closeToOthers(fd) })
+	}}
+	return config.Listen(context.Background(), "unix", path)
 }
 
 // reasonOf is the reason of the system for an error, without the operation and the path.

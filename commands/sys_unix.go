@@ -31,10 +31,17 @@ func openOwn(name string) (*os.File, error) {
 	return f, nil
 }
 
-func isOwn(info fs.FileInfo) bool {
+func isOwn(info fs.FileInfo) bool { return isOf(info, os.Geteuid()) }
+
+func isRoots(info fs.FileInfo) bool { return isOf(info, 0) }
+
+func isOf(info fs.FileInfo, uid int) bool {
 	owner, ok := info.Sys().(*syscall.Stat_t)
-	return ok && int(owner.Uid) == os.Geteuid()
+	return ok && int(owner.Uid) == uid
 }
+
+// closeToOthers gives a Unix socket that is not bound yet its mode. Only Linux can do that.
+func closeToOthers(socket uintptr) { _ = unix.Fchmod(int(socket), unixMode) }
 
 // lockDir locks a directory that only this user can use, until the caller closes the file. The lock
 // also ends when this process is killed. Programs that this process runs do not inherit the lock.
