@@ -37,6 +37,7 @@ tracker/server/admin       tracker/server
 tracker/server/servertest  tracker tracker/store tracker/store/memory
 tracker/trackertest        announce tracker tracker/server
 bench                      announce/wire tracker tracker/server tracker/store/memory
+bench/soak
 examples/chat              announce
 examples/job               announce
 examples/lobby             announce
@@ -186,7 +187,7 @@ func TestPackageComments(t *testing.T) {
 		switch {
 		case name == ".":
 			begin = "Command ntrack "
-		case name == "bench", path.Dir(name) == "examples":
+		case name == "bench", path.Dir(name) == "bench", path.Dir(name) == "examples":
 			begin = "Command " + path.Base(name) + " "
 		}
 		n := 0
