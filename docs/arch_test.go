@@ -29,6 +29,7 @@ output                     announce announce/wire
 announce                   announce/wire
 announce/wire
 tracker                    announce/wire tracker/store tracker/store/memory
+tracker/rate
 tracker/store              announce/wire
 tracker/store/memory       announce/wire tracker/store
 tracker/store/storetest    announce/wire tracker/store
