@@ -23,7 +23,7 @@ func limitFlags() []cli.Flag {
 		&cli.IntFlag{Name: "max-per-addr", Usage: "keep at most `N` peers of one IPv4 address or IPv6 /64, of all keys together", Value: 10_000},
 		&cli.IntFlag{Name: "max-conns", Usage: "accept at most `N` connections at a time, or fewer if the limit of open files (ulimit -n) is low", Value: server.DefaultMaxConns},
 		&cli.IntFlag{Name: "max-conns-per-addr", Usage: "accept at most `N` connections from one IPv4 address or IPv6 /64, but any number from --exempt and --proxy", Value: server.DefaultMaxConnsPerAddr, DefaultText: "1000, or a quarter of all if that is less"},
-		&cli.StringSliceFlag{Name: "exempt", Usage: "do not limit the connections of the network `CIDR`, such as a gateway with many clients behind it; none for nobody; may be repeated", DefaultText: "127.0.0.0/8 and ::1"},
+		&cli.StringSliceFlag{Name: "exempt", Usage: "have no limits by address for the network `CIDR`, such as a gateway with many clients behind it; none for nobody; may be repeated", DefaultText: "127.0.0.0/8 and ::1"},
 		&cli.DurationFlag{Name: "request-timeout", Value: server.DefaultTimeout, Usage: "close a connection whose request takes longer than `D`, or that takes nothing of a reply for that long"},
 		&cli.DurationFlag{Name: "idle-timeout", Value: server.DefaultIdle, DefaultText: "2m", Usage: "close a connection that has had no request for `D`"},
 	}

@@ -28,7 +28,7 @@ commands/commandstest      commands
 output                     announce announce/wire
 announce                   announce/wire
 announce/wire
-tracker                    announce/wire tracker/store tracker/store/memory
+tracker                    announce/wire tracker/rate tracker/store tracker/store/memory
 tracker/rate
 tracker/store              announce/wire
 tracker/store/memory       announce/wire tracker/store
@@ -124,7 +124,7 @@ func mayHost(name, imported string) bool {
 const burdens = `
 announce              announce/wire github.com/jackpal/bencode-go golang.org/x/sys/unix net/http
 announce/wire         github.com/jackpal/bencode-go
-tracker               tracker/store tracker/store/memory announce/wire github.com/jackpal/bencode-go net/http
+tracker               tracker/rate tracker/store tracker/store/memory announce/wire github.com/jackpal/bencode-go net/http
 tracker/store         announce/wire github.com/jackpal/bencode-go
 tracker/store/memory  tracker/store announce/wire github.com/jackpal/bencode-go
 `

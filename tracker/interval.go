@@ -59,13 +59,13 @@ type timing struct {
 	classic       bool
 }
 
-// timingOf returns the timing of a request that arrives now.
-func (t *Tracker) timingOf(req *wire.Request) timing {
+// timingOf returns the timing of a request that arrives at now.
+func (t *Tracker) timingOf(req *wire.Request, now time.Duration) timing {
 	maxRate := t.MaxRate
 	if maxRate == 0 {
 		maxRate = DefaultMaxRate
 	}
-	return timing{fixed: t.interval, rate: t.meter.rate(), maxRate: maxRate, classic: req.Classic}
+	return timing{fixed: t.interval, rate: t.meter.rateAt(now), maxRate: maxRate, classic: req.Classic}
 }
 
 // interval returns the interval for a reply. It is partly random, so two calls may return different
@@ -118,12 +118,15 @@ type meter struct {
 	start   time.Time
 }
 
-// count counts an announce in the second of the latest call of rate.
+// count counts an announce in the second of the latest call of rateAt.
 func (m *meter) count() { m.current.Add(1) }
 
-// rate returns how many announces arrived in the last whole second.
-func (m *meter) rate() int {
-	now := int64(time.Since(m.start) / time.Second)
+// now returns the time since start.
+func (m *meter) now() time.Duration { return time.Since(m.start) }
+
+// rateAt returns how many announces arrived in the last whole second before since.
+func (m *meter) rateAt(since time.Duration) int {
+	now := int64(since / time.Second)
 	if second := m.second.Load(); now != second && m.second.CompareAndSwap(second, now) {
 		n := m.current.Swap(0)
 		if now != second+1 {

@@ -118,7 +118,7 @@ func TestSpread(t *testing.T) {
 
 // arrive does what a Tracker does for each announce.
 func (m *meter) arrive() {
-	m.rate()
+	m.rateAt(m.now())
 	m.count()
 }
 
@@ -128,7 +128,7 @@ func TestMeter(t *testing.T) {
 		m := meter{start: time.Now()}
 		expect := func(what string, want int) {
 			t.Helper()
-			if got := m.rate(); got != want {
+			if got := m.rateAt(m.now()); got != want {
 				t.Errorf("%s: %d/s, want %d/s", what, got, want)
 			}
 		}

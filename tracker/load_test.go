@@ -179,9 +179,9 @@ func (s *simulation) sizeOf(peer int) int {
 // rate returns how many announces arrive per second.
 func (s *simulation) rate() int {
 	if s.real {
-		return s.tracker.meter.rate()
+		return s.tracker.meter.rateAt(s.tracker.meter.now())
 	}
-	return s.meter.rate() * s.each
+	return s.meter.rateAt(s.meter.now()) * s.each
 }
 
 // announce returns the interval in the reply, and how long the peer is listed.

@@ -51,6 +51,10 @@ const (
 	reasonPeers
 	reasonPeersPerKey
 	reasonPeersPerAddr
+	reasonRateAnnounces
+	reasonRateKeys
+	reasonRateLooks
+	reasonRateStreams
 	reasonStreamSize
 	reasonStoreFull
 	reasonStoreSlow
@@ -58,11 +62,12 @@ const (
 )
 
 var reasonNames = [...]string{"malformed", "token", "not_found", "denied", "max_keys", "max_peers", "max_peers_per_key",
-	"max_per_addr", "stream_size", "store_full", "store_slow", "error"}
+	"max_per_addr", "rate_announces", "rate_keys", "rate_looks", "rate_streams", "stream_size", "store_full", "store_slow", "error"}
 
 // reasonOf is the reason for an error of decide.
 func reasonOf(err error) reason {
 	var refusal *wire.RefusalError
+	var limited *rateError
 	var full *store.FullError
 	switch {
 	case errors.As(err, &refusal):
@@ -75,6 +80,8 @@ func reasonOf(err error) reason {
 			return reasonNotFound
 		}
 		return reasonMalformed
+	case errors.As(err, &limited):
+		return reasonOfRate(limited.limit)
 	case errors.As(err, &full):
 		switch full.What {
 		case store.FullKeys:

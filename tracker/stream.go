@@ -59,10 +59,17 @@ type Waker interface{ Wake() }
 
 // openStream replies with an event stream. It appends the beginning of the stream to dst.
 func (t *Tracker) openStream(ctx context.Context, c *Call, peer wire.Peer, s *scratch, resp *Response, dst []byte) ([]byte, error) {
-	st, key := &Stream{t: t, token: c.tokenTag, client: peer.Endpoint.Addr().As16()}, s.req.Key.Bytes()
+	now, addr := t.meter.now(), peer.Endpoint.Addr()
+	if err := t.checkRate(ctx, addr, &s.req, streamRate, 1, now); err != nil {
+		return nil, err
+	}
+	st, key := &Stream{t: t, token: c.tokenTag, client: addr.As16()}, s.req.Key.Bytes()
 	peers, size, sub, err := t.store.Subscribe(ctx, key, peer, st.notify, s.peers[:0])
 	if err != nil {
 		return nil, err
+	}
+	if peer.Endpoint.Port() != 0 {
+		t.chargeKey(addr, size, now)
 	}
 	s.peers = peers[:0]
 	st.mu.Lock()
@@ -79,7 +86,7 @@ func (t *Tracker) openStream(ctx context.Context, c *Call, peer wire.Peer, s *sc
 	t.mu.Unlock()
 	resp.Stream, resp.Type = st, "text/event-stream"
 
-	s.timing = t.timingOf(&s.req)
+	s.timing = t.timingOf(&s.req, now)
 	dst = wire.AppendYou(dst, sub.Epoch(), peer.Endpoint, s.timing.ttl(size), reconnectAfter)
 	st.mu.Lock()
 	dst = st.appendShared(dst)

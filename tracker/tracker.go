@@ -88,7 +88,8 @@ type Tracker struct {
 	interval  time.Duration  // Interval within its bounds
 	proxies   []netip.Prefix // Proxies, with ::ffff:a.b.c.d written as a.b.c.d
 	exempt    []netip.Prefix // Exempt, written the same way
-	scratch   sync.Pool      // of *scratch
+	limits    limits
+	scratch   sync.Pool // of *scratch
 	meter     meter
 	counters  [numCounters]counters
 	made      atomic.Uint32 // how many of scratch were made
@@ -115,6 +116,7 @@ type scratch struct {
 func (t *Tracker) init() {
 	t.tokens.Store(hashTokens(t.Tokens))
 	t.denial.Store(t.Denial)
+	t.limits.used.Bytes = rateTable
 	t.meter.start = time.Now()
 	t.unnamed.seed = maphash.MakeSeed()
 	t.store = t.Store
@@ -253,6 +255,9 @@ func (t *Tracker) decide(ctx context.Context, c *Call, s *scratch, resp *Respons
 	format := replyFormat(req, accept, wire.FormatBencode)
 	switch {
 	case req.Verb == wire.VerbScrape:
+		if err := t.checkRate(ctx, peer.Endpoint.Addr(), req, lookRate, t.unitsOfScrape(len(req.Keys)), t.meter.now()); err != nil {
+			return nil, err
+		}
 		return t.listTracks(ctx, peer.Endpoint.Addr(), format, s, resp, dst)
 	case c.Method == "GET" && accept.stream && !req.Classic && req.Format == wire.FormatUnnamed:
 		s.kind = kindStream
@@ -262,8 +267,11 @@ func (t *Tracker) decide(ctx context.Context, c *Call, s *scratch, resp *Respons
 	if want.IDs {
 		want.Peers = min(want.Peers, maxWithIDs)
 	}
-	peers := s.peers[:0]
-	s.timing = t.timingOf(req)
+	peers, now, addr := s.peers[:0], t.meter.now(), peer.Endpoint.Addr()
+	if err := t.checkRate(ctx, addr, req, rateOf(req), unitsOf(want), now); err != nil {
+		return nil, err
+	}
+	s.timing = t.timingOf(req, now)
 	var res store.Result
 	switch req.Verb {
 	case wire.VerbAnnounce:
@@ -274,6 +282,7 @@ func (t *Tracker) decide(ctx context.Context, c *Call, s *scratch, resp *Respons
 		}
 		if err == nil {
 			t.meter.count()
+			t.chargeKey(addr, res.Size, now)
 			resp.UnnamedProxy = len(t.proxies) == 0 && t.unnamed.record(c, req.Key.Bytes(), time.Now())
 			resp.TTL = s.timing.ttl(res.Size)
 		}
@@ -414,9 +423,12 @@ func contentType(r *wire.Request, f wire.Format) string {
 // appendRefusal returns the reply to a request that failed with err, and appends its body to dst.
 func (t *Tracker) appendRefusal(c *Call, req *wire.Request, err error, dst []byte) (Response, []byte) {
 	var refusal *wire.RefusalError
+	var limited *rateError
 	var full *store.FullError
 	switch {
 	case errors.As(err, &refusal):
+	case errors.As(err, &limited):
+		refusal = &wire.RefusalError{Status: 503, Reason: limited.Error(), Retry: limited.wait}
 	case errors.As(err, &full):
 		refusal = &wire.RefusalError{Status: 503, Reason: full.Error(), Retry: t.refusalInterval()}
 		if full.Stream {

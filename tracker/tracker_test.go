@@ -20,7 +20,7 @@ func TestScratchStaysSmall(t *testing.T) {
 	tr := &Tracker{MaxWant: n, Index: true}
 	ask := func(target string, args ...any) {
 		t.Helper()
-		call := Call{Method: "GET", Target: fmt.Appendf(nil, target, args...), Remote: netip.MustParseAddrPort("192.0.2.1:1")}
+		call := Call{Method: "GET", Target: fmt.Appendf(nil, target, args...), Remote: netip.MustParseAddrPort("127.0.0.1:1")}
 		if resp, body := tr.Answer(t.Context(), &call, nil); resp.Status != 200 {
 			t.Fatalf("%d %s", resp.Status, body)
 		}
@@ -60,7 +60,7 @@ func TestDefaultRate(t *testing.T) {
 	for _, c := range []struct{ maxRate, shortest, longest int }{{0, 18, 20}, {DefaultMaxRate, 18, 20}, {2 * DefaultMaxRate, 15, 15}, {-1, 15, 15}} {
 		tr := &Tracker{MaxRate: c.maxRate}
 		tr.once.Do(tr.init)
-		timing := tr.timingOf(&wire.Request{})
+		timing := tr.timingOf(&wire.Request{}, tr.meter.now())
 		if got := int(timing.interval(store.Size{Peers: 15_000, Total: 15_000}).Seconds()); got < c.shortest || got > c.longest {
 			t.Errorf("MaxRate %d: %d s, want %d to %d s", c.maxRate, got, c.shortest, c.longest)
 		}

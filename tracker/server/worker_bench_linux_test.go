@@ -10,12 +10,14 @@ import (
 )
 
 // BenchmarkServeBatch measures an announce without its system calls: to the same track, which stays
-// in the CPU's cache, and to one of 10,000 tracks.
+// in the CPU's cache, and to one of 10,000 tracks. Each peer has an address of its own, which has limits.
 func BenchmarkServeBatch(b *testing.B) {
 	s := &Server{Tracker: &tracker.Tracker{}}
 	s.once.Do(s.init)
 	w := &worker{epollAcceptor: &epollAcceptor{s: s}, now: time.Now()}
-	remote := netip.MustParseAddrPort("127.0.0.1:50000")
+	remote := func(k, peer int) netip.AddrPort {
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(peer), byte(k >> 8), byte(k)}), 50_000)
+	}
 	const keys, peers = 10_000, 80
 	request := func(k, peer int) []byte {
 		return fmt.Appendf(nil, "GET /announce?info_hash=%%%02x%%%02xAB%%00%%d8%%1cdefghijklm%%7fop&peer_id=-qB4650-abcdefgh%04d&port=%d"+
@@ -23,18 +25,19 @@ func BenchmarkServeBatch(b *testing.B) {
 			"Host: 127.0.0.1:6969\r\nUser-Agent: qBittorrent/4.6.5\r\nAccept-Encoding: gzip\r\n\r\n", k/256, k%256, peer, 10000+peer)
 	}
 	for i := range keys * peers {
-		w.serveBatch(request(i%keys, i/keys), remote, direct, true)
+		w.serveBatch(request(i%keys, i/keys), remote(i%keys, i/keys), direct, true)
 	}
 	var all [1024][]byte
+	var from [1024]netip.AddrPort
 	in := make([]byte, 0, 2048)
 	for _, keys := range []int{1, keys} {
 		for i := range all {
-			all[i] = request(i*7919%keys, i%peers)
+			all[i], from[i] = request(i*7919%keys, i%peers), remote(i*7919%keys, i%peers)
 		}
 		b.Run(fmt.Sprint(keys, " keys"), func(b *testing.B) {
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
-				w.serveBatch(append(in, all[i%len(all)]...), remote, direct, true)
+				w.serveBatch(append(in, all[i%len(all)]...), from[i%len(from)], direct, true)
 			}
 		})
 	}
