@@ -23,7 +23,8 @@ type conn struct {
 	nc       net.Conn
 	remote   netip.AddrPort
 	via      via
-	verdict  verdict    // not dropped
+	verdict  verdict // not dropped
+	account  account
 	entry    queueEntry // while it waits for a request
 	isSilent bool       // it has not sent a request yet
 	// deadline is the read deadline of nc. It does not move with every request, because that would
@@ -59,7 +60,7 @@ func (c *conn) serveRequests() {
 		if c.stream != nil {
 			c.stream.Close()
 		}
-		c.s.releaseConn(c.remote, c.via, c.verdict)
+		c.s.releaseConn(c.remote, c.via, c.verdict, &c.account)
 		_ = c.nc.Close()
 		c.s.mu.Lock()
 		delete(c.s.conns, c)
@@ -173,7 +174,7 @@ func (c *conn) awaitRequest() error {
 	}
 	c.entry.dequeue()
 	c.isSilent = false
-	if err != nil && c.entry.evicted && c.entry.queue.silent && !c.s.shuttingDown.Load() {
+	if err != nil && c.entry.evicted && c.entry.queue.kind == silentConns && !c.s.shuttingDown.Load() {
 		if c.write([]byte(tooMany)) == nil {
 			c.linger()
 		}
@@ -188,6 +189,8 @@ func (c *conn) limitSilence() {
 
 // stopWaiting makes awaitRequest return.
 func (c *conn) stopWaiting() { _ = c.nc.SetReadDeadline(time.Unix(1, 0)) }
+
+func (c *conn) accountOf() *account { return &c.account }
 
 // readMore sends the replies of the batch. Then it reads from the client and appends the bytes to
 // c.in.

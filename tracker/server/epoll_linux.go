@@ -64,7 +64,8 @@ func (s *Server) newEpollAcceptor(l net.Listener) acceptor {
 // setOptions sets the options of a connection, or of the listener, whose connections inherit them.
 func (a *epollAcceptor) setOptions(fd int) {
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
-	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(a.s.Timeout.Milliseconds()))
+	setTimeout(fd, a.s.Timeout)
+	setBuffers(fd)
 }
 
 // addWorker adds a worker. The first worker accepts first.
@@ -76,10 +77,10 @@ func (a *epollAcceptor) addWorker(listener uintptr) error {
 	_ = unix.SetNonblock(fd, true) // so that NewFile adds it to Go's poller
 	w := &worker{epollAcceptor: a, epollFD: fd, epoll: os.NewFile(uintptr(fd), "epoll")}
 	w.acceptFunc = w.acceptFrom
-	a.s.limiter.addQueue(&w.silent, true)
-	a.s.limiter.addQueue(&w.idle, false)
-	w.busy.init(false)
-	w.blocked.init(false)
+	a.s.limiter.addQueue(&w.silent, silentConns)
+	a.s.limiter.addQueue(&w.idle, idleConns)
+	w.busy.init(notEvicted)
+	w.blocked.init(notEvicted)
 	w.streams.init()
 	a.workers = append(a.workers, w)
 	w.next = a.workers[0]

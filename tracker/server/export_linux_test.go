@@ -27,7 +27,7 @@ func (s *Server) ServeBatches(l net.Listener) {
 			s.startConn(nc, nil) // workers serve only TCP
 			continue
 		}
-		s.admitConn(netip.AddrPort{})
+		s.admitConn(netip.AddrPort{}, new(account), 0)
 		go s.serveBatches(nc)
 	}
 }
@@ -66,7 +66,7 @@ func (s *Server) serveBatches(nc net.Conn) {
 		}
 	}
 	_ = nc.Close()
-	s.releaseConn(netip.AddrPort{}, direct, admitted)
+	s.releaseConn(netip.AddrPort{}, direct, admitted, new(account))
 }
 
 // A TestWorker is a worker that a test runs step by step, also in virtual time.
@@ -182,13 +182,13 @@ func (s *Server) Overdue(in []byte) (out []byte, kept int, err error) {
 	w.conns = make([]*polledConn, fds[1]+1)
 	c := &polledConn{fd: int32(fds[1]), remote: netip.MustParseAddrPort("192.0.2.1:1")}
 	c.owner = c
-	s.limiter.addQueue(&w.silent, true)
-	s.limiter.addQueue(&w.idle, false)
-	s.admitConn(netip.AddrPort{})
+	s.limiter.addQueue(&w.silent, silentConns)
+	s.limiter.addQueue(&w.idle, idleConns)
+	s.admitConn(netip.AddrPort{}, &c.account, weightPolled)
 	w.conns[c.fd] = c
 	w.silent.enqueue(&c.queueEntry, w.now.Add(-time.Hour))
-	w.busy.init(false)
-	w.blocked.init(false)
+	w.busy.init(notEvicted)
+	w.blocked.init(notEvicted)
 	w.closeOverdue(&w.silent, s.Timeout)
 	for e := w.busy.popBefore(w.now); e != nil; e = w.busy.popBefore(w.now) {
 		w.serveConn(e.owner.(*polledConn), false)

@@ -29,7 +29,7 @@ func (s *Server) Silent() (n int) {
 	s.limiter.mu.Lock()
 	defer s.limiter.mu.Unlock()
 	for q := range s.limiter.queues {
-		if _, size := q.oldest(); q.silent {
+		if _, size := q.oldest(); q.kind == silentConns {
 			n += size
 		}
 	}

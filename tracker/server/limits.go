@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"log/slog"
+	"math"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -27,10 +28,12 @@ type connLimiter struct {
 	reservedFiles int
 
 	mu          sync.Mutex
-	numAdmitted int            // open connections, without those that are being refused
-	numRefused  int            // connections that are being refused
+	numAdmitted int // open connections, without those that are being refused
+	numRefused  int // connections that are being refused
+	maxRefused  int
 	perNetwork  map[uint64]int // admitted connections of each network that has a limit
 	queues      map[*connQueue]struct{}
+	memory      memoryLimits
 	stats       Stats // only the counts of admissions, refusals and evictions
 
 	start  time.Time
@@ -53,6 +56,7 @@ const (
 	noLimit limit = iota
 	limitPerAddr
 	limitConns
+	limitMemory
 	limitFiles       // no file descriptor is free, so the system accepts no connection
 	limitProxyHeader // a trusted proxy sent no PROXY header; see logProxy
 	numLimits
@@ -69,9 +73,16 @@ func (l *connLimiter) init(s *Server) {
 	l.start, l.perNetwork, l.queues = time.Now(), make(map[uint64]int), make(map[*connQueue]struct{})
 	files := maxFiles()
 	l.reservedFiles = min(64+files/16, files/2)
-	l.maxConns = s.MaxConns
+	l.maxConns, l.maxRefused = s.MaxConns, l.reservedFiles/8
 	if s.MaxConns == 0 {
 		l.maxConns = DefaultMaxConns
+	}
+	if s.MaxMemory > 0 {
+		l.memory.most = s.MaxMemory - s.MaxMemory/8
+		l.maxRefused = int(min(int64(l.maxRefused), s.MaxMemory/8/weightGoroutine))
+		if s.MaxConns == 0 {
+			l.maxConns = int(min(math.MaxInt32, max(1, l.memory.most/weightPolled)))
+		}
 	}
 	if most := files - l.reservedFiles; l.maxConns < 0 || l.maxConns > most {
 		l.maxConns, l.fileLimit = most, files
@@ -103,11 +114,11 @@ func (s *Server) network(a netip.Addr) uint64 {
 	return binary.BigEndian.Uint64(b[:])
 }
 
-// admitConn decides about a new connection, counts it, and logs the limit that it exceeds. The
-// caller must call releaseConn when the connection has ended, unless it is dropped.
-func (s *Server) admitConn(remote netip.AddrPort) verdict {
+// admitConn decides about a new connection, counts it and its weight, and logs the limit that it
+// exceeds. The caller must call releaseConn when the connection has ended, unless it is dropped.
+func (s *Server) admitConn(remote netip.AddrPort, a *account, weight int64) verdict {
 	l := &s.limiter
-	v, exceeded := l.decide(s.network(remote.Addr()))
+	v, exceeded := l.decide(s.network(remote.Addr()), a, weight)
 	if exceeded == noLimit {
 		return v
 	}
@@ -119,6 +130,9 @@ func (s *Server) admitConn(remote netip.AddrPort) verdict {
 	case exceeded == limitPerAddr:
 		s.logLimit(exceeded, remote, "a connection %s: %d connections from its address are open, the limit for one address; "+
 			"if a reverse proxy has this address, add it to the trusted proxies", outcome, l.maxPerAddr)
+	case exceeded == limitMemory:
+		s.logLimit(exceeded, remote, "a connection %s: the open ones take %d MB, the limit of memory for connections",
+			outcome, s.MaxMemory>>20)
 	case l.fileLimit > 0:
 		s.logLimit(exceeded, remote, "a connection %s: %d are open, the limit if a process may have %d files open (ulimit -n)",
 			outcome, l.maxConns, l.fileLimit)
@@ -130,7 +144,7 @@ func (s *Server) admitConn(remote netip.AddrPort) verdict {
 
 // decide decides about a new connection and counts it. If there are too many, it evicts another
 // one. exceeded is the limit that the new one exceeds, or noLimit.
-func (l *connLimiter) decide(network uint64) (v verdict, exceeded limit) {
+func (l *connLimiter) decide(network uint64, a *account, weight int64) (v verdict, exceeded limit) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	admit := true
@@ -141,15 +155,16 @@ func (l *connLimiter) decide(network uint64) (v verdict, exceeded limit) {
 		// numAdmitted still has the evicted connections that have not ended. They use files, so
 		// their number is limited, too.
 		evicted := l.numAdmitted - l.maxConns
-		exceeded, admit = limitConns, evicted < max(1, l.reservedFiles/4) && l.makeRoom(time.Now())
+		exceeded, admit = limitConns, evicted < max(1, l.reservedFiles/4) && l.evictOne()
+	}
+	if admit && l.memory.tight(weight) {
+		exceeded, admit = limitMemory, l.makeMemory(weight)
 	}
 	switch {
 	case admit:
 		l.numAdmitted++
 		l.stats.Accepted++
-		if exceeded == limitConns {
-			l.stats.Evicted++
-		}
+		l.addWeight(a, weight)
 		if network != 0 {
 			l.perNetwork[network]++
 		}
@@ -159,7 +174,7 @@ func (l *connLimiter) decide(network uint64) (v verdict, exceeded limit) {
 	default:
 		l.stats.RefusedConns++
 	}
-	if l.numRefused < l.reservedFiles/8 {
+	if l.numRefused < l.maxRefused {
 		l.numRefused++
 		return refused, exceeded
 	}
@@ -167,10 +182,12 @@ func (l *connLimiter) decide(network uint64) (v verdict, exceeded limit) {
 }
 
 // releaseConn stops counting a connection that has ended.
-func (s *Server) releaseConn(remote netip.AddrPort, how via, v verdict) {
+func (s *Server) releaseConn(remote netip.AddrPort, how via, v verdict, a *account) {
 	l, network := &s.limiter, s.network(how.counted(remote).Addr())
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.addWeight(a, -a.weight)
+	a.leaving = false
 	switch {
 	case v == dropped:
 	case v == refused:
@@ -205,35 +222,41 @@ func (s *Server) logLimit(exceeded limit, remote netip.AddrPort, format string, 
 // maxConns are silent, they have no grace.
 const silentGrace = time.Second
 
-// makeRoom evicts the oldest silent connection whose grace is over. If there is none, it evicts the
+// evictOne evicts the oldest silent connection whose grace is over. If there is none, it evicts the
 // connection that has waited longest for its next request. If there is none either, it returns
 // false. So clients that send nothing can evict other clients only until a quarter of maxConns are
 // silent. l.mu is locked.
-func (l *connLimiter) makeRoom(now time.Time) bool {
-	var silentQueue, idleQueue *connQueue // the queue of each kind with the oldest entry
-	var silentSince, idleSince time.Time
-	silent := 0
+func (l *connLimiter) evictOne() bool {
+	var oldest [numKinds]*connQueue // the queue of each kind with the oldest entry
+	var since [numKinds]time.Time
+	silent, now := 0, time.Now()
 	for q := range l.queues {
-		queue, oldest := &idleQueue, &idleSince
-		since, size := q.oldest()
-		if q.silent {
+		at, size := q.oldest()
+		if q.kind == silentConns {
 			silent += size
-			queue, oldest = &silentQueue, &silentSince
 		}
-		if size > 0 && (*queue == nil || since.Before(*oldest)) {
-			*queue, *oldest = q, since
+		if k := q.kind; size > 0 && (oldest[k] == nil || at.Before(since[k])) {
+			oldest[k], since[k] = q, at
 		}
 	}
-	graceOver := silent > l.maxConns/4 || now.Sub(silentSince) >= silentGrace
-	if silentQueue != nil && graceOver && silentQueue.evictOldest() {
-		return true
+	for kind, q := range oldest {
+		wait := silent <= l.maxConns/4 && kind == int(silentConns) && now.Sub(since[kind]) < silentGrace
+		if q == nil || wait {
+			continue
+		}
+		if a := q.evictOldest(); a != nil {
+			l.stats.Evicted++
+			a.leaving = true
+			l.memory.leaving += a.weight
+			return true
+		}
 	}
-	return idleQueue != nil && idleQueue.evictOldest()
+	return false
 }
 
-// addQueue initializes q and lets makeRoom evict its connections.
-func (l *connLimiter) addQueue(q *connQueue, silent bool) {
-	q.init(silent)
+// addQueue initializes q and lets evictOne evict its connections.
+func (l *connLimiter) addQueue(q *connQueue, kind queueKind) {
+	q.init(kind)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.queues[q] = struct{}{}
@@ -246,17 +269,28 @@ func (l *connLimiter) removeQueue(q *connQueue) {
 }
 
 // A connQueue is a list of connections that wait for the same thing, such as a request. The first
-// entry is the oldest. A queue has a lock because makeRoom may run in any goroutine. Each other
+// entry is the oldest. A queue has a lock because evictOne may run in any goroutine. Each other
 // call comes from the worker of the queue or, for a Server's queue, from the goroutine of the
 // connection.
 type connQueue struct {
-	silent bool // no connection in it has sent a request yet; else each has had a reply
-	began  time.Time
+	kind  queueKind
+	began time.Time
 
 	mu   sync.Mutex
 	ring queueEntry // ring.next is the oldest entry, ring.prev the newest
 	n    int        // entries
 }
+
+// A queueKind says what the connections of a queue wait for. evictOne takes those of the first kind
+// first.
+type queueKind uint8
+
+const (
+	silentConns queueKind = iota // they have not sent a request yet
+	idleConns                    // they have had a reply, and have not begun another request
+	numKinds
+	notEvicted = numKinds
+)
 
 // A queueEntry is a connection's place in a queue. It is in one queue at a time.
 type queueEntry struct {
@@ -264,6 +298,8 @@ type queueEntry struct {
 		// stopWaiting makes the owner end the connection soon. If a request has just arrived, the
 		// owner may serve it before that.
 		stopWaiting()
+		// accountOf returns the account of the connection.
+		accountOf() *account
 	}
 	since   time.Duration // from began of the queue to when it was added
 	evicted bool
@@ -272,8 +308,8 @@ type queueEntry struct {
 	prev, next *queueEntry // nil while it is in no queue
 }
 
-func (q *connQueue) init(silent bool) {
-	q.silent, q.began = silent, time.Now()
+func (q *connQueue) init(kind queueKind) {
+	q.kind, q.began = kind, time.Now()
 	q.ring.prev, q.ring.next = &q.ring, &q.ring
 }
 
@@ -344,16 +380,16 @@ func (q *connQueue) popBefore(t time.Time) *queueEntry {
 	return e
 }
 
-// evictOldest evicts the oldest entry. It returns false if there is none.
-func (q *connQueue) evictOldest() bool {
+// evictOldest evicts the oldest entry, and returns its account. It returns nil if there is none.
+func (q *connQueue) evictOldest() *account {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	e := q.ring.next
 	if e == &q.ring {
-		return false
+		return nil
 	}
 	q.unlink(e)
 	e.evicted = true
 	e.owner.stopWaiting()
-	return true
+	return e.owner.accountOf()
 }

@@ -9,6 +9,7 @@ import (
 // A polledConn is a connection of a worker. Most connections wait, so it should be small.
 type polledConn struct {
 	queueEntry
+	account
 	remote  netip.AddrPort
 	fd      int32
 	drained bool // there is nothing more to read until the next event
@@ -49,3 +50,5 @@ func (c *polledConn) hold(in, unsent []byte) {
 // stopWaiting closes the connection for reading, which causes an event. Then the worker serves a
 // request that has already arrived, and closes the connection.
 func (c *polledConn) stopWaiting() { _ = unix.Shutdown(int(c.fd), unix.SHUT_RD) }
+
+func (c *polledConn) accountOf() *account { return &c.account }

@@ -79,6 +79,11 @@ type Server struct {
 	// of the files that the process may have open, or half if they are few. Set a lower limit if
 	// the process needs many files for something else.
 	MaxConns int
+	// MaxMemory is how many bytes all connections may take together, in the process and in the system,
+	// by the weights in memory.go. If there is no room for a new one, or for what a connection keeps,
+	// others are evicted. If that is not enough, the connection gets a 503 or ends. The default of
+	// MaxConns is as many idle connections as have room. 0 is no limit.
+	MaxMemory int64
 	// MaxConnsPerAddr is how many connections one IPv4 address or IPv6 /64 may have. 0 is
 	// DefaultMaxConnsPerAddr, or a quarter of MaxConns if that is less. Less than 0 is no limit.
 	// Unix sockets and the Tracker's Exempt and Proxies have no limit.
@@ -149,8 +154,8 @@ func (s *Server) init() {
 		s.streamTCPTimeout = defaultStreamTCPTimeout
 	}
 	s.limiter.init(s)
-	s.limiter.addQueue(&s.silent, true)
-	s.limiter.addQueue(&s.idle, false)
+	s.limiter.addQueue(&s.silent, silentConns)
+	s.limiter.addQueue(&s.idle, idleConns)
 }
 
 // Serve accepts connections from l until an accept fails or Shutdown is called. Then it closes l
@@ -255,13 +260,17 @@ func (s *Server) startConn(nc net.Conn, config *tls.Config) {
 	}
 	c.nc = nc
 	if raw := c.system(); raw != nil {
-		setTCPUserTimeout(raw, s.Timeout)
+		setTCPOptions(raw, s.Timeout)
 	}
-	c.verdict = s.admitConn(c.remote)
+	weight := int64(weightGoroutine)
+	if c.tls() {
+		weight = weightTLS
+	}
+	c.verdict = s.admitConn(c.remote, &c.account, weight)
 	switch {
 	case c.verdict == admitted:
 	case c.tls(): // a 503 would need a handshake first
-		s.releaseConn(c.remote, c.via, c.verdict)
+		s.releaseConn(c.remote, c.via, c.verdict, &c.account)
 		_ = nc.Close()
 		return
 	case c.verdict == refused:
@@ -357,7 +366,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		_ = a.Close()
 	}
 	s.mu.Unlock()
-	for s.idle.evictOldest() {
+	for s.idle.evictOldest() != nil {
 	}
 	s.silent.each(func(e *queueEntry) { e.owner.(*conn).limitSilence() })
 	s.Tracker.EndStreams()

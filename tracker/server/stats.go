@@ -19,6 +19,8 @@ type Stats struct {
 	RefusedPerAddr, RefusedConns, Evicted, OutOfFiles uint64
 	Panics                                            uint64
 
+	Memory, MaxMemory int64 // bytes of all connections by their weights, and the limit; 0 is no limit
+
 	MaxConns, MaxConnsPerAddr int // the limits in effect; less than 0 is no limit
 
 	Latency Histogram
@@ -60,14 +62,16 @@ func (s *Server) Stats() Stats {
 	l.mu.Lock()
 	st := l.stats
 	for q := range l.queues {
-		if _, n := q.oldest(); q.silent {
+		switch _, n := q.oldest(); q.kind {
+		case silentConns:
 			st.Silent += n
-		} else {
+		case idleConns:
 			st.Idle += n
 		}
 	}
 	st.Refused, st.MaxConns, st.MaxConnsPerAddr = l.numRefused, l.maxConns, l.maxPerAddr
 	open := l.numAdmitted
+	st.Memory, st.MaxMemory = l.memory.sum, s.MaxMemory
 	l.mu.Unlock()
 	st.Stream = s.Tracker.Stats().Streams
 	st.Active = max(0, open-st.Silent-st.Idle-st.Stream) // the counts are not of the same moment

@@ -20,15 +20,37 @@ func maxFiles() int {
 	return int(min(limit.Cur, math.MaxInt32))
 }
 
+// setTCPOptions sets the options of a connection with a goroutine. They are those of epollAcceptor's
+// connections.
+func setTCPOptions(c syscall.Conn, timeout time.Duration) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return
+	}
+	_ = raw.Control(func(fd uintptr) {
+		setTimeout(int(fd), timeout)
+		setBuffers(int(fd))
+	})
+}
+
 // setTCPUserTimeout sets TCP_USER_TIMEOUT (RFC 5482) if c is TCP.
 func setTCPUserTimeout(c syscall.Conn, d time.Duration) {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return
 	}
-	_ = raw.Control(func(fd uintptr) {
-		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(d.Milliseconds()))
-	})
+	_ = raw.Control(func(fd uintptr) { setTimeout(int(fd), d) })
+}
+
+func setTimeout(fd int, d time.Duration) {
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(d.Milliseconds()))
+}
+
+// setBuffers limits what the system keeps for a connection, or for each connection of a listener.
+// Otherwise it would keep up to 4 MB for a client that does not read.
+func setBuffers(fd int) {
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, sendBuffer/2) // the system doubles both
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer/2)
 }
 
 // getSendState returns what the system knows about the bytes sent on c. ok is false if it knows

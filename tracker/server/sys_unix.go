@@ -21,6 +21,9 @@ func maxFiles() int {
 // newEpollAcceptor returns nil, because only Linux has epoll.
 func (s *Server) newEpollAcceptor(net.Listener) acceptor { return nil }
 
+// setTCPOptions does nothing.
+func setTCPOptions(syscall.Conn, time.Duration) {}
+
 // setTCPUserTimeout does nothing. The system decides how long it resends lost packets.
 func setTCPUserTimeout(syscall.Conn, time.Duration) {}
 

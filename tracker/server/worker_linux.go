@@ -13,7 +13,7 @@ import (
 
 // A worker serves many connections in one goroutine. Only this goroutine uses the worker and its
 // connections. There are three exceptions: epollAcceptor.Close sets the deadline of epoll,
-// connLimiter.makeRoom evicts connections from silent and idle, and polledStream.Wake adds to woken.
+// connLimiter.evictOne evicts connections from silent and idle, and polledStream.Wake adds to woken.
 type worker struct {
 	*epollAcceptor
 	// epoll is a file that can be polled itself, and Go's poller does that. So a worker with
@@ -113,7 +113,7 @@ func (w *worker) run() {
 	}
 	for e := w.blocked.popBefore(w.now); e != nil; e = w.blocked.popBefore(w.now) {
 		c := e.owner.(*polledConn)
-		w.handOver(int(c.fd), &conn{remote: c.remote, via: c.via, in: c.in(), unsent: c.unsent(), closeAfter: c.why == lastReply || c.why == panicked})
+		w.handOver(int(c.fd), &conn{account: c.account, remote: c.remote, via: c.via, in: c.in(), unsent: c.unsent(), closeAfter: c.why == lastReply || c.why == panicked})
 	}
 	w.closeOverdue(&w.idle, 0)
 	for err == nil && !w.empty() && !w.s.aborted.Load() { // Shutdown ends the streams
@@ -211,7 +211,12 @@ func (w *worker) control(op, fd int, id int32, events uint32) error {
 // addConn serves a new connection, or refuses or drops it. Usually the first request has already
 // arrived. If that is also the last, the connection is never added to epoll.
 func (w *worker) addConn(fd int, remote netip.AddrPort) {
-	switch w.s.admitConn(remote) {
+	c := w.spare
+	if c == nil {
+		c = new(polledConn)
+		c.owner, w.spare = c, c
+	}
+	switch w.s.admitConn(remote, &c.account, weightPolled) {
 	case refused:
 		w.handOver(fd, &conn{remote: remote, verdict: refused, unsent: []byte(tooMany), closeAfter: true})
 		return
@@ -220,11 +225,6 @@ func (w *worker) addConn(fd int, remote netip.AddrPort) {
 		_, _ = rawCall(unix.SYS_WRITE, fd, []byte(tooMany))
 		_, _ = rawCall(unix.SYS_CLOSE, fd, nil)
 		return
-	}
-	c := w.spare
-	if c == nil {
-		c = new(polledConn)
-		c.owner, w.spare = c, c
 	}
 	c.fd, c.remote, c.via = int32(fd), remote, w.s.viaOf(remote, false)
 	w.silent.enqueue(&c.queueEntry, w.now)
@@ -266,7 +266,7 @@ func (w *worker) closeConn(c *polledConn) outcome {
 		c.stream.Close()
 		c.stream = nil
 	}
-	w.s.releaseConn(c.remote, c.via, admitted)
+	w.s.releaseConn(c.remote, c.via, admitted, &c.account)
 	_, _ = rawCall(unix.SYS_CLOSE, int(c.fd), nil)
 	return w.forget(int(c.fd))
 }
@@ -278,8 +278,15 @@ func (w *worker) forget(fd int) outcome {
 	return gone
 }
 
-// handOver gives a connection to a goroutine of its own.
+// handOver gives a connection to a goroutine of its own. If there is no memory for that, it ends the
+// connection.
 func (w *worker) handOver(fd int, c *conn) outcome {
+	if c.verdict == admitted && !w.s.limiter.setWeight(&c.account, weightGoroutine) {
+		_, _ = rawCall(unix.SYS_WRITE, fd, []byte(tooMany))
+		w.s.releaseConn(c.remote, c.via, admitted, &c.account)
+		_, _ = rawCall(unix.SYS_CLOSE, fd, nil)
+		return w.forget(fd)
+	}
 	_ = unix.EpollCtl(w.epollFD, unix.EPOLL_CTL_DEL, fd, nil)
 	c.s, c.nc = w.s, fdConn{os.NewFile(uintptr(fd), "connection")}
 	c.in, c.unsent = bytes.Clone(c.in), bytes.Clone(c.unsent)
@@ -355,7 +362,7 @@ func (w *worker) serveConn(c *polledConn, clientDone bool) outcome {
 	idle := why == allServed && c.drained && !clientDone
 	if idle {
 		// The connection is idle before the reply is sent. As soon as the client has the reply, it
-		// may open another connection, and makeRoom must be able to evict this one.
+		// may open another connection, and evictOne must be able to evict this one.
 		w.setIdle(c)
 	}
 	sent, errno := 0, unix.Errno(0)
@@ -379,7 +386,7 @@ func (w *worker) serveConn(c *polledConn, clientDone bool) outcome {
 func (w *worker) endInput(c *polledConn, n int) outcome {
 	c.dequeue()
 	switch {
-	case c.evicted && c.queue.silent:
+	case c.evicted && c.queue.kind == silentConns:
 		_, _ = rawCall(unix.SYS_WRITE, int(c.fd), []byte(tooMany))
 	case c.via == headerDue && n > 0:
 		w.s.logProxy(c.remote, cutHeader)
@@ -438,9 +445,9 @@ func (w *worker) afterBatch(c *polledConn, rest []byte, why stopReason, clientDo
 		w.busy.enqueue(&c.queueEntry, w.now)
 		return kept
 	case why == incomplete || why == notPlain:
-		return w.handOver(int(c.fd), &conn{remote: c.remote, via: c.via, in: rest})
+		return w.handOver(int(c.fd), &conn{account: c.account, remote: c.remote, via: c.via, in: rest})
 	case why == lastReply && (w.head.keepAlive || len(rest) > 0 || !c.drained): // the client may send more
-		return w.handOver(int(c.fd), &conn{remote: c.remote, via: c.via, closeAfter: true})
+		return w.handOver(int(c.fd), &conn{account: c.account, remote: c.remote, via: c.via, closeAfter: true})
 	case why == allServed && !clientDone:
 		w.setIdle(c)
 		return kept

@@ -72,7 +72,7 @@ type polledStream struct {
 func (s *streams) init() {
 	s.began = time.Now()
 	for i := range s.visits {
-		s.visits[i].init(false)
+		s.visits[i].init(notEvicted)
 	}
 }
 

@@ -1,0 +1,79 @@
+package server
+
+// What the connections of a Server take of memory is counted by fixed weights, because nobody can
+// measure it for each connection: a part of it is the system's. The weights are in bytes and rounded
+// up.
+const (
+	// weightPolled is for a connection of a worker: the socket, its file, and a polledConn.
+	weightPolled = 8 << 10
+	// weightGoroutine is for a connection with a goroutine: also its stack, its timers and its
+	// buffer of one head.
+	weightGoroutine = 32 << 10
+	// weightTLS is for a connection over TLS: also its keys and the buffers of two records.
+	weightTLS = 64 << 10
+	// sendBuffer and receiveBuffer are what the system keeps of the bytes that a connection sends, and
+	// of those that it receives and nobody has read. A packet that exceeds sendBuffer is kept, too;
+	// it has at most 64 KB. A reply of 64 KB fits in sendBuffer, so usually the server does not wait
+	// for its client.
+	sendBuffer    = 128 << 10
+	receiveBuffer = 64 << 10
+)
+
+// An account has what a connection counts for in the sum of a connLimiter, which guards it. Only the
+// owner of the connection changes the weight.
+type account struct {
+	weight  int64 // bytes; 0 for a connection that is not admitted
+	leaving bool  // it is evicted, and counts in memoryLimits.leaving
+}
+
+// memoryLimits are the limits that follow from MaxMemory.
+type memoryLimits struct {
+	// most is the most bytes of all admitted connections, those that are evicted and have not ended
+	// included. It is seven eighths of MaxMemory, because the rest is for connections that are being
+	// refused. 0 is no limit.
+	most    int64
+	sum     int64 // the weights of all admitted connections
+	leaving int64 // the weights of those of them that are evicted
+}
+
+// fits says whether n bytes more are within the limit.
+func (m *memoryLimits) fits(n int64) bool { return m.most == 0 || m.sum+n <= m.most }
+
+// tight says whether n bytes more need evictions. They begin before the limit is reached, because an
+// evicted connection takes a moment to end.
+func (m *memoryLimits) tight(n int64) bool {
+	return m.most != 0 && m.sum-m.leaving+n > m.most-m.most/8
+}
+
+// makeMemory evicts connections until there is room for n bytes more. It returns false if there is
+// none. l.mu is locked.
+func (l *connLimiter) makeMemory(n int64) bool {
+	for l.memory.tight(n) && l.evictOne() {
+	}
+	return l.memory.fits(n)
+}
+
+// setWeight changes the weight of an admitted connection, and evicts others if that needs room. It
+// returns false if there is no room. Then the weight is unchanged, and the connection should end.
+func (l *connLimiter) setWeight(a *account, weight int64) bool {
+	more := weight - a.weight
+	if more == 0 {
+		return true
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if more > 0 && !l.makeMemory(more) {
+		return false
+	}
+	l.addWeight(a, more)
+	return true
+}
+
+// addWeight adds n to the weight of a. l.mu is locked.
+func (l *connLimiter) addWeight(a *account, n int64) {
+	a.weight += n
+	l.memory.sum += n
+	if a.leaving {
+		l.memory.leaving += n
+	}
+}

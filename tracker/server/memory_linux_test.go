@@ -1,0 +1,65 @@
+package server_test
+
+import (
+	"bufio"
+	"strings"
+	"testing"
+
+	"ntrack/tracker"
+	"ntrack/tracker/server"
+)
+
+// A client that asks for much and never reads costs the system a bounded number of bytes.
+func TestFaultNeverReadsSystemMemory(t *testing.T) { bothWays(t, testFaultNeverReadsSystemMemory) }
+
+func testFaultNeverReadsSystemMemory(t *testing.T, serve serveFunc) {
+	const most = 192 << 10 // bytes sent and not acknowledged: sendBuffer, and the packet that exceeds it
+	tr := &tracker.Tracker{}
+	for i := range 1000 {
+		join(t, tr, "k", 1+i)
+	}
+	addr := serve(t, &server.Server{Tracker: tr, Log: server.LogTo(func(line string) { t.Error(line) })})
+	c := dial(t, addr)
+	for range 20 { // a fast reader, to whose speed the system may adapt its buffers
+		get(t, c, bufio.NewReader(c), "/ntrk/k?port=0&numwant=1000")
+	}
+	const large = "GET /ntrk/k?port=0&numwant=1000 HTTP/1.1\r\nHost: t\r\n\r\n" // 60 KB of reply
+	if _, err := c.Write([]byte(strings.Repeat(large, 100))); err != nil {
+		t.Fatal(err)
+	}
+	queued := 0
+	eventually(t, "the buffer is full", func() bool {
+		before := queued
+		queued = sendQueue(t, addr)
+		return queued > 16<<10 && queued == before
+	})
+	if queued > most {
+		t.Errorf("the system keeps %d bytes", queued)
+	}
+}
+
+// If the idle connections take all memory, a new one still gets its reply. The sum stays below the
+// limit.
+func TestMaxMemory(t *testing.T) { bothWays(t, testMaxMemory) }
+
+func testMaxMemory(t *testing.T, serve serveFunc) {
+	s := &server.Server{Tracker: &tracker.Tracker{}, MaxMemory: 1 << 20, MaxConns: 1000}
+	addr := serve(t, s)
+	var all []visitor
+	for range 300 {
+		v := visit(t, addr)
+		v.look(t)
+		if st := s.Stats(); st.Memory > st.MaxMemory || st.Memory <= 0 {
+			t.Fatalf("the connections take %d bytes", st.Memory)
+		}
+		all = append(all, v)
+	}
+	all[0].gone(t, "the oldest")
+	if n := s.Conns(); n < 20 || n > 128 {
+		t.Errorf("%d connections are open", n)
+	}
+	for _, v := range all {
+		v.Close()
+	}
+	eventually(t, "no memory is counted", func() bool { return s.Stats().Memory == 0 })
+}
