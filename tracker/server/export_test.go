@@ -77,3 +77,27 @@ func TakeProxyHeader(in []byte) (rest []byte, client netip.AddrPort, complete bo
 	}
 	return rest, client, how != headerDue, err
 }
+
+// A Head is what the server reads in the head of a request.
+type Head struct {
+	Method, Target                                 string
+	Minor                                          int
+	Accept, Authorization, ForwardedFor, FetchMode string
+	HasOrigin, HasBrowserField                     bool
+	KeepAlive, Expect, Chunked                     bool
+	ContentLength                                  int64
+}
+
+// ParseHead parses the head at the beginning of b. n is its length, or 0 if it is not complete.
+func ParseHead(b []byte) (got Head, n int, err error) {
+	if n = headEnd(b, 0); n == 0 {
+		return got, 0, nil
+	}
+	var h head
+	err = h.parseHead(b[:n])
+	return Head{h.method, string(h.target), h.minor, string(h.accept), string(h.authorization), string(h.forwardedFor), string(h.fetchMode),
+		h.hasOrigin, h.hasBrowserField, h.keepAlive, h.expect, h.chunked, h.length}, n, err
+}
+
+// HeadEnd returns the length of the head at the beginning of b, or 0 if it is not complete.
+func HeadEnd(b []byte, searched int) int { return headEnd(b, searched) }
