@@ -16,11 +16,11 @@ func Quote[T string | []byte](v T) string {
 	return fmt.Sprintf("%q", v)
 }
 
-// Clean makes text from the network safe for a terminal and a log. The result is one line, cut after
-// 300 bytes, with '?' in place of each character that is not printable.
+// Clean makes text from the network safe for a terminal and a log. The result is one line of at most
+// 303 bytes, cut after 300 if it is longer, with '?' in place of each character that is not printable.
 func Clean(s string) string {
 	s = strings.TrimSpace(s)
-	if len(s) > 300 {
+	if len(s) > 303 { // what is cut once stays as it is
 		s = s[:300] + "..."
 	}
 	return strings.Map(func(r rune) rune {

@@ -104,4 +104,9 @@ func TestClean(t *testing.T) {
 	if got := Clean(strings.Repeat("x", 1000)); len(got) > 310 {
 		t.Errorf("Clean leaves %d bytes", len(got))
 	}
+	// Clean text stays as it is, also if what is not printable had several bytes.
+	once := Clean("\u009b" + strings.Repeat("x", 1000))
+	if twice := Clean(once); twice != once {
+		t.Errorf("%q is cleaned to %q", once, twice)
+	}
 }
