@@ -54,6 +54,7 @@ type session struct {
 	source  *source
 
 	interval    time.Duration // the interval of the last reply; 0 before the first
+	streamWait  time.Duration // the longest wait after a failure, by the ttl of a stream; 0 after a reply
 	failures    int           // the number of rounds in a row that failed
 	pollUntil   time.Time     // the session asks for no stream until then
 	pollNext    bool          // the tracker refused the last stream, so the next round polls
@@ -138,7 +139,7 @@ func (s *session) round(ctx context.Context) (time.Duration, error) {
 	}
 	if err != nil {
 		s.failures++
-		longest := cmp.Or(s.interval, maxBackoff)
+		longest := cmp.Or(s.streamWait, s.interval, maxBackoff)
 		if s.source.otherIsUp() {
 			longest = pollTime // this machine may have no path over this family
 		} else if s.c.Poll > 0 {
@@ -206,7 +207,7 @@ func (s *session) useReply(reply *Reply, cn conn) error {
 	}
 	s.source.recordReply(reply, s.failures > 0 || s.keepsAlive && !cn.reused)
 	s.keepsAlive = cn.kept && (cn.reused || s.interval == 0)
-	s.interval, s.failures = reply.Interval, 0
+	s.interval, s.streamWait, s.failures = reply.Interval, 0, 0
 	return nil
 }
 
@@ -362,6 +363,7 @@ func (s *session) followStream(ctx context.Context, x *exchange, events *wire.Ev
 			s.source.recordShared(ev.Peers[0], ev.Name == "shared")
 		case ev.Name == "peers":
 			x.live, peers = true, len(ev.Peers)
+			s.streamWait = min(cmp.Or(you.TTL*2/5, maxBackoff), maxBackoff)
 			x.alive()
 			s.source.recordList(you.Epoch, you.TTL, own, ev.Peers)
 		case ev.Name == "join" && x.live:
