@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"ntrack/bench/measure"
+
 	"go.uber.org/goleak"
 )
 
@@ -32,6 +34,7 @@ func TestRun(t *testing.T) {
 	b.streams = streamsPlan{Growth: []int{10, 30}, Resting: 30, Watched: 20, Joins: 2, Every: time.Second / 10, Burst: 30}
 	dir := t.TempDir()
 	jsonFile, mdFile := filepath.Join(dir, "json"), filepath.Join(dir, "md")
+	beginMark, endMark := measure.Marks(mark)
 	if err := os.WriteFile(mdFile, []byte("above\n"+beginMark+"old\n"+endMark+"below\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -126,12 +129,12 @@ func TestWrongReplies(t *testing.T) {
 }
 
 func TestHistogram(t *testing.T) {
-	var h histogram
+	var h measure.Histogram
 	for i := range 1000 {
-		h.add(time.Duration(i+1) * time.Microsecond)
+		h.Add(time.Duration(i+1) * time.Microsecond)
 	}
 	for share, want := range map[float64]time.Duration{0.5: 500 * time.Microsecond, 0.99: 990 * time.Microsecond} {
-		if got := h.percentile(share); got < want*95/100 || got > want*105/100 {
+		if got := h.Percentile(share); got < want*95/100 || got > want*105/100 {
 			t.Errorf("%v of 1 to 1000 µs: %v", share, got)
 		}
 	}

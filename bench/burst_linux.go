@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"syscall"
 	"time"
+
+	"ntrack/bench/measure"
 )
 
 // A burstResult is about peers that join one key within a second, each with an event stream.
@@ -83,7 +85,7 @@ type burstClients struct {
 	other   int // the connection of the other client
 	waiting bool
 	asked   time.Time
-	times   histogram
+	times   measure.Histogram
 }
 
 const otherClient = -1 // in place of the number of a member
@@ -118,8 +120,8 @@ func (b *bench) burst(name string, n int) (r burstResult, err error) {
 			return r, err
 		}
 	}
-	r.Quiet, c.times = c.times.percentile(0.99).Seconds()*1e3, histogram{}
-	before, err := usageOf(s.pid)
+	r.Quiet, c.times = c.times.Percentile(0.99).Seconds()*1e3, measure.Histogram{}
+	before, err := measure.UsageOf(s.pid)
 	if err != nil {
 		return r, err
 	}
@@ -143,14 +145,14 @@ func (b *bench) burst(name string, n int) (r burstResult, err error) {
 			break
 		}
 	}
-	r.Done, r.Seconds, r.P99, r.Reopened = c.done, time.Since(began).Seconds(), c.times.percentile(0.99).Seconds()*1e3, c.reopened
+	r.Done, r.Seconds, r.P99, r.Reopened = c.done, time.Since(began).Seconds(), c.times.Percentile(0.99).Seconds()*1e3, c.reopened
 	r.Sockets = float64(peak - sockets)
-	after, err := usageOf(s.pid)
+	after, err := measure.UsageOf(s.pid)
 	if err != nil {
 		return r, err
 	}
-	r.CPU = (after.cpu - before.cpu).Seconds()
-	rss, err := peakRSSOf(s.pid)
+	r.CPU = (after.CPU - before.CPU).Seconds()
+	rss, err := measure.PeakRSSOf(s.pid)
 	r.RSS = float64(rss)
 	return r, err
 }
@@ -213,7 +215,7 @@ func (c *burstClients) event(i int, events uint32) error {
 		if err != nil || !bytes.HasPrefix(c.buf[:max(n, 0)], []byte("HTTP/1.1 200 ")) {
 			return fmt.Errorf("an announce at another key: %q, %v", c.buf[:max(n, 0)], err)
 		}
-		c.times.add(time.Since(c.asked))
+		c.times.Add(time.Since(c.asked))
 		c.waiting = false
 		return nil
 	}

@@ -5,10 +5,11 @@ package main
 import (
 	"errors"
 	"fmt"
-	"math/bits"
 	"syscall"
 	"time"
 	"unsafe"
+
+	"ntrack/bench/measure"
 )
 
 // A load is a group of clients. Each announces again as soon as it has its reply. One thread runs all
@@ -35,7 +36,7 @@ type load struct {
 	conns  []client
 	active int
 	done   int
-	times  histogram
+	times  measure.Histogram
 }
 
 type client struct {
@@ -82,7 +83,7 @@ func (l *load) run(warm, d time.Duration, begin, end func()) error {
 	step := func(now time.Duration) time.Duration {
 		if phase == 0 && now >= warm {
 			begin()
-			l.done, l.times, l.open = 0, histogram{}, 0
+			l.done, l.times, l.open = 0, measure.Histogram{}, 0
 			phase, base = 1, time.Now()
 			for i := range l.conns {
 				l.conns[i].began -= now
@@ -269,7 +270,7 @@ func (l *load) event(i int, events uint32, now time.Duration, again bool) error 
 	if err := l.check(c.buf[:c.n], key, c.peer, l.listsSelf); err != nil {
 		return err
 	}
-	l.times.add(now - c.began)
+	l.times.Add(now - c.began)
 	l.done++
 	l.active--
 	if !l.keepAlive {
@@ -307,28 +308,4 @@ func (l *load) everyone() {
 		announced[i]++
 		return key, i, key < l.keys
 	}
-}
-
-// A histogram counts durations, with an error of at most 3 %.
-type histogram [64 * 32]uint32
-
-func (h *histogram) add(d time.Duration) {
-	v := uint64(max(d, 0)) + 32
-	e := bits.Len64(v) - 6
-	h[e<<5+int(v>>e)-32]++
-}
-
-// percentile returns the duration that a share of all durations do not exceed.
-func (h *histogram) percentile(share float64) time.Duration {
-	total := 0
-	for _, n := range h {
-		total += int(n)
-	}
-	left := int(share * float64(total))
-	for i, n := range h {
-		if left -= int(n); left < 0 {
-			return time.Duration(uint64(i&31+32)<<(i>>5)) - 32
-		}
-	}
-	return 0
 }

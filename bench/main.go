@@ -26,6 +26,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"ntrack/bench/measure"
 )
 
 func main() {
@@ -137,7 +139,7 @@ func (b *bench) run(stdout io.Writer, jsonFile, mdFile string) error {
 	if err := pinProcess(os.Getpid(), setOf(b.loadCPU)); err != nil {
 		return err
 	}
-	b.report = report{Machine: machine(len(b.cpus)), Rounds: b.rounds, Seconds: b.time.Seconds(), Keys: b.keys, Peers: maxPeers}
+	b.report = report{Machine: measure.Machine(len(b.cpus)), Rounds: b.rounds, Seconds: b.time.Seconds(), Keys: b.keys, Peers: maxPeers}
 	if b.loadCPU == b.serverCPU {
 		b.note("there is only one CPU: server and load share it, and the numbers mean little")
 	}
@@ -241,14 +243,14 @@ func (b *bench) startServers() error {
 func (b *bench) populate(s *rival) error {
 	r := populated{Name: s.name}
 	if !s.floor {
-		before, err := rssOf(s.pid)
+		before, err := measure.RSSOf(s.pid)
 		if err != nil {
 			return err
 		}
 		if err := b.fill(s); err != nil {
 			return err
 		}
-		after, err := rssOf(s.pid)
+		after, err := measure.RSSOf(s.pid)
 		if err != nil {
 			return err
 		}
@@ -330,22 +332,22 @@ func (b *bench) compare() error {
 
 // atRest measures the CPU time of the filled servers without announces.
 func (b *bench) atRest() error {
-	use := make([]usage, len(b.servers))
+	use := make([]measure.Usage, len(b.servers))
 	for i, s := range b.servers {
 		if err := s.resume(); err != nil {
 			return err
 		}
-		use[i], _ = usageOf(s.pid)
+		use[i], _ = measure.UsageOf(s.pid)
 	}
 	time.Sleep(b.rest)
 	for i, s := range b.servers {
-		now, err := usageOf(s.pid)
+		now, err := measure.UsageOf(s.pid)
 		if err != nil {
 			return err
 		}
 		for j := range b.report.Populated {
 			if p := &b.report.Populated[j]; p.Name == s.name {
-				p.AtRest = float64(now.cpu-use[i].cpu) / float64(b.rest)
+				p.AtRest = float64(now.CPU-use[i].CPU) / float64(b.rest)
 			}
 		}
 	}
@@ -375,7 +377,7 @@ func (b *bench) round(s *rival, l *load) (round, error) {
 			return r, err
 		}
 	}
-	var before, after, selfBefore, selfAfter usage
+	var before, after, selfBefore, selfAfter measure.Usage
 	var stolenBefore, stolenAfter time.Duration
 	var began time.Time
 	var wall, took time.Duration
@@ -383,16 +385,16 @@ func (b *bench) round(s *rival, l *load) (round, error) {
 	done := 0
 	err := l.run(b.warm, b.time, func() {
 		stolenBefore = stolen(b.cpus[0], b.serverCPU)
-		selfBefore, errs[0] = usageOf(os.Getpid())
-		before, errs[1] = usageOf(s.pid)
+		selfBefore, errs[0] = measure.UsageOf(os.Getpid())
+		before, errs[1] = measure.UsageOf(s.pid)
 		began = time.Now()
 	}, func() {
 		done, wall = l.done, time.Since(began)
 		if took = wall; l.gate != nil {
 			took = l.open
 		}
-		after, errs[2] = usageOf(s.pid)
-		selfAfter, errs[3] = usageOf(os.Getpid())
+		after, errs[2] = measure.UsageOf(s.pid)
+		selfAfter, errs[3] = measure.UsageOf(os.Getpid())
 		stolenAfter = stolen(b.cpus[0], b.serverCPU)
 	})
 	if err := errors.Join(append(errs[:], err)...); err != nil {
@@ -406,7 +408,7 @@ func (b *bench) round(s *rival, l *load) (round, error) {
 			return r, err
 		}
 	}
-	if took <= 0 || after.cpu <= before.cpu || selfAfter.cpu <= selfBefore.cpu {
+	if took <= 0 || after.CPU <= before.CPU || selfAfter.CPU <= selfBefore.CPU {
 		// Others had the CPUs for nearly all of so short a round. It says nothing: play it again.
 		if err := s.pause(); err != nil {
 			return r, err
@@ -414,15 +416,15 @@ func (b *bench) round(s *rival, l *load) (round, error) {
 		return b.round(s, l)
 	}
 	r = round{
-		CPU:       float64(after.cpu-before.cpu) / 1e3 / float64(done),
+		CPU:       float64(after.CPU-before.CPU) / 1e3 / float64(done),
 		PerSecond: float64(done) / took.Seconds(),
-		P50:       float64(l.times.percentile(0.5)) / 1e3,
-		P99:       float64(l.times.percentile(0.99)) / 1e3,
-		Busy:      float64(after.cpu-before.cpu) / float64(took),
+		P50:       float64(l.times.Percentile(0.5)) / 1e3,
+		P99:       float64(l.times.Percentile(0.99)) / 1e3,
+		Busy:      float64(after.CPU-before.CPU) / float64(took),
 		Noise:     float64(stolenAfter-stolenBefore) / float64(wall),
 	}
 	if s.procs <= 1 { // otherwise server and load share a CPU and wait for each other
-		r.Noise += after.waiting(before) + selfAfter.waiting(selfBefore)
+		r.Noise += after.Waiting(before) + selfAfter.Waiting(selfBefore)
 	}
 	return r, s.pause()
 }

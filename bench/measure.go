@@ -3,11 +3,9 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -66,45 +64,6 @@ func pinProcess(pid int, s cpuSet) error {
 	return nil
 }
 
-// usage is the CPU time of a process.
-type usage struct {
-	cpu    time.Duration
-	waited time.Duration // how long it was ready to run while another process ran
-}
-
-// waiting returns the share of time since before that the process waited for a CPU, of the time in
-// which it was ready to run.
-func (u usage) waiting(before usage) float64 {
-	waited := float64(u.waited - before.waited)
-	return waited / (waited + float64(u.cpu-before.cpu))
-}
-
-// usageOf adds up the CPU time of all threads. It misses threads that have ended, but no server
-// here ends any. It does as little as possible, because it runs under load.
-func usageOf(pid int) (usage, error) {
-	var u usage
-	dir := "/proc/" + strconv.Itoa(pid) + "/task"
-	tasks, err := os.ReadDir(dir)
-	if err != nil {
-		return u, err
-	}
-	for _, t := range tasks {
-		b, err := os.ReadFile(dir + "/" + t.Name() + "/schedstat")
-		if err != nil {
-			continue
-		}
-		f := bytes.Fields(b)
-		if len(f) < 2 {
-			return u, fmt.Errorf("%s/%s/schedstat: %q", dir, t.Name(), b)
-		}
-		cpu, _ := strconv.ParseInt(string(f[0]), 10, 64)
-		waited, _ := strconv.ParseInt(string(f[1]), 10, 64)
-		u.cpu += time.Duration(cpu)
-		u.waited += time.Duration(waited)
-	}
-	return u, nil
-}
-
 // stolen returns how long these CPUs have run other virtual machines since the system started.
 func stolen(cpus ...int) time.Duration {
 	b, _ := os.ReadFile("/proc/stat")
@@ -119,42 +78,6 @@ func stolen(cpus ...int) time.Duration {
 		}
 	}
 	return time.Duration(ticks) * time.Second / 100 // USER_HZ
-}
-
-// rssOf returns the resident memory of a process in bytes. smaps_rollup is exact, and status has an
-// estimate.
-func rssOf(pid int) (int64, error) {
-	n, err := kilobytes(fmt.Sprintf("/proc/%d/smaps_rollup", pid), "Rss:")
-	if err != nil {
-		n, err = kilobytes(fmt.Sprintf("/proc/%d/status", pid), "VmRSS:")
-	}
-	return n, err
-}
-
-// peakRSSOf returns the most resident memory that a process has had, in bytes.
-func peakRSSOf(pid int) (int64, error) {
-	return kilobytes(fmt.Sprintf("/proc/%d/status", pid), "VmHWM:")
-}
-
-// kilobytes returns a number of bytes that a file of the system has in kilobytes.
-func kilobytes(file, name string) (int64, error) {
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(string(b)) {
-		if f := strings.Fields(line); len(f) > 1 && f[0] == name {
-			n, err := strconv.ParseInt(f[1], 10, 64)
-			return n << 10, err
-		}
-	}
-	return 0, fmt.Errorf("%s has no %s", file, name)
-}
-
-// filesOf returns how many files a process has open.
-func filesOf(pid int) (int, error) {
-	files, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
-	return len(files), err
 }
 
 // socketCaches are the kernel's caches from which sockets and what belongs to them come.
@@ -191,20 +114,4 @@ func (u socketUse) perSocket(before socketUse) float64 {
 		return 0
 	}
 	return float64(u.bytes-before.bytes) / float64(u.sockets-before.sockets)
-}
-
-// machine describes this machine.
-func machine(cpus int) string {
-	model, kernel := "unknown CPU", ""
-	b, _ := os.ReadFile("/proc/cpuinfo")
-	for line := range strings.Lines(string(b)) {
-		if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
-			model = strings.TrimSpace(value)
-			break
-		}
-	}
-	if b, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
-		kernel, _, _ = strings.Cut(strings.TrimSpace(string(b)), "-")
-	}
-	return fmt.Sprintf("%s, %d CPUs, Linux %s, %s", model, cpus, kernel, runtime.Version())
 }

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"time"
 
+	"ntrack/bench/measure"
 	"ntrack/tracker"
 )
 
@@ -131,7 +132,7 @@ func (b *bench) measureMemory(p memoryPlan) (r memoryResult, err error) {
 		took    *time.Duration
 		rss     *int64
 	}{{"gc", nil, &r.Baseline}, {"join", &r.Join, nil}, {"renew", &r.Renew, &running}, {"gc", &r.GC, &after}} {
-		before, err := usageOf(s.pid)
+		before, err := measure.UsageOf(s.pid)
 		if err != nil {
 			return r, err
 		}
@@ -139,12 +140,12 @@ func (b *bench) measureMemory(p memoryPlan) (r memoryResult, err error) {
 		if err != nil {
 			return r, err
 		}
-		used, err := usageOf(s.pid)
+		used, err := measure.UsageOf(s.pid)
 		if err != nil {
 			return r, err
 		}
 		if step.took != nil {
-			*step.took = used.cpu - before.cpu
+			*step.took = used.CPU - before.CPU
 			if step.command == "gc" {
 				*step.took = took
 			}
@@ -152,7 +153,7 @@ func (b *bench) measureMemory(p memoryPlan) (r memoryResult, err error) {
 		if step.rss == nil {
 			continue
 		}
-		if *step.rss, err = rssOf(s.pid); err != nil {
+		if *step.rss, err = measure.RSSOf(s.pid); err != nil {
 			return r, err
 		}
 	}

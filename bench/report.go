@@ -3,15 +3,14 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"math"
-	"os"
 	"slices"
 	"strings"
 	"text/tabwriter"
-	"time"
+
+	"ntrack/bench/measure"
 )
 
 // A report has the results of a run.
@@ -295,25 +294,12 @@ func times(x float64) string {
 	return fmt.Sprintf("%.2f", x)
 }
 
-// These lines are before and after the tables in a document.
-const (
-	beginMark = "<!-- bench: begin -->\n"
-	endMark   = "<!-- bench: end -->\n"
-)
+// mark is the name of the tables in a document.
+const mark = "bench"
 
 // into replaces the tables in a document.
 func (r *report) into(file string) error {
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return err
-	}
-	before, rest, ok1 := strings.Cut(string(b), beginMark)
-	_, after, ok2 := strings.Cut(rest, endMark)
-	if !ok1 || !ok2 {
-		return errors.New(file + ": no lines " + strings.TrimSpace(beginMark) + " and " + strings.TrimSpace(endMark))
-	}
 	var tables strings.Builder
 	r.print(&tables)
-	text := before + beginMark + "```\n" + time.Now().UTC().Format(time.DateOnly) + ", " + tables.String() + "```\n" + endMark + after
-	return os.WriteFile(file, []byte(text), 0o644)
+	return measure.PutTables(file, mark, tables.String())
 }

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net"
 	"time"
+
+	"ntrack/bench/measure"
 )
 
 // A streamsPlan says how many event streams are measured.
@@ -144,7 +146,7 @@ func (b *bench) idle(name string, growth []int) ([]idleStreams, error) {
 	all := make([]idleStreams, len(growth))
 	grow := func(open func(w *watchers, n int) error, measured func(r *idleStreams, each float64, s *rival) error) error {
 		return b.withStreams(name, func(s *rival, w *watchers) error {
-			baseline, err := rssOf(s.pid)
+			baseline, err := measure.RSSOf(s.pid)
 			if err != nil {
 				return err
 			}
@@ -156,7 +158,7 @@ func (b *bench) idle(name string, growth []int) ([]idleStreams, error) {
 				if err := errors.Join(open(w, n), w.rest(rest)); err != nil {
 					return err
 				}
-				rss, err := rssOf(s.pid)
+				rss, err := measure.RSSOf(s.pid)
 				if err != nil {
 					return err
 				}
@@ -178,7 +180,7 @@ func (b *bench) idle(name string, growth []int) ([]idleStreams, error) {
 	before := socketsInUse()
 	err = grow((*watchers).openLookers, func(r *idleStreams, each float64, s *rival) (err error) {
 		r.Looker, r.Kernel = each, socketsInUse().perSocket(before)
-		r.Files, err = filesOf(s.pid)
+		r.Files, err = measure.FilesOf(s.pid)
 		return err
 	})
 	return all, err
@@ -191,18 +193,18 @@ func (b *bench) fanOutRound(f *fanOut, p streamsPlan) error {
 		if err := w.openLookers(p.Resting); err != nil {
 			return err
 		}
-		began, err := usageOf(s.pid)
+		began, err := measure.UsageOf(s.pid)
 		if err != nil {
 			return err
 		}
 		if err := w.rest(3 * b.rest); err != nil { // long enough for a heartbeat of each
 			return err
 		}
-		rested, err := usageOf(s.pid)
+		rested, err := measure.UsageOf(s.pid)
 		if err != nil {
 			return err
 		}
-		r.AtRest = float64(rested.cpu-began.cpu) / float64(3*b.rest)
+		r.AtRest = float64(rested.CPU-began.CPU) / float64(3*b.rest)
 		w.shrink(p.Watched)
 		if err := w.rest(p.Every); err != nil { // until the server has noticed
 			return err
@@ -219,8 +221,8 @@ func (b *bench) fanOutRound(f *fanOut, p streamsPlan) error {
 				return err
 			}
 			cpu += used
-			r.P50 = append(r.P50, times.percentile(0.5).Seconds()*1e3)
-			r.P99 = append(r.P99, times.percentile(0.99).Seconds()*1e3)
+			r.P50 = append(r.P50, times.Percentile(0.5).Seconds()*1e3)
+			r.P99 = append(r.P99, times.Percentile(0.99).Seconds()*1e3)
 		}
 		r.CPU = float64(cpu.Nanoseconds()) / 1e3 / float64(p.Joins*p.Watched)
 		f.Rounds = append(f.Rounds, r)
@@ -230,31 +232,31 @@ func (b *bench) fanOutRound(f *fanOut, p streamsPlan) error {
 
 // join lets a peer announce over c. It returns when the streams sent the join, and the CPU time that
 // the server used.
-func (w *watchers) join(s *rival, c net.Conn, port int, every time.Duration) (times *histogram, used time.Duration, err error) {
-	before, err := usageOf(s.pid)
+func (w *watchers) join(s *rival, c net.Conn, port int, every time.Duration) (times *measure.Histogram, used time.Duration, err error) {
+	before, err := measure.UsageOf(s.pid)
 	if err != nil {
 		return nil, 0, err
 	}
-	times = new(histogram)
+	times = new(measure.Histogram)
 	began := time.Now()
 	if err := ask(c, fmt.Sprint("/ntrk/lookers?numwant=0&port=", port)); err != nil {
 		return nil, 0, err
 	}
-	sent, err := w.await(len(w.fds), stuck, func() { times.add(time.Since(began)) })
+	sent, err := w.await(len(w.fds), stuck, func() { times.Add(time.Since(began)) })
 	if err != nil {
 		return nil, 0, err
 	}
 	if sent != len(w.fds) {
 		return nil, 0, fmt.Errorf("%d of %d streams sent a join", sent, len(w.fds))
 	}
-	after, err := usageOf(s.pid)
+	after, err := measure.UsageOf(s.pid)
 	if err != nil {
 		return nil, 0, err
 	}
 	if again, err := w.await(1, time.Until(began.Add(every)), func() {}); err != nil || again > 0 {
 		return nil, 0, errors.Join(err, fmt.Errorf("a join was sent %d times too often", again))
 	}
-	return times, after.cpu - before.cpu, nil
+	return times, after.CPU - before.CPU, nil
 }
 
 func (f *fanOut) finish() {

@@ -37,7 +37,9 @@ tracker/server             announce/wire tracker
 tracker/server/admin       tracker/server
 tracker/server/servertest  tracker tracker/store tracker/store/memory
 tracker/trackertest        announce tracker tracker/server
-bench                      announce/wire tracker tracker/server tracker/store/memory
+bench                      announce/wire bench/measure tracker tracker/server tracker/store/memory
+bench/attack               announce/wire bench/measure tracker
+bench/measure
 bench/soak
 examples/chat              announce
 examples/job               announce
@@ -57,7 +59,7 @@ github.com/pires/go-proxyproto     tracker/server
 github.com/rogpeppe/go-internal    commands/commandstest
 golang.org/x/term                  commands
 github.com/prometheus/client_golang  tracker/server/admin
-golang.org/x/sys                   announce bench commands commands/process tracker/server
+golang.org/x/sys                   announce bench bench/attack commands commands/process tracker/server
 `
 
 // table parses arrows and guests: the first field of each line is the key of the others.
@@ -188,7 +190,7 @@ func TestPackageComments(t *testing.T) {
 		switch {
 		case name == ".":
 			begin = "Command ntrack "
-		case name == "bench", path.Dir(name) == "bench", path.Dir(name) == "examples":
+		case name == "bench", path.Dir(name) == "bench" && name != "bench/measure", path.Dir(name) == "examples":
 			begin = "Command " + path.Base(name) + " "
 		}
 		n := 0

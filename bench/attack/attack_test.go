@@ -1,0 +1,187 @@
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"ntrack/bench/measure"
+)
+
+// The test binary also runs the roles.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 2 && os.Args[1] == "role" {
+		main()
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// Every attack does what its row says. The test does not look at how well the servers stand it.
+func TestAttacks(t *testing.T) {
+	b := &bench{only: []string{ntrackServer}, time: time.Second / 3, settle: time.Second / 10, shrink: 100, memory: "512M", ceiling: 512 << 20, parallel: 2, log: t.Output()}
+	b.honest = honestPlan{Rate: 200, Interval: time.Second, Streams: 20, Kept: 20}
+	var out bytes.Buffer
+	dir := t.TempDir()
+	jsonFile, mdFile := filepath.Join(dir, "json"), filepath.Join(dir, "md")
+	begin, end := measure.Marks(mark)
+	if err := os.WriteFile(mdFile, []byte("above\n"+begin+end), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.run(t.Context(), &out, jsonFile, mdFile); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%s", &out)
+	if md, err := os.ReadFile(mdFile); err != nil || !strings.Contains(string(md), out.String()) {
+		t.Errorf("the document is %s, %v", md, err)
+	}
+	var r report
+	text, err := os.ReadFile(jsonFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(text, &r); err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range attacks {
+		x := r.row(ntrackServer, a.name)
+		if x == nil {
+			t.Errorf("no row for %s", a.name)
+			continue
+		}
+		h, g := x.Honest, x.Gain
+		if h.Renewals.Asked == 0 || h.Joins.Asked == 0 || h.Renewals.Answered == 0 || h.Renewals.P50 <= 0 || h.Renewals.P99 < h.Renewals.P50 {
+			t.Errorf("%s: the honest clients saw %+v", a.name, h)
+		}
+		if x.Peak.RSS < 1<<20 || x.CPU <= 0 || x.Peak.Files < x.Start.Files || x.Start.Keys <= 0 {
+			t.Errorf("%s: from %+v to %+v, %.2f CPUs", a.name, x.Start, x.Peak, x.CPU)
+		}
+		if x.Died != "" {
+			t.Errorf("%s: the server ended: %s", a.name, x.Died)
+		}
+		switch a.name {
+		case noAttack, hogAttack:
+			if g != (gain{}) {
+				t.Errorf("%s: %+v", a.name, g)
+			}
+		case "slow", "silent", "unread", "streams":
+			if g.Opened < 100 || g.Peak < 100 || g.Answered != 0 {
+				t.Errorf("%s: %+v, want 100 connections without replies", a.name, g)
+			}
+		case "idle":
+			if g.Peak < 150 || g.Answered < 150 {
+				t.Errorf("%s: %+v, want as many connections as fit", a.name, g)
+			}
+		case "keys", "keys64", "keys48":
+			if g.Answered < 100 || g.Requests > 20_000+64*16 || g.Answered+g.Refused > g.Requests {
+				t.Errorf("%s: %+v, want announces, and at most 20,000", a.name, g)
+			}
+		case "lines":
+			if g.Answered != 0 || g.Refused+g.Cut < 10 {
+				t.Errorf("%s: %+v, want refusals", a.name, g)
+			}
+		case "pipelines", "looks":
+			if g.Answered+g.Refused < 100 {
+				t.Errorf("%s: %+v, want replies", a.name, g)
+			}
+		case "resets", "tls":
+			if g.Opened < 10 || g.Answered < 10 || g.Bytes < 1000 {
+				t.Errorf("%s: %+v, want answers", a.name, g)
+			}
+		case "connects":
+			if g.Opened < 10 || g.Bytes != 0 {
+				t.Errorf("%s: %+v, want connections and no bytes", a.name, g)
+			}
+		default:
+			t.Errorf("%s: this test does not know the attack", a.name)
+		}
+	}
+	if left, err := filepath.Glob("/sys/fs/cgroup/memory/*/*/ntrack-attack-*"); err != nil || len(left) > 0 {
+		t.Errorf("control groups are left: %q, %v", left, err)
+	}
+}
+
+func TestVerdict(t *testing.T) {
+	good := row{Server: ntrackServer, Honest: honestResult{Renewals: answers{Asked: 1000, Answered: 1000, P99: 20}}, Peak: figures{RSS: 100 << 20, Kernel: 10 << 20}}
+	hog := good
+	hog.Attack, hog.Honest.Renewals.P99 = hogAttack, 40
+	r := report{Ceiling: 128 << 20, Rows: []row{hog}}
+	for want, change := range map[string]func(*row){
+		"holds":                                    func(x *row) { x.Honest.Renewals.P99 = 120 },
+		"misses: p99 121 ms":                       func(x *row) { x.Honest.Renewals.P99 = 121 },
+		"misses: 99.80% answered":                  func(x *row) { x.Honest.Renewals.Answered = 998 },
+		"misses: 3 false leaves":                   func(x *row) { x.Honest.FalseLeaves = 3 },
+		"misses: 130 MB":                           func(x *row) { x.Peak.Kernel = 30 << 20 },
+		"misses: the server ended: signal: killed": func(x *row) { x.Died = "signal: killed" },
+	} {
+		x := good
+		change(&x)
+		if got := r.verdict(x); got != want {
+			t.Errorf("%+v: %s, want %s", x, got, want)
+		}
+	}
+}
+
+// The reader finds replies in any pieces.
+func TestReplyReader(t *testing.T) {
+	const text = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello" +
+		"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 2\r\n\r\nno" +
+		"HTTP/1.1 204 No Content\r\n\r\n" +
+		"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\nd14:failure reason0:" +
+		"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\nevent: you\n"
+	for size := range len(text) {
+		var r replyReader
+		var got []int
+		var rest []byte
+		for piece := range slices.Chunk([]byte(text), size+1) {
+			r.read(piece, func(status int, failed bool) bool {
+				if failed {
+					status = -status
+				}
+				got = append(got, status)
+				return true
+			}, func(b []byte) { rest = append(rest, b...) })
+		}
+		if !slices.Equal(got, []int{200, 503, 204, -200}) || string(rest) != "event: you\n" {
+			t.Fatalf("in pieces of %d: %v, %q", size+1, got, rest)
+		}
+	}
+}
+
+// A stream that reports a leave of an honest peer counts it, in any pieces, and no other leave.
+func TestFalseLeaves(t *testing.T) {
+	const text = "event: you\ndata: 127.1.0.1:4000\n\nevent: peers\ndata: 127.1.0.2:4000\n\nevent: join\ndata: 127.1.0.3:1\n\n" +
+		"event: leave\ndata: 127.1.0.3:1\n\nevent: leave\ndata: 127.2.0.3:1\n\n:\n\nevent: leave\ndata: 127.1.0.2:4000\n\n"
+	for size := range len(text) {
+		h := &honest{}
+		s := &honestStream{h: h}
+		for piece := range slices.Chunk([]byte(text), size+1) {
+			s.lines(piece)
+		}
+		if h.falseLeaves != 2 || !s.listed {
+			t.Fatalf("in pieces of %d: %d leaves, listed: %t", size+1, h.falseLeaves, s.listed)
+		}
+	}
+}
+
+func TestParseSize(t *testing.T) {
+	for text, want := range map[string]int64{"512M": 512 << 20, "2G": 2 << 30, "32K": 32 << 10} {
+		if got, err := parseSize(text); got != want || err != nil {
+			t.Errorf("%s: %d, %v", text, got, err)
+		}
+	}
+	for _, text := range []string{"", "M", "512", "-1M", "5X", "5MB", "0G"} {
+		if got, err := parseSize(text); err == nil {
+			t.Errorf("%q: %d, want an error", text, got)
+		}
+	}
+}
