@@ -291,3 +291,74 @@ func TestWorkerMaxConnsPerAddr(t *testing.T) {
 	refused.Close()
 	eventually(t, "connections: 3", func() bool { return s.Conns() == 3 })
 }
+
+// A connection with a part of a request needs no goroutine, wherever its bytes are cut. Otherwise
+// the clients of a worker would wait for as many goroutines as there are such connections.
+func TestWorkerRequestBegun(t *testing.T) {
+	s := &server.Server{Tracker: &tracker.Tracker{}, Log: server.LogTo(func(line string) { t.Error(line) })}
+	w := s.TestWorker(t, listen(t))
+	for at := 1; at < len(hello); at++ {
+		p := connect(t, w, plenty)
+		for i, step := range []struct {
+			part           string
+			replies, begun int
+		}{{hello + hello[:at], 1, 1}, {hello[at:], 1, 0}, {hello[:at], 0, 1}, {hello[at:], 1, 0}} {
+			p.send(step.part, 1)
+			w.ServeEvents()
+			if n := p.replies(); n != step.replies || s.Begun() != step.begun || s.Goroutines() != 0 {
+				t.Errorf("cut at %d, part %d: %d replies, %d begun, %d goroutines", at, i, n, s.Begun(), s.Goroutines())
+			}
+		}
+		p.Close()
+		w.ServeEvents()
+	}
+	if n := s.Conns(); n != 0 {
+		t.Errorf("%d connections", n)
+	}
+}
+
+// A request has Timeout from its first byte, also if it comes byte by byte.
+func TestWorkerSlowRequest(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		s := &server.Server{Tracker: &tracker.Tracker{}, Log: server.LogTo(func(line string) { t.Error(line) })}
+		w := s.TestWorker(t, listen(t))
+		p := connect(t, w, plenty)
+		time.Sleep(5 * time.Second) // without a byte
+		began := time.Now()
+		for i := 0; s.Conns() > 0 && i < len(hello)-1; i++ {
+			p.send(hello[i:i+1], 1)
+			w.ServeEvents()
+			w.Housekeeping()
+			time.Sleep(time.Second)
+		}
+		if d := time.Since(began); d != 11*time.Second {
+			t.Errorf("the connection ended after %v", d)
+		}
+	})
+}
+
+// Many connections that are overdue at once end in several steps, with others between them.
+func TestWorkerOverdue(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		s := &server.Server{Tracker: &tracker.Tracker{}, Log: server.LogTo(func(line string) { t.Error(line) })}
+		w := s.TestWorker(t, listen(t))
+		for range 300 {
+			connect(t, w, plenty)
+		}
+		time.Sleep(11 * time.Second)
+		w.Housekeeping()
+		for left := 300 - 64; left > 0; left = max(0, left-64) {
+			if n := s.Conns(); n != left || !w.Due() {
+				t.Fatalf("%d connections, want %d; due %v", n, left, w.Due())
+			}
+			one := w.AddRequest(netip.MustParseAddrPort("127.0.0.1:1"), plenty, strings.Replace(hello, "\r\n\r\n", "\r\nConnection: close\r\n\r\n", 1))
+			if n := (testClient{t, one}).replies(); n != 1 {
+				t.Errorf("%d replies", n)
+			}
+			w.ServeEvents()
+		}
+		if n := s.Conns(); n != 0 || w.Due() {
+			t.Errorf("%d connections", n)
+		}
+	})
+}

@@ -142,7 +142,13 @@ func (c *conn) readHead() (int, error) {
 		var err error
 		if searched > 0 {
 			c.setDeadline(true)
-			err = c.readMore()
+			if c.entry.owner = c; !c.entry.evicted && !c.entry.queued() {
+				c.s.begun.enqueue(&c.entry, time.Now())
+				defer c.entry.dequeue()
+			}
+			if err = c.readMore(); err != nil {
+				c.refuseEvicted()
+			}
 		} else {
 			err = c.awaitRequest()
 		}
@@ -174,12 +180,20 @@ func (c *conn) awaitRequest() error {
 	}
 	c.entry.dequeue()
 	c.isSilent = false
-	if err != nil && c.entry.evicted && c.entry.queue.kind == silentConns && !c.s.shuttingDown.Load() {
-		if c.write([]byte(tooMany)) == nil {
-			c.linger()
-		}
+	if err != nil {
+		c.refuseEvicted()
 	}
 	return err
+}
+
+// refuseEvicted sends a 503 to a client that was evicted before it had sent a whole request.
+func (c *conn) refuseEvicted() {
+	if !c.entry.evicted || c.entry.queue.kind == idleConns || c.s.shuttingDown.Load() {
+		return
+	}
+	if c.write([]byte(tooMany)) == nil {
+		c.linger()
+	}
 }
 
 // limitSilence gives the client little time for its first request, because the server shuts down.

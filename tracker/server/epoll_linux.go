@@ -79,6 +79,7 @@ func (a *epollAcceptor) addWorker(listener uintptr) error {
 	w.acceptFunc = w.acceptFrom
 	a.s.limiter.addQueue(&w.silent, silentConns)
 	a.s.limiter.addQueue(&w.idle, idleConns)
+	a.s.limiter.addQueue(&w.begun, begunConns)
 	w.busy.init(notEvicted)
 	w.blocked.init(notEvicted)
 	w.streams.init()

@@ -129,8 +129,8 @@ func (w TestWorker) LargestRest() (n int) {
 	return n
 }
 
-// Due says whether the worker has streams to serve now, so that it must not wait for events.
-func (w TestWorker) Due() bool { return w.w.streams.due() }
+// Due says whether the worker has streams to serve or connections to close now, so that it must not wait for events.
+func (w TestWorker) Due() bool { return w.w.streams.due() || w.w.overdue }
 
 func (w TestWorker) Housekeeping() { w.w.housekeeping() }
 
@@ -187,6 +187,7 @@ func (s *Server) Overdue(in []byte) (out []byte, kept int, err error) {
 	s.admitConn(netip.AddrPort{}, &c.account, weightPolled)
 	w.conns[c.fd] = c
 	w.silent.enqueue(&c.queueEntry, w.now.Add(-time.Hour))
+	s.limiter.addQueue(&w.begun, begunConns)
 	w.busy.init(notEvicted)
 	w.blocked.init(notEvicted)
 	w.closeOverdue(&w.silent, s.Timeout)

@@ -25,11 +25,16 @@ func (s *Server) Goroutines() int {
 }
 
 // Silent returns the number of connections that have not sent a request yet.
-func (s *Server) Silent() (n int) {
+func (s *Server) Silent() int { return s.waiting(silentConns) }
+
+// Begun returns the number of connections that have sent a part of a request.
+func (s *Server) Begun() int { return s.waiting(begunConns) }
+
+func (s *Server) waiting(kind queueKind) (n int) {
 	s.limiter.mu.Lock()
 	defer s.limiter.mu.Unlock()
 	for q := range s.limiter.queues {
-		if _, size := q.oldest(); q.kind == silentConns {
+		if _, size := q.oldest(); q.kind == kind {
 			n += size
 		}
 	}

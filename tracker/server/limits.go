@@ -217,15 +217,15 @@ func (s *Server) logLimit(exceeded limit, remote netip.AddrPort, format string, 
 	s.log(slog.LevelWarn, fmt.Sprintf(format, args...)+"; more of these are not logged for a minute", remote)
 }
 
-// silentGrace is how long a silent connection is not evicted, and how long a refusal waits for a
+// silentGrace is how long a silent connection is not evicted, or one that has begun a request, and how long a refusal waits for a
 // request. A server that shuts down still waits that long for the request of a new connection. A connection is silent until it has sent its first request. If more than a quarter of
 // maxConns are silent, they have no grace.
 const silentGrace = time.Second
 
 // evictOne evicts the oldest silent connection whose grace is over. If there is none, it evicts the
-// connection that has waited longest for its next request. If there is none either, it returns
-// false. So clients that send nothing can evict other clients only until a quarter of maxConns are
-// silent. l.mu is locked.
+// connection that has waited longest for its next request. If there is none either, it evicts the one
+// that began its request first, if its grace is over. Otherwise it returns false. So clients that send
+// nothing can evict other clients only until a quarter of maxConns are silent. l.mu is locked.
 func (l *connLimiter) evictOne() bool {
 	var oldest [numKinds]*connQueue // the queue of each kind with the oldest entry
 	var since [numKinds]time.Time
@@ -240,8 +240,8 @@ func (l *connLimiter) evictOne() bool {
 		}
 	}
 	for kind, q := range oldest {
-		wait := silent <= l.maxConns/4 && kind == int(silentConns) && now.Sub(since[kind]) < silentGrace
-		if q == nil || wait {
+		grace := kind == int(begunConns) || kind == int(silentConns) && silent <= l.maxConns/4
+		if q == nil || grace && now.Sub(since[kind]) < silentGrace {
 			continue
 		}
 		if a := q.evictOldest(); a != nil {
@@ -288,6 +288,7 @@ type queueKind uint8
 const (
 	silentConns queueKind = iota // they have not sent a request yet
 	idleConns                    // they have had a reply, and have not begun another request
+	begunConns                   // the rest of a request has not arrived
 	numKinds
 	notEvicted = numKinds
 )
@@ -334,6 +335,9 @@ func (e *queueEntry) dequeue() {
 
 // queued says whether e is still in its queue.
 func (e *queueEntry) queued() bool {
+	if e.queue == nil {
+		return false
+	}
 	e.queue.mu.Lock()
 	defer e.queue.mu.Unlock()
 	return e.next != nil

@@ -116,6 +116,7 @@ type Server struct {
 	limiter      connLimiter
 	silent       connQueue // connections with a goroutine that have not sent a request yet
 	idle         connQueue // connections with a goroutine that have had a reply and wait for a request
+	begun        connQueue // connections with a goroutine that have sent a part of a request
 	mu           sync.Mutex
 	conns        map[*conn]struct{} // connections with a goroutine
 	acceptors    map[acceptor]struct{}
@@ -156,6 +157,7 @@ func (s *Server) init() {
 	s.limiter.init(s)
 	s.limiter.addQueue(&s.silent, silentConns)
 	s.limiter.addQueue(&s.idle, idleConns)
+	s.limiter.addQueue(&s.begun, begunConns)
 }
 
 // Serve accepts connections from l until an accept fails or Shutdown is called. Then it closes l

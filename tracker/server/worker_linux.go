@@ -38,7 +38,9 @@ type worker struct {
 	silent  connQueue     // connections that have not sent a request yet
 	idle    connQueue     // connections that have had a reply and wait for a request
 	busy    connQueue     // connections with more requests to serve, which wait until others are served
+	begun   connQueue     // connections with a part of a request, whose rest has not arrived
 	blocked connQueue     // connections whose client does not read its replies
+	overdue bool          // more connections have waited too long
 	streams streams       // connections whose last reply is an event stream
 	head    head
 	b       buffers
@@ -55,6 +57,8 @@ type acceptedConn struct {
 const (
 	maxWorkers = 16
 	maxAccept  = 16 // how many connections a worker accepts before the next worker does
+	// A worker serves other connections after it has closed maxOverdue that have waited too long.
+	maxOverdue = 64
 	// An event of the listener has listenerEvent instead of a connection's file descriptor.
 	listenerEvent = -1
 	// connEvents are edge-triggered: there is an event when bytes arrive, not while there are
@@ -93,7 +97,7 @@ func (w *worker) run() {
 	raw, err := w.epoll.SyscallConn()
 	poll := func(uintptr) bool {
 		w.ready = epollNow(w.epollFD, w.events[:])
-		return w.ready > 0 || !w.busy.empty() || w.streams.due()
+		return w.ready > 0 || !w.busy.empty() || w.streams.due() || w.overdue
 	}
 	serve := func() {
 		if raw.Read(poll) != nil { // it is time for housekeeping, or wakeUp was called
@@ -115,7 +119,8 @@ func (w *worker) run() {
 		c := e.owner.(*polledConn)
 		w.handOver(int(c.fd), &conn{account: c.account, remote: c.remote, via: c.via, in: c.in(), unsent: c.unsent(), closeAfter: c.why == lastReply || c.why == panicked})
 	}
-	w.closeOverdue(&w.idle, 0)
+	for w.closeOverdue(&w.idle, 0) {
+	}
 	for err == nil && !w.empty() && !w.s.aborted.Load() { // Shutdown ends the streams
 		serve()
 	}
@@ -130,11 +135,12 @@ func (w *worker) run() {
 func (w *worker) close() {
 	w.s.limiter.removeQueue(&w.silent)
 	w.s.limiter.removeQueue(&w.idle)
+	w.s.limiter.removeQueue(&w.begun)
 	_ = w.epoll.Close()
 }
 
 func (w *worker) empty() bool {
-	return w.silent.empty() && w.idle.empty() && w.busy.empty() && w.blocked.empty() && w.streams.open == 0
+	return w.silent.empty() && w.idle.empty() && w.busy.empty() && w.begun.empty() && w.blocked.empty() && w.streams.open == 0
 }
 
 // serveEvents serves each connection that has an event, and then one busy connection and some
@@ -157,6 +163,9 @@ func (w *worker) serveEvents() {
 	}
 	w.serveWoken()
 	w.visitStreams()
+	if w.overdue {
+		w.closeAllOverdue()
+	}
 }
 
 // housekeeping closes connections that have waited too long, and accepts again if an accept has
@@ -175,13 +184,7 @@ func (w *worker) housekeeping() {
 		close(*done)
 	}
 	w.visitStreams()
-	silence := w.s.Timeout
-	if w.s.shuttingDown.Load() {
-		silence = min(silence, silentGrace)
-	}
-	w.closeOverdue(&w.silent, silence)
-	w.closeOverdue(&w.idle, w.s.Idle)
-	w.closeOverdue(&w.blocked, w.s.Timeout)
+	w.closeAllOverdue()
 	w.freeBuffers()
 	err := w.raw.Control(func(listener uintptr) {
 		if w.outOfFiles {
@@ -246,10 +249,28 @@ func (w *worker) addConn(fd int, remote netip.AddrPort) {
 	}
 }
 
-// closeOverdue closes the connections that have been in q for maxWait or longer. It first serves a
-// request that has arrived: the worker may only see it so late because this process was stopped.
-func (w *worker) closeOverdue(q *connQueue, maxWait time.Duration) {
-	for e := q.popBefore(w.now.Add(-maxWait)); e != nil; e = q.popBefore(w.now.Add(-maxWait)) {
+// closeAllOverdue closes connections that have waited too long, and says in w.overdue whether there
+// are more of them.
+func (w *worker) closeAllOverdue() {
+	silence := w.s.Timeout
+	if w.s.shuttingDown.Load() {
+		silence = min(silence, silentGrace)
+	}
+	w.overdue = w.closeOverdue(&w.silent, silence)
+	w.overdue = w.closeOverdue(&w.idle, w.s.Idle) || w.overdue
+	w.overdue = w.closeOverdue(&w.begun, w.s.Timeout) || w.overdue
+	w.overdue = w.closeOverdue(&w.blocked, w.s.Timeout) || w.overdue
+}
+
+// closeOverdue closes the connections that have been in q for maxWait or longer, at most maxOverdue
+// of them. Then there may be more. It first serves a request that has arrived: the worker may only
+// see it so late because this process was stopped.
+func (w *worker) closeOverdue(q *connQueue, maxWait time.Duration) (more bool) {
+	for range maxOverdue {
+		e := q.popBefore(w.now.Add(-maxWait))
+		if e == nil {
+			return false
+		}
 		if c := e.owner.(*polledConn); w.resume(c, false) == kept && !c.queued() {
 			if c.via == headerDue && !w.s.shuttingDown.Load() {
 				w.s.logProxy(c.remote, lateHeader)
@@ -257,6 +278,7 @@ func (w *worker) closeOverdue(q *connQueue, maxWait time.Duration) {
 			w.closeConn(c)
 		}
 	}
+	return true
 }
 
 func (w *worker) closeConn(c *polledConn) outcome {
@@ -318,7 +340,7 @@ func (w *worker) resume(c *polledConn, clientDone bool) outcome {
 func (w *worker) serveConn(c *polledConn, clientDone bool) outcome {
 	wasBusy := c.queue == &w.busy
 	n := copy(w.in[:], c.in())
-	due := c.via == headerDue
+	held, begun, due := n, c.queue == &w.begun, c.via == headerDue
 	if !c.drained && (due || headEnd(w.in[:n], 0) == 0) {
 		m, errno := rawCall(unix.SYS_READ, int(c.fd), w.in[n:])
 		switch {
@@ -329,8 +351,10 @@ func (w *worker) serveConn(c *polledConn, clientDone bool) outcome {
 				}
 				return kept
 			}
-		case errno != 0 || m+n == 0 || m == 0 && due:
+		case errno != 0 || m+n == 0 || m == 0 && (due || begun && c.evicted):
 			return w.endInput(c, n)
+		case m == 0:
+			clientDone = true
 		}
 		c.drained = m < len(w.in)-n
 		n += m
@@ -352,6 +376,10 @@ func (w *worker) serveConn(c *polledConn, clientDone bool) outcome {
 		if c.held = nil; len(in) == 0 {
 			return kept
 		}
+	}
+	if begun && !clientDone && n <= maxHead && headEnd(in, held) == 0 {
+		c.held.in = append(c.held.in, in[held:]...)
+		return kept
 	}
 	c.dequeue() // so that it is no longer evicted
 	clientDone = clientDone || c.evicted
@@ -386,7 +414,7 @@ func (w *worker) serveConn(c *polledConn, clientDone bool) outcome {
 func (w *worker) endInput(c *polledConn, n int) outcome {
 	c.dequeue()
 	switch {
-	case c.evicted && c.queue.kind == silentConns:
+	case c.evicted && (c.queue.kind == silentConns || c.queue.kind == begunConns):
 		_, _ = rawCall(unix.SYS_WRITE, int(c.fd), []byte(tooMany))
 	case c.via == headerDue && n > 0:
 		w.s.logProxy(c.remote, cutHeader)
@@ -412,7 +440,7 @@ func (w *worker) serveBatch(in []byte, remote netip.AddrPort, how via, wasBusy b
 			return in, batchFull
 		}
 		n := headEnd(in, 0)
-		if n == 0 && len(in) <= maxHead {
+		if n == 0 && len(in) <= maxHead && isToken(in[:1]) {
 			return in, incomplete
 		}
 		if n == 0 || n > maxHead || h.parseHead(in[:n]) != nil || !h.plain() {
@@ -443,6 +471,10 @@ func (w *worker) afterBatch(c *polledConn, rest []byte, why stopReason, clientDo
 		c.hold(rest, nil)
 		c.drained = c.drained && !clientDone // so that the end is read later
 		w.busy.enqueue(&c.queueEntry, w.now)
+		return kept
+	case why == incomplete && !clientDone:
+		c.hold(rest, nil)
+		w.begun.enqueue(&c.queueEntry, w.now)
 		return kept
 	case why == incomplete || why == notPlain:
 		return w.handOver(int(c.fd), &conn{account: c.account, remote: c.remote, via: c.via, in: rest})

@@ -241,7 +241,7 @@ func TestWorkerShutdown(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "connections: 3", func() bool { return s.Conns() == 3 })
-	eventually(t, "handed over: 1", func() bool { return s.Goroutines() == 1 })
+	eventually(t, "requests begun: 1", func() bool { return s.Begun() == 1 })
 	done := make(chan error)
 	go func() { done <- shutdown(s) }()
 	for name, c := range map[string]net.Conn{"silent": silent, "idle": idle} {
@@ -322,7 +322,7 @@ func TestWorkerMaxConns(t *testing.T) {
 	for range 2 {
 		polled, handedOver := dial(t, addr), dial(t, addr)
 		get(t, polled, bufio.NewReader(polled), "/ntrk/k?port=1")
-		if _, err := io.WriteString(handedOver, "GET"); err != nil {
+		if _, err := io.WriteString(handedOver, "POST /ntrk/k?port=1 HTTP/1.1\r\nHost: t\r\nContent-Length: 1\r\n\r\n"); err != nil {
 			t.Fatal(err)
 		}
 		eventually(t, "handed over: 1", func() bool { return s.Goroutines() == 1 })
