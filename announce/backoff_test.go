@@ -2,6 +2,7 @@ package announce
 
 import (
 	"fmt"
+	"math"
 	"net/http"
 	"testing"
 	"testing/synctest"
@@ -62,6 +63,7 @@ func TestAfterStream(t *testing.T) {
 		{0, true, 9_999, 0, 20 * time.Second},
 		{-1, true, 9_999, time.Second / 2, 20 * time.Second},
 		{0, true, 1_000_000, 0, time.Minute},
+		{0, true, math.MaxInt, 0, time.Minute}, // the tracker has reported joins without end
 		{wire.MaxRetry, true, 9_999, wire.MaxRetry / 2, wire.MaxRetry},
 	} {
 		first, last := time.Hour, -time.Hour

@@ -125,6 +125,9 @@ func (c *Client) send(ctx context.Context, t Tracker, method string, first *url.
 		if !t.Classic() {
 			req.Header.Set("Accept", accept)
 		}
+		if accept == acceptStream { // a few compressed bytes could keep this process busy, and a relay could hold events back
+			req.Header.Set("Accept-Encoding", "identity")
+		}
 		switch user := t.FullURL().User; {
 		case u.Scheme != first.Scheme || u.Host != first.Host: // credentials are only for the tracker that the user named
 		case c.Token != "" && !t.Classic():

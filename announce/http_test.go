@@ -1,6 +1,7 @@
 package announce_test
 
 import (
+	"compress/gzip"
 	"context"
 	"errors"
 	"io"
@@ -44,6 +45,28 @@ func TestHeaderIsBounded(t *testing.T) {
 	defer c.Close()
 	if r, err := c.List(within(t), at, announce.Request{Key: key(t, "k")}); err == nil {
 		t.Errorf("a header of 100 KB: %+v", r)
+	}
+}
+
+// A client does not decompress an event stream: some bytes of it could be events without end.
+func TestStreamIsNotCompressed(t *testing.T) {
+	at := served(t, "", func(w http.ResponseWriter, r *http.Request) {
+		if got := r.Header.Get("Accept-Encoding"); got != "identity" {
+			t.Errorf("Accept-Encoding: %s", got)
+		}
+		w.Header().Set("Content-Type", "text/event-stream")
+		w.Header().Set("Content-Encoding", "gzip")
+		z := gzip.NewWriter(w)
+		_, _ = io.WriteString(z, "event: you\ndata:\n\nevent: peers\ndata: 192.0.2.1:1\n\n")
+		_ = z.Close()
+	})
+	var c announce.Client
+	defer c.Close()
+	for ev, err := range c.Watch(within(t), []announce.Tracker{at}, announce.Request{Key: key(t, "k")}) {
+		if err == nil {
+			t.Errorf("%+v", ev)
+		}
+		break
 	}
 }
 

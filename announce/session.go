@@ -367,7 +367,7 @@ func (s *session) followStream(ctx context.Context, x *exchange, events *wire.Ev
 			x.alive()
 			s.source.recordList(you.Epoch, you.TTL, own, ev.Peers)
 		case ev.Name == "join" && x.live:
-			peers += len(ev.Peers)
+			peers = min(peers+len(ev.Peers), maxRoster)
 			s.source.recordJoins(ev.Peers)
 		case ev.Name == "leave" && x.live:
 			peers = max(peers-len(ev.Peers), 0)
@@ -385,7 +385,7 @@ func afterStream(retry time.Duration, clean bool, peers int) time.Duration {
 	}
 	pause := jitter(retry, 0.5)
 	if clean {
-		spread := returnTime * time.Duration(peers+1) / 1000
+		spread := returnTime * time.Duration(min(peers, maxRoster)+1) / 1000
 		pause = max(pause, rand.N(min(spread, wire.MaxRetry)))
 	}
 	return pause
