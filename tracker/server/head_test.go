@@ -103,3 +103,25 @@ func FuzzBody(f *testing.F) {
 		}
 	})
 }
+
+// A repeated field is copied a few times, and not once for each repetition: that would take a hundred
+// times as long as to parse another head of this size.
+func TestRepeatedFieldAllocates(t *testing.T) {
+	in := []byte("GET / HTTP/1.1\r\nHost: t\r\n" + strings.Repeat("Accept: a\r\n", 1400) + "\r\n")
+	var got server.Head
+	n := testing.AllocsPerRun(10, func() {
+		var err error
+		if got, _, err = server.ParseHead(in); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if n > 30 {
+		t.Errorf("%v allocations", n)
+	}
+	if want := strings.Repeat("a,", 1399) + "a"; got.Accept != want {
+		t.Errorf("%q", got.Accept)
+	}
+	if bytes.Contains(in, []byte("a,")) {
+		t.Errorf("the head has changed: %q", in)
+	}
+}

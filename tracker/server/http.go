@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -103,7 +104,7 @@ func (h *head) parseHead(b []byte) error {
 		}
 		value = bytes.Trim(value, " \t")
 		if !validValue(value) {
-			refuse("header " + string(name) + ": has control characters")
+			refuse("header " + string(name[:min(len(name), 40)]) + ": has control characters")
 			continue
 		}
 		switch fieldOf(name) {
@@ -271,9 +272,9 @@ func combine(field *[]byte, value []byte) {
 	switch {
 	case len(value) == 0:
 	case len(*field) == 0:
-		*field = value
+		*field = slices.Clip(value) // so that the first append copies it, and the others need not
 	default:
-		*field = append(append(bytes.Clone(*field), ','), value...)
+		*field = append(append(*field, ','), value...)
 	}
 }
 

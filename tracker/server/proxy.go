@@ -232,6 +232,8 @@ func (c *unreadConn) Read(b []byte) (int, error) {
 		return c.Conn.Read(b)
 	}
 	n := copy(b, c.unread)
-	c.unread = c.unread[n:]
+	if c.unread = c.unread[n:]; len(c.unread) == 0 {
+		c.unread = nil // the connection may stay open for long
+	}
 	return n, nil
 }
