@@ -103,7 +103,7 @@ func TestLimitsByAddress(t *testing.T) {
 						t.Errorf("status %d, Retry-After %v, %q", resp.Status, wait, body)
 					}
 				} else {
-					if resp.Status != 200 || !strings.Contains(body, "from this address: wait ") || !strings.HasSuffix(body, "8:retry ini1ee") {
+					if resp.Status != 200 || !strings.Contains(body, " from this address: wait 60 s8:interval") || !strings.HasSuffix(body, "8:retry ini1ee") {
 						t.Errorf("status %d, %q", resp.Status, body)
 					}
 					wait = time.Second

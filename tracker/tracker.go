@@ -428,6 +428,9 @@ func (t *Tracker) appendRefusal(c *Call, req *wire.Request, err error, dst []byt
 	switch {
 	case errors.As(err, &refusal):
 	case errors.As(err, &limited):
+		if req.Classic { // retry in has minutes
+			limited.wait = (limited.wait + time.Minute - 1).Truncate(time.Minute)
+		}
 		refusal = &wire.RefusalError{Status: 503, Reason: limited.Error(), Retry: limited.wait}
 	case errors.As(err, &full):
 		refusal = &wire.RefusalError{Status: 503, Reason: full.Error(), Retry: t.refusalInterval()}
