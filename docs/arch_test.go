@@ -33,7 +33,7 @@ tracker/rate
 tracker/store              announce/wire
 tracker/store/memory       announce/wire tracker/store
 tracker/store/storetest    announce/wire tracker/store
-tracker/server             announce/wire tracker
+tracker/server             announce/wire tracker tracker/rate
 tracker/server/admin       tracker/server
 tracker/server/servertest  tracker tracker/store tracker/store/memory
 tracker/trackertest        announce tracker tracker/server

@@ -5,10 +5,18 @@ import (
 	"net/netip"
 	"strings"
 	"time"
+
+	"ntrack/tracker/rate"
 )
 
 // SetStreamTCPTimeout sets TCP_USER_TIMEOUT of streams to a time that a test can wait for.
 func (s *Server) SetStreamTCPTimeout(d time.Duration) { s.streamTCPTimeout = d }
+
+// SetConnRate sets how many connections one address may open. Call it before the first one.
+func (s *Server) SetConnRate(perSecond, burst int) {
+	s.once.Do(s.init)
+	s.limiter.rate.limit = rate.Limit{PerSecond: perSecond, Burst: burst}
+}
 
 // Conns returns the number of open connections.
 func (s *Server) Conns() int {

@@ -34,6 +34,7 @@ type connLimiter struct {
 	perNetwork  map[uint64]int // admitted connections of each network that has a limit
 	queues      map[*connQueue]struct{}
 	memory      memoryLimits
+	rate        connRate
 	stats       Stats // only the counts of admissions, refusals and evictions
 
 	start  time.Time
@@ -56,20 +57,33 @@ const (
 	noLimit limit = iota
 	limitPerAddr
 	limitConns
+	limitRate
 	limitMemory
 	limitFiles       // no file descriptor is free, so the system accepts no connection
 	limitProxyHeader // a trusted proxy sent no PROXY header; see logProxy
 	numLimits
 )
 
-// tooMany is the reply to a connection that is refused or dropped.
-const tooMany = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\n" +
-	"Cache-Control: no-store\r\n" +
-	"Content-Length: 21\r\nRetry-After: 60\r\nConnection: close\r\n\r\ntoo many connections\n"
+// tooMany is the reply to a connection that is refused or dropped. tooFast is the one if its address
+// has opened too many (rate.go).
+const (
+	unavailable = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\nCache-Control: no-store\r\n"
+	tooMany     = unavailable + "Content-Length: 21\r\nRetry-After: 60\r\nConnection: close\r\n\r\ntoo many connections\n"
+	tooFast     = unavailable + "Content-Length: 54\r\nRetry-After: 10\r\nConnection: close\r\n\r\ntoo many new connections from this address: wait 10 s\n"
+)
+
+// reply is the reply to a connection that exceeds the limit.
+func (exceeded limit) reply() string {
+	if exceeded == limitRate {
+		return tooFast
+	}
+	return tooMany
+}
 
 // init sets maxConns below the limit on open files. So the server can always accept one more
 // connection and refuse it. If it did not accept the connection, the client would get no reply.
 func (l *connLimiter) init(s *Server) {
+	l.rate.init()
 	l.start, l.perNetwork, l.queues = time.Now(), make(map[uint64]int), make(map[*connQueue]struct{})
 	files := maxFiles()
 	l.reservedFiles = min(64+files/16, files/2)
@@ -116,11 +130,11 @@ func (s *Server) network(a netip.Addr) uint64 {
 
 // admitConn decides about a new connection, counts it and its weight, and logs the limit that it
 // exceeds. The caller must call releaseConn when the connection has ended, unless it is dropped.
-func (s *Server) admitConn(remote netip.AddrPort, a *account, weight int64) verdict {
+func (s *Server) admitConn(remote netip.AddrPort, a *account, weight int64) (v verdict, exceeded limit) {
 	l := &s.limiter
-	v, exceeded := l.decide(s.network(remote.Addr()), a, weight)
+	v, exceeded = l.decide(s.network(remote.Addr()), s.opensTooFast(remote.Addr(), weight), a, weight)
 	if exceeded == noLimit {
-		return v
+		return v, exceeded
 	}
 	outcome := "was refused"
 	if v == admitted {
@@ -130,6 +144,9 @@ func (s *Server) admitConn(remote netip.AddrPort, a *account, weight int64) verd
 	case exceeded == limitPerAddr:
 		s.logLimit(exceeded, remote, "a connection %s: %d connections from its address are open, the limit for one address; "+
 			"if a reverse proxy has this address, add it to the trusted proxies", outcome, l.maxPerAddr)
+	case exceeded == limitRate:
+		s.logLimit(exceeded, remote, "a connection %s: its address opens more than %d a second; "+
+			"if a reverse proxy has this address, add it to the trusted proxies", outcome, l.rate.limit.PerSecond)
 	case exceeded == limitMemory:
 		s.logLimit(exceeded, remote, "a connection %s: the open ones take %d MB, the limit of memory for connections",
 			outcome, s.MaxMemory>>20)
@@ -139,16 +156,19 @@ func (s *Server) admitConn(remote netip.AddrPort, a *account, weight int64) verd
 	default:
 		s.logLimit(exceeded, remote, "a connection %s: %d are open, which is the limit", outcome, l.maxConns)
 	}
-	return v
+	return v, exceeded
 }
 
 // decide decides about a new connection and counts it. If there are too many, it evicts another
-// one. exceeded is the limit that the new one exceeds, or noLimit.
-func (l *connLimiter) decide(network uint64, a *account, weight int64) (v verdict, exceeded limit) {
+// one. tooFast says that its address has opened too many. exceeded is the limit that the new one
+// exceeds, or noLimit.
+func (l *connLimiter) decide(network uint64, tooFast bool, a *account, weight int64) (v verdict, exceeded limit) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	admit := true
 	switch {
+	case tooFast:
+		exceeded, admit = limitRate, false
 	case network != 0 && l.perNetwork[network] >= l.maxPerAddr:
 		exceeded, admit = limitPerAddr, false
 	case l.numAdmitted >= l.maxConns:
@@ -169,6 +189,8 @@ func (l *connLimiter) decide(network uint64, a *account, weight int64) (v verdic
 			l.perNetwork[network]++
 		}
 		return admitted, exceeded
+	case exceeded == limitRate:
+		l.stats.RefusedRate++
 	case exceeded == limitPerAddr:
 		l.stats.RefusedPerAddr++
 	default:

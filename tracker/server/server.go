@@ -86,7 +86,8 @@ type Server struct {
 	MaxMemory int64
 	// MaxConnsPerAddr is how many connections one IPv4 address or IPv6 /64 may have. 0 is
 	// DefaultMaxConnsPerAddr, or a quarter of MaxConns if that is less. Less than 0 is no limit.
-	// Unix sockets and the Tracker's Exempt and Proxies have no limit.
+	// An address may also open only 1000 connections in a second, and 10,000 at once; one over TLS
+	// counts as 10. Unix sockets and the Tracker's Exempt and Proxies have no limit.
 	MaxConnsPerAddr int
 	// ProxyProtocol makes each connection of the Tracker's Proxies, and each by a Unix socket, begin
 	// with a header of the PROXY protocol, version 1 or 2, also before TLS. The address and port in
@@ -268,7 +269,8 @@ func (s *Server) startConn(nc net.Conn, config *tls.Config) {
 	if c.tls() {
 		weight = weightTLS
 	}
-	c.verdict = s.admitConn(c.remote, &c.account, weight)
+	var exceeded limit
+	c.verdict, exceeded = s.admitConn(c.remote, &c.account, weight)
 	switch {
 	case c.verdict == admitted:
 	case c.tls(): // a 503 would need a handshake first
@@ -276,10 +278,10 @@ func (s *Server) startConn(nc net.Conn, config *tls.Config) {
 		_ = nc.Close()
 		return
 	case c.verdict == refused:
-		c.unsent, c.closeAfter = []byte(tooMany), true
+		c.unsent, c.closeAfter = []byte(exceeded.reply()), true
 	case c.verdict == dropped:
 		_ = nc.SetWriteDeadline(time.Now().Add(time.Second))
-		_, _ = io.WriteString(nc, tooMany)
+		_, _ = io.WriteString(nc, exceeded.reply())
 		_ = nc.Close()
 		return
 	}

@@ -13,11 +13,11 @@ type Stats struct {
 	Silent, Idle, Stream, Active, Refused int
 
 	Accepted uint64 // the connections that were admitted
-	// RefusedPerAddr and RefusedConns are the connections that got no place, by the limit that they
-	// exceeded. Evicted are the idle connections that made room for a new one. OutOfFiles is how
+	// RefusedPerAddr, RefusedConns and RefusedRate are the connections that got no place, by the limit
+	// that they exceeded: those of one address, all, or the new ones of one address per second. Evicted are the idle connections that made room for a new one. OutOfFiles is how
 	// often no connection could be accepted because no file descriptor was free.
-	RefusedPerAddr, RefusedConns, Evicted, OutOfFiles uint64
-	Panics                                            uint64
+	RefusedPerAddr, RefusedConns, RefusedRate, Evicted, OutOfFiles uint64
+	Panics                                                         uint64
 
 	Memory, MaxMemory int64 // bytes of all connections by their weights, and the limit; 0 is no limit
 

@@ -37,7 +37,7 @@ func TestStatsOfConns(t *testing.T) {
 		refuse(4)
 		synctest.Wait()
 		st := s.Stats()
-		if st.Accepted != 3 || st.Evicted != 1 || st.RefusedPerAddr != 1 || st.RefusedConns != 1 || st.Panics != 0 {
+		if st.Accepted != 3 || st.Evicted != 1 || st.RefusedPerAddr != 1 || st.RefusedConns != 1 || st.RefusedRate != 0 || st.Panics != 0 {
 			t.Errorf("%+v", st)
 		}
 	})

@@ -219,13 +219,14 @@ func (w *worker) addConn(fd int, remote netip.AddrPort) {
 		c = new(polledConn)
 		c.owner, w.spare = c, c
 	}
-	switch w.s.admitConn(remote, &c.account, weightPolled) {
+	v, exceeded := w.s.admitConn(remote, &c.account, weightPolled)
+	switch v {
 	case refused:
-		w.handOver(fd, &conn{remote: remote, verdict: refused, unsent: []byte(tooMany), closeAfter: true})
+		w.handOver(fd, &conn{remote: remote, verdict: refused, unsent: []byte(exceeded.reply()), closeAfter: true})
 		return
 	case dropped:
 		_, _ = rawCall(unix.SYS_READ, fd, w.in[:]) // without this read the close would reset the connection
-		_, _ = rawCall(unix.SYS_WRITE, fd, []byte(tooMany))
+		_, _ = rawCall(unix.SYS_WRITE, fd, []byte(exceeded.reply()))
 		_, _ = rawCall(unix.SYS_CLOSE, fd, nil)
 		return
 	}

@@ -90,7 +90,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		gauge(c.conns, n, state)
 	}
 	counter(c.accepted, s.Accepted)
-	for reason, n := range map[string]uint64{"max_conns": s.RefusedConns, "max_conns_per_addr": s.RefusedPerAddr, "files": s.OutOfFiles} {
+	for reason, n := range map[string]uint64{"max_conns": s.RefusedConns, "max_conns_per_addr": s.RefusedPerAddr, "rate": s.RefusedRate, "files": s.OutOfFiles} {
 		counter(c.connRefusals, n, reason)
 	}
 	counter(c.evictions, s.Evicted)
