@@ -94,21 +94,10 @@ func effects() map[string]effect {
 			serve, `^200 `,
 			asks("/ntrk/k?port=1"),
 		},
-		"serve --max-keys": {
-			serve + " --max-keys 1", `^200 200 503 too many keys: at most 1`,
-			serve, `^200 200 200 $`,
-			asks(peers),
-		},
-		"serve --max-peers": {
-			serve + " --max-peers 1", `^200 503 too many peers: at most 1\S* 503 `,
-			serve, `^200 200 200 $`,
-			asks(peers),
-		},
-		"serve --max-peers-per-key": {
-			serve + " --max-peers-per-key 1",
-			`^200 503 too many peers of this key: at most 1.* 200 $`,
-			serve, `^200 200 200 $`,
-			asks(peers),
+		"serve --max-memory": {
+			serve + " --log-level debug --addr-file new --max-memory 48M", `at most 48M of memory: 16M for keys and peers, 8M for connections`,
+			serve + " --log-level debug --addr-file new --max-memory 80M", `at most 80M of memory: 32M for keys and peers, 16M for connections`,
+			printsWhenEnded,
 		},
 		"serve --max-per-addr": {
 			serve + " --max-per-addr 2",

@@ -58,6 +58,7 @@ func trackerFlags() []cli.Flag {
 type serveOptions struct {
 	tracker     tracker.Tracker
 	server      server.Server
+	memory      memorySplit
 	admin       admin.Server
 	adminAt     string // --admin; "" without it
 	tls         tlsOptions
@@ -106,7 +107,7 @@ func (o *serveOptions) build(c *cli.Context, s Streams) error {
 		o.tracker.MaxRate = n
 	}
 	o.tracker.Index = c.Bool("index")
-	if err := o.buildLimits(c); err != nil {
+	if err := o.buildLimits(c, s); err != nil {
 		return err
 	}
 	if err := o.buildProxies(c, s); err != nil {
@@ -125,13 +126,14 @@ func (o *serveOptions) build(c *cli.Context, s Streams) error {
 }
 
 func (o *serveOptions) run(ctx context.Context, s Streams) error {
-	limitGarbage()
+	o.memory.limitGarbage()
 	endpoints, err := o.openEndpoints()
 	if err != nil {
 		return err
 	}
 	defer closeAll(endpoints)
 	o.greet(s, endpoints)
+	s.log.Debug(o.memory.String())
 	o.server.Tracker, o.server.Log = &o.tracker, s.log
 	o.prepareAdmin(ctx, s, endpoints)
 	defer o.admin.Close()

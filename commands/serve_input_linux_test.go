@@ -45,6 +45,7 @@ func wrongValues(f cli.Flag) []wrongValue {
 	}
 	const network = `^: a network such as 10\.0\.0\.0/8 or an address$`
 	const exempt = `^: a network such as 10\.0\.0\.0/8, an address, or none$`
+	const size = `^: a size such as 512M or 2G is wanted$`
 	const listen = `^: \[HOST\]:PORT, such as :6969 or 127\.0\.0\.1:0$`
 	const listenTLS = `^: \[HOST\]:PORT, such as :443 or 127\.0\.0\.1:0$`
 	const admin = `^: \[HOST\]:PORT, such as 127\.0\.0\.1:9696 or 127\.0\.0\.1:0$`
@@ -72,7 +73,12 @@ func wrongValues(f cli.Flag) []wrongValue {
 		"tls-key":        {{"%DIR/none", `needs its certificate: --tls-cert FILE$`}},
 		"addr-file":      {{"%DIR/none/file", `^: no such file or directory$`}, {"%DIR", `^: is a directory$`}},
 		"interval":       {{"0s", `^: whole seconds from 1s to 1h$`}, {"1.5s", `^: whole seconds`}, {"1h1m0s", `^: whole seconds`}},
-		"max-per-addr":   {{"65536", `^: 65535 at most, or 0 for no limit$`}},
+		"max-memory": {
+			{"", size}, {"x", size}, {"1.5G", size}, {"1k", size}, {"1KB", size}, {"-1", size}, {"0x10", size}, {"\x1b[2J", size},
+			{"\u202e64M", size}, {"64 M", size}, {"99999999999999999999", `^: the size is too large$`}, {"9999999999T", `^: the size is too large$`},
+			{"0", `^: 32M or more$`}, {"32767K", `^: 32M or more$`},
+		},
+		"max-per-addr": {{"65536", `^: 65535 at most, or 0 for no limit$`}},
 		"token-file": {
 			{"%DIR/none", `: no such file or directory; make the file, or name another$`}, {"%DIR", ` is a directory: name a file in it$`}, {"%DIR/empty", ` has no token: put one on a line$`},
 			{"%DIR/binary", ` it holds a NUL byte$`}, {"%DIR/large", ` holds more than \d+ bytes$`}, {"%DIR/space", `visible ASCII without spaces`},

@@ -3,8 +3,6 @@ package commands
 import (
 	"math"
 	"net/netip"
-	"os"
-	"runtime/debug"
 	"slices"
 	"time"
 
@@ -17,11 +15,9 @@ import (
 // limitFlags are the options that limit what the tracker keeps and how long it waits.
 func limitFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.IntFlag{Name: "max-keys", Usage: "keep at most `N` keys; 0 for no limit, here and below", Value: 1_000_000},
-		&cli.IntFlag{Name: "max-peers", Usage: "keep at most `N` peers", Value: 10_000_000},
-		&cli.IntFlag{Name: "max-peers-per-key", Usage: "keep at most `N` peers of one key", Value: 1_000_000},
-		&cli.IntFlag{Name: "max-per-addr", Usage: "keep at most `N` peers of one IPv4 address or IPv6 /64, of all keys together", Value: 10_000},
-		&cli.IntFlag{Name: "max-conns", Usage: "accept at most `N` connections at a time, or fewer if the limit of open files (ulimit -n) is low", Value: server.DefaultMaxConns},
+		&cli.StringFlag{Name: "max-memory", Usage: "take at most `SIZE` of memory, such as 512M or 2G; a full tracker refuses new keys, then new peers, and evicts nobody", DefaultText: "half of what the machine or its cgroup has"},
+		&cli.IntFlag{Name: "max-per-addr", Usage: "keep at most `N` peers of one IPv4 address or IPv6 /64, of all keys together; 0 for no limit, here and below", Value: 10_000},
+		&cli.IntFlag{Name: "max-conns", Usage: "accept at most `N` connections at a time, or fewer if --max-memory or the limit of open files (ulimit -n) is low", Value: server.DefaultMaxConns},
 		&cli.IntFlag{Name: "max-conns-per-addr", Usage: "accept at most `N` connections from one IPv4 address or IPv6 /64, but any number from --exempt and --proxy", Value: server.DefaultMaxConnsPerAddr, DefaultText: "1000, or a quarter of all if that is less"},
 		&cli.StringSliceFlag{Name: "exempt", Usage: "have no limits by address for the network `CIDR`, such as a gateway with many clients behind it; none for nobody; may be repeated", DefaultText: "127.0.0.0/8 and ::1"},
 		&cli.DurationFlag{Name: "request-timeout", Value: server.DefaultTimeout, Usage: "close a connection whose request takes longer than `D`, or that takes nothing of a reply for that long"},
@@ -29,12 +25,15 @@ func limitFlags() []cli.Flag {
 	}
 }
 
-func (o *serveOptions) buildLimits(c *cli.Context) error {
+func (o *serveOptions) buildLimits(c *cli.Context, s Streams) error {
+	if err := o.buildMemory(c, s); err != nil {
+		return err
+	}
 	table := memory.New()
+	table.Limits.MaxBytes, o.server.MaxMemory = o.memory.table, o.memory.connections
 	for name, limit := range map[string]*int{
-		"max-keys": &table.Limits.MaxKeys, "max-peers": &table.Limits.MaxPeers,
-		"max-peers-per-key": &table.Limits.MaxPeersPerKey, "max-per-addr": &table.Limits.MaxPerAddr,
-		"max-conns": &o.server.MaxConns, "max-conns-per-addr": &o.server.MaxConnsPerAddr,
+		"max-per-addr": &table.Limits.MaxPerAddr,
+		"max-conns":    &o.server.MaxConns, "max-conns-per-addr": &o.server.MaxConnsPerAddr,
 	} {
 		if *limit = c.Int(name); *limit < 0 {
 			return usage(c, "--%s %d: 0 or more", name, *limit)
@@ -80,12 +79,4 @@ func (o *serveOptions) buildExempt(c *cli.Context) error {
 		o.tracker.Exempt = append(o.tracker.Exempt, network)
 	}
 	return nil
-}
-
-// limitGarbage lets the process use little more memory than the table needs, unless the environment
-// has settings for Go's garbage collector.
-func limitGarbage() {
-	if os.Getenv("GOGC") == "" && os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetGCPercent(memory.GCPercent)
-	}
 }

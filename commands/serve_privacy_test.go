@@ -140,7 +140,7 @@ func serveBadClients(t *testing.T, args []string, proxied bool) (said string, pr
 		return o.run(c.Context, s)
 	}
 	words, l, err := arrangeArgs(app, append([]string{"ntrack", "serve", "--listen", "127.0.0.1:0", "--addr-file", addrs, "--max-conns", "8",
-		"--max-peers-per-key", "1", "--token-file", tokens, "--proxy", "127.0.0.1",
+		"--token-file", tokens, "--proxy", "127.0.0.1",
 		"--listen-tls", "127.0.0.1:0", "--tls-cert", certFile, "--tls-key", keyFile}, args...))
 	if err != nil {
 		t.Fatal(err)

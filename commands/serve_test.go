@@ -17,18 +17,17 @@ func TestServeZero(t *testing.T) {
 	type limits struct {
 		store.Limits
 		rate, conns, connsPerAddr int
+		connBytes                 int64
 	}
 	for _, c := range []struct {
 		args []string
 		want limits
 	}{
-		{nil, limits{store.Limits{MaxKeys: 1_000_000, MaxPeers: 10_000_000, MaxPeersPerKey: 1_000_000, MaxPerAddr: 10_000},
-			tracker.DefaultMaxRate, 0, 0}},
-		{[]string{"--max-keys=0", "--max-peers=0", "--max-peers-per-key=0", "--max-per-addr=0",
-			"--max-rate=0", "--max-conns=0", "--max-conns-per-addr=0"}, limits{store.Limits{}, -1, -1, -1}},
-		{[]string{"--max-keys=1", "--max-peers=2", "--max-peers-per-key=3", "--max-per-addr=4",
-			"--max-rate=5", "--max-conns=6", "--max-conns-per-addr=7"},
-			limits{store.Limits{MaxKeys: 1, MaxPeers: 2, MaxPeersPerKey: 3, MaxPerAddr: 4}, 5, 6, 7}},
+		{[]string{"--max-memory=48M"}, limits{store.Limits{MaxBytes: 16 << 20, MaxPerAddr: 10_000}, tracker.DefaultMaxRate, 0, 0, 8 << 20}},
+		{[]string{"--max-memory=48M", "--max-per-addr=0", "--max-rate=0", "--max-conns=0", "--max-conns-per-addr=0"},
+			limits{store.Limits{MaxBytes: 16 << 20}, -1, -1, -1, 8 << 20}},
+		{[]string{"--max-memory=80MiB", "--max-per-addr=4", "--max-rate=5", "--max-conns=6", "--max-conns-per-addr=7"},
+			limits{store.Limits{MaxBytes: 32 << 20, MaxPerAddr: 4}, 5, 6, 7, 16 << 20}},
 	} {
 		var o serveOptions
 		serve := serveCommand(Streams{})
@@ -37,7 +36,7 @@ func TestServeZero(t *testing.T) {
 		if err := app.RunContext(t.Context(), append([]string{"ntrack", "serve"}, c.args...)); err != nil {
 			t.Fatal(err)
 		}
-		got := limits{o.tracker.Store.(*memory.Store).Limits, o.tracker.MaxRate, o.server.MaxConns, o.server.MaxConnsPerAddr}
+		got := limits{o.tracker.Store.(*memory.Store).Limits, o.tracker.MaxRate, o.server.MaxConns, o.server.MaxConnsPerAddr, o.server.MaxMemory}
 		if got != c.want {
 			t.Errorf("serve %q:\n%+v, want\n%+v", c.args, got, c.want)
 		}
@@ -46,22 +45,25 @@ func TestServeZero(t *testing.T) {
 
 // The settings of Go's garbage collector in the environment are stronger than those of serve.
 func TestLimitGarbage(t *testing.T) {
-	const initial = 77
+	const initial, initialLimit, most = 77, 1 << 50, 1 << 40
 	defer debug.SetGCPercent(debug.SetGCPercent(initial))
+	defer debug.SetMemoryLimit(debug.SetMemoryLimit(initialLimit))
 	for _, c := range []struct {
 		gogc, limit string
 		want        int
+		wantLimit   int64
 	}{
-		{"", "", memory.GCPercent},
-		{"50", "", initial},
-		{"off", "", initial},
-		{"", "1GiB", initial},
+		{"", "", memory.GCPercent, most},
+		{"50", "", initial, most},
+		{"off", "", initial, most},
+		{"", "1GiB", initial, initialLimit},
 	} {
 		t.Setenv("GOGC", c.gogc)
 		t.Setenv("GOMEMLIMIT", c.limit)
-		limitGarbage()
-		if got := debug.SetGCPercent(initial); got != c.want {
-			t.Errorf("GOGC=%q GOMEMLIMIT=%q: the heap grows by %d %%, want %d", c.gogc, c.limit, got, c.want)
+		splitMemory(most).limitGarbage()
+		got, gotLimit := debug.SetGCPercent(initial), debug.SetMemoryLimit(initialLimit)
+		if got != c.want || gotLimit != c.wantLimit {
+			t.Errorf("GOGC=%q GOMEMLIMIT=%q: the heap grows by %d %%, to %d bytes; want %d and %d", c.gogc, c.limit, got, gotLimit, c.want, c.wantLimit)
 		}
 	}
 }

@@ -56,6 +56,7 @@ var (
 			"--listen :6969":            "public",
 			"--interval D":              "ttl",
 			"--index":                   "keys",
+			"--max-memory SIZE":         "max-keys max-peers max-peers-per-key memory",
 		},
 	}
 	attached    = regexp.MustCompile(`^([a-z-]+):?([0-9]+)$`) // such as port4000

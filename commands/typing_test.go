@@ -99,9 +99,7 @@ func TestNumbers(t *testing.T) {
 		{"watch k --min 1 --for 60", `--for "60": a duration such as 60s is wanted`},
 		{"watch k --every +1s", `--every "+1s": a duration such as 10s or 5m is wanted`},
 		{"serve --max-rate 0x10", `--max-rate "0x10": a number is wanted`},
-		{"serve --max-keys 1e6", `--max-keys "1e6": a number is wanted`},
-		{"serve --max-peers 1M", `--max-peers "1M": a number is wanted`},
-		{"serve --max-peers-per-key 0b1", `--max-peers-per-key "0b1": a number is wanted`},
+		{"serve --max-memory 1e9", `--max-memory "1e9": a size such as 512M or 2G is wanted`},
 		{"serve --max-per-addr 0200000", "--max-per-addr 200000: 65535 at most, or 0 for no limit"},
 		{"serve --max-conns 0o7", `--max-conns "0o7": a number is wanted`},
 
@@ -125,7 +123,7 @@ func TestNumbersOfEveryOption(t *testing.T) {
 		"announce": {"port", "numwant", "timeout"},
 		"list":     {"timeout"},
 		"watch":    {"port", "min", "for", "every", "timeout"},
-		"serve": {"max-rate", "interval", "max-keys", "max-peers", "max-peers-per-key", "max-per-addr", "max-conns",
+		"serve": {"max-rate", "interval", "max-per-addr", "max-conns",
 			"max-conns-per-addr", "request-timeout", "idle-timeout", "drain"},
 	} {
 		_, help, _ := runLine(t, command+" --help")

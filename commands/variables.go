@@ -19,6 +19,11 @@ func variableOf(name string) string {
 	return variablePrefix + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
 }
 
+// optionOf is variableOf the other way round.
+func optionOf(variable string) string {
+	return strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(variable, variablePrefix), "_", "-"))
+}
+
 // addVariables adds the options that the line does not have and that the environment has. An empty
 // variable counts as unset. In messages, such an option has the name of its variable.
 func (l *line) addVariables() error {
@@ -91,6 +96,9 @@ func (l *line) variableMeant(name string) string {
 	isName := func(v variable) bool { return v.name == name }
 	if !ok || serviceLink.MatchString(name) || slices.ContainsFunc(environment, isName) {
 		return ""
+	}
+	if meant := meantBy(optionsMeant[l.cmd.Name], optionOf(name)); strings.HasPrefix(meant, "--max-memory ") {
+		return variableOf("max-memory") // for the limits that it has replaced
 	}
 	best, least := "", 3 // more letters than that are another word
 	for _, f := range l.cmd.Flags {

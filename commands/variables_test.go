@@ -74,13 +74,13 @@ func TestVariables(t *testing.T) {
 // The command line takes precedence, other commands do not read the variables, and a message has the
 // name that the user has to change.
 func TestVariablePrecedence(t *testing.T) {
-	t.Setenv("NTRACK_MAX_KEYS", "x")
+	t.Setenv("NTRACK_MAX_CONNS", "x")
 	t.Setenv("NTRACK_LISTEN", ":1,:2")
-	got, message := optionsOf(t, "--max-keys", "3", "--listen", ":3")
-	if message != "" || got["max-keys"] != 3 || got["listen"] != ":3" {
+	got, message := optionsOf(t, "--max-conns", "3", "--listen", ":3")
+	if message != "" || got["max-conns"] != 3 || got["listen"] != ":3" {
 		t.Errorf("%v %s", got, message)
 	}
-	if _, message := optionsOf(t); !strings.HasPrefix(message, `$NTRACK_MAX_KEYS "x": a number is wanted`) {
+	if _, message := optionsOf(t); !strings.HasPrefix(message, `$NTRACK_MAX_CONNS "x": a number is wanted`) {
 		t.Error(message)
 	}
 	if _, _, err := arrangeArgs(newApp(Streams{}), []string{"ntrack", "list", "lobby"}); err != nil {
@@ -89,7 +89,7 @@ func TestVariablePrecedence(t *testing.T) {
 	if _, l, err := arrangeArgs(newApp(Streams{}), []string{"ntrack", "serve", "--help"}); l != nil || err != nil {
 		t.Error(err)
 	}
-	t.Setenv("NTRACK_MAX_KEYS", "")
+	t.Setenv("NTRACK_MAX_CONNS", "")
 	t.Setenv("NTRACK_INDEX", "maybe")
 	if _, message := optionsOf(t); !strings.HasPrefix(message, `$NTRACK_INDEX "maybe": true or false is wanted`) {
 		t.Error(message)
@@ -115,6 +115,10 @@ func TestMisspeltVariables(t *testing.T) {
 		"NTRACK_LISTNE":                "NTRACK_LISTEN",
 		"NTRACK_TOKEN":                 "NTRACK_TOKEN_FILE",
 		"NTRACK_RATE":                  "NTRACK_MAX_RATE",
+		"NTRACK_MAX_KEYS":              "NTRACK_MAX_MEMORY",
+		"NTRACK_MAX_PEERS":             "NTRACK_MAX_MEMORY",
+		"NTRACK_MAX_PEERS_PER_KEY":     "NTRACK_MAX_MEMORY",
+		"NTRACK_KEYS":                  "",
 		"NTRACK_MAX_RATE":              "",
 		"NTRACK_INTEROP":               "",
 		"NTRACK_TRACKER":               "",

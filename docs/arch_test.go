@@ -35,7 +35,7 @@ tracker/store/memory       announce/wire tracker/store
 tracker/store/storetest    announce/wire tracker/store
 tracker/server             announce/wire tracker tracker/rate
 tracker/server/admin       tracker/server
-tracker/server/servertest  tracker tracker/store tracker/store/memory
+tracker/server/servertest  tracker tracker/store/memory
 tracker/trackertest        announce tracker tracker/server
 bench                      announce/wire bench/measure tracker tracker/server tracker/store/memory
 bench/attack               announce/wire bench/measure tracker

@@ -45,7 +45,7 @@ scrape_configs:
     static_configs: [{targets: [%q]}]
 `, admin), 0o600))
 	const maxConns = 8
-	tracker, serving := serveProgram(t, bin, "127.0.0.1:0", "--admin", admin, "--max-keys", "1", "--max-peers", "1",
+	tracker, serving := serveProgram(t, bin, "127.0.0.1:0", "--admin", admin, "--max-memory", "32M", "--max-per-addr", "1",
 		"--max-conns", fmt.Sprint(maxConns), "--drain", "1h")
 	prometheus := start(t, dir, "prometheus", "--config.file", filepath.Join(dir, "prometheus.yml"),
 		"--storage.tsdb.path", filepath.Join(dir, "data"), "--web.listen-address", web)

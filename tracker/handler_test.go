@@ -284,7 +284,7 @@ func TestIntervalBounds(t *testing.T) {
 // A refusal has no Expires.
 func TestRefusedHasNoExpires(t *testing.T) {
 	store := memory.New()
-	store.Limits.MaxPeers = 1
+	store.Limits.MaxPerAddr = 1
 	tr := &tracker.Tracker{Store: store}
 	for i, target := range []string{"/ntrk/k?port=1", "/ntrk/k?port=2", "/announce?info_hash=k&port=3"} {
 		call := tracker.Call{Method: "GET", Target: []byte(target), Remote: netip.MustParseAddrPort("192.0.2.1:1")}

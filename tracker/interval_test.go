@@ -183,10 +183,13 @@ func TestMeter(t *testing.T) {
 func TestIntervalAfterFlood(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()
-		store.Limits.MaxPeersPerKey = 5000
+		store.Limits.MaxPerAddr = 5000
 		tr := &Tracker{Store: store, MaxRate: 10}
 		ask := func(port int, key string) (Response, string) {
 			call := Call{Method: "GET", Target: fmt.Appendf(nil, "/ntrk/%s?format=json&numwant=0&port=%d", key, port), Remote: netip.MustParseAddrPort("192.0.2.1:1")}
+			if key != "crowd" {
+				call.Remote = netip.MustParseAddrPort("192.0.2.2:1") // the crowd has all that its address may have
+			}
 			resp, body := tr.Answer(t.Context(), &call, nil)
 			return resp, string(body)
 		}

@@ -47,9 +47,7 @@ const (
 	reasonToken
 	reasonNotFound
 	reasonDenied
-	reasonKeys
-	reasonPeers
-	reasonPeersPerKey
+	reasonMemory
 	reasonPeersPerAddr
 	reasonRateAnnounces
 	reasonRateKeys
@@ -61,8 +59,8 @@ const (
 	reasonError
 )
 
-var reasonNames = [...]string{"malformed", "token", "not_found", "denied", "max_keys", "max_peers", "max_peers_per_key",
-	"max_per_addr", "rate_announces", "rate_keys", "rate_looks", "rate_streams", "stream_size", "store_full", "store_slow", "error"}
+var reasonNames = [...]string{"malformed", "token", "not_found", "denied", "max_memory", "max_per_addr", "rate_announces",
+	"rate_keys", "rate_looks", "rate_streams", "stream_size", "store_full", "store_slow", "error"}
 
 // reasonOf is the reason for an error of decide.
 func reasonOf(err error) reason {
@@ -84,12 +82,8 @@ func reasonOf(err error) reason {
 		return reasonOfRate(limited.limit)
 	case errors.As(err, &full):
 		switch full.What {
-		case store.FullKeys:
-			return reasonKeys
-		case store.FullPeers:
-			return reasonPeers
-		case store.FullPeersPerKey:
-			return reasonPeersPerKey
+		case store.FullMemory:
+			return reasonMemory
 		case store.FullPeersPerAddr:
 			return reasonPeersPerAddr
 		}

@@ -15,7 +15,7 @@ stands for what the tracker has to do then, in the words of ntrack serve:
     --token-file FILE           clients need the token in FILE
     --deny FILE                 refuse the keys and networks in FILE
     --proxy NETWORK             believe a network, too, such as 10.0.0.0/8
-    --max-keys N, --max-peers N, --max-peers-per-key N, --max-per-addr N    limits
+    --max-per-addr N            at most N peers of one address, of all keys together
 
 The first two are always there, and so is one of the next two. The others are there if the vector
 asks for them. A tracker with other options needs a script before it, as README.md beside this file
@@ -59,7 +59,7 @@ NUMBER = re.compile(rb"(?:0|[1-9][0-9]{0,17})(?![0-9])")
 
 HERE = pathlib.Path(__file__).resolve().parent
 SETUP = {"interval", "max_rate", "index", "token", "deny", "proxies", "max_want",
-         "max_keys", "max_peers", "max_peers_per_key", "max_per_addr"}
+         "max_per_addr"}
 STEP = {"at", "from", "send", "reuse", "repeat", "in_pieces", "half_close", "status", "headers",
         "body", "closed", "stream", "hang_up"}
 
@@ -438,9 +438,8 @@ def options(setup, port, folder):
         words += ["--deny", str(file)]
     for network in setup.get("proxies", []):
         words += ["--proxy", network]
-    for limit in ["max_keys", "max_peers", "max_peers_per_key", "max_per_addr"]:
-        if limit in setup:
-            words += ["--" + limit.replace("_", "-"), str(setup[limit])]
+    if "max_per_addr" in setup:
+        words += ["--max-per-addr", str(setup["max_per_addr"])]
     return " ".join(map(shlex.quote, words))
 
 

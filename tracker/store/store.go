@@ -159,20 +159,21 @@ type Size struct {
 
 // What of a FullError, for the limits that many stores have.
 const (
-	FullKeys         = "keys"
-	FullPeers        = "peers"
-	FullPeersPerKey  = "peers of this key"
+	FullMemory       = "memory"
 	FullPeersPerAddr = "peers of this address"
 )
 
 // A FullError says which limit of a store refuses an announce or a subscription.
 type FullError struct {
-	What   string // what there are too many of, such as "peers of this key"
-	Max    int    // the limit
+	What   string // what there are too many of, such as "peers of this address", or FullMemory
+	Max    int    // the limit; FullMemory has none
 	Stream bool   // only an event stream is refused; an announce or a look may succeed
 }
 
 func (e *FullError) Error() string {
+	if e.What == FullMemory {
+		return "the tracker's memory is full"
+	}
 	return fmt.Sprintf("too many %s: at most %d", e.What, e.Max)
 }
 
@@ -180,11 +181,12 @@ func (e *FullError) Error() string {
 // exceed a limit, with a [*FullError]. It removes no peer to make room, and never refuses a
 // renewal. A peer that has lapsed counts for up to a second.
 type Limits struct {
-	MaxKeys        int // tracks
-	MaxPeers       int // peers in all tracks together
-	MaxPeersPerKey int
+	// MaxBytes limits the memory that keys and peers take, in bytes as the store counts them. A store
+	// refuses new keys earlier than new peers of keys that exist, so that many fresh keys cannot keep
+	// peers out of the others.
+	MaxBytes int64
 	// MaxPerAddr limits the peers of one IPv4 address or of one IPv6 /64, in all tracks together. A
-	// /64 is what a provider gives one customer. A value above 65535 counts as 65535. The counters take up to 8 MB, whatever the number of addresses.
+	// /64 is what a provider gives one customer. A value above 65535 counts as 65535.
 	MaxPerAddr int
 }
 
@@ -192,6 +194,6 @@ type Limits struct {
 // without delaying other calls.
 type Stats struct {
 	Keys, Peers int // a lapsed peer may count for another second
-	Bytes       int // the memory of the table, in use and free
+	Bytes       int // the memory of the table, in use and free; at most Limits.MaxBytes
 	Limits      Limits
 }

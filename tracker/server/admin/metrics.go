@@ -25,7 +25,7 @@ type collector struct {
 	server *server.Server
 	ready  func() bool
 
-	readyGauge, keys, peers, tableBytes, streams, conns, limit *prometheus.Desc
+	readyGauge, keys, peers, tableBytes, streams, conns, connBytes, limit *prometheus.Desc
 
 	requests, refusals, accepted, connRefusals, evictions, panics, latency *prometheus.Desc
 }
@@ -42,6 +42,7 @@ func newCollector(srv *server.Server, ready func() bool) *collector {
 		tableBytes:   desc("table_bytes", "Memory of the table of keys and peers."),
 		streams:      desc("streams", "Open event streams."),
 		conns:        desc("connections", "Open connections by state.", "state"),
+		connBytes:    desc("connections_bytes", "Memory that open connections count for."),
 		limit:        desc("limit", "The most that the tracker accepts. A limit that is off is missing.", "what"),
 		requests:     desc("requests_total", "Requests by what the client wanted and by result.", "request", "result"),
 		refusals:     desc("refusals_total", "Refused requests by reason.", "reason"),
@@ -89,6 +90,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	for state, n := range map[string]int{"silent": s.Silent, "idle": s.Idle, "stream": s.Stream, "active": s.Active, "refused": s.Refused} {
 		gauge(c.conns, n, state)
 	}
+	gauge(c.connBytes, int(s.Memory))
 	counter(c.accepted, s.Accepted)
 	for reason, n := range map[string]uint64{"max_conns": s.RefusedConns, "max_conns_per_addr": s.RefusedPerAddr, "rate": s.RefusedRate, "files": s.OutOfFiles} {
 		counter(c.connRefusals, n, reason)
@@ -104,7 +106,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	ch <- prometheus.MustNewConstHistogram(c.latency, count, s.Latency.Sum.Seconds(), buckets)
 
 	limits := t.Store.Limits
-	for what, n := range map[string]int{"keys": limits.MaxKeys, "peers": limits.MaxPeers, "peers_per_key": limits.MaxPeersPerKey,
+	for what, n := range map[string]int{"table_bytes": int(limits.MaxBytes), "connections_bytes": int(s.MaxMemory),
 		"peers_per_addr": limits.MaxPerAddr, "connections": s.MaxConns, "connections_per_addr": s.MaxConnsPerAddr} {
 		if n > 0 {
 			gauge(c.limit, n, what)

@@ -21,7 +21,7 @@ import (
 // serveTracker serves a tracker and its metrics, and returns both addresses.
 func serveTracker(t *testing.T) (trackerAt, adminAt string) {
 	table := memory.New()
-	table.Limits = store.Limits{MaxKeys: 2, MaxPeers: 100}
+	table.Limits = store.Limits{MaxBytes: 1 << 20, MaxPerAddr: 3}
 	srv := &server.Server{Tracker: &tracker.Tracker{Store: table}, MaxConns: 50, MaxConnsPerAddr: -1}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -55,10 +55,11 @@ func request(t *testing.T, at, method, target string) {
 // The metrics count what happens, and name neither keys nor addresses.
 func TestMetrics(t *testing.T) {
 	at, adminAt := serveTracker(t)
-	for i := range 3 {
-		request(t, at, "GET", fmt.Sprintf("/ntrk/secret%d?port=4000", i)) // the last exceeds a limit
+	for i := range 2 {
+		request(t, at, "GET", fmt.Sprintf("/ntrk/secret%d?port=4000", i))
 	}
 	request(t, at, "GET", "/ntrk/secret0?port=4001")
+	request(t, at, "GET", "/ntrk/secret2?port=4000") // exceeds a limit
 	request(t, at, "GET", "/ntrk/secret0?port=0")
 	request(t, at, "GET", "/scrape?info_hash=secret0")
 	request(t, at, "DELETE", "/ntrk/secret0?port=4001")
@@ -90,18 +91,18 @@ func TestMetrics(t *testing.T) {
 		`ntrack_requests_total{request="scrape",result="refused"} 1`,
 		`ntrack_requests_total{request="stream",result="served"} 1`,
 		`ntrack_requests_total{request="other",result="refused"} 2`,
-		`ntrack_refusals_total{reason="max_keys"} 1`,
+		`ntrack_refusals_total{reason="max_per_addr"} 1`,
 		`ntrack_refusals_total{reason="malformed"} 1`,
 		`ntrack_refusals_total{reason="not_found"} 2`,
 		`ntrack_refusals_total{reason="token"} 0`,
-		`ntrack_limit{what="keys"} 2`, `ntrack_limit{what="connections"} 50`,
+		`ntrack_limit{what="table_bytes"} 1.048576e+06`, `ntrack_limit{what="peers_per_addr"} 3`, `ntrack_limit{what="connections"} 50`,
 	} {
 		if !strings.Contains(text, "\n"+line+"\n") {
 			name, _, _ := strings.Cut(line, " ")
 			t.Errorf("missing %s; there is %q", line, regexp.MustCompile("(?m)^"+regexp.QuoteMeta(name)+" .*").FindString(text))
 		}
 	}
-	for _, absent := range []string{"secret", "127.0.0.1", "4001", `what="connections_per_addr"`, `what="peers_per_key"`} {
+	for _, absent := range []string{"secret", "127.0.0.1", "4001", `what="connections_per_addr"`} {
 		if strings.Contains(text, absent) {
 			t.Errorf("the metrics have %q", absent)
 		}

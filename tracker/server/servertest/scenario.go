@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"ntrack/tracker"
-	"ntrack/tracker/store"
 	"ntrack/tracker/store/memory"
 )
 
@@ -34,11 +33,8 @@ type settings struct {
 	Proxies  []netip.Prefix `json:"proxies"`
 	MaxWant  int            `json:"max_want"`
 
-	// These are the limits of the table.
-	MaxKeys        int `json:"max_keys"`
-	MaxPeers       int `json:"max_peers"`
-	MaxPeersPerKey int `json:"max_peers_per_key"`
-	MaxPerAddr     int `json:"max_per_addr"`
+	// MaxPerAddr limits the peers of one address.
+	MaxPerAddr int `json:"max_per_addr"`
 }
 
 func (s settings) tracker() *tracker.Tracker {
@@ -50,9 +46,7 @@ func (s settings) tracker() *tracker.Tracker {
 		s.Interval = 60
 	}
 	table := memory.New()
-	table.Limits = store.Limits{
-		MaxKeys: s.MaxKeys, MaxPeers: s.MaxPeers, MaxPeersPerKey: s.MaxPeersPerKey, MaxPerAddr: s.MaxPerAddr,
-	}
+	table.Limits.MaxPerAddr = s.MaxPerAddr
 	var tokens []string
 	if s.Token != "" {
 		tokens = []string{s.Token}

@@ -16,6 +16,7 @@ const segmentLen = 256
 type buckets struct {
 	segments []*[segmentLen]handle
 	n        int // how many buckets are in use
+	ledger   *ledger
 }
 
 func (b *buckets) at(i int) *handle { return &b.segments[i/segmentLen][i%segmentLen] }
@@ -38,7 +39,11 @@ func (b *buckets) origin(i int) *handle { return b.at(i - 1<<(bits.Len(uint(i))-
 func (b *buckets) grow() (chain handle) {
 	i := b.n
 	if i == segmentLen*len(b.segments) {
+		if i == segmentLen*cap(b.segments) {
+			b.growList()
+		}
 		b.segments = append(b.segments, new([segmentLen]handle))
+		b.ledger.take(segmentBytes)
 	}
 	if b.n++; i == 0 {
 		return 0
@@ -58,11 +63,39 @@ func (b *buckets) shrink() (chain handle, to *handle) {
 		end := len(b.segments) - 1
 		b.segments[end] = nil
 		b.segments = b.segments[:end]
+		b.ledger.take(-segmentBytes)
 	}
 	return chain, b.origin(b.n)
 }
 
+const (
+	segmentBytes = segmentLen * int(unsafe.Sizeof(handle(0)))
+	pointerBytes = int(unsafe.Sizeof(uintptr(0)))
+)
+
+// grownCap is the capacity of the next list of segments.
+func (b *buckets) grownCap() int { return cap(b.segments) + cap(b.segments)/4 + 8 }
+
+// growList makes the list of segments longer. For a moment both lists exist.
+func (b *buckets) growList() {
+	old := cap(b.segments)
+	b.segments = append(make([]*[segmentLen]handle, 0, b.grownCap()), b.segments...)
+	b.ledger.take(cap(b.segments) * pointerBytes)
+	b.ledger.take(-old * pointerBytes)
+}
+
+// need is how many bytes grow takes.
+func (b *buckets) need() int {
+	switch b.n {
+	case segmentLen * cap(b.segments):
+		return segmentBytes + b.grownCap()*pointerBytes
+	case segmentLen * len(b.segments):
+		return segmentBytes
+	}
+	return 0
+}
+
 // bytes is the memory of the buckets.
 func (b *buckets) bytes() int {
-	return len(b.segments)*segmentLen*int(unsafe.Sizeof(handle(0))) + cap(b.segments)*int(unsafe.Sizeof(b.segments[0]))
+	return len(b.segments)*segmentBytes + cap(b.segments)*pointerBytes
 }

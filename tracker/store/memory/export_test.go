@@ -1,6 +1,7 @@
 package memory
 
 import (
+	"fmt"
 	"sync/atomic"
 	"time"
 )
@@ -64,4 +65,35 @@ func NewStoppable() (m *Store, stop func(d time.Duration)) {
 	machine := m.clock.machine
 	m.clock.machine = func() time.Duration { return machine() + time.Duration(stopped.Load()) }
 	return m, func(d time.Duration) { stopped.Add(int64(d)) }
+}
+
+// WatchPeak makes the store remember the most bytes that its table has taken. Peak returns them, with
+// those of the counters of addresses.
+func (m *Store) WatchPeak() { m.ledger.peak = new(atomic.Int64) }
+
+func (m *Store) Peak() int64 {
+	n := m.ledger.peak.Load()
+	for i := range m.shards {
+		s := &m.shards[i]
+		s.addrMu.Lock()
+		n += int64(counterBytes * len(s.addrs))
+		s.addrMu.Unlock()
+	}
+	return n
+}
+
+// CheckBytes returns an error if the bytes of the pages and arrays are not those that the store has
+// counted, or if some stay reserved.
+func (m *Store) CheckBytes() error {
+	n := 0
+	for i := range m.shards {
+		s := &m.shards[i]
+		s.mu.Lock()
+		n += s.bytes()
+		s.mu.Unlock()
+	}
+	if taken, reserved := m.ledger.taken.Load(), m.ledger.reserved.Load(); taken != int64(n) || reserved != 0 {
+		return fmt.Errorf("%d bytes are counted, %d taken, and %d reserved", taken, n, reserved)
+	}
+	return nil
 }

@@ -24,7 +24,8 @@ import (
 )
 
 // A Store is a [store.Store] in the memory of this process. Make one with [New]. It removes lapsed
-// peers by itself, and need not be closed. Its sizes are exact, and it keeps peer IDs.
+// peers by itself, and need not be closed. Its sizes are exact, and it keeps peer IDs
+// as long as there is memory for them.
 //
 // Peers do not lapse because the process was stopped or the machine was suspended: at most 1.25
 // seconds of each such gap count. If the subscription of a peer ends in a gap of 20 seconds or
@@ -47,6 +48,7 @@ type Store struct {
 	recipients sync.Pool // of *[]*subscription, for watchers.flush
 
 	keys, peers atomic.Int64 // the counts of all shards together
+	ledger      ledger       // of the memory of all shards
 	// scheduled says that a timer will call housekeep. A timer runs only while there is a track. So
 	// an empty store takes no time, and the garbage collector can free a store that is not used
 	// after its last peer has lapsed.

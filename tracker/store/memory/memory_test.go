@@ -153,7 +153,7 @@ func TestUnseenBatchesAreBounded(t *testing.T) {
 // A refused announce or subscription leaves no track and no watchers in memory.
 func TestRefusalLeavesNothing(t *testing.T) {
 	m := memory.New()
-	m.Limits.MaxPeersPerKey, m.Limits.MaxPerAddr = 1, 1
+	m.Limits.MaxPerAddr = 1
 	peer := wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.1:1")}
 	if _, _, err := m.Announce(t.Context(), []byte("k"), peer, anHour, store.Want{}, nil); err != nil {
 		t.Fatal(err)

@@ -5,6 +5,7 @@ import (
 	"hash/maphash"
 	"sync"
 	"time"
+	"unsafe"
 
 	"ntrack/announce/wire"
 	"ntrack/tracker/store"
@@ -55,12 +56,14 @@ const pageBytes = 8192
 
 // init makes the shard empty.
 func (s *shard) init() {
-	s.buckets, s.count, s.pageDue = buckets{}, 0, nil
-	s.tracks = slab[track]{perPage: pageBytes / 24} // a track and a tableHead have 24 bytes each
-	s.heads = slab[tableHead]{perPage: pageBytes / 24}
-	s.keys = slab[byte]{perPage: pageBytes}
-	s.words = slab[uint32]{perPage: pageBytes / 4}
-	s.ids = slab[wire.ID]{perPage: pageBytes / len(wire.ID{})}
+	l := &s.store.ledger
+	l.take(-s.bytes())
+	s.buckets, s.count, s.pageDue = buckets{ledger: l}, 0, nil
+	s.tracks = slab[track]{perPage: pageBytes / 24, ledger: l} // a track and a tableHead have 24 bytes each
+	s.heads = slab[tableHead]{perPage: pageBytes / 24, ledger: l}
+	s.keys = slab[byte]{perPage: pageBytes, ledger: l}
+	s.words = slab[uint32]{perPage: pageBytes / 4, ledger: l}
+	s.ids = slab[wire.ID]{perPage: pageBytes / len(wire.ID{}), ledger: l}
 }
 
 // tagOf returns bits from the middle of a hash. The highest bits choose the shard, and the lowest
@@ -112,7 +115,8 @@ func (s *shard) enter(h handle, key []byte, hash uint64, peer packed, now time.D
 		}
 	}
 	addr := peer.addr()
-	if err := s.admit(h, addr); err != nil {
+	reserved, err := s.admit(h, len(key), fam, addr)
+	if err != nil {
 		return 0, table{}, 0, err
 	}
 	if h == 0 {
@@ -128,6 +132,7 @@ func (s *shard) enter(h handle, key []byte, hash uint64, peer packed, now time.D
 		// One more slot is enough: the slab rounds up to the next size of block.
 		tab = s.resize(t, fam, tab.cap+1)
 	}
+	s.store.ledger.release(reserved)
 	i, _ := tab.find(peer)
 	copy(tab.at(i), peer)
 	tab.scopes[wire.ScopeOf(addr)]++
@@ -146,8 +151,8 @@ func (s *shard) add(key []byte, hash uint64, now time.Duration) handle {
 	t := s.tracks.get(h)
 	t.tag, t.born = tagOf(hash), uint32(now/time.Second)
 	t.due = expiryAt(now) + horizon
-	for len(s.pageDue) <= h.page() {
-		s.pageDue = append(s.pageDue, t.due)
+	if h.page() >= len(s.pageDue) {
+		s.growPageDue(t.due)
 	}
 	t.key = s.keys.alloc(1 + len(key))
 	block := s.keys.at(t.key)
@@ -156,6 +161,18 @@ func (s *shard) add(key []byte, hash uint64, now time.Duration) handle {
 	s.link(h, hash)
 	s.count++
 	return h
+}
+
+// growPageDue makes pageDue as long as the list of pages can get before it grows. A page that does
+// not exist yet is due at this time, or earlier: then a sweep only looks at it too early.
+func (s *shard) growPageDue(due expiry) {
+	old, grown := s.pageDue, make([]expiry, cap(s.tracks.pages))
+	s.store.ledger.take(len(grown) * int(unsafe.Sizeof(due)))
+	for i := copy(grown, old); i < len(grown); i++ {
+		grown[i] = due
+	}
+	s.pageDue = grown
+	s.store.ledger.take(-len(old) * int(unsafe.Sizeof(due)))
 }
 
 func (s *shard) link(h handle, hash uint64) {
@@ -246,7 +263,7 @@ func (s *shard) trackVisibleLen(t *track, asker wire.Scope) (n int) {
 	return n
 }
 
-// resize gives a table at least n slots. It moves all peers in one go, which takes 10 to 20 ns for
+// resize gives a table at least n slots. The caller has reserved the memory. It moves all peers in one go, which takes 10 to 20 ns for
 // each. So a track of a million peers locks its shard for up to 20 ms, each time that it has grown
 // by a quarter.
 func (s *shard) resize(t *track, fam, n int) table {
@@ -255,6 +272,7 @@ func (s *shard) resize(t *track, fam, n int) table {
 	oldSlots, oldIDs := head.slots, head.ids
 	head.slots, head.ids = s.words.alloc(n*old.width), 0
 	tab := s.table(t, fam)
+	keepIDs := old.peerIDs != nil
 	for i := range old.cap {
 		p := old.at(i)
 		if p.empty() {
@@ -262,8 +280,8 @@ func (s *shard) resize(t *track, fam, n int) table {
 		}
 		j, _ := tab.find(p)
 		copy(tab.at(j), p)
-		if old.peerIDs != nil {
-			s.setID(&tab, j, old.peerIDs[i])
+		if keepIDs {
+			keepIDs = s.setID(&tab, j, old.peerIDs[i])
 		}
 	}
 	s.words.free(oldSlots)
@@ -272,16 +290,22 @@ func (s *shard) resize(t *track, fam, n int) table {
 }
 
 // setID sets the ID of the peer in slot i. The first ID of a table allocates memory for the IDs of
-// all its slots.
-func (s *shard) setID(tab *table, i int, id wire.ID) {
+// all its slots. If there is no room for it, setID forgets the ID and returns false.
+func (s *shard) setID(tab *table, i int, id wire.ID) bool {
 	if tab.peerIDs == nil {
 		if id == (wire.ID{}) {
-			return
+			return true
+		}
+		need := s.ids.need(tab.cap)
+		if !s.store.ledger.reserve(need, s.store.roomForKeys()) {
+			return false
 		}
 		tab.ids = s.ids.alloc(tab.cap)
 		tab.peerIDs = s.ids.at(tab.ids)
+		s.store.ledger.release(need)
 	}
 	tab.peerIDs[i] = id
+	return true
 }
 
 // remove removes the peer in slot i. It does not shrink the table: tidy does.
@@ -344,7 +368,12 @@ func (s *shard) tidy(h handle) handle {
 			s.heads.free(t.heads[fam])
 			t.heads[fam] = 0
 		case tab.len() < tab.cap/2:
-			s.resize(t, fam, tab.cap*3/4)
+			// While the table moves, both of its sizes are in memory. Without room for that, it stays
+			// as it is.
+			if need := s.words.need(tab.cap * 3 / 4 * tab.width); s.store.ledger.reserve(need, s.store.room()) {
+				s.resize(t, fam, tab.cap*3/4)
+				s.store.ledger.release(need)
+			}
 		}
 	}
 	if t.heads == [2]handle{} {
@@ -384,6 +413,11 @@ func (s *shard) scrapeSome(dst []wire.Track, h handle, asker wire.Scope, now exp
 func (s *shard) trim() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.trimLocked()
+}
+
+// trimLocked is trim for a caller that holds the lock.
+func (s *shard) trimLocked() {
 	if s.count == 0 {
 		if s.buckets.n > 0 {
 			s.init()

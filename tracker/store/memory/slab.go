@@ -3,6 +3,7 @@ package memory
 import (
 	"math"
 	"math/bits"
+	"unsafe"
 )
 
 // A slab allocates blocks of values of type T in pages. A block has a handle instead of a pointer. So the garbage
@@ -14,8 +15,9 @@ type slab[T any] struct {
 	// idle is the number of pages that have memory and no taken block. A slab keeps some of them until
 	// trim, so that tracks that come and go allocate nothing.
 	idle   int
-	unused uint32 // the first number in the list of pages without memory, or 0
-	values int    // how many values the pages have room for
+	unused uint32  // the first number in the list of pages without memory, or 0
+	values int     // how many values the pages have room for
+	ledger *ledger // counts the bytes of the pages and of their list
 }
 
 // A page has up to 256 blocks of one size.
@@ -81,24 +83,77 @@ func (s *slab[T]) alloc(n int) handle {
 // newPage returns the number of a new page for blocks of this size.
 func (s *slab[T]) newPage(size int) uint32 {
 	i := s.unused
+	blocks := s.blocksOf(size)
 	if i == 0 {
-		i = uint32(max(1, len(s.pages)))
-		s.pages = append(s.pages, make([]page[T], int(i)+1-len(s.pages))...)
+		if len(s.pages) == cap(s.pages) {
+			s.growList()
+		}
+		i = uint32(len(s.pages))
+		s.pages = s.pages[:i+1]
 	}
 	p := &s.pages[i]
 	s.unused = p.next
-	// Each size has a page that is partly empty. So a slab with few pages makes them small, to waste
-	// less memory. A slab with many pages makes them larger, so that there are fewer objects.
+	*p = page[T]{items: make([]T, size*blocks), size: uint32(size), blocks: uint16(blocks)}
+	s.idle++
+	s.count(size * blocks)
+	return i
+}
+
+// blocksOf is how many blocks of this size a new page has. Each size has a page that is partly
+// empty. So a slab with few pages makes them small, to waste less memory. A slab with many pages
+// makes them larger, so that there are fewer objects.
+func (s *slab[T]) blocksOf(size int) int {
 	most := 64
 	if len(s.pages) > 32 {
 		most = 256
 	}
-	blocks := max(1, min(s.perPage/size, most))
-	*p = page[T]{items: make([]T, size*blocks), size: uint32(size), blocks: uint16(blocks)}
-	s.idle++
-	s.values += size * blocks
-	return i
+	return max(1, min(s.perPage/size, most))
 }
+
+// grownCap is the capacity of the next list of pages.
+func (s *slab[T]) grownCap() int { return cap(s.pages) + cap(s.pages)/4 + 8 }
+
+// growList makes the list of pages longer. For a moment both lists exist.
+func (s *slab[T]) growList() {
+	old := s.listBytes()
+	pages := make([]page[T], max(1, len(s.pages)), s.grownCap()) // page 0 is not used
+	copy(pages, s.pages)
+	s.pages = pages
+	s.ledger.take(s.listBytes())
+	s.ledger.take(-old)
+}
+
+func (s *slab[T]) listBytes() int { return cap(s.pages) * int(unsafe.Sizeof(page[T]{})) }
+
+// count adds n to the values that the pages have room for.
+func (s *slab[T]) count(n int) {
+	var v T
+	s.values += n
+	s.ledger.take(n * int(unsafe.Sizeof(v)))
+}
+
+// bytes is the memory of the pages and of their list.
+func (s *slab[T]) bytes() int {
+	var v T
+	return s.values*int(unsafe.Sizeof(v)) + s.listBytes()
+}
+
+// need is how many bytes alloc(n) takes from the Go heap. It is 0 if there is a free block.
+func (s *slab[T]) need(n int) int {
+	c, size := class(n)
+	if c < len(s.open) && s.open[c] != 0 {
+		return 0
+	}
+	var v T
+	need := size * s.blocksOf(size) * int(unsafe.Sizeof(v))
+	if s.growsList() {
+		need += s.grownCap() * int(unsafe.Sizeof(page[T]{}))
+	}
+	return need
+}
+
+// growsList reports whether a new page needs a longer list of pages.
+func (s *slab[T]) growsList() bool { return s.unused == 0 && len(s.pages) == cap(s.pages) }
 
 // pushOpen adds a page to the list of open pages of its class.
 func (s *slab[T]) pushOpen(i uint32, class int) {
@@ -131,7 +186,7 @@ func (s *slab[T]) trim() {
 func (s *slab[T]) giveBack(i uint32) {
 	c, _ := class(int(s.pages[i].size))
 	s.pullOpen(i, c)
-	s.values -= len(s.pages[i].items)
+	s.count(-len(s.pages[i].items))
 	s.pages[i] = page[T]{next: s.unused}
 	s.unused = i
 	s.idle--

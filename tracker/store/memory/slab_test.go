@@ -7,7 +7,7 @@ import (
 
 // Blocks of all sizes are zeroed and do not overlap, and from finds them until they are freed.
 func TestSlab(t *testing.T) {
-	s := slab[uint32]{perPage: 1024}
+	s := slab[uint32]{perPage: 1024, ledger: new(ledger)}
 	taken := map[handle]uint32{} // the number with which the test has filled each block
 	for step := range uint32(100_000) {
 		if rand.IntN(1000) == 0 {
@@ -19,7 +19,14 @@ func TestSlab(t *testing.T) {
 			if rand.IntN(20) == 0 {
 				n = 1 + rand.IntN(3000)
 			}
+			before, need := s.ledger.taken.Load(), s.need(n)
 			h := s.alloc(n)
+			if took := int(s.ledger.taken.Load() - before); took > need || need == 0 && took != 0 {
+				t.Fatalf("a block for %d took %d bytes, and needs %d", n, took, need)
+			}
+			if int(s.ledger.taken.Load()) != s.bytes() {
+				t.Fatalf("%d bytes are counted, and %d used", s.ledger.taken.Load(), s.bytes())
+			}
 			if _, ok := taken[h]; ok || h == 0 {
 				t.Fatalf("handle %d is taken twice", h)
 			}
@@ -70,7 +77,7 @@ func TestSlab(t *testing.T) {
 
 // A slab uses the memory of freed blocks and the numbers of freed pages again.
 func TestSlabReuses(t *testing.T) {
-	s := slab[uint32]{perPage: 1024}
+	s := slab[uint32]{perPage: 1024, ledger: new(ledger)}
 	var blocks []handle
 	for range 10_000 { // enough blocks to make the slab use larger pages
 		blocks = append(blocks, s.alloc(1))

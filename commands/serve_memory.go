@@ -1,0 +1,112 @@
+package commands
+
+import (
+	"fmt"
+	"os"
+	"regexp"
+	"runtime/debug"
+	"strconv"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"ntrack/tracker/store/memory"
+)
+
+const (
+	mib = 1 << 20
+	// leastMemory is the least --max-memory: with less, hardly anything is left beside the program.
+	leastMemory = 32 * mib
+	// programMemory is what the program takes by itself, before it keeps anything for clients.
+	programMemory = 16 * mib
+	// unknownMemory is what a machine counts as that does not say how much memory it has.
+	unknownMemory = 1 << 30
+)
+
+// A memorySplit says what --max-memory is for, in bytes. The rest, a quarter without the program, is for
+// garbage, which Go collects now and then, and for Go's runtime.
+type memorySplit struct {
+	all         int64 // --max-memory
+	table       int64 // keys and peers
+	connections int64 // in the process and in the system
+}
+
+// splitMemory is the one place that says who gets how much.
+func splitMemory(all int64) memorySplit {
+	rest := all - programMemory
+	return memorySplit{all: all, table: rest / 2, connections: rest / 4}
+}
+
+func (m memorySplit) String() string {
+	return fmt.Sprintf("at most %s of memory: %s for keys and peers, %s for connections", size(m.all), size(m.table), size(m.connections))
+}
+
+// buildMemory reads --max-memory. Its default is half of what the machine, or a cgroup, lets the process
+// have. A limit that is found later does not change it.
+func (o *serveOptions) buildMemory(c *cli.Context, s Streams) error {
+	available, known := availableMemory(os.DirFS("/"))
+	if !known {
+		available = unknownMemory
+	}
+	if strconv.IntSize == 32 {
+		available = min(available, 2<<30) // of the addresses that a process has
+	}
+	all := max(leastMemory, available/2)
+	if c.IsSet("max-memory") {
+		text := c.String("max-memory")
+		var err error
+		if all, err = parseSize(text); err != nil {
+			return usage(c, "--max-memory %q: %v", shown(text), err)
+		}
+		if all < leastMemory {
+			return usage(c, "--max-memory %s: %s or more", shown(text), size(leastMemory))
+		}
+		if known && all > available {
+			s.warn("--max-memory %s: this machine, or a cgroup, has %s, and the system may kill a process that takes more", shown(text), size(available))
+		}
+	}
+	o.memory = splitMemory(all)
+	return nil
+}
+
+var sizeForm = regexp.MustCompile(`^0*([0-9]+)(?:([KMGT])(?:iB)?)?$`)
+
+// parseSize reads a number of bytes such as 1000, 512M or 2GiB. The letters are powers of 1024.
+func parseSize(text string) (int64, error) {
+	m := sizeForm.FindStringSubmatch(text)
+	if m == nil {
+		return 0, fmt.Errorf("a size such as 512M or 2G is wanted")
+	}
+	n, err := strconv.ParseInt(m[1], 10, 64)
+	shift := 0
+	if m[2] != "" {
+		shift = 10 * (1 + strings.Index("KMGT", m[2]))
+	}
+	if err != nil || n > 1<<62>>shift {
+		return 0, fmt.Errorf("the size is too large")
+	}
+	return n << shift, nil
+}
+
+// size is a number of bytes as --max-memory reads it, such as 512M. Less than a tenth may be cut off.
+func size(n int64) string {
+	shift, unit := 0, ""
+	for i, u := range []string{"K", "M", "G", "T"} {
+		if n>>(10*(i+1)) >= 10 || n > 0 && n&(1<<(10*(i+1))-1) == 0 {
+			shift, unit = 10*(i+1), u
+		}
+	}
+	return strconv.FormatInt(n>>shift, 10) + unit
+}
+
+// limitGarbage lets the process use little more memory than it needs, and never more than
+// --max-memory if that is possible, unless the environment has settings for Go's garbage collector.
+func (m memorySplit) limitGarbage() {
+	if os.Getenv("GOMEMLIMIT") != "" {
+		return
+	}
+	debug.SetMemoryLimit(m.all)
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(memory.GCPercent)
+	}
+}
