@@ -7,6 +7,9 @@ func (t *Tracker) Streams() int {
 	return len(t.streams)
 }
 
+// EndStep does one step of ending all streams, before index end, and returns the end of the next one.
+func (t *Tracker) EndStep(end int) int { return t.endSome(end, func(*Stream) bool { return true }) }
+
 // Sharers returns how many entries the maps of sharers have.
 func (t *Tracker) Sharers() (n int) {
 	t.mu.Lock()

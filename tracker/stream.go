@@ -2,6 +2,7 @@ package tracker
 
 import (
 	"context"
+	"math"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -209,22 +210,36 @@ func (s *Stream) Close() {
 // them.
 func (t *Tracker) EndStreams() {
 	t.mu.Lock()
-	defer t.mu.Unlock()
 	t.ended = true
-	for _, s := range t.streams {
-		s.change(func() { s.ending = true })
+	t.mu.Unlock()
+	t.endStreamsIf(func(*Stream) bool { return true })
+}
+
+// streamsPerLock is how many streams are looked at while other streams wait for t.mu to open or to close.
+const streamsPerLock = 500
+
+// endStreamsIf ends the event streams for which unwanted returns true, as EndStreams does. It may miss
+// streams that open at the same time.
+func (t *Tracker) endStreamsIf(unwanted func(*Stream) bool) {
+	for end := math.MaxInt; end > 0; {
+		end = t.endSome(end, unwanted)
 	}
 }
 
-// endStreamsIf ends the event streams for which unwanted returns true, as EndStreams does.
-func (t *Tracker) endStreamsIf(unwanted func(*Stream) bool) {
+// endSome is endStreamsIf for the last of the streams before index end. It returns the index of the first
+// of these. It goes backwards because Close moves the last stream to a free index: this stream has been
+// looked at, or else it is still before the index.
+func (t *Tracker) endSome(end int, unwanted func(*Stream) bool) (begin int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, s := range t.streams {
+	end = min(end, len(t.streams))
+	begin = max(0, end-streamsPerLock)
+	for _, s := range t.streams[begin:end] {
 		if unwanted(s) {
 			s.change(func() { s.ending = true })
 		}
 	}
+	return begin
 }
 
 // A share is what a stream with a peer id needs to notice other programs with the same listing.

@@ -368,3 +368,52 @@ func TestSharedStreamsEnd(t *testing.T) {
 		}
 	})
 }
+
+// The end of all streams goes in bounded steps, so that other streams can open and close in between. Those
+// that close move others, and all of these end, too.
+func TestEndStreamsInSteps(t *testing.T) {
+	const n = 3000
+	tr := &tracker.Tracker{}
+	live := make(map[*tracker.Stream]bool)
+	for i := range n {
+		call := tracker.Call{Method: "GET", Target: fmt.Appendf(nil, "/ntrk/k%d", i), Remote: netip.MustParseAddrPort("127.0.0.1:1"), Accept: []byte("text/event-stream")}
+		resp, _ := tr.Answer(t.Context(), &call, nil)
+		live[resp.Stream] = true
+	}
+	defer func() {
+		for s := range live {
+			s.Close()
+		}
+	}()
+	endedOf := func() (ended int) {
+		for s := range live {
+			if _, live := s.Append(nil, nil); !live {
+				ended++
+			}
+		}
+		return ended
+	}
+	before := 0
+	for end := n; end > 0; {
+		end = tr.EndStep(end)
+		ended := endedOf()
+		if ended-before > 500 {
+			t.Fatalf("%d streams end in one step", ended-before)
+		}
+		closed := 0
+		for s := range live { // some have ended, and some not
+			if _, live := s.Append(nil, nil); !live {
+				ended--
+			}
+			s.Close()
+			delete(live, s)
+			if closed++; closed == 100 {
+				break
+			}
+		}
+		before = ended
+	}
+	if ended := endedOf(); ended != len(live) || ended < n/2 {
+		t.Errorf("%d of %d streams have ended", ended, len(live))
+	}
+}
