@@ -14,6 +14,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"runtime"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -176,6 +177,7 @@ func (m *Store) Scrape(_ context.Context, keys []wire.Key, asker netip.Addr, dst
 	}
 	for i := range m.shards {
 		for h, more := handle(0), true; more; {
+			dst = slices.Grow(dst, stepsPerLock) // here, because it may copy all of dst
 			dst, h, more = m.shards[i].scrapeSome(dst, h, wire.ScopeOf(asker), expiryAt(m.clock.now()))
 		}
 	}
