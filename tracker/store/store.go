@@ -99,7 +99,7 @@ type Subscription interface {
 	// Next returns the next changes, at least one and in order, or nil if there are none yet. A
 	// change comes within a second. The batch leaves out the subscriber and the peers that the
 	// subscriber does not see. A lapse is a leave, and a renewal is no change. Changes of one peer
-	// that undo each other within 50 milliseconds are left out.
+	// that undo each other within 50 milliseconds are left out, and within 500 they may be.
 	//
 	// live is false once the subscription has ended: because of Leave or Remove, because too many changes
 	// waited, or because the store cannot continue it. Then there are no more changes, even if

@@ -110,6 +110,90 @@ func TestSlowSubscriberIsBounded(t *testing.T) {
 	})
 }
 
+// If peers come and go all the time, each subscriber gets fewer batches the more subscribers there are. A
+// change after a pause comes after 50 ms, however many there are, and every change within a second.
+func TestBatchesOfManySubscribers(t *testing.T) {
+	for _, c := range []struct{ subscribers, most, least int }{
+		{1, 40, 30},    // every 50 ms
+		{8000, 11, 8},  // every 200 ms
+		{40_000, 5, 3}, // every 500 ms
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			m := memory.New()
+			key := []byte("k")
+			began := time.Now()
+			var notified, changed, after atomic.Int64 // times since began
+			for i := range c.subscribers {
+				notify := func() {}
+				if i == 0 {
+					notify = func() {
+						notified.Add(1)
+						after.Store(int64(time.Since(began)) - changed.Load())
+					}
+				}
+				_, _, sub, err := m.Subscribe(t.Context(), key, wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.9:0")}, notify, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer sub.Close()
+			}
+			join := func(i int) {
+				changed.Store(int64(time.Since(began)))
+				p := wire.Peer{Endpoint: netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), uint16(1+i))}
+				_, _, _ = m.Announce(t.Context(), key, p, anHour, store.Want{}, nil)
+			}
+			for i := range 2 {
+				join(i)
+				time.Sleep(time.Second)
+				if after := time.Duration(after.Load()); notified.Swap(0) != 1 || after > 50*time.Millisecond {
+					t.Errorf("%d subscribers: not one batch after a lone join, or %v later", c.subscribers, after)
+				}
+			}
+			for i := range 200 {
+				join(2 + i)
+				time.Sleep(10 * time.Millisecond)
+			}
+			if n := int(notified.Load()); n > c.most || n < c.least {
+				t.Errorf("%d subscribers: %d batches in 2 s, want %d to %d", c.subscribers, n, c.least, c.most)
+			}
+			time.Sleep(time.Second)
+		})
+	}
+}
+
+// Many changes at once do not wait for the time of a large batch: that would end subscriptions.
+func TestManyChangesOfManySubscribers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := memory.New()
+		key := []byte("k")
+		var subs [40_000]store.Subscription
+		for i := range subs {
+			_, _, subs[i], _ = m.Subscribe(t.Context(), key, wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.9:0")}, func() {}, nil)
+			defer subs[i].Close()
+		}
+		const n = 60_000
+		got := 0
+		for i := range n {
+			p := wire.Peer{Endpoint: netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), uint16(1+i))}
+			_, _, _ = m.Announce(t.Context(), key, p, anHour, store.Want{}, nil)
+			if i%100 > 0 && i < n-1 {
+				continue
+			}
+			time.Sleep(time.Millisecond)
+			if i == n-1 {
+				time.Sleep(time.Second)
+			}
+			changes, live := allChanges(subs[0])
+			if got += len(changes); !live {
+				t.Fatalf("after %d joins and %d changes, the subscription has ended", i+1, got)
+			}
+		}
+		if got != n {
+			t.Errorf("%d changes for %d joins", got, n)
+		}
+	})
+}
+
 // Batches that a subscriber does not see count, too, while an earlier one waits for it: they stay in
 // memory with it. A subscriber that has taken all goes past them.
 func TestUnseenBatchesAreBounded(t *testing.T) {

@@ -1,7 +1,7 @@
 package memory
 
-// How subscriptions are notified: recordChange adds a change to the pending changes of its key, and
-// 50 ms later flush makes them a batch, which all subscriptions of the key share.
+// How subscriptions are notified: recordChange adds a change to the pending changes of its key. Usually 50
+// ms later flush makes them a batch, which all subscriptions of the key share.
 
 import (
 	"context"
@@ -19,12 +19,19 @@ const (
 	// maxStreamed is how many peers a track may have when a subscription begins. Peers that the
 	// subscriber does not see count, too.
 	maxStreamed = 10_000
-	// batchTime is how long a batch collects changes before the subscriptions get it.
-	batchTime = 50 * time.Millisecond
+	// batchTime is how long a batch collects changes before the subscriptions get it. If a track changes all
+	// the time, its batches are further apart: by timePerRecipient for each subscription, but at most by
+	// maxBatchTime. A write to a connection takes some microseconds. So the writes of one track take about
+	// a fifth of a processor at most, however often peers come and go.
+	batchTime        = 50 * time.Millisecond
+	timePerRecipient = 25 * time.Microsecond
+	maxBatchTime     = 500 * time.Millisecond
 	// A subscription ends if more than maxBatches batches or maxWaiting changes wait for it. Its
 	// client then subscribes again, and gets a list of at most maxStreamed peers instead.
 	maxBatches = 256
 	maxWaiting = 2 * maxStreamed
+	// A batch of this many changes is flushed at once, so that it does not end subscriptions.
+	maxPending = maxWaiting / 4
 )
 
 // The watchers of a key are its subscriptions, and the changes that they do not have yet. A key can
@@ -38,7 +45,8 @@ type watchers struct {
 	pending      []change               // since the last flush
 	pendingIndex map[netip.AddrPort]int // of each endpoint in pending
 	recorded     int64                  // how many joins and leaves there have been
-	scheduled    bool                   // a timer will call flush
+	timer        *time.Timer            // calls flush; nil if none will
+	notBefore    time.Duration          // when the next flush may be, by clock.machine
 	next         *batch                 // gets the pending changes
 
 	flushing sync.Mutex // so that each subscription is notified of the batches in order
@@ -52,9 +60,9 @@ type change struct {
 	numbers  []int64 // of these joins and leaves: the first join or leave of the key has number 0
 }
 
-// A batch has the changes of 50 ms. The batches of a key are a list, and each subscription has its
-// place in it. So a batch is in memory once, however many subscriptions wait for it, and only until
-// all of them have gone past it. The last batch of the list is empty until the next flush.
+// A batch has the changes of 50 ms, or of up to maxBatchTime. The batches of a key are a list, and each
+// subscription has its place in it. So a batch is in memory once, however many subscriptions wait for it,
+// and only until all of them have gone past it. The last batch of the list is empty until the next flush.
 type batch struct {
 	number int   // of the batches before this one
 	before int   // how many changes they have
@@ -171,9 +179,11 @@ func (s *shard) recordChange(t *track, p packed, joined bool) {
 	c := &w.pending[i]
 	c.joined, c.numbers = joined, append(c.numbers, w.recorded)
 	w.recorded++
-	if !w.scheduled {
-		w.scheduled = true
-		time.AfterFunc(batchTime, w.flush)
+	if w.timer == nil {
+		w.timer = time.AfterFunc(max(batchTime, w.notBefore-s.store.clock.machine()), w.flush)
+	}
+	if len(w.pending) == maxPending && !found {
+		w.timer.Reset(0)
 	}
 }
 
@@ -182,12 +192,17 @@ func (s *shard) recordChange(t *track, p packed, joined bool) {
 func (w *watchers) flush() {
 	w.flushing.Lock()
 	defer w.flushing.Unlock()
-	subs := w.shard.store.recipients.Get().(*[]*subscription)
 	w.shard.mu.Lock()
+	if len(w.pending) == 0 { // two timers may fire for one batch
+		w.shard.mu.Unlock()
+		return
+	}
+	subs := w.shard.store.recipients.Get().(*[]*subscription)
 	b := w.next
 	next := &batch{number: b.number + 1, before: b.before + len(w.pending), first: w.recorded}
 	b.changes, w.next = w.pending, next
-	w.pending, w.pendingIndex, w.scheduled = nil, nil, false
+	w.pending, w.pendingIndex, w.timer = nil, nil, nil
+	w.notBefore = w.shard.store.clock.machine() + min(maxBatchTime, time.Duration(len(w.subs))*timePerRecipient)
 	*subs = append((*subs)[:0], w.subs...)
 	w.shard.mu.Unlock()
 	b.next.Store(next)
