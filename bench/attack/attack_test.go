@@ -111,7 +111,7 @@ func TestAttacks(t *testing.T) {
 }
 
 func TestVerdict(t *testing.T) {
-	good := row{Server: ntrackServer, Honest: honestResult{Renewals: answers{Asked: 1000, Answered: 1000, P99: 20}}, Peak: figures{RSS: 100 << 20, Kernel: 10 << 20}}
+	good := row{Server: ntrackServer, Honest: honestResult{Renewals: answers{Asked: 1000, Answered: 1000, P99: 20}}, Peak: figures{Memory: 110 << 20}}
 	hog := good
 	hog.Attack, hog.Honest.Renewals.P99 = hogAttack, 40
 	r := report{Ceiling: 128 << 20, Rows: []row{hog}}
@@ -120,7 +120,7 @@ func TestVerdict(t *testing.T) {
 		"misses: p99 121 ms":                       func(x *row) { x.Honest.Renewals.P99 = 121 },
 		"misses: 99.80% answered":                  func(x *row) { x.Honest.Renewals.Answered = 998 },
 		"misses: 3 false leaves":                   func(x *row) { x.Honest.FalseLeaves = 3 },
-		"misses: 130 MB":                           func(x *row) { x.Peak.Kernel = 30 << 20 },
+		"misses: 130 MB":                           func(x *row) { x.Peak.Memory = 130 << 20 },
 		"misses: the server ended: signal: killed": func(x *row) { x.Died = "signal: killed" },
 	} {
 		x := good

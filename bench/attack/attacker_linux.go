@@ -105,9 +105,8 @@ func runAttacker(p attackPlan) error {
 			limit = maxReconnect
 		}
 		for allowed := int(since.Seconds()*float64(limit))/p.Of + 1; a.free > 0 && opened < allowed && !a.sentAll(); opened++ {
-			if err := a.open(); err != nil {
-				a.free-- // there is no descriptor for it
-				break
+			if a.open() != nil {
+				break // the next step tries again
 			}
 		}
 		if p.Attack == "streams" && p.Number == 0 {
@@ -145,19 +144,18 @@ func (a *attacker) once(name string, create func() []byte) []byte {
 	return b
 }
 
-// freshKeys announces at n random keys. client, unless empty, is the address that a proxy names.
-func (a *attacker) freshKeys(number, n int, client string) script {
+// freshKeys announces at random keys, 16 in a pipeline. client, unless empty, is the address that a proxy names.
+func (a *attacker) freshKeys(number int, client string) script {
+	const n = 16
 	s := script{dialing: dialing{from: a.address(number)}, replies: n, end: sendAgain}
-	if a.Server == openServer {
-		for range n {
-			s.out = append(s.out, "GET /announce?info_hash="...)
-			var hash [20]byte
-			for i := range hash {
-				hash[i] = byte(a.random.Uint32())
-			}
-			s.out = append(wire.AppendEscaped(s.out, hash[:]), "&peer_id=-XX0000-xxxxxxxxxxxx&left=1&port=1000&numwant=0&compact=1 HTTP/1.0\r\n\r\n"...)
+	if a.Server == openServer { // it answers one request of a connection
+		var hash [20]byte
+		for i := range hash {
+			hash[i] = byte(a.random.Uint32())
 		}
-		s.end = closeIt
+		s.out = wire.AppendEscaped([]byte("GET /announce?info_hash="), hash[:])
+		s.out = append(s.out, "&peer_id=-XX0000-xxxxxxxxxxxx&left=1&port=1000&numwant=0&compact=1 HTTP/1.0\r\n\r\n"...)
+		s.replies, s.end = 1, closeIt
 		return s
 	}
 	header := ""

@@ -80,18 +80,18 @@ var attacks = []attack{
 			out: a.once("looks", func() []byte { return repeat(lookRequest(true), 500) })}
 	}},
 	{name: "keys", title: "fresh keys, one address", conns: 64, total: 2_000_000, on: servers, script: func(a *attacker, n int) script {
-		s := a.freshKeys(n, 16, "")
+		s := a.freshKeys(n, "")
 		s.from = [4]byte{127, 2, 0, 1}
 		return s
 	}},
 	{name: "keys64", title: "fresh keys, one /64", conns: 64, total: 2_000_000, on: both, script: func(a *attacker, n int) script {
-		return a.freshKeys(n, 16, fmt.Sprintf("2001:db8:1:1::%x", 1+a.index(n)%10_000))
+		return a.freshKeys(n, fmt.Sprintf("2001:db8:1:1::%x", 1+a.index(n)%10_000))
 	}},
 	{name: "keys48", title: "fresh keys, 10,000 /64s", conns: 64, total: 2_000_000, on: servers, script: func(a *attacker, n int) script {
 		if a.Server == openServer { // without a proxy and IPv6, 10,000 IPv4 addresses
-			return a.freshKeys(n, 1, "")
+			return a.freshKeys(n, "")
 		}
-		return a.freshKeys(n, 16, fmt.Sprintf("2001:db8:%x::1", 1+a.index(n)%10_000))
+		return a.freshKeys(n, fmt.Sprintf("2001:db8:%x::1", 1+a.index(n)%10_000))
 	}},
 	{name: "lines", title: "request lines of 64 KiB", conns: 64, on: servers, script: func(a *attacker, n int) script {
 		return script{dialing: dialing{from: a.address(n)}, replies: 1, end: closeIt,

@@ -5,9 +5,12 @@ import (
 	"bytes"
 	"crypto/sha1"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"ntrack/announce/wire"
 	"ntrack/bench/measure"
@@ -310,8 +313,16 @@ func kindOf(join bool) int {
 // dial sends an announce over a connection of its own.
 func (a *ask) dial() (err error) {
 	a.reader = replyReader{}
-	a.conn, err = a.h.loop.dial(dialing{from: a.from}, a.request, a)
+	if a.conn, err = a.h.loop.dial(dialing{from: a.from}, a.request, a); err != nil && !ours(err) {
+		a.end(nil, err)
+		return nil
+	}
 	return err
+}
+
+// ours says whether an error of dial is due to this process, and not to the server.
+func ours(err error) bool {
+	return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.EADDRNOTAVAIL)
 }
 
 func (a *ask) receive(c *conn, b []byte) {
@@ -409,7 +420,10 @@ func (k *keptConn) next() (err error) {
 		return nil
 	}
 	k.reader, k.used = replyReader{}, false
-	k.conn, err = k.h.loop.dial(dialing{from: k.from}, k.asks[0].request, k)
+	if k.conn, err = k.h.loop.dial(dialing{from: k.from}, k.asks[0].request, k); err != nil && !ours(err) {
+		k.handOver()
+		return nil
+	}
 	return err
 }
 
@@ -462,7 +476,10 @@ type honestStream struct {
 
 func (s *honestStream) dial() (err error) {
 	s.reader, s.line, s.event, s.listed = replyReader{}, nil, "", false
-	s.conn, err = s.h.loop.dial(dialing{from: s.from}, s.request, s)
+	if s.conn, err = s.h.loop.dial(dialing{from: s.from}, s.request, s); err != nil && !ours(err) {
+		s.end(nil, err)
+		return nil
+	}
 	return err
 }
 

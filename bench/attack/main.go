@@ -69,7 +69,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	f := flag.NewFlagSet("attack", flag.ContinueOnError)
 	f.SetOutput(stderr)
 	f.DurationVar(&b.time, "time", 15*time.Second, "let each attack last `D`")
-	f.DurationVar(&b.recover, "recover", time.Minute, "wait up to `D` after an attack for the figures of the start")
+	f.DurationVar(&b.recover, "recover", 30*time.Second, "wait up to `D` after an attack for the figures of the start")
 	f.StringVar(&b.memory, "max-memory", "512M", "the `SIZE` that ntrack gets as --max-memory, and that the goal allows every server")
 	only := f.String("only", "", "a comma-separated `LIST` of attacks ("+strings.Join(attackNames(), ", ")+") and servers ("+strings.Join(servers, ", ")+"); all if it names none")
 	quick := f.Bool("quick", false, "attacks of 3 s with a tenth of the connections and of the honest load, to see that they work")

@@ -64,8 +64,8 @@ func (r *report) verdict(w row) string {
 	if w.Honest.FalseLeaves > 0 {
 		miss("%d false leaves", w.Honest.FalseLeaves)
 	}
-	if memory := w.Peak.RSS + max(0, w.Peak.Kernel); memory > r.Ceiling {
-		miss("%d MB", memory>>20)
+	if w.Peak.Memory > r.Ceiling {
+		miss("%d MB", w.Peak.Memory>>20)
 	}
 	if len(misses) == 0 {
 		return "holds"

@@ -34,7 +34,7 @@ type target struct {
 	tlsPort int
 	admin   string // the address of its metrics; empty if it has none
 	cmd     *exec.Cmd
-	out     io.Reader
+	out     io.ReadCloser // of nethttp, which prints its ports
 	group   *group
 	done    chan struct{} // closed when it has ended
 }
@@ -175,10 +175,17 @@ func (t *target) run(ctx context.Context, b *bench, e entry, files []*os.File) e
 	t.cmd = exec.Command(self, "role", "enter", string(text))
 	t.cmd.ExtraFiles, t.cmd.Dir = files, "/"
 	t.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	t.cmd.Stderr = b.logOf(t.name)
-	if t.out, err = t.cmd.StdoutPipe(); err != nil {
+	if t.name == nethttpServer {
+		if t.out, err = t.cmd.StdoutPipe(); err != nil {
+			return err
+		}
+	}
+	log, err := os.Create(b.logOf(t.name))
+	if err != nil {
 		return err
 	}
+	defer log.Close()
+	t.cmd.Stderr = log
 	if err := t.cmd.Start(); err != nil {
 		return err
 	}
@@ -190,14 +197,8 @@ func (t *target) run(ctx context.Context, b *bench, e entry, files []*os.File) e
 	return nil
 }
 
-// logOf is where the log of a server goes. It is read only if the server fails.
-func (b *bench) logOf(server string) io.Writer {
-	f, err := os.Create(b.file(server + ".log"))
-	if err != nil {
-		return io.Discard
-	}
-	return f
-}
+// logOf is the file with the log of a server. It is read only if the server does not serve.
+func (b *bench) logOf(server string) string { return b.file(server + ".log") }
 
 // await calls get until it returns no error.
 func (b *bench) await(ctx context.Context, t *target, get func() ([]byte, error)) (string, error) {
@@ -207,7 +208,7 @@ func (b *bench) await(ctx context.Context, t *target, get func() ([]byte, error)
 			return string(text), nil
 		}
 		if t.ended() || time.Now().After(deadline) {
-			log, _ := os.ReadFile(b.file(t.name + ".log"))
+			log, _ := os.ReadFile(b.logOf(t.name))
 			return "", fmt.Errorf("%s does not serve: %w\n%s", t.name, err, log)
 		}
 		if err := sleep(ctx, 10*time.Millisecond); err != nil {
@@ -251,9 +252,9 @@ func (t *target) stop() error {
 			_ = t.cmd.Process.Kill()
 			<-t.done
 		}
-		if f, ok := t.cmd.Stderr.(*os.File); ok {
-			_ = f.Close()
-		}
+	}
+	if t.out != nil {
+		_ = t.out.Close()
 	}
 	return t.group.remove()
 }

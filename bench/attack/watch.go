@@ -22,6 +22,7 @@ import (
 type figures struct {
 	RSS    int64 `json:"rss_bytes"`
 	Kernel int64 `json:"kernel_bytes"` // of its control group: sockets with their buffers, and the like
+	Memory int64 `json:"memory_bytes"` // both, as far as they are known
 	Files  int   `json:"files"`        // open ones, most of them connections
 	Keys   int   `json:"keys"`
 }
@@ -56,7 +57,7 @@ type monitor struct {
 
 // watch samples the figures until stop is called.
 func watch(t *target) *monitor {
-	m := &monitor{t: t, client: http.Client{Timeout: 5 * time.Second}, quit: make(chan struct{}), stopped: make(chan struct{})}
+	m := &monitor{t: t, most: figures{Kernel: -1, Keys: -1}, client: http.Client{Timeout: 5 * time.Second}, quit: make(chan struct{}), stopped: make(chan struct{})}
 	go func() {
 		defer close(m.stopped)
 		tick := time.NewTicker(50 * time.Millisecond)
@@ -82,6 +83,7 @@ func (m *monitor) stop() {
 // sample takes the figures once. To count the files takes longer than the rest.
 func (m *monitor) sample(files bool) figures {
 	f := figures{RSS: residentOf(m.t.cmd.Process.Pid), Kernel: m.t.group.kernel(), Files: -1, Keys: -1}
+	f.Memory = f.RSS + max(0, f.Kernel)
 	if files {
 		if n, err := measure.FilesOf(m.t.cmd.Process.Pid); err == nil {
 			f.Files = n
@@ -89,7 +91,8 @@ func (m *monitor) sample(files bool) figures {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.most.RSS, m.most.Kernel, m.most.Files = max(m.most.RSS, f.RSS), max(m.most.Kernel, f.Kernel), max(m.most.Files, f.Files)
+	m.most.RSS, m.most.Kernel, m.most.Memory = max(m.most.RSS, f.RSS), max(m.most.Kernel, f.Kernel), max(m.most.Memory, f.Memory)
+	m.most.Files = max(m.most.Files, f.Files)
 	if u, err := measure.UsageOf(m.t.cmd.Process.Pid); err == nil {
 		m.used = max(m.used, u.CPU)
 	}
@@ -162,7 +165,7 @@ func newGroup() *group {
 			continue
 		}
 		var g *group
-		name := fmt.Sprint("ntrack-attack-", os.Getpid())
+		name := fmt.Sprint(groupName, os.Getpid())
 		switch {
 		case fields[1] == "memory":
 			g = &group{dir: filepath.Join("/sys/fs/cgroup/memory", fields[2], name)}
@@ -172,6 +175,7 @@ func newGroup() *group {
 		default:
 			continue
 		}
+		removeOld(filepath.Dir(g.dir))
 		if err := os.Mkdir(g.dir, 0o755); err != nil {
 			continue
 		}
@@ -185,6 +189,18 @@ func newGroup() *group {
 		_ = g.remove()
 	}
 	return nil
+}
+
+const groupName = "ntrack-attack-"
+
+// removeOld removes the groups of runs that were killed.
+func removeOld(dir string) {
+	old, _ := filepath.Glob(filepath.Join(dir, groupName+"*"))
+	for _, g := range old {
+		if _, err := os.Stat(filepath.Join("/proc", strings.TrimPrefix(filepath.Base(g), groupName))); errors.Is(err, os.ErrNotExist) {
+			_ = os.Remove(g)
+		}
+	}
 }
 
 // entrances are the files to which a process writes its id to be in the group.
