@@ -70,6 +70,7 @@ type Client struct {
 
 	mu        sync.Mutex
 	byFamily  map[string]*Client         // the clients that over has made
+	resolved  map[string][]netip.Addr    // the last addresses of each network and host name, from DNS
 	dialsBoth bool                       // Dial is called for each family; only tests set it
 	network   string                     // "tcp4" or "tcp6" to use only one family, or ""
 	onConnect func(local netip.AddrPort) // called for each connection before its use; may be nil

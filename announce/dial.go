@@ -23,6 +23,8 @@ const (
 	headStart = 200 * time.Millisecond
 	// maxAddrs bounds the number of addresses, and so the connections that a DNS reply can cause.
 	maxAddrs = 32
+	// maxResolved bounds for how many names a client keeps the addresses. Redirects may lead to many.
+	maxResolved = 16
 )
 
 // dial connects to a tracker within the timeout of a request, from c.From if that is set.
@@ -88,11 +90,7 @@ func (c *Client) resolve(ctx context.Context, network, addr string) ([]netip.Add
 	} else if wire.IsLoopbackName(host) {
 		found = []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}
 	} else {
-		lookup := c.lookup
-		if lookup == nil {
-			lookup = lookupZoned
-		}
-		if found, err = lookup(ctx, strings.Replace(network, "tcp", "ip", 1), host); err != nil {
+		if found, err = c.lookUp(ctx, strings.Replace(network, "tcp", "ip", 1), host); err != nil {
 			return nil, err
 		}
 	}
@@ -122,6 +120,40 @@ func (c *Client) resolve(ctx context.Context, network, addr string) ([]netip.Add
 		return nil, &net.AddrError{Err: "no suitable address found", Addr: host}
 	}
 	return addrs, nil
+}
+
+// lookUp asks DNS for the addresses of a name. If DNS fails, it returns those of the last time: a member
+// has to renew, even if DNS and its connection break together. If DNS answers that the name has no
+// address, that counts. The lookup takes only a part of the timeout, so that the error can name DNS, or
+// there is time to connect to an address of the last time.
+func (c *Client) lookUp(ctx context.Context, network, host string) ([]netip.Addr, error) {
+	c.mu.Lock()
+	last := c.resolved[network+" "+host]
+	c.mu.Unlock()
+	limit := c.timeout() / 10 * 9
+	if len(last) > 0 {
+		limit = c.timeout() / 10 * 6 // a resolver asks the next server after 5 seconds
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	lookup := c.lookup
+	if lookup == nil {
+		lookup = lookupZoned
+	}
+	found, err := lookup(ctx, network, host)
+	if dns, ok := errors.AsType[*net.DNSError](err); ok && !dns.IsNotFound && len(last) > 0 {
+		return last, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.resolved == nil || len(c.resolved) >= maxResolved {
+		c.resolved = make(map[string][]netip.Addr)
+	}
+	c.resolved[network+" "+host] = found
+	return found, nil
 }
 
 // lookupZoned asks the system's resolver, and keeps the zones from /etc/hosts and mDNS. LookupNetIP

@@ -1,8 +1,10 @@
 package announce
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"net/url"
@@ -218,6 +220,64 @@ func TestDialDeadline(t *testing.T) {
 		}
 		if after := <-ended; after != 5*time.Second {
 			t.Errorf("gave up after %v", after)
+		}
+	})
+}
+
+// If DNS fails, a client connects to the last addresses of a name. If DNS answers that there is none,
+// or if it has never answered, the message says so.
+func TestDNSGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const host = "tracker.example"
+		var failure error
+		addr := netip.MustParseAddr("192.0.2.1")
+		took := time.Duration(0)
+		c := Client{lookup: func(ctx context.Context, _, name string) ([]netip.Addr, error) {
+			if failure == nil {
+				return []netip.Addr{addr}, nil
+			}
+			if failure == context.DeadlineExceeded {
+				began := time.Now()
+				<-ctx.Done()
+				took = time.Since(began)
+				failure = &net.DNSError{Err: "i/o timeout", Name: name, IsTimeout: true}
+			}
+			return nil, failure
+		}}
+		misbehaves := &net.DNSError{Err: "server misbehaving", Name: host, IsTemporary: true}
+		notFound := &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}
+		for _, step := range []struct {
+			about, host string
+			failure     error
+			want        string
+			within      time.Duration
+		}{
+			{"never resolved, SERVFAIL", host, misbehaves, "DNS fails: server misbehaving", 0},
+			{"never resolved, silent", host, context.DeadlineExceeded, "DNS does not answer", 9 * time.Second},
+			{"resolved", host, nil, "[192.0.2.1:6969]", 0},
+			{"SERVFAIL", host, misbehaves, "[192.0.2.1:6969]", 0},
+			{"silent", host, context.DeadlineExceeded, "[192.0.2.1:6969]", 6 * time.Second},
+			{"another name", "other.example", misbehaves, "DNS fails: server misbehaving", 0},
+			{"the name is gone", host, notFound, "no such host", 0},
+			{"SERVFAIL after that", host, misbehaves, "[192.0.2.1:6969]", 0},
+			{"many names", "", nil, "[192.0.2.1:6969]", 0},
+			{"SERVFAIL after many names", host, misbehaves, "DNS fails: server misbehaving", 0},
+		} {
+			failure, took = step.failure, 0
+			got := ""
+			for i := range maxResolved {
+				name := cmp.Or(step.host, fmt.Sprintf("name%d.example", i))
+				addrs, err := c.resolve(t.Context(), "tcp", name+":6969")
+				if got = fmt.Sprint(addrs); err != nil {
+					got = (&UnreachableError{Err: err}).Error()
+				}
+				if step.host != "" {
+					break
+				}
+			}
+			if !strings.HasSuffix(got, step.want) || took != step.within {
+				t.Errorf("%s: %s after %v, want %s after %v", step.about, got, took, step.want, step.within)
+			}
 		}
 	})
 }

@@ -27,8 +27,12 @@ func (e *UnreachableError) Error() string {
 	var call *os.SyscallError
 	var dns *net.DNSError
 	switch { // without the addresses: the message begins with the name of the tracker
-	case errors.As(err, &dns):
+	case errors.As(err, &dns) && dns.IsNotFound:
 		err = errors.New(dns.Err)
+	case errors.As(err, &dns) && dns.IsTimeout:
+		err = errors.New("DNS does not answer")
+	case errors.As(err, &dns):
+		err = errors.New("DNS fails: " + dns.Err)
 	case errors.As(err, &call):
 		err = call.Err
 	case errors.As(err, &op):

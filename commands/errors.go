@@ -201,6 +201,8 @@ func hintFor(err error) string {
 		return "the tracker does not speak TLS: use http:// or no scheme"
 	case is[*tls.CertificateVerificationError](err):
 		return "for a private tracker, give the certificate of its authority by --ca FILE"
+	case is[*net.DNSError](err) && !isNoHost(err):
+		return "check whether this machine reaches its name server"
 	case isTimeout(err):
 		return "check its name and port, or allow more time by --timeout"
 	case isNoHost(err):
@@ -221,4 +223,8 @@ func isTimeout(err error) bool {
 	return ok && strings.HasPrefix(u.Err.Error(), "no answer within") || errors.Is(err, os.ErrDeadlineExceeded)
 }
 
-func isNoHost(err error) bool { return is[*net.DNSError](err) }
+// isNoHost reports whether DNS has answered that a name has no address.
+func isNoHost(err error) bool {
+	dns, ok := errors.AsType[*net.DNSError](err)
+	return ok && dns.IsNotFound
+}

@@ -204,8 +204,10 @@ func listen(option, addr string, bound []string) (net.Listener, error) {
 		return nil, fmt.Errorf("%s %s: not an address of this machine; use one, or :%s for all of them", option, addr, port)
 	case errors.Is(err, syscall.EINVAL) && a.Is6() && a.IsLinkLocalUnicast():
 		return nil, fmt.Errorf("%s %s: a link-local address needs a network interface of this machine, as in [fe80::1%%eth0]:6969", option, addr)
-	case is[*net.DNSError](err):
+	case isNoHost(err):
 		return nil, fmt.Errorf("%s %s: this name has no address; use an address of this machine, or :%s for all of them", option, addr, port)
+	case is[*net.DNSError](err):
+		return nil, fmt.Errorf("%s %s: DNS fails; check whether this machine reaches its name server, or use an address of it", option, addr)
 	case err != nil:
 		return nil, fmt.Errorf("%s %s: %s", option, addr, wire.Clean(errors.Unwrap(err).Error()))
 	}
