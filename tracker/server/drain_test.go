@@ -64,6 +64,21 @@ func TestDrain(t *testing.T) {
 	})
 }
 
+// In a short drain, streams end in its last quarter.
+func TestDrainShort(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		s := &server.Server{Tracker: &tracker.Tracker{}}
+		defer shutdown(s)
+		stream := openStream(t, pipe(s), "/ntrk/k?port=0")
+		began := time.Now()
+		go s.Drain(t.Context(), 4*time.Second)
+		if _, err := io.ReadAll(stream); err != nil || time.Since(began) != 3*time.Second {
+			t.Errorf("a stream ends after %v of 4s, %v", time.Since(began), err)
+		}
+		time.Sleep(time.Second) // until Drain has returned
+	})
+}
+
 // Drain ends with its context.
 func TestDrainNow(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())

@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -349,6 +350,46 @@ func TestLateProxyHeader(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A connection that begins when the server shuts down has little time for its first request, and for
+// the PROXY header before it.
+func TestShutdownNewConn(t *testing.T) {
+	for _, header := range []bool{false, true} {
+		inBubble(t, func(t *testing.T) {
+			s := &server.Server{Tracker: &tracker.Tracker{}}
+			if header {
+				s = behindProxy(func(line string) { t.Error(line) })
+			}
+			l := newArrivals(s)
+			clientEnd, serverEnd := net.Pipe()
+			defer clientEnd.Close()
+			began := time.Now()
+			ended := make(chan error, 1)
+			l.conns <- startingConn{from{serverEnd, &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1}}, sync.OnceFunc(func() {
+				go func() { ended <- shutdown(s) }()
+				time.Sleep(time.Nanosecond) // until the shutdown waits for this connection
+			})}
+			_ = patient(clientEnd)
+			if b, err := io.ReadAll(clientEnd); len(b) > 0 || err != nil || time.Since(began) > 2*time.Second {
+				t.Errorf("PROXY header %v: got %q, %v after %v", header, b, err, time.Since(began))
+			}
+			if err := await(t, "the end of the shutdown", ended); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// A startingConn calls starts when the server first sets its deadline.
+type startingConn struct {
+	from
+	starts func()
+}
+
+func (c startingConn) SetDeadline(t time.Time) error {
+	c.starts()
+	return c.from.SetDeadline(t)
 }
 
 // A connection that waits for its header is silent: it makes room, with the reply that any silent

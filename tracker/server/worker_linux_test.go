@@ -364,6 +364,7 @@ func TestWorkerOutOfFiles(t *testing.T) {
 	get(t, c, r, "/ntrk/k?port=1") // open connections are still served, by the worker and by a goroutine
 	_, postErr := io.WriteString(c, "POST /ntrk/k?port=1 HTTP/1.1\r\nHost: t\r\nContent-Length: 1\r\n\r\nx")
 	resp, replyErr := http.ReadResponse(r, nil)
+	eventually(t, "an accept fails", func() bool { return s.Stats().OutOfFiles > 0 })
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		t.Fatal(err)
 	}
