@@ -195,6 +195,53 @@ func TestOnlyNewKeysCount(t *testing.T) {
 	})
 }
 
+// Peers that come to a key within its first second use one new key together.
+func TestOneKeyCountsOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStranger(t, &tracker.Tracker{}, "192.0.2.1")
+		for i := range 9000 {
+			s.ask("GET", fmt.Sprintf("/ntrk/k?port=%d", 1+i))
+		}
+		if n := s.served(10_000, "GET", func(i int) string { return fmt.Sprintf("/ntrk/k%d?port=1", i) }); n != 9999 {
+			t.Errorf("%d new keys, want 9999", n)
+		}
+	})
+}
+
+// After a burst, so much is allowed in each second.
+func TestLimitsInTheLongRun(t *testing.T) {
+	for target, want := range map[string]int{"/ntrk/k?port=4000": 4000, "/ntrk/k?port=0": 4000, "/ntrk/k?port=0 stream": 400} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newStranger(t, &tracker.Tracker{}, "192.0.2.1")
+			target, _, isStream := strings.Cut(target, " ")
+			if isStream {
+				s.call.Accept = []byte("text/event-stream")
+			}
+			if n := s.served(25_000, "GET", always(target)); n == 25_000 {
+				t.Fatalf("%s has no limit", target)
+			}
+			time.Sleep(4 * time.Second)
+			if n := s.served(25_000, "GET", always(target)); n != want {
+				t.Errorf("%s: %d in 4 seconds, want %d", target, n, want)
+			}
+		})
+	}
+}
+
+// The index of a tracker with many keys costs half of a burst at most.
+func TestLimitOfLargeIndex(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := &tracker.Tracker{Index: true}
+		local := newStranger(t, tr, "127.0.0.1")
+		for i := range 60_000 {
+			local.ask("GET", fmt.Sprintf("/ntrk/k%d?port=1", i))
+		}
+		if n := newStranger(t, tr, "192.0.2.1").served(10, "GET", always("/ntrk/")); n != 2 {
+			t.Errorf("%d times, want 2", n)
+		}
+	})
+}
+
 // Behind a trusted proxy the address of the client counts, and that of the proxy does not.
 func TestLimitsBehindProxy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -212,6 +212,50 @@ func TestReplacementOfOldEntries(t *testing.T) {
 	}
 }
 
+// A network is an IPv4 address or an IPv6 /64, and each /48 has a limit, too.
+func TestNetworks(t *testing.T) {
+	for _, tt := range []struct {
+		a, b   string
+		shared bool
+	}{
+		{"192.0.2.1", "192.0.2.2", false},
+		{"192.0.2.1", "::ffff:192.0.2.1", true},
+		{"2001:db8:1:2::1", "2001:db8:1:2:ffff:ffff:ffff:ffff", true},
+		{"2001:db8:1:2::1", "2001:db8:1:3::1", false},
+		{"0:0:c000:201::", "192.0.2.1", false},
+	} {
+		l := new(Limiter)
+		usable(l, netip.MustParseAddr(tt.a), fast, 0)
+		if _, ok := l.Check(netip.MustParseAddr(tt.b), fast, 1, 0); ok == tt.shared {
+			t.Errorf("%s and %s: shared is %v", tt.a, tt.b, !ok)
+		}
+	}
+	l := new(Limiter)
+	for i := range byte(Wide) {
+		a := netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, 0, 1, i << 4, i})
+		if n := usable(l, a, fast, 0); n != fast.Burst {
+			t.Errorf("%s: %d, want %d", a, n, fast.Burst)
+		}
+	}
+	for a, want := range map[string]bool{
+		"2001:db8:1::1": false, "2001:db8:1:7fff::1": false, "2001:db8:1:ffff::1": false,
+		"2001:db8::1": true, "2001:db8:0:ffff::1": true, "2001:db8:2::1": true, "2001:db8:101::1": true,
+		"0:2001:db8:1::1": true, // its /64 has the bits of that /48
+	} {
+		if _, ok := l.Check(netip.MustParseAddr(a), fast, 1, 0); ok != want {
+			t.Errorf("%s: %v, want %v", a, ok, want)
+		}
+	}
+}
+
+// A burst is at most what two minutes have, because of the times of 32 bits.
+func TestLongBurst(t *testing.T) {
+	n := usable(new(Limiter), netip.MustParseAddr("192.0.2.1"), Limit{PerSecond: 1, Burst: 1000}, 0)
+	if n < 120 || n > 140 {
+		t.Errorf("%d units in a burst, want about 131", n)
+	}
+}
+
 // Two Limiters put a network in different places, and one in the same as long as it lives.
 func TestSeed(t *testing.T) {
 	var one, two Limiter
@@ -285,6 +329,11 @@ func TestMemory(t *testing.T) {
 	}
 	if n := len(l.sets) * 64; n != 4<<20 {
 		t.Errorf("the table has %d bytes", n)
+	}
+	zero := new(Limiter)
+	zero.Check(a4, fast, 1, 0)
+	if n := len(zero.sets) * 64; n != 64<<10 {
+		t.Errorf("the table of a zero Limiter has %d bytes", n)
 	}
 }
 
