@@ -21,6 +21,7 @@ import (
 type conn struct {
 	s        *Server
 	nc       net.Conn
+	turn     *turnConn // is below nc, or is nc
 	remote   netip.AddrPort
 	via      via
 	verdict  verdict // not dropped
@@ -60,6 +61,7 @@ func (c *conn) serveRequests() {
 		if c.stream != nil {
 			c.stream.Close()
 		}
+		c.turn.end()
 		c.s.releaseConn(c.remote, c.via, c.verdict, &c.account)
 		_ = c.nc.Close()
 		c.s.mu.Lock()
@@ -67,6 +69,7 @@ func (c *conn) serveRequests() {
 		c.s.mu.Unlock()
 		c.s.active.Done()
 	}()
+	c.turn.begin()
 	// A connection with unsent replies may be idle after them. Any other connection has Timeout for
 	// its next request.
 	c.setDeadline(c.unsent == nil)
@@ -360,6 +363,9 @@ func (c *conn) serveRequest(h *head, closing bool) (more bool, err error) {
 			return false, err
 		}
 		b.out, c.served = b.out[:0], 0
+		if c.turn.end() {
+			defer c.turn.begin()
+		}
 	}
 	now := time.Now()
 	more, c.stream = c.s.serveCall(b, h, now, closing)
@@ -470,19 +476,20 @@ func (c *conn) endSending() bool {
 
 // tls says whether the connection is over TLS.
 func (c *conn) tls() bool {
-	_, ok := c.nc.(interface{ NetConn() net.Conn })
-	return ok
+	for _, nc := range [...]net.Conn{c.nc, c.turn.Conn} {
+		if _, ok := nc.(interface{ NetConn() net.Conn }); ok {
+			return true
+		}
+	}
+	return false
 }
 
 // system returns the operating system's connection, also under TLS. It returns nil if there is
 // none.
 func (c *conn) system() syscall.Conn {
-	nc := c.nc
+	nc := c.turn.Conn
 	if t, ok := nc.(interface{ NetConn() net.Conn }); ok {
 		nc = t.NetConn()
-	}
-	if u, ok := nc.(*unreadConn); ok {
-		nc = u.Conn
 	}
 	sc, _ := nc.(syscall.Conn)
 	return sc

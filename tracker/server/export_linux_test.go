@@ -33,7 +33,8 @@ func (s *Server) ServeBatches(l net.Listener) {
 }
 
 func (s *Server) serveBatches(nc net.Conn) {
-	c := &conn{s: s, nc: nc, remote: nc.RemoteAddr().(*net.TCPAddr).AddrPort()}
+	c := &conn{s: s, turn: &turnConn{Conn: nc, turns: s.turns}, remote: nc.RemoteAddr().(*net.TCPAddr).AddrPort()}
+	c.nc = c.turn
 	for w := (&worker{epollAcceptor: &epollAcceptor{s: s}}); ; {
 		n, err := nc.Read(w.in[:])
 		if err != nil {

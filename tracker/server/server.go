@@ -117,6 +117,7 @@ type Server struct {
 	limiter      connLimiter
 	silent       connQueue // connections with a goroutine that have not sent a request yet
 	idle         connQueue // connections with a goroutine that have had a reply and wait for a request
+	turns        turns
 	begun        connQueue // connections with a goroutine that have sent a part of a request
 	mu           sync.Mutex
 	conns        map[*conn]struct{} // connections with a goroutine
@@ -155,6 +156,7 @@ func (s *Server) init() {
 	if s.streamTCPTimeout == 0 {
 		s.streamTCPTimeout = defaultStreamTCPTimeout
 	}
+	s.turns = newTurns()
 	s.limiter.init(s)
 	s.limiter.addQueue(&s.silent, silentConns)
 	s.limiter.addQueue(&s.idle, idleConns)
@@ -254,6 +256,8 @@ func (s *Server) startConn(nc net.Conn, config *tls.Config) {
 		c.remote, _ = netip.ParseAddrPort(a.String())
 	}
 	c.via = s.viaOf(c.remote, unix)
+	c.turn = &turnConn{Conn: nc, turns: s.turns}
+	nc = c.turn
 	if config != nil {
 		if c.via == headerDue {
 			c.beforeTLS = &unreadConn{Conn: nc}

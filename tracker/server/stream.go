@@ -21,6 +21,7 @@ func (c *conn) serveStream() {
 		defer c.stall.stop()
 		c.stall.afterWrite()
 	}
+	c.turn.end() // from now on two goroutines use the connection
 	_ = c.nc.SetReadDeadline(time.Time{})
 	c.stream.KeepAlive()
 	c.writeEvents()
@@ -54,7 +55,7 @@ func (c *conn) Wake() {
 func (c *conn) writeEvents() {
 	b := c.s.buffers.Get().(*buffers)
 	for {
-		out, live := c.stream.Append(b.out[:0], c)
+		out, live := c.nextEvents(b.out[:0])
 		b.out = out
 		var err error
 		if len(out) > 0 {
@@ -72,6 +73,12 @@ func (c *conn) writeEvents() {
 	if b.reusable() {
 		c.s.buffers.Put(b)
 	}
+}
+
+func (c *conn) nextEvents(dst []byte) (_ []byte, live bool) {
+	c.s.turns.begin()
+	defer c.s.turns.end()
+	return c.stream.Append(dst, c)
 }
 
 // A sendState is what the system knows about the bytes sent on a connection.

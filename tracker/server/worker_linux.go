@@ -311,7 +311,8 @@ func (w *worker) handOver(fd int, c *conn) outcome {
 		return w.forget(fd)
 	}
 	_ = unix.EpollCtl(w.epollFD, unix.EPOLL_CTL_DEL, fd, nil)
-	c.s, c.nc = w.s, fdConn{os.NewFile(uintptr(fd), "connection")}
+	c.turn = &turnConn{Conn: fdConn{os.NewFile(uintptr(fd), "connection")}, turns: w.s.turns}
+	c.s, c.nc = w.s, c.turn
 	c.in, c.unsent = bytes.Clone(c.in), bytes.Clone(c.unsent)
 	w.s.mu.Lock()
 	w.s.register(c) // allowed during Shutdown, which still waits for this worker
