@@ -26,6 +26,7 @@ type conn struct {
 	via      via
 	verdict  verdict // not dropped
 	account  account
+	unread   int        // bytes that were sent and may not have been read, according to the last look
 	entry    queueEntry // while it waits for a request
 	isSilent bool       // it has not sent a request yet
 	// deadline is the read deadline of nc. It does not move with every request, because that would
@@ -145,8 +146,11 @@ func (c *conn) readHead() (int, error) {
 		var err error
 		if searched > 0 {
 			c.setDeadline(true)
-			if c.entry.owner = c; !c.entry.evicted && !c.entry.queued() {
-				c.s.begun.enqueue(&c.entry, time.Now())
+			if err := c.flush(); err != nil {
+				return 0, err
+			}
+			if !c.entry.evicted && !c.entry.queued() {
+				c.enqueueIn(&c.s.begun)
 				defer c.entry.dequeue()
 			}
 			if err = c.readMore(); err != nil {
@@ -171,8 +175,16 @@ func (c *conn) awaitRequest() error {
 		if c.entry.evicted { // at the end of the last wait, when a request had just arrived
 			return ErrClosed
 		}
-		c.entry.owner = c
-		c.s.idle.enqueue(&c.entry, time.Now())
+		if c.b != nil && c.unread+len(c.b.out) > largeUnread { // first wait in the queue of those that do not read
+			if err := c.flush(); err != nil {
+				return err
+			}
+		}
+		if c.unread > largeUnread {
+			c.enqueueIn(&c.s.unread)
+		} else {
+			c.enqueueIn(&c.s.idle)
+		}
 	}
 	err := error(ErrClosed)
 	if ending := c.s.shuttingDown.Load(); c.entry.queued() && (c.isSilent || !ending) {
@@ -191,10 +203,10 @@ func (c *conn) awaitRequest() error {
 
 // refuseEvicted sends a 503 to a client that was evicted before it had sent a whole request.
 func (c *conn) refuseEvicted() {
-	if !c.entry.evicted || c.entry.queue.kind == idleConns || c.s.shuttingDown.Load() {
+	if !c.entry.evicted || c.entry.queue.kind == idleConns || c.entry.queue.kind == unreadConns || c.s.shuttingDown.Load() {
 		return
 	}
-	if c.write([]byte(tooMany)) == nil {
+	if c.write([]byte(tooMany)) == nil && c.entry.queue.kind == silentConns {
 		c.linger()
 	}
 }
@@ -204,8 +216,20 @@ func (c *conn) limitSilence() {
 	_ = c.nc.SetReadDeadline(time.Now().Add(min(silentGrace, c.s.Timeout)))
 }
 
-// stopWaiting makes awaitRequest return.
-func (c *conn) stopWaiting() { _ = c.nc.SetReadDeadline(time.Unix(1, 0)) }
+// enqueueIn lets the limiter evict the connection.
+func (c *conn) enqueueIn(q *connQueue) {
+	c.entry.owner = c
+	q.enqueue(&c.entry, time.Now())
+}
+
+// stopWaiting makes the read or the write return for which the connection waits.
+func (c *conn) stopWaiting() {
+	if c.entry.queue.kind == unreadConns {
+		_ = c.nc.SetDeadline(time.Unix(1, 0))
+	} else {
+		_ = c.nc.SetReadDeadline(time.Unix(1, 0))
+	}
+}
 
 func (c *conn) accountOf() *account { return &c.account }
 
@@ -397,81 +421,6 @@ func (c *conn) sendRefusal(reason badRequest) {
 	if c.flush() == nil {
 		c.linger()
 	}
-}
-
-// flush ends the batch and sends its replies.
-func (c *conn) flush() error {
-	b := c.b
-	if b == nil {
-		return nil
-	}
-	c.b = nil
-	err := c.write(b.out)
-	if b.reusable() {
-		b.call = tracker.Call{}
-		c.s.buffers.Put(b)
-	}
-	return err
-}
-
-// write sends b. It fails if the client reads nothing for as long as Timeout. A blocked write does
-// not show how much the client has read, so write ends it several times within Timeout to see that.
-func (c *conn) write(b []byte) error {
-	tls := c.tls()
-	step := c.s.Timeout / 16
-	if tls { // after a write that missed its deadline, TLS allows no other
-		step = c.s.Timeout
-	}
-	now := time.Now()
-	for since := now; len(b) > 0; {
-		end := since.Add(c.s.Timeout)
-		earliest, latest := earlier(now.Add(step), end), earlier(now.Add(2*step), end)
-		if c.writeDeadline.Before(earliest) || c.writeDeadline.After(latest) {
-			c.writeDeadline = latest // not set for every write, because that takes as long as to parse a request
-			_ = c.nc.SetWriteDeadline(latest)
-		}
-		n, err := c.nc.Write(b)
-		if err == nil {
-			return nil
-		}
-		now, b = time.Now(), b[n:]
-		switch {
-		case tls || !errors.Is(err, os.ErrDeadlineExceeded):
-			return err
-		case n > 0, now.Sub(c.writeDeadline) >= stoppedTime:
-			since = now
-		case !now.Before(end):
-			return err
-		}
-	}
-	return nil
-}
-
-func earlier(a, b time.Time) time.Time {
-	if a.Before(b) {
-		return a
-	}
-	return b
-}
-
-// linger lets the client read the last reply: it reads and ignores what the client still sends, for
-// at most lingerTime. If the server closed the connection without reading these bytes, the system
-// would reset it, and the client might lose the reply.
-func (c *conn) linger() {
-	if c.endSending() {
-		_, _ = io.CopyN(io.Discard, c.nc, 4*maxBody)
-	}
-}
-
-// endSending closes the connection for sending only, and sets the read deadline to lingerTime from
-// now. It returns false if the connection cannot be closed for sending only.
-func (c *conn) endSending() bool {
-	cw, ok := c.nc.(interface{ CloseWrite() error })
-	if !ok || cw.CloseWrite() != nil {
-		return false
-	}
-	_ = c.nc.SetReadDeadline(time.Now().Add(lingerTime))
-	return true
 }
 
 // tls says whether the connection is over TLS.

@@ -81,7 +81,9 @@ func (a *epollAcceptor) addWorker(listener uintptr) error {
 	a.s.limiter.addQueue(&w.idle, idleConns)
 	a.s.limiter.addQueue(&w.begun, begunConns)
 	w.busy.init(notEvicted)
-	w.blocked.init(notEvicted)
+	a.s.limiter.addQueue(&w.blocked, unreadConns)
+	a.s.limiter.addQueue(&w.unread, unreadConns)
+	a.s.limiter.addQueue(&w.slow, unreadConns)
 	w.streams.init()
 	a.workers = append(a.workers, w)
 	w.next = a.workers[0]

@@ -175,7 +175,7 @@ func TestSilentGrace(t *testing.T) {
 		for range 7 {
 			v := arrive()
 			busy = append(busy, v)
-			if _, err := v.Write([]byte("GET")); err != nil {
+			if _, err := v.Write([]byte("POST /ntrk/k?port=1 HTTP/1.1\r\nHost: t\r\nContent-Length: 1\r\n\r\n")); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -190,7 +190,8 @@ func (s *Server) Overdue(in []byte) (out []byte, kept int, err error) {
 	w.silent.enqueue(&c.queueEntry, w.now.Add(-time.Hour))
 	s.limiter.addQueue(&w.begun, begunConns)
 	w.busy.init(notEvicted)
-	w.blocked.init(notEvicted)
+	s.limiter.addQueue(&w.blocked, unreadConns)
+	s.limiter.addQueue(&w.unread, unreadConns)
 	w.closeOverdue(&w.silent, s.Timeout)
 	for e := w.busy.popBefore(w.now); e != nil; e = w.busy.popBefore(w.now) {
 		w.serveConn(e.owner.(*polledConn), false)

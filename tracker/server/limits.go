@@ -178,7 +178,7 @@ func (l *connLimiter) decide(network uint64, tooFast bool, a *account, weight in
 		exceeded, admit = limitConns, evicted < max(1, l.reservedFiles/4) && l.evictOne()
 	}
 	if admit && l.memory.tight(weight) {
-		exceeded, admit = limitMemory, l.makeMemory(weight)
+		exceeded, admit = limitMemory, l.makeMemory(weight, l.memory.most)
 	}
 	switch {
 	case admit:
@@ -240,29 +240,28 @@ func (s *Server) logLimit(exceeded limit, remote netip.AddrPort, format string, 
 }
 
 // silentGrace is how long a silent connection is not evicted, or one that has begun a request, and how long a refusal waits for a
-// request. A server that shuts down still waits that long for the request of a new connection. A connection is silent until it has sent its first request. If more than a quarter of
-// maxConns are silent, they have no grace.
+// request. A server that shuts down still waits that long for the request of a new connection. A connection is silent until it has sent its first request. See evictOne.
 const silentGrace = time.Second
 
-// evictOne evicts the oldest silent connection whose grace is over. If there is none, it evicts the
-// connection that has waited longest for its next request. If there is none either, it evicts the one
-// that began its request first, if its grace is over. Otherwise it returns false. So clients that send
-// nothing can evict other clients only until a quarter of maxConns are silent. l.mu is locked.
+// evictOne evicts one connection, or returns false if there is none to evict. It takes the oldest of
+// the first of these kinds: the client does not read; it has sent nothing; it waits for its next
+// request; it has begun a request. The second and the last kind have silentGrace while they are at most
+// a quarter of all. So clients that send nothing can evict other clients only until a quarter of all
+// connections are silent. l.mu is locked.
 func (l *connLimiter) evictOne() bool {
 	var oldest [numKinds]*connQueue // the queue of each kind with the oldest entry
 	var since [numKinds]time.Time
-	silent, now := 0, time.Now()
+	var number [numKinds]int
 	for q := range l.queues {
 		at, size := q.oldest()
-		if q.kind == silentConns {
-			silent += size
-		}
-		if k := q.kind; size > 0 && (oldest[k] == nil || at.Before(since[k])) {
+		k := q.kind
+		if number[k] += size; size > 0 && (oldest[k] == nil || at.Before(since[k])) {
 			oldest[k], since[k] = q, at
 		}
 	}
+	now, few := time.Now(), min(l.maxConns, l.numAdmitted)/4
 	for kind, q := range oldest {
-		grace := kind == int(begunConns) || kind == int(silentConns) && silent <= l.maxConns/4
+		grace := number[kind] <= few && (kind == int(silentConns) || kind == int(begunConns))
 		if q == nil || grace && now.Sub(since[kind]) < silentGrace {
 			continue
 		}
@@ -308,7 +307,8 @@ type connQueue struct {
 type queueKind uint8
 
 const (
-	silentConns queueKind = iota // they have not sent a request yet
+	unreadConns queueKind = iota // their clients do not read what was sent
+	silentConns                  // they have not sent a request yet
 	idleConns                    // they have had a reply, and have not begun another request
 	begunConns                   // the rest of a request has not arrived
 	numKinds

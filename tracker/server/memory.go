@@ -17,7 +17,18 @@ const (
 	// for its client.
 	sendBuffer    = 128 << 10
 	receiveBuffer = 64 << 10
+	// weightUnread is the most that a connection counts for in addition because of what its client has
+	// not read: the sendBuffer, and the packet that exceeds it. See unreadWeight.
+	weightUnread = sendBuffer + 64<<10
+	// A connection of a worker has the weight of an idle one up to smallUnread bytes, and a connection
+	// with a goroutine up to largeUnread.
+	smallUnread = 4 << 10
+	largeUnread = 16 << 10
 )
+
+// unreadWeight is the weight of n bytes that the system keeps for a client. Packets need up to twice
+// the memory of their bytes.
+func unreadWeight(n int) int64 { return min(2*int64(n), weightUnread) }
 
 // An account has what a connection counts for in the sum of a connLimiter, which guards it. Only the
 // owner of the connection changes the weight.
@@ -36,9 +47,6 @@ type memoryLimits struct {
 	leaving int64 // the weights of those of them that are evicted
 }
 
-// fits says whether n bytes more are within the limit.
-func (m *memoryLimits) fits(n int64) bool { return m.most == 0 || m.sum+n <= m.most }
-
 // tight says whether n bytes more need evictions. They begin before the limit is reached, because an
 // evicted connection takes a moment to end.
 func (m *memoryLimits) tight(n int64) bool {
@@ -46,15 +54,16 @@ func (m *memoryLimits) tight(n int64) bool {
 }
 
 // makeMemory evicts connections until there is room for n bytes more. It returns false if there is
-// none. l.mu is locked.
-func (l *connLimiter) makeMemory(n int64) bool {
+// not, according to limit. l.mu is locked.
+func (l *connLimiter) makeMemory(n, limit int64) bool {
 	for l.memory.tight(n) && l.evictOne() {
 	}
-	return l.memory.fits(n)
+	return l.memory.most == 0 || l.memory.sum+n <= limit
 }
 
 // setWeight changes the weight of an admitted connection, and evicts others if that needs room. It
-// returns false if there is no room. Then the weight is unchanged, and the connection should end.
+// returns false if there is no room. Then the weight is unchanged, and the connection should end. A
+// sixteenth of the memory is only for new connections, which are small.
 func (l *connLimiter) setWeight(a *account, weight int64) bool {
 	more := weight - a.weight
 	if more == 0 {
@@ -62,7 +71,7 @@ func (l *connLimiter) setWeight(a *account, weight int64) bool {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if more > 0 && !l.makeMemory(more) {
+	if more > 0 && !l.makeMemory(more, l.memory.most-l.memory.most/16) {
 		return false
 	}
 	l.addWeight(a, more)

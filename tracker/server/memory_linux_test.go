@@ -63,3 +63,47 @@ func testMaxMemory(t *testing.T, serve serveFunc) {
 	}
 	eventually(t, "no memory is counted", func() bool { return s.Stats().Memory == 0 })
 }
+
+// However many clients ask for much and never read, their connections take no more than MaxMemory,
+// and others are served.
+func TestMaxMemoryNeverRead(t *testing.T) { bothWays(t, testMaxMemoryNeverRead) }
+
+func testMaxMemoryNeverRead(t *testing.T, serve serveFunc) {
+	const most = 16 << 20
+	tr := &tracker.Tracker{}
+	for i := range 2000 {
+		join(t, tr, "k", 1+i)
+	}
+	for name, request := range map[string]string{
+		"looks":    strings.Repeat("GET /ntrk/k?port=0&numwant=1000 HTTP/1.1\r\nHost: t\r\n\r\n", 20),
+		"one look": "GET /ntrk/k?port=0&numwant=1000 HTTP/1.1\r\nHost: t\r\n\r\n",
+		"streams":  streamRequest,
+		"requests": strings.Repeat("GET /ntrk/k?port=0 HTTP/1.1\r\nHost: t\r\n\r\n", 400),
+		"parts":    "GET /ntrk/" + strings.Repeat("k", 8000),
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := &server.Server{Tracker: tr, MaxMemory: most, MaxConns: 10_000}
+			addr := serve(t, s)
+			before := heap()
+			var highest int64
+			var grown int
+			for i := range 600 {
+				c := dial(t, addr)
+				_, _ = c.Write([]byte(request)) // it may be evicted meanwhile
+				if i%10 == 9 {
+					v := visit(t, addr)
+					v.look(t)
+					v.Close()
+				}
+				highest = max(highest, s.Stats().Memory)
+				if i%100 == 99 {
+					grown = max(grown, heap()-before)
+				}
+			}
+			t.Logf("at most %d KB by weights, %d KB of heap, %d connections at the end", highest>>10, grown>>10, s.Conns())
+			if highest > most || grown > most+2<<20 {
+				t.Errorf("%d bytes by their weights, %d bytes of heap", highest, grown)
+			}
+		})
+	}
+}

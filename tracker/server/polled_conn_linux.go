@@ -12,7 +12,9 @@ type polledConn struct {
 	account
 	remote  netip.AddrPort
 	fd      int32
-	drained bool // there is nothing more to read until the next event
+	drained bool   // there is nothing more to read until the next event
+	stalls  uint8  // how often it was seen that the client has read nothing; see worker.checkUnread
+	unread  uint32 // bytes that were sent and may not have been received, according to the last look
 	via     via
 	why     stopReason    // why the batch of the unsent replies ended, which decides what happens next
 	held    *heldBytes    // nil if there are none
@@ -23,6 +25,9 @@ type polledConn struct {
 type heldBytes struct {
 	in     []byte // was read, and belongs to requests not yet served
 	unsent []byte // replies or events that the client has not read
+	// slow is the place of a stream with unsent events in worker.slow: the stream itself waits for
+	// its next visit.
+	slow queueEntry
 }
 
 func (c *polledConn) in() []byte {

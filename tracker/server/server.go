@@ -118,6 +118,8 @@ type Server struct {
 	silent       connQueue // connections with a goroutine that have not sent a request yet
 	idle         connQueue // connections with a goroutine that have had a reply and wait for a request
 	turns        turns
+	unread       connQueue // connections as in idle, but their client has not read the replies
+	writing      connQueue // connections with a goroutine that send more than a little
 	begun        connQueue // connections with a goroutine that have sent a part of a request
 	mu           sync.Mutex
 	conns        map[*conn]struct{} // connections with a goroutine
@@ -161,6 +163,8 @@ func (s *Server) init() {
 	s.limiter.addQueue(&s.silent, silentConns)
 	s.limiter.addQueue(&s.idle, idleConns)
 	s.limiter.addQueue(&s.begun, begunConns)
+	s.limiter.addQueue(&s.unread, unreadConns)
+	s.limiter.addQueue(&s.writing, unreadConns)
 }
 
 // Serve accepts connections from l until an accept fails or Shutdown is called. Then it closes l
@@ -374,7 +378,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		_ = a.Close()
 	}
 	s.mu.Unlock()
-	for s.idle.evictOldest() != nil {
+	for s.idle.evictOldest() != nil || s.unread.evictOldest() != nil {
 	}
 	s.silent.each(func(e *queueEntry) { e.owner.(*conn).limitSilence() })
 	s.Tracker.EndStreams()

@@ -314,11 +314,11 @@ func testMaxConns(t *testing.T, serve serveFunc) {
 	first := dial(t, addr)
 	r := bufio.NewReader(first)
 	get(t, first, r, "/ntrk/k?port=1")
-	const request = "GET /ntrk/k?port=1 HTTP/1.1\r\nHost: t\r\n\r\n"
-	if _, err := io.WriteString(first, "OPTIONS * HTTP/1.1\r\nHost: t\r\n\r\nGET"); err != nil {
+	const begin = "POST /ntrk/k?port=1 HTTP/1.1\r\nHost: t\r\nContent-Length: 1\r\n\r\n"
+	if _, err := io.WriteString(first, "OPTIONS * HTTP/1.1\r\nHost: t\r\n\r\n"+begin); err != nil {
 		t.Fatal(err)
 	}
-	if resp, err := http.ReadResponse(r, nil); err != nil || resp.StatusCode != 204 { // the server has also read GET, so the connection is not idle
+	if resp, err := http.ReadResponse(r, nil); err != nil || resp.StatusCode != 204 { // the server has also read the POST, so the connection is not idle
 		t.Fatalf("%+v, %v", resp, err)
 	}
 	second := dial(t, addr)
@@ -329,7 +329,7 @@ func testMaxConns(t *testing.T, serve serveFunc) {
 	if b, err := io.ReadAll(resp.Body); err != nil || string(b) != "too many connections\n" {
 		t.Errorf("%q, %v", b, err)
 	}
-	if _, err := io.WriteString(first, request[len("GET"):]); err != nil {
+	if _, err := io.WriteString(first, "x"); err != nil {
 		t.Fatal(err)
 	}
 	if resp, err := http.ReadResponse(r, nil); err != nil || resp.StatusCode != 200 {

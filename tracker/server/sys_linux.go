@@ -73,6 +73,15 @@ func getSendState(c syscall.Conn) (s sendState, ok bool) {
 	}, true
 }
 
+// unackedBytes returns how many of the bytes that were sent are not acknowledged.
+func unackedBytes(c syscall.Conn) (n int) {
+	raw, err := c.SyscallConn()
+	if err == nil {
+		_ = raw.Control(func(fd uintptr) { n = pendingBytes(int(fd)) })
+	}
+	return n
+}
+
 // An fdConn makes a net.Conn of a socket that is in Go's poller. net.FileConn would need a second
 // file descriptor for the socket, and there may be no free one.
 type fdConn struct{ *os.File }

@@ -26,3 +26,6 @@ func getSendState(syscall.Conn) (sendState, bool) { return sendState{}, false }
 
 // acceptsLater returns false: which errors of the system pass is not known.
 func acceptsLater(error) bool { return false }
+
+// unackedBytes returns 0, because the number is not known.
+func unackedBytes(syscall.Conn) int { return 0 }

@@ -29,3 +29,6 @@ func setTCPUserTimeout(syscall.Conn, time.Duration) {}
 
 // getSendState returns false, because the state is not known.
 func getSendState(syscall.Conn) (sendState, bool) { return sendState{}, false }
+
+// unackedBytes returns 0, because the number is not known.
+func unackedBytes(syscall.Conn) int { return 0 }

@@ -40,6 +40,8 @@ type worker struct {
 	busy    connQueue     // connections with more requests to serve, which wait until others are served
 	begun   connQueue     // connections with a part of a request, whose rest has not arrived
 	blocked connQueue     // connections whose client does not read its replies
+	unread  connQueue     // connections as in idle, but their client has not read the replies
+	slow    connQueue     // streams with events that their client does not read
 	overdue bool          // more connections have waited too long
 	streams streams       // connections whose last reply is an event stream
 	head    head
@@ -117,9 +119,9 @@ func (w *worker) run() {
 	}
 	for e := w.blocked.popBefore(w.now); e != nil; e = w.blocked.popBefore(w.now) {
 		c := e.owner.(*polledConn)
-		w.handOver(int(c.fd), &conn{account: c.account, remote: c.remote, via: c.via, in: c.in(), unsent: c.unsent(), closeAfter: c.why == lastReply || c.why == panicked})
+		w.handOver(int(c.fd), &conn{account: c.account, unread: int(c.unread), remote: c.remote, via: c.via, in: c.in(), unsent: c.unsent(), closeAfter: c.why == lastReply || c.why == panicked})
 	}
-	for w.closeOverdue(&w.idle, 0) {
+	for w.closeOverdue(&w.idle, 0) || w.closeOverdue(&w.unread, 0) {
 	}
 	for err == nil && !w.empty() && !w.s.aborted.Load() { // Shutdown ends the streams
 		serve()
@@ -133,14 +135,14 @@ func (w *worker) run() {
 }
 
 func (w *worker) close() {
-	w.s.limiter.removeQueue(&w.silent)
-	w.s.limiter.removeQueue(&w.idle)
-	w.s.limiter.removeQueue(&w.begun)
+	for _, q := range [...]*connQueue{&w.silent, &w.idle, &w.begun, &w.blocked, &w.unread, &w.slow} {
+		w.s.limiter.removeQueue(q)
+	}
 	_ = w.epoll.Close()
 }
 
 func (w *worker) empty() bool {
-	return w.silent.empty() && w.idle.empty() && w.busy.empty() && w.begun.empty() && w.blocked.empty() && w.streams.open == 0
+	return w.silent.empty() && w.idle.empty() && w.busy.empty() && w.begun.empty() && w.blocked.empty() && w.unread.empty() && w.streams.open == 0
 }
 
 // serveEvents serves each connection that has an event, and then one busy connection and some
@@ -233,7 +235,8 @@ func (w *worker) addConn(fd int, remote netip.AddrPort) {
 	c.fd, c.remote, c.via = int32(fd), remote, w.s.viaOf(remote, false)
 	w.silent.enqueue(&c.queueEntry, w.now)
 	if w.serveConn(c, false) == gone {
-		c.evicted, c.drained = false, false // c is spare again
+		*c = polledConn{} // c is spare again, if it is no stream
+		c.owner = c
 		return
 	}
 	w.spare = nil
@@ -261,6 +264,7 @@ func (w *worker) closeAllOverdue() {
 	w.overdue = w.closeOverdue(&w.idle, w.s.Idle) || w.overdue
 	w.overdue = w.closeOverdue(&w.begun, w.s.Timeout) || w.overdue
 	w.overdue = w.closeOverdue(&w.blocked, w.s.Timeout) || w.overdue
+	w.overdue = w.checkUnread() || w.overdue
 }
 
 // closeOverdue closes the connections that have been in q for maxWait or longer, at most maxOverdue
@@ -284,6 +288,9 @@ func (w *worker) closeOverdue(q *connQueue, maxWait time.Duration) (more bool) {
 
 func (w *worker) closeConn(c *polledConn) outcome {
 	c.dequeue()
+	if c.held != nil && c.held.slow.queue != nil {
+		c.held.slow.dequeue()
+	}
 	if c.stream != nil {
 		w.streams.open--
 		c.stream.Close()
@@ -304,7 +311,7 @@ func (w *worker) forget(fd int) outcome {
 // handOver gives a connection to a goroutine of its own. If there is no memory for that, it ends the
 // connection.
 func (w *worker) handOver(fd int, c *conn) outcome {
-	if c.verdict == admitted && !w.s.limiter.setWeight(&c.account, weightGoroutine) {
+	if c.verdict == admitted && !w.s.limiter.setWeight(&c.account, weightGoroutine+unreadWeight(c.unread)) {
 		_, _ = rawCall(unix.SYS_WRITE, fd, []byte(tooMany))
 		w.s.releaseConn(c.remote, c.via, admitted, &c.account)
 		_, _ = rawCall(unix.SYS_CLOSE, fd, nil)
@@ -348,7 +355,7 @@ func (w *worker) serveConn(c *polledConn, clientDone bool) outcome {
 		switch {
 		case errno == unix.EAGAIN || errno == unix.EINTR:
 			if m = 0; n == 0 {
-				if wasBusy {
+				if c.drained = true; wasBusy {
 					w.setIdle(c)
 				}
 				return kept
@@ -381,9 +388,10 @@ func (w *worker) serveConn(c *polledConn, clientDone bool) outcome {
 	}
 	if begun && !clientDone && n <= maxHead && headEnd(in, held) == 0 {
 		c.held.in = append(c.held.in, in[held:]...)
-		return kept
+		return w.weigh(c)
 	}
 	c.dequeue() // so that it is no longer evicted
+	c.stalls = 0
 	clientDone = clientDone || c.evicted
 	rest, why := w.serveBatch(in, c.remote, c.via, wasBusy)
 	if why == newStream {
@@ -405,6 +413,8 @@ func (w *worker) serveConn(c *polledConn, clientDone bool) outcome {
 	case errno != 0 || sent < len(w.b.out):
 		c.dequeue()
 		return w.setBlocked(c, w.b.out[max(sent, 0):], rest, why)
+	case why != lastReply && w.countUnread(c, sent) == gone:
+		return gone
 	case idle:
 		return kept
 	}
@@ -473,52 +483,18 @@ func (w *worker) afterBatch(c *polledConn, rest []byte, why stopReason, clientDo
 		c.hold(rest, nil)
 		c.drained = c.drained && !clientDone // so that the end is read later
 		w.busy.enqueue(&c.queueEntry, w.now)
-		return kept
+		return w.weigh(c)
 	case why == incomplete && !clientDone:
 		c.hold(rest, nil)
 		w.begun.enqueue(&c.queueEntry, w.now)
 		return kept
 	case why == incomplete || why == notPlain:
-		return w.handOver(int(c.fd), &conn{account: c.account, remote: c.remote, via: c.via, in: rest})
+		return w.handOver(int(c.fd), &conn{account: c.account, unread: int(c.unread), remote: c.remote, via: c.via, in: rest})
 	case why == lastReply && (w.head.keepAlive || len(rest) > 0 || !c.drained): // the client may send more
-		return w.handOver(int(c.fd), &conn{account: c.account, remote: c.remote, via: c.via, closeAfter: true})
+		return w.handOver(int(c.fd), &conn{account: c.account, unread: int(c.unread), remote: c.remote, via: c.via, closeAfter: true})
 	case why == allServed && !clientDone:
 		w.setIdle(c)
 		return kept
 	}
 	return w.closeConn(c)
-}
-
-// setIdle makes a connection wait for its next request.
-func (w *worker) setIdle(c *polledConn) {
-	c.held = nil
-	w.idle.enqueue(&c.queueEntry, w.now)
-}
-
-// setBlocked keeps the replies that the client does not read, and the bytes that are left. It makes
-// the connection wait until all replies are sent. Until then the worker reads nothing from it.
-func (w *worker) setBlocked(c *polledConn, unsent, rest []byte, why stopReason) outcome {
-	c.hold(rest, bytes.Clone(unsent))
-	c.why, c.drained = why, false
-	w.blocked.enqueue(&c.queueEntry, w.now)
-	_ = w.control(unix.EPOLL_CTL_MOD, int(c.fd), c.fd, connEvents|unix.EPOLLOUT)
-	return kept
-}
-
-// sendUnsent sends as many of the replies that are kept as it can without waiting.
-func (w *worker) sendUnsent(c *polledConn) outcome {
-	sent, errno := rawCall(unix.SYS_WRITE, int(c.fd), c.held.unsent)
-	switch {
-	case errno == unix.EAGAIN || errno == unix.EINTR:
-		return kept
-	case errno != 0:
-		return w.closeConn(c)
-	}
-	c.dequeue()
-	if c.held.unsent = c.held.unsent[sent:]; len(c.held.unsent) > 0 {
-		w.blocked.enqueue(&c.queueEntry, w.now)
-		return kept
-	}
-	c.held.unsent = nil
-	return w.afterBatch(c, c.held.in, c.why, false)
 }

@@ -213,14 +213,27 @@ func (w *worker) sendBytes(c *polledConn, b []byte) outcome {
 	if n > 0 {
 		s.sentAt = uint32(now)
 	}
+	if n > 0 && c.held != nil && c.held.slow.queue != nil {
+		c.held.slow.dequeue()
+	}
+	if c.unread = s.written - s.received; c.unread > smallUnread {
+		c.unread = uint32(pendingBytes(int(c.fd)))
+	}
 	switch {
 	case n == len(b):
 		c.held = nil
-		return kept
+		return w.weigh(c)
 	case c.held != nil: // b is c.held.unsent
 		c.held.unsent = b[n:]
 	default:
 		c.hold(nil, bytes.Clone(b[n:]))
+		c.held.slow.owner = c
+	}
+	if n > 0 || c.held.slow.queue == nil {
+		w.slow.enqueue(&c.held.slow, w.now)
+	}
+	if w.weigh(c) == gone {
+		return gone
 	}
 	_ = w.control(unix.EPOLL_CTL_MOD, int(c.fd), c.fd, connEvents|unix.EPOLLOUT)
 	return kept
@@ -289,11 +302,18 @@ func (w *worker) checkReceipt(c *polledConn, now uint32) {
 	s := c.stream
 	pending := pendingBytes(int(c.fd))
 	if pending == 0 && len(c.unsent()) == 0 {
-		s.unknown = false
+		s.unknown, c.unread = false, 0
+		if w.weigh(c) == gone {
+			return
+		}
 		w.visitAfter(c, max(1, heartbeatTicks-int(now-s.sentAt)))
 		return
 	}
 	received := s.written - uint32(pending)
+	c.unread = uint32(pending)
+	if w.weigh(c) == gone {
+		return
+	}
 	switch {
 	case received != s.received:
 		s.received, s.progress = received, now
