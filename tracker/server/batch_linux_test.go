@@ -317,6 +317,24 @@ func TestWorkerRequestBegun(t *testing.T) {
 	}
 }
 
+// If the client ends its connection within a request, the worker itself refuses that.
+func TestWorkerCutShort(t *testing.T) {
+	s := &server.Server{Tracker: &tracker.Tracker{}, Log: server.LogTo(func(line string) { t.Error(line) })}
+	w := s.TestWorker(t, listen(t))
+	for _, at := range []int{1, 20, len(hello) - 1} {
+		p := connect(t, w, plenty)
+		p.send(hello+hello[:at], 1)
+		w.ServeEvents()
+		if err := p.Conn.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		w.ServeEvents()
+		if b := p.read(plenty); !strings.Contains(b, "HTTP/1.1 400 ") || !strings.Contains(b, "the request is cut short") || s.Conns() != 0 {
+			t.Errorf("cut at %d: %q; %d connections", at, b, s.Conns())
+		}
+	}
+}
+
 // A request has Timeout from its first byte, also if it comes byte by byte.
 func TestWorkerSlowRequest(t *testing.T) {
 	inBubble(t, func(t *testing.T) {

@@ -160,7 +160,7 @@ func (c *conn) readHead() (int, error) {
 			err = c.awaitRequest()
 		}
 		if err == io.EOF && len(c.in) > 0 {
-			err = badRequest("the request is cut short")
+			err = cutShort
 		}
 		if err != nil {
 			return 0, err
@@ -404,20 +404,9 @@ func (c *conn) serveRequest(h *head, closing bool) (more bool, err error) {
 	return true, nil
 }
 
-// sendRefusal replies to a request that is malformed. The reply has the format that the client
-// asked for, as far as the head can be read. The caller must end the connection.
+// sendRefusal replies to a request that is malformed. The caller must end the connection.
 func (c *conn) sendRefusal(reason badRequest) {
-	lines := c.in[:bytes.LastIndexByte(c.in, '\n')+1]
-	if len(lines) == 0 {
-		lines = c.in
-	}
-	var h head
-	_ = h.parseHead(lines[:min(len(lines), maxHead)])
-	b := c.batch()
-	b.setCall(&h, c.remote, c.via)
-	var resp tracker.Response
-	resp, b.body = c.s.Tracker.Refuse(&b.call, string(reason), b.body[:0])
-	c.s.appendResponse(b, &resp, &h, time.Now(), true)
+	c.s.appendRefusal(c.batch(), c.in, c.remote, c.via, reason, time.Now())
 	if c.flush() == nil {
 		c.linger()
 	}

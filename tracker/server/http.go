@@ -368,6 +368,24 @@ func (s *Server) serveCall(b *buffers, h *head, now time.Time, closing bool) (mo
 	return !closing, resp.Stream
 }
 
+// cutShort is the reason in the refusal of a request whose client has ended the connection.
+const cutShort badRequest = "the request is cut short"
+
+// appendRefusal appends to b.out the last reply of a connection, to the malformed request in. The
+// reply has the format that the client asked for, as far as the head can be read.
+func (s *Server) appendRefusal(b *buffers, in []byte, remote netip.AddrPort, how via, reason badRequest, now time.Time) {
+	lines := in[:bytes.LastIndexByte(in, '\n')+1]
+	if len(lines) == 0 {
+		lines = in
+	}
+	var h head
+	_ = h.parseHead(lines[:min(len(lines), maxHead)])
+	b.setCall(&h, remote, how)
+	var resp tracker.Response
+	resp, b.body = s.Tracker.Refuse(&b.call, string(reason), b.body[:0])
+	s.appendResponse(b, &resp, &h, now, true)
+}
+
 // appendResponse appends a response, whose body is b.body, to b.out.
 func (s *Server) appendResponse(b *buffers, resp *tracker.Response, h *head, now time.Time, closing bool) {
 	out := strconv.AppendInt(append(b.out, "HTTP/1.1 "...), int64(resp.Status), 10)

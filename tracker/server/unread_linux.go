@@ -81,6 +81,21 @@ func (w *worker) setIdle(c *polledConn) {
 	_ = w.weigh(c) // it has less than before
 }
 
+// endCutShort refuses a part of a request, after which its client has ended the connection. If ten
+// thousand clients end at once, there must not be a goroutine for each of them.
+func (w *worker) endCutShort(c *polledConn, in []byte) outcome {
+	defer func() {
+		if p := recover(); p != nil {
+			w.s.logPanic(c.remote, p)
+		}
+	}()
+	defer w.closeConn(c)
+	w.b.out = w.b.out[:0]
+	w.s.appendRefusal(&w.b, in, c.remote, c.via, cutShort, w.now)
+	_, _ = rawCall(unix.SYS_WRITE, int(c.fd), w.b.out)
+	return gone
+}
+
 // setBlocked keeps the replies that the client does not read, and the bytes that are left. It makes
 // the connection wait until all replies are sent. Until then the worker reads nothing from it.
 func (w *worker) setBlocked(c *polledConn, unsent, rest []byte, why stopReason) outcome {

@@ -488,7 +488,9 @@ func (w *worker) afterBatch(c *polledConn, rest []byte, why stopReason, clientDo
 		c.hold(rest, nil)
 		w.begun.enqueue(&c.queueEntry, w.now)
 		return kept
-	case why == incomplete || why == notPlain:
+	case why == incomplete:
+		return w.endCutShort(c, rest)
+	case why == notPlain:
 		return w.handOver(int(c.fd), &conn{account: c.account, unread: int(c.unread), remote: c.remote, via: c.via, in: rest})
 	case why == lastReply && (w.head.keepAlive || len(rest) > 0 || !c.drained): // the client may send more
 		return w.handOver(int(c.fd), &conn{account: c.account, unread: int(c.unread), remote: c.remote, via: c.via, closeAfter: true})
