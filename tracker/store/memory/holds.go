@@ -64,8 +64,11 @@ func (w *watchers) extend(e netip.AddrPort, until time.Duration) {
 // endHolds removes every hold on a peer that leaves, and ends the subscriptions that hold it.
 func (w *watchers) endHolds(e netip.AddrPort) {
 	delete(w.heldPeers, e)
-	for _, sub := range w.subs {
-		if sub.holding && sub.self == e {
+	for tag, i := holderTag(e), 0; i < len(w.subs); i++ {
+		if w.subs[i].tag != tag {
+			continue
+		}
+		if sub := w.subs[i].subscription; sub.holding && sub.self == e {
 			sub.holding = false
 			sub.place.Store(nil)
 			sub.notify()

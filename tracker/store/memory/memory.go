@@ -46,7 +46,7 @@ type Store struct {
 
 	shards [1 << shardBits]shard
 
-	recipients sync.Pool // of *[]*subscription, for watchers.flush
+	recipients sync.Pool // of *[]recipient, for watchers.flush
 
 	keys, peers atomic.Int64 // the counts of all shards together
 	ledger      ledger       // of the memory of all shards
@@ -72,7 +72,7 @@ func New() *Store {
 		peerSeed: [2]uint64{rand.Uint64(), rand.Uint64() | 1},
 	}
 	m.clock.init()
-	m.recipients.New = func() any { return new([]*subscription) }
+	m.recipients.New = func() any { return new([]recipient) }
 	for i := range m.shards {
 		m.shards[i].store = m
 		m.shards[i].init()

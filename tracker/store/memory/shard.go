@@ -114,6 +114,9 @@ func (s *shard) enter(h handle, key []byte, hash uint64, peer packed, now time.D
 			return h, tab, i, nil
 		}
 	}
+	if h != 0 && s.trackLen(s.tracks.get(h)) >= maxTrackLen {
+		return 0, table{}, 0, &store.FullError{What: "peers of this key", Max: maxTrackLen}
+	}
 	addr := peer.addr()
 	reserved, err := s.admit(h, len(key), fam, addr)
 	if err != nil {
@@ -263,9 +266,13 @@ func (s *shard) trackVisibleLen(t *track, asker wire.Scope) (n int) {
 	return n
 }
 
-// resize gives a table at least n slots. The caller has reserved the memory. It moves all peers in one go, which takes 10 to 20 ns for
-// each. So a track of a million peers locks its shard for up to 20 ms, each time that it has grown
-// by a quarter.
+// maxTrackLen is how many peers a track may have. The largest tracks in public have some hundred
+// thousand.
+const maxTrackLen = 1_000_000
+
+// resize gives a table at least n slots. The caller has reserved the memory. It moves all peers in one
+// go, which takes 10 to 20 ns for each. So a track of maxTrackLen peers locks its shard for up to 20
+// ms, each time that it has grown by a quarter.
 func (s *shard) resize(t *track, fam, n int) table {
 	old := s.table(t, fam)
 	head := s.heads.get(t.heads[fam])
@@ -370,8 +377,9 @@ func (s *shard) tidy(h handle) handle {
 		case tab.len() < tab.cap/2:
 			// While the table moves, both of its sizes are in memory. Without room for that, it stays
 			// as it is.
-			if need := s.words.need(tab.cap * 3 / 4 * tab.width); s.store.ledger.reserve(need, s.store.room()) {
-				s.resize(t, fam, tab.cap*3/4)
+			slots := tab.len() * 3 / 2
+			if need := s.words.need(slots * tab.width); s.store.ledger.reserve(need, s.store.room()) {
+				s.resize(t, fam, slots)
 				s.store.ledger.release(need)
 			}
 		}

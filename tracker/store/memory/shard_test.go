@@ -1,6 +1,7 @@
 package memory
 
 import (
+	"errors"
 	"fmt"
 	"hash/maphash"
 	"net/netip"
@@ -99,6 +100,56 @@ func TestBuckets(t *testing.T) {
 	}
 	if got := len(s.buckets.segments); got != 1 {
 		t.Errorf("%d segments of buckets for one track", got)
+	}
+}
+
+// A track has a most number of peers, because its table moves in one go. It still takes renewals.
+func TestLargestTrack(t *testing.T) {
+	m := New()
+	key := []byte("k")
+	join := func(port uint16) error {
+		p := wire.Peer{Endpoint: netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), port)}
+		_, _, err := m.Announce(t.Context(), key, p, func(store.Size) time.Duration { return time.Hour }, store.Want{}, nil)
+		return err
+	}
+	if err := join(1); err != nil {
+		t.Fatal(err)
+	}
+	s, hash := m.shardOf(key)
+	tab := s.table(s.tracks.get(s.lookup(key, hash)), 0)
+	tab.scopes[wire.ScopeOf(netip.MustParseAddr("192.0.2.1"))] = maxTrackLen - 1 // as if it had so many
+	if err := join(2); err != nil {
+		t.Errorf("peer %d: %v", maxTrackLen, err)
+	}
+	var full *store.FullError
+	if err := join(3); !errors.As(err, &full) || full.Max != maxTrackLen || full.Stream {
+		t.Errorf("peer %d: %v", maxTrackLen+1, err)
+	}
+	if err := join(1); err != nil {
+		t.Errorf("a renewal: %v", err)
+	}
+}
+
+// A track that loses nearly all peers gets a table of its new size in one step, and not in many.
+func TestShrinksInOneStep(t *testing.T) {
+	m := New()
+	key, ttl := []byte("k"), time.Second
+	for i := range 60_000 {
+		if i == 59_000 {
+			ttl = time.Hour
+		}
+		p := wire.Peer{Endpoint: netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), uint16(1+i))}
+		if _, _, err := m.Announce(t.Context(), key, p, func(store.Size) time.Duration { return ttl }, store.Want{}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, hash := m.shardOf(key)
+	var at cursor
+	for s.sweepSome(&at, expiryAt(m.clock.now()+time.Minute)) {
+	}
+	tab := s.table(s.tracks.get(s.lookup(key, hash)), 0)
+	if tab.len() != 1000 || tab.cap > 2000 {
+		t.Errorf("%d peers in %d slots", tab.len(), tab.cap)
 	}
 }
 

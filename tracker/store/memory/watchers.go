@@ -5,6 +5,7 @@ package memory
 
 import (
 	"context"
+	"encoding/binary"
 	"net/netip"
 	"slices"
 	"sync"
@@ -39,7 +40,7 @@ const (
 type watchers struct {
 	shard     *shard
 	key       string
-	subs      []*subscription
+	subs      []recipient
 	heldPeers map[netip.AddrPort]heldPeer // holds.go
 
 	pending      []change               // since the last flush
@@ -74,6 +75,20 @@ type batch struct {
 
 	// shared has what subscriptions in each scope see, if they began before the batch.
 	shared [wire.NumScopes]atomic.Pointer[store.Batch]
+}
+
+// A recipient is a subscription, and the tag of the peer that it may hold. endHolds looks at all
+// recipients of a key. It reads only the subscriptions with the tag of its peer, which saves a cache miss
+// for each of the others.
+type recipient struct {
+	*subscription
+	tag uint32
+}
+
+// holderTag is the tag of a peer.
+func holderTag(e netip.AddrPort) uint32 {
+	a := e.Addr().As16()
+	return binary.BigEndian.Uint32(a[12:]) ^ uint32(e.Port())<<16
 }
 
 type subscription struct {
@@ -154,7 +169,7 @@ func (s *shard) watch(key []byte, sub *subscription) {
 	}
 	sub.watchers, sub.index, sub.from = w, int32(len(w.subs)), w.recorded
 	sub.place.Store(w.next)
-	w.subs = append(w.subs, sub)
+	w.subs = append(w.subs, recipient{sub, holderTag(sub.self)})
 }
 
 // recordChange records that a peer has joined or left, if the track has watchers.
@@ -197,7 +212,7 @@ func (w *watchers) flush() {
 		w.shard.mu.Unlock()
 		return
 	}
-	subs := w.shard.store.recipients.Get().(*[]*subscription)
+	subs := w.shard.store.recipients.Get().(*[]recipient)
 	b := w.next
 	next := &batch{number: b.number + 1, before: b.before + len(w.pending), first: w.recorded}
 	b.changes, w.next = w.pending, next
