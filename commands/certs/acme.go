@@ -55,7 +55,8 @@ type host struct {
 	// another order for a minute.
 	manager atomic.Pointer[autocert.Manager]
 	causes  *causes
-	ready   atomic.Bool // manager has a certificate
+	ready   atomic.Bool                 // manager has a certificate
+	log     atomic.Pointer[slog.Logger] // nil before Run
 	retry   chan struct{}
 }
 
@@ -75,8 +76,9 @@ func NewAuthority(names []string, cache, directory string) (*Authority, error) {
 	}
 	a := &Authority{names: names, hosts: make(map[string]*host)}
 	for _, name := range names {
-		a.hosts[name] = &host{name: name, directory: directory, cache: diskCache{autocert.DirCache(cache)},
-			causes: new(causes), retry: make(chan struct{}, 1)}
+		h := &host{name: name, directory: directory, causes: new(causes), retry: make(chan struct{}, 1)}
+		h.cache = diskCache{autocert.DirCache(cache), h}
+		a.hosts[name] = h
 		a.hosts[name].renew()
 		a.hosts[name].loadCached()
 	}
@@ -194,6 +196,7 @@ func (a *Authority) Run(ctx context.Context, log *slog.Logger) {
 	for _, name := range a.names {
 		h := a.hosts[name]
 		h.causes.ctx.Store(&ctx)
+		h.log.Store(log)
 		running.Go(func() {
 			if a.obtain(ctx, h, log) {
 				h.watch(ctx, log)
@@ -258,7 +261,10 @@ func (h *host) watch(ctx context.Context, log *slog.Logger) {
 
 // A diskCache is a directory with the account's key and the certificates. The answers to challenges
 // are not in it, because the manager has them in memory. So no handshake reads a file.
-type diskCache struct{ autocert.DirCache }
+type diskCache struct {
+	autocert.DirCache
+	h *host
+}
 
 func isChallenge(key string) bool {
 	return strings.HasSuffix(key, "+token") || strings.HasSuffix(key, "+http-01")
@@ -275,7 +281,12 @@ func (c diskCache) Put(ctx context.Context, key string, text []byte) error {
 	if isChallenge(key) {
 		return nil
 	}
-	return c.DirCache.Put(ctx, key, text)
+	err := c.DirCache.Put(ctx, key, text)
+	// autocert ignores that a certificate cannot be kept. Other errors make the order fail.
+	if log := c.h.log.Load(); err != nil && log != nil && strings.HasPrefix(key, c.h.name) {
+		log.Warn(fmt.Sprintf("--acme %s: the certificate is not in --acme-cache: %v; after a restart ntrack orders another one, and authorities limit that", c.h.name, err))
+	}
+	return err
 }
 
 func (c diskCache) Delete(ctx context.Context, key string) error {
