@@ -165,6 +165,14 @@ func TestLimitOfNewKeys(t *testing.T) {
 		if n := tr.Stats().Reasons["rate_keys"]; n != 4 {
 			t.Errorf("%d refusals, want 4", n)
 		}
+		waits := make(map[time.Duration]bool) // clients that are refused together do not come back together
+		for range 100 {
+			resp, _ := s.ask("GET", "/ntrk/new?port=4000")
+			waits[resp.Retry] = true
+		}
+		if len(waits) < 2 || waits[0] {
+			t.Errorf("the waits are %v", waits)
+		}
 		if resp, _ := newStranger(t, tr, "192.0.2.3").ask("GET", "/ntrk/new?port=4000"); resp.Status != 200 {
 			t.Errorf("another address: status %d", resp.Status)
 		}
@@ -175,24 +183,43 @@ func TestLimitOfNewKeys(t *testing.T) {
 	})
 }
 
-// Peers that renew, and those that come to a key that exists, use none of the new keys.
+// A peer pays for a new key if it is the first one of the key, by an announce or by a stream. It does
+// not pay if it renews, or if it comes to a key that exists.
 func TestOnlyNewKeysCount(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		tr := &tracker.Tracker{}
-		s := newStranger(t, tr, "192.0.2.1")
-		s.ask("GET", "/ntrk/k?port=1")
-		time.Sleep(2 * time.Second)
-		for i := range 15_000 {
-			s.ask("GET", fmt.Sprintf("/ntrk/k?port=%d", 1+i%3))
-		}
-		if n := s.served(4000, "GET", func(i int) string { return fmt.Sprintf("/ntrk/k%d?port=1", i) }); n != 4000 {
-			t.Errorf("%d new keys, want 4000", n)
-		}
-		time.Sleep(20 * time.Second)
-		if n := s.served(7000, "GET", func(i int) string { return fmt.Sprintf("/ntrk/l%d?port=1", i) }); n != 7000 {
-			t.Errorf("%d new keys, want 7000", n)
-		}
-	})
+	for _, tt := range []struct {
+		name, accept, target string
+		calls                int
+		left                 int // new keys that it may make after that
+	}{
+		{"a lone peer renews", "", "/ntrk/old?port=1", 9000, 10_000},
+		{"a peer joins a young key", "", "/ntrk/young?port=2", 9000, 10_000},
+		{"announces to new keys", "", "/ntrk/%d?port=1", 7000, 3000},
+		{"streams that join new keys", "text/event-stream", "/ntrk/%d?port=1", 2000, 8000},
+		{"streams that look at a young key", "text/event-stream", "/ntrk/young?port=0", 2000, 10_000},
+		{"streams that look at new keys", "text/event-stream", "/ntrk/%d?port=0", 2000, 10_000},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				tr := &tracker.Tracker{}
+				local := newStranger(t, tr, "127.0.0.1")
+				s := newStranger(t, tr, "192.0.2.1")
+				s.ask("GET", "/ntrk/old?port=1")
+				time.Sleep(2 * time.Second)
+				local.ask("GET", "/ntrk/young?port=1")
+				s.call.Accept = []byte(tt.accept)
+				for i := range tt.calls {
+					target := strings.ReplaceAll(tt.target, "%d", fmt.Sprint(i))
+					if resp, body := s.ask("GET", target); resp.Status != 200 {
+						t.Fatalf("call %d: status %d, %q", i, resp.Status, body)
+					}
+				}
+				s.call.Accept = nil
+				if n := s.served(10_500, "GET", func(i int) string { return fmt.Sprintf("/ntrk/k%d?port=1", i) }); n != tt.left {
+					t.Errorf("%d new keys, want %d", n, tt.left)
+				}
+			})
+		})
+	}
 }
 
 // Peers that come to a key within its first second use one new key together.
