@@ -5,7 +5,9 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -26,9 +28,10 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// Every attack does what its row says. The test does not look at how well the servers stand it.
-func TestAttacks(t *testing.T) {
-	b := &bench{only: []string{ntrackServer}, time: time.Second / 3, settle: time.Second / 10, shrink: 100, memory: "512M", ceiling: 512 << 20, parallel: 2, log: t.Output()}
+// runTest plays attacks in small. The tests do not look at how well the servers stand them.
+func runTest(t *testing.T, only ...string) report {
+	t.Helper()
+	b := &bench{only: only, time: time.Second / 3, settle: time.Second / 10, shrink: 100, memory: "512M", ceiling: 512 << 20, parallel: 2, log: t.Output()}
 	b.honest = honestPlan{Rate: 200, Interval: time.Second, Streams: 20, Kept: 20}
 	var out bytes.Buffer
 	dir := t.TempDir()
@@ -52,21 +55,58 @@ func TestAttacks(t *testing.T) {
 	if err := json.Unmarshal(text, &r); err != nil {
 		t.Fatal(err)
 	}
+	for _, x := range r.Rows {
+		if h := x.Honest; h.Renewals.Answered == 0 || h.Joins.Asked == 0 || h.Renewals.P50 <= 0 || h.Renewals.P99 < h.Renewals.P50 {
+			t.Errorf("%s, %s: the honest clients saw %+v", x.Server, x.Attack, h)
+		}
+		if x.Peak.RSS < 1<<20 || x.CPU <= 0 || x.Peak.Files < x.Start.Files {
+			t.Errorf("%s, %s: from %+v to %+v, %.2f CPUs", x.Server, x.Attack, x.Start, x.Peak, x.CPU)
+		}
+		if x.Died != "" {
+			t.Errorf("%s, %s: the server ended: %s", x.Server, x.Attack, x.Died)
+		}
+	}
+	if g := newGroup(); g != nil {
+		if err := g.remove(); err != nil {
+			t.Error(err)
+		}
+		if left, err := filepath.Glob(filepath.Join(filepath.Dir(g.dir), groupName+fmt.Sprint(os.Getpid()))); err != nil || len(left) > 0 {
+			t.Errorf("control groups are left: %q, %v", left, err)
+		}
+	}
+	return r
+}
+
+// The other servers can be attacked, too. opentracker has to be installed where NTRACK_INTEROP is 1.
+func TestOthers(t *testing.T) {
+	r := runTest(t, nethttpServer, "keys48", "tls")
+	for _, name := range []string{"keys48", "tls"} {
+		if x := r.row(nethttpServer, name); x == nil || x.Gain.Answered < 10 || x.Honest.FalseLeaves != 0 {
+			t.Errorf("%s: %+v", name, x)
+		}
+	}
+	if _, err := exec.LookPath(openServer); err != nil && os.Getenv("NTRACK_INTEROP") != "1" {
+		t.Log(err)
+		return
+	}
+	r = runTest(t, openServer, "keys")
+	if x := r.row(openServer, "keys"); x == nil || x.Gain.Refused < 10 || x.Gain.Answered != 0 || x.Honest.Joins.Answered == 0 {
+		t.Errorf("keys that are not in the list of opentracker: %+v", x)
+	}
+}
+
+// Every attack does what its row says.
+func TestAttacks(t *testing.T) {
+	r := runTest(t, ntrackServer)
 	for _, a := range attacks {
 		x := r.row(ntrackServer, a.name)
 		if x == nil {
 			t.Errorf("no row for %s", a.name)
 			continue
 		}
-		h, g := x.Honest, x.Gain
-		if h.Renewals.Asked == 0 || h.Joins.Asked == 0 || h.Renewals.Answered == 0 || h.Renewals.P50 <= 0 || h.Renewals.P99 < h.Renewals.P50 {
-			t.Errorf("%s: the honest clients saw %+v", a.name, h)
-		}
-		if x.Peak.RSS < 1<<20 || x.CPU <= 0 || x.Peak.Files < x.Start.Files || x.Start.Keys <= 0 {
-			t.Errorf("%s: from %+v to %+v, %.2f CPUs", a.name, x.Start, x.Peak, x.CPU)
-		}
-		if x.Died != "" {
-			t.Errorf("%s: the server ended: %s", a.name, x.Died)
+		g := x.Gain
+		if x.Start.Keys <= 0 || x.Metrics["ntrack_ready"] != 1 {
+			t.Errorf("%s: from %+v, with the metrics %v", a.name, x.Start, x.Metrics)
 		}
 		switch a.name {
 		case noAttack, hogAttack:
@@ -104,9 +144,6 @@ func TestAttacks(t *testing.T) {
 		default:
 			t.Errorf("%s: this test does not know the attack", a.name)
 		}
-	}
-	if left, err := filepath.Glob("/sys/fs/cgroup/memory/*/*/ntrack-attack-*"); err != nil || len(left) > 0 {
-		t.Errorf("control groups are left: %q, %v", left, err)
 	}
 }
 

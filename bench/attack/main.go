@@ -60,6 +60,7 @@ type bench struct {
 	files    int    // that a process may have open
 	dir      string // for files
 	program  string // ntrack
+	profile  string // a file
 	log      io.Writer
 	report   report
 }
@@ -74,6 +75,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	only := f.String("only", "", "a comma-separated `LIST` of attacks ("+strings.Join(attackNames(), ", ")+") and servers ("+strings.Join(servers, ", ")+"); all if it names none")
 	quick := f.Bool("quick", false, "attacks of 3 s with a tenth of the connections and of the honest load, to see that they work")
 	jsonFile := f.String("json", "", "write everything measured to `FILE`")
+	f.StringVar(&b.profile, "cpuprofile", "", "write a profile of ntrack's CPU time under the last attack to `FILE`")
 	mdFile := f.String("md", "", "put the tables into `FILE`, between two markers")
 	if err := f.Parse(args); err != nil {
 		return err

@@ -24,6 +24,8 @@ type row struct {
 	Back   float64      `json:"back_seconds"` // from the end of the attack to the start figures; less than 0 if they did not come back
 	Not    string       `json:"not_back"`     // the figure that did not
 	Died   string       `json:"died"`         // how the server ended during the attack
+
+	Metrics map[string]float64 `json:"metrics"` // of the server, right after the attack
 }
 
 // play plays one attack on a new server.
@@ -60,8 +62,17 @@ func (b *bench) play(ctx context.Context, server string, a *attack) (r row, err 
 	r.Start = m.now()
 	h.say("begin")
 	began, used := time.Now(), m.cpu()
-	if err := b.attack(ctx, t, a, &r); err != nil {
+	profiled := make(chan error, 1)
+	if b.profile != "" && t.admin != "" {
+		go func() { profiled <- m.profile(b.profile, b.time) }()
+	} else {
+		profiled <- nil
+	}
+	if err := errors.Join(b.attack(ctx, t, a, &r), <-profiled); err != nil {
 		return r, err
+	}
+	if t.admin != "" {
+		r.Metrics = m.metrics()
 	}
 	r.CPU = (m.cpu() - used).Seconds() / time.Since(began).Seconds()
 	h.say("end")

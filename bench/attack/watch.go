@@ -102,7 +102,9 @@ func (m *monitor) sample(files bool) figures {
 func (m *monitor) now() figures {
 	f := m.sample(true)
 	if m.t.admin != "" {
-		f.Keys = m.metric("ntrack_keys")
+		if n := m.metrics(); n != nil {
+			f.Keys = int(n["ntrack_keys"])
+		}
 		m.mu.Lock()
 		m.most.Keys = max(m.most.Keys, f.Keys)
 		m.mu.Unlock()
@@ -124,21 +126,39 @@ func (m *monitor) cpu() time.Duration {
 	return m.used
 }
 
-// metric returns a number of the server's metrics, or -1.
-func (m *monitor) metric(name string) int {
+// metrics returns the server's own numbers that are not 0, by their names with labels.
+func (m *monitor) metrics() map[string]float64 {
 	r, err := m.client.Get("http://" + m.t.admin + "/metrics")
 	if err != nil {
-		return -1
+		return nil
 	}
 	defer r.Body.Close()
+	all := make(map[string]float64)
 	for in := bufio.NewScanner(io.LimitReader(r.Body, 1<<20)); in.Scan(); {
-		if value, ok := strings.CutPrefix(in.Text(), name+" "); ok {
-			if n, err := strconv.ParseFloat(value, 64); err == nil {
-				return int(n)
-			}
+		name, value, ok := strings.Cut(in.Text(), " ")
+		n, err := strconv.ParseFloat(value, 64)
+		if ok && err == nil && n != 0 && strings.HasPrefix(name, "ntrack_") {
+			all[name] = n
 		}
 	}
-	return -1
+	return all
+}
+
+// profile writes a CPU profile of the server to a file. It takes d.
+func (m *monitor) profile(file string, d time.Duration) error {
+	client := http.Client{Timeout: d + time.Minute}
+	defer client.CloseIdleConnections()
+	r, err := client.Get(fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", m.t.admin, max(1, int(d.Seconds()))))
+	if err != nil {
+		return err
+	}
+	defer r.Body.Close()
+	f, err := os.Create(file)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(f, r.Body)
+	return errors.Join(err, f.Close())
 }
 
 // residentOf returns the resident memory of a process in bytes, at little cost.
