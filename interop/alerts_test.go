@@ -45,7 +45,7 @@ scrape_configs:
     static_configs: [{targets: [%q]}]
 `, admin), 0o600))
 	const maxConns = 8
-	tracker, serving := serveProgram(t, bin, "127.0.0.1:0", "--admin", admin, "--max-memory", "32M", "--max-per-addr", "1",
+	tracker, serving := serveProgram(t, bin, "127.0.0.1:0", "--admin", admin, "--max-memory", "32M", "--proxy", "127.0.0.1", "--interval", "10m",
 		"--max-conns", fmt.Sprint(maxConns), "--drain", "1h")
 	prometheus := start(t, dir, "prometheus", "--config.file", filepath.Join(dir, "prometheus.yml"),
 		"--storage.tsdb.path", filepath.Join(dir, "data"), "--web.listen-address", web)
@@ -67,10 +67,24 @@ scrape_configs:
 	quiet := func() error { return nil }
 	fires(func() error { return targetIsUp(web) })
 
-	must(t, get(tracker, "/ntrk/first?port=4000"))
-	fires(quiet, "NtrackNearLimitOfKeys", "NtrackNearLimitOfPeers")
-	fires(func() error { return get(tracker, "/ntrk/second?port=4000") }, "NtrackNearLimitOfKeys", "NtrackNearLimitOfPeers", "NtrackRefusals")
-	must(t, remove(tracker, "/ntrk/first?port=4000"))
+	// Fresh keys take the memory, until all of a hundred are refused.
+	clients, keys, full := &asker{t: t, at: tracker}, 0, false
+	key := func(method string, n int) (line, from string) {
+		return fmt.Sprintf("%s /ntrk/key-%010d?port=4000&numwant=0", method, n), fmt.Sprintf("198.18.%d.%d", n/1000>>8, n/1000&255)
+	}
+	flood := func() {
+		full = !slices.Contains(clients.pipeline(100, func(i int) (line, from string) { return key("GET", keys+i) }), 200)
+		keys += 100
+	}
+	for !full {
+		flood()
+	}
+	fires(quiet, "NtrackNearLimitOfMemory")
+	fires(func() error { flood(); return nil }, "NtrackNearLimitOfMemory", "NtrackRefusals")
+	for n := 0; n < keys; n += 100 {
+		clients.pipeline(100, func(i int) (line, from string) { return key("DELETE", n+i) })
+	}
+	clients.close()
 	fires(quiet)
 
 	// Streams are never idle, so they cannot make room for another connection.
@@ -136,8 +150,6 @@ func getJSON(url string, reply any) error {
 
 // get makes a request with a connection of its own. It ignores the status.
 func get(tracker, target string) error { return request("GET", tracker, target) }
-
-func remove(tracker, target string) error { return request("DELETE", tracker, target) }
 
 func request(method, tracker, target string) error {
 	c, err := net.DialTimeout("tcp", tracker, 10*time.Second)

@@ -81,6 +81,7 @@ func TestInterop(t *testing.T) {
 		{"nginx is killed", []string{"nginx", nginxModule}, nginxKilled},
 		{"a clock that jumps", nil, clockJumps},
 		{"a tracker is killed while it writes a file", []string{"strace"}, killedWhileWriting},
+		{"a key flood in a cgroup", []string{"sh"}, keyFlood},
 		{"completion in bash", []string{"tmux", "bash"}, bashCompletion},
 		{"completion in bash with its package", []string{"tmux", "bash", bashPackage}, bashCompletionPackage},
 		{"completion in zsh", []string{"tmux", "zsh"}, zshCompletion},
