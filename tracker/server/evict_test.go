@@ -199,3 +199,44 @@ func TestSilentGrace(t *testing.T) {
 		}
 	})
 }
+
+// If many connections have begun a request, a new one evicts the one that did so first, and none that
+// waits for its next request.
+func TestBegunMakesRoom(t *testing.T) { bothWays(t, testBegunMakesRoom) }
+
+func testBegunMakesRoom(t *testing.T, serve serveFunc) {
+	s := &server.Server{Tracker: &tracker.Tracker{}, MaxConns: 8}
+	addr := serve(t, s)
+	var idle [2]visitor
+	for i := range idle {
+		idle[i] = visit(t, addr)
+		idle[i].look(t)
+	}
+	var begun []visitor
+	for range 20 {
+		v := visit(t, addr)
+		if _, err := io.WriteString(v, "GET /ntrk/k?po"); err != nil {
+			t.Fatal(err)
+		}
+		begun = append(begun, v)
+		eventually(t, "at most 6 have begun a request", func() bool { return s.Begun() == min(len(begun), 6) })
+		if len(begun) > 6 {
+			b, err := io.ReadAll(begun[0].r)
+			if err != nil || !strings.HasPrefix(string(b), "HTTP/1.1 503 ") {
+				t.Fatalf("the one that began first got %q, %v", b, err)
+			}
+			begun = begun[1:]
+		}
+	}
+	for _, v := range idle {
+		v.look(t)
+	}
+	for _, v := range begun {
+		if _, err := io.WriteString(v, "rt=0 HTTP/1.1\r\nHost: t\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		if resp, err := http.ReadResponse(v.r, nil); err != nil || resp.StatusCode != 200 {
+			t.Errorf("%+v, %v", resp, err)
+		}
+	}
+}

@@ -177,8 +177,11 @@ func (l *connLimiter) decide(network uint64, tooFast bool, a *account, weight in
 		evicted := l.numAdmitted - l.maxConns
 		exceeded, admit = limitConns, evicted < max(1, l.reservedFiles/4) && l.evictOne()
 	}
-	if admit && l.memory.tight(weight) {
-		exceeded, admit = limitMemory, l.makeMemory(weight, l.memory.most)
+	if admit {
+		tight := l.memory.tight(weight)
+		if admit = l.makeMemory(weight, l.memory.most); tight || !admit {
+			exceeded = limitMemory
+		}
 	}
 	switch {
 	case admit:
@@ -246,8 +249,9 @@ const silentGrace = time.Second
 // evictOne evicts one connection, or returns false if there is none to evict. It takes the oldest of
 // the first of these kinds: the client does not read; it has sent nothing; it waits for its next
 // request; it has begun a request. The second and the last kind have silentGrace while they are at most
-// a quarter of all. So clients that send nothing can evict other clients only until a quarter of all
-// connections are silent. l.mu is locked.
+// a quarter of all. If more than a quarter have begun a request, they come before those that wait for
+// their next one. So clients that send nothing, or parts of requests, can evict other clients only
+// until they are a quarter of all connections. l.mu is locked.
 func (l *connLimiter) evictOne() bool {
 	var oldest [numKinds]*connQueue // the queue of each kind with the oldest entry
 	var since [numKinds]time.Time
@@ -260,15 +264,22 @@ func (l *connLimiter) evictOne() bool {
 		}
 	}
 	now, few := time.Now(), min(l.maxConns, l.numAdmitted)/4
-	for kind, q := range oldest {
-		grace := number[kind] <= few && (kind == int(silentConns) || kind == int(begunConns))
+	order := [...]queueKind{unreadConns, silentConns, idleConns, begunConns}
+	if number[begunConns] > few {
+		order = [...]queueKind{unreadConns, silentConns, begunConns, idleConns}
+	}
+	for _, kind := range order {
+		q := oldest[kind]
+		grace := number[kind] <= few && (kind == silentConns || kind == begunConns)
 		if q == nil || grace && now.Sub(since[kind]) < silentGrace {
 			continue
 		}
 		if a := q.evictOldest(); a != nil {
 			l.stats.Evicted++
-			a.leaving = true
-			l.memory.leaving += a.weight
+			if !a.leaving { // else it was evicted before, and has served one more request since then
+				a.leaving = true
+				l.memory.leaving += a.weight
+			}
 			return true
 		}
 	}

@@ -58,7 +58,10 @@ type acceptedConn struct {
 
 const (
 	maxWorkers = 16
-	maxAccept  = 16 // how many connections a worker accepts before the next worker does
+	// maxAccept is how many connections a worker accepts before the next worker does. With many fewer,
+	// the queue of the system would overflow when many connect, and a client that is lost there tries
+	// again only after a second.
+	maxAccept = 64
 	// A worker serves other connections after it has closed maxOverdue that have waited too long.
 	maxOverdue = 64
 	// An event of the listener has listenerEvent instead of a connection's file descriptor.
