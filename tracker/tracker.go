@@ -76,8 +76,9 @@ type Tracker struct {
 	// Proxies are the networks of trusted reverse proxies, which send X-Forwarded-For. A proxy that
 	// connects to a Unix socket is always trusted, and must send X-Forwarded-For.
 	Proxies []netip.Prefix
-	// Exempt are the networks without limits by address. nil is the loopback addresses, and a list
-	// without networks is nobody. Exempts says what has these limits.
+	// Exempt are the networks without limits by address, which docs/operating.md describes. All other
+	// addresses have them: Answer refuses a client that asks for too much in a second. nil is the
+	// loopback addresses, and a list without networks is nobody.
 	Exempt []netip.Prefix
 
 	once      sync.Once
