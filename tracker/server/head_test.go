@@ -3,15 +3,49 @@ package server_test
 import (
 	"bufio"
 	"bytes"
+	"encoding/json"
 	"errors"
 	"net/http"
 	"net/textproto"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"ntrack/tracker/server"
 )
+
+// vectorRequests returns the requests of the vectors, each once.
+func vectorRequests(f *testing.F) (requests [][]byte) {
+	files, err := filepath.Glob("../../testdata/vectors/tracker/*.json")
+	if err != nil || len(files) == 0 {
+		f.Fatalf("no vectors: %v", err)
+	}
+	seen := make(map[string]bool)
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			f.Fatal(err)
+		}
+		var v struct{ Steps []struct{ Send string } }
+		if err := json.Unmarshal(data, &v); err != nil {
+			f.Fatal(err)
+		}
+		for _, step := range v.Steps {
+			if step.Send == "" || seen[step.Send] {
+				continue
+			}
+			seen[step.Send] = true
+			var b []byte
+			for _, r := range step.Send { // a character is a byte
+				b = append(b, byte(r))
+			}
+			requests = append(requests, b)
+		}
+	}
+	return requests
+}
 
 // FuzzHead: this server reads a head as net/http does, or refuses it. It finds the end of the head
 // wherever the bytes are split.
@@ -21,6 +55,9 @@ func FuzzHead(f *testing.F) {
 	}
 	for _, field := range []string{"Accept: a\r\naccept:\r\nACCEPT: b", "X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-For: , 192.0.2.2", "Connection: close, , keep-alive", "Sec-Purpose: prefetch\r\nOrigin:", "Authorization: a\r\nAuthorization: b", "Purpose:\r\nReferer: x", "Sec-Fetch-Mode: cors"} {
 		f.Add([]byte("GET /ntrk/k HTTP/1.1\r\nHost: t\r\n" + field + "\r\n\r\n"))
+	}
+	for _, in := range vectorRequests(f) {
+		f.Add(in)
 	}
 	f.Fuzz(func(t *testing.T, in []byte) {
 		in = bytes.TrimLeft(in, "\r\n")

@@ -42,6 +42,11 @@ func FuzzSockets(f *testing.F) {
 	for i, in := range corpus {
 		f.Add([]byte(in), uint16(i), uint16(3*i), i%2 == 0, false, i%4 == 0)
 	}
+	for i, in := range vectorRequests(f) {
+		if len(in) < 1000 && i%4 == 0 { // FuzzHead has the others
+			f.Add(in, uint16(i), uint16(3*i), i%3 == 0, false, i%5 == 0)
+		}
+	}
 	for _, h := range proxyHeaders {
 		f.Add([]byte(h.header+hello), uint16(5), uint16(20), false, true, true)
 	}
