@@ -38,8 +38,16 @@ var answerHeads = []string{
 func FuzzClient(f *testing.F) {
 	hostile := newHostileServer(f)
 	for i, in := range hostileAnswers(f) {
-		f.Add([]byte(in), uint8(i), uint8(0), uint16(i))
-		f.Add([]byte(in), uint8(i), uint8(1+i%5), uint16(3*i))
+		for head := range answerHeads {
+			f.Add([]byte(in), uint8(i+head), uint8(head), uint16(3*i))
+		}
+	}
+	for _, in := range []string{"event: peers\ndata: 0.0.0.0:1\ndata: 192.0.2.1:0\ndata: [ff02::1]:2\n\n", "event: peers\ndata:\n\nevent: join\ndata: 0.0.0.0:1\n\n", "event: you\ndata: [::]:7\n\nevent: peers\ndata:\n\n"} {
+		f.Add([]byte(in), uint8(5), uint8(4), uint16(100))
+	}
+	for _, in := range []string{"0.0.0.0:1\n192.0.2.1:0\n", `{"interval":60,"you":"0.0.0.0:7","peers":["0.0.0.0:1","[ff02::1]:2","192.0.2.1:0"]}`, "d8:intervali60e5:peers12:\x00\x00\x00\x00\x00\x05\xc0\x00\x02\x01\x00\x00e"} {
+		f.Add([]byte(in), uint8(0), uint8(1), uint16(100))
+		f.Add([]byte(in), uint8(1), uint8(1), uint16(10))
 	}
 	f.Fuzz(func(t *testing.T, in []byte, call, head uint8, cut uint16) {
 		if len(in) > 1<<16 {

@@ -115,7 +115,7 @@ func FuzzFields(f *testing.F) {
 	for _, forwarded := range []string{"", "192.0.2.1", "192.0.2.1:5, 10.0.0.9", "x, 192.0.2.1", "192.0.2.1,,10.0.0.9", "[2001:db8::1]:5", "[2001:db8::1], fd00::1", "::ffff:10.0.0.2", "0.0.0.0", "ff02::1", "fe80::1%eth0", "[192.0.2.1]", " 192.0.2.1\t,\t10.0.0.1 "} {
 		f.Add("text/plain;q=0.5, application/json;q=.25,text/event-stream;Q=0", forwarded)
 	}
-	for _, accept := range []string{"*/*", "text/html, image/gif, image/jpeg, *; q=.2", "text/plain ; q=1.000", "text/plain;q=0.0001", "image/", "application/x-bencode;level=1;q=0.001;q=0.9", ";q=1", "text/plain;q"} {
+	for _, accept := range []string{"*/*", "text/html, image/gif, image/jpeg, *; q=.2", "text/plain ; q=1.000", "text/plain;q=0.0001", "image/", "application/x-bencode;level=1;q=0.001;q=0.9", "text/plain, text/event-stream", "text/event-stream, application/json, text/plain", "text/plain;q=.5, application/json;q=.50, text/event-stream;q=0.5", ";q=1", "text/plain;q"} {
 		f.Add(accept, "192.0.2.1")
 	}
 	f.Fuzz(func(t *testing.T, accept, forwarded string) {
