@@ -41,8 +41,9 @@ func FuzzPrinted(f *testing.F) {
 	}
 	formats := []string{"table", "json", "text"}
 	for i, body := range bodies {
-		for j := range heads {
-			f.Add([]byte(body), uint8(j), uint8(i+3*j), uint8(i))
+		for call := range calls {
+			f.Add([]byte(body), uint8(1), uint8(call), uint8(i+call))
+			f.Add([]byte(body), uint8(i), uint8(call), uint8(i+call+1))
 		}
 	}
 	f.Fuzz(func(t *testing.T, body []byte, head, call, format uint8) {
