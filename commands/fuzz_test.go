@@ -75,3 +75,27 @@ func FuzzFiles(f *testing.F) {
 		}
 	})
 }
+
+// FuzzSize: a size is refused in one line, or it is a number of bytes that is written and read as the
+// same one, but for less than a tenth. The parts of --max-memory are never more than the whole.
+func FuzzSize(f *testing.F) {
+	for _, s := range []string{"0", "512M", "2GiB", "007K", "1T", "9223372036854775807", "4611686018427387904", "4194304T", "4194305T", "32M", "1.5G", "-1M", "1 G", "1m", "99999999999999999999"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		n, err := parseSize(s)
+		if err != nil {
+			if strings.ContainsAny(err.Error(), "\n\x1b") || n != 0 {
+				t.Errorf("%q: %d, %q", s, n, err)
+			}
+			return
+		}
+		again, err := parseSize(size(n))
+		if err != nil || n < 0 || again > n || again < n-n/10 {
+			t.Errorf("%q is %d, which is written as %s, which is %d, %v", s, n, size(n), again, err)
+		}
+		if m := splitMemory(max(n, leastMemory)); m.table <= 0 || m.connections <= 0 || programMemory+m.table+m.connections > m.all {
+			t.Errorf("%q is split into %+v", s, m)
+		}
+	})
+}

@@ -95,7 +95,7 @@ func cgroupMounts(root fs.FS) (mounts []cgroupMount) {
 		if len(f) < 5 || len(g) < 3 {
 			continue
 		}
-		m := cgroupMount{dir: unescape(f[4]), root: unescape(f[3])}
+		m := cgroupMount{dir: path.Clean(unescape(f[4])), root: unescape(f[3])}
 		switch {
 		case g[0] == "cgroup2":
 			m.version, m.file = 2, "memory.max"
