@@ -82,6 +82,9 @@ func (m *Store) Peak() int64 {
 	return n
 }
 
+// ChangeBytes is what the changes that wait for subscriptions count for.
+func (m *Store) ChangeBytes() int64 { return m.changes.Load() }
+
 // CheckBytes returns an error if the bytes of the pages and arrays are not those that the store has
 // counted, or if some stay reserved.
 func (m *Store) CheckBytes() error {
@@ -92,6 +95,7 @@ func (m *Store) CheckBytes() error {
 		n += s.bytes()
 		s.mu.Unlock()
 	}
+	n += int(m.changes.Load())
 	if taken, reserved := m.ledger.taken.Load(), m.ledger.reserved.Load(); taken != int64(n) || reserved != 0 {
 		return fmt.Errorf("%d bytes are counted, %d taken, and %d reserved", taken, n, reserved)
 	}

@@ -97,7 +97,7 @@ func (w *watchers) unhold(e netip.AddrPort) {
 	delete(w.heldPeers, e)
 	s := w.shard
 	now := s.store.clock.now()
-	if s.store.clock.justResumed() {
+	if s.store.clock.justResumed() || w.justGaveUp(now) {
 		p.until = max(p.until, now+regainTime)
 	}
 	key := []byte(w.key)

@@ -49,6 +49,7 @@ type Store struct {
 	recipients sync.Pool // of *[]recipient, for watchers.flush
 
 	keys, peers atomic.Int64 // the counts of all shards together
+	changes     atomic.Int64 // the bytes of the changes that wait for subscriptions (waiting.go)
 	ledger      ledger       // of the memory of all shards
 	// scheduled says that a timer will call housekeep. A timer runs only while there is a track. So
 	// an empty store takes no time, and the garbage collector can free a store that is not used

@@ -36,7 +36,8 @@ const (
 )
 
 // The watchers of a key are its subscriptions, and the changes that they do not have yet. A key can
-// have watchers while it has no peers. The lock of the shard guards all fields except flushing.
+// have watchers while it has no peers. The lock of the shard guards all fields except flushing and those
+// below it.
 type watchers struct {
 	shard     *shard
 	key       string
@@ -49,8 +50,12 @@ type watchers struct {
 	timer        *time.Timer            // calls flush; nil if none will
 	notBefore    time.Duration          // when the next flush may be, by clock.machine
 	next         *batch                 // gets the pending changes
+	pendingBytes int                    // what they count for (waiting.go)
+	gaveUp       time.Duration          // when there was no room for a change; 0 if never
 
 	flushing sync.Mutex // so that each subscription is notified of the batches in order
+	oldest   *batch     // the first batch whose bytes still count; nil before the first flush
+	settling bool       // a timer will call settleLater
 }
 
 // A change is all joins and leaves of one peer in a batch. Joins and leaves alternate.
@@ -70,6 +75,7 @@ type batch struct {
 	first  int64 // the number of the first join or leave that is recorded for this batch
 
 	// These are set by flush, which sets next last.
+	bytes   int // what the changes count for
 	changes []change
 	next    atomic.Pointer[batch]
 
@@ -183,6 +189,15 @@ func (s *shard) recordChange(t *track, p packed, joined bool) {
 	}
 	e := p.endpoint()
 	i, found := w.pendingIndex[e]
+	bytes := changeBytes
+	if found {
+		bytes = numberBytes
+	}
+	if !s.store.takeChanges(bytes) {
+		w.giveUp()
+		return
+	}
+	w.pendingBytes += bytes
 	if !found {
 		if w.pendingIndex == nil {
 			w.pendingIndex = make(map[netip.AddrPort]int)
@@ -215,8 +230,8 @@ func (w *watchers) flush() {
 	subs := w.shard.store.recipients.Get().(*[]recipient)
 	b := w.next
 	next := &batch{number: b.number + 1, before: b.before + len(w.pending), first: w.recorded}
-	b.changes, w.next = w.pending, next
-	w.pending, w.pendingIndex, w.timer = nil, nil, nil
+	b.changes, b.bytes, w.next = w.pending, w.pendingBytes, next
+	w.pending, w.pendingIndex, w.pendingBytes, w.timer = nil, nil, 0, nil
 	w.notBefore = w.shard.store.clock.machine() + min(maxBatchTime, time.Duration(len(w.subs))*timePerRecipient)
 	*subs = append((*subs)[:0], w.subs...)
 	w.shard.mu.Unlock()
@@ -224,6 +239,10 @@ func (w *watchers) flush() {
 	for _, sub := range *subs {
 		sub.pass(b)
 	}
+	if w.oldest == nil {
+		w.oldest = b
+	}
+	w.settle(*subs, next)
 	clear(*subs)
 	w.shard.store.recipients.Put(subs)
 }
