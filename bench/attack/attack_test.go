@@ -168,6 +168,24 @@ func TestVerdict(t *testing.T) {
 	}
 }
 
+// The notes name what a row is short of.
+func TestNotes(t *testing.T) {
+	r := report{Shrink: 1, Ceiling: 1, Rows: []row{
+		{Server: "s", Attack: "keys", Title: "k", Gain: gain{Requests: 1_500_000}},
+		{Server: "s", Attack: "slow", Title: "o", Conns: 9000, Gain: gain{Peak: 8000}},
+		{Server: "s", Attack: "silent", Title: "i", Conns: 10_000, Gain: gain{Peak: 10_000}},
+		{Server: "s", Attack: noAttack, Title: "n", Honest: honestResult{Renewals: answers{P99: 51}}},
+		{Server: "t", Attack: noAttack, Title: "n", Honest: honestResult{Renewals: answers{P99: 49}}},
+	}}
+	want := []string{"s, k: 1.5M requests of 2.0M, because the time was over",
+		"s, o: 9000 connections and not 10000, because of the limit on open files",
+		"s, o: 8000 connections at a time at most, not 9000",
+		"s, n: the machine has other work, so the rows of this server say little"}
+	if got := r.notes(); !slices.Equal(got, want) {
+		t.Errorf("%q", got)
+	}
+}
+
 // The reader finds replies in any pieces.
 func TestReplyReader(t *testing.T) {
 	const text = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello" +

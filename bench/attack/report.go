@@ -154,4 +154,36 @@ func (r *report) print(w io.Writer) {
 		}
 		_ = t.Flush()
 	}
+	for i, note := range r.notes() {
+		if i == 0 {
+			fmt.Fprintln(w)
+		}
+		fmt.Fprintln(w, note)
+	}
+}
+
+// notes says where a row is not what its title says, and if the machine was busy.
+func (r *report) notes() (notes []string) {
+	note := func(x row, format string, args ...any) {
+		notes = append(notes, fmt.Sprintf("%s, %s: ", x.Server, x.Title)+fmt.Sprintf(format, args...))
+	}
+	for _, x := range r.Rows {
+		a := attackNamed(x.Attack)
+		if a == nil {
+			continue
+		}
+		if x.Attack == noAttack && x.Honest.Renewals.P99 > goalP99 {
+			note(x, "the machine has other work, so the rows of this server say little")
+		}
+		if wanted := a.conns / r.Shrink; a.conns >= 1000 && x.Conns < wanted {
+			note(x, "%d connections and not %d, because of the limit on open files", x.Conns, wanted)
+		}
+		if x.Conns >= 1000 && x.Gain.Peak < x.Conns*9/10 {
+			note(x, "%d connections at a time at most, not %d", x.Gain.Peak, x.Conns)
+		}
+		if wanted := a.total / r.Shrink; x.Gain.Requests < wanted*99/100 {
+			note(x, "%s requests of %s, because the time was over", count(x.Gain.Requests), count(wanted))
+		}
+	}
+	return notes
 }
