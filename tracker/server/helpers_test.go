@@ -21,6 +21,10 @@ func TestMain(m *testing.M) {
 // patience is how long a test waits before it fails. Nothing here takes that long.
 const patience = 30 * time.Second
 
+// hello is a request that a worker serves. When a client has the reply, the worker has also read
+// the bytes that the client sent together with hello.
+const hello = "GET /ntrk/hello?port=0 HTTP/1.1\r\nHost: t\r\n\r\n"
+
 // inBubble runs a test in virtual time. It panics if the test does not end in real time, because
 // virtual time may stand still, and then no deadline of the test is ever reached.
 func inBubble(t *testing.T, test func(*testing.T)) {

@@ -31,10 +31,6 @@ func TestWorkerVectors(t *testing.T) {
 	})
 }
 
-// hello is a request that a worker serves. When a client has the reply, the worker has also read
-// the bytes that the client sent together with hello.
-const hello = "GET /ntrk/hello?port=0 HTTP/1.1\r\nHost: t\r\n\r\n"
-
 // compareWorker sends in to a worker over TCP, and compares the replies with those of a goroutine.
 // If split is true, it also sends in split into two parts after every byte.
 func compareWorker(t *testing.T, in []byte, split bool) {
