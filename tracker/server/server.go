@@ -222,7 +222,7 @@ func (a *goroutineAcceptor) acceptConns() error {
 			a.s.startConn(nc, a.tls)
 		case a.s.shuttingDown.Load():
 			return ErrClosed
-		case isTemporary(err):
+		case AcceptsLater(err):
 			// Usually no file descriptor is free. The next connection that ends frees one. But
 			// memory, the network or a firewall may be the reason, too.
 			a.s.logLimit(limitFiles, netip.AddrPort{}, "no connection can be accepted: %v", err)
@@ -234,8 +234,9 @@ func (a *goroutineAcceptor) acceptConns() error {
 	}
 }
 
-// isTemporary reports whether an accept that failed with err may succeed later.
-func isTemporary(err error) bool {
+// AcceptsLater reports whether an accept that failed with err may succeed later: descriptors or memory
+// may be free then, or the network or a firewall may have changed.
+func AcceptsLater(err error) bool {
 	if acceptsLater(err) {
 		return true
 	}

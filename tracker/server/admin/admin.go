@@ -181,6 +181,9 @@ type limitedListener struct {
 func (l *limitedListener) Accept() (net.Conn, error) {
 	for {
 		c, err := l.Listener.Accept()
+		if server.AcceptsLater(err) {
+			return nil, passing{err}
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -191,6 +194,13 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 		_ = c.Close()
 	}
 }
+
+// A passing error makes net/http accept again after a pause. By itself it ends the server for some
+// errors that pass, and the tracker would end with it.
+type passing struct{ error }
+
+func (passing) Timeout() bool   { return false }
+func (passing) Temporary() bool { return true }
 
 // A limitedConn counts as open until it is closed.
 type limitedConn struct {
