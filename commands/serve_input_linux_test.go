@@ -95,7 +95,7 @@ func wrongValues(f cli.Flag) []wrongValue {
 			{"localhost", network}, {"\x1b[2J", network},
 		},
 		"exempt": {
-			{"", exempt}, {"x", exempt}, {"10.0.0.0/33", exempt}, {"300.0.0.1", exempt}, {"NONE", exempt}, {"\x1b[2J", exempt},
+			{"", exempt}, {"x", exempt}, {"10.0.0.0/33", exempt}, {"::ffff:10.0.0.0/95", exempt}, {"300.0.0.1", exempt}, {"NONE", exempt}, {"\x1b[2J", exempt},
 		},
 		"admin": {
 			{"", admin}, {"x", admin}, {"127.0.0.1", admin}, {":65536", admin}, {"unix:/run/admin", admin}, {"a\x1b[2Jb:80", admin},

@@ -1,6 +1,7 @@
 package commands
 
 import (
+	"errors"
 	"net/netip"
 	"slices"
 	"strings"
@@ -49,5 +50,9 @@ func parseNetwork(s string) (netip.Prefix, error) {
 	if a, err := netip.ParseAddr(s); err == nil {
 		return netip.PrefixFrom(a, a.BitLen()), nil
 	}
-	return netip.ParsePrefix(s)
+	p, err := netip.ParsePrefix(s)
+	if err == nil && p.Addr().Is4In6() && p.Bits() < 96 {
+		return p, errors.New("IPv4-mapped addresses have 96 bits before the IPv4 address")
+	}
+	return p, err
 }

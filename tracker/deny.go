@@ -77,7 +77,8 @@ func (d *Denial) addNet(value string) error {
 	if a, errAddr := netip.ParseAddr(value); errAddr == nil && a.Zone() == "" {
 		p, err = netip.PrefixFrom(a, a.BitLen()), nil
 	}
-	if err != nil {
+	// A wide network of IPv4-mapped addresses would deny IPv6 only. It is a mistake, so it is refused.
+	if err != nil || p.Addr().Is4In6() && p.Bits() < 96 {
 		return fmt.Errorf("net %s: a network such as 192.0.2.0/24 or 2001:db8::/32, or an address", wire.Quote(value))
 	}
 	d.nets = append(d.nets, unmapped(p).Masked())

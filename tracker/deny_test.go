@@ -30,6 +30,7 @@ func TestParseDenialErrors(t *testing.T) {
 		"key a\nkeys b":                   `line 2: "keys": a line is`,
 		"\n# x\nnet 10.0.0.0/33":          `line 3: net "10.0.0.0/33": a network such as`,
 		"net":                             `line 1: net "": a network`,
+		"net ::ffff:10.0.0.0/95":          `line 1: net "::ffff:10.0.0.0/95": a network`, // its addresses are not IPv4 addresses
 		"net fe80::1%eth0":                `line 1: net "fe80::1%eth0"`,
 		"net 10.0.0.0/8 # home":           `line 1: net "10.0.0.0/8 # home"`,
 		"key":                             `line 1: the key is empty`,
