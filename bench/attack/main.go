@@ -135,6 +135,14 @@ func (b *bench) run(ctx context.Context, stdout io.Writer, jsonFile, mdFile stri
 			return fmt.Errorf("-only %s: no such attack or server", o)
 		}
 	}
+	if mdFile != "" { // a run takes too long to notice that at its end
+		begin, end := measure.Marks(mark)
+		if text, err := os.ReadFile(mdFile); err != nil {
+			return err
+		} else if !strings.Contains(string(text), begin) || !strings.Contains(string(text), end) {
+			return fmt.Errorf("-md %s: it has no lines %s and %s", mdFile, strings.TrimSpace(begin), strings.TrimSpace(end))
+		}
+	}
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return err
@@ -149,6 +157,7 @@ func (b *bench) run(ctx context.Context, stdout io.Writer, jsonFile, mdFile stri
 	defer runtime.UnlockOSThread()
 	b.report = report{Machine: measure.Machine(runtime.NumCPU()), Files: b.files, Rate: b.honest.Rate, Streams: b.honest.Streams,
 		Seconds: b.time.Seconds(), Interval: b.honest.Interval.Seconds(), Attackers: b.parallel, Shrink: b.shrink, Memory: b.memory, Ceiling: b.ceiling}
+	var failed []error // rows
 	for _, server := range servers {
 		if !b.wants(servers, server) {
 			continue
@@ -169,8 +178,10 @@ func (b *bench) run(ctx context.Context, stdout io.Writer, jsonFile, mdFile stri
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			if err != nil {
-				return fmt.Errorf("%s, %s: %w", server, a.name, err)
+			if err != nil { // the other rows are worth having
+				failed = append(failed, fmt.Errorf("%s, %s: %w", server, a.name, err))
+				b.note("%v", failed[len(failed)-1])
+				continue
 			}
 			b.report.Rows = append(b.report.Rows, row)
 			b.note("%-12s %-34s %s", server, a.title, b.report.verdict(row))
@@ -189,7 +200,7 @@ func (b *bench) run(ctx context.Context, stdout io.Writer, jsonFile, mdFile stri
 	if mdFile != "" {
 		var tables strings.Builder
 		b.report.print(&tables)
-		return measure.PutTables(mdFile, mark, tables.String())
+		failed = append(failed, measure.PutTables(mdFile, mark, tables.String()))
 	}
-	return nil
+	return errors.Join(failed...)
 }
