@@ -98,6 +98,65 @@ func TestFloodsStayWithinMaxBytes(t *testing.T) {
 	}
 }
 
+// A flood of fresh keys never gets the last eighth of the table, not even while it grows. The counters
+// of addresses take a sixteenth at most.
+func TestKeysStayBelowTheLastEighth(t *testing.T) {
+	for _, keyLen := range []int{8, 60, 255} {
+		for _, most := range []int64{1 << 20, 3 << 20, 5_000_000} {
+			fill := func(perAddr int) (keys int, peak int64) {
+				m := memory.New()
+				m.WatchPeak()
+				m.Limits = store.Limits{MaxBytes: most, MaxPerAddr: perAddr}
+				for {
+					n := uint64(keys)
+					if _, _, err := m.Announce(t.Context(), fmt.Appendf(nil, "%0*d", keyLen, n), peerOf(5*n+1), anHour, store.Want{}, nil); err != nil {
+						return keys, m.Peak()
+					}
+					keys++
+				}
+			}
+			keys, peak := fill(0)
+			if peak > most/8*7 || peak < most/8*6 {
+				t.Errorf("%d keys of %d bytes take %d of %d bytes", keys, keyLen, peak, most)
+			}
+			if counted, _ := fill(1000); most > 4<<20 && counted < keys*85/100 {
+				t.Errorf("with counters of addresses %d keys of %d bytes find room, without them %d", counted, keyLen, keys)
+			}
+		}
+	}
+}
+
+// What peers that have left do not need any longer is there for others, in every part of the table.
+func TestRoomOfTheDeparted(t *testing.T) {
+	fill := func(m *memory.Store) (peers uint64) {
+		for {
+			if _, _, err := m.Announce(t.Context(), []byte("one large track"), peerOf(5*peers+1), anHour, store.Want{}, nil); err != nil {
+				return peers
+			}
+			peers++
+		}
+	}
+	fresh, used := memory.New(), memory.New()
+	fresh.Limits = store.Limits{MaxBytes: 4 << 20}
+	used.Limits = fresh.Limits
+	var keys [][]byte
+	for n := uint64(0); ; n++ {
+		key := fmt.Appendf(nil, "%0200d", n)
+		if _, _, err := used.Announce(t.Context(), key, peerOf(1), anHour, store.Want{}, nil); err != nil {
+			break
+		}
+		keys = append(keys, key)
+	}
+	for _, key := range keys[200:] { // each part of the table keeps some
+		if err := used.Leave(t.Context(), key, peerOf(1).Endpoint); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, want := fill(used), fill(fresh); got < want*3/4 {
+		t.Errorf("%d peers find room, %d in a table that was not used before", got, want)
+	}
+}
+
 // Calls from many goroutines together stay within the limit, too.
 func TestConcurrentFloodStaysWithinMaxBytes(t *testing.T) {
 	m := memory.New()
