@@ -359,6 +359,9 @@ func (q *connQueue) enqueue(e *queueEntry, now time.Time) {
 // dequeue removes e from its queue if it is still there.
 func (e *queueEntry) dequeue() {
 	q := e.queue
+	if q == nil {
+		return
+	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if e.next != nil {

@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"bufio"
+	"net"
 	"strings"
 	"testing"
 
@@ -105,5 +106,39 @@ func testMaxMemoryNeverRead(t *testing.T, serve serveFunc) {
 				t.Errorf("%d bytes by their weights, %d bytes of heap", highest, grown)
 			}
 		})
+	}
+}
+
+// However many clients open streams and never read, those that read keep their streams, and get each
+// event.
+func TestMaxMemoryStreams(t *testing.T) { bothWays(t, testMaxMemoryStreams) }
+
+func testMaxMemoryStreams(t *testing.T, serve serveFunc) {
+	const most = 16 << 20
+	tr := &tracker.Tracker{}
+	for i := range 1500 { // 40 KB, which the system keeps for a client that does not read
+		join(t, tr, "k", 1+i)
+	}
+	s := &server.Server{Tracker: tr, MaxMemory: most, MaxConns: 10_000}
+	addr := serve(t, s)
+	send := fastReaders(t, tr, addr, 20)
+	for i := range 600 {
+		c, err := (&net.Dialer{Control: setSmallBuffers}).Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		_, _ = c.Write([]byte(streamRequest))
+		if i%50 == 49 {
+			send(5000 + i)
+		}
+		if n := s.Stats().Memory; n > most {
+			t.Fatalf("the connections take %d bytes", n)
+		}
+	}
+	send(6000)
+	t.Logf("%d KB, %d connections", s.Stats().Memory>>10, s.Conns())
+	if n := s.Stats().Evicted; n == 0 {
+		t.Error("no connection was evicted")
 	}
 }

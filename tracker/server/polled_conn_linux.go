@@ -25,9 +25,6 @@ type polledConn struct {
 type heldBytes struct {
 	in     []byte // was read, and belongs to requests not yet served
 	unsent []byte // replies or events that the client has not read
-	// slow is the place of a stream with unsent events in worker.slow: the stream itself waits for
-	// its next visit.
-	slow queueEntry
 }
 
 func (c *polledConn) in() []byte {

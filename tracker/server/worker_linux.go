@@ -41,7 +41,7 @@ type worker struct {
 	begun   connQueue     // connections with a part of a request, whose rest has not arrived
 	blocked connQueue     // connections whose client does not read its replies
 	unread  connQueue     // connections as in idle, but their client has not read the replies
-	slow    connQueue     // streams with events that their client does not read
+	slow    connQueue     // streams whose client has not read all that was sent
 	overdue bool          // more connections have waited too long
 	streams streams       // connections whose last reply is an event stream
 	head    head
@@ -291,10 +291,8 @@ func (w *worker) closeOverdue(q *connQueue, maxWait time.Duration) (more bool) {
 
 func (w *worker) closeConn(c *polledConn) outcome {
 	c.dequeue()
-	if c.held != nil && c.held.slow.queue != nil {
-		c.held.slow.dequeue()
-	}
 	if c.stream != nil {
+		c.stream.slow.dequeue()
 		w.streams.open--
 		c.stream.Close()
 		c.stream = nil

@@ -57,6 +57,7 @@ type polledStream struct {
 	w    *worker
 	conn *polledConn
 	next *polledStream // in the list of woken or taken streams
+	slow queueEntry    // its place in worker.slow; the connection itself waits for its next visit
 
 	sentAt   uint32 // the tick in which something was sent last
 	progress uint32 // the tick in which the client was last known to receive something
@@ -106,6 +107,7 @@ func (w *worker) startStream(c *polledConn, clientDone bool) outcome {
 	now := uint32(w.streams.tickAt(w.now))
 	s := &polledStream{Stream: w.streams.new, w: w, conn: c, sentAt: now}
 	c.stream, c.held, w.streams.new = s, nil, nil
+	s.slow.owner = c
 	w.streams.open++
 	if w.spare == c {
 		w.spare = nil // another goroutine may still wake the stream after its end
@@ -213,30 +215,38 @@ func (w *worker) sendBytes(c *polledConn, b []byte) outcome {
 	if n > 0 {
 		s.sentAt = uint32(now)
 	}
-	if n > 0 && c.held != nil && c.held.slow.queue != nil {
-		c.held.slow.dequeue()
-	}
 	if c.unread = s.written - s.received; c.unread > smallUnread {
 		c.unread = uint32(pendingBytes(int(c.fd)))
 	}
 	switch {
 	case n == len(b):
 		c.held = nil
-		return w.weigh(c)
+		return w.weighStream(c, true)
 	case c.held != nil: // b is c.held.unsent
 		c.held.unsent = b[n:]
 	default:
 		c.hold(nil, bytes.Clone(b[n:]))
-		c.held.slow.owner = c
 	}
-	if n > 0 || c.held.slow.queue == nil {
-		w.slow.enqueue(&c.held.slow, w.now)
-	}
-	if w.weigh(c) == gone {
+	if w.weighStream(c, n > 0) == gone {
 		return gone
 	}
 	_ = w.control(unix.EPOLL_CTL_MOD, int(c.fd), c.fd, connEvents|unix.EPOLLOUT)
 	return kept
+}
+
+// weighStream counts what a stream takes now, and lets the limiter evict it if its client has not read
+// all. The limiter takes the stream first whose client has read nothing for longest. progress says
+// whether this client has read something, or may have.
+func (w *worker) weighStream(c *polledConn, progress bool) outcome {
+	slow := &c.stream.slow
+	switch all := c.unread <= smallUnread && len(c.unsent()) == 0; {
+	case all:
+		slow.dequeue()
+	case progress || slow.queue == nil:
+		slow.dequeue()
+		w.slow.enqueue(slow, w.now)
+	}
+	return w.weigh(c)
 }
 
 // lingerStream ends a connection when the whole stream is sent. It gives the client time to read
@@ -303,7 +313,7 @@ func (w *worker) checkReceipt(c *polledConn, now uint32) {
 	pending := pendingBytes(int(c.fd))
 	if pending == 0 && len(c.unsent()) == 0 {
 		s.unknown, c.unread = false, 0
-		if w.weigh(c) == gone {
+		if w.weighStream(c, true) == gone {
 			return
 		}
 		w.visitAfter(c, max(1, heartbeatTicks-int(now-s.sentAt)))
@@ -311,7 +321,7 @@ func (w *worker) checkReceipt(c *polledConn, now uint32) {
 	}
 	received := s.written - uint32(pending)
 	c.unread = uint32(pending)
-	if w.weigh(c) == gone {
+	if w.weighStream(c, received != s.received) == gone {
 		return
 	}
 	switch {
