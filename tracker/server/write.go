@@ -81,6 +81,9 @@ func earlier(a, b time.Time) time.Time {
 // at most lingerTime. If the server closed the connection without reading these bytes, the system
 // would reset it, and the client might lose the reply.
 func (c *conn) linger() {
+	if c.turn != nil {
+		c.turn.end() // it computes nothing more
+	}
 	if c.endSending() {
 		_, _ = io.CopyN(io.Discard, c.nc, 4*maxBody)
 	}
