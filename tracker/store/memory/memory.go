@@ -2,10 +2,12 @@
 //
 // A [Store] has 32 shards. Each shard has a lock and the tracks of a part of the keys (shard.go).
 // The peers of a track are in one hash table for IPv4 and one for IPv6 (table.go). Slabs allocate
-// the memory of tracks and tables (slab.go). A reply has a random sample of the peers (sample.go),
+// the memory of tracks and tables (slab.go), and a ledger counts it, so that it stays within
+// [store.Limits] (ledger.go, limits.go). A reply has a random sample of the peers (sample.go),
 // which are in a random order of the slots (permutation.go). Subscriptions are notified of changes
-// in batches (watchers.go). Peers lapse on a clock that runs only while the process runs
-// (lapse.go), but not while a subscription holds them (holds.go).
+// in batches (watchers.go), and the changes that wait for them count, too (waiting.go). Peers lapse
+// on a clock that runs only while the process runs (lapse.go), but not while a subscription holds
+// them (holds.go).
 package memory
 
 import (
