@@ -13,6 +13,7 @@ import (
 
 	"ntrack/announce/wire"
 	"ntrack/tracker"
+	"ntrack/tracker/store"
 	"ntrack/tracker/store/memory"
 )
 
@@ -216,6 +217,43 @@ func TestSetDenialAgain(t *testing.T) {
 		if got := strings.Join(r.keys, " "); got != c.want {
 			t.Errorf("%q: removed %q, want %q", c.list, got, c.want)
 		}
+	}
+}
+
+// An opening is a store that calls a function before each subscription.
+type opening struct {
+	*memory.Store
+	before func()
+}
+
+func (o *opening) Subscribe(ctx context.Context, key []byte, peer wire.Peer, notify func(), dst []wire.Peer) ([]wire.Peer, store.Size, store.Subscription, error) {
+	o.before()
+	return o.Store.Subscribe(ctx, key, peer, notify, dst)
+}
+
+// If the list changes while a stream opens, the stream ends only if the new list denies it.
+func TestSetDenialWhileAStreamOpens(t *testing.T) {
+	for _, c := range []struct {
+		list []string
+		live bool
+	}{
+		{nil, true},
+		{[]string{"key other", "net 198.51.100.0/24"}, true},
+		{[]string{"key k"}, false},
+		{[]string{"net 192.0.2.0/24"}, false},
+	} {
+		o := &opening{Store: memory.New()}
+		tr := &tracker.Tracker{Store: o, Denial: denial(t, "key before")}
+		o.before = func() { _ = tr.SetDenial(t.Context(), denial(t, c.list...)) }
+		call := &tracker.Call{Method: "GET", Target: []byte("/ntrk/k?port=4000"), Remote: netip.MustParseAddrPort("192.0.2.1:1"), Accept: []byte("text/event-stream")}
+		resp, body := tr.Answer(t.Context(), call, nil)
+		if resp.Stream == nil {
+			t.Fatalf("%q: %q", c.list, body)
+		}
+		if _, live := resp.Stream.Append(nil, nil); live != c.live {
+			t.Errorf("%q: live %v, want %v", c.list, live, c.live)
+		}
+		resp.Stream.Close()
 	}
 }
 

@@ -78,7 +78,8 @@ func (t *Tracker) openStream(ctx context.Context, c *Call, peer wire.Peer, s *sc
 	st.mu.Unlock()
 	t.mu.Lock()
 	// The tokens and the denial may have changed since the call was admitted.
-	st.ending, st.index = t.ended || !t.tokens.Load().haveTag(st.token) || t.denial.Load() != c.denial, len(t.streams)
+	st.ending = t.ended || !t.tokens.Load().haveTag(st.token) || t.denial.Load().checkDenial(&s.req, addr) != nil
+	st.index = len(t.streams)
 	t.streams = append(t.streams, st)
 	if peer.ID != (wire.ID{}) && !t.ended {
 		st.share = &share{listing: listing{string(key), peer.Endpoint}, id: peer.ID}
