@@ -223,7 +223,7 @@ func (l *load) follow(ctx context.Context, c *net.TCPConn, over net.Conn, key st
 	if _, err = io.Copy(io.Discard, reply.Body); errors.Is(err, os.ErrDeadlineExceeded) || key == "denied" {
 		err = nil // otherwise the tracker has ended the stream
 	} else if err == nil {
-		err = errors.New("the tracker has ended a stream")
+		err = fmt.Errorf("the tracker has ended a stream of %s", key)
 	}
 	if rand.IntN(2) == 0 {
 		_ = c.SetLinger(0)
