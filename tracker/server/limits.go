@@ -242,8 +242,10 @@ func (s *Server) logLimit(exceeded limit, remote netip.AddrPort, format string, 
 	s.log(slog.LevelWarn, fmt.Sprintf(format, args...)+"; more of these are not logged for a minute", remote)
 }
 
-// silentGrace is how long a silent connection is not evicted, or one that has begun a request, and how long a refusal waits for a
-// request. A server that shuts down still waits that long for the request of a new connection. A connection is silent until it has sent its first request. See evictOne.
+// silentGrace is how long a silent connection is not evicted, or one that has begun a request. See
+// evictOne. It is also how long a refusal waits for a request. A server that shuts down still waits
+// that long for the request of a new connection. A connection is silent until it has sent its first
+// request.
 const silentGrace = time.Second
 
 // evictOne evicts one connection, or returns false if there is none to evict. It takes the oldest of

@@ -102,7 +102,8 @@ type Server struct {
 	Challenge func(target []byte) []byte
 	// Log gets an error for each panic. A panic ends only the connection on which it happened. Log
 	// also gets a warning if a connection exceeds a limit, or if a proxy sends no PROXY header, at
-	// most once a minute for each limit. A record has the address of a client only if Log is enabled for debugging. nil logs nothing.
+	// most once a minute for each limit. A record has the address of a client only if Log is enabled
+	// for debugging. nil logs nothing.
 	Log *slog.Logger
 
 	streamTCPTimeout time.Duration // TCP_USER_TIMEOUT of streams; only a test changes it

@@ -14,7 +14,8 @@ type Stats struct {
 
 	Accepted uint64 // the connections that were admitted
 	// RefusedPerAddr, RefusedConns and RefusedRate are the connections that got no place, by the limit
-	// that they exceeded: those of one address, all, or the new ones of one address per second. Evicted are the idle connections that made room for a new one. OutOfFiles is how
+	// that they exceeded: those of one address, all, or the new ones of one address per second.
+	// Evicted are the idle connections that made room for a new one. OutOfFiles is how
 	// often no connection could be accepted because no file descriptor was free.
 	RefusedPerAddr, RefusedConns, RefusedRate, Evicted, OutOfFiles uint64
 	Panics                                                         uint64
