@@ -30,10 +30,9 @@ const (
 // the memory of their bytes.
 func unreadWeight(n int) int64 { return min(2*int64(n), weightUnread) }
 
-// An account has what a connection counts for in the sum of a connLimiter, which guards it. Only the
-// owner of the connection changes the weight.
+// An account has what a connection counts for in the sum of a connLimiter, which guards it.
 type account struct {
-	weight  int64 // bytes; 0 for a connection that is not admitted
+	weight  int64 // bytes; 0 for a connection that is not admitted, or has ended
 	leaving bool  // it is evicted, and counts in memoryLimits.leaving
 }
 
@@ -65,12 +64,12 @@ func (l *connLimiter) makeMemory(n, limit int64) bool {
 // returns false if there is no room. Then the weight is unchanged, and the connection should end. A
 // sixteenth of the memory is only for new connections, which are small.
 func (l *connLimiter) setWeight(a *account, weight int64) bool {
-	more := weight - a.weight
-	if more == 0 {
-		return true
-	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if a.weight == 0 { // the connection has just ended, while another goroutine sends events on it
+		return false
+	}
+	more := weight - a.weight
 	if more > 0 && !l.makeMemory(more, l.memory.most-l.memory.most/16) {
 		return false
 	}

@@ -108,7 +108,7 @@ func (w *worker) setBlocked(c *polledConn, unsent, rest []byte, why stopReason) 
 
 // sendUnsent sends as many of the replies that are kept as it can without waiting.
 func (w *worker) sendUnsent(c *polledConn) outcome {
-	if c.evicted {
+	if !c.queued() { // it is evicted
 		return w.closeConn(c)
 	}
 	sent, errno := rawCall(unix.SYS_WRITE, int(c.fd), c.held.unsent)

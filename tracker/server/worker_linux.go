@@ -361,7 +361,7 @@ func (w *worker) serveConn(c *polledConn, clientDone bool) outcome {
 				}
 				return kept
 			}
-		case errno != 0 || m+n == 0 || m == 0 && (due || begun && c.evicted):
+		case errno != 0 || m+n == 0 || m == 0 && (due || begun && !c.queued()): // begun and evicted
 			return w.endInput(c, n)
 		case m == 0:
 			clientDone = true
