@@ -25,7 +25,7 @@ func runStreamFloor() error {
 		reply   = floorReply("X-Padding: close")
 		opening = []byte("HTTP/1.1 200 OK\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\nContent-Type: text/event-stream\r\n" +
 			"Cache-Control: no-store\r\nX-Accel-Buffering: no\r\nConnection: close\r\n\r\n" +
-			"event: you\nid: aaaaaaaaaaaaa\nretry: 2000\ndata: \ndata: 38\n\nevent: peers\ndata: \n\n")
+			"event: you\nid: aaaaaaaaaaaaa\nretry: 1500\ndata: \ndata: 38\n\nevent: peers\ndata: \n\n")
 		heartbeat = []byte(":\n\n")
 		streams   []int32
 		event     []byte

@@ -19,9 +19,11 @@ const Heartbeat = 15 * time.Second
 
 const (
 	// reconnectAfter is how long a client waits before it opens another stream, if its stream was
-	// cut. If the tracker ends all streams, each client waits for a random time. The longest is
-	// reconnectAfter for every thousand peers of the track.
-	reconnectAfter = 2 * time.Second
+	// cut. So after a crash all are back within two seconds.
+	reconnectAfter = 1500 * time.Millisecond
+	// If the tracker ends all streams, each client waits for a random time. The longest is
+	// spreadFor for every thousand peers of the track.
+	spreadFor = 2 * time.Second
 	// maxAppend is how many bytes of events Append appends, and at most one batch more. The rest
 	// waits in the subscription, where it takes no memory for each stream.
 	maxAppend = 64 << 10
@@ -135,7 +137,7 @@ func (s *Stream) appendNow(dst []byte) (_ []byte, live bool) {
 		dst = wire.AppendHeartbeat(dst)
 	}
 	if s.ending {
-		ms := rand.Int64N(reconnectAfter.Milliseconds() * int64(1+s.peers/1000))
+		ms := rand.Int64N(spreadFor.Milliseconds() * int64(1+s.peers/1000))
 		dst = wire.AppendRetry(dst, time.Duration(ms)*time.Millisecond)
 		live = false
 	}
