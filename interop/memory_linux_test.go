@@ -190,11 +190,27 @@ func (a *asker) expect(status int, target, from string) *http.Response {
 	return resp
 }
 
-func (a *asker) ask(n int, request func(i int) (line, from string)) (replies []*http.Response) {
+// ask sends n requests. If the tracker ends the connection to make room for another one, ask connects
+// again, as clients do.
+func (a *asker) ask(n int, request func(i int) (line, from string)) []*http.Response {
 	a.t.Helper()
+	var replies []*http.Response
+	eventually(a.t, func() (err error) {
+		if replies, err = a.try(n, request); err != nil {
+			a.close()
+			a.conn = nil
+		}
+		return err
+	})
+	return replies
+}
+
+func (a *asker) try(n int, request func(i int) (line, from string)) (replies []*http.Response, err error) {
 	if a.conn == nil {
 		c, err := net.Dial("tcp", a.at)
-		must(a.t, err)
+		if err != nil {
+			return nil, err
+		}
 		a.conn, a.in = c, bufio.NewReader(c)
 	}
 	_ = a.conn.SetDeadline(time.Now().Add(patience))
@@ -203,16 +219,23 @@ func (a *asker) ask(n int, request func(i int) (line, from string)) (replies []*
 		line, from := request(i)
 		fmt.Fprintf(&text, "%s HTTP/1.1\r\nHost: t\r\nX-Forwarded-For: %s\r\n\r\n", line, from)
 	}
-	_, err := io.WriteString(a.conn, text.String())
-	must(a.t, err)
+	if _, err := io.WriteString(a.conn, text.String()); err != nil {
+		return nil, err
+	}
 	for range n {
 		resp, err := http.ReadResponse(a.in, nil)
-		must(a.t, err)
-		_, err = io.Copy(io.Discard, resp.Body)
-		must(a.t, err)
+		if err == nil {
+			_, err = io.Copy(io.Discard, resp.Body)
+		}
+		if err == nil && resp.Close {
+			err = fmt.Errorf("the connection was refused with status %d", resp.StatusCode)
+		}
+		if err != nil {
+			return nil, err
+		}
 		replies = append(replies, resp)
 	}
-	return replies
+	return replies, nil
 }
 
 func (a *asker) close() {
