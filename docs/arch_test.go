@@ -33,6 +33,7 @@ tracker/rate
 tracker/store              announce/wire
 tracker/store/memory       announce/wire tracker/store
 tracker/store/storetest    announce/wire tracker/store
+tracker/store/valkey       announce/wire tracker/store
 tracker/server             announce/wire tracker tracker/rate
 tracker/server/admin       tracker/server
 tracker/server/servertest  tracker tracker/store/memory
@@ -55,6 +56,7 @@ github.com/xrash/smetrics          commands
 github.com/coreos/go-systemd/v22   commands
 github.com/olekukonko/tablewriter  output
 github.com/jackpal/bencode-go      announce/wire
+github.com/redis/rueidis           tracker/store/valkey
 github.com/pires/go-proxyproto     tracker/server
 github.com/rogpeppe/go-internal    commands/commandstest
 golang.org/x/term                  commands

@@ -5,6 +5,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"sync"
@@ -156,6 +157,10 @@ type Size struct {
 	// does not exist.
 	Age time.Duration
 }
+
+// ErrUnavailable is the error of a call if the store cannot be reached or does not answer now. The call
+// may have had its effect. The same call may succeed later.
+var ErrUnavailable = errors.New("the store is not available")
 
 // What of a FullError, for the limits that many stores have.
 const (
