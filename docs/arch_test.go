@@ -34,6 +34,7 @@ tracker/store              announce/wire
 tracker/store/memory       announce/wire tracker/store
 tracker/store/storetest    announce/wire tracker/store
 tracker/store/valkey       announce/wire tracker/store
+tracker/store/valkey/valkeytest
 tracker/server             announce/wire tracker tracker/rate
 tracker/server/admin       tracker/server
 tracker/server/servertest  tracker tracker/store/memory
