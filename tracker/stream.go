@@ -210,8 +210,13 @@ func (s *Stream) Close() {
 // EndStreams ends all event streams, including later ones. It asks each client to reconnect after a
 // random time, so that they do not all reconnect at once. A server calls it when it shuts down. For
 // a net/http.Server pass it to RegisterOnShutdown: Shutdown waits for streams, but does not end
-// them.
+// them. If other trackers share the store, nobody sees these clients leave that reconnect to one of them
+// in time ([store.HoldKeeper]).
 func (t *Tracker) EndStreams() {
+	t.once.Do(t.init)
+	if s, ok := t.store.(store.HoldKeeper); ok {
+		s.KeepHolds()
+	}
 	t.mu.Lock()
 	t.ended = true
 	t.mu.Unlock()

@@ -268,6 +268,34 @@ type counter int
 
 func (c *counter) Wake() { *c++ }
 
+// A keeper is a store whose table outlives the tracker.
+type keeper struct {
+	*memory.Store
+	keeps func()
+}
+
+func (k keeper) KeepHolds() { k.keeps() }
+
+// EndStreams first makes the store keep the peers of the streams, so that no stream leaves because of it.
+func TestEndStreamsKeepsHolds(t *testing.T) {
+	var stream *tracker.Stream
+	kept := false
+	tr := &tracker.Tracker{Store: keeper{memory.New(), func() {
+		if _, live := stream.Append(nil, nil); !live {
+			t.Error("the stream has ended before KeepHolds")
+		}
+		kept = true
+	}}}
+	resp, _ := tr.Answer(t.Context(), &tracker.Call{Method: "GET", Target: []byte("/ntrk/k?port=1"),
+		Remote: netip.MustParseAddrPort("192.0.2.9:1"), Accept: []byte("text/event-stream")}, nil)
+	stream = resp.Stream
+	defer stream.Close()
+	tr.EndStreams()
+	if _, live := stream.Append(nil, nil); live || !kept {
+		t.Errorf("live %v, kept %v", live, kept)
+	}
+}
+
 // EndStreams asks each client to reconnect within 2 seconds for every thousand peers of the track.
 func TestEndStreams(t *testing.T) {
 	for _, c := range []struct{ before, join, leave int }{{0, 0, 0}, {5000, 0, 0}, {0, 5000, 0}, {5000, 0, 4500}} {

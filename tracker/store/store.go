@@ -88,6 +88,15 @@ type Store interface {
 	NeverBlocks() bool
 }
 
+// A HoldKeeper is a Store whose table outlives the tracker, because other trackers share it.
+type HoldKeeper interface {
+	Store
+	// KeepHolds says that the tracker is about to end its subscriptions, while their peers are about to
+	// return to another tracker. From then on a peer that a subscription has held stays listed for
+	// some seconds after the subscription is closed. No subscriber gets its leave if it returns in time.
+	KeepHolds()
+}
+
 // A Subscription has the changes of one track. It never waits for its subscriber: if too many
 // changes wait for Next, it ends. At most 20,000 changes wait. Any goroutine may call its methods,
 // but only one at a time may call Next.
