@@ -161,7 +161,7 @@ func (t *Tracker) SetDenial(ctx context.Context, d *Denial) error {
 		if old.hasKey([]byte(key)) {
 			continue // has no peers
 		}
-		if err := t.store.Remove(ctx, []byte(key)); err != nil {
+		if err := t.table.Remove(ctx, []byte(key)); err != nil {
 			errs = append(errs, err)
 			t.unremoved.Store(true)
 		}

@@ -91,7 +91,7 @@ func (t *Tracker) unitsOfScrape(keys int) int {
 	if keys > 0 || !t.Index {
 		return max(1, (keys+keysInUnit-1)/keysInUnit)
 	}
-	if s, ok := t.store.(interface{ Stats() store.Stats }); ok {
+	if s, ok := t.table.(interface{ Stats() store.Stats }); ok {
 		keys = s.Stats().Keys
 	}
 	return min(1+keys/keysInUnit, mostOfIndex)

@@ -17,6 +17,7 @@ type Stats struct {
 	// Reasons are the refused requests by reason. The reasons are always the same few.
 	Reasons map[string]uint64
 	Streams int // the open event streams
+	Waiting int // the calls of a store that may block which have not returned
 	Store   store.Stats
 }
 
@@ -56,11 +57,13 @@ const (
 	reasonStreamSize
 	reasonStoreFull
 	reasonStoreSlow
+	reasonStoreUnavailable
 	reasonError
 )
 
 var reasonNames = [...]string{"malformed", "token", "not_found", "denied", "max_memory", "max_per_addr", "rate_announces",
-	"rate_keys", "rate_looks", "rate_streams", "stream_size", "store_full", "store_slow", "error"}
+	"rate_keys", "rate_looks", "rate_streams", "stream_size", "store_full", "store_slow", "store_unavailable",
+	"error"}
 
 // reasonOf is the reason for an error of decide.
 func reasonOf(err error) reason {
@@ -91,7 +94,9 @@ func reasonOf(err error) reason {
 			return reasonStreamSize
 		}
 		return reasonStoreFull
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, store.ErrUnavailable):
+		return reasonStoreUnavailable
+	case errors.Is(err, errSlow), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return reasonStoreSlow
 	}
 	return reasonError
@@ -132,10 +137,13 @@ func (t *Tracker) Stats() Stats {
 			st.Reasons[name] += c.reasons[r].Load()
 		}
 	}
+	if g, ok := t.store.(*gate); ok {
+		st.Waiting = int(g.calls.Load())
+	}
 	t.mu.Lock()
 	st.Streams = len(t.streams)
 	t.mu.Unlock()
-	if s, ok := t.store.(interface{ Stats() store.Stats }); ok {
+	if s, ok := t.table.(interface{ Stats() store.Stats }); ok {
 		st.Store = s.Stats()
 	}
 	return st

@@ -82,7 +82,8 @@ type Tracker struct {
 	Exempt []netip.Prefix
 
 	once      sync.Once
-	store     store.Store
+	table     store.Store // Store, or the one in memory
+	store     store.Store // table for the calls of clients: behind a gate if it may block
 	tokens    atomic.Pointer[tokens]
 	denial    atomic.Pointer[Denial]
 	unremoved atomic.Bool    // the store may still have peers of denied keys, after an error
@@ -120,9 +121,12 @@ func (t *Tracker) init() {
 	t.limits.used.Bytes = rateTable
 	t.meter.start = time.Now()
 	t.unnamed.seed = maphash.MakeSeed()
-	t.store = t.Store
-	if t.store == nil {
-		t.store = memory.New()
+	t.table = t.Store
+	if t.table == nil {
+		t.table = memory.New()
+	}
+	if t.store = t.table; !t.table.NeverBlocks() {
+		t.store = newGate(t.table)
 	}
 	if t.Interval > 0 {
 		t.interval = min(max(t.Interval, time.Second), wire.MaxInterval)
@@ -210,7 +214,7 @@ func (t *Tracker) Check(ctx context.Context) error {
 	t.mu.Lock()
 	_ = len(t.streams)
 	t.mu.Unlock()
-	_, _, err := t.store.Look(ctx, []byte(rand.Text()), netip.IPv6Loopback(), store.Want{Peers: 1}, nil)
+	_, _, err := t.table.Look(ctx, []byte(rand.Text()), netip.IPv6Loopback(), store.Want{Peers: 1}, nil)
 	return err
 }
 
@@ -279,7 +283,7 @@ func (t *Tracker) decide(ctx context.Context, c *Call, s *scratch, resp *Respons
 		peers, res, err = t.store.Announce(ctx, req.Key.Bytes(), peer, s.ttlOf, want, peers)
 		if err == nil && t.deniedSince(c.denial, req.Key.Bytes()) {
 			// SetDenial may have removed the track before the peer joined.
-			err = cmp.Or(t.store.Leave(ctx, req.Key.Bytes(), peer.Endpoint), denied("key"))
+			err = cmp.Or(t.table.Leave(ctx, req.Key.Bytes(), peer.Endpoint), denied("key"))
 		}
 		if err == nil {
 			t.meter.count()
@@ -438,6 +442,10 @@ func (t *Tracker) appendRefusal(c *Call, req *wire.Request, err error, dst []byt
 		if full.Stream {
 			refusal.Retry = 0 // the client may announce at once instead
 		}
+	case errors.Is(err, errSlow):
+		refusal = storeRefusal(errSlow.Error())
+	case errors.Is(err, store.ErrUnavailable):
+		refusal = storeRefusal("the shared table does not answer now")
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		refusal = &wire.RefusalError{Status: 503, Reason: "the store did not answer in time", Retry: t.refusalInterval()}
 	default:

@@ -99,7 +99,8 @@ type HoldKeeper interface {
 
 // A Subscription has the changes of one track. It never waits for its subscriber: if too many
 // changes wait for Next, it ends. At most 20,000 changes wait. Any goroutine may call its methods,
-// but only one at a time may call Next.
+// but only one at a time may call Next. No method waits for anything but locks, even if the store may
+// block, because one goroutine calls them for many streams.
 type Subscription interface {
 	// Epoch names the table in which the store keeps the track, such as the memory of one process
 	// or a database that several trackers share. It has 1 to 64 bytes of printable ASCII without
