@@ -35,6 +35,10 @@ var stricter = []string{
 
 var emptyLines = regexp.MustCompile(`^\r?\n|\n\r?\n\r?\n`)
 
+// badOption matches a Connection field with something that is no token. This server then closes the
+// connection after the reply. net/http reads the field in several ways.
+var badOption = regexp.MustCompile("(?im)^connection:.*([^-!#$%&'*+.^_`|~0-9a-z, \t\r\n]|[^:, \t][ \t]+[^, \t\r\n])")
+
 // corpus has bytes that a client may send. Careless parsers get them wrong.
 var corpus = []string{
 	"GET /ntrk/k?port=1&format=text HTTP/1.1\r\nHost: t\r\n\r\n",
@@ -43,6 +47,11 @@ var corpus = []string{
 	"GET /ntrk/k HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\nGET /ntrk/k HTTP/1.1\r\nHost: t\r\n\r\n",
 	"GET /ntrk/k HTTP/1.1\r\nHost: t\r\nConnection: foo, CLOSE\r\n\r\nGET /ntrk/k HTTP/1.1\r\nHost: t\r\n\r\n",
 	"GET /ntrk/k HTTP/1.1\r\nHost: t\r\nConnection: keep-alive\r\nConnection: close\r\n\r\nGET /ntrk/k HTTP/1.1\r\nHost: t\r\n\r\n",
+	"GET /ntrk/k HTTP/1.1\r\nHost: t\r\nConnection: foo, , bar\r\n\r\nGET /ntrk/k HTTP/1.1\r\nHost: t\r\n\r\n",
+	"GET /ntrk/k HTTP/1.1\r\nHost: t\r\nConnection:\xe4 close\r\n\r\nGET /ntrk/k HTTP/1.1\r\nHost: t\r\n\r\n",
+	"GET /ntrk/k HTTP/1.1\r\nHost: t\r\nConnection: foo\tclose\r\n\r\nGET /ntrk/k HTTP/1.1\r\nHost: t\r\n\r\n",
+	"GET /ntrk/k HTTP/1.1\r\nHost: t\r\nConnection: close;q=1\r\n\r\nGET /ntrk/k HTTP/1.1\r\nHost: t\r\n\r\n",
+	"GET /ntrk/k HTTP/1.0\r\nConnection: keep-alive 0\r\n\r\nGET /ntrk/k HTTP/1.0\r\n\r\n",
 	"GET /ntrk/a HTTP/1.1\r\nHost: t\r\n\r\nGET /ntrk/b HTTP/1.1\r\nHost: t\r\n\r\nDELETE /ntrk/b HTTP/1.1\r\nHost: t\r\n\r\n",
 	"GET /ntrk/k HTTP/1.1\r\n\r\n",
 	"GET /ntrk/k HTTP/1.1\r\nHost: t\r\nHost: u\r\n\r\n",
@@ -175,8 +184,8 @@ func compare(t *testing.T, in []byte) {
 		case got.refused() && want.refused() && (want.byNetHTTP() || got.status == 400 && got.close):
 			return // each server has its own words for a refusal without the tracker
 		}
-		if got.close && !want.close && bytes.Contains(bytes.ToLower(in), []byte("keep-alive ")) {
-			want.close = true // net/http reads "keep-alive 0" in two ways, and then closes anyway
+		if got.close && !want.close && badOption.Match(in) {
+			return
 		}
 		if !got.equal(want) {
 			t.Errorf("%q: reply %d:\nthis server %v\nnet/http    %v", in, i+1, got, want)

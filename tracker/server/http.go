@@ -128,9 +128,15 @@ func (h *head) parseHead(b []byte) error {
 			for v := value; len(v) > 0; {
 				var token []byte
 				token, v, _ = bytes.Cut(v, []byte(","))
-				token = bytes.Trim(token, " \t")
-				closing = closing || equalFold(token, "close")
-				h.keepAlive = h.keepAlive || equalFold(token, "keep-alive")
+				switch token = bytes.Trim(token, " \t"); {
+				case equalFold(token, "close"):
+					closing = true
+				case equalFold(token, "keep-alive"):
+					h.keepAlive = true
+				case len(token) > 0 && !isToken(token):
+					// Servers do not agree whether close is one of the words. To close is always right.
+					closing = true
+				}
 			}
 		case fieldLength:
 			n, ok := parseLength(value)
