@@ -38,6 +38,9 @@ func (s *Server) Silent() int { return s.waiting(silentConns) }
 // Begun returns the number of connections that have sent a part of a request.
 func (s *Server) Begun() int { return s.waiting(begunConns) }
 
+// Unread returns the number of connections whose client does not read.
+func (s *Server) Unread() int { return s.waiting(unreadConns) }
+
 func (s *Server) waiting(kind queueKind) (n int) {
 	s.limiter.mu.Lock()
 	defer s.limiter.mu.Unlock()

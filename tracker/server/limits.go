@@ -212,7 +212,6 @@ func (s *Server) releaseConn(remote netip.AddrPort, how via, v verdict, a *accou
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.addWeight(a, -a.weight)
-	a.leaving = false
 	switch {
 	case v == dropped:
 	case v == refused:
@@ -268,7 +267,7 @@ func (l *connLimiter) evictOne() bool {
 	now, few := time.Now(), min(l.maxConns, l.numAdmitted)/4
 	order := [...]queueKind{unreadConns, silentConns, idleConns, begunConns}
 	if number[begunConns] > few {
-		order = [...]queueKind{unreadConns, silentConns, begunConns, idleConns}
+		order[2], order[3] = begunConns, idleConns
 	}
 	for _, kind := range order {
 		q := oldest[kind]

@@ -109,6 +109,48 @@ func testMaxMemoryNeverRead(t *testing.T, serve serveFunc) {
 	}
 }
 
+// If there are too many connections, a client that does not read loses its own, although others have
+// been silent or idle for longer.
+func TestUnreadMakesRoom(t *testing.T) { bothWays(t, testUnreadMakesRoom) }
+
+func testUnreadMakesRoom(t *testing.T, serve serveFunc) {
+	tr := &tracker.Tracker{}
+	for i := range 1000 {
+		join(t, tr, "k", 1+i)
+	}
+	s := &server.Server{Tracker: tr, MaxConns: 8}
+	addr := serve(t, s)
+	var others []visitor
+	for i := range 7 {
+		v := visit(t, addr)
+		if i >= 3 { // the first three stay silent, which are enough to be evicted at once
+			v.look(t)
+		}
+		others = append(others, v)
+	}
+	eventually(t, "silent: 3", func() bool { return s.Silent() == 3 })
+	const large = "GET /ntrk/k?port=0&numwant=1000 HTTP/1.1\r\nHost: t\r\n\r\n"
+	for i := range 5 {
+		unread, err := (&net.Dialer{Control: setSmallBuffers}).Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unread.Close()
+		if _, err := unread.Write([]byte(strings.Repeat(large, 20))); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "unread: 1", func() bool { return s.Stats().Accepted == uint64(8+i) && s.Unread() == 1 && s.Conns() == 8 })
+	}
+	v := visit(t, addr)
+	v.look(t)
+	if n := s.Unread(); n != 0 {
+		t.Error("the unread connection is still open")
+	}
+	for _, v := range append(others, v) {
+		v.look(t)
+	}
+}
+
 // However many clients open streams and never read, those that read keep their streams, and get each
 // event.
 func TestMaxMemoryStreams(t *testing.T) { bothWays(t, testMaxMemoryStreams) }
