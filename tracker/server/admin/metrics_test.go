@@ -142,3 +142,22 @@ func TestMetricsAreDocumented(t *testing.T) {
 		t.Errorf("/metrics has\n%q, docs/operating.md has\n%q", has, documents)
 	}
 }
+
+// The alerts of docs/operating/ ask only for metrics that exist.
+func TestAlertsHaveMetrics(t *testing.T) {
+	_, adminAt := serveTracker(t)
+	rules, err := os.ReadFile("../../../docs/operating/alerts.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := scrape(t, adminAt)
+	names := regexp.MustCompile(`\b(ntrack|go|process)_\w+`).FindAllString(string(rules), -1)
+	for _, name := range names {
+		if !regexp.MustCompile(`(?m)^# TYPE ` + strings.TrimSuffix(name, "_bucket") + " ").MatchString(text) {
+			t.Errorf("there is no metric %s", name)
+		}
+	}
+	if len(names) == 0 {
+		t.Error("the alerts have no metrics")
+	}
+}
