@@ -34,11 +34,12 @@ const (
 // client is gone. Then the server calls Close and ends the connection, which ends the reply. The
 // client is listed until Close.
 //
-// An event takes these steps: the store collects the changes of a track for up to 50 ms, so that
-// changes that undo each other are not sent. Then a goroutine of the store makes them a batch, which
-// all streams of the track share, and calls Stream.notify for each of them. If the server waits for
-// events, notify wakes it. The server calls Append and writes the events to the connection. While
-// the server cannot write, changes wait in the subscription, and the server is not woken again.
+// An event takes these steps: the store collects the changes of a track for 50 ms, or for up to
+// 500 ms on a busy track, so that changes that undo each other are not sent. Then a goroutine of the
+// store makes them a batch, which all streams of the track share, and calls Stream.notify for each of
+// them. If the server waits for events, notify wakes it. The server calls Append and writes the
+// events to the connection. While the server cannot write, changes wait in the subscription, and the
+// server is not woken again.
 type Stream struct {
 	t     *Tracker
 	sub   store.Subscription
