@@ -45,6 +45,8 @@ type Config struct {
 	// Log gets a line for the operator, such as a warning about a setting of the database. It may be
 	// nil.
 	Log func(line string)
+
+	adjust func(*rueidis.ClientOption) // for tests
 }
 
 // A Store has its peers in a database. Any number of goroutines may use it.
@@ -100,6 +102,9 @@ func options(c Config) (rueidis.ClientOption, error) {
 	}
 	opt.Sentinel.TopologyRefreshInterval = topologyInterval
 	opt.ClusterOption.ShardsRefreshInterval = topologyInterval
+	if c.adjust != nil {
+		c.adjust(&opt)
+	}
 	return opt, nil
 }
 

@@ -127,6 +127,9 @@ func (e *Engine) MoveSlot(key string, to *Node) {
 // awaitSentinels waits until the sentinels know each other and the replicas.
 func (e *Engine) awaitSentinels() {
 	e.t.Helper()
+	for _, n := range e.Sentinels { // usually they look for each other every 2 s, and for replicas every 10 s
+		n.Must("SENTINEL", "DEBUG", "INFO-PERIOD", "200", "PUBLISH-PERIOD", "100")
+	}
 	for _, n := range e.Sentinels {
 		e.await("the sentinels", func() error {
 			reply, err := n.Do("SENTINEL", "MASTER", masterName)

@@ -7,6 +7,7 @@ import (
 
 // Each shape of an engine starts, keeps a value, and answers with all its nodes.
 func TestStart(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name string
 		o    Options
