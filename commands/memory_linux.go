@@ -9,7 +9,7 @@ import (
 
 // availableMemory is how many bytes of memory this process can have: that of the machine, or the least
 // limit of its cgroup and of all cgroups above it. A container is a cgroup. root is the root of the file
-// system, and known is false if it does not have the size of the memory.
+// system. known is false if no file in it says how much memory there is.
 func availableMemory(root fs.FS) (n int64, known bool) {
 	text, _ := fs.ReadFile(root, "proc/meminfo")
 	for line := range strings.Lines(string(text)) {

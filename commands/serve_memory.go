@@ -19,19 +19,19 @@ const (
 	leastMemory = 32 * mib
 	// programMemory is what the program takes by itself, before it keeps anything for clients.
 	programMemory = 16 * mib
-	// unknownMemory is what a machine counts as that does not say how much memory it has.
+	// unknownMemory is assumed if the machine does not say how much memory it has.
 	unknownMemory = 1 << 30
 )
 
-// A memorySplit says what --max-memory is for, in bytes. The rest, a quarter without the program, is for
-// garbage, which Go collects now and then, and for Go's runtime.
+// A memorySplit says how many bytes of --max-memory are for what. The rest is for the program, for Go's
+// runtime, and for garbage that Go has not collected yet.
 type memorySplit struct {
 	all         int64 // --max-memory
 	table       int64 // keys and peers
 	connections int64 // in the process and in the system
 }
 
-// splitMemory is the one place that says who gets how much.
+// splitMemory divides all bytes of --max-memory.
 func splitMemory(all int64) memorySplit {
 	rest := all - programMemory
 	return memorySplit{all: all, table: rest / 2, connections: rest / 4}
@@ -42,7 +42,7 @@ func (m memorySplit) String() string {
 }
 
 // buildMemory reads --max-memory. Its default is half of what the machine, or a cgroup, lets the process
-// have. A limit that is found later does not change it.
+// have. A limit of a cgroup that is set later does not change it.
 func (o *serveOptions) buildMemory(c *cli.Context, s Streams) error {
 	available, known := availableMemory(os.DirFS("/"))
 	if !known {
@@ -99,8 +99,8 @@ func size(n int64) string {
 	return strconv.FormatInt(n>>shift, 10) + unit
 }
 
-// limitGarbage lets the process use little more memory than it needs, and never more than
-// --max-memory if that is possible, unless the environment has settings for Go's garbage collector.
+// limitGarbage makes Go collect garbage so often that the process takes little more memory than it
+// needs, and no more than --max-memory if that is possible. Settings in the environment come first.
 func (m memorySplit) limitGarbage() {
 	if os.Getenv("GOMEMLIMIT") != "" {
 		return

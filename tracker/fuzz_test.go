@@ -132,7 +132,7 @@ func FuzzFields(f *testing.F) {
 		if a := got.Addr(); err == nil && (!a.IsValid() || a.IsUnspecified() || a.IsMulticast() || a.Is4In6()) {
 			t.Errorf("X-Forwarded-For %q: %v", forwarded, got)
 		}
-		// Nobody but a trusted proxy can say for whom it speaks.
+		// Only a trusted proxy can name the address of its client.
 		if direct, err := tr.clientOf(&Call{Remote: fuzzClient, ForwardedFor: []byte(forwarded)}); direct != fuzzClient || err != nil {
 			t.Errorf("X-Forwarded-For %q from a stranger: %v, %v", forwarded, direct, err)
 		}

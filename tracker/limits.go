@@ -39,15 +39,15 @@ const (
 	peersInUnit = 50 // in a reply, beyond the first largeWant
 	idsInUnit   = 25 // in a reply, beyond the first wire.DefaultWant
 	keysInUnit  = 10 // of a scrape
-	// mostOfIndex bounds what the index costs, which is more than a burst if a tracker has many keys.
+	// mostOfIndex is the most that the index costs. With many keys that could be more than a burst.
 	mostOfIndex = 5000
 )
 
 // limits are what addresses have used.
 type limits struct {
 	used rate.Limiter
-	// scarceUntil is a time. From then on no address can have used all its new keys, so it is not
-	// necessary to look. Usually it has passed.
+	// scarceUntil is a time since the start. After it each address has new keys left, so checkRate
+	// need not look. Usually this time has passed.
 	scarceUntil atomic.Int64
 }
 
@@ -98,8 +98,8 @@ func (t *Tracker) unitsOfScrape(keys int) int {
 }
 
 // checkRate charges the client at a for a request, and returns a *rateError if it has to wait. A
-// leave costs nothing, because it frees memory and takes hardly longer than a refusal. So it is with
-// a request that was refused for another reason.
+// leave costs nothing, because it frees memory and takes hardly longer than a refusal. A request that
+// is refused for another reason costs nothing either.
 func (t *Tracker) checkRate(ctx context.Context, a netip.Addr, req *wire.Request, limit rate.Limit, units int, now time.Duration) error {
 	if req.Verb == wire.VerbLeave || t.isExempt(a) {
 		return nil
@@ -125,8 +125,9 @@ func (t *Tracker) checkKey(ctx context.Context, a netip.Addr, key wire.Key, now 
 	return tooFast(keyRate, wait)
 }
 
-// chargeKey charges the client at a for a new key if its track has this size after an announce or the
-// begin of a stream. A peer that announces again within the second pays again.
+// chargeKey charges the client at a for a new key, if size says that its track is new. size is that
+// after an announce or after the beginning of a stream. A client that announces again within the same
+// second pays again.
 func (t *Tracker) chargeKey(a netip.Addr, size store.Size, now time.Duration) {
 	if size.Peers != 1 || size.Age != 0 || t.isExempt(a) {
 		return

@@ -25,7 +25,7 @@ type honestPlan struct {
 	Classic  bool          `json:"classic"` // the tracker has only the classic interface
 }
 
-// joinEvery says that one of so many announces is the join of a new key.
+// One of joinEvery announces joins a new key. The others renew a peer.
 const joinEvery = 20
 
 // perKey is how many peers an honest key has, without those of streams.

@@ -5,10 +5,12 @@
 // address or one IPv6 /64, which is what a provider gives to one customer. Some customers have a
 // whole /48. So each /48 has a limit, too, of [Wide] times as much.
 //
-// No network is refused because of what another one does, unless both are in the same /48. (With 32
-// bits for each network, mistakes are possible, but nobody can bring them about.) If more networks
-// are active than the table has entries, a new one takes the place of another. That is the one whose
-// entry would be empty soonest, and the limiter forgets what it has used. So somebody with that many
+// A network is refused only because of its own use, or because of that of its /48. (The table knows
+// a network by 32 bits of a hash, so it may mistake one for another. That is rare, and an attacker
+// cannot cause it.)
+//
+// If more networks are active than the table has entries, a new one replaces the one whose entry
+// would be empty soonest. The limiter forgets what that one has used. So an attacker with that many
 // networks has no limit by address. Networks that have used much keep their entries.
 package rate
 
@@ -27,7 +29,7 @@ const Wide = 16
 // A Limit is how many units a network may use. Choose a PerSecond that divides 4000; the limiter
 // rounds others in favour of the network.
 type Limit struct {
-	Kind      uint8 // tells limits apart that share a Limiter
+	Kind      uint8 // a Limiter counts the use of each Kind separately
 	PerSecond int   // in the long run
 	Burst     int   // at once, after a time without use; at most two minutes' worth of PerSecond
 }
@@ -47,27 +49,27 @@ type Limiter struct {
 // A set is a cache line of entries. A network may be in any entry of its set.
 type set [8]entry
 
-// An entry is what a network has used of one limit. Its lower half is the time at which nothing of
-// that counts any longer, in ticks since the epoch began. Its upper half is a tag, which is half of
-// the hash of the network, the kind of limit and the epoch. The other half decides about the set. So
-// the chance that a network finds the entry of another one is 8 in 2^32.
+// An entry is what a network has used of one limit. Its lower 32 bits are the time at which it will
+// be empty, in ticks since the epoch began. Its upper 32 bits are a tag: half of a hash of the
+// network, the kind of limit and the epoch. The other half of the hash chooses the set. So the chance
+// that a network finds the entry of another one is 8 in 2^32.
 type entry = atomic.Uint64
 
 const (
 	tick = 15_625 * time.Nanosecond // 1/64,000 s
-	// An epoch has 2^30 ticks, 4.7 hours. No entry is found in a later epoch, so what was used is
-	// forgotten, and a time in 32 bits is never mistaken for another one.
+	// An epoch has 2^30 ticks, 4.7 hours. The tags of the next epoch are others, so all entries are
+	// forgotten then, and 32 bits are enough for a time.
 	epochBits = 30
 	maxDebt   = 1 << 23 // ticks; 131 seconds
 )
 
 // Allow uses units of limit for the network of a. If that exceeds the limit, it uses nothing, and
 // returns false and the time after which the same call may succeed. A call for more units than Burst
-// uses Burst. now is the time since some moment, the same one in all calls. After a clock has jumped
-// back, what a network has used may count for as much longer, but at most for the time of a burst.
+// uses Burst. now is the time since some moment, the same one in all calls. If the clock jumps back,
+// an entry is empty that much later, but at most the time of a burst later.
 //
-// If two calls for one /48 come at the same time and only one fits, the other one is refused,
-// though its /64 has used the units.
+// If two calls for one /48 come at the same time and only one has room, the other one is refused. Its
+// /64 has then used the units for nothing.
 func (l *Limiter) Allow(a netip.Addr, limit Limit, units int, now time.Duration) (wait time.Duration, ok bool) {
 	narrow, wide := l.ask(a, limit, units, now)
 	var late uint32
@@ -144,14 +146,14 @@ func (l *Limiter) find(q *question, network, what uint64) {
 	q.tag, q.set = uint32(h>>32), &l.sets[uint32(h)&uint32(len(l.sets)-1)]
 }
 
-// A question is whether one network may use cost of a limit. Its times are in ticks.
+// A question is whether a network may use some units of a limit. All its times are in ticks.
 type question struct {
 	set                   *set // the network's; nil if there is no question
 	tag, now, cost, burst uint32
 }
 
-// debt is the time until nothing counts of what e has. An entry of another epoch, or of a clock that
-// has jumped back, may have more than most. It counts as empty.
+// debt returns the time until entry e will be empty. If that is more than most, the entry is of
+// another epoch, or from before the clock jumped back. It counts as empty.
 func (q *question) debt(e uint64, most uint32) uint32 {
 	if debt := uint32(e) - q.now; debt <= most {
 		return debt
@@ -159,7 +161,8 @@ func (q *question) debt(e uint64, most uint32) uint32 {
 	return 0
 }
 
-// decide returns the new value of the network's entry, which has this debt, or how long to wait.
+// decide returns the new value of an entry that has this debt. If there is no room for the cost, it
+// returns how long to wait instead.
 func (q *question) decide(debt uint32) (e uint64, late uint32, ok bool) {
 	if debt += q.cost; debt > q.burst {
 		return 0, debt - q.burst, false

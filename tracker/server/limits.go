@@ -64,8 +64,8 @@ const (
 	numLimits
 )
 
-// tooMany is the reply to a connection that is refused or dropped. tooFast is the one if its address
-// has opened too many (rate.go).
+// tooMany is the reply to a connection that is refused or dropped. tooFast is the reply to one whose
+// address has opened too many in a short time (rate.go).
 const (
 	unavailable = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\nCache-Control: no-store\r\n"
 	tooMany     = unavailable + "Content-Length: 21\r\nRetry-After: 60\r\nConnection: close\r\n\r\ntoo many connections\n"
@@ -241,18 +241,24 @@ func (s *Server) logLimit(exceeded limit, remote netip.AddrPort, format string, 
 	s.log(slog.LevelWarn, fmt.Sprintf(format, args...)+"; more of these are not logged for a minute", remote)
 }
 
-// silentGrace is how long a silent connection is not evicted, or one that has begun a request. See
-// evictOne. It is also how long a refusal waits for a request. A server that shuts down still waits
+// silentGrace is for how long evictOne spares a connection that is silent, or that has begun a
+// request. It is also how long a refusal waits for a request. A server that shuts down still waits
 // that long for the request of a new connection. A connection is silent until it has sent its first
 // request.
 const silentGrace = time.Second
 
-// evictOne evicts one connection, or returns false if there is none to evict. It takes the oldest of
-// the first of these kinds: the client does not read; it has sent nothing; it waits for its next
-// request; it has begun a request. The second and the last kind have silentGrace while they are at most
-// a quarter of all. If more than a quarter have begun a request, they come before those that wait for
-// their next one. So clients that send nothing, or parts of requests, can evict other clients only
-// until they are a quarter of all connections. l.mu is locked.
+// evictOne evicts one connection, or returns false if it finds none. It tries these kinds one after
+// the other, and takes the oldest connection of a kind:
+//
+//  1. unread: the client does not read.
+//  2. silent: the client has sent nothing.
+//  3. idle: there is no request, but there was one before.
+//  4. begun: the client has sent a part of a request.
+//
+// It spares silent and begun connections for silentGrace, unless more than a quarter of all
+// connections are of that kind. If more than a quarter are begun, it tries begun before idle. So
+// clients that send nothing, or parts of requests, can evict other clients only until they have a
+// quarter of all connections. l.mu is locked.
 func (l *connLimiter) evictOne() bool {
 	var oldest [numKinds]*connQueue // the queue of each kind with the oldest entry
 	var since [numKinds]time.Time

@@ -1,8 +1,7 @@
 package server
 
-// What the connections of a Server take of memory is counted by fixed weights, because nobody can
-// measure it for each connection: a part of it is the system's. The weights are in bytes and rounded
-// up.
+// Each connection has a weight: about how many bytes of memory it takes, rounded up. Its memory cannot
+// be measured, because a part of it is in the system.
 const (
 	// weightPolled is for a connection of a worker: the socket, its file, and a polledConn.
 	weightPolled = 8 << 10
@@ -11,29 +10,29 @@ const (
 	weightGoroutine = 32 << 10
 	// weightTLS is for a connection over TLS: also its keys and the buffers of two records.
 	weightTLS = 64 << 10
-	// sendBuffer and receiveBuffer are what the system keeps of the bytes that a connection sends, and
-	// of those that it receives and nobody has read. A packet that exceeds sendBuffer is kept, too;
-	// it has at most 64 KB. A reply of 64 KB fits in sendBuffer, so usually the server does not wait
-	// for its client.
+	// sendBuffer is how many bytes the system keeps that were sent to a client and have not reached
+	// it. It also keeps the packet that exceeds sendBuffer, which has at most 64 KB. A reply of 64 KB
+	// fits in sendBuffer, so usually the server does not wait for its client. receiveBuffer is how
+	// many bytes the system keeps that a client has sent and the server has not read.
 	sendBuffer    = 128 << 10
 	receiveBuffer = 64 << 10
-	// weightUnread is the most that a connection counts for in addition because of what its client has
-	// not read: the sendBuffer, and the packet that exceeds it. See unreadWeight.
+	// weightUnread is the most that unread bytes add to the weight of a connection: those of
+	// sendBuffer, and the packet that exceeds it. See unreadWeight.
 	weightUnread = sendBuffer + 64<<10
-	// A connection of a worker has the weight of an idle one up to smallUnread bytes, and a connection
-	// with a goroutine up to largeUnread.
+	// Few unread bytes add nothing: up to smallUnread of a connection of a worker, and up to largeUnread
+	// of a connection with a goroutine.
 	smallUnread = 4 << 10
 	largeUnread = 16 << 10
 )
 
-// unreadWeight is the weight of n bytes that the system keeps for a client. Packets need up to twice
-// the memory of their bytes.
+// unreadWeight is the weight of n bytes that the system keeps for a client. A packet takes up to twice
+// as much memory as it has bytes.
 func unreadWeight(n int) int64 { return min(2*int64(n), weightUnread) }
 
-// An account has what a connection counts for in the sum of a connLimiter, which guards it.
+// An account is how a connLimiter counts a connection. connLimiter.mu guards it.
 type account struct {
 	weight  int64 // bytes; 0 for a connection that is not admitted, or has ended
-	leaving bool  // it is evicted, and counts in memoryLimits.leaving
+	leaving bool  // the connection is evicted, and counts in memoryLimits.leaving
 }
 
 // memoryLimits are the limits that follow from MaxMemory.
@@ -52,8 +51,8 @@ func (m *memoryLimits) tight(n int64) bool {
 	return m.most != 0 && m.sum-m.leaving+n > m.most-m.most/8
 }
 
-// makeMemory evicts connections until there is room for n bytes more. It returns false if there is
-// not, according to limit. l.mu is locked.
+// makeMemory evicts connections until there is room for n bytes more. It returns false if the sum
+// would still exceed limit. l.mu is locked.
 func (l *connLimiter) makeMemory(n, limit int64) bool {
 	for l.memory.tight(n) && l.evictOne() {
 	}

@@ -25,8 +25,8 @@ func (t turns) begin() {
 
 func (t turns) end() { <-t }
 
-// A turnConn gives up the turn of its connection while it reads or writes, also below TLS. Only one
-// goroutine may have the turn, and only this one may use the connection then.
+// A turnConn is a connection whose goroutine needs a turn to compute. It gives up the turn while it
+// reads or writes. Below TLS it does so, too. Only the goroutine that has the turn may use it.
 type turnConn struct {
 	net.Conn
 	turns turns

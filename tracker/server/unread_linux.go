@@ -6,7 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// takes returns what a connection counts for in the limit of memory.
+// takes returns the weight that the connection should have now.
 func (c *polledConn) takes() int64 {
 	n := int64(weightPolled)
 	if c.unread > smallUnread {
@@ -23,7 +23,7 @@ func (c *polledConn) takes() int64 {
 	return n
 }
 
-// weigh counts what a connection takes now. If there is no room for that, it closes the connection.
+// weigh sets the weight of a connection. If there is no room for that, it closes the connection.
 func (w *worker) weigh(c *polledConn) outcome {
 	if !w.s.limiter.setWeight(&c.account, c.takes()) {
 		return w.closeConn(c)
@@ -31,7 +31,7 @@ func (w *worker) weigh(c *polledConn) outcome {
 	return kept
 }
 
-// countUnread counts n bytes that were sent. If they are more than a few, it looks how many the
+// countUnread counts n bytes that were sent. If many may be unread, it asks the system how many the
 // client has not received. The connection may be in the queue of idle ones.
 func (w *worker) countUnread(c *polledConn, n int) outcome {
 	before := c.unread
@@ -46,11 +46,11 @@ func (w *worker) countUnread(c *polledConn, n int) outcome {
 	return w.weigh(c)
 }
 
-// checkUnread looks whether the clients of unread connections have received their replies, for at
-// most maxOverdue of them. Then there may be more. A client that has received nothing for as long as
+// checkUnread checks whether clients have received their replies, for at most maxOverdue unread
+// connections. more says that there may be others. A client that has received nothing for as long as
 // Timeout loses its connection.
 func (w *worker) checkUnread() (more bool) {
-	const looks = 8 // within Timeout
+	const looks = 8 // at each client within Timeout
 	for range maxOverdue {
 		e := w.unread.popBefore(w.now.Add(-w.s.Timeout / looks))
 		if e == nil {
@@ -81,8 +81,8 @@ func (w *worker) setIdle(c *polledConn) {
 	_ = w.weigh(c) // it has less than before
 }
 
-// endCutShort refuses a part of a request, after which its client has ended the connection. If ten
-// thousand clients end at once, there must not be a goroutine for each of them.
+// endCutShort refuses a request whose client has sent only a part, and then has ended the connection.
+// It needs no goroutine, because ten thousand clients may end at once.
 func (w *worker) endCutShort(c *polledConn, in []byte) outcome {
 	defer func() {
 		if p := recover(); p != nil {
@@ -96,8 +96,9 @@ func (w *worker) endCutShort(c *polledConn, in []byte) outcome {
 	return gone
 }
 
-// setBlocked keeps the replies that the client does not read, and the bytes that are left. It makes
-// the connection wait until all replies are sent. Until then the worker reads nothing from it.
+// setBlocked keeps the replies that the client does not read, which are in unsent. It also keeps rest,
+// which has later requests. The connection waits until all replies are sent, and until then the worker
+// reads nothing from it.
 func (w *worker) setBlocked(c *polledConn, unsent, rest []byte, why stopReason) outcome {
 	c.hold(rest, bytes.Clone(unsent))
 	c.why, c.drained, c.unread = why, false, max(c.unread, smallUnread+1)
@@ -106,7 +107,7 @@ func (w *worker) setBlocked(c *polledConn, unsent, rest []byte, why stopReason) 
 	return w.weigh(c)
 }
 
-// sendUnsent sends as many of the replies that are kept as it can without waiting.
+// sendUnsent sends as much of the kept replies as is possible without waiting.
 func (w *worker) sendUnsent(c *polledConn) outcome {
 	if !c.queued() { // it is evicted
 		return w.closeConn(c)

@@ -25,7 +25,7 @@ func (c *conn) flush() error {
 }
 
 // write sends b. It fails if the client reads nothing for as long as Timeout. A blocked write does
-// not show how much the client has read, so write ends it several times within Timeout to see that.
+// not show how much the client has read. So write interrupts it several times within Timeout.
 func (c *conn) write(b []byte) error {
 	evictable, err := c.beginWrite(len(b))
 	if err != nil {
@@ -103,9 +103,9 @@ func (c *conn) endSending() bool {
 // errNoMemory ends a connection whose weight has no room.
 var errNoMemory = errors.New("the connections take too much memory")
 
-// beginWrite counts n bytes that are about to be sent on a connection with a goroutine. If the client
-// may not have read many bytes then, the connection may be evicted. The caller must call endWrite
-// after the write, unless there is an error.
+// beginWrite counts n bytes that are about to be sent. If many bytes may then be unread, the
+// connection may be evicted during the write. The caller must call endWrite after the write, unless
+// there is an error.
 func (c *conn) beginWrite(n int) (evictable bool, err error) {
 	if c.unread += n; c.unread <= largeUnread || c.verdict != admitted {
 		return false, nil
@@ -117,7 +117,7 @@ func (c *conn) beginWrite(n int) (evictable bool, err error) {
 	return true, nil
 }
 
-// endWrite looks how much the client has received.
+// endWrite asks the system how much is unread. It returns an error if the connection was evicted.
 func (c *conn) endWrite(evictable bool) error {
 	if evictable {
 		if c.entry.dequeue(); c.entry.evicted {
@@ -133,7 +133,7 @@ func (c *conn) endWrite(evictable bool) error {
 	return c.weigh(0)
 }
 
-// weigh counts what the connection takes now if it is about to send n bytes.
+// weigh sets the weight of a connection that is about to send n bytes.
 func (c *conn) weigh(n int) error {
 	weight := int64(weightGoroutine)
 	if c.tls() {

@@ -8,11 +8,12 @@ import (
 // segmentLen is how many buckets the memory of one segment has.
 const segmentLen = 256
 
-// buckets are a hash table with chains. It grows and shrinks by one bucket at a time (linear hashing), and
-// in segments that do not move. So no call that adds or removes a track moves many others.
+// buckets are a hash table with chains. It grows and shrinks by one bucket at a time (linear hashing).
+// Its memory has segments that do not move. So no call that adds or removes a track moves many others.
 //
-// With n buckets, where 2^k < n <= 2^(k+1), a hash has the bucket of its lowest k+1 bits. If there is none
-// yet, it has the bucket of its lowest k bits: bucket n gets a part of the chain of this bucket.
+// If there are n buckets, and 2^k < n <= 2^(k+1), the lowest k+1 bits of a hash are the number of its
+// bucket. If that bucket does not exist yet, the lowest k bits are. When it is added, it gets its
+// tracks from there.
 type buckets struct {
 	segments []*[segmentLen]handle
 	n        int // how many buckets are in use
@@ -34,8 +35,8 @@ func (b *buckets) of(hash uint64) *handle {
 // origin returns the bucket that has the tracks of bucket i until there is a bucket i.
 func (b *buckets) origin(i int) *handle { return b.at(i - 1<<(bits.Len(uint(i))-1)) }
 
-// grow adds a bucket, the last one. It returns the chain that has to be linked again: that of the bucket
-// which had the tracks of the new one. This is now empty.
+// grow adds a bucket, the last one. It empties the bucket that had the tracks of the new one, and
+// returns its chain. The caller has to link these tracks again.
 func (b *buckets) grow() (chain handle) {
 	i := b.n
 	if i == segmentLen*len(b.segments) {

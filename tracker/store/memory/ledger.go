@@ -27,7 +27,8 @@ func (l *ledger) reserve(n int, most int64) bool {
 	if n == 0 {
 		return true
 	}
-	// A call takes what it has reserved before it releases it. So this has to look at reserved first.
+	// A call first takes its bytes, and then releases them. If this read taken before reserved, it could
+	// miss bytes of another call.
 	if reserved := l.reserved.Add(int64(n)); l.taken.Load()+reserved > most {
 		l.reserved.Add(-int64(n))
 		return false

@@ -11,7 +11,7 @@ const (
 	// changeBytes is what a change counts for: itself, its entry in pendingIndex, and later its place in
 	// what subscriptions see and in the text of an event.
 	changeBytes = 256
-	// numberBytes is what each further join or leave in a change counts for.
+	// numberBytes is what each join or leave after the first of the same peer counts for.
 	numberBytes = 16
 	// settleEvery is how often a key gives back what its subscriptions have taken, if it has no changes.
 	settleEvery = time.Second
