@@ -6,13 +6,14 @@
 package valkey
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/rueidis"
-
-	"ntrack/tracker/store"
 )
 
 // DefaultPrefix is the prefix of all keys and channels in the database, unless Config names another.
@@ -56,9 +57,16 @@ type Store struct {
 	lease  time.Duration
 	log    func(string)
 	clock  clock
+	hints  *hints
+	total  *total
+	addrs  *addrs // nil without Config.MaxPerAddr
+	calls  calls
 
-	ctx  context.Context // ends with Close
-	stop context.CancelFunc
+	watched atomic.Int64 // the tracks that subscriptions watch
+
+	ctx        context.Context // ends with Close
+	stop       context.CancelFunc
+	background sync.WaitGroup // of goroutines that end with ctx
 }
 
 // Open connects to the database, and checks that it can be used. The error names the server and what to
@@ -72,66 +80,38 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w", err)
 	}
-	s := &Store{client: client, prefix: c.Prefix, lease: c.Lease, log: c.Log}
-	if s.prefix == "" {
-		s.prefix = DefaultPrefix
+	s := &Store{
+		client: client, prefix: cmp.Or(c.Prefix, DefaultPrefix), lease: cmp.Or(c.Lease, DefaultLease), log: c.Log,
+		hints: newHints(), total: newTotal(),
 	}
-	if s.lease == 0 {
-		s.lease = DefaultLease
-	}
+	s.calls.start = time.Now()
+	s.addrs = newAddrs(c.MaxPerAddr, &s.clock)
 	if s.log == nil {
 		s.log = func(string) {}
 	}
 	s.ctx, s.stop = context.WithCancel(context.WithoutCancel(ctx))
-	if err := s.synchronize(ctx); err != nil {
-		s.Close()
+	err = s.synchronize(ctx)
+	if err == nil {
+		err = s.exchangeTotal(ctx)
+	}
+	if err != nil {
+		s.stop()
+		client.Close()
 		return nil, err
 	}
+	s.background.Go(s.keepTime)
+	s.background.Go(s.keepTotal)
 	return s, nil
-}
-
-// options returns the options of the client.
-func options(c Config) (rueidis.ClientOption, error) {
-	opt, err := rueidis.ParseURL(c.URL)
-	if err != nil {
-		return opt, err
-	}
-	opt.DisableCache = true
-	if opt.ConnWriteTimeout == 0 {
-		opt.ConnWriteTimeout = callTimeout
-	}
-	opt.Sentinel.TopologyRefreshInterval = topologyInterval
-	opt.ClusterOption.ShardsRefreshInterval = topologyInterval
-	if c.adjust != nil {
-		c.adjust(&opt)
-	}
-	return opt, nil
 }
 
 // Close gives up the peers that subscriptions hold, and disconnects from the database. Peers that have
 // announced stay listed until they lapse.
 func (s *Store) Close() {
 	s.stop()
+	s.background.Wait()
+	s.endTotal(context.Background())
 	s.client.Close()
 }
 
 // NeverBlocks returns false: every call waits for the database.
 func (s *Store) NeverBlocks() bool { return false }
-
-// do sends the commands in one round trip, and returns the error of the connection or of the first
-// command that failed. All commands may be sent again: each of them does nothing the second time.
-func (s *Store) do(ctx context.Context, commands ...rueidis.Completed) ([]rueidis.RedisResult, error) {
-	for i := range commands {
-		commands[i] = commands[i].ToRetryable()
-	}
-	results := s.client.DoMulti(ctx, commands...)
-	for _, r := range results {
-		if err := r.Error(); err != nil && !rueidis.IsRedisNil(err) {
-			return nil, unavailable(err)
-		}
-	}
-	return results, nil
-}
-
-// unavailable wraps an error of the database so that a tracker refuses the request for now.
-func unavailable(err error) error { return fmt.Errorf("%w: %w", store.ErrUnavailable, err) }
