@@ -311,7 +311,7 @@ func kindOf(join bool) int {
 // dial sends an announce over a connection of its own.
 func (a *ask) dial() (err error) {
 	a.reader = replyReader{}
-	if a.conn, err = a.h.loop.dial(dialing{from: a.from}, a.request, a); err != nil && !ours(err) {
+	if a.conn, err = a.h.loop.dial(dialing{from: a.from}, a.request, a); err != nil && (!ours(err) || a.h.stuck()) {
 		a.end(nil, err)
 		return nil
 	}
@@ -322,6 +322,10 @@ func (a *ask) dial() (err error) {
 func ours(err error) bool {
 	return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.EADDRNOTAVAIL)
 }
+
+// stuck says whether the server has left so many announces without a reply that they may have taken
+// all of this process's files.
+func (h *honest) stuck() bool { return len(h.waiting) > h.Rate*int(patience/time.Second)/2 }
 
 func (a *ask) receive(c *conn, b []byte) {
 	a.reader.read(b, func(status int, failed bool) bool {
