@@ -208,7 +208,7 @@ func (a *attacker) drip(now time.Time) {
 		}
 		o.conn.send(o.script.drip[:1])
 		o.script.drip = o.script.drip[1:]
-		o.next = now.Add(time.Second)
+		o.next = o.next.Add(time.Second) // and not from now, so that they do not gather after a delay
 		a.drips = append(a.drips, o)
 	}
 }

@@ -131,7 +131,7 @@ func (w TestWorker) LargestRest() (n int) {
 }
 
 // Due says whether the worker has streams to serve or connections to close now, so that it must not wait for events.
-func (w TestWorker) Due() bool { return w.w.streams.due() || w.w.overdue }
+func (w TestWorker) Due() bool { return w.w.streams.due() || w.w.overdue || len(w.w.hungUp) > 0 }
 
 func (w TestWorker) Housekeeping() { w.w.housekeeping() }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/netip"
 	"slices"
 	"testing"
@@ -249,5 +250,49 @@ func TestFaultBurst(t *testing.T) {
 	close(stop)
 	if d := <-slowest; d > 2*time.Second {
 		t.Errorf("an announce of another key took %v", d)
+	}
+}
+
+// When many clients end their connections at the same time, a request that arrives after that is
+// served before the worker has closed half of them. All are closed in the end.
+func TestFaultManyHangUps(t *testing.T) {
+	const clients = 400
+	s := &server.Server{Tracker: &tracker.Tracker{}, Log: server.LogTo(func(line string) { t.Error(line) })}
+	w := s.TestWorker(t, listen(t))
+	from := netip.MustParseAddrPort("192.0.2.1:1")
+	var crowd []net.Conn
+	for range clients {
+		crowd = append(crowd, w.AddConn(from, 4096))
+	}
+	c := w.AddConn(from, 4096)
+	_ = c.SetDeadline(time.Now().Add(patience))
+	for _, c := range crowd {
+		c.Close()
+	}
+	if _, err := io.WriteString(c, hello); err != nil {
+		t.Fatal(err)
+	}
+	reply := make(chan error, 1)
+	go func() {
+		_, err := c.Read(make([]byte, 1))
+		reply <- err
+	}()
+	for {
+		w.ServeEvents()
+		if s.Stats().Idle == 1 { // the one that has had a reply
+			break
+		}
+	}
+	if err := await(t, "the reply", reply); err != nil {
+		t.Fatal(err)
+	}
+	if n := s.Conns(); n < clients/2 {
+		t.Errorf("the request is served after %d of %d connections are closed", clients+1-n, clients)
+	}
+	for w.Due() {
+		w.ServeEvents()
+	}
+	if n := s.Conns(); n != 1 {
+		t.Errorf("in the end %d connections are left, want 1", n)
 	}
 }

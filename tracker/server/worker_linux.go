@@ -43,6 +43,7 @@ type worker struct {
 	unread  connQueue     // connections as in idle, but their client has not read the replies
 	slow    connQueue     // streams whose client has not read all that was sent
 	overdue bool          // more connections have waited too long
+	hungUp  []*polledConn // connections whose client has ended them, oldest first; also in other queues
 	streams streams       // connections whose last reply is an event stream
 	head    head
 	b       buffers
@@ -64,6 +65,9 @@ const (
 	maxAccept = 64
 	// A worker serves other connections after it has closed maxOverdue that have waited too long.
 	maxOverdue = 64
+	// If more than maxHangUps clients end their connections at the same time, the worker serves others
+	// before it closes the rest.
+	maxHangUps = 16
 	// An event of the listener has listenerEvent instead of a connection's file descriptor.
 	listenerEvent = -1
 	// connEvents are edge-triggered: there is an event when bytes arrive, not while there are
@@ -102,7 +106,7 @@ func (w *worker) run() {
 	raw, err := w.epoll.SyscallConn()
 	poll := func(uintptr) bool {
 		w.ready = epollNow(w.epollFD, w.events[:])
-		return w.ready > 0 || !w.busy.empty() || w.streams.due() || w.overdue
+		return w.ready > 0 || !w.busy.empty() || w.streams.due() || w.overdue || len(w.hungUp) > 0
 	}
 	serve := func() {
 		if raw.Read(poll) != nil { // it is time for housekeeping, or wakeUp was called
@@ -152,10 +156,16 @@ func (w *worker) empty() bool {
 // streams. So clients that send one request at a time do not wait long for other clients.
 func (w *worker) serveEvents() {
 	w.now = time.Now()
+	hangUps := 0
 	for _, e := range w.events[:w.ready] {
-		switch {
+		switch isHungUp := e.Events&hungUp != 0; {
+		case e.Fd != listenerEvent && isHungUp && (hangUps == maxHangUps || len(w.hungUp) > 0):
+			w.hungUp = append(w.hungUp, w.conns[e.Fd])
 		case e.Fd != listenerEvent:
-			w.resume(w.conns[e.Fd], e.Events&hungUp != 0)
+			if isHungUp {
+				hangUps++
+			}
+			w.resume(w.conns[e.Fd], isHungUp)
 		case !w.s.shuttingDown.Load():
 			w.acceptSome()
 		}
@@ -170,6 +180,21 @@ func (w *worker) serveEvents() {
 	w.visitStreams()
 	if w.overdue {
 		w.closeAllOverdue()
+	}
+	w.closeHungUp()
+}
+
+// closeHungUp closes some of the connections whose client has ended them, and first serves what the
+// client had sent before that.
+func (w *worker) closeHungUp() {
+	n := min(len(w.hungUp), maxHangUps)
+	for _, c := range w.hungUp[:n] {
+		if w.conns[c.fd] == c { // it has not been closed since
+			w.resume(c, true)
+		}
+	}
+	if w.hungUp = w.hungUp[n:]; len(w.hungUp) == 0 {
+		w.hungUp = nil
 	}
 }
 
