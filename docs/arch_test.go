@@ -42,6 +42,7 @@ tracker/trackertest        announce tracker tracker/server
 bench                      announce/wire bench/measure tracker tracker/server tracker/store/memory
 bench/attack               announce/wire bench/measure tracker
 bench/measure
+bench/shared               announce/wire bench/measure tracker tracker/server tracker/store tracker/store/memory tracker/store/valkey
 bench/soak
 examples/chat              announce
 examples/job               announce
@@ -49,7 +50,7 @@ examples/lobby             announce
 `
 
 // guests has every foreign module, and our packages that may import it. Each has one host, except for
-// x/sys, which is the operating system.
+// x/sys, which is the operating system, and rueidis, which bench/shared measures.
 const guests = `
 github.com/urfave/cli/v2           commands
 golang.org/x/crypto                commands/certs
@@ -57,12 +58,12 @@ github.com/xrash/smetrics          commands
 github.com/coreos/go-systemd/v22   commands
 github.com/olekukonko/tablewriter  output
 github.com/jackpal/bencode-go      announce/wire
-github.com/redis/rueidis           tracker/store/valkey
+github.com/redis/rueidis           tracker/store/valkey bench/shared
 github.com/pires/go-proxyproto     tracker/server
 github.com/rogpeppe/go-internal    commands/commandstest
 golang.org/x/term                  commands
 github.com/prometheus/client_golang  tracker/server/admin
-golang.org/x/sys                   announce bench bench/attack commands commands/process tracker/server
+golang.org/x/sys                   announce bench bench/attack bench/shared commands commands/process tracker/server
 `
 
 // table parses arrows and guests: the first field of each line is the key of the others.
