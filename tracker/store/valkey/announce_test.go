@@ -50,7 +50,7 @@ func show(peers []wire.Peer) string {
 func TestTwoStores(t *testing.T) {
 	engine := valkeytest.Start(t, valkeytest.Options{})
 	stores := []*Store{open(t, Config{URL: engine.URL()}), open(t, Config{URL: engine.URL()})}
-	other := open(t, Config{URL: engine.URL(), Prefix: "other*"})
+	other := open(t, Config{URL: engine.URL(), Prefix: "other"})
 	model := map[string]map[netip.AddrPort]bool{}
 	addrs := []string{"127.0.0.1", "10.0.0.1", "192.0.2.1", "192.0.2.2", "2001:db8::1", "fe80::1"}
 	visible := func(key string, asker netip.Addr, but netip.AddrPort) (all string, n int) {

@@ -51,6 +51,9 @@ func options(c Config) (rueidis.ClientOption, error) {
 	opt.Sentinel.TopologyRefreshInterval = topologyInterval
 	opt.ClusterOption.ShardsRefreshInterval = topologyInterval
 	opt.ClusterOption.MaxMovedRedirections = maxRedirects
+	if c.adjust != nil {
+		c.adjust(&opt)
+	}
 	return opt, nil
 }
 

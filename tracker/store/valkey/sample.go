@@ -2,7 +2,6 @@ package valkey
 
 import (
 	"context"
-	"encoding/binary"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -46,12 +45,13 @@ type query struct {
 	seen    *seen
 }
 
-// A window is a part of a set that is read: the members from one rank to another, both below 0. The
-// member of rank -1 has the latest expiry, so the listed ones of n are those from -n to -1.
+// A window is a part of a set that is read. Most windows have the members from one rank to another, both
+// below 0: the member of rank -1 has the latest expiry, so the listed ones of n are those from -n to -1. A
+// window with a limit has the listed members from a place on, in the order of their expiry.
 type window struct {
 	set        int
 	start, end int
-	tail       bool // it is of use only if it has all listed members
+	limit      int
 }
 
 var queries = sync.Pool{New: func() any { return &query{seen: new(seen)} }}
@@ -244,7 +244,7 @@ func (q *query) askSample() {
 		counts = q.hint.counts
 	default:
 		for i := q.first; i < sets; i++ {
-			q.addWindow(window{i, -min(q.want+1, maxRead), -1, true})
+			q.addAll(i, q.want+1)
 		}
 		return
 	}
@@ -275,7 +275,7 @@ func (q *query) addWindows(set, n, k int) {
 	length := max(minWindow, (k+windows-1)/windows)
 	free := n - windows*length
 	if free <= 0 {
-		q.addRange(set, 0, n)
+		q.addAll(set, max(n, windows*length)+minWindow)
 		return
 	}
 	// The windows are disjoint: the members between them are free, and cut at random.
@@ -297,13 +297,24 @@ func (q *query) addWindows(set, n, k int) {
 func (q *query) addRange(set, from, to int) {
 	for ; from < to; from += maxRead {
 		end := min(from+maxRead, to)
-		q.addWindow(window{set, -end, -from - 1, false})
+		q.addWindow(window{set: set, start: -end, end: -from - 1})
 	}
 }
 
 func (q *query) addWindow(w window) {
 	q.windows = append(q.windows, w)
 	q.add(q.store.client.B().Zrange().Key(q.keys.sets[w.set]).Min(strconv.Itoa(w.start)).Max(strconv.Itoa(w.end)).Build())
+}
+
+// addAll asks for up to n listed members of a set, that is for all of them if it has no more. They do not
+// depend on counts of a moment ago.
+func (q *query) addAll(set, n int) {
+	for start := 0; start < n; start += maxRead {
+		w := window{set: set, start: start, limit: min(maxRead, n-start)}
+		q.windows = append(q.windows, w)
+		q.add(q.store.client.B().Zrange().Key(q.keys.sets[set]).Min(q.nowText).Max("+inf").Byscore().
+			Limit(int64(w.start), int64(w.limit)).Build())
+	}
 }
 
 // readSample reads the windows, after the counts. It reports whether they have what is wanted.
@@ -315,11 +326,13 @@ func (q *query) readSample(r *replies) (complete bool) {
 		q.found[i] = q.found[i][:0]
 	}
 	q.seen.reset()
+	var cut [sets]bool // the set has more members than were asked for: they are no random sample
 	for _, w := range q.windows {
 		members, _ := r.next().ToArray()
-		if n := q.counts[w.set]; w.tail && n > -w.start {
-			continue
-		} else if lapsed := len(members) + -w.end - 1 - n; lapsed > 0 {
+		n := q.counts[w.set]
+		if w.limit > 0 {
+			cut[w.set] = len(members) == w.limit && n > w.start+w.limit
+		} else if lapsed := len(members) - w.end - 1 - n; lapsed > 0 {
 			members = members[min(lapsed, len(members)):]
 		}
 		for i := range members {
@@ -333,19 +346,25 @@ func (q *query) readSample(r *replies) (complete bool) {
 		}
 	}
 	q.share(&q.counts)
+	complete = true
 	for i := q.first; i < sets; i++ {
-		if len(q.found[i]) < q.take[i] {
-			return false
+		if cut[i] {
+			q.found[i] = q.found[i][:0]
 		}
+		complete = complete && len(q.found[i]) >= q.take[i]
 	}
-	return true
+	return complete
 }
 
 // give appends the sample to dst. If a set has had fewer peers than were counted, others make up for it.
 func (q *query) give(dst []wire.Peer) []wire.Peer {
-	missing := 0
+	missing, found := 0, 0
 	for i := q.first; i < sets; i++ {
 		missing += max(0, q.take[i]-len(q.found[i]))
+		found += len(q.found[i])
+	}
+	if found <= q.want {
+		missing = found // all of them, also if there are more than were counted
 	}
 	for i := q.first; i < sets; i++ {
 		f, k := q.found[i], q.take[i]
@@ -364,93 +383,4 @@ func (q *query) give(dst []wire.Peer) []wire.Peer {
 		}
 	}
 	return dst
-}
-
-// share decides how many peers of each set go into the reply.
-func (q *query) share(counts *[sets]int) {
-	q.take = [sets]int{}
-	var n [2]int // by family
-	for i := q.first; i < sets; i++ {
-		n[i%2] += q.others(i, counts[i])
-	}
-	for family, k := range shares(q.want, n[0], n[1]) {
-		rest := n[family]
-		for i := q.first + family; i < sets && k > 0; i += 2 {
-			others := q.others(i, counts[i])
-			part := portion(k, others, rest)
-			q.take[i] = part
-			k, rest = k-part, rest-others
-		}
-	}
-}
-
-// shares says how many of want peers to draw from n4 peers in IPv4 and from n6 in IPv6. The shares
-// are in proportion to n4 and n6, so that every peer has the same chance. But each family gets at
-// least a quarter, or less if it has fewer peers.
-func shares(want, n4, n6 int) [2]int {
-	if n4+n6 <= want {
-		return [2]int{n4, n6}
-	}
-	k4 := portion(want, n4, n4+n6)
-	if quarter := (want + 3) / 4; want > 1 {
-		k4 = max(k4, min(quarter, n4))
-		k4 = min(k4, want-min(quarter, n6))
-	}
-	return [2]int{k4, want - k4}
-}
-
-// portion returns how many of k peers are among n of all peers, in proportion and rounded at random.
-func portion(k, n, all int) int {
-	if all <= k {
-		return n
-	}
-	part := k * n / all
-	if rand.IntN(all) < k*n%all {
-		part++
-	}
-	return max(min(part, n), k-(all-n))
-}
-
-// A seen finds endpoints that were read twice, because their rank changed between two windows.
-type seen struct {
-	slots [256]uint16 // the number of an endpoint, plus 1
-	all   map[netip.AddrPort]struct{}
-	n     int
-	names [128]netip.AddrPort
-}
-
-func (s *seen) reset() {
-	clear(s.slots[:])
-	s.n, s.all = 0, nil
-}
-
-// add reports whether e was not there.
-func (s *seen) add(member string, e netip.AddrPort) bool {
-	if s.all == nil && s.n == len(s.names) {
-		s.all = make(map[netip.AddrPort]struct{}, 2*s.n)
-		for _, o := range s.names {
-			s.all[o] = struct{}{}
-		}
-	}
-	if s.all != nil {
-		if _, found := s.all[e]; found {
-			return false
-		}
-		s.all[e] = struct{}{}
-		return true
-	}
-	var end [4]byte
-	copy(end[:], member[len(member)-4:])
-	h := (binary.LittleEndian.Uint32(end[:]) ^ uint32(member[1])<<16 ^ uint32(member[0])<<8) * 0x9e3779b1
-	for i := uint8(h >> 24); ; i++ {
-		switch at := s.slots[i]; {
-		case at == 0:
-			s.slots[i] = uint16(s.n + 1)
-			s.names[s.n] = e
-			s.n++
-			return true
-		case s.names[at-1] == e:
-			return false
-		}
-	}
 }

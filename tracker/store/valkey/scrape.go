@@ -85,7 +85,7 @@ type scanned struct {
 }
 
 func (sc *scanner) scan(ctx context.Context, master rueidis.Client) error {
-	pattern := globEscape(sc.store.prefix) + ":{*}[a-dA-D] *"
+	pattern := sc.store.prefix + ":{*}[a-dA-D] *"
 	for cursor := uint64(0); ; {
 		r, err := sc.store.doOn(ctx, master, master.B().Scan().Cursor(cursor).Match(pattern).Count(scanStep).Build())
 		if err != nil {
@@ -160,9 +160,4 @@ func (s *Store) parseSet(name string) (key string, set int, ok bool) {
 		return rest[2:], 2*int(b-'A') + 1, true
 	}
 	return "", 0, false
-}
-
-// globEscape makes a prefix match itself in a pattern of the database.
-func globEscape(s string) string {
-	return strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`, "]", `\]`).Replace(s)
 }
