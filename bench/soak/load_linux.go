@@ -42,7 +42,7 @@ func (l *load) run(ctx context.Context) {
 		all.Go(func() {
 			for wait(ctx, upTo(2*time.Second)) {
 				do := actions[rand.IntN(len(actions))]
-				if err := do(l, ctx); err != nil && ctx.Err() == nil {
+				if err := do(l, ctx); err != nil && ctx.Err() == nil && !errors.Is(err, errLate) {
 					l.failed.CompareAndSwap(nil, &err)
 				}
 			}
@@ -196,22 +196,39 @@ func (l *load) keepAlive(ctx context.Context) error {
 	}
 	defer done()
 	r := bufio.NewReader(c)
+	replied := time.Now()
+	ask := func(method, to string) error {
+		_, err := l.once(c, r, method, to, "")
+		idle := time.Since(replied)
+		replied = time.Now()
+		switch {
+		case err == nil:
+			return nil
+		case idle > idleTimeout: // this machine was too busy to send it in time
+			return errLate
+		}
+		return fmt.Errorf("%w, %v after the last reply", err, idle)
+	}
 	for range 1 + rand.IntN(10) {
 		to := target()
-		if _, err := l.once(c, r, "GET", to, ""); err != nil {
+		if err := ask("GET", to); err != nil {
 			return err
 		}
 		if !wait(ctx, upTo(300*time.Millisecond)) {
 			return nil
 		}
 		if rand.IntN(2) == 0 {
-			if _, err := l.once(c, r, "DELETE", to, ""); err != nil {
+			if err := ask("DELETE", to); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
 }
+
+// errLate is the error of a request that a client has sent too late, when the tracker may have ended
+// the connection.
+var errLate = errors.New("this client was too late")
 
 // follow reads an event stream for some time. Then it closes the connection, or resets it.
 func (l *load) follow(ctx context.Context, c *net.TCPConn, over net.Conn, key string) error {

@@ -58,6 +58,9 @@ var metrics = map[string]int{
 // proxy is the address of the reverse proxy in the load.
 const proxy = "127.0.0.2"
 
+// idleTimeout is how long the tracker keeps a connection without a request.
+const idleTimeout = 3 * time.Second
+
 // A tracker is `ntrack serve` as a process of its own.
 type tracker struct {
 	cmd               *exec.Cmd
@@ -92,7 +95,7 @@ func startTracker(ctx context.Context, program string, stderr io.Writer) (_ *tra
 	t.cmd = exec.Command(program, "serve", "--listen", "127.0.0.1:0", "--listen-tls", "127.0.0.1:0",
 		"--tls-cert", t.file("cert"), "--tls-key", t.file("key"), "--admin", "127.0.0.1:0", "--deny", t.file("deny"),
 		"--proxy", proxy, "--proxy-protocol", "--exempt", "none", "--index",
-		"--interval", "2s", "--idle-timeout", "3s", "--request-timeout", "3s")
+		"--interval", "2s", "--idle-timeout", idleTimeout.String(), "--request-timeout", "3s")
 	t.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	pipe, err := t.cmd.StderrPipe()
 	if err != nil {
