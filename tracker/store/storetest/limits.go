@@ -15,10 +15,20 @@ import (
 
 // RunLimits tests a store that has [store.Limits]. newStore returns an empty store.
 func RunLimits(t *testing.T, newStore func(*testing.T, store.Limits) store.Store) {
+	RunMaxPerAddr(t, newStore)
+	runLimit(t, newStore, "memory", store.Limits{MaxBytes: 1 << 20}, fullMemory)
+}
+
+func runLimit(t *testing.T, newStore func(*testing.T, store.Limits) store.Store, name string, l store.Limits, test func(*testing.T, *tester)) {
+	t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) { test(t, &tester{t: t, Store: newStore(t, l)}) })
+	})
+}
+
+// RunMaxPerAddr tests a store that has only that one of [store.Limits].
+func RunMaxPerAddr(t *testing.T, newStore func(*testing.T, store.Limits) store.Store) {
 	run := func(name string, l store.Limits, test func(*testing.T, *tester)) {
-		t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { test(t, &tester{t: t, Store: newStore(t, l)}) })
-		})
+		runLimit(t, newStore, name, l, test)
 	}
 	for _, c := range []limitCase{
 		{
@@ -75,7 +85,6 @@ func RunLimits(t *testing.T, newStore func(*testing.T, store.Limits) store.Store
 		}
 		watcher.Close()
 	})
-	run("memory", store.Limits{MaxBytes: 1 << 20}, fullMemory)
 	run("0 is no limit", store.Limits{}, func(t *testing.T, s *tester) {
 		for i := range 500 {
 			s.announce(fmt.Sprint("k", i), "192.0.2.1:1", 0)

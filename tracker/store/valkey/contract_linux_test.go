@@ -2,6 +2,7 @@ package valkey
 
 import (
 	"context"
+	"fmt"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -9,6 +10,8 @@ import (
 
 	"github.com/redis/rueidis"
 
+	"ntrack/tracker/store"
+	"ntrack/tracker/store/storetest"
 	"ntrack/tracker/store/valkey/valkeytest"
 )
 
@@ -18,6 +21,36 @@ var engines = map[string]valkeytest.Options{
 	"Redis with TLS and a user": {TLS: true, User: "tracker", Password: "secret"},
 	"Valkey":                    {Program: valkeytest.Valkey},
 	"a cluster":                 {Masters: 3},
+}
+
+// A store passes storetest on every database.
+func TestContract(t *testing.T) {
+	t.Parallel()
+	for name, o := range engines {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			v := startVirtual(t, o)
+			storetest.Run(t, func(t *testing.T) store.Store { return v.open(t, store.Limits{}) })
+			storetest.RunMaxPerAddr(t, func(t *testing.T, l store.Limits) store.Store { return v.open(t, l) })
+		})
+	}
+}
+
+// open opens a store with a table of its own. At the end of the case it closes it, and empties the
+// database.
+func (v *virtualTime) open(t *testing.T, l store.Limits) *Store {
+	t.Helper()
+	v.opened++
+	s, err := Open(t.Context(), Config{
+		URL: v.engine.URL(), Prefix: fmt.Sprint(DefaultPrefix, v.opened), MaxPerAddr: l.MaxPerAddr,
+		Log: func(line string) { t.Errorf("the store logs %q", line) }, adjust: v.adjust,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { v.empty(t) })
+	t.Cleanup(s.Close)
+	return s
 }
 
 // The database has the time of the bubble, and messages arrive before time goes on.
@@ -80,7 +113,7 @@ func virtualTimePasses(t *testing.T, v *virtualTime) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if ahead := time.Unix(now[0], now[1]*1000).Sub(time.Now()); ahead.Abs() > 10*time.Millisecond {
+		if ahead := time.Until(time.Unix(now[0], now[1]*1000)); ahead.Abs() > 10*time.Millisecond {
 			t.Errorf("the database is %v ahead", ahead)
 		}
 		_, err = client.Do(t.Context(), client.B().Get().Key("k").Build()).ToString()

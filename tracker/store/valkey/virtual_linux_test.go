@@ -35,6 +35,7 @@ import (
 // connection to the node with a subscription sends a PING, and its reply comes after the message.
 type virtualTime struct {
 	engine *valkeytest.Engine
+	opened int              // how many stores were opened
 	clock  *[2]atomic.Int64 // shared with the servers: the time, and how often it changed
 
 	mu    sync.Mutex
