@@ -12,6 +12,7 @@ import (
 
 const (
 	totalInterval = time.Second // how often a tracker writes its number
+	idleIntervals = 10          // after how many intervals it writes the number if nobody asked for the sum
 	maxRowAge     = 30          // seconds, after which the number of a tracker no longer counts
 	// totalBuckets is how many seconds an announce counts at most: two fifths of the longest ttl.
 	totalBuckets = int64(maxTTL/time.Second)*2/5 + 2
@@ -25,6 +26,7 @@ type total struct {
 	held     atomic.Int64 // the peers that streams of this tracker hold
 	others   atomic.Int64 // the sum of the other trackers
 	trackers atomic.Int64 // how many trackers share the table
+	asked    atomic.Bool  // for the sum, since the last exchange
 
 	mu     sync.Mutex
 	own    int64
@@ -72,9 +74,14 @@ func (t *total) advance() {
 func (t *total) mine() int64 { return t.sumNow.Load() + t.held.Load() }
 
 // sum estimates the peers of all tracks.
-func (t *total) sum() int { return int(t.mine() + t.others.Load()) }
+func (t *total) sum() int {
+	if !t.asked.Load() {
+		t.asked.Store(true)
+	}
+	return int(t.mine() + t.others.Load())
+}
 
-// keepTotal exchanges the numbers until the Store is closed.
+// keepTotal exchanges the numbers until the Store is closed, rarely while this tracker has nothing to do.
 func (s *Store) keepTotal() {
 	tick := time.NewTicker(totalInterval)
 	defer tick.Stop()
@@ -84,7 +91,9 @@ func (s *Store) keepTotal() {
 			return
 		case <-tick.C:
 			s.addrs.sweep(shard)
-			_ = s.exchangeTotal(s.ctx)
+			if s.total.asked.Swap(false) || shard%idleIntervals == 0 {
+				_ = s.exchangeTotal(s.ctx)
+			}
 		}
 	}
 }
