@@ -116,8 +116,8 @@ type Subscription interface {
 	// waited, or because the store cannot continue it. Then there are no more changes, even if
 	// some still waited.
 	Next() (batch *Batch, live bool)
-	// Close ends the subscription and its hold on the peer. It must be called even if the
-	// subscription has already ended, and may be called again.
+	// Close ends the subscription and its hold on the peer; a store may end the hold a moment later.
+	// It must be called even if the subscription has already ended, and may be called again.
 	Close()
 }
 

@@ -94,6 +94,7 @@ func remove(t *testing.T, s *tester) {
 	}
 	again.Close()
 	elsewhere.Close()
+	time.Sleep(tolerance)
 	s.expect("after all have left", s.index("127.0.0.1"), `"other":1`)
 }
 

@@ -130,8 +130,9 @@ func subscribe(t *testing.T, s *tester) {
 	member.expect("a leave", "-[2001:db8::1]:1")
 	member.Close()
 	member.Close()
+	watcher.expect("the subscription of the member ends", "-192.0.2.2:2")
 	s.announce("k", "192.0.2.3:4", 0)
-	watcher.expect("the subscription of the member ends", "-192.0.2.2:2 +192.0.2.3:4")
+	watcher.expect("another peer joins", "+192.0.2.3:4")
 	if batch, _ := member.Next(); batch != nil {
 		t.Errorf("changes after Close: %v", batch.Changes)
 	}
@@ -312,6 +313,7 @@ func subscribeHolds(t *testing.T, s *tester) {
 	s.expect("the other port and the other key", s.index("192.0.2.9", "k", "l"), `"k":1 "l":1`)
 	b.Close()
 	c.Close()
+	watcher.expect("the last subscriptions have ended", "-192.0.2.1:2")
 	watcher.Close()
 	s.expect("in the end", s.index("192.0.2.9"), "")
 }

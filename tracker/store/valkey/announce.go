@@ -275,6 +275,7 @@ func (s *Store) Look(ctx context.Context, key []byte, asker netip.Addr, want sto
 // Leave implements [store.Store].
 func (s *Store) Leave(ctx context.Context, key []byte, endpoint netip.AddrPort) error {
 	k, member, now := s.keysOf(key), memberOf(endpoint), s.clock.second()
+	s.endHolds(key, endpoint)
 	b := s.client.B()
 	// The message goes out even if the peer is not listed: of two streams that held it, the end of one
 	// may have removed it for a moment.
@@ -302,6 +303,7 @@ func (s *Store) Leave(ctx context.Context, key []byte, endpoint netip.AddrPort) 
 // Remove implements [store.Store]. The database frees a large set beside its other work.
 func (s *Store) Remove(ctx context.Context, key []byte) error {
 	k := s.keysOf(key)
+	s.endTrack(key)
 	b := s.client.B()
 	_, err := s.do(ctx,
 		b.Unlink().Key(k.sets[:]...).Key(k.announces, k.birth).Build(),

@@ -63,6 +63,7 @@ type Store struct {
 	calls  calls
 
 	watched atomic.Int64 // the tracks that subscriptions watch
+	watch   watching
 
 	ctx        context.Context // ends with Close
 	stop       context.CancelFunc
@@ -90,6 +91,7 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 		s.log = func(string) {}
 	}
 	s.ctx, s.stop = context.WithCancel(context.WithoutCancel(ctx))
+	s.watch.init(s)
 	err = s.synchronize(ctx)
 	if err == nil {
 		err = s.exchangeTotal(ctx)
@@ -108,6 +110,7 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 // announced stay listed until they lapse.
 func (s *Store) Close() {
 	s.stop()
+	s.watch.close()
 	s.background.Wait()
 	s.endTotal(context.Background())
 	s.client.Close()
