@@ -178,7 +178,7 @@ type Stats struct {
 	// RoundTripTime is the sum for all answered calls.
 	RoundTripTime time.Duration
 	InFlight      int           // the calls that wait for the database now
-	SinceAnswer   time.Duration // the time since the last answer. The Store asks at least once a second
+	SinceAnswer   time.Duration // the time since the last answer. The Store asks at least every 3 seconds
 	Peers         int           // an estimate of the peers of all trackers
 	Trackers      int           // how many trackers share the table
 	Held          int           // the peers that streams of this tracker hold

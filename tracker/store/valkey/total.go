@@ -12,7 +12,7 @@ import (
 
 const (
 	totalInterval = time.Second // how often a tracker writes its number
-	idleIntervals = 10          // after how many intervals it writes the number if nobody asked for the sum
+	idleIntervals = 3           // after how many intervals it does so if nobody asked for the sum
 	maxRowAge     = 30          // seconds, after which the number of a tracker no longer counts
 	// totalBuckets is how many seconds an announce counts at most: two fifths of the longest ttl.
 	totalBuckets = int64(maxTTL/time.Second)*2/5 + 2
