@@ -8,12 +8,14 @@ package valkey
 import (
 	"cmp"
 	"context"
-	"fmt"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/redis/rueidis"
+
+	"ntrack/tracker/store"
 )
 
 // DefaultPrefix is the prefix of all keys and channels in the database, unless Config names another.
@@ -53,6 +55,7 @@ type Config struct {
 // A Store has its peers in a database. Any number of goroutines may use it.
 type Store struct {
 	client rueidis.Client
+	url    string
 	prefix string
 	lease  time.Duration
 	log    func(string)
@@ -73,33 +76,43 @@ type Store struct {
 // Open connects to the database, and checks that it can be used. The error names the server and what to
 // do. It never contains a password.
 func Open(ctx context.Context, c Config) (*Store, error) {
+	c.Prefix = cmp.Or(c.Prefix, DefaultPrefix)
+	if err := cmp.Or(CheckURL(c.URL), CheckPrefix(c.Prefix)); err != nil {
+		return nil, err
+	}
 	opt, err := options(c)
 	if err != nil {
 		return nil, err
 	}
 	client, err := rueidis.NewClient(opt)
 	if err != nil {
-		return nil, fmt.Errorf("%w", err)
+		return nil, explain(c, err)
 	}
 	s := &Store{
-		client: client, prefix: cmp.Or(c.Prefix, DefaultPrefix), lease: cmp.Or(c.Lease, DefaultLease), log: c.Log,
+		client: client, url: c.URL, prefix: c.Prefix, lease: cmp.Or(c.Lease, DefaultLease), log: func(string) {},
 		hints: newHints(), total: newTotal(),
 	}
 	s.calls.start = time.Now()
 	s.addrs = newAddrs(c.MaxPerAddr, &s.clock)
-	if s.log == nil {
-		s.log = func(string) {}
+	if c.Log != nil {
+		s.log = func(text string) { c.Log(Shown(c.URL) + ": " + text) }
 	}
 	s.ctx, s.stop = context.WithCancel(context.WithoutCancel(ctx))
 	s.watch.init(s)
 	err = s.synchronize(ctx)
 	if err == nil {
+		err = s.check(ctx)
+	}
+	if err == nil {
 		err = s.exchangeTotal(ctx)
+		if full := new(store.FullError); errors.As(err, &full) {
+			err = nil // check has warned
+		}
 	}
 	if err != nil {
 		s.stop()
 		client.Close()
-		return nil, err
+		return nil, explain(c, err)
 	}
 	s.background.Go(s.keepTime)
 	s.background.Go(s.keepTotal)
