@@ -149,7 +149,7 @@ func (t *Tracker) init() {
 // never waits. If AtOnce returns true, a goroutine that serves many connections may call Answer.
 // AtOnce returns false if the store may block ([store.Store.NeverBlocks]). If Index is set, it also
 // returns false for every scrape and for the index. Call AtOnce before Answer, which overwrites
-// c.Target. The methods of a stream do not wait either if the store never blocks.
+// c.Target. The methods of a stream never wait.
 func (t *Tracker) AtOnce(c *Call) bool {
 	t.once.Do(t.init)
 	if !t.store.NeverBlocks() {
@@ -160,6 +160,13 @@ func (t *Tracker) AtOnce(c *Call) bool {
 	}
 	path, _, _ := bytes.Cut(c.Target, []byte("?"))
 	return !bytes.HasSuffix(path, []byte("/ntrk/")) && !bytes.HasSuffix(path, []byte("/scrape"))
+}
+
+// MayWait says whether Answer may wait for the store. It is always the same. The methods of a stream never
+// wait.
+func (t *Tracker) MayWait() bool {
+	t.once.Do(t.init)
+	return !t.table.NeverBlocks()
 }
 
 // Large says whether the reply to c may have more than 200 peers, as an event stream may, and so

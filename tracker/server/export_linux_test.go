@@ -43,13 +43,13 @@ func (s *Server) serveBatches(nc net.Conn) {
 		rest, why := w.in[:n], batchFull
 		for why == batchFull {
 			w.now = time.Now()
-			rest, why = w.serveBatch(rest, c.remote, direct, true)
+			rest, why = w.serve(s, rest, c.remote, direct, true, s.mayWait)
 			if _, err := nc.Write(w.b.out); err != nil {
 				why = panicked
 			}
 		}
 		if why == newStream {
-			c.stream = w.streams.new
+			c.stream = w.stream
 			c.serveStream()
 			c.stream.Close()
 			break
@@ -179,7 +179,7 @@ func (s *Server) Overdue(in []byte) (out []byte, kept int, err error) {
 	if _, err := client.Write(in); err != nil {
 		return nil, 0, err
 	}
-	w := &worker{epollAcceptor: &epollAcceptor{s: s}, now: time.Now()}
+	w := &worker{epollAcceptor: &epollAcceptor{s: s}, batch: batch{now: time.Now()}}
 	w.conns = make([]*polledConn, fds[1]+1)
 	c := &polledConn{fd: int32(fds[1]), remote: netip.MustParseAddrPort("192.0.2.1:1")}
 	c.owner = c

@@ -2,7 +2,6 @@ package server
 
 import (
 	"bytes"
-	"context"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -364,7 +363,7 @@ func (s *Server) serveCall(b *buffers, h *head, now time.Time, closing bool) (mo
 	if s.Challenge != nil && s.isChallenge(b) {
 		resp = tracker.Response{Status: http.StatusOK, Type: "text/plain"}
 	} else {
-		resp, b.body = s.Tracker.Answer(context.Background(), &b.call, b.body[:0])
+		resp, b.body = s.Tracker.Answer(s.callContext(now), &b.call, b.body[:0])
 	}
 	if resp.UnnamedProxy && !s.ProxyProtocol {
 		s.log(slog.LevelWarn, "a private address sends X-Forwarded-For or announces many keys; if it is a reverse proxy, add it to the trusted proxies (--proxy), because its clients are listed at its address", b.call.Remote)

@@ -5,6 +5,9 @@ package server
 const (
 	// weightPolled is for a connection of a worker: the socket, its file, and a polledConn.
 	weightPolled = 8 << 10
+	// weightParked is what a connection of a worker has in addition while a goroutine serves its requests:
+	// a stack, and the requests and replies.
+	weightParked = 16 << 10
 	// weightGoroutine is for a connection with a goroutine: also its stack, its timers and its
 	// buffer of one head.
 	weightGoroutine = 32 << 10

@@ -13,6 +13,8 @@ type polledConn struct {
 	remote  netip.AddrPort
 	fd      int32
 	drained bool   // there is nothing more to read until the next event
+	parked  bool   // a goroutine serves its requests; see worker.park
+	polled  bool   // the worker gets its events
 	stalls  uint8  // how often it was seen that the client has read nothing; see worker.checkUnread
 	unread  uint32 // bytes that were sent and may not have been received, according to the last look
 	via     via

@@ -18,6 +18,10 @@
 // a goroutine for good. The goroutine runs conn.serveRequests. If a reply is an event stream, the
 // goroutine goes on with conn.serveStream, and a worker with worker.startStream.
 //
+// If the store may block, a worker parks each connection that has sent a request (worker.park): a
+// goroutine makes the replies to a batch, and the worker sends them. A parked connection is not idle, and
+// cannot be evicted. The tracker bounds how many calls wait for the store, and refuses the others.
+//
 // If each announce has a connection of its own, workers need about half the CPU time of goroutines.
 // An idle connection or stream of a worker has no stack and no buffer. Otherwise both ways behave
 // alike.
@@ -55,7 +59,10 @@ const (
 	// requests, or when its replies have maxBatchBytes.
 	maxBatch      = 16
 	maxBatchBytes = 64 << 10
-	firstRead     = 2 << 10 // bytes of the first buffer; a usual request has a few hundred
+	// If the tracker may wait, a batch also ends when it has taken maxBatchTime, so that the replies so
+	// far need not wait for others.
+	maxBatchTime = 10 * time.Millisecond
+	firstRead    = 2 << 10 // bytes of the first buffer; a usual request has a few hundred
 	// lingerTime is how long the server still reads after the last reply of a connection. See
 	// conn.linger.
 	lingerTime = 500 * time.Millisecond
@@ -128,6 +135,9 @@ type Server struct {
 	panics       atomic.Uint64
 	outOfFiles   atomic.Uint64
 	latency      latency
+	mayWait      bool      // see Tracker.MayWait
+	parked       sync.Pool // of *parkedBatch
+	calls        callTimes
 	active       sync.WaitGroup // goroutines that Shutdown waits for
 }
 
@@ -160,6 +170,8 @@ func (s *Server) init() {
 		s.streamTCPTimeout = defaultStreamTCPTimeout
 	}
 	s.turns = newTurns()
+	s.mayWait = s.Tracker.MayWait()
+	s.calls.init()
 	s.limiter.init(s)
 	s.limiter.addQueue(&s.silent, silentConns)
 	s.limiter.addQueue(&s.idle, idleConns)
@@ -395,6 +407,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	s.aborted.Store(true)
+	s.calls.abort()
 	s.mu.Lock()
 	for a := range s.acceptors {
 		_ = a.Close()

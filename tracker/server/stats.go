@@ -28,7 +28,8 @@ type Stats struct {
 }
 
 // A Histogram has how long clients waited. On Linux without TLS, one value is the time in which a
-// worker served everything that had arrived, so it bounds the time of each of these requests.
+// worker served everything that had arrived, so it bounds the time of each of these requests. If the
+// store may block, one value is the time until a worker had the replies to a batch of one connection.
 // Otherwise one value is one request.
 type Histogram struct {
 	Counts []uint64      // for each of Bounds, the values up to it and above the one before; one more has the rest

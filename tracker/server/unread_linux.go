@@ -15,6 +15,9 @@ func (c *polledConn) takes() int64 {
 	if !c.drained && c.stream == nil {
 		n += receiveBuffer
 	}
+	if c.parked {
+		n += weightParked
+	}
 	if c.held != nil {
 		if size := cap(c.held.in) + cap(c.held.unsent); size > smallUnread {
 			n += int64(size)
@@ -126,5 +129,5 @@ func (w *worker) sendUnsent(c *polledConn) outcome {
 	}
 	c.held.unsent = nil
 	c.unread = uint32(pendingBytes(int(c.fd)))
-	return w.afterBatch(c, c.held.in, c.why, false)
+	return w.afterBatch(c, &w.batch, c.held.in, c.why, false)
 }

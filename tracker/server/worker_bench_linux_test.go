@@ -14,7 +14,7 @@ import (
 func BenchmarkServeBatch(b *testing.B) {
 	s := &Server{Tracker: &tracker.Tracker{}}
 	s.once.Do(s.init)
-	w := &worker{epollAcceptor: &epollAcceptor{s: s}, now: time.Now()}
+	w := &batch{now: time.Now()}
 	remote := func(k, peer int) netip.AddrPort {
 		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(peer), byte(k >> 8), byte(k)}), 50_000)
 	}
@@ -25,7 +25,7 @@ func BenchmarkServeBatch(b *testing.B) {
 			"Host: 127.0.0.1:6969\r\nUser-Agent: qBittorrent/4.6.5\r\nAccept-Encoding: gzip\r\n\r\n", k/256, k%256, peer, 10000+peer)
 	}
 	for i := range keys * peers {
-		w.serveBatch(request(i%keys, i/keys), remote(i%keys, i/keys), direct, true)
+		w.serve(s, request(i%keys, i/keys), remote(i%keys, i/keys), direct, true, false)
 	}
 	var all [1024][]byte
 	var from [1024]netip.AddrPort
@@ -37,7 +37,7 @@ func BenchmarkServeBatch(b *testing.B) {
 		b.Run(fmt.Sprint(keys, " keys"), func(b *testing.B) {
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
-				w.serveBatch(append(in, all[i%len(all)]...), from[i%len(from)], direct, true)
+				w.serve(s, append(in, all[i%len(all)]...), from[i%len(from)], direct, true, false)
 			}
 		})
 	}

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"bytes"
 	"net/netip"
 	"os"
 	"runtime"
@@ -21,8 +20,7 @@ type worker struct {
 	epoll   *os.File
 	epollFD int
 	events  [64]unix.EpollEvent
-	ready   int       // how many of events were fetched last
-	now     time.Time // when they were fetched
+	ready   int // how many of events were fetched last; now is when
 
 	next           *worker        // the worker that accepts after this one
 	acceptFunc     func(uintptr)  // acceptFrom, as a func value that is made once
@@ -45,8 +43,8 @@ type worker struct {
 	overdue bool          // more connections have waited too long
 	hungUp  []*polledConn // connections whose client has ended them, oldest first; also in other queues
 	streams streams       // connections whose last reply is an event stream
-	head    head
-	b       buffers
+	batch                 // the requests that the worker itself serves
+	parking parking
 	in      [maxHead + 4<<10]byte // the bytes of the current connection
 
 	keepBuffers time.Time // until then b is kept, however large it is
@@ -85,19 +83,6 @@ const (
 	gone         // it is closed or handed over
 )
 
-// A stopReason says why a worker stops serving the requests of a connection.
-type stopReason uint8
-
-const (
-	allServed  stopReason = iota
-	batchFull             // other connections are served first
-	incomplete            // only a part of the next request has arrived
-	notPlain              // the next request needs a goroutine
-	lastReply             // the connection ends with the last reply
-	newStream             // the last reply is an event stream
-	panicked              // the connection ends
-)
-
 // run serves until the server shuts down, or until the listener is closed and no connection is
 // left. At the end it serves the requests that have arrived, waits for the first requests of new
 // connections, hands over connections with unsent replies, and closes the others.
@@ -106,7 +91,7 @@ func (w *worker) run() {
 	raw, err := w.epoll.SyscallConn()
 	poll := func(uintptr) bool {
 		w.ready = epollNow(w.epollFD, w.events[:])
-		return w.ready > 0 || !w.busy.empty() || w.streams.due() || w.overdue || len(w.hungUp) > 0
+		return w.ready > 0 || !w.busy.empty() || w.streams.due() || w.overdue || len(w.hungUp) > 0 || w.parking.due()
 	}
 	serve := func() {
 		if raw.Read(poll) != nil { // it is time for housekeeping, or wakeUp was called
@@ -145,11 +130,12 @@ func (w *worker) close() {
 	for _, q := range [...]*connQueue{&w.silent, &w.idle, &w.begun, &w.blocked, &w.unread, &w.slow} {
 		w.s.limiter.removeQueue(q)
 	}
+	w.parking.end()
 	_ = w.epoll.Close()
 }
 
 func (w *worker) empty() bool {
-	return w.silent.empty() && w.idle.empty() && w.busy.empty() && w.begun.empty() && w.blocked.empty() && w.unread.empty() && w.streams.open == 0
+	return w.silent.empty() && w.idle.empty() && w.busy.empty() && w.begun.empty() && w.blocked.empty() && w.unread.empty() && w.streams.open == 0 && w.parking.n == 0
 }
 
 // serveEvents serves each connection that has an event, and then one busy connection and some
@@ -173,9 +159,10 @@ func (w *worker) serveEvents() {
 	if e := w.busy.popBefore(w.now); e != nil {
 		w.serveConn(e.owner.(*polledConn), false)
 	}
-	if w.ready > 0 {
+	if w.ready > 0 && !w.s.mayWait { // else each batch is observed by itself
 		w.s.latency.observe(time.Since(w.now))
 	}
+	w.unparkSome()
 	w.serveWoken()
 	w.visitStreams()
 	if w.overdue {
@@ -241,46 +228,6 @@ func (w *worker) control(op, fd int, id int32, events uint32) error {
 	return unix.EpollCtl(w.epollFD, op, fd, &unix.EpollEvent{Events: events, Fd: id})
 }
 
-// addConn serves a new connection, or refuses or drops it. Usually the first request has already
-// arrived. If that is also the last, the connection is never added to epoll.
-func (w *worker) addConn(fd int, remote netip.AddrPort) {
-	c := w.spare
-	if c == nil {
-		c = new(polledConn)
-		c.owner, w.spare = c, c
-	}
-	v, exceeded := w.s.admitConn(remote, &c.account, weightPolled)
-	switch v {
-	case refused:
-		w.handOver(fd, &conn{remote: remote, verdict: refused, unsent: []byte(exceeded.reply()), closeAfter: true})
-		return
-	case dropped:
-		_, _ = rawCall(unix.SYS_READ, fd, w.in[:]) // without this read the close would reset the connection
-		_, _ = rawCall(unix.SYS_WRITE, fd, []byte(exceeded.reply()))
-		_, _ = rawCall(unix.SYS_CLOSE, fd, nil)
-		return
-	}
-	c.fd, c.remote, c.via = int32(fd), remote, w.s.viaOf(remote, false)
-	w.silent.enqueue(&c.queueEntry, w.now)
-	if w.serveConn(c, false) == gone {
-		*c = polledConn{} // c is spare again, if it is no stream
-		c.owner = c
-		return
-	}
-	w.spare = nil
-	for fd >= len(w.conns) {
-		w.conns = append(w.conns, make([]*polledConn, max(64, len(w.conns)))...)
-	}
-	w.conns[fd] = c
-	events := uint32(connEvents)
-	if len(c.unsent()) > 0 {
-		events |= unix.EPOLLOUT
-	}
-	if w.control(unix.EPOLL_CTL_ADD, fd, int32(fd), events) != nil {
-		w.closeConn(c)
-	}
-}
-
 // closeAllOverdue closes connections that have waited too long, and says in w.overdue whether there
 // are more of them.
 func (w *worker) closeAllOverdue() {
@@ -314,51 +261,14 @@ func (w *worker) closeOverdue(q *connQueue, maxWait time.Duration) (more bool) {
 	return true
 }
 
-func (w *worker) closeConn(c *polledConn) outcome {
-	c.dequeue()
-	if c.stream != nil {
-		c.stream.slow.dequeue()
-		w.streams.open--
-		c.stream.Close()
-		c.stream = nil
-	}
-	w.s.releaseConn(c.remote, c.via, admitted, &c.account)
-	_, _ = rawCall(unix.SYS_CLOSE, int(c.fd), nil)
-	return w.forget(int(c.fd))
-}
-
-func (w *worker) forget(fd int) outcome {
-	if fd < len(w.conns) {
-		w.conns[fd] = nil
-	}
-	return gone
-}
-
-// handOver gives a connection to a goroutine of its own. If there is no memory for that, it ends the
-// connection.
-func (w *worker) handOver(fd int, c *conn) outcome {
-	if c.verdict == admitted && !w.s.limiter.setWeight(&c.account, weightGoroutine+unreadWeight(c.unread)) {
-		_, _ = rawCall(unix.SYS_WRITE, fd, []byte(tooMany))
-		w.s.releaseConn(c.remote, c.via, admitted, &c.account)
-		_, _ = rawCall(unix.SYS_CLOSE, fd, nil)
-		return w.forget(fd)
-	}
-	_ = unix.EpollCtl(w.epollFD, unix.EPOLL_CTL_DEL, fd, nil)
-	c.turn = &turnConn{Conn: fdConn{os.NewFile(uintptr(fd), "connection")}, turns: w.s.turns}
-	c.s, c.nc = w.s, c.turn
-	c.in, c.unsent = bytes.Clone(c.in), bytes.Clone(c.unsent)
-	w.s.mu.Lock()
-	w.s.register(c) // allowed during Shutdown, which still waits for this worker
-	w.s.mu.Unlock()
-	go c.serveRequests()
-	return w.forget(fd)
-}
-
 // resume goes on with a connection that may be ready for reading or writing. clientDone says that
 // the client will send nothing more.
 func (w *worker) resume(c *polledConn, clientDone bool) outcome {
 	c.drained = false
-	if c.stream != nil {
+	switch {
+	case c.parked: // the worker reads again when the replies are sent
+		return kept
+	case c.stream != nil:
 		return w.resumeStream(c)
 	}
 	switch c.queue {
@@ -419,9 +329,18 @@ func (w *worker) serveConn(c *polledConn, clientDone bool) outcome {
 	c.dequeue() // so that it is no longer evicted
 	c.stalls = 0
 	clientDone = clientDone || c.evicted
-	rest, why := w.serveBatch(in, c.remote, c.via, wasBusy)
+	if w.s.mayWait && headEnd(in, 0) > 0 {
+		return w.park(c, in, clientDone)
+	}
+	rest, why := w.serve(w.s, in, c.remote, c.via, wasBusy, false)
+	return w.sendBatch(c, &w.batch, rest, why, clientDone)
+}
+
+// sendBatch sends the replies of t, a batch of this connection that was served until why, and goes on with
+// the connection. rest are the bytes that are left.
+func (w *worker) sendBatch(c *polledConn, t *batch, rest []byte, why stopReason, clientDone bool) outcome {
 	if why == newStream {
-		return w.startStream(c, clientDone)
+		return w.startStream(c, t, clientDone)
 	}
 	idle := why == allServed && c.drained && !clientDone
 	if idle {
@@ -430,21 +349,21 @@ func (w *worker) serveConn(c *polledConn, clientDone bool) outcome {
 		w.setIdle(c)
 	}
 	sent, errno := 0, unix.Errno(0)
-	if len(w.b.out) > 0 {
-		sent, errno = rawCall(unix.SYS_WRITE, int(c.fd), w.b.out)
+	if len(t.b.out) > 0 {
+		sent, errno = rawCall(unix.SYS_WRITE, int(c.fd), t.b.out)
 	}
 	switch {
 	case errno != 0 && errno != unix.EAGAIN && errno != unix.EINTR:
 		return w.closeConn(c)
-	case errno != 0 || sent < len(w.b.out):
+	case errno != 0 || sent < len(t.b.out):
 		c.dequeue()
-		return w.setBlocked(c, w.b.out[max(sent, 0):], rest, why)
+		return w.setBlocked(c, t.b.out[max(sent, 0):], rest, why)
 	case why != lastReply && w.countUnread(c, sent) == gone:
 		return gone
 	case idle:
 		return kept
 	}
-	return w.afterBatch(c, rest, why, clientDone)
+	return w.afterBatch(c, t, rest, why, clientDone)
 }
 
 // endInput closes a connection that will send nothing more. n is how many bytes of its PROXY header
@@ -460,50 +379,8 @@ func (w *worker) endInput(c *polledConn, n int) outcome {
 	return w.closeConn(c)
 }
 
-// serveBatch serves the requests at the beginning of in, at most a batch. The replies are in
-// w.b.out. It returns the bytes that are left, and why it stopped. A request with a large reply is
-// served only as the first in a batch of a busy connection, so that other connections are served
-// before it. If the last reply is an event stream, w.streams.new is this stream.
-func (w *worker) serveBatch(in []byte, remote netip.AddrPort, how via, wasBusy bool) (rest []byte, why stopReason) {
-	h, b := &w.head, &w.b
-	b.out = b.out[:0]
-	defer func() {
-		if p := recover(); p != nil {
-			w.s.logPanic(remote, p)
-			rest, why = nil, panicked
-		}
-	}()
-	for served := 0; len(in) > 0; served++ {
-		if served >= maxBatch || len(b.out) >= maxBatchBytes {
-			return in, batchFull
-		}
-		n := headEnd(in, 0)
-		if n == 0 && len(in) <= maxHead && isToken(in[:1]) {
-			return in, incomplete
-		}
-		if n == 0 || n > maxHead || h.parseHead(in[:n]) != nil || !h.plain() {
-			return in, notPlain
-		}
-		if b.setCall(h, remote, how); !w.s.Tracker.AtOnce(&b.call) {
-			return in, notPlain
-		}
-		if w.s.Tracker.Large(&b.call) && (!wasBusy || served > 0) {
-			return in, batchFull
-		}
-		more, stream := w.s.serveCall(b, h, w.now, !h.keepAlive)
-		switch in = in[n:]; {
-		case stream != nil:
-			w.streams.new = stream
-			return in, newStream
-		case !more:
-			return in, lastReply
-		}
-	}
-	return nil, allServed
-}
-
 // afterBatch decides how a connection goes on when all replies of a batch are sent.
-func (w *worker) afterBatch(c *polledConn, rest []byte, why stopReason, clientDone bool) outcome {
+func (w *worker) afterBatch(c *polledConn, t *batch, rest []byte, why stopReason, clientDone bool) outcome {
 	switch {
 	case why == batchFull || !c.drained && (why == allServed || why == incomplete):
 		c.hold(rest, nil)
@@ -518,7 +395,7 @@ func (w *worker) afterBatch(c *polledConn, rest []byte, why stopReason, clientDo
 		return w.endCutShort(c, rest)
 	case why == notPlain:
 		return w.handOver(int(c.fd), &conn{account: c.account, unread: int(c.unread), remote: c.remote, via: c.via, in: rest})
-	case why == lastReply && (w.head.keepAlive || len(rest) > 0 || !c.drained): // the client may send more
+	case why == lastReply && (t.head.keepAlive || len(rest) > 0 || !c.drained): // the client may send more
 		return w.handOver(int(c.fd), &conn{account: c.account, unread: int(c.unread), remote: c.remote, via: c.via, closeAfter: true})
 	case why == allServed && !clientDone:
 		w.setIdle(c)

@@ -19,6 +19,7 @@ import (
 	"ntrack/tracker"
 	"ntrack/tracker/server"
 	"ntrack/tracker/server/servertest"
+	"ntrack/tracker/store"
 	"ntrack/tracker/store/memory"
 )
 
@@ -52,8 +53,14 @@ func compareWorker(t *testing.T, in []byte, split bool) {
 // first request of the first part.
 func viaWorker(t *testing.T, parts ...[]byte) ([]reply, net.Addr) {
 	t.Helper()
+	return viaWorkerOf(t, memory.New(), parts...)
+}
+
+// viaWorkerOf is viaWorker with this store.
+func viaWorkerOf(t *testing.T, peers store.Store, parts ...[]byte) ([]reply, net.Addr) {
+	t.Helper()
 	l := listen(t)
-	s := &server.Server{Tracker: &tracker.Tracker{}, Log: server.LogTo(func(line string) { t.Error(line) })}
+	s := &server.Server{Tracker: &tracker.Tracker{Store: peers}, Log: server.LogTo(func(line string) { t.Error(line) })}
 	ended := make(chan error)
 	go func() { ended <- s.Serve(l) }()
 	c, err := net.Dial("tcp", l.Addr().String())
@@ -124,16 +131,6 @@ func TestHandOver(t *testing.T) {
 			t.Errorf("%.80q: %d connections with a goroutine, want %d", request, n, goroutines)
 		}
 		get(t, c, r, "/ntrk/k?port=2") // the connection is still open
-	}
-}
-
-// A worker never calls a store that may block, because that would delay all its connections.
-func TestSlowStoreHasNoWorker(t *testing.T) {
-	s := &server.Server{Tracker: &tracker.Tracker{Store: &slowStore{Store: memory.New()}}}
-	c := dial(t, serve(t, s))
-	get(t, c, bufio.NewReader(c), "/ntrk/k?port=1")
-	if n := s.Goroutines(); n != 1 {
-		t.Errorf("%d connections with a goroutine", n)
 	}
 }
 

@@ -40,8 +40,7 @@ const (
 
 // streams are the event streams of a worker.
 type streams struct {
-	new   *tracker.Stream // what serveBatch has opened
-	open  int             // the number of streams, those that have ended and linger included
+	open  int // the number of streams, those that have ended and linger included
 	woken atomic.Pointer[polledStream]
 	taken *polledStream // streams that were taken from woken and are not served yet
 
@@ -101,12 +100,12 @@ func (s *polledStream) Wake() {
 	}
 }
 
-// startStream goes on with a connection whose last reply is an event stream. The replies of the
-// batch are in w.b.out. clientDone says that the client will send nothing more.
-func (w *worker) startStream(c *polledConn, clientDone bool) outcome {
+// startStream goes on with a connection whose last reply in t is an event stream. clientDone says that
+// the client will send nothing more.
+func (w *worker) startStream(c *polledConn, t *batch, clientDone bool) outcome {
 	now := uint32(w.streams.tickAt(w.now))
-	s := &polledStream{Stream: w.streams.new, w: w, conn: c, sentAt: now}
-	c.stream, c.held, w.streams.new = s, nil, nil
+	s := &polledStream{Stream: t.stream, w: w, conn: c, sentAt: now}
+	c.stream, c.held, t.stream = s, nil, nil
 	s.slow.owner = c
 	w.streams.open++
 	if w.spare == c {
@@ -115,7 +114,7 @@ func (w *worker) startStream(c *polledConn, clientDone bool) outcome {
 	_ = unix.SetsockoptInt(int(c.fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(w.s.streamTCPTimeout.Milliseconds()))
 	_ = unix.SetsockoptInt(int(c.fd), unix.SOL_SOCKET, unix.SO_SNDBUF, maxSendBuffer/2) // the system doubles that
 	w.visitAfter(c, heartbeatTicks)
-	if w.sendBytes(c, w.b.out) == gone || w.sendEvents(c) == gone {
+	if w.sendBytes(c, t.b.out) == gone || w.sendEvents(c) == gone {
 		return gone
 	}
 	if clientDone || !c.drained {
