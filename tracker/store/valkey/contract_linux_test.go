@@ -15,10 +15,15 @@ import (
 	"ntrack/tracker/store/valkey/valkeytest"
 )
 
+// rights are those of a user that a store needs, for the prefixes of these tests.
+const rights = "~ntrk* &ntrk* -@all +hello +auth +ping +info +role +time +cluster|shards +cluster|slots " +
+	"+zadd +zrem +zremrangebyscore +zrange +zscore +zmscore +zcount +zcard +exists +unlink +expire +expireat +expiretime +scan " +
+	"+get +set +incr +hset +hgetall +hdel +eval +ssubscribe +sunsubscribe +spublish"
+
 // engines are the databases on which a store must pass every case of package storetest.
 var engines = map[string]valkeytest.Options{
 	"Redis":                     {},
-	"Redis with TLS and a user": {TLS: true, User: "tracker", Password: "secret"},
+	"Redis with TLS and a user": {TLS: true, User: "tracker", Password: "secret", Rules: rights},
 	"Valkey":                    {Program: valkeytest.Valkey},
 	"a cluster":                 {Masters: 3},
 }
