@@ -89,13 +89,16 @@ func (b *bench) announces() error {
 			c.runner = &clients{plan: &b.plan, port: port}
 		}
 		switch name {
-		case storeName, memoryStoreName: // the contenders at the database share the table
+		case rawName, memoryStoreName, memoryName: // the contenders at the database share the table
 			err = c.child.call(fmt.Sprint("fill ", b.Keys, " ", b.Peers, " ", b.Callers), nil)
-		case memoryName:
-			err = c.runner.(*clients).fill()
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	for _, c := range all {
+		if err := b.warmUp(c); err != nil {
+			return fmt.Errorf("%s: %w", c.name, err)
 		}
 	}
 	for range b.Rounds {
@@ -108,6 +111,23 @@ func (b *bench) announces() error {
 		}
 	}
 	return nil
+}
+
+// warmUp lets peers announce until nearly all keys have had an announce: a Store reads more for the
+// first one of a key.
+func (b *bench) warmUp(c *contender) error {
+	if err := c.start(); err != nil {
+		return err
+	}
+	for done := 0; done < 4*b.Keys; {
+		time.Sleep(b.Warm)
+		m, err := c.mark()
+		if err != nil {
+			return err
+		}
+		done += m.Done
+	}
+	return c.stop()
 }
 
 // announceRound measures a contender once.
@@ -141,6 +161,9 @@ func (b *bench) announceRound(c *contender) (r announceRound, err error) {
 	}
 	if m.Done == 0 {
 		return r, errors.New("no announce was answered")
+	}
+	if m.Refused > 0 {
+		fmt.Fprintf(b.log, "bench/shared: %s: the database did not answer %d announces in time\n", c.name, m.Refused)
 	}
 	n := float64(m.Done)
 	us := func(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e3 }

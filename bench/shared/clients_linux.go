@@ -3,6 +3,8 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -18,8 +20,10 @@ type clients struct {
 	*driver
 	plan *plan
 	port int
-	full bool // every peer has announced, so each reply has as many peers as it may
 }
+
+// errUnavailable is a reply with status 503: the tracker's store does not answer in time.
+var errUnavailable = errors.New("503 Service Unavailable")
 
 // A conn is a connection to a tracker.
 type conn struct {
@@ -44,13 +48,15 @@ func (c *conn) ask() ([]byte, error) {
 	if _, err := c.Write(c.request); err != nil {
 		return nil, err
 	}
-	length := 0
+	length, status := 0, error(nil)
 	for first := true; ; first = false {
 		line, err := c.in.ReadSlice('\n')
 		if err != nil {
 			return nil, err
 		}
-		if first && !bytes.HasPrefix(line, []byte("HTTP/1.1 200 ")) {
+		if first && bytes.HasPrefix(line, []byte("HTTP/1.1 503 ")) {
+			status = errUnavailable
+		} else if first && !bytes.HasPrefix(line, []byte("HTTP/1.1 200 ")) {
 			return nil, fmt.Errorf("a reply begins %q", line)
 		}
 		if v, ok := bytes.CutPrefix(line, []byte("Content-Length: ")); ok {
@@ -64,7 +70,7 @@ func (c *conn) ask() ([]byte, error) {
 	}
 	c.body = append(c.body[:0], make([]byte, length)...)
 	_, err := io.ReadFull(c.in, c.body)
-	return c.body, err
+	return c.body, cmp.Or(err, status)
 }
 
 // open connects the callers.
@@ -84,12 +90,17 @@ func (c *clients) open() error {
 		b = e.Addr().AppendTo(append(b, "&compact=1&no_peer_id=1 HTTP/1.1\r\nHost: 127.0.0.1:6969\r\nUser-Agent: qBittorrent/4.6.5\r\nX-Forwarded-For: "...))
 		conn.request = append(b, "\r\n\r\n"...)
 		body, err := conn.ask()
+		for again := 0; errors.Is(err, errUnavailable) && again < 20; again++ {
+			c.refused.Add(1)
+			time.Sleep(50 * time.Millisecond)
+			body, err = conn.ask()
+		}
 		if err != nil {
 			return err
 		}
 		_, list, ok := bytes.Cut(body, []byte("5:peers"))
 		size, _, _ := bytes.Cut(list, []byte(":"))
-		if n, err := strconv.Atoi(string(size)); !ok || err != nil || n > 6*want || c.full && n != 6*min(want, c.plan.Peers-1) {
+		if n, err := strconv.Atoi(string(size)); !ok || err != nil || n != 6*min(want, c.plan.Peers-1) {
 			return fmt.Errorf("a reply is %q", body)
 		}
 		return nil
@@ -103,7 +114,6 @@ func (c *clients) start() error {
 			return err
 		}
 	}
-	c.full = true
 	c.driver.start(c.plan.Callers, uint64(time.Now().UnixNano()))
 	return nil
 }
@@ -111,11 +121,4 @@ func (c *clients) start() error {
 func (c *clients) stop() error {
 	c.driver.stop()
 	return nil
-}
-
-func (c *clients) fill() error {
-	if err := c.open(); err != nil {
-		return err
-	}
-	return c.driver.fill(c.plan.Callers)
 }

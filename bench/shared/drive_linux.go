@@ -13,6 +13,7 @@ import (
 
 	"ntrack/announce/wire"
 	"ntrack/bench/measure"
+	"ntrack/tracker/store"
 )
 
 // want is how many peers a reply has.
@@ -41,6 +42,7 @@ type driver struct {
 	announce    func(caller, k, i int) error
 	keys, peers int
 	workers     []worker
+	refused     atomic.Int64 // announces that the store could not answer in time, and that were sent again
 	ended       atomic.Bool
 	group       sync.WaitGroup
 	failed      atomic.Pointer[error]
@@ -81,6 +83,7 @@ func (d *driver) start(callers int, seed uint64) {
 // A mark has what the callers have done since the last mark.
 type mark struct {
 	Done     int
+	Refused  int
 	P50, P99 time.Duration
 }
 
@@ -96,6 +99,7 @@ func (d *driver) mark() (m mark, err error) {
 		w.done, w.times = 0, measure.Histogram{}
 		w.mu.Unlock()
 	}
+	m.Refused = int(d.refused.Swap(0))
 	m.P50, m.P99 = times.Percentile(0.5), times.Percentile(0.99)
 	if e := d.failed.Load(); e != nil {
 		err = *e
@@ -144,11 +148,16 @@ func mix(x uint64) uint64 {
 // the asker. If every peer has announced, a full reply has as many as it may.
 func drive(announce announcer, keys, peers, callers int, full bool) *driver {
 	lists := make([][]wire.Peer, callers)
-	return &driver{keys: keys, peers: peers, announce: func(caller, k, i int) error {
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	d := &driver{keys: keys, peers: peers}
+	d.announce = func(caller, k, i int) error {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		peer := wire.Peer{Endpoint: endpointOf(k, i)}
 		list, err := announce(ctx, keyOf(k), peer, lists[caller][:0])
+		for again := 0; errors.Is(err, store.ErrUnavailable) && again < 20; again++ {
+			d.refused.Add(1)
+			list, err = announce(ctx, keyOf(k), peer, lists[caller][:0])
+		}
 		if err != nil {
 			return err
 		}
@@ -162,5 +171,6 @@ func drive(announce announcer, keys, peers, callers int, full bool) *driver {
 			return fmt.Errorf("a reply has %d peers", len(list))
 		}
 		return nil
-	}}
+	}
+	return d
 }

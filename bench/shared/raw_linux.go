@@ -25,14 +25,9 @@ type raw struct {
 }
 
 func (r *raw) announce(ctx context.Context, key []byte, peer wire.Peer, dst []wire.Peer) ([]wire.Peer, error) {
-	h := fnv.New32a()
-	_, _ = h.Write(key)
-	sum := h.Sum32()
-	tag := fmt.Sprintf("%s:{%d}", r.prefix, (sum^sum>>8^sum>>16^sum>>24)%256)
-	name := func(kind string) string { return tag + kind + " " + string(key) }
+	name := r.names(key)
 	own, other := name("d"), name("D")
-	a, port := peer.Endpoint.Addr().As4(), peer.Endpoint.Port()
-	member := string([]byte{a[0], a[1], a[2], a[3], byte(port >> 8), byte(port)})
+	member := memberOf(peer.Endpoint)
 	now := time.Now().Unix()
 	since := "(" + strconv.FormatInt(now, 10)
 
@@ -93,4 +88,38 @@ func (r *raw) announce(ctx context.Context, key []byte, peer wire.Peer, dst []wi
 		}
 	}
 	return dst, nil
+}
+
+// names returns a function for the names of everything that belongs to a track.
+func (r *raw) names(key []byte) func(kind string) string {
+	h := fnv.New32a()
+	_, _ = h.Write(key)
+	sum := h.Sum32()
+	tag := fmt.Sprintf("%s:{%d}", r.prefix, (sum^sum>>8^sum>>16^sum>>24)%256)
+	return func(kind string) string { return tag + kind + " " + string(key) }
+}
+
+func memberOf(e netip.AddrPort) string {
+	a, port := e.Addr().As4(), e.Port()
+	return string([]byte{a[0], a[1], a[2], a[3], byte(port >> 8), byte(port)})
+}
+
+// fill writes the peers of that many keys, as if they had announced.
+func (r *raw) fill(keys int) error {
+	now := time.Now().Unix()
+	for k := range keys {
+		name, c := r.names(keyOf(k)), r.client.B()
+		add := c.Zadd().Key(name("d")).ScoreMember()
+		for i := range r.peers {
+			add = add.ScoreMember(float64(now+int64(ttl/time.Second)-int64(rand.IntN(1000))), memberOf(endpointOf(k, i)))
+		}
+		end := now + 2*int64(ttl/time.Second)
+		for _, reply := range r.client.DoMulti(context.Background(), add.Build(), c.Expireat().Key(name("d")).Timestamp(end).Build(),
+			c.Set().Key(name("#")).Value(strconv.FormatInt(now<<24, 10)).ExatTimestamp(end).Build()) {
+			if err := reply.Error(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }

@@ -65,6 +65,10 @@ func runRole(args []string, stdin io.Reader, stdout io.Writer) error {
 			defer s.Close()
 			r.store = s
 		}
+		r.announce = func(ctx context.Context, key []byte, peer wire.Peer, dst []wire.Peer) ([]wire.Peer, error) {
+			dst, _, err := r.store.Announce(ctx, key, peer, func(store.Size) time.Duration { return ttl }, store.Want{Peers: want}, dst)
+			return dst, err
+		}
 	}
 	switch args[0] {
 	case rawRole:
@@ -73,12 +77,9 @@ func runRole(args []string, stdin io.Reader, stdout io.Writer) error {
 			return err
 		}
 		defer client.Close()
-		r.announce = (&raw{client: client, prefix: valkey.DefaultPrefix, peers: *peers}).announce
+		r.raw = &raw{client: client, prefix: valkey.DefaultPrefix, peers: *peers}
+		r.announce = r.raw.announce
 	case storeRole, memoryRole:
-		r.announce = func(ctx context.Context, key []byte, peer wire.Peer, dst []wire.Peer) ([]wire.Peer, error) {
-			dst, _, err := r.store.Announce(ctx, key, peer, func(store.Size) time.Duration { return ttl }, store.Want{Peers: want}, dst)
-			return dst, err
-		}
 	case serverRole:
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -102,6 +103,7 @@ func runRole(args []string, stdin io.Reader, stdout io.Writer) error {
 type role struct {
 	stdout   *json.Encoder
 	profile  *os.File
+	raw      *raw // only of the role raw
 	store    store.Store
 	announce announcer
 	driver   *driver
@@ -120,7 +122,11 @@ func (r *role) run(stdin io.Reader) error {
 		case "ready":
 			reply = r.port
 		case "fill": // keys, peers, callers
-			err = drive(r.announce, a, b, c, false).fill(c)
+			if r.raw != nil {
+				err = r.raw.fill(a)
+			} else {
+				err = drive(r.announce, a, b, c, false).fill(c)
+			}
 		case "start": // keys, peers, callers
 			r.driver = drive(r.announce, a, b, c, r.store != nil)
 			r.driver.start(c, uint64(time.Now().UnixNano()))
@@ -133,8 +139,9 @@ func (r *role) run(stdin io.Reader) error {
 		case "live": // subscriptions
 			reply = r.live()
 		case "profile":
-			if r.profile != nil {
+			if r.profile != nil { // the first time
 				err = pprof.StartCPUProfile(r.profile)
+				r.profile = nil
 			}
 		default:
 			err = errors.New("no such command: " + name)

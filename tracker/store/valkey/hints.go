@@ -7,12 +7,13 @@ import (
 )
 
 const (
-	hintSlots = 1 << 14
+	hintSlots = 1 << 16
 	// maxSizeAge is how old a size may be.
 	maxSizeAge = time.Second
 	// maxHintAge is how old counts may be by which a sample is asked for. Only the current counts decide
-	// whether it is good enough.
-	maxHintAge = 10 * time.Second
+	// whether it is good enough. So it is long: without a hint, an announce to a track of more peers than
+	// are wanted reads twice.
+	maxHintAge = 10 * time.Minute
 )
 
 // A hint is what was read about a track a moment ago.
@@ -33,7 +34,8 @@ func (h *hint) hidden(first int) bool {
 	return false
 }
 
-// hints is a table of fixed size, in which a track overwrites another. It takes 1.4 MB.
+// hints is a table of fixed size, in which a track overwrites a smaller one, or an old one.
+// It takes 6 MB.
 type hints struct {
 	seed  maphash.Seed
 	start time.Time
@@ -47,6 +49,14 @@ type hintSlot struct {
 	birth   int64
 	counts  [sets]uint32
 	expires [sets]uint32
+}
+
+// size is how many peers the track had.
+func (s *hintSlot) size() (n uint64) {
+	for _, c := range s.counts {
+		n += uint64(c)
+	}
+	return n
 }
 
 func newHints() *hints {
@@ -81,6 +91,9 @@ func (q *query) remember() {
 	}
 	mu := &h.locks[hash%uint64(len(h.locks))]
 	mu.Lock()
-	h.slots[hash%hintSlots] = slot
-	mu.Unlock()
+	defer mu.Unlock()
+	// A small track needs no hint: its first pipeline reads all of it.
+	if old := &h.slots[hash%hintSlots]; old.hash == hash || slot.at-old.at > maxHintAge || old.size() <= slot.size() {
+		*old = slot
+	}
 }
