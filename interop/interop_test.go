@@ -69,6 +69,7 @@ func TestInterop(t *testing.T) {
 		{"certificates by ACME", []string{"pebble", "pebble-challtestsrv"}, acme},
 		{"varnish", []string{"varnishd"}, varnish},
 		{"the rules of the alerts", []string{"promtool"}, alertRules},
+		{"targets of Prometheus", []string{"prometheus"}, httpSD},
 		{"alerts in Prometheus", []string{"prometheus"}, alerts},
 		{"haproxy with the PROXY protocol", []string{"haproxy", "curl"}, haproxyProtocol},
 		{"nginx with the PROXY protocol", []string{"nginx", nginxModule, "curl"}, nginxProtocol},

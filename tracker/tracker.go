@@ -42,6 +42,8 @@ const (
 	maxWithIDs = 200
 	// largeWant is the limit for [Tracker.Large]: a reply with more peers is large.
 	largeWant = 200
+	// maxTargets is how many peers a reply for Prometheus may have. It has all of them, or none.
+	maxTargets = 10_000
 	// maxKept is the largest number of peers or tracks whose memory is kept for another call. The
 	// list at the beginning of a stream has up to 10,000 peers. Thousands of streams may begin within
 	// a second.
@@ -176,6 +178,9 @@ func (t *Tracker) Large(c *Call) bool {
 	if c.parseAccept().stream {
 		return true
 	}
+	if bytes.Contains(c.Target, []byte("=http_sd")) {
+		return true
+	}
 	for rest := c.Target; ; {
 		_, value, found := bytes.Cut(rest, []byte("numwant="))
 		if !found {
@@ -279,6 +284,9 @@ func (t *Tracker) decide(ctx context.Context, c *Call, s *scratch, resp *Respons
 	if want.IDs {
 		want.Peers = min(want.Peers, maxWithIDs)
 	}
+	if format == wire.FormatHTTPSD {
+		want.Peers = maxTargets + 1 // a part of the list would end the scraping of the others
+	}
 	peers, now, addr := s.peers[:0], t.meter.now(), peer.Endpoint.Addr()
 	if err := t.checkRate(ctx, addr, req, rateOf(req), unitsOf(want), now); err != nil {
 		return nil, err
@@ -312,6 +320,9 @@ func (t *Tracker) decide(ctx context.Context, c *Call, s *scratch, resp *Respons
 	}
 	if err != nil {
 		return nil, err
+	}
+	if format == wire.FormatHTTPSD && len(peers) > maxTargets {
+		return nil, &store.FullError{What: "peers for format http_sd", Max: maxTargets}
 	}
 	reply := wire.Reply{Key: req.Key, You: peer.Endpoint, Count: res.Count, Interval: s.timing.interval(res.Size), TTL: s.timing.ttl(res.Size)}
 	s.peers = peers[:0]
@@ -424,7 +435,7 @@ func contentType(r *wire.Request, f wire.Format) string {
 	switch {
 	case r.Classic:
 		return "text/plain"
-	case f == wire.FormatJSON:
+	case f == wire.FormatJSON || f == wire.FormatHTTPSD:
 		return "application/json"
 	case f == wire.FormatText:
 		return "text/plain; charset=utf-8"

@@ -1,10 +1,13 @@
 package tracker
 
 import (
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"net/netip"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -120,6 +123,7 @@ func TestLarge(t *testing.T) {
 		"/ntrk/k?numwant=1&numwant=1000":                           true,
 		"/ntrk/k?xnumwant=1&numwant=1000":                          true,
 		"/ntrk/numwant=1000":                                       true,
+		"/ntrk/k?port=1&format=http_sd":                            true,
 	} {
 		if got := new(Tracker).Large(&Call{Method: "GET", Target: []byte(target)}); got != large {
 			t.Errorf("%s: %t", target, got)
@@ -138,5 +142,41 @@ func TestAppendDate(t *testing.T) {
 		if got, want := string(appendDate(nil, when)), when.Format(http.TimeFormat); got != want {
 			t.Fatalf("%s, not %s", got, want)
 		}
+	}
+}
+
+// Prometheus gets all peers of a key, however many a request for it wants and a reply may have, or a
+// refusal.
+func TestHTTPSD(t *testing.T) {
+	tr := &Tracker{MaxWant: 7}
+	add := func(from, to int) {
+		for i := from; i < to; i++ {
+			call := Call{Method: "GET", Target: fmt.Appendf(nil, "/ntrk/k?port=%d&numwant=0", 1+i%5000), Remote: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 1, 0, byte(i / 5000)}), 9)}
+			if resp, body := tr.Answer(t.Context(), &call, nil); resp.Status != 200 {
+				t.Fatalf("%d, %s", resp.Status, body)
+			}
+		}
+	}
+	ask := func() (int, []byte) {
+		call := Call{Method: "GET", Target: []byte("/ntrk/k?format=http_sd&numwant=1"), Remote: netip.MustParseAddrPort("127.0.0.1:9")}
+		resp, body := tr.Answer(t.Context(), &call, nil)
+		return resp.Status, body
+	}
+	add(0, 10_000)
+	status, body := ask()
+	var groups []struct {
+		Targets []string
+		Labels  map[string]string
+	}
+	if err := json.Unmarshal(body, &groups); err != nil || status != 200 || len(groups) != 1 {
+		t.Fatalf("%d, %v, %d groups", status, err, len(groups))
+	}
+	slices.Sort(groups[0].Targets)
+	if n := len(slices.Compact(groups[0].Targets)); n != 10_000 {
+		t.Errorf("%d targets", n)
+	}
+	add(10_000, 10_001)
+	if status, body = ask(); status != 503 || !strings.Contains(string(body), "10000") {
+		t.Errorf("with more peers: %d, %.200s", status, body)
 	}
 }

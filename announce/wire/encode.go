@@ -9,7 +9,7 @@ import (
 	"unicode/utf8"
 )
 
-// AppendReply appends the tracker's reply to r as JSON, as text or, in any other format, as bencode. It
+// AppendReply appends the tracker's reply to r in a format. FormatUnnamed is written as bencode. It
 // ignores reply.Peers, which do not have peer ids, and writes peers instead.
 func (r *Request) AppendReply(dst []byte, format Format, reply *Reply, peers []Peer) []byte {
 	switch format {
@@ -20,6 +20,8 @@ func (r *Request) AppendReply(dst []byte, format Format, reply *Reply, peers []P
 			dst = append(peers[i].Endpoint.AppendTo(dst), '\n')
 		}
 		return dst
+	case FormatHTTPSD:
+		return reply.appendHTTPSD(dst, peers)
 	}
 	return reply.appendBencode(dst, peers, r.Compact, r.NoPeerID)
 }
@@ -120,6 +122,27 @@ func (r *Reply) appendJSON(dst []byte, peers []Peer) []byte {
 	return append(dst, "]}\n"...)
 }
 
+// appendHTTPSD appends a list of target groups as Prometheus reads it: one group, or none without peers.
+func (r *Reply) appendHTTPSD(dst []byte, peers []Peer) []byte {
+	if len(peers) == 0 {
+		return append(dst, "[]\n"...)
+	}
+	dst = append(dst, `[{"targets":[`...)
+	for i := range peers {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		dst = appendJSONEndpoint(dst, peers[i].Endpoint)
+	}
+	dst = append(dst, `],"labels":{"__meta_ntrack_key`...)
+	if utf8.Valid(r.Key.raw) {
+		dst = appendJSONString(append(dst, `":`...), r.Key.raw)
+	} else {
+		dst = append(AppendEscaped(append(dst, `_escaped":"`...), r.Key.raw), '"')
+	}
+	return append(dst, "}}]\n"...)
+}
+
 func appendJSONEndpoint(dst []byte, e netip.AddrPort) []byte {
 	return append(e.AppendTo(append(dst, '"')), '"')
 }
@@ -161,7 +184,7 @@ func AppendTracks(dst []byte, format Format, tracks []Track) []byte {
 // which is how long the client should wait before its next announce.
 func (f *RefusalError) Append(dst []byte, format Format, interval time.Duration) []byte {
 	switch format {
-	case FormatJSON:
+	case FormatJSON, FormatHTTPSD:
 		dst = appendJSONString(append(dst, `{"error":`...), []byte(f.Reason))
 		return append(dst, "}\n"...)
 	case FormatBencode:

@@ -36,6 +36,7 @@ const (
 	FormatBencode
 	FormatJSON
 	FormatText
+	FormatHTTPSD // Prometheus' HTTP service discovery; only a look has it
 )
 
 // A Request is what a peer asks of a tracker. A client writes it with [Request.URL], and a tracker
@@ -199,7 +200,13 @@ func (r *Request) parseNative(method string, key, query []byte) error {
 		}
 	}
 	if r.Format == FormatUnnamed && p[paramFormat].given {
-		return refuse(400, "format %s: must be bencode, text or json", Quote(p[paramFormat].value))
+		return refuse(400, "format %s: must be bencode, text, json or http_sd", Quote(p[paramFormat].value))
+	}
+	if r.Format == FormatHTTPSD {
+		if r.Verb == VerbScrape || method != "GET" && method != "HEAD" {
+			return refuse(400, "format http_sd: lists the peers of a key; send GET /ntrk/KEY?format=http_sd")
+		}
+		r.Verb = VerbLook
 	}
 	if p[paramPort].given {
 		if err := r.setPort(p[paramPort].value); err != nil {
@@ -400,6 +407,8 @@ func formatNamed(v []byte) Format {
 		return FormatJSON
 	case "text":
 		return FormatText
+	case "http_sd":
+		return FormatHTTPSD
 	}
 	return FormatUnnamed
 }

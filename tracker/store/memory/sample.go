@@ -36,7 +36,7 @@ func (s *shard) sample(dst []wire.Peer, t *track, want store.Want, asker wire.Sc
 	share, start := shares(want.Peers, n[0], n[1]), len(dst)
 	for i := range draws {
 		d := &draws[i]
-		if d.steps = min(d.cap, maxSteps); d.steps == 0 {
+		if d.steps = min(d.cap, max(maxSteps, 4*share[i])); d.steps == 0 {
 			continue
 		}
 		d.asker, d.now = asker, now
@@ -92,8 +92,8 @@ type draw struct {
 	now   expiry
 }
 
-// maxSteps is how many slots a draw visits at most, because other calls wait for the lock of the
-// shard. If most peers of a large table are hidden or have lapsed, the sample may be too small. It
+// maxSteps is how many slots a draw visits at most, or four times as many as there are peers to draw,
+// because other calls wait for the lock of the shard. If most peers of a large table are hidden or have lapsed, the sample may be too small. It
 // has [wire.DefaultWant] peers as long as the asker may get the peer of one slot in a hundred.
 const maxSteps = 8192
 
