@@ -233,6 +233,7 @@ func randomCalls(t *testing.T, s *tester) {
 				m.unhold(sub.key, sub.self)
 			}
 			sub.Close()
+			synctest.Wait() // the hold may end a moment later
 		}
 		decline := 0 // the higher it is, the fewer announces there are, so that tracks shrink
 		for step := range 8000 {

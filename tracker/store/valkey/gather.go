@@ -378,7 +378,7 @@ func (p *partition) applyLeases(r *round, l *leases) {
 		h := t.holds[e]
 		refused := slices.Contains(l.refused, e)
 		switch {
-		case h == nil && !refused:
+		case h == nil && !refused && !p.holds(t.key, e):
 			p.close(closing{t.key, e}, l.lease) // the stream has ended meanwhile
 		case h == nil:
 		case refused && h.lease == 0:
@@ -400,6 +400,12 @@ func (p *partition) applyLeases(r *round, l *leases) {
 		}
 	}
 	t.beginAll()
+}
+
+// holds reports whether a stream has begun to hold a peer again, after its track was forgotten.
+func (p *partition) holds(key string, e netip.AddrPort) bool {
+	t := p.tracks[key]
+	return t != nil && t.holds[e] != nil
 }
 
 // beginAll begins the subscriptions whose track has been read and whose peer is listed.

@@ -320,6 +320,9 @@ func (sub *subscription) end() (notify func()) {
 // pass notifies the subscriber of a batch that has just been flushed. If the subscriber sees nothing
 // in it and has no other batch to take, pass goes past the batch.
 func (sub *subscription) pass(b *batch) {
+	if sub.place.Load() == nil {
+		return
+	}
 	next, sees := b.next.Load(), sub.seesAny(b)
 	if !sees && sub.place.CompareAndSwap(b, next) {
 		return
@@ -365,7 +368,7 @@ func (sub *subscription) seesAny(b *batch) bool {
 	if sub.sharesView(b) {
 		return len(sub.view(b).Changes) > 0
 	}
-	return slices.ContainsFunc(b.changes, func(c change) bool { return sub.sees(&c) })
+	return slices.ContainsFunc(b.changes, func(c change) bool { return sub.sees(&c) && c.endpoint != sub.self })
 }
 
 // view returns the changes of a batch that the subscriber sees.
@@ -378,7 +381,7 @@ func (sub *subscription) view(b *batch) *store.Batch {
 	}
 	v := new(store.Batch)
 	for i := range b.changes {
-		if c := &b.changes[i]; sub.sees(c) {
+		if c := &b.changes[i]; sub.sees(c) && (shares || c.endpoint != sub.self) {
 			v.Changes = append(v.Changes, store.Change{Endpoint: c.endpoint, Joined: c.joined})
 		}
 	}
@@ -388,8 +391,8 @@ func (sub *subscription) view(b *batch) *store.Batch {
 	return v
 }
 
-// sees reports whether c changes what the subscriber knows: the subscriber sees the peer and is not the
-// peer, and the number of joins and leaves since the subscription began is odd.
+// sees reports whether c changes what the subscriber knows, unless it is about the subscriber itself: the
+// subscriber sees the peer, and the number of joins and leaves since the subscription began is odd.
 func (sub *subscription) sees(c *change) bool {
 	odd := false
 	for _, n := range c.numbers {
@@ -397,7 +400,7 @@ func (sub *subscription) sees(c *change) bool {
 			odd = !odd
 		}
 	}
-	return odd && sub.scope.Sees(c.scope) && c.endpoint != sub.self
+	return odd && sub.scope.Sees(c.scope)
 }
 
 // A watching is what a Store needs for subscriptions.
