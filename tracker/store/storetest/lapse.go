@@ -60,7 +60,7 @@ func countsAfterLapses(t *testing.T, s *tester) {
 		for _, later := range []time.Duration{0, 10 * time.Millisecond, 990 * time.Millisecond} { // within a second
 			time.Sleep(later)
 			key := fmt.Sprintf("%d peers, %v after the last track", n, later)
-			for i := range n {
+			s.together(n, func(i int) {
 				p := numbered(i)
 				if i%3 == 0 {
 					p = numberedIPv6(i)
@@ -70,7 +70,7 @@ func countsAfterLapses(t *testing.T, s *tester) {
 					d = 20 * time.Second
 				}
 				s.announceFor(d, key, p, 0)
-			}
+			})
 			remaining := (n + 4) / 5 // the peers with the longer ttl
 			time.Sleep(2900 * time.Millisecond)
 			expect("before the shorter ttl ends", key, n)
@@ -176,7 +176,7 @@ func longest(t *testing.T, s *tester) {
 // forDays renews two peers for longer than 2^17 seconds, since a store may count seconds in few bits. It
 // announces another peer once each hour.
 func forDays(t *testing.T, s *tester) {
-	for hour := range 40 {
+	for hour := range int(s.long(40*time.Hour) / time.Hour) {
 		for range 2 {
 			s.announceFor(75*time.Minute, "k", numbered(1), 0)
 			s.announceFor(75*time.Minute, "k", numbered(2), 0)

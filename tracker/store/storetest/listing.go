@@ -61,10 +61,10 @@ func remove(t *testing.T, s *tester) {
 	}
 	removeTrack("nothing")
 	s.announce("other", "192.0.2.1:1", 0)
-	for i := range 5000 {
+	s.together(5000, func(i int) {
 		s.announceFor(ttl, "k", numbered(i), 0)
 		s.announceFor(ttl, "k", numberedIPv6(i), 0)
-	}
+	})
 	removeTrack("k")
 	s.expect("after the removal of a large track", s.index("127.0.0.1"), `"other":1`)
 

@@ -292,7 +292,7 @@ func randomCalls(t *testing.T, s *tester) {
 					for len(subscribers) > 0 {
 						end(0)
 					}
-					pause = 2 * (1 + r.IntN(3600*10)) // up to 20 hours, in which all peers lapse
+					pause = 2 * (1 + r.IntN(int(s.long(10*time.Hour)/time.Second))) // up to 20 hours, in which all peers lapse
 				}
 				time.Sleep(time.Duration(pause) * time.Second)
 				synctest.Wait()

@@ -62,13 +62,13 @@ func chiSquare(given map[netip.AddrPort]int, n, step, drawn int) (chi float64) {
 // must return the remaining peers evenly.
 func sampleLapsed(t *testing.T, s *tester) {
 	const n, remaining, want, rounds = 20_000, 500, 20, 2000
-	for i := range n {
+	s.together(n, func(i int) {
 		d := 20*time.Second + time.Duration(i%7)*time.Second
 		if i%(n/remaining) == 0 {
 			d = time.Hour
 		}
 		s.announceFor(d, "k", numbered(i), 0)
-	}
+	})
 	s.expect("before a peer lapses", s.index("192.0.2.9", "k"), `"k":20000`)
 	time.Sleep(27 * time.Second)
 	given := map[netip.AddrPort]int{}
@@ -152,12 +152,12 @@ func quarter(t *testing.T, s *tester) {
 // oneFamily has tracks of which one family has just lapsed. A sample must have peers of the other
 // family instead.
 func oneFamily(t *testing.T, s *tester) {
-	for i := range 2000 {
+	s.together(2000, func(i int) {
 		s.announceFor(time.Second, "6", numbered(i), 0)
 		s.announceFor(ttl, "6", numberedIPv6(i), 0)
 		s.announceFor(time.Second, "4", numberedIPv6(i), 0)
 		s.announceFor(ttl, "4", numbered(i), 0)
-	}
+	})
 	time.Sleep(time.Second)
 	for range 20 {
 		for _, key := range []string{"4", "6"} {

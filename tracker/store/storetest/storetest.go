@@ -15,6 +15,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -122,6 +124,36 @@ func (s *tester) announceFor(ttl time.Duration, key string, p wire.Peer, want in
 		s.t.Fatalf("the size in the result is %+v, and the ttl was asked for %+v", res.Size, sizes)
 	}
 	return peers, res
+}
+
+// together calls do with the numbers below n. A store that blocks gets several calls at the same time,
+// because each takes real time.
+func (s *tester) together(n int, do func(int)) {
+	if s.NeverBlocks() {
+		for i := range n {
+			do(i)
+		}
+		return
+	}
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range 32 {
+		wg.Go(func() {
+			for i := next.Add(1) - 1; i < int64(n); i = next.Add(1) - 1 {
+				do(int(i))
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// long returns a duration of many hours, or a tenth of it for a store that blocks: each second of
+// virtual time takes such a store real time.
+func (s *tester) long(d time.Duration) time.Duration {
+	if s.NeverBlocks() {
+		return d
+	}
+	return d / 10
 }
 
 // constant returns a function for a ttl that does not depend on the size.

@@ -188,9 +188,7 @@ func subscribeLapse(t *testing.T, s *tester) {
 	for _, n := range []int{1, 3000} {
 		key := fmt.Sprint("track of ", n)
 		time.Sleep(300 * time.Millisecond) // a store may round to whole seconds: no lapse is at one
-		for i := range n {
-			s.announceFor(time.Hour, key, numbered(i), 0)
-		}
+		s.together(n, func(i int) { s.announceFor(time.Hour, key, numbered(i), 0) })
 		s.announceFor(20*time.Second, key, wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.1:1")}, 0)
 		for i := range 8 { // in each of eight seconds, because a store may work in only some of them
 			s.announceFor(time.Duration(40+i)*time.Second, key, wire.Peer{Endpoint: netip.AddrPortFrom(netip.MustParseAddr("2001:db8::1"), uint16(1+i))}, 0)
@@ -234,7 +232,7 @@ func subscribeHolds(t *testing.T, s *tester) {
 	// Without an announce, the peer is listed until its last subscription ends.
 	a, _ := s.subscribe("k", p)
 	expect("a subscription begins", "+"+p, true)
-	time.Sleep(30 * time.Hour)
+	time.Sleep(s.long(30 * time.Hour))
 	expect("the subscription has lasted for long", "", true)
 	b, given := s.subscribe("k", p)
 	s.expect("given to the second subscription of the peer", given, "")
@@ -243,7 +241,7 @@ func subscribeHolds(t *testing.T, s *tester) {
 	c, _ := s.subscribe("k", p)
 	c.Close()
 	expect("a third subscription has begun and ended", "", true)
-	time.Sleep(10 * time.Hour)
+	time.Sleep(s.long(10 * time.Hour))
 	b.Close()
 	expect("the last subscription has ended", "-"+p, false)
 
@@ -299,7 +297,7 @@ func subscribeHolds(t *testing.T, s *tester) {
 	s.announceFor(time.Second, "k", wire.Peer{Endpoint: netip.MustParseAddrPort(p)}, 0)
 	a, _ = s.subscribe("k", p)
 	s.announceFor(3*time.Hour, "k", wire.Peer{Endpoint: netip.MustParseAddrPort(p)}, 0)
-	time.Sleep(20 * time.Hour)
+	time.Sleep(max(s.long(20*time.Hour), 4*time.Hour))
 	a.Close()
 	expect("the announces lapsed long ago", "+"+p+" -"+p, false)
 
@@ -409,14 +407,10 @@ func subscribeSlow(t *testing.T, s *tester) {
 	closed, _ := s.subscribe("k", "192.0.2.7:7")
 	closed.Close() // nothing waits for this one either
 	for i := range 2 * maxWaiting / 1000 {
-		for j := range 1000 {
-			s.announceFor(time.Hour, "k", numbered(1000*i+j), 0)
-		}
+		s.together(1000, func(j int) { s.announceFor(time.Hour, "k", numbered(1000*i+j), 0) })
 		time.Sleep(tolerance)
 		fast.next()
-		for j := range 1000 {
-			s.leave("k", numbered(1000*i+j).Endpoint.String())
-		}
+		s.together(1000, func(j int) { s.leave("k", numbered(1000*i+j).Endpoint.String()) })
 		time.Sleep(tolerance)
 		fast.next()
 	}
@@ -432,9 +426,7 @@ func subscribeSlow(t *testing.T, s *tester) {
 
 func subscribeLarge(t *testing.T, s *tester) {
 	const maxStreamed = 10_000 // as store.Store says
-	for i := range maxStreamed {
-		s.announceFor(time.Hour, "k", numbered(i), 0)
-	}
+	s.together(maxStreamed, func(i int) { s.announceFor(time.Hour, "k", numbered(i), 0) })
 	earlier, given := s.subscribe("k", "192.0.2.9:9") // and is one peer more
 	if n := len(strings.Fields(given)); n != maxStreamed {
 		t.Fatalf("%d peers given, want %d", n, maxStreamed)
