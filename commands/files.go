@@ -44,10 +44,15 @@ func readTokens(ctx context.Context, file string, s Streams) ([]string, error) {
 	if len(tokens) == 0 {
 		return nil, fmt.Errorf("%s has no token: put one on a line", file)
 	}
-	if info, err := os.Stat(file); err == nil && info.Mode().IsRegular() && info.Mode()&0o004 != 0 && runtime.GOOS != "windows" {
-		s.warn("--token-file %s: every user of this machine can read it; chmod 600 it", shown(file))
-	}
+	warnReadable(s, "--token-file", file)
 	return tokens, nil
+}
+
+// warnReadable warns if other users of the machine may read a file with a secret.
+func warnReadable(s Streams, option, file string) {
+	if info, err := os.Stat(file); err == nil && info.Mode().IsRegular() && info.Mode()&0o004 != 0 && runtime.GOOS != "windows" {
+		s.warn("%s %s: every user of this machine can read it; chmod 600 it", option, shown(file))
+	}
 }
 
 // readToken reads a file that has one access token.

@@ -30,7 +30,7 @@ func serveCommand(s Streams) *cli.Command {
 			"Every option may be in the environment instead: NTRACK_MAX_RATE=500 is\n" +
 			"--max-rate 500, NTRACK_INDEX=true is --index, and commas separate the values of\n" +
 			"an option that may be repeated. The command line takes precedence.",
-		Flags: slices.Concat(listenFlags(), tlsFlags(), trackerFlags(), accessFlags(), denyFlags(), limitFlags(), proxyFlags(), adminFlags(), drainFlags(), logFlags()),
+		Flags: slices.Concat(listenFlags(), tlsFlags(), trackerFlags(), accessFlags(), denyFlags(), limitFlags(), storeFlags(), proxyFlags(), adminFlags(), drainFlags(), logFlags()),
 		Action: func(c *cli.Context) error {
 			var o serveOptions
 			o.takeHangups(s)
@@ -59,6 +59,7 @@ type serveOptions struct {
 	tracker     tracker.Tracker
 	server      server.Server
 	memory      memorySplit
+	store       storeOptions
 	admin       admin.Server
 	adminAt     string // --admin; "" without it
 	tls         tlsOptions
@@ -110,6 +111,9 @@ func (o *serveOptions) build(c *cli.Context, s Streams) error {
 	if err := o.buildLimits(c, s); err != nil {
 		return err
 	}
+	if err := o.buildStore(c, s); err != nil {
+		return err
+	}
 	if err := o.buildProxies(c, s); err != nil {
 		return err
 	}
@@ -127,6 +131,13 @@ func (o *serveOptions) build(c *cli.Context, s Streams) error {
 
 func (o *serveOptions) run(ctx context.Context, s Streams) error {
 	o.memory.limitGarbage()
+	if err := o.openStore(ctx, s); err != nil {
+		if ctx.Err() != nil {
+			return endedBy(ctx)
+		}
+		return err
+	}
+	defer o.closeStore()
 	endpoints, err := o.openEndpoints()
 	if err != nil {
 		return err
@@ -162,6 +173,11 @@ func (o *serveOptions) run(ctx context.Context, s Streams) error {
 		}
 	}
 	o.end(ctx)
+	return endedBy(ctx)
+}
+
+// endedBy returns the result of serve after a signal: success, unless the terminal was closed.
+func endedBy(ctx context.Context) error {
 	if interruptedBy(syscall.SIGHUP)(context.Cause(ctx)) {
 		return context.Cause(ctx)
 	}

@@ -35,14 +35,15 @@ func (o *serveOptions) openAdmin(bound []string) ([]endpoint, error) {
 	return []endpoint{{kind: adminEndpoint, listener: l, option: o.adminAt, address: boundTo(l, o.adminAt)}}, nil
 }
 
-// prepareAdmin prepares what --admin serves. The tracker is ready until ctx ends.
+// prepareAdmin prepares what --admin serves. The tracker is ready until ctx ends, while
+// its table answers.
 func (o *serveOptions) prepareAdmin(ctx context.Context, s Streams, endpoints []endpoint) {
 	o.admin.Server, o.admin.Log = &o.server, o.server.Log
 	o.admin.Ready = func() error {
 		if ctx.Err() != nil {
 			return errors.New("the tracker is about to end")
 		}
-		return nil
+		return o.checkStore()
 	}
 	for _, e := range endpoints {
 		if e.kind == adminEndpoint && e.reach() != thisMachine {

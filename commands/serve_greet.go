@@ -24,8 +24,12 @@ func (o *serveOptions) greet(s Streams, endpoints []endpoint) {
 	if o.denyFile != "" || len(o.tracker.Proxies) > 0 || slices.ContainsFunc(endpoints, isOpen) {
 		s.note("open: %s", o.openText(endpoints))
 	} else {
+		where := "in memory"
+		if o.store.config.URL != "" {
+			where = "in " + o.storeText()
+		}
 		for _, e := range endpoints {
-			s.note("tracker at http://%s/ntrk/, in memory; Ctrl-C ends it", e.address)
+			s.note("tracker at http://%s/ntrk/, %s; Ctrl-C ends it", e.address, where)
 		}
 	}
 	i := slices.IndexFunc(endpoints, func(e endpoint) bool { return e.kind == plainEndpoint && e.port() != 0 })
@@ -72,6 +76,9 @@ func (o *serveOptions) openAttrs(endpoints []endpoint) []slog.Attr {
 		index = "on"
 	}
 	attrs = append(attrs, slog.String("token", token), slog.String("index", index))
+	if o.store.config.URL != "" {
+		attrs = append(attrs, slog.String("store", o.storeText()))
+	}
 	if keys, nets := o.tracker.Denial.Len(); o.denyFile != "" {
 		attrs = append(attrs, slog.String("denied", fmt.Sprintf("keys %d, networks %d", keys, nets)))
 	}

@@ -87,6 +87,16 @@ func wrongValues(f cli.Flag) []wrongValue {
 			{"%DIR/none", `: no such file or directory; make the file, or name another$`}, {"%DIR", ` is a directory: name a file in it$`}, {"-", `^: name a file; standard input cannot`},
 			{"%DIR/space", `: line 1: "a": a line is "net CIDR", "key KEY"`},
 		},
+		"store": {
+			{"", `a URL such as valkey://127\.0\.0\.1:6379 is wanted`}, {"localhost", `a URL such as`}, {"http://localhost", `begins with valkey:// or redis://`},
+			{"valkey://", `names no host`}, {"valkey://h:0", `the port "0"`}, {"valkey://h?addr=x", `addr=x: HOST:PORT is wanted`}, {"valkey://h\x1b[2J", `this is no URL`},
+			{"valkey://h?password=x", `the parameter "password" is unknown`}, {"valkey://u:p#x@h", `# as %23`}, {"unix://x", `three slashes`},
+		},
+		"store-file": {
+			{"%DIR/none", `: no such file or directory; make the file, or name another$`}, {"%DIR", ` is a directory: name a file in it$`}, {"-", `: name a file;`},
+			{"%DIR/empty", ` is empty: it has to hold one line$`}, {"%DIR/binary", ` it holds a NUL byte$`}, {"%DIR/large", ` holds more than \d+ bytes$`}, {"%DIR/space", `a URL such as`},
+		},
+		"store-prefix":    {{"x", `is for --store URL, which is missing$`}, {"x y", `is for --store URL, which is missing$`}},
 		"request-timeout": {{"999ms", `^: 1s or more$`}},
 		"drain":           {{"999ms", `^: 1s to 1h, or 0s to end at once$`}, {"1h0m1s", `^: 1s to 1h`}},
 		"idle-timeout":    {{"0s", `^: 1s or more$`}},

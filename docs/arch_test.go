@@ -21,7 +21,7 @@ import (
 // arrows.
 const arrows = `
 .                          commands
-commands                   announce announce/wire commands/certs commands/process output tracker tracker/store/memory tracker/server tracker/server/admin
+commands                   announce announce/wire commands/certs commands/process output tracker tracker/store tracker/store/memory tracker/store/valkey tracker/server tracker/server/admin
 commands/certs
 commands/process
 commands/commandstest      commands
