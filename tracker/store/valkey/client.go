@@ -45,9 +45,7 @@ func options(c Config) (rueidis.ClientOption, error) {
 	opt.RetryDelay = func(attempts int, _ rueidis.Completed, _ error) time.Duration {
 		return min(retryDelay<<min(attempts, 10), maxRetryDelay)
 	}
-	// Sentinels have the same TLS and the same user as the server that they watch.
-	opt.Sentinel.TLSConfig, opt.Sentinel.Username, opt.Sentinel.Password = opt.TLSConfig, opt.Username, opt.Password
-	opt.Sentinel.Dialer = opt.Dialer
+	opt.Sentinel.TLSConfig, opt.Sentinel.Dialer = opt.TLSConfig, opt.Dialer
 	opt.Sentinel.TopologyRefreshInterval = topologyInterval
 	opt.ClusterOption.ShardsRefreshInterval = topologyInterval
 	opt.ClusterOption.MaxMovedRedirections = maxRedirects
@@ -55,6 +53,20 @@ func options(c Config) (rueidis.ClientOption, error) {
 		c.adjust(&opt)
 	}
 	return opt, nil
+}
+
+// connect connects to the database. Sentinels often let everyone in, and then do not know the user of the
+// server that they watch. If they want a user, it is the same one.
+func connect(opt rueidis.ClientOption) (rueidis.Client, error) {
+	client, err := rueidis.NewClient(opt)
+	if opt.Sentinel.MasterSet == "" || opt.Password == "" {
+		return client, err
+	}
+	if e, ok := rueidis.IsRedisErr(err); !ok || !strings.HasPrefix(e.Error(), "NOAUTH") {
+		return client, err
+	}
+	opt.Sentinel.Username, opt.Sentinel.Password = opt.Username, opt.Password
+	return rueidis.NewClient(opt)
 }
 
 // do sends the commands in one round trip, and returns the error of the connection or of the first

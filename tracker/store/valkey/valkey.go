@@ -84,7 +84,7 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	client, err := rueidis.NewClient(opt)
+	client, err := connect(opt)
 	if err != nil {
 		return nil, explain(c, err)
 	}
