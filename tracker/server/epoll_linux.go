@@ -58,7 +58,22 @@ func (s *Server) newEpollAcceptor(l net.Listener) acceptor {
 		return nil
 	}
 	s.active.Add(len(a.workers))
+	go growFileTable(min(s.limiter.maxConns, 1<<16-1))
 	return a
+}
+
+// growFileTable lets the system enlarge the table of this process's files for n more. Otherwise it
+// does that again and again while many clients connect, each time for twice as many. In a process with
+// several threads it waits for all CPUs before it does so, about 15 ms, and a worker waits with it.
+func growFileTable(n int) {
+	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC) // any file will do
+	if err != nil {
+		return
+	}
+	if last, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, n); err == nil {
+		_ = unix.Close(last)
+	}
+	_ = unix.Close(fd)
 }
 
 // setOptions sets the options of a connection, or of the listener, whose connections inherit them.

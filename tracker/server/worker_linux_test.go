@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -415,4 +416,23 @@ func TestWorkerCrowd(t *testing.T) {
 	}
 	crowd.Wait()
 	eventually(t, "connections: 0", func() bool { return s.Conns() == 0 })
+}
+
+// The system has room for all connections in its table of this process's files, before they come.
+func TestFileTable(t *testing.T) {
+	s := &server.Server{Tracker: &tracker.Tracker{}}
+	serve(t, s)
+	eventually(t, "the table has room for all connections", func() bool {
+		status, err := os.ReadFile("/proc/self/status")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, text, _ := strings.Cut(string(status), "\nFDSize:\t")
+		text, _, _ = strings.Cut(text, "\n")
+		size, err := strconv.Atoi(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return size >= min(s.Stats().MaxConns, 1<<16)
+	})
 }
