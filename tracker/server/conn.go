@@ -149,11 +149,17 @@ func (c *conn) readHead() (int, error) {
 			if err := c.flush(); err != nil {
 				return 0, err
 			}
-			if !c.entry.evicted && !c.entry.queued() {
+			switch {
+			case c.entry.queued():
+				err = c.readMore()
+			case c.entry.evicted: // just before these bytes arrived
+				err = ErrClosed
+			default:
 				c.enqueueIn(&c.s.begun)
 				defer c.entry.dequeue()
+				err = c.readMore()
 			}
-			if err = c.readMore(); err != nil {
+			if err != nil {
 				c.refuseEvicted()
 			}
 		} else {

@@ -200,6 +200,45 @@ func TestSilentGrace(t *testing.T) {
 	})
 }
 
+// A connection that is evicted just when a part of its next request arrives does not wait for the rest.
+func TestEvictedAtNextRequest(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		s := &server.Server{Tracker: &tracker.Tracker{}, MaxConns: 1}
+		defer shutdown(s)
+		l := newArrivals(s)
+		clientEnd, serverEnd := net.Pipe()
+		defer clientEnd.Close()
+		c := &secondRead{Conn: from{serverEnd, &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 1}}, read: func(b []byte) int {
+			other := l.from(&net.TCPAddr{IP: net.IPv4(192, 0, 2, 2), Port: 1})
+			t.Cleanup(func() { other.Close() })
+			synctest.Wait() // until c is evicted
+			return copy(b, "GET /ntrk/k?po")
+		}}
+		l.conns <- c
+		v := visitor{clientEnd, bufio.NewReader(clientEnd)}
+		v.look(t)
+		began := time.Now()
+		v.gone(t, "the evicted one")
+		if d := time.Since(began); d > time.Second {
+			t.Errorf("it ended after %v", d)
+		}
+	})
+}
+
+// A secondRead is a connection whose second Read calls read.
+type secondRead struct {
+	net.Conn
+	reads int
+	read  func([]byte) int
+}
+
+func (c *secondRead) Read(b []byte) (int, error) {
+	if c.reads++; c.reads != 2 {
+		return c.Conn.Read(b)
+	}
+	return c.read(b), nil
+}
+
 // If many connections have begun a request, a new one evicts the one that did so first, and none that
 // waits for its next request.
 func TestBegunMakesRoom(t *testing.T) { bothWays(t, testBegunMakesRoom) }
@@ -213,13 +252,15 @@ func testBegunMakesRoom(t *testing.T, serve serveFunc) {
 		idle[i].look(t)
 	}
 	var begun []visitor
-	for range 20 {
+	for i := range 20 {
 		v := visit(t, addr)
 		if _, err := io.WriteString(v, "GET /ntrk/k?po"); err != nil {
 			t.Fatal(err)
 		}
 		begun = append(begun, v)
-		eventually(t, "at most 6 have begun a request", func() bool { return s.Begun() == min(len(begun), 6) })
+		eventually(t, "at most 6 have begun a request", func() bool {
+			return s.Stats().Accepted == uint64(len(idle)+i+1) && s.Begun() == min(len(begun), 6) && s.Silent() == 0
+		})
 		if len(begun) > 6 {
 			b, err := io.ReadAll(begun[0].r)
 			if err != nil || !strings.HasPrefix(string(b), "HTTP/1.1 503 ") {

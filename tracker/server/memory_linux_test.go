@@ -139,7 +139,12 @@ func testUnreadMakesRoom(t *testing.T, serve serveFunc) {
 		if _, err := unread.Write([]byte(strings.Repeat(large, 20))); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "unread: 1", func() bool { return s.Stats().Accepted == uint64(8+i) && s.Unread() == 1 && s.Conns() == 8 })
+		queued := 0
+		eventually(t, "unread: 1, with a full buffer", func() bool {
+			before := queued
+			queued = sendQueue(t, addr)
+			return queued > 16<<10 && queued == before && s.Stats().Accepted == uint64(8+i) && s.Unread() == 1 && s.Conns() == 8
+		})
 	}
 	v := visit(t, addr)
 	v.look(t)
