@@ -408,18 +408,6 @@ func (p *partition) holds(key string, e netip.AddrPort) bool {
 	return t != nil && t.holds[e] != nil
 }
 
-// beginAll begins the subscriptions whose track has been read and whose peer is listed.
-func (t *track) beginAll() {
-	for _, q := range slices.Clone(t.requests) {
-		if q.state != read {
-			continue
-		}
-		if h := t.holds[q.sub.self]; !q.sub.holding || h != nil && h.lease != 0 {
-			t.begin(q)
-		}
-	}
-}
-
 // apply compares a reading with the mirror.
 func (rd *reading) apply(r *round) (notify []func()) {
 	t := rd.track

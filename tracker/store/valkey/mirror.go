@@ -8,20 +8,35 @@ import (
 // A mirror has the peers of a track as this tracker has last read them, with their scores. It does
 // nothing by itself, and needs a lock.
 //
-// A peer takes about 20 bytes if its address is IPv4, and about 45 if it is IPv6.
+// In a track of many peers, a peer takes 13 to 25 bytes if its address is IPv4, and 26 to 50 if
+// it is IPv6.
 type mirror struct {
-	v4 map[[6]byte]score
-	v6 map[[18]byte]score
+	v4 map[[6]byte]packed
+	v6 map[[18]byte]packed
 	// due is not above the score of any peer, and is 0 if there is none.
 	due score
 }
 
 // A score is twice that of a sorted set, so it is a whole number. An odd one is the lease of a
 // stream. 0 is no peer.
-type score uint32
+type score uint64
 
-// scoreOf returns a score of a sorted set. Scores after the year 2038 count as that.
-func scoreOf(f float64) score { return score(min(max(2*f, 1), math.MaxUint32)) }
+// scoreOf returns a score of a sorted set.
+func scoreOf(f float64) score { return score(min(max(2*f, 1), 1<<53)) }
+
+// A packed score counts from the year 2000, up to the year 2068. 0 is no peer.
+type packed uint32
+
+const year2000 score = 2 * 946_684_800
+
+func (x score) pack() packed { return packed(min(max(x, year2000+1)-year2000, math.MaxUint32)) }
+
+func (x packed) score() score {
+	if x == 0 {
+		return 0
+	}
+	return score(x) + year2000
+}
 
 // lapsed reports whether a peer with this score is not listed any more at second now.
 func (x score) lapsed(now int64) bool { return int64(x) <= 2*now }
@@ -49,9 +64,9 @@ func key6(e netip.AddrPort) (k [18]byte) {
 // get returns the score of a peer, or 0.
 func (m *mirror) get(e netip.AddrPort) score {
 	if e.Addr().Is4() {
-		return m.v4[key4(e)]
+		return m.v4[key4(e)].score()
 	}
-	return m.v6[key6(e)]
+	return m.v6[key6(e)].score()
 }
 
 // set records that a peer has this score, and reports whether the peer is new.
@@ -59,14 +74,14 @@ func (m *mirror) set(e netip.AddrPort, x score) (joined bool) {
 	before := m.len()
 	if e.Addr().Is4() {
 		if m.v4 == nil {
-			m.v4 = make(map[[6]byte]score)
+			m.v4 = make(map[[6]byte]packed)
 		}
-		m.v4[key4(e)] = x
+		m.v4[key4(e)] = x.pack()
 	} else {
 		if m.v6 == nil {
-			m.v6 = make(map[[18]byte]score)
+			m.v6 = make(map[[18]byte]packed)
 		}
-		m.v6[key6(e)] = x
+		m.v6[key6(e)] = x.pack()
 	}
 	if m.due == 0 || x < m.due {
 		m.due = x
@@ -91,10 +106,10 @@ func (m *mirror) remove(e netip.AddrPort) (left bool) {
 // each calls f for each peer.
 func (m *mirror) each(f func(netip.AddrPort, score)) {
 	for k, x := range m.v4 {
-		f(endpoint4(k), x)
+		f(endpoint4(k), x.score())
 	}
 	for k, x := range m.v6 {
-		f(endpoint6(k), x)
+		f(endpoint6(k), x.score())
 	}
 }
 

@@ -110,7 +110,7 @@ type subscription struct {
 // A request is a call of Subscribe that waits.
 type request struct {
 	sub   *subscription
-	peers []wire.Peer
+	peers []netip.AddrPort // what the subscriber sees, and perhaps itself; others have the same slice
 	size  store.Size
 	state int8
 	done  chan error
@@ -145,7 +145,13 @@ func (s *Store) Subscribe(ctx context.Context, key []byte, peer wire.Peer, notif
 		return dst, store.Size{}, nil, err
 	}
 	r.size.Total = s.total.sum()
-	return append(dst, r.peers...), r.size, sub, nil
+	dst = slices.Grow(dst, len(r.peers))
+	for _, e := range r.peers {
+		if e != sub.self {
+			dst = append(dst, wire.Peer{Endpoint: e})
+		}
+	}
+	return dst, r.size, sub, nil
 }
 
 // request adds a request to the track with this key. It returns false if the store is closed.
@@ -202,23 +208,33 @@ func (p *partition) settle(r *request, err error) {
 	r.done <- err
 }
 
-// begin makes a subscription of a request whose track has been read.
-func (t *track) begin(r *request) {
-	sub := r.sub
-	sub.epoch, sub.from, sub.index = t.part.epoch, t.recorded, int32(len(t.subs))
-	sub.place.Store(t.next)
-	t.subs = append(t.subs, sub)
-	r.peers = make([]wire.Peer, 0, t.mirror.len())
-	t.mirror.each(func(e netip.AddrPort, _ score) {
-		if e != sub.self && sub.scope.Sees(wire.ScopeOf(e.Addr())) {
-			r.peers = append(r.peers, wire.Peer{Endpoint: e})
+// beginAll makes subscriptions of the requests whose track has been read and whose peer is listed. Many may
+// begin at the same time, so those of one scope share their list of peers.
+func (t *track) beginAll() {
+	var lists [wire.NumScopes][]netip.AddrPort
+	for _, r := range slices.Clone(t.requests) {
+		sub := r.sub
+		if h := t.holds[sub.self]; r.state != read || sub.holding && (h == nil || h.lease == 0) {
+			continue
 		}
-	})
-	r.size.Peers = t.mirror.len()
-	if r.size.Peers > 0 && t.birth > 0 {
-		r.size.Age = time.Duration(max(0, t.part.store.clock.second()-t.birth)) * time.Second
+		if lists[sub.scope] == nil {
+			lists[sub.scope] = make([]netip.AddrPort, 0, t.mirror.len())
+			t.mirror.each(func(e netip.AddrPort, _ score) {
+				if sub.scope.Sees(wire.ScopeOf(e.Addr())) {
+					lists[sub.scope] = append(lists[sub.scope], e)
+				}
+			})
+		}
+		sub.epoch, sub.from, sub.index = t.part.epoch, t.recorded, int32(len(t.subs))
+		sub.place.Store(t.next)
+		t.subs = append(t.subs, sub)
+		r.peers = lists[sub.scope]
+		r.size.Peers = t.mirror.len()
+		if r.size.Peers > 0 && t.birth > 0 {
+			r.size.Age = time.Duration(max(0, t.part.store.clock.second()-t.birth)) * time.Second
+		}
+		t.part.settle(r, nil)
 	}
-	t.part.settle(r, nil)
 }
 
 // tidy forgets a track that nobody watches any more.
