@@ -63,6 +63,7 @@ type plan struct {
 	Joining  time.Duration `json:"ns_of_joins"`
 	Held     int           `json:"held"`    // by subscriptions of one Store, ten for each key
 	Streams  int           `json:"streams"` // at rest, half of them at each of two trackers
+	Settle   time.Duration `json:"-"`       // the wait until the changes of what has just joined are sent
 	Rest     time.Duration `json:"ns_at_rest"`
 }
 
@@ -101,12 +102,12 @@ func run(args []string, stdout, stderr io.Writer) error {
 		return errors.New("-rounds: at least 1")
 	}
 	b.plan = plan{Time: time.Second, Warm: 300 * time.Millisecond, Keys: 10_000, Peers: 100, Callers: 64,
-		Tables:   []table{{100_000, 5}, {5000, 100}, {50, 10_000}, {1, 1_000_000}},
-		Watchers: 10_000, Rate: 100, Joining: 20 * time.Second, Held: 100_000, Streams: 18_000, Rest: 45 * time.Second}
+		Tables:   []table{{40_000, 5}, {2000, 100}, {20, 10_000}, {1, 1_000_000}},
+		Watchers: 10_000, Rate: 100, Joining: 20 * time.Second, Held: 100_000, Streams: 18_000, Settle: 5 * time.Second, Rest: 45 * time.Second}
 	if *quick {
 		b.plan = plan{Time: 300 * time.Millisecond, Warm: 100 * time.Millisecond, Keys: 1000, Peers: 100, Callers: 64,
 			Tables:   []table{{10_000, 5}, {500, 100}, {5, 10_000}, {1, 100_000}},
-			Watchers: 1000, Rate: 100, Joining: 5 * time.Second, Held: 10_000, Streams: 1000, Rest: 20 * time.Second}
+			Watchers: 1000, Rate: 100, Joining: 5 * time.Second, Held: 10_000, Streams: 1000, Settle: 3 * time.Second, Rest: 20 * time.Second}
 		*rounds = min(*rounds, 3)
 	}
 	b.Rounds = *rounds
@@ -143,6 +144,7 @@ func (b *bench) run(stdout io.Writer, jsonFile, mdFile string) error {
 		began := time.Now()
 		err := map[string]func() error{announces: b.announces, memory: b.memory, joins: b.joins, holds: b.holds}[section]()
 		if err != nil {
+			b.report.print(stdout) // what the sections before it have measured
 			return fmt.Errorf("%s: %w", section, err)
 		}
 		fmt.Fprintf(b.log, "bench/shared: %s took %.0f s\n", section, time.Since(began).Seconds())

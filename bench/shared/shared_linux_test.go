@@ -37,8 +37,8 @@ func TestRun(t *testing.T) {
 		t.Skip(err)
 	}
 	var log bytes.Buffer
-	b := &bench{engine: program, log: &log, only: []string{announces, memory}, plan: plan{Rounds: 2, Time: 100 * time.Millisecond, Warm: 20 * time.Millisecond, Keys: 20, Peers: 60,
-		Callers: 8, Tables: []table{{20, 5}, {2, 200}}, Watchers: 40, Rate: 20, Joining: time.Second, Held: 100, Streams: 20, Rest: 100 * time.Millisecond}}
+	b := &bench{engine: program, log: &log, plan: plan{Rounds: 2, Time: 100 * time.Millisecond, Warm: 20 * time.Millisecond, Keys: 20, Peers: 60,
+		Callers: 8, Tables: []table{{20, 5}, {2, 200}}, Watchers: 40, Rate: 20, Joining: time.Second, Held: 100, Streams: 20, Settle: 300 * time.Millisecond, Rest: 100 * time.Millisecond}}
 	dir := t.TempDir()
 	jsonFile, mdFile := filepath.Join(dir, "json"), filepath.Join(dir, "md")
 	begin, end := measure.Marks(markOf(program))
@@ -63,7 +63,7 @@ func TestRun(t *testing.T) {
 	if err := json.Unmarshal(text, &r); err != nil {
 		t.Fatal(err)
 	}
-	if len(r.Announces) != 5 || len(r.Memory) != 2 {
+	if len(r.Announces) != 5 || len(r.Memory) != 2 || r.Joins == nil || len(r.Holds) != 2 {
 		t.Fatalf("not everything was measured: %s", text)
 	}
 	for _, a := range r.Announces {
@@ -83,6 +83,16 @@ func TestRun(t *testing.T) {
 	for _, m := range r.Memory {
 		if m.Bytes <= 0 || m.Join <= 0 || m.Renew <= 0 {
 			t.Errorf("%+v", m)
+		}
+	}
+	for i, s := range r.Joins.Sides { // at least 50 ms later if nothing else happens, but a change of the key may be sent with an earlier one
+		if s.Events != r.Joins.Expected || s.P50 <= 0 || s.P99 < s.P50 {
+			t.Errorf("tracker %d: %+v of %+v", i, s, r.Joins)
+		}
+	}
+	for _, h := range r.Holds {
+		if h.Live != h.Held || h.Bytes <= 0 || h.Conns <= 0 {
+			t.Errorf("%+v", h)
 		}
 	}
 }

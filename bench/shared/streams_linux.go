@@ -106,8 +106,26 @@ func (p *pair) err() error {
 	return nil
 }
 
-// watch opens stream i, and returns when it has the first list of peers.
-func (p *pair) watch(i int) error {
+// events is how many events the streams have sent.
+func (p *pair) events() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.times[0]) + len(p.times[1])
+}
+
+// watch opens stream i, again if the tracker's store did not answer in time.
+func (p *pair) watch(i int) (err error) {
+	for range 20 {
+		if err = p.watchOnce(i); !errors.Is(err, errUnavailable) {
+			break
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	return err
+}
+
+// watchOnce opens stream i, and returns when it has the first list of peers.
+func (p *pair) watchOnce(i int) error {
 	side, k := i%2, i/perKey
 	c, err := dial(p.ports[side])
 	if err != nil {
@@ -122,6 +140,10 @@ func (p *pair) watch(i int) error {
 	var got []byte
 	for !bytes.Contains(got, []byte("\nevent: peers\n")) || !bytes.HasSuffix(got, []byte("\n\n")) {
 		line, err := c.in.ReadSlice('\n')
+		if bytes.HasPrefix(line, []byte("HTTP/1.1 503 ")) {
+			_ = c.Close()
+			return errUnavailable
+		}
 		if got = append(got, line...); err != nil {
 			return fmt.Errorf("a stream of %s: %q, %w", streamKey(k), got, err)
 		}
@@ -205,7 +227,7 @@ func (b *bench) joins() error {
 	if err := p.open(b.Watchers); err != nil {
 		return err
 	}
-	time.Sleep(3 * time.Second) // until the changes of the last ones are sent
+	time.Sleep(b.Settle)
 	before, err := p.use()
 	if err != nil {
 		return err
@@ -226,7 +248,11 @@ func (b *bench) joins() error {
 				p.mu.Lock()
 				p.sent[i] = time.Since(p.base)
 				p.mu.Unlock()
-				if _, err := c.ask(); err != nil {
+				_, err := c.ask()
+				for again := 0; errors.Is(err, errUnavailable) && again < 20; again++ {
+					_, err = c.ask()
+				}
+				if err != nil {
 					p.failed.CompareAndSwap(nil, &err)
 				}
 			}
@@ -244,7 +270,9 @@ func (b *bench) joins() error {
 	if err != nil {
 		return err
 	}
-	time.Sleep(3 * time.Second) // for the last events
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end) && p.events() < n*perKey; {
+		time.Sleep(10 * time.Millisecond)
+	}
 	if err := p.err(); err != nil {
 		return err
 	}
@@ -367,7 +395,7 @@ func (b *bench) heldStreams() error {
 
 // rest measures peers that are held, and nothing else happens.
 func (b *bench) rest(r *holdsResult, start sample, conns float64, measured func() (use, error)) error {
-	time.Sleep(5 * time.Second) // until the changes of the last ones are sent
+	time.Sleep(b.Settle)
 	before, err := measured()
 	if err != nil {
 		return err
