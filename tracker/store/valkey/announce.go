@@ -55,7 +55,7 @@ type announce struct {
 	old     float64 // the peer's score before, or 0 if it was not there
 	written int64   // the expiry that the first pipeline wrote
 	until   int64   // the expiry of the announce
-	expires int64   // when the set expires, at least; 0 without expiry
+	expires int64   // when the set expires; -1 or -2 if it does not, or does not exist
 	card    int64   // the size of the set with lapsed peers, or -1 if it was not asked
 	wasLow  bool    // the first pipeline did not change the score
 }
@@ -86,10 +86,9 @@ func (a *announce) run(ctx context.Context, dst []wire.Peer) ([]wire.Peer, store
 	a.add(b.Zscore().Key(own).Member(a.member).Build())
 	a.add(b.Zadd().Key(own).Gt().Ch().ScoreMember().ScoreMember(float64(a.written), a.member).Build())
 	a.askCounts()
-	askExpires, askCard := !a.hinted || a.hint.expires[a.own] < a.written, rand.IntN(4) == 0
-	if askExpires {
-		a.add(b.Expiretime().Key(own).Build())
-	}
+	// A set may have been removed and begun anew since the last announce, with another expiry.
+	a.add(b.Expiretime().Key(own).Build())
+	askCard := rand.IntN(4) == 0
 	if askCard {
 		a.add(b.Zcard().Key(own).Build())
 	}
@@ -102,10 +101,8 @@ func (a *announce) run(ctx context.Context, dst []wire.Peer) ([]wire.Peer, store
 	changed, _ := r.next().AsInt64()
 	a.wasLow = changed == 0 && a.old < float64(a.written)
 	a.readCounts(r)
-	a.expires, a.card = a.hint.expires[a.own], -1
-	if askExpires {
-		a.expires, _ = r.next().AsInt64()
-	}
+	a.expires, _ = r.next().AsInt64()
+	a.card = -1
 	if askCard {
 		a.card, _ = r.next().AsInt64()
 	}
@@ -160,7 +157,6 @@ func (a *announce) run(ctx context.Context, dst []wire.Peer) ([]wire.Peer, store
 			return dst, store.Result{}, err
 		}
 	}
-	a.hint.expires[a.own] = max(a.expires, 0)
 	a.remember()
 	return a.give(dst), store.Result{Count: a.visibleCount(), Size: size}, nil
 }

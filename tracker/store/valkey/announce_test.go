@@ -237,3 +237,30 @@ func TestRenewalsKeepTheKeys(t *testing.T) {
 		}
 	}
 }
+
+// A track that has ended begins anew with the lease of a stream, which lets its set expire soon. An
+// announce of that peer lasts longer than the lease, so it has to prolong the set.
+func TestSetOutlastsLease(t *testing.T) {
+	engine := valkeytest.Start(t, valkeytest.Options{})
+	s := open(t, Config{URL: engine.URL()})
+	key, set := []byte("k"), s.keysOf([]byte("k")).sets[6]
+	first := wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.1:1")}
+	if _, _, err := s.Announce(t.Context(), key, first, fixed(10*time.Minute), store.Want{Peers: 9}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Leave(t.Context(), key, first.Endpoint); err != nil {
+		t.Fatal(err)
+	}
+	second := wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.2:2")}
+	_, _, sub, err := s.Subscribe(t.Context(), key, second, func() {}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sub.Close()
+	if _, _, err := s.Announce(t.Context(), key, second, fixed(5*time.Minute), store.Want{Peers: 9}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if ttl := engine.Must("TTL", set).(int64); ttl < 299 {
+		t.Errorf("the set expires in %d s, before the announce", ttl)
+	}
+}
