@@ -25,6 +25,7 @@ type epollAcceptor struct {
 	raw     syscall.RawConn // of l
 	workers []*worker
 	failed  chan error // the result of acceptConns
+	parkers parkers
 	// inherits says that all later connections inherit the options of the listener. Connections
 	// that arrived before the listener had these options do not.
 	inherits atomic.Bool
@@ -36,7 +37,7 @@ func (s *Server) newEpollAcceptor(l net.Listener) acceptor {
 	if !ok {
 		return nil
 	}
-	a := &epollAcceptor{s: s, l: tl, failed: make(chan error, 1)}
+	a := &epollAcceptor{s: s, l: tl, failed: make(chan error, 1), parkers: parkers{waiting: make(chan *parkedBatch)}}
 	raw, err := tl.SyscallConn()
 	if err != nil {
 		return nil

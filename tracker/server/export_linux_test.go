@@ -88,6 +88,7 @@ func (s *Server) TestWorker(t *testing.T, listener net.Listener) TestWorker {
 			w.run()
 		}
 		_ = listener.Close()
+		s.calls.abort()
 	})
 	t.Cleanup(end)
 	return TestWorker{t, a.workers[0], end}

@@ -135,8 +135,7 @@ type Server struct {
 	panics       atomic.Uint64
 	outOfFiles   atomic.Uint64
 	latency      latency
-	mayWait      bool      // see Tracker.MayWait
-	parked       sync.Pool // of *parkedBatch
+	mayWait      bool // see Tracker.MayWait
 	calls        callTimes
 	active       sync.WaitGroup // goroutines that Shutdown waits for
 }
@@ -403,6 +402,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}()
 	select {
 	case <-done:
+		s.calls.abort()
 		return nil
 	case <-ctx.Done():
 	}

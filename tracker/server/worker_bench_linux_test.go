@@ -2,11 +2,17 @@ package server
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
+	"runtime"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"ntrack/tracker"
+	"ntrack/tracker/store"
+	"ntrack/tracker/store/memory"
 )
 
 // BenchmarkServeBatch measures an announce without its system calls: to the same track, which stays
@@ -41,4 +47,89 @@ func BenchmarkServeBatch(b *testing.B) {
 			}
 		})
 	}
+}
+
+// A noWaitStore says that it may block, and never does.
+type noWaitStore struct{ *memory.Store }
+
+func (noWaitStore) NeverBlocks() bool { return false }
+
+// BenchmarkParked measures an announce with the system calls of the worker and of its client: served by the
+// worker itself, and parked until a goroutine has served it. There are 64 clients with a connection
+// each.
+func BenchmarkParked(b *testing.B) {
+	for _, way := range []struct {
+		name  string
+		store store.Store
+	}{{"by the worker", memory.New()}, {"parked", noWaitStore{memory.New()}}} {
+		b.Run(way.name, func(b *testing.B) {
+			s := &Server{Tracker: &tracker.Tracker{Store: way.store}}
+			s.once.Do(s.init)
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				b.Fatal(err)
+			}
+			a := s.newEpollAcceptor(l).(*epollAcceptor)
+			w := a.workers[0]
+			request := []byte("GET /announce?info_hash=%00%ff%80%25%26%2b%3d%3f%0a%0d%20%7f%c3%28%fe%41%2f%23%01%9c&port=51413&compact=1 HTTP/1.1\r\nHost: t\r\n\r\n")
+			var clients [64]int
+			for i := range clients {
+				fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+				if err != nil {
+					b.Fatal(err)
+				}
+				clients[i] = fds[1]
+				defer unix.Close(fds[1])
+				w.addConn(fds[0], netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), 5000))
+			}
+			reply := make([]byte, 4096)
+			raw, err := w.epoll.SyscallConn()
+			if err != nil {
+				b.Fatal(err)
+			}
+			poll := func(uintptr) bool {
+				w.ready = epollNow(w.epollFD, w.events[:])
+				return w.ready > 0 || w.parking.due()
+			}
+			b.ReportAllocs()
+			before := cpuTime()
+			for n := 0; b.Loop(); n++ {
+				if n%len(clients) != 0 {
+					continue
+				}
+				for _, c := range clients {
+					_, _ = unix.Write(c, request)
+				}
+				for replies := 0; replies < len(clients); {
+					if raw.Read(poll) != nil {
+						w.housekeeping()
+					} else {
+						w.serveEvents()
+						runtime.Gosched()
+					}
+					for ; replies < len(clients); replies++ {
+						if k, _ := unix.Read(clients[replies], reply); k <= 0 {
+							break
+						}
+					}
+				}
+			}
+			b.ReportMetric(float64(cpuTime()-before)/float64(b.N), "cpu-ns/op")
+			s.draining.Store(true)
+			s.shuttingDown.Store(true)
+			for _, w := range a.workers {
+				w.run()
+			}
+			_ = l.Close()
+			s.calls.abort()
+		})
+	}
+}
+
+// cpuTime returns the time of the CPUs that this process has used. Other programs of the machine hardly
+// change it.
+func cpuTime() time.Duration {
+	var u unix.Rusage
+	_ = unix.Getrusage(unix.RUSAGE_SELF, &u)
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
