@@ -39,6 +39,9 @@ func (o *serveOptions) openAdmin(bound []string) ([]endpoint, error) {
 // its table answers.
 func (o *serveOptions) prepareAdmin(ctx context.Context, s Streams, endpoints []endpoint) {
 	o.admin.Server, o.admin.Log = &o.server, o.server.Log
+	if o.store.opened != nil {
+		o.admin.Store = o.store.opened.Stats
+	}
 	o.admin.Ready = func() error {
 		if ctx.Err() != nil {
 			return errors.New("the tracker is about to end")

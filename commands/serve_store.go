@@ -117,17 +117,13 @@ func (o *serveOptions) closeStore() {
 	}
 }
 
-// storeSilence is how long a database may give no answer before the tracker is not ready. The store asks
-// at least every three seconds.
-const storeSilence = 4500 * time.Millisecond
-
-// checkStore returns an error if the database has not answered for storeSilence.
+// checkStore returns an error if the database has not answered for some seconds.
 func (o *serveOptions) checkStore() error {
 	if o.store.opened == nil {
 		return nil
 	}
-	if d := o.store.opened.Stats().SinceAnswer; d > storeSilence {
-		return fmt.Errorf("the shared table at %s has not answered for %v", o.storeShown(), d.Round(time.Second))
+	if st := o.store.opened.Stats(); !st.Up() {
+		return fmt.Errorf("the shared table at %s has not answered for %v", o.storeShown(), st.SinceAnswer.Round(time.Second))
 	}
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"ntrack/tracker/store/valkey/valkeytest"
 )
@@ -252,5 +253,64 @@ func TestStorePrefix(t *testing.T) {
 	code := server.wait(t)
 	if want := `ntrack: --store-prefix "a{b}": 1 to 32 letters, digits, dots, underscores or hyphens; see ` + "`ntrack serve --help`\n"; code != 2 || server.out.String() != want {
 		t.Errorf("exit code %d, %s", code, server.out)
+	}
+}
+
+// /readyz fails within five seconds after the database is away, and succeeds when it is back. /healthz
+// does not fail, since a restart of the tracker would not help. Requests get status 503 meanwhile.
+func TestStoreAway(t *testing.T) {
+	t.Parallel()
+	engine := valkeytest.Start(t, valkeytest.Options{})
+	addr, m := filepath.Join(t.TempDir(), "addr"), newManager(t, "")
+	server := m.start(t, "--listen", "127.0.0.1:0", "--addr-file", addr, "--admin", "127.0.0.1:0", "--store", engine.URL())
+	m.await(t, "READY=1")
+	server.out.await(t, "; token")
+	admin := regexp.MustCompile(`admin (\S+)`).FindStringSubmatch(server.out.String())[1]
+	at, err := os.ReadFile(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	get := func(url string) (int, string, http.Header) {
+		reply, err := http.Get("http://" + url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer reply.Body.Close()
+		body, err := io.ReadAll(reply.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return reply.StatusCode, string(body), reply.Header
+	}
+	becomes := func(want int) (text string) {
+		t.Helper()
+		for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+			status, text, _ := get(admin + "/readyz")
+			if status == want {
+				return text
+			}
+			if time.Now().After(end) {
+				t.Fatalf("/readyz still has status %d", status)
+			}
+		}
+	}
+	becomes(200)
+	engine.Suspend()
+	if text := becomes(503); !strings.HasPrefix(text, "the shared table at valkey://"+engine.Nodes[0].Addr+" has not answered for ") {
+		t.Errorf("/readyz: %s", text)
+	}
+	if status, _, _ := get(admin + "/healthz"); status != 200 {
+		t.Errorf("/healthz: %d", status)
+	}
+	if _, text, _ := get(admin + "/metrics"); !strings.Contains(text, "\nntrack_store_up 0\n") || !strings.Contains(text, "\nntrack_ready 0\n") {
+		t.Errorf("/metrics: %s", text)
+	}
+	if status, text, header := get(strings.TrimSpace(string(at)) + "/ntrk/k?port=1"); status != 503 || header.Get("Retry-After") == "" {
+		t.Errorf("an announce: %d %s", status, text)
+	}
+	engine.Resume()
+	becomes(200)
+	if _, text, _ := get(admin + "/metrics"); !strings.Contains(text, "\nntrack_store_up 1\n") {
+		t.Errorf("/metrics: %s", text)
 	}
 }

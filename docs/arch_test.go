@@ -36,7 +36,7 @@ tracker/store/storetest    announce/wire tracker/store
 tracker/store/valkey       announce/wire tracker/store
 tracker/store/valkey/valkeytest
 tracker/server             announce/wire tracker tracker/rate
-tracker/server/admin       tracker/server
+tracker/server/admin       tracker/server tracker/store/valkey
 tracker/server/servertest  tracker tracker/store/memory
 tracker/trackertest        announce tracker tracker/server
 bench                      announce/wire bench/measure tracker tracker/server tracker/store/memory

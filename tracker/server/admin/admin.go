@@ -4,7 +4,7 @@
 //
 //	/metrics      for Prometheus
 //	/healthz      200 while the process answers
-//	/readyz       200 while the tracker serves, 503 once it is about to end
+//	/readyz       200 while the tracker serves, 503 once it is about to end or its shared table is away
 //	/debug/pprof  profiles, for clients on this machine alone
 package admin
 
@@ -26,6 +26,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"ntrack/tracker/server"
+	"ntrack/tracker/store/valkey"
 )
 
 const (
@@ -41,6 +42,9 @@ const (
 type Server struct {
 	// Server is the tracker whose metrics are shown. nil shows those of the process alone.
 	Server *server.Server
+	// Store returns the numbers of the tracker's store in a database. nil means that the tracker has its
+	// table in memory.
+	Store func() valkey.Stats
 	// Ready returns nil while the tracker is ready for clients, or else the reason why not. It may be
 	// called at any time. nil means always ready.
 	Ready func() error
@@ -95,7 +99,7 @@ func (s *Server) handler() http.Handler {
 		answer(w, http.StatusOK, "ok")
 	})
 	ready := func() bool { return s.Ready == nil || s.Ready() == nil }
-	mux.Handle("GET /metrics", promhttp.HandlerFor(newRegistry(s.Server, ready), promhttp.HandlerOpts{
+	mux.Handle("GET /metrics", promhttp.HandlerFor(newRegistry(s, ready), promhttp.HandlerOpts{
 		MaxRequestsInFlight: maxScrapes,
 		ErrorLog:            slog.NewLogLogger(s.Log.Handler(), slog.LevelWarn),
 	}))

@@ -7,14 +7,17 @@ import (
 	"ntrack/tracker/server"
 )
 
-// newRegistry returns the metrics of srv, of the process and of Go. ready says whether the tracker is
+// newRegistry returns the metrics of the tracker of s, of the process and of Go. ready says whether the tracker is
 // ready.
-func newRegistry(srv *server.Server, ready func() bool) *prometheus.Registry {
+func newRegistry(s *Server, ready func() bool) *prometheus.Registry {
 	r := prometheus.NewRegistry()
 	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		collectors.NewBuildInfoCollector())
-	if srv != nil {
-		r.MustRegister(newCollector(srv, ready))
+	if s.Server != nil {
+		r.MustRegister(newCollector(s.Server, ready, s.Store == nil))
+	}
+	if s.Store != nil {
+		r.MustRegister(newStoreCollector(s.Store))
 	}
 	return r
 }
@@ -24,19 +27,20 @@ func newRegistry(srv *server.Server, ready func() bool) *prometheus.Registry {
 type collector struct {
 	server *server.Server
 	ready  func() bool
+	table  bool // the tracker has its table in memory
 
 	readyGauge, keys, peers, tableBytes, streams, conns, connBytes, limit *prometheus.Desc
 
 	requests, refusals, accepted, connRefusals, evictions, panics, latency *prometheus.Desc
 }
 
-func newCollector(srv *server.Server, ready func() bool) *collector {
+func newCollector(srv *server.Server, ready func() bool, table bool) *collector {
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc("ntrack_"+name, help, labels, nil)
 	}
 	return &collector{
-		server: srv, ready: ready,
-		readyGauge:   desc("ready", "1 while the tracker serves, 0 once it is about to end."),
+		server: srv, ready: ready, table: table,
+		readyGauge:   desc("ready", "1 while the tracker serves, 0 once it is about to end, and while its shared table is away."),
 		keys:         desc("keys", "Keys that have peers."),
 		peers:        desc("peers", "Listed peers of all keys."),
 		tableBytes:   desc("table_bytes", "Memory of the table of keys and peers."),
@@ -72,9 +76,11 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(c.readyGauge, ready)
 
 	t := c.server.Tracker.Stats()
-	gauge(c.keys, t.Store.Keys)
-	gauge(c.peers, t.Store.Peers)
-	gauge(c.tableBytes, t.Store.Bytes)
+	if c.table {
+		gauge(c.keys, t.Store.Keys)
+		gauge(c.peers, t.Store.Peers)
+		gauge(c.tableBytes, t.Store.Bytes)
+	}
 	gauge(c.streams, t.Streams)
 	for request, n := range t.Served {
 		counter(c.requests, n, request, "served")

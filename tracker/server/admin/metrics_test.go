@@ -10,12 +10,14 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"ntrack/tracker"
 	"ntrack/tracker/server"
 	"ntrack/tracker/server/admin"
 	"ntrack/tracker/store"
 	"ntrack/tracker/store/memory"
+	"ntrack/tracker/store/valkey"
 )
 
 // serveTracker serves a tracker and its metrics, and returns both addresses.
@@ -123,9 +125,43 @@ func scrape(t *testing.T, at string) string {
 	return text
 }
 
+// everyMetric returns the metrics of a tracker, and those of a store in a database.
+func everyMetric(t *testing.T) string {
+	_, adminAt := serveTracker(t)
+	return scrape(t, adminAt) + scrape(t, serve(t, &admin.Server{Store: func() valkey.Stats { return valkey.Stats{} }}))
+}
+
+// The metrics of a store take the place of those of a table in memory.
+func TestStoreMetrics(t *testing.T) {
+	st := valkey.Stats{Unavailable: 2, Full: 3, RoundTripTime: 5 * time.Second, InFlight: 6, SinceAnswer: time.Second, Peers: 7, Trackers: 8, Held: 9, Watched: 10}
+	for i := range len(valkey.RoundTripBounds()) + 1 {
+		st.RoundTrips = append(st.RoundTrips, int64(1+i))
+	}
+	at := serve(t, &admin.Server{Server: &server.Server{Tracker: new(tracker.Tracker)}, Store: func() valkey.Stats { return st }})
+	text := scrape(t, at)
+	for _, line := range []string{
+		"ntrack_store_up 1", "ntrack_store_peers 7", "ntrack_store_trackers 8", "ntrack_store_held_peers 9", "ntrack_store_watched_keys 10",
+		"ntrack_store_calls_in_flight 6", `ntrack_store_calls_total{result="answered"} 91`, `ntrack_store_calls_total{result="unavailable"} 2`,
+		`ntrack_store_calls_total{result="full"} 3`, `ntrack_store_call_duration_seconds_bucket{le="0.0005"} 1`,
+		`ntrack_store_call_duration_seconds_bucket{le="2.5"} 78`, "ntrack_store_call_duration_seconds_sum 5", "ntrack_store_call_duration_seconds_count 91",
+	} {
+		if !strings.Contains(text, "\n"+line+"\n") {
+			t.Errorf("missing %s in\n%s", line, regexp.MustCompile("(?m)^ntrack_store.*\n").FindAllString(text, -1))
+		}
+	}
+	for _, absent := range []string{"ntrack_keys", "ntrack_peers", "ntrack_table_bytes"} {
+		if strings.Contains(text, absent) {
+			t.Errorf("there is %s", absent)
+		}
+	}
+	st.SinceAnswer = 5 * time.Second
+	if !strings.Contains(scrape(t, at), "\nntrack_store_up 0\n") {
+		t.Error("a database that does not answer is up")
+	}
+}
+
 // docs/operating.md has a row for each metric, and no other row.
 func TestMetricsAreDocumented(t *testing.T) {
-	_, adminAt := serveTracker(t)
 	page, err := os.ReadFile("../../../docs/operating.md")
 	if err != nil {
 		t.Fatal(err)
@@ -137,7 +173,7 @@ func TestMetricsAreDocumented(t *testing.T) {
 		slices.Sort(names)
 		return names
 	}
-	has, documents := names(scrape(t, adminAt), `(?m)^# TYPE (ntrack_\w+)`), names(string(page), "(?m)^\\| `(ntrack_\\w+)")
+	has, documents := names(everyMetric(t), `(?m)^# TYPE (ntrack_\w+)`), names(string(page), "(?m)^\\| `(ntrack_\\w+)")
 	if !slices.Equal(has, documents) || len(has) == 0 {
 		t.Errorf("/metrics has\n%q, docs/operating.md has\n%q", has, documents)
 	}
@@ -145,12 +181,11 @@ func TestMetricsAreDocumented(t *testing.T) {
 
 // The alerts of docs/operating/ ask only for metrics that exist.
 func TestAlertsHaveMetrics(t *testing.T) {
-	_, adminAt := serveTracker(t)
 	rules, err := os.ReadFile("../../../docs/operating/alerts.yml")
 	if err != nil {
 		t.Fatal(err)
 	}
-	text := scrape(t, adminAt)
+	text := everyMetric(t)
 	names := regexp.MustCompile(`\b(ntrack|go|process)_\w+`).FindAllString(string(rules), -1)
 	for _, name := range names {
 		if !regexp.MustCompile(`(?m)^# TYPE ` + strings.TrimSuffix(name, "_bucket") + " ").MatchString(text) {

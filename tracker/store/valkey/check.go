@@ -222,3 +222,10 @@ func (s *Store) checkPolicy(ctx context.Context) {
 		}
 	}
 }
+
+// maxSilence is how long a database may give no answer before it counts as away. The Store asks at least
+// every three seconds.
+const maxSilence = 4500 * time.Millisecond
+
+// Up says whether the database answers.
+func (s Stats) Up() bool { return s.SinceAnswer <= maxSilence }
