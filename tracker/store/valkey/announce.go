@@ -33,11 +33,11 @@ const (
 // If a tracker stops between its two pipelines, the peer lapses after some seconds. A set that it began
 // then stays in the database, empty but for that peer, until somebody announces to it.
 func (s *Store) Announce(ctx context.Context, key []byte, peer wire.Peer, ttl func(store.Size) time.Duration, want store.Want, dst []wire.Peer) ([]wire.Peer, store.Result, error) {
-	a := announce{query: s.newQuery(key, peer.Endpoint, want), ttl: ttl}
-	defer a.free()
-	if err := a.admit(ctx); err != nil {
+	if err := s.admit(ctx, key, peer.Endpoint); err != nil {
 		return dst, store.Result{}, err
 	}
+	a := announce{query: s.newQuery(key, peer.Endpoint, want), ttl: ttl}
+	defer a.free()
 	given, res, err := a.run(ctx, dst)
 	s.addrs.finish(key, peer.Endpoint, a.until, err == nil)
 	if err != nil {

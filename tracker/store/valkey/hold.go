@@ -63,6 +63,7 @@ func (t *track) hold(sub *subscription) *hold {
 		}
 		h = &hold{missing: true, lease: t.part.closing[closing{t.key, sub.self}]}
 		t.holds[sub.self] = h
+		t.part.store.addrs.hold(t.key, sub.self)
 		t.part.store.total.held.Add(1)
 		delete(t.part.closing, closing{t.key, sub.self})
 	}
@@ -91,6 +92,7 @@ func (t *track) unhold(sub *subscription) {
 func (t *track) forget(e netip.AddrPort) {
 	delete(t.holds, e)
 	t.part.store.total.held.Add(-1)
+	t.part.store.addrs.unhold(t.key, e)
 }
 
 // close has a lease closed.
@@ -120,8 +122,9 @@ func (t *track) dropHold(e netip.AddrPort) (notify []func()) {
 
 // endAll ends all subscriptions of a track, without closing leases.
 func (t *track) endAll() (notify []func()) {
-	t.part.store.total.held.Add(-int64(len(t.holds)))
-	clear(t.holds)
+	for e := range t.holds {
+		t.forget(e)
+	}
 	for _, sub := range t.subs {
 		sub.holding = false
 		notify = append(notify, sub.end())

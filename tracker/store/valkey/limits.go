@@ -133,25 +133,17 @@ func (a *addrs) finish(key []byte, e netip.AddrPort, until int64, listed bool) {
 	})
 }
 
-// hold ends a reservation: the peer counts while a stream of this tracker holds it.
-func (a *addrs) hold(key []byte, e netip.AddrPort) {
-	a.change(key, e, func(p *addrPeer) {
-		if p.pending > 0 {
-			p.pending--
-		}
-		if p.holds < math.MaxUint16 {
-			p.holds++
-		}
-	})
-}
+// hold begins to count a peer, for which there is a reservation, as held by streams of this tracker.
+func (a *addrs) hold(key string, e netip.AddrPort) { a.addHolds(key, e, 1) }
 
 // unhold ends what hold began.
-func (a *addrs) unhold(key []byte, e netip.AddrPort) {
-	a.change(key, e, func(p *addrPeer) {
-		if p.holds > 0 {
-			p.holds--
-		}
-	})
+func (a *addrs) unhold(key string, e netip.AddrPort) { a.addHolds(key, e, -1) }
+
+func (a *addrs) addHolds(key string, e netip.AddrPort, n int) {
+	if a == nil {
+		return
+	}
+	a.change([]byte(key), e, func(p *addrPeer) { p.holds = uint16(min(max(int(p.holds)+n, 0), math.MaxUint16)) })
 }
 
 // remove forgets a peer that has left.
@@ -172,20 +164,20 @@ func (a *addrs) sweep(shard int) {
 	}
 }
 
-// admit reserves a place for the asker among the peers of its address. A peer that is listed already, as
-// by another tracker, is never refused.
-func (q *query) admit(ctx context.Context) error {
-	a := q.store.addrs
-	if a.reserve(q.key, q.self, false) {
+// admit reserves a place for a peer among those of its address. A peer that is listed already, as by
+// another tracker, is never refused.
+func (s *Store) admit(ctx context.Context, key []byte, e netip.AddrPort) error {
+	if s.addrs.reserve(key, e, false) {
 		return nil
 	}
-	r, err := q.store.do(ctx, q.store.client.B().Zscore().Key(q.keys.sets[q.own]).Member(q.member).Build())
+	set := s.keysOf(key).sets[setOf(e.Addr())]
+	r, err := s.do(ctx, s.client.B().Zscore().Key(set).Member(memberOf(e)).Build())
 	if err != nil {
 		return err
 	}
-	if score, _ := r[0].AsFloat64(); score > float64(q.now) {
-		a.reserve(q.key, q.self, true)
+	if score, _ := r[0].AsFloat64(); score > float64(s.clock.second()) {
+		s.addrs.reserve(key, e, true)
 		return nil
 	}
-	return &store.FullError{What: store.FullPeersPerAddr, Max: a.max}
+	return &store.FullError{What: store.FullPeersPerAddr, Max: s.addrs.max}
 }

@@ -57,7 +57,8 @@ func TestAddrsForget(t *testing.T) {
 		t.Errorf("%d peers count, want those that were listed", n)
 	}
 	a.reserve(key, peer(1), false)
-	a.hold(key, peer(1))
+	a.hold("k", peer(1))
+	a.finish(key, peer(1), 0, false)
 	c.offset.Store(1061 * int64(time.Second))
 	for i := range a.shards {
 		a.sweep(i)
@@ -65,7 +66,7 @@ func TestAddrsForget(t *testing.T) {
 	if n := count(); n != 1 {
 		t.Errorf("%d peers count, want the one that is held", n)
 	}
-	a.unhold(key, peer(1))
+	a.unhold("k", peer(1))
 	if n := count(); n != 0 {
 		t.Errorf("in the end %d peers count", n)
 	}

@@ -78,7 +78,7 @@ func startVirtual(t *testing.T, o valkeytest.Options) *virtualTime {
 // adjust makes a client use the database from inside a bubble. It also turns off what the client does
 // each second or five without a change, since days pass in a test.
 func (v *virtualTime) adjust(o *rueidis.ClientOption) {
-	o.Dialer.KeepAlive = -1
+	o.Dialer.KeepAlive, o.MaxFlushDelay = -1, 0
 	o.ClusterOption.ShardsRefreshInterval = 0
 	o.DialCtxFn = func(ctx context.Context, addr string, dialer *net.Dialer, _ *tls.Config) (net.Conn, error) {
 		conn, err := dialer.DialContext(ctx, "tcp", addr)

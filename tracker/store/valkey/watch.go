@@ -125,6 +125,12 @@ const (
 
 // Subscribe implements [store.Store]. It waits at most subscribeTime.
 func (s *Store) Subscribe(ctx context.Context, key []byte, peer wire.Peer, notify func(), dst []wire.Peer) ([]wire.Peer, store.Size, store.Subscription, error) {
+	if peer.Endpoint.Port() != 0 {
+		if err := s.admit(ctx, key, peer.Endpoint); err != nil {
+			return dst, store.Size{}, nil, err
+		}
+		defer s.addrs.finish(key, peer.Endpoint, 0, false) // the hold counts by itself
+	}
 	p := &s.watch.parts[partitionOf(key)]
 	sub := &subscription{self: peer.Endpoint, scope: wire.ScopeOf(peer.Endpoint.Addr()), notify: notify, index: -1}
 	r := &request{sub: sub, done: make(chan error, 1)}
