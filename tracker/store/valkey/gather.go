@@ -17,6 +17,8 @@ import (
 const (
 	// pageSize is how many peers one command reads or writes.
 	pageSize = 1000
+	// maxNamed is how many peers one message names.
+	maxNamed = 100
 	// maxPipeline is how many commands are sent at once.
 	maxPipeline = 500
 )
@@ -57,7 +59,10 @@ func (q *pipeline) run(ctx context.Context) error {
 	for len(q.commands) > 0 {
 		n := min(len(q.commands), maxPipeline)
 		began := time.Now()
-		for i, r := range s.client.DoMulti(ctx, q.commands[:n]...) {
+		bounded, cancel := context.WithTimeout(ctx, callTimeout)
+		results := s.client.DoMulti(bounded, q.commands[:n]...)
+		cancel()
+		for i, r := range results {
 			err := r.Error()
 			if rueidis.IsRedisNil(err) || isFull(err) {
 				err = nil
@@ -90,10 +95,11 @@ func (r *round) carryOut(ctx context.Context) error {
 	}
 	p := r.part
 	writes, reports := &pipeline{part: p}, &pipeline{part: p}
+	closed := make(map[string][]netip.AddrPort) // by key
 	for c, lease := range r.closings {
 		writes.add(p.closeCommand(c, lease, r.keep), func(res rueidis.RedisResult) error {
 			if n, err := res.AsInt64(); err == nil && n != 0 && !r.keep {
-				reports.report(p.store.keysOf([]byte(c.key)), r.second, c.endpoint)
+				closed[c.key] = append(closed[c.key], c.endpoint)
 			}
 			return nil
 		})
@@ -104,6 +110,13 @@ func (r *round) carryOut(ctx context.Context) error {
 	}
 	if err := writes.run(ctx); err != nil {
 		return err
+	}
+	for key, peers := range closed {
+		reports.report(p.store.keysOf([]byte(key)), r.second, peers)
+	}
+	for i := range r.leases {
+		l := &r.leases[i]
+		reports.report(l.track.keys, r.second, l.reported)
 	}
 	for _, rd := range r.readings {
 		rd.ask(reports)
@@ -133,10 +146,22 @@ func (r *round) carryOut(ctx context.Context) error {
 	return verify.run(ctx)
 }
 
-// report adds the commands that send a message about a peer.
-func (q *pipeline) report(k *trackKeys, second int64, e netip.AddrPort) {
-	for _, c := range q.part.store.appendChange(nil, k, second, kindTouched, memberOf(e)) {
-		q.add(c, nil)
+// report adds the commands that send messages about peers. Those in one message are of one family.
+func (q *pipeline) report(k *trackKeys, second int64, peers []netip.AddrPort) {
+	var members [2][]string
+	for _, e := range peers {
+		i := 0
+		if e.Addr().Is4() {
+			i = 1
+		}
+		members[i] = append(members[i], memberOf(e))
+	}
+	for _, family := range members {
+		for some := range slices.Chunk(family, maxNamed) {
+			for _, c := range q.part.store.appendChange(nil, k, second, kindTouched, some...) {
+				q.add(c, nil)
+			}
+		}
 	}
 }
 
@@ -144,7 +169,7 @@ func (q *pipeline) report(k *trackKeys, second int64, e netip.AddrPort) {
 func (l *leases) write(q, reports *pipeline, second int64, lease score) {
 	s := l.track.part.store
 	k := l.track.keys
-	l.lease, l.reported = lease, make(map[netip.AddrPort]bool)
+	l.lease = lease
 	slices.SortFunc(l.peers, func(a, b netip.AddrPort) int { return setOf(a.Addr()) - setOf(b.Addr()) })
 	for rest := l.peers; len(rest) > 0; {
 		i := setOf(rest[0].Addr())
@@ -195,13 +220,12 @@ func (l *leases) had(reports *pipeline, second int64, set int, e netip.AddrPort,
 		reports.add(b.Zadd().Key(k.announces).Gt().ScoreMember().ScoreMember(x.float(), memberOf(e)).Build(), nil)
 		reports.expireAt(k.announces, int64(x/2)+1)
 	}
-	if joined {
+	if joined && len(l.reported) == 0 {
 		fresh := strconv.FormatInt((second+1)<<changeShift|int64(rand.Uint32N(1<<(changeShift-1))), 10)
 		reports.add(b.Set().Key(k.birth).Value(fresh).Nx().ExatTimestamp(int64(l.lease/2)+2).Build(), nil)
 	}
 	if joined || l.fresh[e] {
-		l.reported[e] = true
-		reports.report(k, second, e)
+		l.reported = append(l.reported, e)
 	}
 }
 
@@ -374,6 +398,11 @@ func (p *partition) apply(r *round) (notify []func()) {
 // applyLeases records leases that have been written.
 func (p *partition) applyLeases(r *round, l *leases) {
 	t := l.track
+	for _, e := range l.reported {
+		if h := t.holds[e]; h != nil {
+			h.announced = true
+		}
+	}
 	for _, e := range l.peers {
 		h := t.holds[e]
 		refused := slices.Contains(l.refused, e)
@@ -392,7 +421,6 @@ func (p *partition) applyLeases(r *round, l *leases) {
 		case refused:
 			p.renewAt = r.now
 		default:
-			h.announced = h.announced || l.reported[e]
 			h.lease, h.missing = l.lease, false
 			if t.mirror.set(e, max(l.lease, t.mirror.get(e))) {
 				t.record(e, true, r.now)

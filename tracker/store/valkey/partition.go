@@ -16,8 +16,9 @@ const (
 	// A round that failed is repeated after minRetry, and later after up to maxRetry.
 	minRetry = 50 * time.Millisecond
 	maxRetry = time.Second
-	// maxClosings is how many leases one round closes.
+	// maxClosings is how many leases one round closes, and maxLeases how many it begins in a track.
 	maxClosings = 1000
+	maxLeases   = 1000
 	// maxTouched is how many peers of a track may wait to be read. If there are more, all are read.
 	maxTouched = 2 * maxStreamed
 )
@@ -94,8 +95,8 @@ type leases struct {
 	fresh map[netip.AddrPort]bool // those that are missing; true if there was no lease before
 
 	lease    score
-	reported map[netip.AddrPort]bool // those about which a message was sent
-	refused  []netip.AddrPort        // those for which the database has no memory
+	reported []netip.AddrPort // those about which a message is sent
+	refused  []netip.AddrPort // those for which the database has no memory
 }
 
 // A reading is what is read of a track.
@@ -124,9 +125,7 @@ func (p *partition) run() {
 		p.mu.Unlock()
 		failed := false
 		if r != nil {
-			ctx, cancel := context.WithTimeout(p.store.ctx, callTimeout)
-			err := r.carryOut(ctx)
-			cancel()
+			err := r.carryOut(p.store.ctx)
 			failed = err != nil
 			p.mu.Lock()
 			var notify []func()
@@ -255,6 +254,11 @@ func (r *round) take(t *track) (again time.Time) {
 	if t.missing {
 		t.missing = false
 		for e, h := range t.holds {
+			if h.missing && len(l.peers) == maxLeases {
+				t.missing = true
+				soon(r.now)
+				break
+			}
 			if h.missing {
 				if l.fresh == nil {
 					l.fresh = make(map[netip.AddrPort]bool)
