@@ -380,3 +380,19 @@ func TestWorkerOverdue(t *testing.T) {
 		}
 	})
 }
+
+// A connection that is evicted just when a part of its first request arrives is not to blame.
+func TestWorkerEvictedAtFirstBytes(t *testing.T) {
+	s := &server.Server{Tracker: &tracker.Tracker{}, MaxConns: 1}
+	w := s.TestWorker(t, listen(t))
+	evicted := w.AddConn(netip.MustParseAddrPort("192.0.2.1:1"), plenty)
+	if _, err := io.WriteString(evicted, "GET /ntrk/k?po"); err != nil {
+		t.Fatal(err)
+	}
+	w.AddConn(netip.MustParseAddrPort("192.0.2.2:1"), plenty) // before the worker reads from the first one
+	w.ServeEvents()
+	_ = evicted.SetReadDeadline(time.Now().Add(patience))
+	if b, err := io.ReadAll(evicted); !strings.HasPrefix(string(b), "HTTP/1.1 503 ") || err != nil {
+		t.Errorf("got %q, %v", b, err)
+	}
+}

@@ -391,6 +391,9 @@ func (w *worker) afterBatch(c *polledConn, t *batch, rest []byte, why stopReason
 		c.hold(rest, nil)
 		w.begun.enqueue(&c.queueEntry, w.now)
 		return kept
+	case why == incomplete && c.evicted: // just before this part arrived
+		_, _ = rawCall(unix.SYS_WRITE, int(c.fd), []byte(tooMany))
+		return w.closeConn(c)
 	case why == incomplete:
 		return w.endCutShort(c, rest)
 	case why == notPlain:
