@@ -293,6 +293,9 @@ func (s *Store) Leave(ctx context.Context, key []byte, endpoint netip.AddrPort) 
 		_, err = s.do(ctx, b.Incr().Key(k.birth).Build(),
 			b.Expireat().Key(k.birth).Timestamp(now+int64(maxTTL/time.Second)).Nx().Build())
 	}
+	if _, full := errors.AsType[*store.FullError](err); full {
+		return nil // the peer has left, and only the message is not counted
+	}
 	return err
 }
 

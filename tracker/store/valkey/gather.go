@@ -185,6 +185,7 @@ func (l *leases) write(q, reports *pipeline, second int64, lease score) {
 		}
 		b := s.client.B()
 		// The scores are read immediately before they are replaced.
+		var before []score
 		q.add(b.Zmscore().Key(k.sets[i]).Member(members...).Build(), func(res rueidis.RedisResult) error {
 			scores, err := scoresOf(res, n)
 			if err != nil {
@@ -193,6 +194,7 @@ func (l *leases) write(q, reports *pipeline, second int64, lease score) {
 			for j, x := range scores {
 				l.had(reports, second, i, peers[j], x)
 			}
+			before = scores
 			return nil
 		})
 		zadd := b.Zadd().Key(k.sets[i]).Gt().ScoreMember()
@@ -201,13 +203,35 @@ func (l *leases) write(q, reports *pipeline, second int64, lease score) {
 		}
 		q.add(zadd.Build(), func(res rueidis.RedisResult) error {
 			if err := res.Error(); err != nil { // the memory is full
-				l.refused = append(l.refused, peers...)
+				l.renew(reports, i, peers, before, second)
 			}
 			return nil
 		})
 		expires := int64(lease/2) + 2
 		q.expireAt(k.sets[i], expires)
 		q.expireAt(k.birth, expires)
+	}
+}
+
+// renewScript renews the lease of peers that are listed, though the memory of the database is full: that takes
+// no memory. KEYS has their set, and ARGV the lease and the members.
+const renewScript = `#!lua flags=allow-oom
+for i = 2, #ARGV do redis.call('ZADD', KEYS[1], 'XX', 'GT', ARGV[1], ARGV[i]) end
+return 0`
+
+// renew adds a command that renews leases which a full database has refused to write. The peers that are not
+// listed are refused.
+func (l *leases) renew(q *pipeline, set int, peers []netip.AddrPort, before []score, second int64) {
+	args := []string{strconv.FormatFloat(l.lease.float(), 'f', 1, 64)}
+	for j, e := range peers {
+		if before[j].lapsed(second) {
+			l.refused = append(l.refused, e)
+		} else {
+			args = append(args, memberOf(e))
+		}
+	}
+	if len(args) > 1 {
+		q.add(l.track.part.store.client.B().Eval().Script(renewScript).Numkeys(1).Key(l.track.keys.sets[set]).Arg(args...).Build(), nil)
 	}
 }
 

@@ -178,8 +178,8 @@ var _ store.HoldKeeper = (*Store)(nil)
 // KeepHolds implements [store.HoldKeeper]: the peers stay listed for regainTime.
 func (s *Store) KeepHolds() { s.watch.keepHolds.Store(true) }
 
-// leaseNow returns the lease that begins now.
-func (s *Store) leaseNow(d time.Duration) score { return score(2*expiry(s.clock.nano(), d) + 1) }
+// leaseNow returns the lease that begins now. It lapses at the first whole second after d.
+func (s *Store) leaseNow(d time.Duration) score { return score(2*expiry(s.clock.nano(), d) - 1) }
 
 // closeCommand returns the command that closes a lease. While clients may be about to return, it only
 // shortens the lease to regainTime.
