@@ -6,7 +6,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -37,6 +36,7 @@ type virtualTime struct {
 	engine *valkeytest.Engine
 	opened int              // how many stores were opened
 	clock  *[2]atomic.Int64 // shared with the servers: the time, and how often it changed
+	ahead  time.Duration    // of the database's time, against that of the bubble
 
 	mu    sync.Mutex
 	conns map[*virtualConn]bool
@@ -193,7 +193,7 @@ func (c *virtualConn) send(p []byte) error {
 	if len(p) == 0 {
 		return nil
 	}
-	c.v.setClock(time.Now().UnixNano())
+	c.v.setClock(time.Now().Add(c.v.ahead).UnixNano())
 	_, err := c.Conn.Write(p)
 	return err
 }
@@ -223,7 +223,7 @@ func (c *virtualConn) Read(p []byte) (int, error) {
 		if closed {
 			return 0, errVirtualClosed
 		}
-		frame, err := readFrame(c.r, nil)
+		frame, err := valkeytest.ReadFrame(c.r, nil)
 		if err != nil {
 			return 0, err
 		}
@@ -305,44 +305,4 @@ func cutCommand(b []byte) (name string, args, length int) {
 		length += n + 2
 	}
 	return name, parts - 1, length
-}
-
-// readFrame appends one reply or message, with all its parts, to dst.
-func readFrame(r *bufio.Reader, dst []byte) ([]byte, error) {
-	line, err := r.ReadSlice('\n')
-	if err != nil {
-		return dst, err
-	}
-	dst = append(dst, line...)
-	kind := line[0]
-	parts := 1
-	switch kind {
-	case '$', '=', '!', '*', '~', '>', '%', '|':
-		n, err := strconv.Atoi(string(bytes.TrimRight(line[1:], "\r\n")))
-		if err != nil {
-			return dst, err
-		}
-		if parts = n; n < 0 {
-			return dst, nil
-		}
-	default:
-		return dst, nil
-	}
-	switch kind {
-	case '$', '=', '!':
-		from := len(dst)
-		dst = append(dst, make([]byte, parts+2)...)
-		_, err := io.ReadFull(r, dst[from:])
-		return dst, err
-	case '%':
-		parts *= 2
-	case '|':
-		parts = 2*parts + 1 // attributes, and then what they are of
-	}
-	for range parts {
-		if dst, err = readFrame(r, dst); err != nil {
-			return dst, err
-		}
-	}
-	return dst, nil
 }

@@ -2,6 +2,7 @@ package valkeytest
 
 import (
 	"bufio"
+	"bytes"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -100,4 +101,45 @@ func (c *Conn) reply() (any, error) {
 		return all, nil
 	}
 	return nil, fmt.Errorf("the reply %q", line)
+}
+
+// ReadFrame appends to dst the bytes of one reply or message of RESP3, with all its parts. Its first byte is
+// '>' if it is a message.
+func ReadFrame(r *bufio.Reader, dst []byte) ([]byte, error) {
+	line, err := r.ReadSlice('\n')
+	if err != nil {
+		return dst, err
+	}
+	dst = append(dst, line...)
+	kind := line[0]
+	parts := 1
+	switch kind {
+	case '$', '=', '!', '*', '~', '>', '%', '|':
+		n, err := strconv.Atoi(string(bytes.TrimRight(line[1:], "\r\n")))
+		if err != nil {
+			return dst, err
+		}
+		if parts = n; n < 0 {
+			return dst, nil
+		}
+	default:
+		return dst, nil
+	}
+	switch kind {
+	case '$', '=', '!':
+		from := len(dst)
+		dst = append(dst, make([]byte, parts+2)...)
+		_, err := io.ReadFull(r, dst[from:])
+		return dst, err
+	case '%':
+		parts *= 2
+	case '|':
+		parts = 2*parts + 1 // attributes, and then what they are of
+	}
+	for range parts {
+		if dst, err = ReadFrame(r, dst); err != nil {
+			return dst, err
+		}
+	}
+	return dst, nil
 }
