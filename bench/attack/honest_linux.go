@@ -323,8 +323,8 @@ func ours(err error) bool {
 	return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.EADDRNOTAVAIL)
 }
 
-// stuck says whether the server has left so many announces without a reply that they may have taken
-// all of this process's files.
+// stuck says whether so many announces have no reply that their connections may have used up this
+// process's files.
 func (h *honest) stuck() bool { return len(h.waiting) > h.Rate*int(patience/time.Second)/2 }
 
 func (a *ask) receive(c *conn, b []byte) {

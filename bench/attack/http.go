@@ -19,8 +19,8 @@ type replyReader struct {
 // failure is how a failure of the classic interface begins.
 const failure = "d14:failure reason"
 
-// read takes bytes. It calls each once for every complete reply, and stream with what follows the
-// head of a reply without an end. It returns early if each returns false.
+// read takes the next bytes of a connection. It calls each for every complete reply. It calls stream
+// with the bytes after the head of a reply that has no end. If each returns false, it returns at once.
 func (r *replyReader) read(b []byte, each func(status int, failed bool) bool, stream func(b []byte)) {
 	for len(b) > 0 {
 		if r.open {

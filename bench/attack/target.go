@@ -305,7 +305,7 @@ func crowd(port, n int, join bool) error {
 	return nil
 }
 
-// pipeline sends requests and reads n replies, all of which must be good.
+// pipeline sends requests and reads n replies. It returns an error unless all of them are good.
 func pipeline(c net.Conn, requests []byte, n int) (err error) {
 	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
 	if _, err := c.Write(requests); err != nil {

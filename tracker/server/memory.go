@@ -40,8 +40,8 @@ type account struct {
 
 // memoryLimits are the limits that follow from MaxMemory.
 type memoryLimits struct {
-	// most is the most bytes of all admitted connections, those that are evicted and have not ended
-	// included. It is seven eighths of MaxMemory, because the rest is for connections that are being
+	// most is the most bytes of all admitted connections, with those that are evicted and have not
+	// ended. It is seven eighths of MaxMemory, because the rest is for connections that are being
 	// refused. 0 is no limit.
 	most    int64
 	sum     int64 // the weights of all admitted connections

@@ -13,7 +13,8 @@ const (
 	changeBytes = 256
 	// numberBytes is what each join or leave after the first of the same peer counts for.
 	numberBytes = 16
-	// settleEvery is how often a key gives back what its subscriptions have taken, if it has no changes.
+	// settleEvery is how often a key without new changes gives back the bytes of the batches that all of
+	// its subscriptions have taken.
 	settleEvery = time.Second
 )
 
@@ -36,8 +37,8 @@ func (m *Store) giveChanges(n int) {
 	}
 }
 
-// giveUp drops the pending changes, and ends all subscriptions of the key. For some time their peers
-// stay, so that they can subscribe again.
+// giveUp drops the pending changes, and ends all subscriptions of the key. Their peers stay listed for
+// some time, so that they can subscribe again.
 func (w *watchers) giveUp() {
 	w.shard.store.giveChanges(w.pendingBytes)
 	w.pending, w.pendingIndex, w.pendingBytes = nil, nil, 0
@@ -53,7 +54,7 @@ func (w *watchers) giveUp() {
 	}
 }
 
-// justGaveUp reports whether the subscriptions of the key have just ended for want of memory.
+// justGaveUp reports whether the subscriptions of the key have just ended because there was no memory.
 func (w *watchers) justGaveUp(now time.Duration) bool {
 	return w.gaveUp != 0 && now-w.gaveUp < settleTime
 }
