@@ -39,6 +39,9 @@ func (s *Store) Announce(ctx context.Context, key []byte, peer wire.Peer, ttl fu
 	a := announce{query: s.newQuery(key, peer.Endpoint, want), ttl: ttl}
 	defer a.free()
 	given, res, err := a.run(ctx, dst)
+	if full, ok := errors.AsType[*store.FullError](err); ok {
+		given, res, err = a.renewInFull(ctx, dst, full)
+	}
 	s.addrs.finish(key, peer.Endpoint, a.until, err == nil)
 	if err != nil {
 		return dst, store.Result{}, err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strconv"
 	"testing"
 	"time"
 
@@ -28,8 +29,8 @@ func TestSentinelsAndPasswords(t *testing.T) {
 	open(t, Config{URL: engine.URL()})
 }
 
-// A full database refuses announces, of listed peers too, and nothing of a new track remains. It still
-// answers and removes.
+// A full database refuses new peers, and nothing of a new track remains. It still renews peers that are
+// listed, answers and removes.
 func TestFullDatabase(t *testing.T) {
 	t.Parallel()
 	engine := valkeytest.Start(t, valkeytest.Options{Config: []string{"maxmemory-policy noeviction"}})
@@ -43,11 +44,20 @@ func TestFullDatabase(t *testing.T) {
 		t.Fatal(err)
 	}
 	engine.Must("CONFIG", "SET", "maxmemory", "100kb")
-	for _, key := range []string{"k", "l"} {
-		var full *store.FullError
-		if err := announce(key); !errors.As(err, &full) || full.What != store.FullMemory || full.Stream {
-			t.Errorf("%s: %v", key, err)
-		}
+	var full *store.FullError
+	if err := announce("l"); !errors.As(err, &full) || full.What != store.FullMemory || full.Stream {
+		t.Errorf("a new track: %v", err)
+	}
+	set := s.keysOf([]byte("k")).sets[6]
+	_, r, err := s.Announce(t.Context(), []byte("k"), peer, fixed(time.Hour), store.Want{Peers: 10}, nil)
+	if err != nil || r.Count != 1 || r.Size.Peers != 1 {
+		t.Errorf("a renewal: %+v, %v", r, err)
+	}
+	if ttl := engine.Must("TTL", set).(int64); ttl < 3590 {
+		t.Errorf("after a renewal its set expires in %d s", ttl)
+	}
+	if score, err := strconv.ParseFloat(fmt.Sprint(engine.Must("ZSCORE", set, memberOf(peer.Endpoint))), 64); err != nil || score < float64(s.clock.second()+3590) {
+		t.Errorf("after a renewal its score is %v, %v", score, err)
 	}
 	if tracks, err := s.Scrape(t.Context(), nil, peer.Endpoint.Addr(), nil); err != nil || len(tracks) != 1 || tracks[0].Count != 1 {
 		t.Errorf("all tracks: %v, %v", tracks, err)
