@@ -19,3 +19,6 @@ func (t *Tracker) Sharers() (n int) {
 	}
 	return n
 }
+
+// Waiting returns how many calls of a store that may block have not returned.
+func (t *Tracker) Waiting() int { return int(t.store.(*gate).calls.Load()) }

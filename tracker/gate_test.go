@@ -178,8 +178,8 @@ func TestSlowStore(t *testing.T) {
 					t.Fatal("a call does not return")
 				}
 			}
-			if len(answered) != 0 || tr.Stats().Waiting != 0 && status == 200 {
-				t.Errorf("%d more answers, %d calls wait", len(answered), tr.Stats().Waiting)
+			if len(answered) != 0 || tr.Waiting() != 0 && status == 200 {
+				t.Errorf("%d more answers, %d calls wait", len(answered), tr.Waiting())
 			}
 		}
 		for range 3 { // it opens again each time
@@ -188,7 +188,7 @@ func TestSlowStore(t *testing.T) {
 			announce(256)
 			time.Sleep(700 * time.Millisecond)
 			announce(100) // a few late calls do not matter
-			if n := tr.Stats().Waiting; n != 356 || len(answered) > 0 {
+			if n := tr.Waiting(); n != 356 || len(answered) > 0 {
 				t.Errorf("%d calls wait, %d were answered", n, len(answered))
 			}
 			time.Sleep(400 * time.Millisecond)
@@ -245,7 +245,7 @@ func TestGateForgets(t *testing.T) {
 	}
 	st.set(make(chan struct{}), nil)
 	resp, body := tr.Answer(ctx, distantCalls()[0], nil)
-	if resp.Status != 503 || !strings.Contains(string(body), "in time") || tr.Stats().Waiting != 0 {
-		t.Errorf("%d, %q, %d calls wait", resp.Status, body, tr.Stats().Waiting)
+	if resp.Status != 503 || !strings.Contains(string(body), "in time") || tr.Waiting() != 0 {
+		t.Errorf("%d, %q, %d calls wait", resp.Status, body, tr.Waiting())
 	}
 }

@@ -17,7 +17,6 @@ type Stats struct {
 	// Reasons are the refused requests by reason. The reasons are always the same few.
 	Reasons map[string]uint64
 	Streams int // the open event streams
-	Waiting int // the calls of a store that may block which have not returned
 	Store   store.Stats
 }
 
@@ -136,9 +135,6 @@ func (t *Tracker) Stats() Stats {
 		for r, name := range reasonNames {
 			st.Reasons[name] += c.reasons[r].Load()
 		}
-	}
-	if g, ok := t.store.(*gate); ok {
-		st.Waiting = int(g.calls.Load())
 	}
 	t.mu.Lock()
 	st.Streams = len(t.streams)

@@ -33,7 +33,8 @@ func TestWorkerVectors(t *testing.T) {
 	})
 }
 
-// compareWorker sends in to a worker over TCP, and compares the replies with those of a goroutine.
+// compareWorker sends in to a worker over TCP, and compares the replies with those of a goroutine. It does
+// so with a store that never blocks and with one that may.
 // If split is true, it also sends in split into two parts after every byte.
 func compareWorker(t *testing.T, in []byte, split bool) {
 	t.Helper()
@@ -45,6 +46,10 @@ func compareWorker(t *testing.T, in []byte, split bool) {
 		}
 	}
 	check(in)
+	got, from := viaWorkerOf(t, &farStore{Store: memory.New()}, in)
+	if want := viaGoroutineFrom(t, from, in); !same(got, want) {
+		t.Errorf("%q:\nparked    %v\ngoroutine %v", in, got, want)
+	}
 	for i := 0; split && i <= len(in); i++ {
 		check(append([]byte(hello), in[:i]...), in[i:])
 	}
