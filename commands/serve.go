@@ -130,7 +130,7 @@ func (o *serveOptions) build(c *cli.Context, s Streams) error {
 }
 
 func (o *serveOptions) run(ctx context.Context, s Streams) error {
-	o.memory.limitGarbage()
+	o.memory.limitGarbage(o.store.config.URL != "")
 	if err := o.openStore(ctx, s); err != nil {
 		if ctx.Err() != nil {
 			return endedBy(ctx)

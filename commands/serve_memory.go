@@ -100,13 +100,15 @@ func size(n int64) string {
 }
 
 // limitGarbage makes Go collect garbage so often that the process takes little more memory than it
-// needs, and no more than --max-memory if that is possible. Settings in the environment come first.
-func (m memorySplit) limitGarbage() {
+// needs, and no more than --max-memory if that is possible. Settings in the environment come first. If
+// the table is in a shared database, the heap is small, and most of it is garbage of requests: then a
+// tenth of the CPU time would go into collecting it that often.
+func (m memorySplit) limitGarbage(shared bool) {
 	if os.Getenv("GOMEMLIMIT") != "" {
 		return
 	}
 	debug.SetMemoryLimit(m.all)
-	if os.Getenv("GOGC") == "" {
+	if os.Getenv("GOGC") == "" && !shared {
 		debug.SetGCPercent(memory.GCPercent)
 	}
 }

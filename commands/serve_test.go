@@ -50,20 +50,22 @@ func TestLimitGarbage(t *testing.T) {
 	defer debug.SetMemoryLimit(debug.SetMemoryLimit(initialLimit))
 	for _, c := range []struct {
 		gogc, limit string
+		shared      bool
 		want        int
 		wantLimit   int64
 	}{
-		{"", "", memory.GCPercent, most},
-		{"50", "", initial, most},
-		{"off", "", initial, most},
-		{"", "1GiB", initial, initialLimit},
+		{"", "", false, memory.GCPercent, most},
+		{"", "", true, initial, most},
+		{"50", "", false, initial, most},
+		{"off", "", false, initial, most},
+		{"", "1GiB", false, initial, initialLimit},
 	} {
 		t.Setenv("GOGC", c.gogc)
 		t.Setenv("GOMEMLIMIT", c.limit)
-		splitMemory(most).limitGarbage()
+		splitMemory(most).limitGarbage(c.shared)
 		got, gotLimit := debug.SetGCPercent(initial), debug.SetMemoryLimit(initialLimit)
 		if got != c.want || gotLimit != c.wantLimit {
-			t.Errorf("GOGC=%q GOMEMLIMIT=%q: the heap grows by %d %%, to %d bytes; want %d and %d", c.gogc, c.limit, got, gotLimit, c.want, c.wantLimit)
+			t.Errorf("GOGC=%q GOMEMLIMIT=%q shared %v: the heap grows by %d %%, to %d bytes; want %d and %d", c.gogc, c.limit, c.shared, got, gotLimit, c.want, c.wantLimit)
 		}
 	}
 }

@@ -44,7 +44,9 @@ func runRole(args []string, stdin io.Reader, stdout io.Writer) error {
 	if err := f.Parse(args[1:]); err != nil {
 		return err
 	}
-	debug.SetGCPercent(mem.GCPercent) // as `ntrack serve` does
+	if *url == "" {
+		debug.SetGCPercent(mem.GCPercent) // as `ntrack serve` does without --store
+	}
 	ctx := context.Background()
 	r := &role{stdout: json.NewEncoder(stdout)}
 	if *profile != "" {
