@@ -244,6 +244,15 @@ func (l *leases) had(reports *pipeline, second int64, set int, e netip.AddrPort,
 		reports.add(b.Zadd().Key(k.announces).Gt().ScoreMember().ScoreMember(x.float(), memberOf(e)).Build(), nil)
 		reports.expireAt(k.announces, int64(x/2)+1)
 	}
+	if !joined && x.lease() && x > l.least {
+		if l.others == nil {
+			l.others = make(map[netip.AddrPort]score)
+		}
+		l.others[e] = x
+		if raised := l.leaseOf(e); raised > l.lease {
+			reports.add(b.Zadd().Key(k.sets[set]).Gt().ScoreMember().ScoreMember(raised.float(), memberOf(e)).Build(), nil)
+		}
+	}
 	if joined && len(l.reported) == 0 {
 		fresh := strconv.FormatInt((second+1)<<changeShift|int64(rand.Uint32N(1<<(changeShift-1))), 10)
 		reports.add(b.Set().Key(k.birth).Value(fresh).Nx().ExatTimestamp(int64(l.lease/2)+2).Build(), nil)
@@ -251,6 +260,15 @@ func (l *leases) had(reports *pipeline, second int64, set int, e netip.AddrPort,
 	if joined || l.fresh[e] {
 		l.reported = append(l.reported, e)
 	}
+}
+
+// leaseOf returns the lease that was written for a peer. If another tracker holds the peer, too, a new lease is
+// longer than that of the other, whose end would remove the peer otherwise.
+func (l *leases) leaseOf(e netip.AddrPort) score {
+	if other := l.others[e]; l.fresh[e] && other >= l.lease {
+		return other + 2
+	}
+	return l.lease
 }
 
 // expireAt lets a key expire at a second, or later if it would anyway.
@@ -432,7 +450,7 @@ func (p *partition) applyLeases(r *round, l *leases) {
 		refused := slices.Contains(l.refused, e)
 		switch {
 		case h == nil && !refused && !p.holds(t.key, e):
-			p.close(closing{t.key, e}, l.lease) // the stream has ended meanwhile
+			p.close(closing{t.key, e}, l.leaseOf(e)) // the stream has ended meanwhile
 		case h == nil:
 		case refused && h.lease == 0:
 			for _, q := range slices.Clone(t.requests) {
@@ -445,8 +463,9 @@ func (p *partition) applyLeases(r *round, l *leases) {
 		case refused:
 			p.renewAt = r.now
 		default:
-			h.lease, h.missing = l.lease, false
-			if t.mirror.set(e, max(l.lease, t.mirror.get(e))) {
+			h.shared = h.lease != 0 && l.others[e] > h.lease
+			h.lease, h.missing = max(h.lease, l.leaseOf(e)), false
+			if t.mirror.set(e, max(h.lease, t.mirror.get(e))) {
 				t.record(e, true, r.now)
 			}
 		}

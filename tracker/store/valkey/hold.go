@@ -31,6 +31,9 @@ type hold struct {
 	lease score // as last written; 0 if it has not been written yet
 	// missing is set if the peer has to be put back, or its lease has to be written for the first time.
 	missing bool
+	// shared is set if another tracker has written a lease since this one did. The peer has a stream there, so
+	// the end of this hold does not end the lease. If that stream has ended as well, the lease lapses.
+	shared bool
 	// announced is set while a message of this tracker about the lease may still arrive.
 	announced bool
 }
@@ -83,7 +86,7 @@ func (t *track) unhold(sub *subscription) {
 		return
 	}
 	t.forget(sub.self)
-	if h.lease != 0 {
+	if h.lease != 0 && !h.shared {
 		t.part.close(closing{t.key, sub.self}, h.lease)
 	}
 }

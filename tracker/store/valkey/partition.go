@@ -95,8 +95,10 @@ type leases struct {
 	fresh map[netip.AddrPort]bool // those that are missing; true if there was no lease before
 
 	lease    score
-	reported []netip.AddrPort // those about which a message is sent
-	refused  []netip.AddrPort // those for which the database has no memory
+	reported []netip.AddrPort         // those about which a message is sent
+	least    score                    // the least of their leases before
+	others   map[netip.AddrPort]score // the leases in the database before, if they were above least
+	refused  []netip.AddrPort         // those for which the database has no memory
 }
 
 // A reading is what is read of a track.
@@ -214,7 +216,9 @@ func (r *round) tick(t *track) {
 		l := leases{track: t}
 		for e, h := range t.holds {
 			if !h.missing {
-				l.peers = append(l.peers, e)
+				if l.peers = append(l.peers, e); l.least == 0 || h.lease < l.least {
+					l.least = h.lease
+				}
 			}
 		}
 		if len(l.peers) > 0 {
@@ -331,7 +335,7 @@ func (p *partition) finish() {
 	p.closed = true
 	for _, t := range p.tracks {
 		for e, h := range t.holds {
-			if h.lease != 0 {
+			if h.lease != 0 && !h.shared {
 				p.close(closing{t.key, e}, h.lease)
 			}
 		}
