@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"ntrack/tracker/store/valkey/valkeytest"
 )
 
 // jumpingClock replaces the beginning of time.Now in Go's package time. The clock of such a program
@@ -40,8 +42,9 @@ func steadyNow() Time {
 `
 
 // clockJumps runs a tracker, members and a watcher whose clocks jump. Nobody lapses, no stream ends, and
-// nobody waits for longer. Only the Date of replies follows the clock.
-func clockJumps(t *testing.T, _ string) {
+// nobody waits for longer. Only the Date of replies follows the clock. It is the same if the tracker
+// shares its table with another one, whose clock is right: there, nobody seems to leave either.
+func clockJumps(t *testing.T, right string) {
 	dir := t.TempDir()
 	root, err := exec.Command("go", "env", "GOROOT").Output()
 	must(t, err)
@@ -61,9 +64,26 @@ func clockJumps(t *testing.T, _ string) {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
 
-	const key = "urn:btih:0123456789abcdef0123456789abcdef01234567" // one track for both kinds of members
-	addr := serve(t, bin, "--interval", "4s")
-	watcher := start(t, t.TempDir(), bin, "watch", addr, key, "-q")
+	t.Run("one tracker", func(t *testing.T) {
+		t.Parallel()
+		addr := serve(t, bin, "--interval", "4s")
+		watchJumps(t, bin, addr, start(t, t.TempDir(), bin, "watch", addr, jumpsKey, "-q"))
+	})
+	t.Run("a shared table", func(t *testing.T) {
+		t.Parallel()
+		table := valkeytest.Start(t, valkeytest.Options{}).URL()
+		addr := serve(t, bin, "--interval", "4s", "--store", table)
+		other := serve(t, right, "--interval", "4s", "--store", table)
+		watchJumps(t, bin, addr, start(t, t.TempDir(), right, "watch", other, jumpsKey, "-q"))
+	})
+}
+
+const jumpsKey = "urn:btih:0123456789abcdef0123456789abcdef01234567" // one track for both kinds of members
+
+// watchJumps lists members at a tracker whose clock jumps. The watcher may be at another tracker.
+func watchJumps(t *testing.T, bin, addr string, watcher *program) {
+	t.Helper()
+	const key = jumpsKey
 	member := start(t, t.TempDir(), bin, "announce", addr, key, "--port", "4000", "--stay", "-q")
 	watcher.prints(t, "join 127.0.0.1:4000\n")
 	poller := start(t, t.TempDir(), bin, "announce", "http://"+addr+"/announce", key, "--port", "4001", "--stay", "-q")
