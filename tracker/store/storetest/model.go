@@ -236,7 +236,7 @@ func randomCalls(t *testing.T, s *tester) {
 			synctest.Wait() // the hold may end a moment later
 		}
 		decline := 0 // the higher it is, the fewer announces there are, so that tracks shrink
-		for step := range 8000 {
+		for step := range s.few(8000) {
 			if step%500 == 0 {
 				decline = r.IntN(8)
 			}

@@ -156,6 +156,14 @@ func (s *tester) long(d time.Duration) time.Duration {
 	return d / 10
 }
 
+// few returns n, or a third of it for a store that blocks.
+func (s *tester) few(n int) int {
+	if s.NeverBlocks() {
+		return n
+	}
+	return n / 3
+}
+
 // constant returns a function for a ttl that does not depend on the size.
 func constant(ttl time.Duration) func(store.Size) time.Duration {
 	return func(store.Size) time.Duration { return ttl }

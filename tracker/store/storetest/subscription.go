@@ -405,8 +405,8 @@ func subscribeSlow(t *testing.T, s *tester) {
 	slow, _ := s.subscribe("k", "192.0.2.9:0")
 	fast, _ := s.subscribe("k", "192.0.2.8:0")
 	closed, _ := s.subscribe("k", "192.0.2.7:7")
-	closed.Close() // nothing waits for this one either
-	for i := range 2 * maxWaiting / 1000 {
+	closed.Close()                                // nothing waits for this one either
+	for i := range s.few(2 * maxWaiting / 1000) { // each has 2000 changes
 		s.together(1000, func(j int) { s.announceFor(time.Hour, "k", numbered(1000*i+j), 0) })
 		time.Sleep(tolerance)
 		fast.next()
