@@ -102,9 +102,13 @@ func (o *announceOptions) run(c *cli.Context, s Streams) error {
 	if o.anyClassic() {
 		o.keepSecret(s)
 	}
-	switch {
-	case o.command != nil:
+	if o.command != nil {
 		return o.runCommand(c, s)
+	}
+	if err := o.awaitTracker(c.Context, s); err != nil {
+		return err
+	}
+	switch {
 	case o.stay:
 		return o.runStay(c, s)
 	case o.leave:

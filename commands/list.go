@@ -35,6 +35,9 @@ type listOptions struct{ client }
 const maxList = 10_000
 
 func (o *listOptions) run(c *cli.Context, s Streams) error {
+	if err := o.awaitTracker(c.Context, s); err != nil {
+		return err
+	}
 	if len(o.key.Bytes()) == 0 {
 		return o.index(c, s)
 	}

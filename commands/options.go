@@ -32,6 +32,7 @@ func clientFlags() []cli.Flag {
 		&cli.StringFlag{Name: "token-file", TakesFile: true, Usage: "read the tracker's access token from `FILE`"},
 		&cli.StringFlag{Name: "ca", TakesFile: true, Usage: "trust the certificates in `FILE` (PEM) instead of the system's"},
 		&cli.DurationFlag{Name: "timeout", Value: announce.DefaultTimeout, Usage: "give up a request after `D`"},
+		&cli.DurationFlag{Name: "wait", Usage: "wait up to `D` for a tracker that is not there yet, instead of ending with 3", DefaultText: "not at all"},
 	}
 }
 
@@ -42,6 +43,7 @@ type client struct {
 	key      announce.Key                   // empty without a KEY, which only list accepts
 	names    struct{ trackers, key string } // as the user wrote them; trackers may be ""
 	format   output.Format
+	wait     time.Duration // --wait
 	line     *line
 }
 
@@ -67,6 +69,12 @@ func (o *client) build(c *cli.Context, s Streams) error {
 	}
 	if o.Timeout = c.Duration("timeout"); o.Timeout <= 0 {
 		return usage(c, "--timeout %v: a duration above 0, such as 10s", o.Timeout)
+	}
+	if o.wait = c.Duration("wait"); c.IsSet("wait") && o.wait <= 0 {
+		return usage(c, "--wait %v: a duration above 0, such as 30s", o.wait)
+	}
+	if o.wait > 0 && c.Bool("serve") {
+		return usage(c, "--wait and --serve exclude each other: with --serve the tracker is there at once")
 	}
 	if file := c.String("token-file"); file != "" {
 		var err error

@@ -319,6 +319,11 @@ func effects() map[string]effect {
 				" lobby --tracker $TLS", `^exit code 3\n`,
 				nil,
 			},
+			" --wait": {
+				" lobby --tracker 127.0.0.1:1 --wait 100ms", `waiting for it, up to 100ms`,
+				" lobby --tracker 127.0.0.1:1", `^(exit code 3\n)?ntrack: [^\n]*refused; is it running`,
+				nil,
+			},
 			" --timeout": {
 				" lobby --tracker $SILENT --timeout 100ms", `no answer within 100ms`,
 				" lobby --tracker $SILENT --timeout 200ms", `no answer within 200ms`,

@@ -99,6 +99,9 @@ func (o *watchOptions) build(c *cli.Context, s Streams) error {
 }
 
 func (o *watchOptions) run(c *cli.Context, s Streams) error {
+	if err := o.awaitTracker(c.Context, s); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithCancelCause(c.Context)
 	defer cancel(nil)
 	ending := "ending"
