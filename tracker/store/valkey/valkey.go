@@ -3,6 +3,16 @@
 //
 // The database is Valkey 7.2 or later, or Redis 7.0 or later: a single server, a server with
 // sentinels, or a cluster.
+//
+// A Store is less exact than the memory of one process:
+//
+//   - It forgets peer IDs, and estimates [store.Size.Total].
+//   - [Config.MaxPerAddr] counts the peers that came to this tracker. A peer that [Store.Remove] has
+//     removed counts until it would have lapsed.
+//   - A hold ends a moment after [store.Subscription.Close]. If a tracker dies, the peers that it held
+//     lapse with their leases, even if one of them has announced for longer.
+//   - A ttl is at most 4 hours, and counts in whole seconds, rounded up.
+//   - All times are those of the database. If its clock jumps, see clock.go.
 package valkey
 
 import (
