@@ -215,7 +215,7 @@ func (s *Stream) Close() {
 // in time ([store.HoldKeeper]).
 func (t *Tracker) EndStreams() {
 	t.once.Do(t.init)
-	if s, ok := t.store.(store.HoldKeeper); ok {
+	if s, ok := t.table.(store.HoldKeeper); ok {
 		s.KeepHolds()
 	}
 	t.mu.Lock()

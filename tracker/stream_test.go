@@ -276,6 +276,9 @@ type keeper struct {
 
 func (k keeper) KeepHolds() { k.keeps() }
 
+// NeverBlocks returns false, as that of a store over a network.
+func (k keeper) NeverBlocks() bool { return false }
+
 // EndStreams first makes the store keep the peers of the streams, so that no stream leaves because of it.
 func TestEndStreamsKeepsHolds(t *testing.T) {
 	var stream *tracker.Stream
