@@ -64,6 +64,7 @@ func TestInterop(t *testing.T) {
 		{"nginx", []string{"nginx", nginxModule}, nginx},
 		{"haproxy", []string{"haproxy"}, haproxy},
 		{"caddy", []string{"caddy"}, caddy},
+		{"three trackers behind haproxy restart in turn", []string{"haproxy", "redis-server"}, rollingRestart},
 		{"haproxy by the PROXY protocol", []string{"haproxy"}, haproxyTCP},
 		{"nginx by the PROXY protocol", []string{"nginx", nginxModule}, nginxStream},
 		{"certificates by ACME", []string{"pebble", "pebble-challtestsrv"}, acme},
