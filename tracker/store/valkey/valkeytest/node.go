@@ -97,6 +97,8 @@ func (n *Node) run() bool {
 	started, ended := make(chan error), make(chan struct{})
 	go func() {
 		runtime.LockOSThread() // the server dies with the thread that started it
+		// Otherwise the thread ends with this goroutine. What it has started before would die with it.
+		defer runtime.UnlockOSThread()
 		defer close(ended)
 		err := cmd.Start()
 		started <- err
