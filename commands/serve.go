@@ -159,6 +159,7 @@ func (o *serveOptions) run(ctx context.Context, s Streams) error {
 	watched, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	go watchdog(watched, o.server.Log, o.server.Check)
+	go o.watchStore(watched, s)
 	for ctx.Err() == nil {
 		select {
 		case err := <-failed: // what still works ends as after a signal, so that its clients come back

@@ -127,3 +127,27 @@ func (o *serveOptions) checkStore() error {
 	}
 	return nil
 }
+
+// watchStore logs when the database goes away, and when it is back, until ctx ends.
+func (o *serveOptions) watchStore(ctx context.Context, s Streams) {
+	if o.store.opened == nil {
+		return
+	}
+	away := false
+	for tick := time.NewTicker(time.Second); ; {
+		select {
+		case <-ctx.Done():
+			tick.Stop()
+			return
+		case <-tick.C:
+		}
+		up := o.store.opened.Stats().Up()
+		switch {
+		case up && away:
+			s.note("%s: %s answers again", o.store.from, o.storeShown())
+		case !up && !away:
+			s.warn("%s: %s does not answer; clients get status 503 until it does", o.store.from, o.storeShown())
+		}
+		away = !up
+	}
+}

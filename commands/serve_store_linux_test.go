@@ -257,11 +257,13 @@ func TestStorePrefix(t *testing.T) {
 }
 
 // /readyz fails within five seconds after the database is away, and succeeds when it is back. /healthz
-// does not fail, since a restart of the tracker would not help. Requests get status 503 meanwhile.
+// does not fail, nor does the check for systemd's watchdog, since a restart of the tracker would not help.
+// Requests get status 503 meanwhile, and the log says why.
 func TestStoreAway(t *testing.T) {
 	t.Parallel()
 	engine := valkeytest.Start(t, valkeytest.Options{})
 	addr, m := filepath.Join(t.TempDir(), "addr"), newManager(t, "")
+	m.env = append(m.env, "WATCHDOG_USEC=6000000")
 	server := m.start(t, "--listen", "127.0.0.1:0", "--addr-file", addr, "--admin", "127.0.0.1:0", "--store", engine.URL())
 	m.await(t, "READY=1")
 	server.out.await(t, "; token")
@@ -308,7 +310,12 @@ func TestStoreAway(t *testing.T) {
 	if status, text, header := get(strings.TrimSpace(string(at)) + "/ntrk/k?port=1"); status != 503 || header.Get("Retry-After") == "" {
 		t.Errorf("an announce: %d %s", status, text)
 	}
+	server.out.await(t, "ntrack: --store: valkey://"+engine.Nodes[0].Addr+" does not answer; clients get status 503 until it does\n")
+	for range 3 { // two of these may be from before
+		m.await(t, "WATCHDOG=1")
+	}
 	engine.Resume()
+	server.out.await(t, " answers again\n")
 	becomes(200)
 	if _, text, _ := get(admin + "/metrics"); !strings.Contains(text, "\nntrack_store_up 1\n") {
 		t.Errorf("/metrics: %s", text)
