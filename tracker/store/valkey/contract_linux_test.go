@@ -70,7 +70,10 @@ func (v *virtualTime) open(t *testing.T, l store.Limits) *Store {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { v.empty(t) })
-	t.Cleanup(s.Close)
+	t.Cleanup(func() {
+		s.Close()
+		time.Sleep(10 * time.Second) // the client of a cluster closes a connection late
+	})
 	return s
 }
 
@@ -98,6 +101,7 @@ func virtualTimePasses(t *testing.T, v *virtualTime) {
 		t.Fatal(err)
 	}
 	defer v.empty(t)
+	defer time.Sleep(10 * time.Second) // the client of a cluster closes a connection late
 	defer client.Close()
 
 	ctx, cancel := context.WithCancel(t.Context())
