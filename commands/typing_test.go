@@ -120,9 +120,9 @@ func TestNumbers(t *testing.T) {
 // Each option with a number or a duration refuses a value that is not decimal.
 func TestNumbersOfEveryOption(t *testing.T) {
 	for command, options := range map[string][]string{
-		"announce": {"port", "numwant", "timeout"},
-		"list":     {"timeout"},
-		"watch":    {"port", "min", "for", "every", "timeout"},
+		"announce": {"port", "numwant", "timeout", "wait"},
+		"list":     {"timeout", "wait"},
+		"watch":    {"port", "min", "for", "every", "timeout", "wait"},
 		"serve": {"max-rate", "interval", "max-per-addr", "max-conns",
 			"max-conns-per-addr", "request-timeout", "idle-timeout", "drain"},
 	} {

@@ -38,7 +38,7 @@ func (o *client) awaitTracker(ctx context.Context, s Streams) error {
 				return nil
 			}
 		}
-		if limited.Err() != nil {
+		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
 		if !noted {
