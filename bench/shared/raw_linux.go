@@ -41,7 +41,6 @@ func (r *raw) announce(ctx context.Context, key []byte, peer wire.Peer, dst []wi
 	add(c.Exists().Key(name("a"), name("A"), name("b"), name("B"), name("c"), name("C")).Build())
 	add(c.Get().Key(name("#")).Build())
 	add(c.Expiretime().Key(own).Build())
-	add(c.Expiretime().Key(own).Build())
 	if rand.IntN(4) == 0 {
 		add(c.Zcard().Key(own).Build())
 	}
