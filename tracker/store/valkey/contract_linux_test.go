@@ -69,11 +69,14 @@ func (v *virtualTime) open(t *testing.T, l store.Limits) *Store {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { v.empty(t) })
-	t.Cleanup(func() {
-		s.Close()
-		time.Sleep(10 * time.Second) // the client of a cluster closes a connection late
-	})
+	if v.inCase != t { // after all stores of the case are closed
+		v.inCase = t
+		t.Cleanup(func() {
+			time.Sleep(10 * time.Second) // the client of a cluster closes a connection late
+			v.empty(t)
+		})
+	}
+	t.Cleanup(s.Close)
 	return s
 }
 

@@ -35,6 +35,7 @@ import (
 type virtualTime struct {
 	engine *valkeytest.Engine
 	opened int              // how many stores were opened
+	inCase *testing.T       // the case that opened the last one
 	clock  *[2]atomic.Int64 // shared with the servers: the time, and how often it changed
 	ahead  time.Duration    // of the database's time, against that of the bubble
 
