@@ -97,11 +97,14 @@ func (o *serveOptions) openStore(ctx context.Context, s Streams) error {
 			return nil
 		}
 		err = fmt.Errorf("%s: %w", o.store.from, err)
-		if ctx.Err() != nil || !errors.Is(err, store.ErrUnavailable) || time.Now().After(end) {
+		if ctx.Err() != nil || !errors.Is(err, store.ErrUnavailable) {
 			return err
 		}
 		if !warned {
 			s.warn("%v; ntrack tries again for %v", err, o.store.wait)
+		}
+		if time.Now().After(end) {
+			return err
 		}
 		select {
 		case <-ctx.Done():
