@@ -153,7 +153,7 @@ func (p *pair) watchOnce(i int) error {
 	p.conns = append(p.conns, c)
 	p.mu.Unlock()
 	p.group.Go(func() {
-		if err := p.read(c, side); err != nil && !p.ended.Load() {
+		if err := p.read(c, side); !p.ended.Load() {
 			err = fmt.Errorf("a stream of %s ended: %w", streamKey(k), err)
 			p.failed.CompareAndSwap(nil, &err)
 		}
@@ -161,7 +161,7 @@ func (p *pair) watchOnce(i int) error {
 	return nil
 }
 
-// read notes the time of every join that a stream reports.
+// read notes the time of every join that a stream reports, until the stream ends. It returns how.
 func (p *pair) read(c *conn, side int) error {
 	join := false
 	for {

@@ -34,7 +34,7 @@ func rights(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := regexp.MustCompile("(?m)^user ntrack on >PASSWORD (.* ~ntrk:\\* .* &ntrk:\\* .*)$").FindSubmatch(page)
+	m := regexp.MustCompile(`(?m)^user ntrack on >PASSWORD (.* ~ntrk:\* .* &ntrk:\* .*)$`).FindSubmatch(page)
 	if m == nil {
 		t.Fatal("docs/operating.md has no user for the database")
 	}
