@@ -44,26 +44,27 @@ func newGate(s store.Store) *gate { return &gate{Store: s, began: time.Now()} }
 // enter begins a call, or returns errSlow. The caller must give the slot to leave.
 func (g *gate) enter() (slot *atomic.Int32, err error) {
 	now := int(time.Since(g.began) / slotTime)
-	if n := int(g.calls.Add(1)) - 1; n >= maxCalls || n > maxLate && n-g.recent(now) > maxLate {
-		g.calls.Add(-1)
+	slot = &g.slots[now%numSlots]
+	slot.Add(1) // before calls, or a call that enters at the same time would count as late
+	if n := int(g.calls.Add(1)); n > maxCalls || n > maxLate && n-g.recent(now) > maxLate {
+		g.leave(slot)
 		return nil, errSlow
 	}
-	slot = &g.slots[now%numSlots]
-	slot.Add(1)
 	return slot, nil
 }
 
-// recent returns how many calls have not returned and are not late. now is the number of a slot.
+// recent returns how many calls have not returned and are not late. now is the number of a slot; others
+// may be in the next one already.
 func (g *gate) recent(now int) (n int) {
-	for i := max(0, now-int(lateAfter/slotTime)); i <= now; i++ {
+	for i := max(0, now-int(lateAfter/slotTime)); i <= now+1; i++ {
 		n += int(g.slots[i%numSlots].Load())
 	}
 	return n
 }
 
 func (g *gate) leave(slot *atomic.Int32) {
-	slot.Add(-1)
 	g.calls.Add(-1)
+	slot.Add(-1)
 }
 
 func (g *gate) Announce(ctx context.Context, key []byte, peer wire.Peer, ttl func(store.Size) time.Duration, want store.Want, dst []wire.Peer) ([]wire.Peer, store.Result, error) {

@@ -1,6 +1,7 @@
 package valkeytest
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -40,6 +41,7 @@ func TestStart(t *testing.T) {
 				to.awaitReplicas(t, tt.o.Replicas)
 			}
 			if tt.o.Replicas > 0 {
+				master.Must("WAIT", fmt.Sprint(tt.o.Replicas), "0") // until they have the value
 				master = e.Failover("k")
 			}
 			if got := master.Must("GET", "k"); got != "v" {
