@@ -43,7 +43,7 @@ var (
 			"-o {FORM}":           "format",
 		},
 		"watch": {
-			"--min {N}":    "n count wait peers",
+			"--min {N}":    "n count peers",
 			"--for {D}":    "duration max",
 			"--exec {CMD}": "e c run command",
 			"--exactly":    "exact",

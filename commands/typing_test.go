@@ -343,7 +343,7 @@ func TestDidYouMean(t *testing.T) {
 		{"list k --follow", "list has no option --follow; did you mean ntrack watch?"},
 		{"list --version", "list has no option --version; did you mean ntrack --version?"},
 		{"watch k --exect", "watch has no option --exect; did you mean --exec?"},
-		{"watch k --wait 3", "watch has no option --wait; did you mean --min 3?"},
+		{"watch k --count 3", "watch has no option --count; did you mean --min 3?"},
 		{"watch k --duration 3s --min 1", "watch has no option --duration; did you mean --for 3s?"},
 		{"watch k -c a·b", "watch has no option -c; did you mean --exec 'a b'?"},
 		{"watch k --stay", "watch has no option --stay; announce has it"},
