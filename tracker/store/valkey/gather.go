@@ -307,6 +307,14 @@ func (rd *reading) apply(r *round) (notify []func()) {
 func (t *track) update(x scored, r *round) (notify []func()) {
 	e := x.peer
 	if !x.score.lapsed(r.second) {
+		if h := t.holds[e]; h != nil && x.kind == kindLeft && r.now.Sub(h.rewritten) < settleTime {
+			// The lease was written between the Leave and its message, so the peer is listed again. The
+			// lease is closed, and the message about that makes the peer leave.
+			lease := h.lease
+			notify = t.dropHold(e)
+			t.part.close(closing{t.key, e}, lease)
+			return notify
+		}
 		if t.mirror.set(e, x.score) {
 			t.record(e, true, r.now)
 		}

@@ -34,6 +34,8 @@ type hold struct {
 	// shared is set if another tracker has written a lease since this one did. The peer has a stream there, so
 	// the end of this hold does not end the lease. If that stream has ended as well, the lease lapses.
 	shared bool
+	// rewritten is when a lease was written for the peer again, as a renewal or because it was missing.
+	rewritten time.Time
 	// announced is set while a message of this tracker about the lease may still arrive.
 	announced bool
 }

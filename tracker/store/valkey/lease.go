@@ -145,6 +145,9 @@ func (p *partition) applyLeases(r *round, l *leases) {
 		case refused:
 			p.renewAt = r.now
 		default:
+			if h.lease != 0 {
+				h.rewritten = r.now
+			}
 			h.shared = h.lease != 0 && l.others[e] > h.lease
 			h.lease, h.missing = max(h.lease, l.leaseOf(e)), false
 			if t.mirror.set(e, max(h.lease, t.mirror.get(e))) {

@@ -196,3 +196,35 @@ func TestSubscribeCanceled(t *testing.T) {
 	w := watch(t, s, "k", "192.0.2.9:0")
 	w.until("the database is back", 0)
 }
+
+// A Leave at another tracker ends the stream of a peer even if this tracker has put the peer back between
+// the Leave and its message.
+func TestLeaveAfterPutBack(t *testing.T) {
+	t.Parallel()
+	e := valkeytest.Start(t, valkeytest.Options{})
+	s := openReal(t, e)
+	self := netip.MustParseAddrPort("192.0.2.1:1")
+	member := watch(t, s, "k", self.String())
+	w := watch(t, s, "k", "192.0.2.9:0")
+	k := s.keysOf([]byte("k"))
+	set := k.sets[setOf(self.Addr())]
+	e.Must("ZREM", set, memberOf(self))
+	e.Must("SPUBLISH", k.channel, string(kindTouched)+memberOf(self))
+	for began := time.Now(); e.Must("ZSCORE", set, memberOf(self)) == nil; {
+		if time.Since(began) > 20*time.Second {
+			t.Fatal("the peer is not put back")
+		}
+	}
+	e.Must("SPUBLISH", k.channel, string(kindLeft)+memberOf(self))
+	w.until("the peer has left", 0)
+	for timeout := time.After(20 * time.Second); ; {
+		if _, live := member.sub.Next(); !live {
+			break
+		}
+		select {
+		case <-member.wake:
+		case <-timeout:
+			t.Fatal("the stream of the peer has not ended")
+		}
+	}
+}
