@@ -307,7 +307,7 @@ func (rd *reading) apply(r *round) (notify []func()) {
 func (t *track) update(x scored, r *round) (notify []func()) {
 	e := x.peer
 	if !x.score.lapsed(r.second) {
-		if h := t.holds[e]; h != nil && x.kind == kindLeft && r.now.Sub(h.rewritten) < settleTime {
+		if h := t.holds[e]; h != nil && h.left && x.kind == kindLeft && r.now.Sub(h.rewritten) < settleTime {
 			// The lease was written between the Leave and its message, so the peer is listed again. The
 			// lease is closed, and the message about that makes the peer leave.
 			lease := h.lease

@@ -34,8 +34,11 @@ type hold struct {
 	// shared is set if another tracker has written a lease since this one did. The peer has a stream there, so
 	// the end of this hold does not end the lease. If that stream has ended as well, the lease lapses.
 	shared bool
+	began  time.Time // the first subscription
 	// rewritten is when a lease was written for the peer again, as a renewal or because it was missing.
 	rewritten time.Time
+	// left is set if a message of a Leave has arrived that is not of an earlier hold.
+	left bool
 	// announced is set while a message of this tracker about the lease may still arrive.
 	announced bool
 }
@@ -66,7 +69,7 @@ func (t *track) hold(sub *subscription) *hold {
 		if t.holds == nil {
 			t.holds = make(map[netip.AddrPort]*hold)
 		}
-		h = &hold{missing: true, lease: t.part.closing[closing{t.key, sub.self}]}
+		h = &hold{missing: true, began: time.Now(), lease: t.part.closing[closing{t.key, sub.self}]}
 		t.holds[sub.self] = h
 		t.part.store.addrs.hold(t.key, sub.self)
 		t.part.store.total.held.Add(1)

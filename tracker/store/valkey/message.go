@@ -128,6 +128,8 @@ func (t *track) touchAll(kind byte, members string) {
 			switch h := t.holds[e]; {
 			case h == nil || h.lease == 0:
 			case kind == kindLeft:
+				// A message that comes soon after the beginning may be about an earlier stream of the peer.
+				h.left = h.left || now.Sub(h.began) > batchTime
 				t.touch(e, kind, now)
 			case h.announced:
 				h.announced = false
