@@ -323,8 +323,8 @@ func ours(err error) bool {
 	return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.EADDRNOTAVAIL)
 }
 
-// stuck says whether so many announces have no reply that their connections may have used up this
-// process's files.
+// stuck says whether many announces wait for a reply. Their connections may have used up the files of
+// this process.
 func (h *honest) stuck() bool { return len(h.waiting) > h.Rate*int(patience/time.Second)/2 }
 
 func (a *ask) receive(c *conn, b []byte) {

@@ -37,7 +37,8 @@ func endpointOf(k, i int) netip.AddrPort {
 // An announcer announces a peer, and appends other peers of its key to dst.
 type announcer func(ctx context.Context, key []byte, peer wire.Peer, dst []wire.Peer) ([]wire.Peer, error)
 
-// A driver has callers that announce random peers of random keys, each as soon as it has its reply.
+// A driver has callers. Each announces a random peer of a random key, and does so again as soon as it
+// has the reply.
 type driver struct {
 	announce    func(caller, k, i int) error
 	keys, peers int

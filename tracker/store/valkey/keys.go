@@ -18,8 +18,8 @@ import (
 //	                 A member is the 6 or 18 bytes of an endpoint. Its score is its expiry, in seconds
 //	                 of the database's clock. A score with a fraction of one half is the lease of a
 //	                 stream, and any other is the ttl of an announce.
-//	PREFIX:{p}! KEY  a sorted set for the peers whose score is a lease and who also announced, with the
-//	                 expiry of their announce
+//	PREFIX:{p}! KEY  a sorted set for peers whose score is a lease. A member is a peer that has also
+//	                 announced, and its score is the expiry of the announce
 //	PREFIX:{p}# KEY  a number: the second in which the track began, times 2^24, plus a random number,
 //	                 plus how often a message was sent. A message that was lost is noticed by it.
 //	PREFIX:{p}@      the epoch of the partition, a random text

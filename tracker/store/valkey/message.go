@@ -1,7 +1,7 @@
 package valkey
 
-// What arrives on the channels: messages, which say whom to look at, and the beginning and end of
-// subscriptions, between which none is lost.
+// What arrives on the channels. A message names peers that have to be read again. No message is lost
+// between the beginning of a subscription to a channel and its end.
 
 import (
 	"strconv"
@@ -90,7 +90,7 @@ func (p *partition) all() (tracks []*track) {
 	return tracks
 }
 
-// message notes whom a message names.
+// message notes which peers of a track have to be read again.
 func (p *partition) message(key, text string) {
 	var notify []func()
 	p.mu.Lock()
