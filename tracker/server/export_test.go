@@ -20,6 +20,7 @@ func (s *Server) SetConnRate(perSecond, burst int) {
 
 // Conns returns the number of open connections.
 func (s *Server) Conns() int {
+	s.once.Do(s.init) // the test may call this before Serve does it
 	s.limiter.mu.Lock()
 	defer s.limiter.mu.Unlock()
 	return s.limiter.numAdmitted + s.limiter.numRefused
@@ -27,6 +28,7 @@ func (s *Server) Conns() int {
 
 // Goroutines returns the number of connections that have a goroutine.
 func (s *Server) Goroutines() int {
+	s.once.Do(s.init) // the test may call this before Serve does it
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.conns)
@@ -42,6 +44,7 @@ func (s *Server) Begun() int { return s.waiting(begunConns) }
 func (s *Server) Unread() int { return s.waiting(unreadConns) }
 
 func (s *Server) waiting(kind queueKind) (n int) {
+	s.once.Do(s.init) // the test may call this before Serve does it
 	s.limiter.mu.Lock()
 	defer s.limiter.mu.Unlock()
 	for q := range s.limiter.queues {
@@ -54,6 +57,7 @@ func (s *Server) waiting(kind queueKind) (n int) {
 
 // LargestBuffer returns the size of the largest buffer that is kept for other connections.
 func (s *Server) LargestBuffer() (n int) {
+	s.once.Do(s.init) // the test may call this before Serve does it
 	for range 64 {
 		b := s.buffers.Get().(*buffers)
 		n = max(n, cap(b.out), cap(b.body))
