@@ -13,8 +13,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
-	"syscall"
 	"testing"
 )
 
@@ -103,39 +101,21 @@ func curlStream(t *testing.T, bin string) {
 	listed(t, addr, "", "127.0.0.1:4001")
 }
 
-// browse opens a page in a browser. It returns a function that returns what the page shows.
+// browse opens a page in a browser. It returns a function that returns what the page's list shows.
 func browse(t *testing.T, html string) (shown func() string) {
 	t.Helper()
-	const report = `<script>setInterval(() => fetch("shown", {method: "POST", body: list.textContent}), 50)</script>`
-	var mu sync.Mutex
-	var text string
-	site := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path != "/shown" {
-			w.Header().Set("Content-Type", "text/html; charset=utf-8")
-			_, _ = io.WriteString(w, html+report)
-			return
-		}
-		if b, err := io.ReadAll(r.Body); err == nil {
-			mu.Lock()
-			defer mu.Unlock()
-			text = string(b)
-		}
+	site := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		_, _ = io.WriteString(w, html)
 	}))
 	t.Cleanup(site.Close)
-	p := start(t, t.TempDir(), browser, "--no-sandbox", "--no-proxy-server", "--disable-background-networking",
-		"--user-data-dir="+t.TempDir(), "--remote-debugging-port=0", site.URL)
-	t.Cleanup(func() { // its processes write into its directory until it has ended
-		must(t, p.cmd.Process.Signal(syscall.SIGTERM))
-		<-p.done
-	})
-	return func() string {
-		mu.Lock()
-		defer mu.Unlock()
+	b := openTab(t)
+	b.open(t, site.URL)
+	return func() (text string) {
+		b.run(t, &text, "return list.textContent")
 		return text
 	}
 }
-
-const browser = "/usr/lib/chromium/chromium-headless-shell" // the one in $PATH is a script
 
 func eventSourcePage(t *testing.T, bin string) {
 	addr := serve(t, bin)
