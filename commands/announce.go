@@ -12,7 +12,6 @@ import (
 
 	"ntrack/announce"
 	"ntrack/announce/wire"
-	"ntrack/output"
 )
 
 func announceCommand(s Streams) *cli.Command {
@@ -87,7 +86,12 @@ func (o *announceOptions) build(c *cli.Context, s Streams) error {
 	if err := o.buildCommand(c); err != nil {
 		return err
 	}
+	if err := o.buildFormat(c); err != nil {
+		return err
+	}
 	switch {
+	case o.leave && o.template != nil:
+		return usage(c, "--format and --leave exclude each other: leaving prints no peers")
 	case o.stay && o.leave:
 		return usage(c, "--stay and --leave exclude each other")
 	case o.leave && o.request.Port == 0 && o.From.Port() == 0:
@@ -197,7 +201,7 @@ func commaList(endpoints []netip.AddrPort) string {
 
 // print writes the reply to the first announce as the result, and prints notes about it.
 func (o *announceOptions) print(s Streams, trackers []announce.Tracker, reply *announce.Reply) error {
-	if err := output.WriteReply(s.Out, o.format, trackers, reply); err != nil {
+	if err := o.writeReply(s.Out, trackers, reply); err != nil {
 		return err
 	}
 	if o.request.Want != announce.NoPeers {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"time"
 
@@ -74,7 +75,7 @@ func (o *watchOptions) runBarrier(c *cli.Context, waiting context.Context, s Str
 	table.end(true)
 	if surplus := len(g.Peers) - b.min; b.exactly && surplus > 0 {
 		err = fmt.Errorf("%d peers are there, not exactly %d; surplus: %s", len(g.Peers), b.min, shortList(g.Peers[b.min:]))
-	} else if err2 := output.WriteBarrier(s.Out, o.format, g.Rank, g.Peers); err2 != nil {
+	} else if err2 := o.writeBarrier(s.Out, g.Rank, g.Peers); err2 != nil {
 		err = err2
 	}
 	_ = g.Leave(c.Context)
@@ -82,6 +83,14 @@ func (o *watchOptions) runBarrier(c *cli.Context, waiting context.Context, s Str
 		return context.Cause(c.Context)
 	}
 	return err
+}
+
+// writeBarrier writes all peers of the barrier as the user wants them.
+func (o *watchOptions) writeBarrier(w io.Writer, rank int, peers []netip.AddrPort) error {
+	if o.template == nil {
+		return output.WriteBarrier(w, o.format, rank, peers)
+	}
+	return o.writeRows(w, output.Rows(peers))
 }
 
 // mayRecover reports whether a later request may succeed, because the tracker was unreachable or had

@@ -23,6 +23,12 @@ func listCommand(s Streams) *cli.Command {
 			if err := o.build(c, s); err != nil {
 				return err
 			}
+			if err := o.buildFormat(c); err != nil {
+				return err
+			}
+			if o.template != nil && len(o.key.Bytes()) == 0 {
+				return usage(c, "--format needs a KEY: it is for peers; for keys use -o")
+			}
 			return o.run(c, s)
 		},
 	}
@@ -51,7 +57,7 @@ func (o *listOptions) run(c *cli.Context, s Streams) error {
 		s.note("no peers under %s", shown(o.key.String()))
 		s.notes(lineOf(c).guessAlone()) // the only argument may have been meant as the TRACKER
 	}
-	if err := output.WriteReply(s.Out, o.format, trackers, reply); err != nil {
+	if err := o.writeReply(s.Out, trackers, reply); err != nil {
 		return err
 	}
 	sampleNote(s, reply)

@@ -27,6 +27,7 @@ func clientFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringSliceFlag{Name: "tracker", Aliases: []string{"t"}, Usage: "the `TRACKER`, if it is not an argument; repeat it, or use commas, to ask several at once [$NTRACK_TRACKER]"},
 		&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Value: string(output.Table), Usage: "results as `FORM`: table, json or text"},
+		&cli.StringFlag{Name: "format", Usage: "each peer as `TEMPLATE` (Go's text/template), such as '{{.IP}} {{.Port}}'; there are .IP, .Port, .Endpoint, .Scope and .Label, .Event in watch, and .Rank with --min"},
 		&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "the same as -o text"},
 		&cli.StringFlag{Name: "key-file", TakesFile: true, Usage: "read the KEY from `FILE` (- for standard input), which keeps it off the command line"},
 		&cli.StringFlag{Name: "token-file", TakesFile: true, Usage: "read the tracker's access token from `FILE`"},
@@ -43,7 +44,8 @@ type client struct {
 	key      announce.Key                   // empty without a KEY, which only list accepts
 	names    struct{ trackers, key string } // as the user wrote them; trackers may be ""
 	format   output.Format
-	wait     time.Duration // --wait
+	template *output.Template // --format; nil without it, and otherwise format is Text
+	wait     time.Duration    // --wait
 	line     *line
 }
 

@@ -299,6 +299,11 @@ func effects() map[string]effect {
 				" lobby --output text", `(?m)^127.0.0.1:1$`,
 				nil,
 			},
+			" --format": {
+				" lobby --format {{.Port}}", `(?m)^1$`,
+				" lobby --format {{.Scope}}", `(?m)^loopback$`,
+				nil,
+			},
 			" --quiet": {
 				" lobby --quiet", `(?m)^127.0.0.1:1$`,
 				" lobby", `127.0.0.1:1 +loopback`,

@@ -61,7 +61,7 @@ func (o *announceOptions) buildCommand(c *cli.Context) (err error) {
 	if c.IsSet("wait") {
 		return usage(c, "a COMMAND needs no --wait: it starts at once, and joins when the tracker is there")
 	}
-	for _, name := range []string{"leave", "numwant", "output", "quiet"} {
+	for _, name := range []string{"leave", "numwant", "output", "format", "quiet"} {
 		if c.IsSet(name) {
 			return usage(c, "--%s and a COMMAND exclude each other: standard output is the COMMAND's alone", name)
 		}

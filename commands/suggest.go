@@ -40,7 +40,7 @@ var (
 			"-o json":             "json j",
 			"-o text":             "text plain",
 			"-o table":            "table",
-			"-o {FORM}":           "format",
+			"--format {TEMPLATE}": "template",
 		},
 		"watch": {
 			"--min {N}":    "n count peers",

@@ -84,11 +84,14 @@ func (o *watchOptions) build(c *cli.Context, s Streams) error {
 	if err := o.buildBarrier(c); err != nil {
 		return err
 	}
+	if err := o.buildFormat(c, o.fields()...); err != nil {
+		return err
+	}
 	switch {
 	case c.IsSet("exec") && strings.TrimSpace(o.exec) == "":
 		return usage(c, "--exec: the command is empty")
 	case o.exec != "" && (o.once || c.IsSet("output") || o.format == output.Text):
-		return usage(c, "--exec goes with none of --once, --output and --quiet: it prints nothing itself")
+		return usage(c, "--exec goes with none of --once, --output, --format and --quiet: it prints nothing itself")
 	case o.exec != "":
 		var err error
 		if o.shell, err = process.Find("sh"); err != nil {
@@ -96,6 +99,17 @@ func (o *watchOptions) build(c *cli.Context, s Streams) error {
 		}
 	}
 	return nil
+}
+
+// fields are the fields of a template that depend on what watch does.
+func (o *watchOptions) fields() []string {
+	switch {
+	case o.barrier.min > 0:
+		return []string{output.FieldRank}
+	case o.once:
+		return nil
+	}
+	return []string{output.FieldEvent}
 }
 
 func (o *watchOptions) run(c *cli.Context, s Streams) error {
@@ -176,13 +190,13 @@ func (o *watchOptions) printer(s Streams) func(announce.Event) error {
 		switch {
 		case o.barrier.min > 0:
 		case ev.Type != announce.EventPeers && o.once:
-			return output.WriteReply(s.Out, o.format, o.trackers, &announce.Reply{
+			return o.writeReply(s.Out, o.trackers, &announce.Reply{
 				Key: o.key, Endpoints: ev.You, Peers: ev.Peers, Count: len(ev.You) + len(ev.Peers)})
 		case ev.Type != announce.EventPeers:
-			return output.WriteChange(s.Out, o.format, ev.Type, ev.Peer)
+			return o.writeChange(s.Out, ev.Type, ev.Peer)
 		case first && !o.once:
 			for _, p := range ev.Peers {
-				if err := output.WriteChange(s.Out, o.format, announce.EventJoin, p); err != nil {
+				if err := o.writeChange(s.Out, announce.EventJoin, p); err != nil {
 					return err
 				}
 			}
