@@ -42,11 +42,11 @@ func TestTakeFirst(t *testing.T) {
 		f := newFollower()
 		a, b := f.addSource(f.addTracker(Tracker{})), f.addSource(f.addTracker(Tracker{}))
 		f.addSource(f.addTracker(Tracker{})) // never answers
-		a.recordList("A", usualTTL, netip.AddrPort{}, nil)
+		a.recordList("A", usualTTL, 0, netip.AddrPort{}, nil)
 		if got := settle(f, 200*time.Millisecond); got != "" {
 			t.Errorf("reported %q while the first event should wait", got)
 		}
-		b.recordList("B", usualTTL, netip.AddrPort{}, nil)
+		b.recordList("B", usualTTL, 0, netip.AddrPort{}, nil)
 		if got := settle(f, time.Second); got != "100ms peers [] you []" {
 			t.Errorf("reported %q", got)
 		}
@@ -62,13 +62,13 @@ func TestTakeBack(t *testing.T) {
 	f := newFollower()
 	a, b := f.addTracker(Tracker{}), f.addTracker(classic)
 	sourceA, sourceB := f.addSource(a), f.addSource(b)
-	sourceA.recordList("A", usualTTL, endpointsOf(mine4)[0], nil)
-	sourceB.recordList("B", usualTTL, netip.AddrPort{}, nil)
+	sourceA.recordList("A", usualTTL, 0, endpointsOf(mine4)[0], nil)
+	sourceB.recordList("B", usualTTL, 0, netip.AddrPort{}, nil)
 	reports(f, 0)
 	sourceB.recordFailure(errNoOrigin)
 	reports(f, 0)
-	sourceB.recordList("B", usualTTL, netip.AddrPort{}, nil)
-	sourceA.recordList("A", usualTTL, endpointsOf(mine6)[0], nil)
+	sourceB.recordList("B", usualTTL, 0, netip.AddrPort{}, nil)
+	sourceA.recordList("A", usualTTL, 0, endpointsOf(mine6)[0], nil)
 	reported, _ := f.take(time.Now())
 	var events []string
 	for _, n := range reported {
@@ -87,8 +87,8 @@ func TestTakeAllBack(t *testing.T) {
 		for range 2 {
 			f.addSource(f.addTracker(Tracker{}))
 		}
-		f.sources[first].recordList("A", usualTTL, netip.AddrPort{}, nil)
-		f.sources[1-first].recordList("A", usualTTL, netip.AddrPort{}, nil)
+		f.sources[first].recordList("A", usualTTL, 0, netip.AddrPort{}, nil)
+		f.sources[1-first].recordList("A", usualTTL, 0, netip.AddrPort{}, nil)
 		if got := reports(f, time.Second); got != "peers []" {
 			t.Errorf("the first reports are %q", got)
 		}
@@ -97,7 +97,7 @@ func TestTakeAllBack(t *testing.T) {
 		}
 		f.take(time.Now())
 		for _, s := range f.sources {
-			s.recordList("A", usualTTL, netip.AddrPort{}, nil)
+			s.recordList("A", usualTTL, 0, netip.AddrPort{}, nil)
 		}
 		if got := reports(f, 0); got != "peers [], peers []" {
 			t.Errorf("after both are back reported %q", got)
@@ -137,27 +137,27 @@ func TestTakeAway(t *testing.T) {
 	}{
 		{"its own endpoint", func(f *follower) {
 			s, other := f.sources[0], f.sources[1]
-			s.recordList("A", usualTTL, you, nil)
-			other.recordList("B", usualTTL, none, nil)
+			s.recordList("A", usualTTL, 0, you, nil)
+			other.recordList("B", usualTTL, 0, none, nil)
 			f.take(time.Now())
 			s.recordStreamEnd()
 		}, "2m30s peers [] you []"},
 		{"two others that are up for different times", func(f *follower) {
 			s, other, last := f.sources[0], f.sources[1], f.sources[2]
-			s.recordList("A", usualTTL, none, []netip.AddrPort{p})
-			other.recordList("B", usualTTL, none, nil)
+			s.recordList("A", usualTTL, 0, none, []netip.AddrPort{p})
+			other.recordList("B", usualTTL, 0, none, nil)
 			last.recordFailure(errNoOrigin)
 			f.take(time.Now())
 			s.recordStreamEnd()
 			time.Sleep(time.Minute)
-			last.recordList("C", usualTTL, none, nil)
+			last.recordList("C", usualTTL, 0, none, nil)
 			settle(f, 0)
 		}, "1m30s leave " + peer},
 		{"two with different ttls", func(f *follower) {
 			s, other, last := f.sources[0], f.sources[1], f.sources[2]
 			s.recordReply(replyOf(2*time.Minute, p), true)
 			last.recordReply(replyOf(time.Minute, q), true)
-			other.recordList("B", usualTTL, none, nil)
+			other.recordList("B", usualTTL, 0, none, nil)
 			f.take(time.Now())
 			s.recordStreamEnd()
 			last.recordStreamEnd()
@@ -166,7 +166,7 @@ func TestTakeAway(t *testing.T) {
 			s, other, last := f.sources[0], f.sources[1], f.sources[2]
 			s.recordReply(replyOf(time.Minute, p), true)
 			last.recordReply(replyOf(2*time.Minute, q), true)
-			other.recordList("B", usualTTL, none, nil)
+			other.recordList("B", usualTTL, 0, none, nil)
 			f.take(time.Now())
 			s.recordStreamEnd()
 			last.recordStreamEnd()
@@ -174,8 +174,8 @@ func TestTakeAway(t *testing.T) {
 		{"one that connects again from the same local end", func(f *follower) {
 			s, other := f.sources[0], f.sources[1]
 			s.recordConnection(you)
-			s.recordList("A", usualTTL, none, nil)
-			other.recordList("B", usualTTL, none, nil)
+			s.recordList("A", usualTTL, 0, none, nil)
+			other.recordList("B", usualTTL, 0, none, nil)
 			f.take(time.Now())
 			s.recordStreamEnd()
 			settle(f, time.Hour)

@@ -48,16 +48,18 @@ type trackerSources struct {
 // A source is one tracker over one address family. A tracker may report different peers over each
 // family, so each source has its own roster.
 type source struct {
-	follower  *follower
-	tracker   *trackerSources
-	roster    roster
-	state     sourceState
-	since     time.Time // when the state last changed
-	err       error     // the last failure of a request
-	reply     *Reply    // the last reply; nil on a stream
-	epoch     string    // identifies the run of the tracker; "" if the tracker reports none
-	connected bool      // a connection to the tracker has succeeded
-	shared    bool      // another process is listed as the same endpoint
+	follower *follower
+	tracker  *trackerSources
+	roster   roster
+	state    sourceState
+	since    time.Time // when the state last changed
+	err      error     // the last failure of a request
+	reply    *Reply    // the last reply; nil on a stream
+	epoch    string    // identifies the run of the tracker; "" if the tracker reports none
+	// tableBegan is when the tracker's table began; zero if the tracker reports no age.
+	tableBegan time.Time
+	connected  bool // a connection to the tracker has succeeded
+	shared     bool // another process is listed as the same endpoint
 	// cameSecond is true if the other process was listed first.
 	cameSecond bool
 	from       netip.AddrPort // the local end of a member's last connection
@@ -226,21 +228,24 @@ func (s *source) recordReply(reply *Reply, restarted bool) {
 			s.roster.restarted()
 		}
 		s.roster.recordTTL(cmp.Or(reply.TTL, reply.Interval*5/2))
-		s.reply, s.epoch = reply, ""
+		s.reply, s.epoch, s.tableBegan = reply, "", time.Time{}
 		s.markUp(reply.You, now)
 		s.roster.update(reply.Peers, reply.Coverage(), now)
 	})
 }
 
-// recordList records the list of peers with which a stream begins. epoch is "" and ttl is 0 if the
-// tracker has sent none.
-func (s *source) recordList(epoch string, ttl time.Duration, you netip.AddrPort, peers []netip.AddrPort) {
+// recordList records the list of peers with which a stream begins. epoch is "", and ttl and age are 0, if
+// the tracker has sent none.
+func (s *source) recordList(epoch string, ttl, age time.Duration, you netip.AddrPort, peers []netip.AddrPort) {
 	s.follower.record(func(now time.Time) {
 		if epoch == "" || epoch != s.epoch {
 			s.roster.restarted()
 		}
 		s.roster.recordTTL(ttl)
-		s.reply, s.epoch = nil, epoch
+		s.reply, s.epoch, s.tableBegan = nil, epoch, time.Time{}
+		if age > 0 {
+			s.tableBegan = now.Add(-age)
+		}
 		s.markUp(you, now)
 		s.roster.update(peers, 1, now)
 	})

@@ -39,10 +39,10 @@ func TestEventTTL(t *testing.T) {
 		record func()
 		want   time.Duration
 	}{
-		{func() { s.recordList("E", 0, netip.AddrPort{}, nil) }, maxTTL},
-		{func() { s.recordList("E", time.Minute, netip.AddrPort{}, nil) }, time.Minute},
+		{func() { s.recordList("E", 0, 0, netip.AddrPort{}, nil) }, maxTTL},
+		{func() { s.recordList("E", time.Minute, 0, netip.AddrPort{}, nil) }, time.Minute},
 		{func() { s.recordReply(replyOf(usualTTL), true) }, usualTTL},
-		{func() { s.recordList("F", time.Minute, netip.AddrPort{}, nil) }, usualTTL},
+		{func() { s.recordList("F", time.Minute, 0, netip.AddrPort{}, nil) }, usualTTL},
 	} {
 		s.recordFailure(errNoOrigin)
 		tt.record()
@@ -51,6 +51,30 @@ func TestEventTTL(t *testing.T) {
 			t.Errorf("reported %s with the ttl %v, want %v", last.Type, last.TTL, tt.want)
 		}
 	}
+}
+
+// An EventPeers has the age of the tracker's table, which goes on after the tracker has reported it.
+func TestEventAge(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFollower()
+		s := f.addSource(f.addTracker(Tracker{}))
+		for _, tt := range []struct {
+			record func()
+			want   time.Duration
+		}{
+			{func() { s.recordList("E", usualTTL, 0, netip.AddrPort{}, nil) }, 0},
+			{func() { s.recordList("F", usualTTL, time.Minute, netip.AddrPort{}, nil) }, time.Minute + time.Second},
+			{func() { s.recordReply(replyOf(usualTTL), true) }, 0},
+		} {
+			s.recordFailure(errNoOrigin)
+			tt.record()
+			time.Sleep(time.Second)
+			reported, _ := f.take(time.Now())
+			if last := reported[len(reported)-1].event; last.Type != EventPeers || last.Age != tt.want {
+				t.Errorf("reported %s with the age %v, want %v", last.Type, last.Age, tt.want)
+			}
+		}
+	})
 }
 
 // The failure of one of two families is not reported. If both fail, the error that says most is
@@ -98,14 +122,14 @@ func TestSourcesOldEndpoint(t *testing.T) {
 		f := newFollower()
 		s := f.addTracker(Tracker{})
 		v4, v6 := f.addSource(s), f.addSource(s)
-		v4.recordList("E", usualTTL, old4, nil)
-		v6.recordList("E", usualTTL, me6, []netip.AddrPort{old4})
+		v4.recordList("E", usualTTL, 0, old4, nil)
+		v6.recordList("E", usualTTL, 0, me6, []netip.AddrPort{old4})
 		reports(f, 0)
 		if away {
 			v6.recordStreamEnd()
 		}
 		v4.recordStreamEnd()
-		v4.recordList("E", usualTTL, new4, nil)
+		v4.recordList("E", usualTTL, 0, new4, nil)
 		if got := reports(f, 0); got != want {
 			t.Errorf("the other source away %v: reported %q, want %q", away, got, want)
 		}
@@ -121,15 +145,15 @@ func TestSourcesConnectAgain(t *testing.T) {
 		v4, v6 := f.addSource(s), f.addSource(s)
 		me4 := endpointsOf(mine4)[0]
 		v4.recordConnection(me4)
-		v4.recordList("E", usualTTL, netip.AddrPort{}, nil)
-		v6.recordList("E", usualTTL, netip.AddrPort{}, nil)
+		v4.recordList("E", usualTTL, 0, netip.AddrPort{}, nil)
+		v6.recordList("E", usualTTL, 0, netip.AddrPort{}, nil)
 		if got := reports(f, 0); got != "peers []" {
 			t.Errorf("at first reported %q", got)
 		}
 		v4.recordStreamEnd()
 		v6.recordStreamEnd()
 		other := f.addSource(f.addTracker(Tracker{}))
-		other.recordList("F", usualTTL, netip.AddrPort{}, nil)
+		other.recordList("F", usualTTL, 0, netip.AddrPort{}, nil)
 		f.mu.Lock()
 		f.setOwn(&v4.local, netip.AddrPort{}) // as expire does
 		f.mu.Unlock()

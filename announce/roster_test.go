@@ -50,9 +50,9 @@ func TestSuspendedWatch(t *testing.T) {
 		name  string
 		begin func(s, other *source)
 	}{
-		{"a tracker was restarted", func(s, _ *source) { s.recordList("later", usualTTL, self, []netip.AddrPort{a}) }},
+		{"a tracker was restarted", func(s, _ *source) { s.recordList("later", usualTTL, 0, self, []netip.AddrPort{a}) }},
 		{"one of two is away", func(s, other *source) {
-			other.recordList("other", usualTTL, self, []netip.AddrPort{a})
+			other.recordList("other", usualTTL, 0, self, []netip.AddrPort{a})
 			s.recordStreamEnd()
 		}},
 	} {
@@ -61,7 +61,7 @@ func TestSuspendedWatch(t *testing.T) {
 				f := newFollower()
 				s, other := f.addSource(f.addTracker(Tracker{})), f.addSource(f.addTracker(Tracker{}))
 				other.state = up
-				s.recordList("run", usualTTL, self, []netip.AddrPort{a, b})
+				s.recordList("run", usualTTL, 0, self, []netip.AddrPort{a, b})
 				f.take(time.Now().Add(time.Hour)) // the first event
 				f.expires, f.resumed = time.Time{}, time.Time{}
 				c.begin(s, other)
@@ -218,7 +218,7 @@ func TestGraceOfSeveral(t *testing.T) {
 func TestMaxRoster(t *testing.T) {
 	f := newFollower()
 	s := f.addSource(f.addTracker(Tracker{}))
-	s.recordList("E", usualTTL, netip.AddrPort{}, nil)
+	s.recordList("E", usualTTL, 0, netip.AddrPort{}, nil)
 	endpoint := func(i int) netip.AddrPort {
 		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 4000)
 	}
@@ -234,7 +234,7 @@ func TestMaxRoster(t *testing.T) {
 	if f.take(time.Now()); len(f.list) != maxRoster || f.size != maxRoster || len(s.roster.peers) != maxRoster || len(f.changed) > 0 {
 		t.Errorf("it remembers %d, %d, %d and %d peers", len(f.list), f.size, len(s.roster.peers), len(f.changed))
 	}
-	s.recordList("F", usualTTL, netip.AddrPort{}, nil)
+	s.recordList("F", usualTTL, 0, netip.AddrPort{}, nil)
 	s.recordLeaves([]netip.AddrPort{endpoint(7)})
 	s.recordJoins([]netip.AddrPort{endpoint(1 << 23)})
 	if f.take(time.Now()); len(f.list) != maxRoster || f.isPresent(endpoint(7)) || !f.isPresent(endpoint(1<<23)) {

@@ -270,6 +270,7 @@ func (s *session) stream(ctx context.Context) (streamed bool, pause time.Duratio
 	if err != nil {
 		return false, 0, err
 	}
+	u.RawQuery += "&age=1" // after numwant, which every session has
 	x, err := s.c.send(requestCtx, s.tracker, http.MethodGet, u, acceptStream)
 	answered.Store(err == nil)
 	if err == nil {
@@ -365,7 +366,7 @@ func (s *session) followStream(ctx context.Context, x *exchange, events *wire.Ev
 			x.live, peers = true, len(ev.Peers)
 			s.streamWait = min(cmp.Or(you.TTL*2/5, maxBackoff), maxBackoff)
 			x.alive()
-			s.source.recordList(you.Epoch, you.TTL, own, ev.Peers)
+			s.source.recordList(you.Epoch, you.TTL, you.Age, own, ev.Peers)
 		case ev.Name == "join" && x.live:
 			peers = min(peers+len(ev.Peers), maxRoster)
 			s.source.recordJoins(ev.Peers)

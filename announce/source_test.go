@@ -59,11 +59,11 @@ func TestOwnBehindNAT(t *testing.T) {
 	s := f.addSource(f.addTracker(Tracker{}))
 	local, you, other, p := endpointsOf(inside)[0], endpointsOf(mine4)[0], endpointsOf("10.0.0.2:4000"), endpointsOf(inside, peer)
 	s.recordConnection(local)
-	s.recordList("E", usualTTL, netip.AddrPort{}, p)
+	s.recordList("E", usualTTL, 0, netip.AddrPort{}, p)
 	if got := reports(f, time.Second); got != "peers ["+peer+"]" {
 		t.Errorf("before the tracker reports the own endpoint: reported %q", got)
 	}
-	s.recordList("E", usualTTL, you, p)
+	s.recordList("E", usualTTL, 0, you, p)
 	if got := reports(f, time.Second); got != "peers ["+inside+" "+peer+"], join "+inside {
 		t.Errorf("after the tracker has reported the own endpoint: reported %q", got)
 	}

@@ -154,8 +154,8 @@ func TestStream(t *testing.T) {
 		mu.Lock()
 		defer mu.Unlock()
 		const accept = " text/event-stream, application/json;q=0.5"
-		want := []string{"GET /ntrk/k?port=0&numwant=1000" + accept, "GET /ntrk/k?port=4000&numwant=1000" + accept,
-			"GET /ntrk/k?numwant=1000" + accept, "GET /ntrk/k?port=" + b[strings.LastIndex(b, ":")+1:] + "&numwant=1000" + accept, "GET /ntrk/k?port=0&numwant=1000 application/json"}
+		want := []string{"GET /ntrk/k?port=0&numwant=1000&age=1" + accept, "GET /ntrk/k?port=4000&numwant=1000&age=1" + accept,
+			"GET /ntrk/k?numwant=1000&age=1" + accept, "GET /ntrk/k?port=" + b[strings.LastIndex(b, ":")+1:] + "&numwant=1000&age=1" + accept, "GET /ntrk/k?port=0&numwant=1000 application/json"}
 		if !slices.Equal(asked, want) {
 			t.Errorf("requests\n%s\nwant\n%s", strings.Join(asked, "\n"), strings.Join(want, "\n"))
 		}

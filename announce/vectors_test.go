@@ -168,7 +168,7 @@ func beginWatch(t *testing.T, c *announce.Client, at announce.Tracker, request a
 }
 
 // free are the parameters that a client may add to every request, as testdata/vectors/README.md says.
-var free = []string{"compact", "format", "key", "no_peer_id", "numwant", "peer_id"}
+var free = []string{"age", "compact", "format", "key", "no_peer_id", "numwant", "peer_id"}
 
 // sameTarget reports whether a request has the target that a vector demands: the same path, and the
 // same parameters in any order.

@@ -54,6 +54,10 @@ type Event struct {
 	// longest time that Tracker has reported, or 150 minutes if it has reported none. With other
 	// types it is 0.
 	TTL time.Duration
+	// Age is, with EventPeers, for how long Tracker has kept its table of peers. If that is less than
+	// TTL, peers may be missing that have not announced again since the tracker was restarted. It is 0
+	// if Tracker has just begun, or does not report it.
+	Age time.Duration
 	// Reply is, with EventPeers, the last reply of Tracker, with its interval, ttl, count and
 	// warning. It is nil if the tracker has sent an event stream instead of a reply.
 	Reply *Reply
@@ -334,6 +338,9 @@ func (f *follower) take(now time.Time) (all []report, next time.Time) {
 // peersEvent returns an EventPeers of a tracker, without the lists.
 func (t *trackerSources) peersEvent() Event {
 	ev := Event{Type: EventPeers, Tracker: t.name, TTL: t.latest.roster.grace()}
+	if began := t.latest.tableBegan; !began.IsZero() {
+		ev.Age = time.Since(began)
+	}
 	if t.latest.reply != nil {
 		reply := *t.latest.reply
 		reply.SetOwn(t.latest.follower.own(true)) // also those that the tracker has not reported yet

@@ -92,7 +92,7 @@ func TestSpecificationExamples(t *testing.T) {
 	ask("198.51.100.2:2002", "/announce?info_hash=12345678901234567890")
 	ask("[2001:db8::4]:4004", "/announce?info_hash=12345678901234567890")
 	ask("192.0.2.1:4000", "/announce?info_hash=12345678901234567890")
-	you := wire.AppendYou(nil, "5f3a9c", netip.MustParseAddrPort("192.0.2.1:4000"), 150*time.Second, 1500*time.Millisecond)
+	you := wire.AppendYou(nil, "5f3a9c", netip.MustParseAddrPort("192.0.2.1:4000"), 150*time.Second, 1500*time.Millisecond, -1)
 	you = wire.AppendEvent(you, "peers", wire.Peer{Endpoint: netip.MustParseAddrPort("198.51.100.2:2002")}, wire.Peer{Endpoint: netip.MustParseAddrPort("[2001:db8::4]:4004")})
 	blocks := specification(t)
 	for _, want := range []string{

@@ -92,7 +92,11 @@ func (t *Tracker) openStream(ctx context.Context, c *Call, peer wire.Peer, s *sc
 	resp.Stream, resp.Type = st, "text/event-stream"
 
 	s.timing = t.timingOf(&s.req, now)
-	dst = wire.AppendYou(dst, sub.Epoch(), peer.Endpoint, s.timing.ttl(size), reconnectAfter)
+	age := time.Duration(-1)
+	if s.req.Age {
+		age = sub.Age()
+	}
+	dst = wire.AppendYou(dst, sub.Epoch(), peer.Endpoint, s.timing.ttl(size), reconnectAfter, age)
 	st.mu.Lock()
 	dst = st.appendShared(dst)
 	st.mu.Unlock()

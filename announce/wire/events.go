@@ -47,6 +47,9 @@ type StreamEvent struct {
 	// TTL is how long an announce holds, with "you" only, in whole seconds. It is 0 if the tracker has
 	// not sent it.
 	TTL time.Duration
+	// Age is how long ago the tracker's table began, with "you" only, in whole seconds. It is 0 if the
+	// tracker has not sent it.
+	Age time.Duration
 }
 
 // A LongEventError means that a line or an event of a stream is too long.
@@ -91,9 +94,11 @@ func (e *EventReader) Next() (StreamEvent, error) {
 		case "data":
 			const leastPort = 1
 			lines++
-			if ev.Name == "you" && lines > 1 { // the second line is the ttl; a later version may add others
+			if ev.Name == "you" && lines > 1 { // a later version may add others
 				if seconds, ok := digits(value); ok && lines == 2 {
 					ev.TTL = duration(float64(seconds))
+				} else if ok && lines == 3 {
+					ev.Age = duration(float64(seconds))
 				}
 			} else if p, err := netip.ParseAddrPort(string(value)); err == nil && canDial(Canonical(p), leastPort) {
 				ev.Peers = append(ev.Peers, Canonical(p))
@@ -148,14 +153,18 @@ func (e *EventReader) line() ([]byte, error) {
 // tracker's table until the table is lost, for example in a restart. A client that sees a new epoch
 // knows that the tracker may have forgotten peers. you is the endpoint under which the tracker lists
 // the client, or has port 0 if it does not. ttl is how long an announce to the track holds now, in
-// whole seconds. retry is how long the client has to wait after the stream has ended.
-func AppendYou(dst []byte, epoch string, you netip.AddrPort, ttl, retry time.Duration) []byte {
+// whole seconds. retry is how long the client has to wait after the stream has ended. age is how long
+// ago the table began, in whole seconds; a negative age is not sent.
+func AppendYou(dst []byte, epoch string, you netip.AddrPort, ttl, retry, age time.Duration) []byte {
 	dst = append(append(dst, "event: you\nid: "...), epoch...)
 	dst = append(appendRetryLine(append(dst, '\n'), retry), "data: "...)
 	if you.Port() != 0 {
 		dst = you.AppendTo(dst)
 	}
 	dst = strconv.AppendInt(append(dst, "\ndata: "...), seconds(ttl), 10)
+	if age >= 0 {
+		dst = strconv.AppendInt(append(dst, "\ndata: "...), int64(age/time.Second), 10)
+	}
 	return append(dst, "\n\n"...)
 }
 

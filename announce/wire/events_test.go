@@ -24,6 +24,9 @@ func read(r io.Reader) (string, *EventReader, error) {
 		if ev.Epoch != "" || ev.TTL != 0 {
 			text += fmt.Sprintf(" %q %v", ev.Epoch, ev.TTL)
 		}
+		if ev.Age != 0 {
+			text += fmt.Sprint(" age ", ev.Age)
+		}
 		s = append(s, text)
 	}
 }
@@ -35,6 +38,9 @@ var streams = []struct{ about, bytes, want string }{
 		`you[192.0.2.1:1] "e" 2m30s, peers[192.0.2.2:2 [2001:db8::1]:3], leave[192.0.2.2:2]`},
 	{"an asker that only looks", "event: you\nid: e-0\ndata: \ndata: 38\n\n", `you[] "e-0" 38s`},
 	{"a tracker that sends no ttl", "event: you\nid: e\ndata: 192.0.2.1:1\n\n", `you[192.0.2.1:1] "e" 0s`},
+	{"the age of a table", "event: you\nid: e\ndata: \ndata: 38\ndata: 3600\n\n", `you[] "e" 38s age 1h0m0s`},
+	{"an age beyond all bounds", "event: you\ndata: \ndata: 38\ndata: 99999999999999999999\n\n", `you[] "" 38s age 298261h37m4s`},
+	{"an age that is no number", "event: you\ndata: \ndata: 38\ndata: -5\n\n", `you[] "" 38s`},
 	{"more data lines than a client knows", "event: you\nid: e\ndata: 192.0.2.1:1\ndata: 150\ndata: 192.0.2.2:2\ndata: 7\ndata\n\n", `you[192.0.2.1:1] "e" 2m30s`},
 	{"no peers", "event: peers\ndata: \n\nevent: peers\ndata\n\n", "peers[], peers[]"},
 	{"CR LF, and CR alone", "event: join\r\ndata: 192.0.2.1:1\r\n\r\nevent: join\rdata: 192.0.2.2:2\r\r", "join[192.0.2.1:1], join[192.0.2.2:2]"},
@@ -130,12 +136,12 @@ func TestEventsRoundTrip(t *testing.T) {
 	retry, peers := 2*time.Second, []Peer{{Endpoint: a, ID: idOf(a)}, {Endpoint: b}}
 	buf := make([]byte, 0, 4096)
 	write := func() []byte {
-		s := AppendYou(buf, "e", a, 150*time.Second, retry)
+		s := AppendYou(buf, "e", a, 150*time.Second, retry, 41900*time.Millisecond)
 		s = AppendEvent(s, "peers", peers...)
 		s = AppendHeartbeat(s)
 		s = AppendEvent(s, "leave", Peer{Endpoint: b})
 		s = AppendRetry(s, retry/2)
-		s = AppendYou(s, "e", netip.AddrPortFrom(a.Addr(), 0), 37500*time.Millisecond, retry)
+		s = AppendYou(s, "e", netip.AddrPortFrom(a.Addr(), 0), 37500*time.Millisecond, retry, -1)
 		s = AppendEvent(s, "peers")
 		return AppendRetry(s, 1500*time.Millisecond)
 	}
@@ -144,7 +150,7 @@ func TestEventsRoundTrip(t *testing.T) {
 	}
 	s := string(write())
 	got, r, err := read(strings.NewReader(s))
-	if want := `you[192.0.2.1:1] "e" 2m30s, peers[192.0.2.1:1 [2001:db8::1]:2], leave[[2001:db8::1]:2], you[] "e" 37s, peers[]`; got != want || err != io.EOF {
+	if want := `you[192.0.2.1:1] "e" 2m30s age 41s, peers[192.0.2.1:1 [2001:db8::1]:2], leave[[2001:db8::1]:2], you[] "e" 37s, peers[]`; got != want || err != io.EOF {
 		t.Errorf("%q is read as %s, %v\nwant %s", s, got, err, want)
 	}
 	if r.Retry != 1500*time.Millisecond {

@@ -65,6 +65,8 @@ type Request struct {
 	Token []byte
 	// Compact and NoPeerID choose how bencode writes peers (BEP 23).
 	Compact, NoPeerID bool
+	// Age asks for the age of the tracker's table, in an event stream.
+	Age bool
 	// Format is the value of the format parameter. A tracker also has to look at the Accept header,
 	// which Parse does not get.
 	Format Format
@@ -159,6 +161,7 @@ const (
 	paramCompact
 	paramNoPeerID
 	paramFormat
+	paramAge
 	paramInfoHash
 	paramEvent
 	numParams
@@ -166,7 +169,7 @@ const (
 	firstClassicParam = paramInfoHash // native requests have only the parameters before it
 )
 
-var paramNames = [numParams]string{"port", "numwant", "peer_id", "compact", "no_peer_id", "format", "info_hash", "event"}
+var paramNames = [numParams]string{"port", "numwant", "peer_id", "compact", "no_peer_id", "format", "age", "info_hash", "event"}
 
 type param struct {
 	value     []byte
@@ -226,12 +229,13 @@ func (r *Request) parseNative(method string, key, query []byte) error {
 	if v := p[paramPeerID]; v.given && !r.setID(v.value) {
 		return refuse(400, "peer_id of %d bytes: must be 20 raw bytes or 40 hex digits", len(v.value))
 	}
-	for _, i := range [...]int{paramCompact, paramNoPeerID} {
+	for _, i := range [...]int{paramCompact, paramNoPeerID, paramAge} {
 		if v := p[i]; v.given && string(v.value) != "0" && string(v.value) != "1" {
 			return refuse(400, "%s %s: must be 0 or 1", paramNames[i], Quote(v.value))
 		}
 	}
 	r.setPeerForm(&p)
+	r.Age = string(p[paramAge].value) == "1"
 	return nil
 }
 

@@ -107,6 +107,9 @@ type Subscription interface {
 	// spaces. All trackers that share a table report the same epoch. If a table may have
 	// lost peers that had not lapsed, it gets a new epoch, and its subscriptions end.
 	Epoch() string
+	// Age is how long ago the table got its epoch. Peers that were listed before may be missing from
+	// it. A negative Age means that the store does not know.
+	Age() time.Duration
 	// Next returns the next changes, at least one and in order, or nil if there are none yet. A
 	// change comes within a second. The batch leaves out the subscriber and the peers that the
 	// subscriber does not see. A lapse is a leave, and a renewal is no change. Changes of one peer

@@ -273,6 +273,9 @@ func (sub *subscription) Close() {
 // removes only peers that have left or lapsed.
 func (sub *subscription) Epoch() string { return sub.watchers.shard.store.epoch }
 
+// Age implements [store.Subscription].
+func (sub *subscription) Age() time.Duration { return sub.watchers.shard.store.clock.machine() }
+
 // pass notifies the subscriber of a batch that has just been flushed. If the subscriber sees nothing
 // in it and has no other batch to take, pass goes past the batch. It never waits for the subscriber.
 func (sub *subscription) pass(b *batch) {

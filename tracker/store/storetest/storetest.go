@@ -69,7 +69,7 @@ func run(t *testing.T, newStore func(*testing.T) store.Store, exact bool, names 
 		{"changes that undo each other are left out", subscribeBurst},
 		{"a slow subscription ends and delays no other", subscribeSlow},
 		{"a track above 10,000 peers is too large to stream", subscribeLarge},
-		{"an epoch names a table", func(t *testing.T, s *tester) { epoch(t, s, &tester{t, newStore(t), exact}) }},
+		{"an epoch names a table, which has an age", func(t *testing.T, s *tester) { epoch(t, s, &tester{t, newStore(t), exact}) }},
 		{"a store that never blocks does not wait", neverBlocks},
 
 		{"each peer lapses at its own time", countsEverySecond},

@@ -449,18 +449,27 @@ func subscribeLarge(t *testing.T, s *tester) {
 
 // epoch compares the epochs of one store with that of another, which does not share its peers.
 func epoch(t *testing.T, s, other *tester) {
+	var age time.Duration
 	epochOf := func(s *tester, endpoint string) string {
 		sub, _ := s.subscribe("k", endpoint)
 		defer sub.Close()
+		age = sub.Age()
 		return sub.Epoch()
 	}
 	first := epochOf(s, "192.0.2.1:1")
+	young := age
+	if young > time.Minute {
+		t.Errorf("a new table is %v old", young)
+	}
 	if first == "" || len(first) > 64 || strings.ContainsFunc(first, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		t.Errorf("epoch %q is not well-formed", first)
 	}
 	time.Sleep(time.Hour)
 	if later := epochOf(s, "192.0.2.2:0"); later != first {
 		t.Errorf("epoch %q, and an hour later %q", first, later)
+	}
+	if later := age - young; young >= 0 && (later < time.Hour-2*time.Second || later > time.Hour+time.Minute) {
+		t.Errorf("a table is %v old, and an hour later %v", young, age)
 	}
 	if epochOf(other, "192.0.2.1:1") == first {
 		t.Errorf("two stores have the epoch %q", first)

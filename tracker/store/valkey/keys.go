@@ -22,7 +22,7 @@ import (
 //	                 announced, and its score is the expiry of the announce
 //	PREFIX:{p}# KEY  a number: the second in which the track began, times 2^24, plus a random number,
 //	                 plus how often a message was sent. A message that was lost is noticed by it.
-//	PREFIX:{p}@      the epoch of the partition, a random text
+//	PREFIX:{p}@      the epoch of the partition: a random text, "-", and the second in which it was chosen
 //	PREFIX:c{p} KEY  the channel on which trackers name the endpoints that were touched
 //	PREFIX:i         a hash with the numbers of each tracker
 //

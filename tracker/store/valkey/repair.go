@@ -5,6 +5,7 @@ package valkey
 
 import (
 	"crypto/rand"
+	"strconv"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -60,7 +61,7 @@ func (r *round) askEpoch(q *pipeline) {
 		})
 		return
 	}
-	fresh := rand.Text()
+	fresh := rand.Text() + "-" + strconv.FormatInt(p.store.clock.second(), 10)
 	q.add(b.Set().Key(key).Value(fresh).Nx().Get().Build(), func(res rueidis.RedisResult) error {
 		var err error
 		if r.epoch, err = res.ToString(); rueidis.IsRedisNil(err) {

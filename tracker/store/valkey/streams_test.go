@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -231,5 +232,34 @@ func TestLeaveAfterPutBack(t *testing.T) {
 		case <-timeout:
 			t.Fatal("the stream of the peer has not ended")
 		}
+	}
+}
+
+// The age of a table is stored with its epoch, so it goes on when all trackers have been restarted. An
+// earlier version stored no age, and then it is not known.
+func TestAge(t *testing.T) {
+	t.Parallel()
+	e := valkeytest.Start(t, valkeytest.Options{})
+	hourAgo := strconv.FormatInt(time.Now().Add(-time.Hour).Unix(), 10)
+	for _, tt := range []struct {
+		key, epoch  string
+		least, most time.Duration
+	}{
+		{"new", "", 0, time.Minute},
+		{"old", "x-" + hourAgo, time.Hour, time.Hour + time.Minute},
+		{"earlier version", "x", -1, -1},
+	} {
+		s := openReal(t, e)
+		if tt.epoch != "" {
+			e.Must("SET", s.epochKey(partitionOf([]byte(tt.key))), tt.epoch)
+		}
+		_, _, sub, err := s.Subscribe(t.Context(), []byte(tt.key), wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.1:0")}, func() {}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if age := sub.Age(); age < tt.least || age > tt.most {
+			t.Errorf("%s: the table is %v old, want %v to %v", tt.key, age, tt.least, tt.most)
+		}
+		sub.Close()
 	}
 }

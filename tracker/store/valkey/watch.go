@@ -9,6 +9,8 @@ import (
 	"errors"
 	"net/netip"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -324,6 +326,16 @@ func (sub *subscription) Close() {
 
 // Epoch implements [store.Subscription].
 func (sub *subscription) Epoch() string { return sub.epoch }
+
+// Age implements [store.Subscription].
+func (sub *subscription) Age() time.Duration {
+	_, text, _ := strings.Cut(sub.epoch, "-")
+	began, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		return -1 // an earlier version chose the epoch
+	}
+	return time.Duration(max(0, sub.track.part.store.clock.second()-began)) * time.Second
+}
 
 // end ends a subscription. The caller has the lock, and calls notify without it.
 func (sub *subscription) end() (notify func()) {
