@@ -55,3 +55,7 @@ func ParseTracker(s string) (Tracker, error) { return wire.ParseTracker(s) }
 // ParseTrackers reads the addresses of trackers, separated by commas. "" is localhost:6969.
 // See [wire.ParseTrackers].
 func ParseTrackers(s string) ([]Tracker, error) { return wire.ParseTrackers(s) }
+
+// ParseLabel makes the [Request.ID] that labels a peer with s, 1 to 20 bytes of UTF-8. Everyone who asks
+// for labels sees it. See [wire.ParseLabel].
+func ParseLabel(s string) (wire.ID, error) { return wire.ParseLabel(s) }

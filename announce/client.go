@@ -198,8 +198,8 @@ func (c *Client) sendLeave(ctx context.Context, t Tracker, r Request) error {
 	return err
 }
 
-// List returns up to r.Want peers of the track of r.Key without joining it. It ignores the other
-// fields of r. If a tracker replies with a sample of fewer peers, List takes them from the
+// List returns up to r.Want peers of the track of r.Key without joining it, with their labels if r.Labels
+// is true. It ignores the other fields of r. If a tracker replies with a sample of fewer peers, List takes them from the
 // beginning of the tracker's event stream, if it has one. A classic tracker may report only peers
 // of the asker's address family, so List asks it over each family.
 func (c *Client) List(ctx context.Context, t Tracker, r Request) (*Reply, error) {
@@ -257,7 +257,7 @@ func (c *Client) streamedPeers(ctx context.Context, t Tracker, key Key) (peers [
 // event=started came before. For the others, look announces port 1, which no peer uses, and stops
 // again.
 func (c *Client) look(ctx context.Context, t Tracker, r Request) (*Reply, conn, error) {
-	r = Request{Verb: wire.VerbLook, Key: r.Key, Want: r.Want}
+	r = Request{Verb: wire.VerbLook, Key: r.Key, Want: r.Want, Labels: r.Labels}
 	if !t.Classic() {
 		return c.ask(ctx, t, r, "")
 	}

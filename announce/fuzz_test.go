@@ -118,6 +118,11 @@ func FuzzClient(f *testing.F) {
 			if reply.Warning != wire.Clean(reply.Warning) || reply.Interval < time.Second || reply.Interval > time.Hour || reply.TTL < 0 || reply.Count < -1 {
 				t.Errorf("%q: %+v", answer, reply)
 			}
+			for e, label := range reply.Labels {
+				if checkPeers(t, []netip.AddrPort{e}); label == "" || len(label) > 20 || label != wire.Clean(label) {
+					t.Errorf("%q: label %q", answer, label)
+				}
+			}
 		}
 		for _, track := range tracks {
 			if track.Key.Check() != nil || track.Count < 0 || bytes.ContainsFunc([]byte(track.Key.String()), unicode.IsControl) {

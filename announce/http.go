@@ -224,6 +224,11 @@ func (x *exchange) refusal() *RefusalError {
 
 // decode decodes the reply to r.
 func (x *exchange) decode(t Tracker, r *Request) (*Reply, conn, error) {
+	if !t.Classic() { // a peer with the same label is another peer
+		unlabelled := *r
+		unlabelled.ID = wire.ID{}
+		r = &unlabelled
+	}
 	reply, err := r.DecodeReply(x.body, x.local)
 	if err != nil {
 		return nil, x.conn, x.decodeError(t, err)

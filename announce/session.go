@@ -68,7 +68,8 @@ type session struct {
 
 // newSession returns a session with a client that has the settings of c and uses one network.
 func (c *Client) newSession(source *source, r Request, network string, member bool) *session {
-	if r.Verb = wire.VerbAnnounce; r.Want == 0 {
+	r.Verb, r.Labels = wire.VerbAnnounce, false // streams have no labels
+	if r.Want == 0 {
 		r.Want = maxWant
 	}
 	derived := c.derive()

@@ -2,12 +2,14 @@ package announce_test
 
 import (
 	"bytes"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"iter"
 	"mime"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -18,6 +20,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"ntrack/announce"
 )
@@ -27,6 +30,8 @@ type clientVector struct {
 	About, Tracker, Do, Key string
 	Port                    uint16
 	Want                    int
+	Label                   string
+	Labels                  bool
 	Exchanges               []struct {
 		Method, Target string
 		Stream         bool
@@ -43,13 +48,14 @@ type clientVector struct {
 }
 
 type clientResult struct {
-	You      string   `json:"you"`
-	Interval int      `json:"interval"`
-	TTL      int      `json:"ttl"`
-	Count    int      `json:"count"`
-	Peers    []string `json:"peers"`
-	Sample   bool     `json:"sample"`
-	Warning  string   `json:"warning"`
+	You      string                    `json:"you"`
+	Interval int                       `json:"interval"`
+	TTL      int                       `json:"ttl"`
+	Count    int                       `json:"count"`
+	Peers    []string                  `json:"peers"`
+	Sample   bool                      `json:"sample"`
+	Warning  string                    `json:"warning"`
+	Labels   map[netip.AddrPort]string `json:"labels"`
 }
 
 // The client sends and reads what the vectors have.
@@ -107,11 +113,16 @@ func (v *clientVector) play(t *testing.T) {
 	defer c.Close()
 	var reply *announce.Reply
 	request := announce.Request{Key: k, Port: v.Port, Want: v.Want}
+	if v.Label != "" {
+		if request.ID, err = announce.ParseLabel(v.Label); err != nil {
+			t.Fatal(err)
+		}
+	}
 	switch v.Do {
 	case "announce":
 		reply, err = c.Announce(t.Context(), at, request)
 	case "list":
-		reply, err = c.List(t.Context(), at, announce.Request{Key: k, Want: v.Want})
+		reply, err = c.List(t.Context(), at, announce.Request{Key: k, Want: v.Want, Labels: v.Labels})
 	case "leave":
 		err = c.Leave(t.Context(), at, request)
 	case "watch":
@@ -140,11 +151,11 @@ func (v *clientVector) play(t *testing.T) {
 		return
 	}
 	got := &clientResult{Interval: int(reply.Interval.Seconds()), TTL: int(reply.TTL.Seconds()), Count: reply.Count,
-		Peers: strings.Fields(endpoints(reply)), Sample: reply.Sample, Warning: reply.Warning}
+		Peers: strings.Fields(endpoints(reply)), Sample: reply.Sample, Warning: reply.Warning, Labels: reply.Labels}
 	if reply.You.IsValid() {
 		got.You = reply.You.String()
 	}
-	if d := cmp.Diff(v.Result, got); d != "" {
+	if d := cmp.Diff(v.Result, got, cmpopts.EquateComparable(netip.AddrPort{})); d != "" {
 		t.Errorf("want (-), got (+):\n%s", d)
 	}
 }
@@ -203,7 +214,8 @@ func sameTarget(got, want string) bool {
 	return len(wanted) == 0
 }
 
-// parameters iterates over the names and the decoded values of a query.
+// parameters iterates over the names and the decoded values of a query. A peer id may be in hexadecimal
+// digits.
 func parameters(query string) iter.Seq2[string, string] {
 	return func(yield func(string, string) bool) {
 		for part := range strings.SplitSeq(query, "&") {
@@ -211,6 +223,9 @@ func parameters(query string) iter.Seq2[string, string] {
 			value, err := url.PathUnescape(escaped)
 			if err != nil {
 				value = escaped
+			}
+			if raw, err := hex.DecodeString(value); err == nil && name == "peer_id" && len(raw) == 20 {
+				value = string(raw)
 			}
 			if part != "" && !yield(name, value) {
 				return
@@ -228,6 +243,7 @@ func TestSameTarget(t *testing.T) {
 	}{
 		{"/ntrk/a%2Fb?port=1&numwant=7&format=json", "/ntrk/a%2fb?port=1", true},
 		{"/ntrk/a/%62?port=1", "/ntrk/a%2fb?port=1", true},
+		{"/ntrk/a?peer_id=414243444546474849" + "4a4b4c4d4e4f505152532f", "/ntrk/a?" + id, true},
 		{"/announce?key=0&" + id + "&info_hash=%c1A", "/announce?info_hash=%C1%41&peer_id=*&key=*", true},
 		{"/ntrk/b?port=1", "/ntrk/a?port=1", false},
 		{"/ntrk/a", "/ntrk/a?port=1", false},

@@ -17,7 +17,7 @@ func TestAnswerAllocatesNothing(t *testing.T) {
 	call := tracker.Call{Method: "GET", Remote: netip.MustParseAddrPort("192.0.2.1:1"), Accept: []byte("application/json, text/plain;q=0.5")}
 	target, dst := make([]byte, 0, 512), make([]byte, 0, 8192)
 	for i := range 60 {
-		call.Target = fmt.Appendf(target, "/ntrk/k?port=%d", 1000+i)
+		call.Target = fmt.Appendf(target, "/ntrk/k?port=%d&peer_id=-qB4520-abcdefghij%02d", 1000+i, i)
 		tr.Answer(t.Context(), &call, dst)
 	}
 	for _, tt := range []struct{ method, target string }{
@@ -27,6 +27,7 @@ func TestAnswerAllocatesNothing(t *testing.T) {
 		{"GET", "/announce?info_hash=k&port=4000&compact=1&peer_id=-TR2940-k8hj0wgej6ch"},
 		{"GET", "/announce?info_hash=k&port=4000"},
 		{"GET", "/ntrk/k?port=0"},
+		{"GET", "/ntrk/k?port=0&labels=1"},
 		{"DELETE", "/ntrk/k?port=4001"},
 		{"GET", "/scrape?info_hash=k"},
 	} {

@@ -284,8 +284,9 @@ func (t *Tracker) decide(ctx context.Context, c *Call, s *scratch, resp *Respons
 		s.kind = kindStream
 		return t.openStream(ctx, c, peer, s, resp, dst)
 	}
-	want := store.Want{Peers: t.wantedPeers(req), IDs: format == wire.FormatBencode && !req.Compact && !req.NoPeerID}
-	if want.IDs {
+	dictionaries := format == wire.FormatBencode && !req.Compact && !req.NoPeerID
+	want := store.Want{Peers: t.wantedPeers(req), IDs: dictionaries || format == wire.FormatJSON && req.Labels}
+	if dictionaries {
 		want.Peers = min(want.Peers, maxWithIDs)
 	}
 	if format == wire.FormatHTTPSD {

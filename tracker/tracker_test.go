@@ -1,6 +1,7 @@
 package tracker
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
@@ -134,6 +135,31 @@ func TestLarge(t *testing.T) {
 			t.Errorf("%s: %t", accept, got)
 		}
 	}
+}
+
+// A store may forget ids. Then no peer has a label.
+func TestLabelsForgotten(t *testing.T) {
+	tr := &Tracker{Store: forgetful{memory.New()}}
+	answer := func(target, remote string) string {
+		t.Helper()
+		resp, body := tr.Answer(t.Context(), &Call{Method: "GET", Target: []byte(target), Remote: netip.MustParseAddrPort(remote)}, nil)
+		if resp.Status != 200 {
+			t.Fatalf("%s: %d %s", target, resp.Status, body)
+		}
+		return string(body)
+	}
+	answer("/ntrk/k?peer_id=exactly%20twenty%20bytes", "127.0.0.1:1001")
+	if body := answer("/ntrk/k?port=0&format=json&labels=1", "127.0.0.1:9"); !strings.HasSuffix(body, `"peers":["127.0.0.1:1001"],"labels":[null]}`+"\n") {
+		t.Error(body)
+	}
+}
+
+// A forgetful store keeps no peer ids, as package store allows.
+type forgetful struct{ store.Store }
+
+func (f forgetful) Announce(ctx context.Context, key []byte, peer wire.Peer, ttl func(store.Size) time.Duration, want store.Want, dst []wire.Peer) ([]wire.Peer, store.Result, error) {
+	peer.ID = wire.ID{}
+	return f.Store.Announce(ctx, key, peer, ttl, want, dst)
 }
 
 func TestAppendDate(t *testing.T) {

@@ -117,6 +117,7 @@ func (r *Reply) readJSON(body []byte) error {
 	if n, ok := numeric(d["count"]); ok {
 		r.Count = clampCount(n)
 	}
+	r.setLabels(peers, d["labels"])
 	return r.addList("peers", peers, 1)
 }
 

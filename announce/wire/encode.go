@@ -14,7 +14,7 @@ import (
 func (r *Request) AppendReply(dst []byte, format Format, reply *Reply, peers []Peer) []byte {
 	switch format {
 	case FormatJSON:
-		return reply.appendJSON(dst, peers)
+		return reply.appendJSON(dst, peers, r.Labels)
 	case FormatText:
 		for i := range peers {
 			dst = append(peers[i].Endpoint.AppendTo(dst), '\n')
@@ -98,7 +98,7 @@ func (p *Peer) appendDict(dst []byte, noPeerID bool) []byte {
 }
 
 // appendJSON appends the reply as one line.
-func (r *Reply) appendJSON(dst []byte, peers []Peer) []byte {
+func (r *Reply) appendJSON(dst []byte, peers []Peer, labels bool) []byte {
 	dst = appendJSONKey(append(dst, '{'), r.Key)
 	dst = append(dst, `,"you":`...)
 	if r.You.Port() == 0 {
@@ -119,7 +119,11 @@ func (r *Reply) appendJSON(dst []byte, peers []Peer) []byte {
 		}
 		dst = appendJSONEndpoint(dst, peers[i].Endpoint)
 	}
-	return append(dst, "]}\n"...)
+	dst = append(dst, ']')
+	if labels {
+		dst = appendLabels(dst, peers)
+	}
+	return append(dst, "}\n"...)
 }
 
 // appendHTTPSD appends a list of target groups as Prometheus reads it: one group, or none without peers.
@@ -228,7 +232,7 @@ func appendJSONString(dst, s []byte) []byte {
 		switch {
 		case r == '"' || r == '\\':
 			dst = append(dst, '\\', byte(r))
-		case r < 0x20 || 0x7f <= r && r < 0xa0 || r == '\u2028' || r == '\u2029':
+		case escapedInJSON(r):
 			dst = fmt.Appendf(dst, `\u%04x`, r)
 		default:
 			dst = append(dst, s[i:i+n]...)
@@ -236,4 +240,10 @@ func appendJSONString(dst, s []byte) []byte {
 		i += n
 	}
 	return append(dst, '"')
+}
+
+// escapedInJSON reports whether appendJSONString writes r as \u. These are the control characters, and
+// two line ends of Unicode.
+func escapedInJSON(r rune) bool {
+	return r < 0x20 || 0x7f <= r && r < 0xa0 || r == '\u2028' || r == '\u2029'
 }

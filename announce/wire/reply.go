@@ -31,6 +31,9 @@ type Reply struct {
 	Count int
 	// Peers are other peers of the track, each once, in no particular order.
 	Peers []netip.AddrPort
+	// Labels are the labels of Peers, as far as they have one, if [Request.Labels] asked for them. Each is
+	// safe to print: it has passed [Clean], and has at most 20 bytes.
+	Labels map[netip.AddrPort]string
 	// Sample is true if the track has more peers than Peers. No tracker sends this: the client works it
 	// out.
 	Sample bool
@@ -163,8 +166,8 @@ func (r *Reply) Coverage() float64 {
 
 // Merge merges o, another reply about the same track, into r. The replies come from two trackers, or
 // from one tracker over IPv4 and over IPv6. Merge keeps up to want peers; want is as in
-// [Request.Want]. It keeps the shorter interval and the shorter ttl. It takes You and
-// Warning from o only if r does not have them.
+// [Request.Want]. It keeps the shorter interval and the shorter ttl. It takes You,
+// Warning and the label of a peer from o only if r does not have them.
 func (r *Reply) Merge(o *Reply, want int) {
 	if !r.You.IsValid() {
 		r.You = o.You
@@ -172,6 +175,9 @@ func (r *Reply) Merge(o *Reply, want int) {
 	r.Endpoints = union(r.Endpoints, o.Endpoints)
 	r.own = union(r.own, o.own)
 	r.Peers = append(r.Peers, o.Peers...)
+	for e, label := range o.Labels {
+		r.addLabel(e, label)
+	}
 	r.drop(slices.Concat(r.Endpoints, r.own)...)
 	r.undialable = max(r.undialable, o.undialable)
 	if r.Count < 0 || o.Count < 0 {

@@ -53,8 +53,10 @@ type Request struct {
 	// Want is how many peers the reply may have. 0 means [DefaultWant], and [NoPeers] means no peers.
 	// A tracker may have a lower maximum.
 	Want int
-	// ID is a label for the peer. The zero ID means that it has no label.
+	// ID is a label for the peer: see [ParseLabel]. The zero ID means that it has no label.
 	ID ID
+	// Labels asks for the labels of the peers. Only JSON has them, and only native trackers send them.
+	Labels bool
 
 	// Parse sets the fields below for the tracker. A client does not need them.
 
@@ -162,6 +164,7 @@ const (
 	paramNoPeerID
 	paramFormat
 	paramAge
+	paramLabels
 	paramInfoHash
 	paramEvent
 	numParams
@@ -169,7 +172,7 @@ const (
 	firstClassicParam = paramInfoHash // native requests have only the parameters before it
 )
 
-var paramNames = [numParams]string{"port", "numwant", "peer_id", "compact", "no_peer_id", "format", "age", "info_hash", "event"}
+var paramNames = [numParams]string{"port", "numwant", "peer_id", "compact", "no_peer_id", "format", "age", "labels", "info_hash", "event"}
 
 type param struct {
 	value     []byte
@@ -229,13 +232,14 @@ func (r *Request) parseNative(method string, key, query []byte) error {
 	if v := p[paramPeerID]; v.given && !r.setID(v.value) {
 		return refuse(400, "peer_id of %d bytes: must be 20 raw bytes or 40 hex digits", len(v.value))
 	}
-	for _, i := range [...]int{paramCompact, paramNoPeerID, paramAge} {
+	for _, i := range [...]int{paramCompact, paramNoPeerID, paramAge, paramLabels} {
 		if v := p[i]; v.given && string(v.value) != "0" && string(v.value) != "1" {
 			return refuse(400, "%s %s: must be 0 or 1", paramNames[i], Quote(v.value))
 		}
 	}
 	r.setPeerForm(&p)
 	r.Age = string(p[paramAge].value) == "1"
+	r.Labels = string(p[paramLabels].value) == "1"
 	return nil
 }
 
@@ -460,6 +464,9 @@ func (r *Request) nativeQuery() string {
 	}
 	if r.ID != (ID{}) {
 		put("peer_id", hex.EncodeToString(r.ID[:]))
+	}
+	if r.Labels && r.Verb != VerbLeave {
+		put("labels", "1")
 	}
 	return string(q)
 }
