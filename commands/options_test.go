@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -91,6 +92,27 @@ func effects() map[string]effect {
 			serve + " --index", `^200 $`,
 			serve, `^404 `,
 			asks("/ntrk/"),
+		},
+		"serve --page": {
+			serve + " --proxy 127.0.0.0/8 --page", `^200 text/html`,
+			serve + " --proxy 127.0.0.0/8", `^404 text/plain`,
+			func(x *trial) (result string) {
+				for _, at := range x.addrs() {
+					request, err := http.NewRequestWithContext(x.t.Context(), "GET", "http://"+at+"/", nil)
+					if err != nil {
+						x.t.Fatal(err)
+					}
+					request.Header.Set("Accept", "text/html")
+					request.Header.Set("X-Forwarded-For", "203.0.113.7")
+					reply, err := http.DefaultClient.Do(request)
+					if err != nil {
+						x.t.Fatal(err)
+					}
+					_ = reply.Body.Close()
+					result += fmt.Sprintf("%d %s ", reply.StatusCode, reply.Header.Get("Content-Type"))
+				}
+				return result
+			},
 		},
 		"serve --token-file": {
 			serve + " --token-file token", `^401 `,

@@ -13,6 +13,7 @@ import (
 
 	"ntrack/announce/wire"
 	"ntrack/tracker"
+	"ntrack/tracker/page"
 	"ntrack/tracker/server"
 	"ntrack/tracker/server/admin"
 )
@@ -52,6 +53,7 @@ func trackerFlags() []cli.Flag {
 		&cli.IntFlag{Name: "max-rate", Value: tracker.DefaultMaxRate, Usage: "stay within `N` announces per second: the more peers there are, the less often they are asked to announce, every 15 s to 30 min; 0 for no limit"},
 		&cli.DurationFlag{Name: "interval", DefaultText: "from --max-rate", Usage: "instead ask peers to announce every `D`, whole seconds from 1s to 1h; they lapse after 2.5 times that"},
 		&cli.BoolFlag{Name: "index", Usage: "show everybody every key, at /ntrk/ and by full scrape"},
+		&cli.BoolFlag{Name: "page", Usage: "show every browser a page about a key and its peers; by default only browsers on this machine get it, or all with --index; --page=false turns it off"},
 	}
 }
 
@@ -108,6 +110,10 @@ func (o *serveOptions) build(c *cli.Context, s Streams) error {
 		o.tracker.MaxRate = n
 	}
 	o.tracker.Index = c.Bool("index")
+	if c.Bool("page") || !c.IsSet("page") {
+		o.tracker.Page = page.Files()
+		o.tracker.PageLocal = !c.Bool("page") && !o.tracker.Index
+	}
 	if err := o.buildLimits(c, s); err != nil {
 		return err
 	}

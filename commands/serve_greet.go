@@ -76,6 +76,9 @@ func (o *serveOptions) openAttrs(endpoints []endpoint) []slog.Attr {
 		index = "on"
 	}
 	attrs = append(attrs, slog.String("token", token), slog.String("index", index))
+	if o.tracker.Page != nil && !o.tracker.PageLocal {
+		attrs = append(attrs, slog.String("page", "on"))
+	}
 	if o.store.config.URL != "" {
 		attrs = append(attrs, slog.String("store", o.storeText()))
 	}

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"ntrack/tracker"
+	"ntrack/tracker/page"
 	"ntrack/tracker/server"
 )
 
@@ -32,7 +33,7 @@ ntrack: tracker at http://[::1]:40002/ntrk/, in memory; Ctrl-C ends it
 ntrack: try: ntrack announce localhost:40001 --token-file secret lobby --port 4000
 ntrack:      ntrack list localhost:40001 --token-file secret lobby
 `},
-		{&serveOptions{}, []endpoint{plain(":6969", "[::]:6969")}, `
+		{&serveOptions{tracker: tracker.Tracker{Page: page.Files(), PageLocal: true}}, []endpoint{plain(":6969", "[::]:6969")}, `
 ntrack: open: http :6969 to everybody; token none; index off
 ntrack: try: ntrack announce lobby --port 4000
 ntrack:      ntrack list lobby
@@ -43,13 +44,13 @@ ntrack: open: http 0.0.0.0:6969 to everybody; http [::]:7000 to everybody; http 
 ntrack: try: ntrack announce lobby --port 4000
 ntrack:      ntrack list lobby
 `},
-		{&serveOptions{tokenFile: "-", tracker: tracker.Tracker{Index: true, Proxies: proxies}}, []endpoint{
+		{&serveOptions{tokenFile: "-", tracker: tracker.Tracker{Index: true, Page: page.Files(), Proxies: proxies}}, []endpoint{
 			{kind: "tls", option: ":443", address: "[::]:443"},
 			{kind: plainEndpoint, option: "unix:/run/ntrack.sock", address: "unix:/run/ntrack.sock"},
 			{kind: "admin", option: "127.0.0.1:9090", address: "127.0.0.1:9090"},
 			{kind: "admin", option: "[::1]:9090", address: "[::1]:9090", audience: "root"},
 		}, `
-ntrack: open: https :443 to everybody; http unix:/run/ntrack.sock to this machine; admin 127.0.0.1:9090 to this machine; admin [::1]:9090 to root; token needed; index on; proxies 10.0.0.0/8,fd00::/8
+ntrack: open: https :443 to everybody; http unix:/run/ntrack.sock to this machine; admin 127.0.0.1:9090 to this machine; admin [::1]:9090 to root; token needed; index on; page on; proxies 10.0.0.0/8,fd00::/8
 `},
 		{&serveOptions{tracker: tracker.Tracker{Proxies: proxies[:1]}, server: server.Server{ProxyProtocol: true}}, []endpoint{plain("127.0.0.1:6969", "127.0.0.1:6969")}, `
 ntrack: open: http 127.0.0.1:6969 to this machine; token none; index off; proxies 10.0.0.0/8 by the PROXY protocol

@@ -56,6 +56,7 @@ var (
 			"--listen :6969":            "public",
 			"--interval D":              "ttl",
 			"--index":                   "keys",
+			"--page":                    "browser gui html ui web webui",
 			"--max-memory SIZE":         "max-keys max-peers max-peers-per-key memory",
 		},
 	}

@@ -100,7 +100,7 @@ func (l *line) variableMeant(name string) string {
 	if meant := meantBy(optionsMeant[l.cmd.Name], optionOf(name)); strings.HasPrefix(meant, "--max-memory ") {
 		return variableOf("max-memory") // for the limits that it has replaced
 	}
-	best, least := "", 3 // more letters than that are another word
+	best, least := "", min(3, 1+len(typed)/3) // as many other letters make another word
 	for _, f := range l.cmd.Flags {
 		variable := variableOf(f.Names()[0])
 		switch d := smetrics.WagnerFischer(name, variable, 1, 1, 1); {

@@ -21,7 +21,7 @@ import (
 // arrows.
 const arrows = `
 .                          commands
-commands                   announce announce/wire commands/certs commands/process output tracker tracker/store tracker/store/memory tracker/store/valkey tracker/server tracker/server/admin
+commands                   announce announce/wire commands/certs commands/process output tracker tracker/page tracker/store tracker/store/memory tracker/store/valkey tracker/server tracker/server/admin
 commands/certs
 commands/process
 commands/commandstest      commands
@@ -29,6 +29,7 @@ output                     announce announce/wire
 announce                   announce/wire
 announce/wire
 tracker                    announce/wire tracker/rate tracker/store tracker/store/memory
+tracker/page
 tracker/rate
 tracker/store              announce/wire
 tracker/store/memory       announce/wire tracker/store

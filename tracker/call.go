@@ -65,6 +65,7 @@ type Response struct {
 	Stream *Stream
 
 	preflight bool
+	page      bool // the body is a file of Tracker.Page
 }
 
 // AppendHeader appends the header fields as lines that end in CRLF. Date, Content-Length and
@@ -88,6 +89,9 @@ func (r *Response) AppendHeader(dst []byte, date time.Time) []byte {
 	}
 	if r.Status == 401 {
 		dst = append(dst, "WWW-Authenticate: Bearer\r\n"...)
+	}
+	if r.page {
+		dst = append(dst, pageHeader...)
 	}
 	if r.CORS {
 		dst = append(dst, "Access-Control-Allow-Origin: *\r\n"...)
@@ -122,6 +126,7 @@ type accepted struct {
 	format wire.Format // the format with the highest weight; FormatUnnamed if there is none
 	stream bool        // an event stream has a higher weight than every format
 	html   bool        // the client accepts HTML or images, as a browser does
+	page   bool        // the client accepts HTML, and names no format
 }
 
 // parseAccept parses Accept (RFC 9110 section 12.5.1), once for each Call. If two media types have
@@ -147,12 +152,15 @@ func (c *Call) parseAccept() *accepted {
 				a.format, formatWeight = f, q
 			}
 		}
-		a.html = a.html || equalFold(media, "text/html") || len(media) > 6 && equalFold(media[:6], "image/")
+		page := equalFold(media, "text/html")
+		a.page = a.page || page && weightOf(params) > 0
+		a.html = a.html || page || len(media) > 6 && equalFold(media[:6], "image/")
 	}
+	a.page = a.page && weight == 0
 	// Java's HTTP client accepts HTML and images, too. Azureus and its forks use it. No browser
 	// sends an Accept that begins like this.
 	if bytes.HasPrefix(c.Accept, []byte("text/html, image/gif, image/jpeg, *")) {
-		a.html = false
+		a.html, a.page = false, false
 	}
 	return a
 }

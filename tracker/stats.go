@@ -12,7 +12,8 @@ import (
 // Stats are the numbers of a Tracker since its first use. They have no keys and no addresses.
 type Stats struct {
 	// Served and Refused are how many requests had each result, by what the client wanted: announce,
-	// look, leave, scrape, stream, and other if the request is too malformed to say.
+	// look, leave, scrape, stream, page (a file of Page), and other if the request is too malformed to
+	// say.
 	Served, Refused map[string]uint64
 	// Reasons are the refused requests by reason. The reasons are always the same few.
 	Reasons map[string]uint64
@@ -30,9 +31,10 @@ const (
 	kindLeave
 	kindScrape
 	kindStream
+	kindPage
 )
 
-var kindNames = [...]string{"other", "announce", "look", "leave", "scrape", "stream"}
+var kindNames = [...]string{"other", "announce", "look", "leave", "scrape", "stream", "page"}
 
 // kindOf is the kind of a request that is not for a stream.
 func kindOf(v wire.Verb) kind {

@@ -21,6 +21,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"hash/maphash"
+	"io/fs"
 	"net/netip"
 	"slices"
 	"sync"
@@ -82,6 +83,12 @@ type Tracker struct {
 	// addresses have them: Answer refuses a client that asks for too much in a second. nil is the
 	// loopback addresses, and a list without networks is nobody.
 	Exempt []netip.Prefix
+	// Page, unless nil, is a page for people. A browser that visits / or a path below /ntrk/ gets its
+	// index.html, and the other files are below /.ntrack/. In index.html each reference to one of them
+	// begins with ".ntrack/, with the quotation mark. Package page has such a page.
+	Page fs.FS
+	// PageLocal gives Page only to clients at loopback addresses.
+	PageLocal bool
 
 	once      sync.Once
 	table     store.Store // Store, or the one in memory
@@ -207,6 +214,11 @@ func (t *Tracker) Answer(ctx context.Context, c *Call, dst []byte) (Response, []
 	if c.Method == "OPTIONS" {
 		resp.Status, resp.CORS, resp.preflight = 204, true, true
 		return resp, dst
+	}
+	if t.Page != nil && (c.parseAccept().page || bytes.HasPrefix(c.Target, []byte(pageParts))) {
+		if resp, body, ok := t.answerPage(ctx, c, dst); ok {
+			return resp, body
+		}
 	}
 	s := t.scratch.Get().(*scratch)
 	defer t.recycle(s)
