@@ -38,6 +38,7 @@ tracker/store/valkey       announce/wire tracker/store
 tracker/store/valkey/valkeytest
 tracker/server             announce/wire tracker tracker/rate
 tracker/server/admin       tracker/server tracker/store/valkey
+tracker/server/dns         announce/wire tracker tracker/rate tracker/server
 tracker/server/servertest  tracker tracker/store/memory
 tracker/trackertest        announce tracker tracker/server
 bench                      announce/wire bench/measure tracker tracker/server tracker/store/memory
@@ -62,9 +63,10 @@ github.com/jackpal/bencode-go      announce/wire
 github.com/redis/rueidis           tracker/store/valkey bench/shared
 github.com/pires/go-proxyproto     tracker/server
 github.com/rogpeppe/go-internal    commands/commandstest
+golang.org/x/net                   tracker/server/dns
 golang.org/x/term                  commands
 github.com/prometheus/client_golang  tracker/server/admin
-golang.org/x/sys                   announce bench bench/attack bench/shared commands commands/process tracker/server
+golang.org/x/sys                   announce bench bench/attack bench/shared commands commands/process tracker/server tracker/server/dns
 `
 
 // table parses arrows and guests: the first field of each line is the key of the others.

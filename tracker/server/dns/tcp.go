@@ -1,0 +1,189 @@
+package dns
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"time"
+
+	"ntrack/tracker/server"
+)
+
+const (
+	// maxConns is how many connections may be open, and maxPerAddr is how many of one IPv4 address or
+	// IPv6 /64. If there are that many, a new one evicts the one that has waited longest for a query.
+	maxConns   = 256
+	maxPerAddr = 16
+	// connTime is how long a connection may take for its next query, and for a reply.
+	connTime = 10 * time.Second
+)
+
+// A conn is a TCP connection.
+type conn struct {
+	nc   net.Conn
+	from asker
+	net  netip.Prefix // of its client; not valid if it has no limit
+	// idleSince is the time since which it has waited for a query, or zero while it serves one. The
+	// Server's mu protects it.
+	idleSince time.Time
+}
+
+// acceptTCP accepts connections until that fails.
+func (s *Server) acceptTCP(tcp net.Listener) error {
+	for pause := time.Duration(0); ; {
+		nc, err := tcp.Accept()
+		switch {
+		case err == nil:
+			pause = 0
+			s.startConn(nc)
+		case server.AcceptsLater(err) && !errors.Is(err, net.ErrClosed):
+			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+			select {
+			case <-time.After(pause):
+			case <-s.ctx.Done():
+			}
+		default:
+			return err
+		}
+	}
+}
+
+// startConn serves a connection in a goroutine, or closes it if there are too many.
+func (s *Server) startConn(nc net.Conn) {
+	c := &conn{nc: nc, idleSince: time.Now()}
+	c.from = asker{addr: addrOf(nc.RemoteAddr()), local: addrOf(nc.LocalAddr()), tcp: true}
+	if a := c.from.addr; !s.Tracker.Exempts(a) {
+		bits := 64
+		if a.Is4() {
+			bits = 32
+		}
+		c.net, _ = a.Prefix(bits)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || !s.makeRoom(c) {
+		_ = nc.Close()
+		return
+	}
+	s.conns[c] = struct{}{}
+	if c.net.IsValid() {
+		s.perAddr[c.net]++
+	}
+	s.active.Add(1)
+	go s.serveConn(c)
+}
+
+// makeRoom says whether there is room for c. It evicts another connection if need be. s.mu is locked.
+func (s *Server) makeRoom(c *conn) bool {
+	crowded := c.net.IsValid() && s.perAddr[c.net] >= maxPerAddr
+	if !crowded && len(s.conns) < maxConns {
+		return true
+	}
+	var oldest *conn
+	for other := range s.conns {
+		if !other.idleSince.IsZero() && (!crowded || other.net == c.net) && (oldest == nil || other.idleSince.Before(oldest.idleSince)) {
+			oldest = other
+		}
+	}
+	if oldest == nil {
+		return false
+	}
+	s.remove(oldest)
+	return true
+}
+
+// remove closes a connection, and makes room for another one. s.mu is locked.
+func (s *Server) remove(c *conn) {
+	_ = c.nc.Close()
+	if _, ok := s.conns[c]; !ok {
+		return
+	}
+	delete(s.conns, c)
+	if n := s.perAddr[c.net] - 1; n > 0 {
+		s.perAddr[c.net] = n
+	} else {
+		delete(s.perAddr, c.net)
+	}
+}
+
+// setIdle notes whether c waits for a query. It returns false if c was evicted.
+func (s *Server) setIdle(c *conn, idle bool) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c.idleSince = time.Time{}
+	if idle {
+		c.idleSince = time.Now()
+	}
+	_, ok := s.conns[c]
+	return ok
+}
+
+// serveConn answers the queries of a connection, one after the other (RFC 7766).
+func (s *Server) serveConn(c *conn) {
+	defer s.active.Done()
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.remove(c)
+	}()
+	in := bufio.NewReaderSize(c.nc, 512)
+	for s.setIdle(c, true) && s.serveQuery(c, in) {
+	}
+}
+
+// serveQuery reads one query and answers it. It returns false if the connection has to end.
+func (s *Server) serveQuery(c *conn, in *bufio.Reader) bool {
+	_ = c.nc.SetReadDeadline(time.Now().Add(connTime))
+	var length [2]byte
+	if _, err := io.ReadFull(in, length[:]); err != nil {
+		return false
+	}
+	n := int(binary.BigEndian.Uint16(length[:]))
+	if n > maxQuery {
+		return false
+	}
+	w := s.works.Get().(*work)
+	defer s.works.Put(w)
+	if _, err := io.ReadFull(in, w.in[:n]); err != nil || !s.setIdle(c, false) || !s.pace(c) {
+		return false
+	}
+	ctx, cancel := s.ctx, context.CancelFunc(func() {})
+	if s.Tracker.MayWait() {
+		ctx, cancel = context.WithTimeout(s.ctx, storeTime)
+	}
+	defer cancel()
+	reply := s.protect(func() []byte {
+		return s.answer(ctx, w.in[:n], c.from, w)
+	})
+	if reply == nil {
+		return false
+	}
+	return c.send(reply) == nil
+}
+
+// send sends a reply after its length.
+func (c *conn) send(reply []byte) error {
+	_ = c.nc.SetWriteDeadline(time.Now().Add(connTime))
+	buffers := net.Buffers{binary.BigEndian.AppendUint16(nil, uint16(len(reply))), reply}
+	_, err := buffers.WriteTo(c.nc)
+	return err
+}
+
+// pace waits until the client may have another answer. It returns false if Close was called.
+func (s *Server) pace(c *conn) bool {
+	for {
+		wait, ok := s.allows(c.from)
+		if ok {
+			return true
+		}
+		select {
+		case <-time.After(max(wait, time.Millisecond)):
+		case <-s.ctx.Done():
+			return false
+		}
+	}
+}
