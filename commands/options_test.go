@@ -40,6 +40,8 @@ func testedElsewhere() map[string]string {
 		"serve --tls-key":        "../testdata/script/serve_tls.txtar",
 		"serve --deny":           "../testdata/script/deny.txtar",
 		"serve --admin":          "../testdata/script/serve_admin.txtar",
+		"serve --dns":            "serve_dns_test.go",
+		"serve --dns-zone":       "serve_dns_test.go",
 		"serve --store":          "serve_store_linux_test.go",
 		"serve --store-file":     "serve_store_linux_test.go",
 		"serve --store-prefix":   "serve_store_linux_test.go",

@@ -16,6 +16,7 @@ import (
 	"ntrack/tracker/page"
 	"ntrack/tracker/server"
 	"ntrack/tracker/server/admin"
+	"ntrack/tracker/server/dns"
 )
 
 func serveCommand(s Streams) *cli.Command {
@@ -31,7 +32,7 @@ func serveCommand(s Streams) *cli.Command {
 			"Every option may be in the environment instead: NTRACK_MAX_RATE=500 is\n" +
 			"--max-rate 500, NTRACK_INDEX=true is --index, and commas separate the values of\n" +
 			"an option that may be repeated. The command line takes precedence.",
-		Flags: slices.Concat(listenFlags(), tlsFlags(), trackerFlags(), accessFlags(), denyFlags(), limitFlags(), storeFlags(), proxyFlags(), adminFlags(), drainFlags(), logFlags()),
+		Flags: slices.Concat(listenFlags(), tlsFlags(), trackerFlags(), accessFlags(), denyFlags(), limitFlags(), storeFlags(), proxyFlags(), adminFlags(), dnsFlags(), drainFlags(), logFlags()),
 		Action: func(c *cli.Context) error {
 			var o serveOptions
 			o.takeHangups(s)
@@ -64,6 +65,8 @@ type serveOptions struct {
 	store       storeOptions
 	admin       admin.Server
 	adminAt     string // --admin; "" without it
+	dns         dns.Server
+	dnsAt       []string // --dns
 	tls         tlsOptions
 	listen      []string
 	listenIsSet bool // listen is not the default
@@ -132,7 +135,10 @@ func (o *serveOptions) build(c *cli.Context, s Streams) error {
 	if err := o.buildDrain(c); err != nil {
 		return err
 	}
-	return o.buildAccess(c, s)
+	if err := o.buildAccess(c, s); err != nil {
+		return err
+	}
+	return o.buildDNS(c, s)
 }
 
 func (o *serveOptions) run(ctx context.Context, s Streams) error {
@@ -154,6 +160,8 @@ func (o *serveOptions) run(ctx context.Context, s Streams) error {
 	o.server.Tracker, o.server.Log = &o.tracker, s.log
 	o.prepareAdmin(ctx, s, endpoints)
 	defer o.admin.Close()
+	o.dns.Tracker, o.dns.Log = &o.tracker, s.log
+	defer o.dns.Close()
 	o.runTLS(ctx, endpoints)
 	failed := make(chan error, len(endpoints))
 	for _, e := range endpoints {
@@ -196,6 +204,8 @@ func (o *serveOptions) serveEndpoint(e endpoint) error {
 	switch e.kind {
 	case adminEndpoint:
 		return o.admin.Serve(e.listener)
+	case dnsEndpoint:
+		return o.dns.Serve(e.packets, e.listener)
 	case tlsEndpoint:
 		return o.server.ServeTLS(e.listener, o.tls.config)
 	}

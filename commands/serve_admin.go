@@ -42,6 +42,9 @@ func (o *serveOptions) prepareAdmin(ctx context.Context, s Streams, endpoints []
 	if o.store.opened != nil {
 		o.admin.Store = o.store.opened.Stats
 	}
+	if len(o.dnsAt) > 0 {
+		o.admin.DNS = o.dns.Stats
+	}
 	o.admin.Ready = func() error {
 		if ctx.Err() != nil {
 			return errors.New("the tracker is about to end")

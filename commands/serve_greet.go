@@ -75,6 +75,9 @@ func (o *serveOptions) openAttrs(endpoints []endpoint) []slog.Attr {
 	if o.tracker.Index {
 		index = "on"
 	}
+	if o.dns.Zone != "" {
+		attrs = append(attrs, slog.String("dns-zone", o.dns.Zone))
+	}
 	attrs = append(attrs, slog.String("token", token), slog.String("index", index))
 	if o.tracker.Page != nil && !o.tracker.PageLocal {
 		attrs = append(attrs, slog.String("page", "on"))

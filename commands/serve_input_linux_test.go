@@ -49,6 +49,8 @@ func wrongValues(f cli.Flag) []wrongValue {
 	const listen = `^: \[HOST\]:PORT, such as :6969 or 127\.0\.0\.1:0$`
 	const listenTLS = `^: \[HOST\]:PORT, such as :443 or 127\.0\.0\.1:0$`
 	const admin = `^: \[HOST\]:PORT, such as 127\.0\.0\.1:9696 or 127\.0\.0\.1:0$`
+	const names = `^: \[HOST\]:PORT, such as 192\.0\.2\.1:53 or 127\.0\.0\.1:0$`
+	const zone = `^: a domain of letters, digits and hyphens, such as peers\.example\.org, of at most 128 bytes$`
 	const noHost = `^: the name of a host in lower case, such as tracker\.example\.org$`
 	const noName = `^: this name has no address; use an address of this machine, or :\d+ for all of them$`
 	return append(wrong, map[string][]wrongValue{
@@ -109,6 +111,15 @@ func wrongValues(f cli.Flag) []wrongValue {
 		},
 		"admin": {
 			{"", admin}, {"x", admin}, {"127.0.0.1", admin}, {":65536", admin}, {"unix:/run/admin", admin}, {"a\x1b[2Jb:80", admin},
+		},
+		"dns": {
+			{"", names}, {"x", names}, {"53", names}, {":65536", names}, {"unix:/x", names}, {"a\x1b[2Jb:53", names},
+			{"127.0.0.1:0", `: needs the domain whose names it answers: --dns-zone ZONE`},
+		},
+		"dns-zone": {
+			{"", zone}, {".", zone}, {"a b", zone}, {"-a.example", zone}, {"a..example", zone}, {"a_b.example", zone}, {"a\x1b[2J.example", zone},
+			{"\u202ea.example", zone}, {strings.Repeat("a.", 70) + "example", zone}, {strings.Repeat("a", 64), zone},
+			{"peers.example", `: is for --dns ADDR, which is missing$`},
 		},
 		"proxy-protocol": {{"true", `^also name the proxies that send it, by `}},
 		"log-format":     {{"", `^: notes, text or json$`}, {"xml", `^: notes, text or json$`}, {"\x1b[2J", `^: notes, text or json$`}},

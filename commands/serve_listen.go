@@ -45,7 +45,7 @@ func (o *serveOptions) buildListen(c *cli.Context) error {
 // checkListen checks the form of an address for option.
 func checkListen(c *cli.Context, option, addr string) error {
 	if _, port, err := net.SplitHostPort(addr); err != nil || parsePort(port) < 0 {
-		example := map[string]string{"listen": ":6969", "listen-tls": ":443"}[option]
+		example := map[string]string{"listen": ":6969", "listen-tls": ":443", "dns": "192.0.2.1:53"}[option]
 		return usage(c, "--%s %q: [HOST]:PORT, such as %s or 127.0.0.1:0", option, shown(addr), example)
 	}
 	return nil
@@ -55,9 +55,10 @@ func checkListen(c *cli.Context, option, addr string) error {
 type endpoint struct {
 	kind     endpointKind
 	listener net.Listener
-	option   string // the value of --listen or --listen-tls that it comes from
-	address  string // where it listens
-	audience string // who can reach it; "" if the address says that (see reach)
+	packets  *net.UDPConn // of a dnsEndpoint
+	option   string       // the value of --listen or --listen-tls that it comes from
+	address  string       // where it listens
+	audience string       // who can reach it; "" if the address says that (see reach)
 }
 
 // An endpointKind says what an endpoint serves.
@@ -67,6 +68,7 @@ const (
 	plainEndpoint endpointKind = "plain" // the tracker without TLS
 	tlsEndpoint   endpointKind = "tls"   // the tracker over TLS
 	adminEndpoint endpointKind = "admin" // what only the operator may see
+	dnsEndpoint   endpointKind = "dns"   // names, over UDP and TCP
 )
 
 // openEndpoints listens at all addresses, and writes them to the --addr-file. If systemd passes
@@ -119,7 +121,11 @@ func (o *serveOptions) openEndpoints() (endpoints []endpoint, err error) {
 		}
 	}
 	admin, err := o.openAdmin(bound)
-	return append(endpoints, admin...), err
+	if endpoints = append(endpoints, admin...); err != nil {
+		return endpoints, err
+	}
+	names, err := o.openDNS(bound)
+	return append(endpoints, names...), err
 }
 
 // serves returns an error if a socket of this kind came from systemd and the options do not say how to
@@ -134,6 +140,9 @@ func (o *serveOptions) serves(kind endpointKind) error {
 func closeAll(endpoints []endpoint) {
 	for _, e := range endpoints {
 		_ = e.listener.Close()
+		if e.packets != nil {
+			_ = e.packets.Close()
+		}
 	}
 }
 
@@ -196,6 +205,8 @@ func listen(option, addr string, bound []string) (net.Listener, error) {
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE) && slices.ContainsFunc(bound, func(b string) bool { return strings.HasSuffix(b, ":"+port) }):
 		return nil, fmt.Errorf("%s %s: another listener of this tracker has this port %w", option, addr, errTaken)
+	case option == "--dns" && (errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, syscall.EACCES)):
+		return nil, dnsError(addr, err)
 	case errors.Is(err, syscall.EADDRINUSE):
 		return nil, fmt.Errorf("port %s is in use at %s: if `ntrack serve` runs there already, use it; else choose another by %s 127.0.0.1:0", port, addr, option)
 	case errors.Is(err, syscall.EACCES):

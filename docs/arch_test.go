@@ -21,7 +21,7 @@ import (
 // arrows.
 const arrows = `
 .                          commands
-commands                   announce announce/wire commands/certs commands/process output tracker tracker/page tracker/store tracker/store/memory tracker/store/valkey tracker/server tracker/server/admin
+commands                   announce announce/wire commands/certs commands/process output tracker tracker/page tracker/store tracker/store/memory tracker/store/valkey tracker/server tracker/server/admin tracker/server/dns
 commands/certs
 commands/process
 commands/commandstest      commands
@@ -37,7 +37,7 @@ tracker/store/storetest    announce/wire tracker/store
 tracker/store/valkey       announce/wire tracker/store
 tracker/store/valkey/valkeytest
 tracker/server             announce/wire tracker tracker/rate
-tracker/server/admin       tracker/server tracker/store/valkey
+tracker/server/admin       tracker/server tracker/server/dns tracker/store/valkey
 tracker/server/dns         announce/wire tracker tracker/rate tracker/server
 tracker/server/servertest  tracker tracker/store/memory
 tracker/trackertest        announce tracker tracker/server

@@ -128,6 +128,7 @@ func (term *terminal) command(line string) *exec.Cmd {
 	if term.port != "" {
 		tracker := "localhost:" + term.port
 		line = strings.NewReplacer("serve ", "serve --listen 127.0.0.1:0 ", "--listen :6969", "", "--listen-tls :443", "--listen-tls 127.0.0.1:0",
+			"--dns 192.0.2.1:53", "--dns 127.0.0.1:0",
 			"https://tracker.example", "http://"+tracker, "tracker.example:6969", tracker,
 			"one.example", tracker, "two.example", "127.0.0.1:"+term.port, "tracker.example", tracker,
 			":6969", ":"+term.port).Replace(line)

@@ -26,6 +26,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"ntrack/tracker/server"
+	"ntrack/tracker/server/dns"
 	"ntrack/tracker/store/valkey"
 )
 
@@ -45,6 +46,8 @@ type Server struct {
 	// Store returns the numbers of the tracker's store in a database. nil means that the tracker has its
 	// table in memory.
 	Store func() valkey.Stats
+	// DNS returns the numbers of the server of names. nil means that there is none.
+	DNS func() dns.Stats
 	// Ready returns nil while the tracker is ready for clients, or else the reason why not. It may be
 	// called at any time. nil means always ready.
 	Ready func() error

@@ -16,6 +16,9 @@ func newRegistry(s *Server, ready func() bool) *prometheus.Registry {
 	if s.Server != nil {
 		r.MustRegister(newCollector(s.Server, ready, s.Store == nil))
 	}
+	if s.DNS != nil {
+		r.MustRegister(newDNSCollector(s.DNS))
+	}
 	if s.Store != nil {
 		r.MustRegister(newStoreCollector(s.Store))
 	}

@@ -15,6 +15,7 @@ import (
 	"ntrack/tracker"
 	"ntrack/tracker/server"
 	"ntrack/tracker/server/admin"
+	"ntrack/tracker/server/dns"
 	"ntrack/tracker/store"
 	"ntrack/tracker/store/memory"
 	"ntrack/tracker/store/valkey"
@@ -125,10 +126,25 @@ func scrape(t *testing.T, at string) string {
 	return text
 }
 
-// everyMetric returns the metrics of a tracker, and those of a store in a database.
+// everyMetric returns the metrics of a tracker, and those of a store in a database and of names.
 func everyMetric(t *testing.T) string {
 	_, adminAt := serveTracker(t)
-	return scrape(t, adminAt) + scrape(t, serve(t, &admin.Server{Store: func() valkey.Stats { return valkey.Stats{} }}))
+	return scrape(t, adminAt) + scrape(t, serve(t, &admin.Server{Store: func() valkey.Stats { return valkey.Stats{} }, DNS: new(dns.Server).Stats}))
+}
+
+// The metrics of names are there if names are served.
+func TestDNSMetrics(t *testing.T) {
+	st := dns.Stats{Queries: map[string]uint64{"answered": 7, "nxdomain": 8}, Conns: 9, Panics: 10}
+	text := scrape(t, serve(t, &admin.Server{DNS: func() dns.Stats { return st }}))
+	for _, line := range []string{`ntrack_dns_queries_total{result="answered"} 7`, `ntrack_dns_queries_total{result="nxdomain"} 8`,
+		"ntrack_dns_connections 9", "ntrack_dns_panics_total 10"} {
+		if !strings.Contains(text, "\n"+line+"\n") {
+			t.Errorf("missing %s", line)
+		}
+	}
+	if strings.Contains(scrape(t, serve(t, &admin.Server{})), "ntrack_dns") {
+		t.Error("there are metrics of names that nobody serves")
+	}
 }
 
 // The metrics of a store take the place of those of a table in memory.
