@@ -32,9 +32,10 @@ tracker                    announce/wire tracker/rate tracker/store tracker/stor
 tracker/page
 tracker/rate
 tracker/store              announce/wire
-tracker/store/memory       announce/wire tracker/store
+tracker/store/feed         announce/wire tracker/store
+tracker/store/memory       announce/wire tracker/store tracker/store/feed
 tracker/store/storetest    announce/wire tracker/store
-tracker/store/valkey       announce/wire tracker/store
+tracker/store/valkey       announce/wire tracker/store tracker/store/feed
 tracker/store/valkey/valkeytest
 tracker/server             announce/wire tracker tracker/rate
 tracker/server/admin       tracker/server tracker/server/dns tracker/store/valkey
@@ -133,9 +134,9 @@ func mayHost(name, imported string) bool {
 const burdens = `
 announce              announce/wire github.com/jackpal/bencode-go golang.org/x/sys/unix net/http
 announce/wire         github.com/jackpal/bencode-go
-tracker               tracker/rate tracker/store tracker/store/memory announce/wire github.com/jackpal/bencode-go net/http
+tracker               tracker/rate tracker/store tracker/store/feed tracker/store/memory announce/wire github.com/jackpal/bencode-go net/http
 tracker/store         announce/wire github.com/jackpal/bencode-go
-tracker/store/memory  tracker/store announce/wire github.com/jackpal/bencode-go
+tracker/store/memory  tracker/store tracker/store/feed announce/wire github.com/jackpal/bencode-go
 `
 
 // A program with the client gets no tracker, and a program with a tracker gets no client.

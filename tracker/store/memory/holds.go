@@ -68,10 +68,10 @@ func (w *watchers) endHolds(e netip.AddrPort) {
 		if w.subs[i].tag != tag {
 			continue
 		}
-		if sub := w.subs[i].subscription; sub.holding && sub.self == e {
+		if sub := w.subs[i].subscription; sub.holding && sub.Self == e {
 			sub.holding = false
-			sub.place.Store(nil)
-			sub.notify()
+			sub.End()
+			sub.Notify()
 		}
 	}
 }
@@ -80,8 +80,8 @@ func (w *watchers) endHolds(e netip.AddrPort) {
 func (w *watchers) endAll() {
 	clear(w.heldPeers)
 	for _, sub := range w.subs {
-		if sub.holding = false; sub.place.Swap(nil) != nil {
-			sub.notify()
+		if sub.holding = false; sub.End() {
+			sub.Notify()
 		}
 	}
 }

@@ -1,6 +1,11 @@
 package memory
 
-import "time"
+import (
+	"slices"
+	"time"
+
+	"ntrack/tracker/store/feed"
+)
 
 // The changes that wait for subscriptions count towards Limits.MaxBytes: clients that join and leave
 // while others do not read their streams could fill the memory otherwise. They may take a sixteenth of
@@ -8,7 +13,7 @@ import "time"
 // again, and get a list of the peers.
 
 const (
-	// changeBytes is what a change counts for: itself, its entry in pendingIndex, and later its place in
+	// changeBytes is what a change counts for: itself, its entry in the index of the feed, and later its place in
 	// what subscriptions see and in the text of an event.
 	changeBytes = 256
 	// numberBytes is what each join or leave after the first of the same peer counts for.
@@ -41,15 +46,16 @@ func (m *Store) giveChanges(n int) {
 // some time, so that they can subscribe again.
 func (w *watchers) giveUp() {
 	w.shard.store.giveChanges(w.pendingBytes)
-	w.pending, w.pendingIndex, w.pendingBytes = nil, nil, 0
+	w.feed.Drop()
+	w.pendingBytes = 0
 	if w.timer != nil {
 		w.timer.Stop()
 		w.timer = nil
 	}
 	w.gaveUp = w.shard.store.clock.now()
 	for _, sub := range w.subs {
-		if sub.place.Swap(nil) != nil {
-			sub.notify()
+		if sub.End() {
+			sub.Notify()
 		}
 	}
 }
@@ -59,18 +65,28 @@ func (w *watchers) justGaveUp(now time.Duration) bool {
 	return w.gaveUp != 0 && now-w.gaveUp < settleTime
 }
 
+// A counted is a batch with the bytes that its changes count for.
+type counted struct {
+	*feed.Batch
+	bytes int
+}
+
 // settle gives back the bytes of the batches that no subscription has to take any more. The caller
-// holds flushing, and passes the subscriptions. If batches remain, settle calls itself later.
-func (w *watchers) settle(subs []recipient, last *batch) {
+// holds flushing, and passes the subscriptions and the batch that is still empty. If batches remain, settle
+// calls itself later.
+func (w *watchers) settle(subs []recipient, last *feed.Batch) {
 	first := last
 	for _, sub := range subs {
-		if place := sub.place.Load(); place != nil && place.number < first.number {
+		if place := sub.Place(); place != nil && place.IsBefore(first) {
 			first = place
 		}
 	}
-	for ; w.oldest != nil && w.oldest.number < first.number; w.oldest = w.oldest.next.Load() {
-		w.shard.store.giveChanges(w.oldest.bytes)
+	taken := 0
+	for taken < len(w.counted) && w.counted[taken].IsBefore(first) {
+		w.shard.store.giveChanges(w.counted[taken].bytes)
+		taken++
 	}
+	w.counted = slices.Delete(w.counted, 0, taken)
 	if first != last && !w.settling {
 		w.settling = true
 		time.AfterFunc(settleEvery, w.settleLater)
@@ -84,7 +100,7 @@ func (w *watchers) settleLater() {
 	subs := w.shard.store.recipients.Get().(*[]recipient)
 	w.shard.mu.Lock()
 	*subs = append((*subs)[:0], w.subs...)
-	last := w.next
+	last := w.feed.Last()
 	w.shard.mu.Unlock()
 	w.settle(*subs, last)
 	clear(*subs)

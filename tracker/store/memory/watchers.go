@@ -1,7 +1,7 @@
 package memory
 
 // How subscriptions are notified: recordChange adds a change to the pending changes of its key. Usually 50
-// ms later flush makes them a batch, which all subscriptions of the key share.
+// ms later flush makes them a batch, which all subscriptions of the key share (package feed).
 
 import (
 	"context"
@@ -9,11 +9,11 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"ntrack/announce/wire"
 	"ntrack/tracker/store"
+	"ntrack/tracker/store/feed"
 )
 
 const (
@@ -27,12 +27,8 @@ const (
 	batchTime        = 50 * time.Millisecond
 	timePerRecipient = 25 * time.Microsecond
 	maxBatchTime     = 500 * time.Millisecond
-	// A subscription ends if more than maxBatches batches or maxWaiting changes wait for it. Its
-	// client then subscribes again, and gets a list of at most maxStreamed peers instead.
-	maxBatches = 256
-	maxWaiting = 2 * maxStreamed
 	// A batch of this many changes is flushed at once, so that it does not end subscriptions.
-	maxPending = maxWaiting / 4
+	maxPending = feed.MaxWaiting / 4
 )
 
 // The watchers of a key are its subscriptions, and the changes that they do not have yet. A key can
@@ -44,43 +40,15 @@ type watchers struct {
 	subs      []recipient
 	heldPeers map[netip.AddrPort]heldPeer // holds.go
 
-	pending      []change               // since the last flush
-	pendingIndex map[netip.AddrPort]int // of each endpoint in pending
-	recorded     int64                  // how many joins and leaves there have been
-	timer        *time.Timer            // calls flush; nil if none will
-	notBefore    time.Duration          // when the next flush may be, by clock.machine
-	next         *batch                 // gets the pending changes
-	pendingBytes int                    // what they count for (waiting.go)
-	gaveUp       time.Duration          // when there was no room for a change; 0 if never
+	feed         feed.Feed
+	timer        *time.Timer   // calls flush; nil if none will
+	notBefore    time.Duration // when the next flush may be, by clock.machine
+	pendingBytes int           // what the changes since the last flush count for (waiting.go)
+	gaveUp       time.Duration // when there was no room for a change; 0 if never
 
 	flushing sync.Mutex // so that each subscription is notified of the batches in order
-	oldest   *batch     // the first batch whose bytes still count; nil before the first flush
+	counted  []counted  // the batches whose bytes still count, from the oldest
 	settling bool       // a timer will call settleLater
-}
-
-// A change is all joins and leaves of one peer in a batch. Joins and leaves alternate.
-type change struct {
-	endpoint netip.AddrPort
-	scope    wire.Scope
-	joined   bool    // the last one is a join
-	numbers  []int64 // of these joins and leaves: the first join or leave of the key has number 0
-}
-
-// A batch has the changes of 50 ms, or of up to maxBatchTime. The batches of a key are a list, and each
-// subscription has its place in it. So a batch is in memory once, however many subscriptions wait for it,
-// and only until all of them have gone past it. The last batch of the list is empty until the next flush.
-type batch struct {
-	number int   // of the batches before this one
-	before int   // how many changes they have
-	first  int64 // the number of the first join or leave that is recorded for this batch
-
-	// These are set by flush, which sets next last.
-	bytes   int // what the changes count for
-	changes []change
-	next    atomic.Pointer[batch]
-
-	// shared has what subscriptions in each scope see, if they began before the batch.
-	shared [wire.NumScopes]atomic.Pointer[store.Batch]
 }
 
 // A recipient is a subscription, and the tag of the peer that it may hold. endHolds looks at all
@@ -98,14 +66,10 @@ func holderTag(e netip.AddrPort) uint32 {
 }
 
 type subscription struct {
-	watchers *watchers
-	notify   func()
-	place    atomic.Pointer[batch] // the batch that Next looks at first; nil after the end
-	from     int64                 // the number of the first join or leave after the subscription began
-	self     netip.AddrPort        // the subscriber, which is listed as a peer unless its port is 0
-	index    int32                 // in watchers.subs; -1 after Close
-	scope    wire.Scope
-	holding  bool // the subscription keeps self from lapsing (holds.go)
+	feed.Reader // its Self is the subscriber, which is listed as a peer unless its port is 0
+	watchers    *watchers
+	index       int32 // in watchers.subs; -1 after Close
+	holding     bool  // the subscription keeps Self from lapsing (holds.go)
 }
 
 // Subscribe implements [store.Store].
@@ -127,7 +91,7 @@ func (m *Store) Subscribe(_ context.Context, key []byte, peer wire.Peer, notify 
 			h = s.expireAll(h, nowExpiry)
 		}
 	}
-	sub := &subscription{self: peer.Endpoint, scope: wire.ScopeOf(peer.Endpoint.Addr()), holding: peer.Endpoint.Port() != 0, notify: notify}
+	sub := &subscription{Reader: feed.Reader{Self: peer.Endpoint, Notify: notify}, holding: peer.Endpoint.Port() != 0}
 	var self packed // nil if the subscriber is not listed
 	if sub.holding {
 		var buf [5]uint32
@@ -139,7 +103,7 @@ func (m *Store) Subscribe(_ context.Context, key []byte, peer wire.Peer, notify 
 			return dst, store.Size{}, nil, err
 		}
 		s.watch(key, sub)
-		sub.watchers.hold(sub.self, tab.at(i).expiry(), now)
+		sub.watchers.hold(sub.Self, tab.at(i).expiry(), now)
 		tab.at(i).setExpiry(held)
 		s.setID(&tab, i, peer.ID)
 	} else {
@@ -154,7 +118,7 @@ func (m *Store) Subscribe(_ context.Context, key []byte, peer wire.Peer, notify 
 		tab := s.table(t, fam)
 		for i := range tab.cap {
 			p := tab.at(i)
-			if p.empty() || len(p) == len(self) && p.same(self) || !sub.scope.Sees(wire.ScopeOf(p.addr())) {
+			if p.empty() || len(p) == len(self) && p.same(self) || !sub.Scope().Sees(wire.ScopeOf(p.addr())) {
 				continue
 			}
 			dst = append(dst, wire.Peer{Endpoint: p.endpoint()})
@@ -167,15 +131,15 @@ func (m *Store) Subscribe(_ context.Context, key []byte, peer wire.Peer, notify 
 func (s *shard) watch(key []byte, sub *subscription) {
 	w := s.watched[string(key)]
 	if w == nil {
-		w = &watchers{shard: s, key: string(key), next: new(batch)}
+		w = &watchers{shard: s, key: string(key)}
 		if s.watched == nil {
 			s.watched = make(map[string]*watchers)
 		}
 		s.watched[w.key] = w
 	}
-	sub.watchers, sub.index, sub.from = w, int32(len(w.subs)), w.recorded
-	sub.place.Store(w.next)
-	w.subs = append(w.subs, recipient{sub, holderTag(sub.self)})
+	sub.watchers, sub.index = w, int32(len(w.subs))
+	sub.Begin(&w.feed)
+	w.subs = append(w.subs, recipient{sub, holderTag(sub.Self)})
 }
 
 // recordChange records that a peer has joined or left, if the track has watchers.
@@ -188,7 +152,7 @@ func (s *shard) recordChange(t *track, p packed, joined bool) {
 		return
 	}
 	e := p.endpoint()
-	i, found := w.pendingIndex[e]
+	found := w.feed.Has(e)
 	bytes := changeBytes
 	if found {
 		bytes = numberBytes
@@ -198,21 +162,11 @@ func (s *shard) recordChange(t *track, p packed, joined bool) {
 		return
 	}
 	w.pendingBytes += bytes
-	if !found {
-		if w.pendingIndex == nil {
-			w.pendingIndex = make(map[netip.AddrPort]int)
-		}
-		i = len(w.pending)
-		w.pendingIndex[e] = i
-		w.pending = append(w.pending, change{endpoint: e, scope: wire.ScopeOf(e.Addr())})
-	}
-	c := &w.pending[i]
-	c.joined, c.numbers = joined, append(c.numbers, w.recorded)
-	w.recorded++
+	w.feed.Record(e, joined)
 	if w.timer == nil {
 		w.timer = time.AfterFunc(max(batchTime, w.notBefore-s.store.clock.machine()), w.flush)
 	}
-	if len(w.pending) == maxPending && !found {
+	if w.feed.Pending() == maxPending && !found {
 		w.timer.Reset(0)
 	}
 }
@@ -223,26 +177,23 @@ func (w *watchers) flush() {
 	w.flushing.Lock()
 	defer w.flushing.Unlock()
 	w.shard.mu.Lock()
-	if len(w.pending) == 0 { // two timers may fire for one batch
+	if w.feed.Pending() == 0 { // two timers may fire for one batch
 		w.shard.mu.Unlock()
 		return
 	}
 	subs := w.shard.store.recipients.Get().(*[]recipient)
-	b := w.next
-	next := &batch{number: b.number + 1, before: b.before + len(w.pending), first: w.recorded}
-	b.changes, b.bytes, w.next = w.pending, w.pendingBytes, next
-	w.pending, w.pendingIndex, w.pendingBytes, w.timer = nil, nil, 0, nil
+	// No change is about a subscriber: it joined before its subscription began, and its leave ends the
+	// subscription.
+	b := w.feed.Flush(nil)
+	w.counted = append(w.counted, counted{b, w.pendingBytes})
+	w.pendingBytes, w.timer = 0, nil
 	w.notBefore = w.shard.store.clock.machine() + min(maxBatchTime, time.Duration(len(w.subs))*timePerRecipient)
 	*subs = append((*subs)[:0], w.subs...)
 	w.shard.mu.Unlock()
-	b.next.Store(next)
 	for _, sub := range *subs {
-		sub.pass(b)
+		sub.Pass(b)
 	}
-	if w.oldest == nil {
-		w.oldest = b
-	}
-	w.settle(*subs, next)
+	w.settle(*subs, b.Next())
 	clear(*subs)
 	w.shard.store.recipients.Put(subs)
 }
@@ -260,9 +211,9 @@ func (sub *subscription) Close() {
 	w.subs[sub.index].index = sub.index
 	w.subs = slices.Delete(w.subs, end, end+1)
 	sub.index = -1
-	sub.place.Store(nil)
+	sub.End()
 	if sub.holding {
-		w.unhold(sub.self)
+		w.unhold(sub.Self)
 	}
 	if len(w.subs) == 0 {
 		delete(w.shard.watched, w.key)
@@ -275,88 +226,3 @@ func (sub *subscription) Epoch() string { return sub.watchers.shard.store.epoch 
 
 // Age implements [store.Subscription].
 func (sub *subscription) Age() time.Duration { return sub.watchers.shard.store.clock.machine() }
-
-// pass notifies the subscriber of a batch that has just been flushed. If the subscriber sees nothing
-// in it and has no other batch to take, pass goes past the batch. It never waits for the subscriber.
-func (sub *subscription) pass(b *batch) {
-	next, sees := b.next.Load(), sub.seesAny(b)
-	if !sees && sub.place.CompareAndSwap(b, next) {
-		return
-	}
-	place := sub.place.Load()
-	if place == nil {
-		return
-	}
-	full := next.number-place.number > maxBatches || next.before-place.before > maxWaiting
-	if full {
-		sub.place.Store(nil)
-	}
-	if sees || full {
-		sub.notify()
-	}
-}
-
-// Next implements [store.Subscription].
-func (sub *subscription) Next() (*store.Batch, bool) {
-	for {
-		b := sub.place.Load()
-		if b == nil {
-			return nil, false
-		}
-		next := b.next.Load()
-		if next == nil {
-			return nil, true
-		}
-		// The place may change at the same time: pass ends the subscription, or goes past b.
-		if sub.place.CompareAndSwap(b, next) && sub.seesAny(b) {
-			return sub.view(b), true
-		}
-	}
-}
-
-// beganBefore reports whether the subscription began before all changes of a batch.
-func (sub *subscription) beganBefore(b *batch) bool { return sub.from <= b.first }
-
-// seesAny reports whether the subscriber sees a change of a batch.
-func (sub *subscription) seesAny(b *batch) bool {
-	if sub.beganBefore(b) {
-		return len(sub.view(b).Changes) > 0
-	}
-	return slices.ContainsFunc(b.changes, func(c change) bool { return sub.sees(&c) })
-}
-
-// view returns the changes of a batch that the subscriber sees. A subscription that began during
-// the batch has a view of its own. All others in its scope share one.
-func (sub *subscription) view(b *batch) *store.Batch {
-	shared := &b.shared[sub.scope]
-	began := sub.beganBefore(b)
-	if began {
-		if v := shared.Load(); v != nil {
-			return v
-		}
-	}
-	v := new(store.Batch)
-	for i := range b.changes {
-		if c := &b.changes[i]; sub.sees(c) {
-			v.Changes = append(v.Changes, store.Change{Endpoint: c.endpoint, Joined: c.joined})
-		}
-	}
-	if began && !shared.CompareAndSwap(nil, v) {
-		return shared.Load()
-	}
-	return v
-}
-
-// sees reports whether c changes what the subscriber knows. The subscriber must see the peer. The
-// number of joins and leaves since the subscription began must be odd, because a join and a leave
-// undo each other. c is never about the subscriber itself: it joined before the subscription began,
-// and its leave ends the subscription.
-func (sub *subscription) sees(c *change) bool {
-	odd := false
-	for _, n := range c.numbers {
-		if n >= sub.from {
-			odd = !odd
-		}
-	}
-	return odd && sub.scope.Sees(c.scope)
-}

@@ -291,9 +291,9 @@ func (rd *reading) apply(r *round) (notify []func()) {
 			p.settle(q, &store.FullError{What: "peers of this key for an event stream", Max: maxStreamed, Stream: true})
 		default:
 			q.state = read
-			if q.sub.self.Port() != 0 {
+			if q.sub.Self.Port() != 0 {
 				t.hold(q.sub)
-				t.missing = t.missing || t.holds[q.sub.self].missing
+				t.missing = t.missing || t.holds[q.sub.Self].missing
 			}
 			p.markDirty(t)
 		}

@@ -64,16 +64,16 @@ return 1`
 
 // hold adds the hold of a subscription.
 func (t *track) hold(sub *subscription) *hold {
-	h := t.holds[sub.self]
+	h := t.holds[sub.Self]
 	if h == nil {
 		if t.holds == nil {
 			t.holds = make(map[netip.AddrPort]*hold)
 		}
-		h = &hold{missing: true, began: time.Now(), lease: t.part.closing[closing{t.key, sub.self}]}
-		t.holds[sub.self] = h
-		t.part.store.addrs.hold(t.key, sub.self)
+		h = &hold{missing: true, began: time.Now(), lease: t.part.closing[closing{t.key, sub.Self}]}
+		t.holds[sub.Self] = h
+		t.part.store.addrs.hold(t.key, sub.Self)
 		t.part.store.total.held.Add(1)
-		delete(t.part.closing, closing{t.key, sub.self})
+		delete(t.part.closing, closing{t.key, sub.Self})
 	}
 	h.subs++
 	sub.holding = true
@@ -83,16 +83,16 @@ func (t *track) hold(sub *subscription) *hold {
 // unhold removes the hold of a subscription. After the last one, the lease is closed.
 func (t *track) unhold(sub *subscription) {
 	sub.holding = false
-	h := t.holds[sub.self]
+	h := t.holds[sub.Self]
 	if h == nil {
 		return
 	}
 	if h.subs--; h.subs > 0 {
 		return
 	}
-	t.forget(sub.self)
+	t.forget(sub.Self)
 	if h.lease != 0 && !h.shared {
-		t.part.close(closing{t.key, sub.self}, h.lease)
+		t.part.close(closing{t.key, sub.Self}, h.lease)
 	}
 }
 
@@ -120,7 +120,7 @@ func (t *track) dropHold(e netip.AddrPort) (notify []func()) {
 	}
 	t.forget(e)
 	for _, sub := range t.subs {
-		if sub.self == e && sub.holding {
+		if sub.Self == e && sub.holding {
 			sub.holding = false
 			notify = append(notify, sub.end())
 		}

@@ -136,7 +136,7 @@ func (p *partition) applyLeases(r *round, l *leases) {
 		case h == nil:
 		case refused && h.lease == 0:
 			for _, q := range slices.Clone(t.requests) {
-				if q.sub.self == e && q.sub.holding {
+				if q.sub.Self == e && q.sub.holding {
 					t.unhold(q.sub)
 					p.settle(q, &store.FullError{What: store.FullMemory})
 				}

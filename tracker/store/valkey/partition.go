@@ -249,7 +249,7 @@ func (r *round) take(t *track) (again time.Time) {
 	}
 	l := leases{track: t}
 	for _, q := range t.requests {
-		if q.state == read && q.sub.holding && t.holds[q.sub.self] == nil { // the peer left meanwhile
+		if q.state == read && q.sub.holding && t.holds[q.sub.Self] == nil { // the peer left meanwhile
 			t.hold(q.sub)
 			t.missing = true
 		}

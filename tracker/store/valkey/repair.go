@@ -81,7 +81,8 @@ func (p *partition) newEpoch(epoch string) (notify []func()) {
 	}
 	for _, t := range p.tracks {
 		notify = append(notify, t.endAll()...)
-		t.mirror, t.touched, t.touchIndex, t.pending, t.pendingIndex = mirror{}, nil, nil, nil, nil
+		t.mirror, t.touched, t.touchIndex = mirror{}, nil, nil
+		t.feed.Drop()
 		t.gatherAt, t.flushAt = time.Time{}, time.Time{}
 		for _, q := range t.requests {
 			q.state, q.sub.holding = waits, false

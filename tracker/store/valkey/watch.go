@@ -1,8 +1,8 @@
 package valkey
 
 // How subscriptions get the changes of a track. All subscriptions of this tracker to a track share
-// one mirror and its batches. What is read from the database changes the mirror (gather.go), and each
-// difference is recorded as a change. Up to 50 ms later flush makes a batch of these changes.
+// one mirror and one feed. What is read from the database changes the mirror (gather.go), and each
+// difference is recorded as a change. Up to 50 ms later flush makes a batch of these changes (package feed).
 
 import (
 	"context"
@@ -17,6 +17,7 @@ import (
 
 	"ntrack/announce/wire"
 	"ntrack/tracker/store"
+	"ntrack/tracker/store/feed"
 )
 
 const (
@@ -29,9 +30,6 @@ const (
 	batchTime        = 50 * time.Millisecond
 	timePerRecipient = 25 * time.Microsecond
 	maxBatchTime     = 500 * time.Millisecond
-	// A subscription ends if more than maxBatches batches or maxWaiting changes wait for it.
-	maxBatches = 256
-	maxWaiting = 2 * maxStreamed
 	// subscribeTime is the longest wait of Subscribe.
 	subscribeTime = 2 * callTimeout
 )
@@ -59,12 +57,9 @@ type track struct {
 	birth int64 // the second in which the track began; 0 if unknown
 	count changeCount
 
-	pending      []change
-	pendingIndex map[netip.AddrPort]int // of each endpoint in pending
-	recorded     int64                  // how many joins and leaves there have been
-	flushAt      time.Time              // when pending becomes a batch; zero if it is empty
-	notBefore    time.Time              // when the next batch may be
-	next         *batch                 // gets the pending changes
+	feed      feed.Feed
+	flushAt   time.Time // when the changes in feed become a batch; zero if there are none
+	notBefore time.Time // when the next batch may be
 }
 
 // A touched is a peer that a message named, with the kind of the message.
@@ -73,40 +68,12 @@ type touched struct {
 	kind byte
 }
 
-// A change is all joins and leaves of one peer in a batch. Joins and leaves alternate.
-type change struct {
-	endpoint netip.AddrPort
-	scope    wire.Scope
-	joined   bool    // the last one is a join
-	numbers  []int64 // of these joins and leaves: the first of the track has number 0
-}
-
-// A batch has the changes of 50 ms or more. The batches of a track are a list, and each subscription
-// has its place in it. The last batch of the list is empty until the next flush.
-type batch struct {
-	number int   // of the batches before this one
-	before int   // how many changes they have
-	first  int64 // the number of the first join or leave that is recorded for this batch
-
-	// flush sets these, next as the last.
-	changes []change
-	own     []netip.AddrPort // the endpoints in changes that are those of subscriptions
-	next    atomic.Pointer[batch]
-
-	// shared has what subscriptions in each scope see, if they began before the batch.
-	shared [wire.NumScopes]atomic.Pointer[store.Batch]
-}
-
 type subscription struct {
-	track   *track
-	notify  func()
-	place   atomic.Pointer[batch] // the batch that Next looks at first; nil after the end
-	epoch   string
-	self    netip.AddrPort // port 0 if the subscriber only looks
-	from    int64          // the number of the first join or leave after the subscription began
-	index   int32          // in track.subs; -1 before the beginning and after Close
-	scope   wire.Scope
-	holding bool // the subscription is counted in track.holds
+	feed.Reader // its Self has port 0 if the subscriber only looks
+	track       *track
+	epoch       string
+	index       int32 // in track.subs; -1 before the beginning and after Close
+	holding     bool  // the subscription is counted in track.holds
 }
 
 // A request is a call of Subscribe that waits.
@@ -134,7 +101,7 @@ func (s *Store) Subscribe(ctx context.Context, key []byte, peer wire.Peer, notif
 		defer s.addrs.finish(key, peer.Endpoint, 0, false) // the hold counts by itself
 	}
 	p := &s.watch.parts[partitionOf(key)]
-	sub := &subscription{self: peer.Endpoint, scope: wire.ScopeOf(peer.Endpoint.Addr()), notify: notify, index: -1}
+	sub := &subscription{Reader: feed.Reader{Self: peer.Endpoint, Notify: notify}, index: -1}
 	r := &request{sub: sub, done: make(chan error, 1)}
 	if !p.request(string(key), r) {
 		return dst, store.Size{}, nil, unavailable(errClosed)
@@ -155,7 +122,7 @@ func (s *Store) Subscribe(ctx context.Context, key []byte, peer wire.Peer, notif
 	r.size.Total = s.total.sum()
 	dst = slices.Grow(dst, len(r.peers))
 	for _, e := range r.peers {
-		if e != sub.self {
+		if e != sub.Self {
 			dst = append(dst, wire.Peer{Endpoint: e})
 		}
 	}
@@ -171,7 +138,7 @@ func (p *partition) request(key string, r *request) bool {
 	}
 	t := p.tracks[key]
 	if t == nil {
-		t = &track{part: p, key: key, keys: p.store.keysOf([]byte(key)), next: new(batch)}
+		t = &track{part: p, key: key, keys: p.store.keysOf([]byte(key))}
 		if p.tracks == nil {
 			p.tracks = make(map[string]*track)
 		}
@@ -222,21 +189,22 @@ func (t *track) beginAll() {
 	var lists [wire.NumScopes][]netip.AddrPort
 	for _, r := range slices.Clone(t.requests) {
 		sub := r.sub
-		if h := t.holds[sub.self]; r.state != read || sub.holding && (h == nil || h.lease == 0) {
+		if h := t.holds[sub.Self]; r.state != read || sub.holding && (h == nil || h.lease == 0) {
 			continue
 		}
-		if lists[sub.scope] == nil {
-			lists[sub.scope] = make([]netip.AddrPort, 0, t.mirror.len())
+		sub.Begin(&t.feed)
+		scope := sub.Scope()
+		if lists[scope] == nil {
+			lists[scope] = make([]netip.AddrPort, 0, t.mirror.len())
 			t.mirror.each(func(e netip.AddrPort, _ score) {
-				if sub.scope.Sees(wire.ScopeOf(e.Addr())) {
-					lists[sub.scope] = append(lists[sub.scope], e)
+				if scope.Sees(wire.ScopeOf(e.Addr())) {
+					lists[scope] = append(lists[scope], e)
 				}
 			})
 		}
-		sub.epoch, sub.from, sub.index = t.part.epoch, t.recorded, int32(len(t.subs))
-		sub.place.Store(t.next)
+		sub.epoch, sub.index = t.part.epoch, int32(len(t.subs))
 		t.subs = append(t.subs, sub)
-		r.peers = lists[sub.scope]
+		r.peers = lists[scope]
 		r.size.Peers = t.mirror.len()
 		if r.size.Peers > 0 && t.birth > 0 {
 			r.size.Age = time.Duration(max(0, t.part.store.clock.second()-t.birth)) * time.Second
@@ -260,18 +228,7 @@ func (t *track) record(e netip.AddrPort, joined bool, now time.Time) {
 	if len(t.subs) == 0 {
 		return
 	}
-	i, found := t.pendingIndex[e]
-	if !found {
-		if t.pendingIndex == nil {
-			t.pendingIndex = make(map[netip.AddrPort]int)
-		}
-		i = len(t.pending)
-		t.pendingIndex[e] = i
-		t.pending = append(t.pending, change{endpoint: e, scope: wire.ScopeOf(e.Addr())})
-	}
-	c := &t.pending[i]
-	c.joined, c.numbers = joined, append(c.numbers, t.recorded)
-	t.recorded++
+	t.feed.Record(e, joined)
 	if t.flushAt.IsZero() {
 		t.flushAt = now.Add(batchTime)
 		if t.notBefore.After(t.flushAt) {
@@ -284,21 +241,13 @@ func (t *track) record(e netip.AddrPort, joined bool, now time.Time) {
 // flush makes a batch of the pending changes. It returns the function that notifies the subscriptions,
 // for a caller that has no lock.
 func (t *track) flush(now time.Time) (notify func()) {
-	b := t.next
-	next := &batch{number: b.number + 1, before: b.before + len(t.pending), first: t.recorded}
-	b.changes, t.next = t.pending, next
-	for i := range b.changes {
-		if e := b.changes[i].endpoint; t.holds[e] != nil {
-			b.own = append(b.own, e)
-		}
-	}
-	t.pending, t.pendingIndex, t.flushAt = nil, nil, time.Time{}
+	b := t.feed.Flush(func(e netip.AddrPort) bool { return t.holds[e] != nil })
+	t.flushAt = time.Time{}
 	t.notBefore = now.Add(min(maxBatchTime, time.Duration(len(t.subs))*timePerRecipient))
 	subs := slices.Clone(t.subs)
-	b.next.Store(next)
 	return func() {
 		for _, sub := range subs {
-			sub.pass(b)
+			sub.Pass(b)
 		}
 	}
 }
@@ -317,7 +266,7 @@ func (sub *subscription) Close() {
 	t.subs[sub.index].index = sub.index
 	t.subs = slices.Delete(t.subs, end, end+1)
 	sub.index = -1
-	sub.place.Store(nil)
+	sub.End()
 	if sub.holding {
 		t.unhold(sub)
 	}
@@ -339,96 +288,10 @@ func (sub *subscription) Age() time.Duration {
 
 // end ends a subscription. The caller has the lock, and calls notify without it.
 func (sub *subscription) end() (notify func()) {
-	if sub.place.Swap(nil) == nil {
+	if !sub.End() {
 		return func() {}
 	}
-	return sub.notify
-}
-
-// pass notifies the subscriber of a batch that has just been flushed. If the subscriber sees nothing
-// in it and has no other batch to take, pass goes past the batch.
-func (sub *subscription) pass(b *batch) {
-	if sub.place.Load() == nil {
-		return
-	}
-	next, sees := b.next.Load(), sub.seesAny(b)
-	if !sees && sub.place.CompareAndSwap(b, next) {
-		return
-	}
-	place := sub.place.Load()
-	if place == nil {
-		return
-	}
-	full := next.number-place.number > maxBatches || next.before-place.before > maxWaiting
-	if full {
-		sub.place.Store(nil)
-	}
-	if sees || full {
-		sub.notify()
-	}
-}
-
-// Next implements [store.Subscription].
-func (sub *subscription) Next() (*store.Batch, bool) {
-	for {
-		b := sub.place.Load()
-		if b == nil {
-			return nil, false
-		}
-		next := b.next.Load()
-		if next == nil {
-			return nil, true
-		}
-		// The place may change at the same time: pass ends the subscription, or goes past b.
-		if sub.place.CompareAndSwap(b, next) && sub.seesAny(b) {
-			return sub.view(b), true
-		}
-	}
-}
-
-// sharesView reports whether the subscriber sees the same of a batch as all others of its scope.
-func (sub *subscription) sharesView(b *batch) bool {
-	return sub.from <= b.first && !slices.Contains(b.own, sub.self)
-}
-
-// seesAny reports whether the subscriber sees a change of a batch.
-func (sub *subscription) seesAny(b *batch) bool {
-	if sub.sharesView(b) {
-		return len(sub.view(b).Changes) > 0
-	}
-	return slices.ContainsFunc(b.changes, func(c change) bool { return sub.sees(&c) && c.endpoint != sub.self })
-}
-
-// view returns the changes of a batch that the subscriber sees.
-func (sub *subscription) view(b *batch) *store.Batch {
-	shared, shares := &b.shared[sub.scope], sub.sharesView(b)
-	if shares {
-		if v := shared.Load(); v != nil {
-			return v
-		}
-	}
-	v := new(store.Batch)
-	for i := range b.changes {
-		if c := &b.changes[i]; sub.sees(c) && (shares || c.endpoint != sub.self) {
-			v.Changes = append(v.Changes, store.Change{Endpoint: c.endpoint, Joined: c.joined})
-		}
-	}
-	if shares && !shared.CompareAndSwap(nil, v) {
-		return shared.Load()
-	}
-	return v
-}
-
-// sees reports whether c changes what the subscriber knows, unless it is about the subscriber itself: the
-// subscriber sees the peer, and the number of joins and leaves since the subscription began is odd.
-func (sub *subscription) sees(c *change) bool {
-	odd := false
-	for _, n := range c.numbers {
-		if n >= sub.from {
-			odd = !odd
-		}
-	}
-	return odd && sub.scope.Sees(c.scope)
+	return sub.Notify
 }
 
 // A watching is what a Store needs for subscriptions.
