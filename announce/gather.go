@@ -140,6 +140,9 @@ func (c *Client) firstNetwork(ctx context.Context, t Tracker, r Request, news fu
 	}
 }
 
+// StayUntil returns the time at which Leave leaves at the earliest. It is zero if Gather has failed.
+func (g *Gathering) StayUntil() time.Time { return g.stayUntil }
+
 // Leave leaves the track. First it waits until two seconds have passed since all met (20 s on a
 // classic tracker), so that the slowest process finds you, too. The end of ctx ends this wait.
 // Leaving itself takes up to five seconds, even if ctx has ended. If it fails, Leave returns the

@@ -25,12 +25,12 @@ func announceCommand(s Streams) *cli.Command {
 			"With a COMMAND it runs COMMAND, and prints only notes. It joins once COMMAND can\n" +
 			"be reached at the port. It leaves when COMMAND ends, and ends with the same exit\n" +
 			"code. A tracker that is away does not disturb COMMAND. The environment of\n" +
-			"COMMAND has NTRACK_TRACKER, NTRACK_KEY and NTRACK_SELF_FILE, a file with its own\n" +
-			"IP:PORT. Signals reach COMMAND: Ctrl-C and the like from the terminal, all\n" +
-			"others through ntrack. On Linux COMMAND is killed when ntrack is killed, but not\n" +
-			"the programs that COMMAND has started.",
+			"COMMAND has NTRACK_TRACKER, NTRACK_KEY, NTRACK_PORT and NTRACK_SELF_FILE, a file\n" +
+			"with its own IP:PORT. Signals reach COMMAND: Ctrl-C and the like from the\n" +
+			"terminal, all others through ntrack. On Linux COMMAND is killed when ntrack is\n" +
+			"killed, but not the programs that COMMAND has started.",
 		Flags: slices.Concat([]cli.Flag{
-			&cli.IntFlag{Name: "port", Usage: "the `PORT` where your service is reached; without it the tracker lists the random port of ntrack's own connection"},
+			&cli.IntFlag{Name: "port", Usage: "the `PORT` where your service is reached; without it the tracker lists the random port of ntrack's own connection; with a COMMAND 0 is any free port"},
 			&cli.StringFlag{Name: "from", Usage: "instead of --port: connect from `[IP:]PORT`, so that the tracker sees the port of your service"},
 			&cli.IntFlag{Name: "numwant", Usage: "get at most `N` peers; 0 just joins", Value: wire.DefaultWant},
 			&cli.BoolFlag{Name: "stay", Usage: "stay listed until Ctrl-C, then leave"},
@@ -63,19 +63,14 @@ func (o *announceOptions) build(c *cli.Context, s Streams) error {
 	}
 	o.stay, o.leave, o.serve = c.Bool("stay"), c.Bool("leave"), c.Bool("serve")
 	o.request = announce.Request{Key: o.key, Want: c.Int("numwant")}
-	if c.IsSet("port") {
-		port := c.Int("port")
-		if port < 1 || port > 65535 {
-			return usage(c, "--port %d: 1 to 65535 (to look without joining use `ntrack list`)", port)
-		}
-		o.request.Port = uint16(port)
+	var err error
+	if o.request.Port, o.anyPort, err = parsePortFlag(c, " (to look without joining use `ntrack list`)"); err != nil {
+		return err
 	}
 	if c.IsSet("from") {
-		from, err := parseFrom(c.String("from"))
-		if err != nil {
+		if o.From, err = parseFrom(c.String("from")); err != nil {
 			return usage(c, "%v", err)
 		}
-		o.From = from
 	}
 	switch {
 	case o.request.Want < 0:

@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"ntrack/announce"
+	"ntrack/commands/process"
 	"ntrack/output"
 )
 
@@ -41,10 +42,11 @@ func (o *watchOptions) buildBarrier(c *cli.Context) error {
 	return nil
 }
 
-// runBarrier waits for peers, and prints them in the place of the live table, which may be nil. The
+// runBarrier waits for peers, and prints them in the place of the live table, which may be nil. With a
+// COMMAND it runs that instead, and gives it the port that was held free, which may be nil. The
 // context waiting limits only the time until the peers are there; it also ends when the reader of the
 // results is gone. After that this member stays a while for the others, until c.Context ends at most.
-func (o *watchOptions) runBarrier(c *cli.Context, waiting context.Context, s Streams, table *liveTable, news func(announce.Event, error) error) error {
+func (o *watchOptions) runBarrier(c *cli.Context, waiting context.Context, s Streams, table *liveTable, free *process.HeldPort, news func(announce.Event, error) error) error {
 	b := o.barrier
 	if b.atMost > 0 {
 		limited, cancel := context.WithTimeoutCause(waiting, b.atMost, errTimeUp)
@@ -73,10 +75,16 @@ func (o *watchOptions) runBarrier(c *cli.Context, waiting context.Context, s Str
 		return err
 	}
 	table.end(true)
-	if surplus := len(g.Peers) - b.min; b.exactly && surplus > 0 {
+	switch surplus := len(g.Peers) - b.min; {
+	case b.exactly && surplus > 0:
 		err = fmt.Errorf("%d peers are there, not exactly %d; surplus: %s", len(g.Peers), b.min, shortList(g.Peers[b.min:]))
-	} else if err2 := o.writeBarrier(s.Out, g.Rank, g.Peers); err2 != nil {
-		err = err2
+	case o.job.command == nil:
+		if err2 := o.writeBarrier(s.Out, g.Rank, g.Peers); err2 != nil {
+			err = err2
+		}
+	case err == nil:
+		free.Release()
+		return o.runJob(c, s, g)
 	}
 	_ = g.Leave(c.Context)
 	if c.Context.Err() != nil {

@@ -105,7 +105,7 @@ func fit(ctx context.Context, app *cli.App, before []string, current string) (st
 	name, _, hasValue := strings.Cut(current, "=")
 	prefix, flag := "", l.unfinished
 	switch {
-	case l.command != nil && cmd.Name == "announce":
+	case l.command != nil && takesCommand(cmd):
 		return fmt.Sprint("command ", len(before)-len(l.command)), nil
 	case l.command != nil:
 		return nothing, nil

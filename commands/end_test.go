@@ -86,7 +86,7 @@ func TestAwaitLeft(t *testing.T) {
 					time.AfterFunc(c.left, func() { left <- c.err })
 				}
 				began := time.Now()
-				awaitLeft(Streams{Err: &out}, signals, left)
+				(&running{s: Streams{Err: &out}, signals: signals}).awaitLeft(left)
 				if took := time.Since(began); took != c.takes || out.String() != c.want {
 					t.Errorf("it took %v, want %v, and the notes are\n%swant\n%s", took, c.takes, &out, c.want)
 				}

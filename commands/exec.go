@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"os/exec"
 	"slices"
-	"strings"
 	"time"
 
 	"ntrack/announce"
@@ -98,10 +97,6 @@ func (r *runner) run(ctx context.Context, in output.ExecInput) error {
 		peer = *in.Peer
 	}
 	cmd.Env = append(r.environ(), "NTRACK_EVENT="+in.Event, "NTRACK_PEER="+peer)
-	if peers := "NTRACK_PEERS=" + strings.Join(in.Peers, " "); len(peers) <= maxVariable {
-		cmd.Env = append(cmd.Env, peers)
-	} else { // a watch that runs this one may have set the variable
-		cmd.Env = slices.DeleteFunc(cmd.Env, func(v string) bool { return strings.HasPrefix(v, "NTRACK_PEERS=") })
-	}
+	cmd.Env = withPeers(cmd.Env, in.Peers)
 	return process.Run(ctx, cmd, killAfter, r.s.reaper)
 }

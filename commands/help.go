@@ -61,6 +61,7 @@ var examples = map[string][]example{
 		{"ntrack watch lobby | while read event peer; do echo \"$peer\"; done", "do something for each change"},
 		{"ntrack watch lobby --exec 'echo \"$NTRACK_PEERS\"'", "do something with the whole list, at the start and after each change"},
 		{"ntrack watch job-17 --port 4000 --min 4 --for 5m -o json", "wait until four programs are there, and learn your rank among them"},
+		{"ntrack watch job-17 --port 0 --min 4 --exactly -- python3 train.py", "run one of four parts of a job, once all of them are there"},
 	},
 	"serve": {
 		{"ntrack serve", "run a tracker for this machine"},
@@ -84,10 +85,12 @@ var environment = []variable{
 	{"NTRACK_TRACKER", "the trackers to ask if the command line names none, with commas between them; for a COMMAND or CMD ntrack sets it to the trackers that it asks itself"},
 	{"NTRACK_<OPTION>", "for serve: an option that is not on the command line, such as NTRACK_MAX_RATE for --max-rate; commas separate the values of an option that may be repeated; empty means unset"},
 	{"NTRACK_KEY", "for a COMMAND or CMD: the KEY"},
+	{"NTRACK_PORT", "for a COMMAND: the port at which it is listed, also if --port 0 has chosen it"},
+	{"NTRACK_RANK", "for the COMMAND of watch: its place among the peers, from 0; NTRACK_SIZE is their number. RANK, WORLD_SIZE, LOCAL_RANK (the place among those with the same IP), MASTER_ADDR and MASTER_PORT (of rank 0) are for torch"},
 	{"NTRACK_SELF_FILE", "for the COMMAND of announce: a file that appears once the COMMAND is listed, and has its IP:PORT, or several, one per line"},
 	{"NTRACK_EVENT", "for the CMD of watch: join or leave; or peers, for the list at the start and for several changes at once"},
 	{"NTRACK_PEER", "for the CMD of watch: the peer that joined or left"},
-	{"NTRACK_PEERS", "for the CMD of watch: all peers, with spaces between them; not set if they exceed 64 KiB"},
+	{"NTRACK_PEERS", "for the CMD or COMMAND of watch: all peers, with spaces between them; not set if they exceed 64 KiB. For a COMMAND they include itself, and stand in the order of ranks"},
 	{"XDG_STATE_HOME", "the directory for the files of ntrack, instead of ~/.local/state"},
 }
 
@@ -95,7 +98,7 @@ const (
 	stateFiles   = "~/.local/state/ntrack/"
 	stateMeaning = "a secret and locks, for BitTorrent trackers alone: peer ids come from the secret, so that a later process can leave what an earlier one announced"
 
-	commandExit = "If announce runs a COMMAND, it ends with the exit code of COMMAND, or 128+n if\nsignal n ended COMMAND."
+	commandExit = "If ntrack runs a COMMAND, it ends with the exit code of COMMAND, or 128+n if\nsignal n ended COMMAND."
 )
 
 func printHelp(w io.Writer, text string, data any) {

@@ -254,9 +254,9 @@ func (l *line) rearrange(args []string) string {
 // showOneKey shows the arguments as a KEY with spaces.
 func (l *line) showOneKey(args []string) string { return l.show([]string{strings.Join(args, " ")}, "") }
 
-// looksRunnable reports whether a word is probably the COMMAND of announce.
+// looksRunnable reports whether a word is probably a COMMAND.
 func (l *line) looksRunnable(word string) bool {
-	if l.cmd.Name != "announce" || l.command != nil || !l.hasPort() {
+	if !takesCommand(l.cmd) || l.cmd.Name == "watch" && !l.given("min") || l.command != nil || !l.hasPort() {
 		return false
 	}
 	_, err := exec.LookPath(word)

@@ -261,7 +261,7 @@ type line struct {
 	cmd       *cli.Command
 	options   []option
 	arguments []string
-	command   []string // the COMMAND of announce, after a `--` that follows the KEY; nil without one
+	command   []string // the COMMAND of announce or watch, after a `--` that follows the KEY; nil without one
 	literal   bool     // a `--` stands before the arguments: each of them is taken literally
 	// gap is the number of arguments before the first option that stands between two arguments. It is
 	// 0 if there is no such option. The arguments after the gap may be a COMMAND without its `--`.
@@ -326,7 +326,7 @@ func arrangeArgs(app *cli.App, args []string) ([]string, *line, error) {
 
 // parse parses the words after the command's name. Options may stand anywhere, because users write
 // `ntrack announce host KEY --port 4000`. A `--` before the arguments ends the options. A `--` after
-// the KEY begins the COMMAND of announce. The line is nil if the user asks for help, even if the
+// the KEY begins the COMMAND of announce or watch. The line is nil if the user asks for help, even if the
 // words before --help have a mistake.
 func parse(app *cli.App, cmd *cli.Command, args []string) (*line, error) {
 	l := &line{cmd: cmd}
@@ -339,8 +339,8 @@ func parse(app *cli.App, cmd *cli.Command, args []string) (*line, error) {
 			l.command = args[i+1:]
 			i = len(args)
 			switch {
-			case cmd.Name != "announce":
-				mistake = cmp.Or(mistake, l.mistake("`--` after KEY starts a command, and only announce runs one"))
+			case !takesCommand(cmd):
+				mistake = cmp.Or(mistake, l.mistake("`--` after KEY starts a command, and only announce and watch --min run one"))
 			case len(l.command) == 0:
 				mistake = cmp.Or(mistake, l.mistake("the command after `--` is missing"))
 			}
@@ -370,6 +370,9 @@ func parse(app *cli.App, cmd *cli.Command, args []string) (*line, error) {
 	}
 	return l, mistake
 }
+
+// takesCommand reports whether a command line may end in a COMMAND.
+func takesCommand(cmd *cli.Command) bool { return cmd.Name == "announce" || cmd.Name == "watch" }
 
 func isHelp(word string) bool { return word == "--help" || word == "-h" }
 

@@ -1,6 +1,7 @@
 package commands
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,32 +9,20 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"ntrack/announce"
-	"ntrack/announce/wire"
 	"ntrack/commands/process"
 )
 
 // `ntrack announce KEY --port N -- COMMAND ARGS...` announces the COMMAND once its port can be
 // reached, and until it ends. Then ntrack ends with the same exit code. ntrack itself ends the
 // COMMAND only with --on-lost kill.
-
-const (
-	// leaveTime is how long leaving may take after the COMMAND has ended. Without a limit, a tracker
-	// that is away would delay the exit code.
-	leaveTime = 2 * time.Second
-
-	// killTime is how long the COMMAND may take to end after SIGTERM. Then ntrack kills it.
-	killTime = 10 * time.Second
-)
 
 func commandFlags() []cli.Flag {
 	return []cli.Flag{
@@ -44,6 +33,7 @@ func commandFlags() []cli.Flag {
 
 type commandOptions struct {
 	command    []string // nil without a COMMAND
+	anyPort    bool     // --port 0
 	ready      readiness
 	killOnLost bool
 }
@@ -66,14 +56,10 @@ func (o *announceOptions) buildCommand(c *cli.Context) (err error) {
 			return usage(c, "--%s and a COMMAND exclude each other: standard output is the COMMAND's alone", name)
 		}
 	}
-	port := o.request.Port
-	if port == 0 {
-		port = o.From.Port()
-	}
-	if port == 0 {
+	if o.port() == 0 && !o.anyPort {
 		return usage(c, "a COMMAND needs --port N, to say where it is reached")
 	}
-	if o.ready, err = parseReadiness(c.String("ready"), port); err != nil {
+	if o.ready, err = parseReadiness(c.String("ready")); err != nil {
 		return usage(c, "%v", err)
 	}
 	switch what := c.String("on-lost"); what {
@@ -87,6 +73,12 @@ func (o *announceOptions) buildCommand(c *cli.Context) (err error) {
 }
 
 func (o *announceOptions) runCommand(c *cli.Context, s Streams) error {
+	free, err := pickPort(o.anyPort, &o.request)
+	if err != nil {
+		return err
+	}
+	defer free.Release()
+	o.ready.port = o.port()
 	// The COMMAND runs even if no tracker answers. So the lookout begins as if a tracker had
 	// answered: an error is then a note, and does not end the command.
 	look := lookout{s: s, client: &o.client, serve: o.serve, answered: true}
@@ -99,118 +91,49 @@ func (o *announceOptions) runCommand(c *cli.Context, s Streams) error {
 		s.note("no NTRACK_SELF_FILE: %v", err)
 	}
 	defer self.remove()
-	signals := make(chan os.Signal, 64)
-	child, err := o.startCommand(c.Context, s, self, signals)
+	free.Release()
+	run, err := startCommand(c.Context, s, o.command, append(o.environ(), portVariable(o.port()), "NTRACK_SELF_FILE="+self.path()))
 	if err != nil {
 		return err
 	}
 
 	ctx, leave := context.WithCancel(context.WithoutCancel(c.Context))
 	defer leave()
-	left, lost := make(chan error, 1), make(chan struct{}, 1)
+	left, lost := make(chan error, 1), make(chan string, 1)
 	go func() {
 		tidySelfFiles()
 		left <- o.beMember(ctx, s, &look, self, lost)
 	}()
-	cancelled := c.Context.Done() // without Streams.Signals, the caller ends the COMMAND through the context
-	var kill <-chan time.Time
-	for {
-		select {
-		case sig := <-signals:
-			child.Forward(sig)
-		case <-cancelled:
-			cancelled, kill = nil, time.After(killTime)
-			child.Signal(syscall.SIGTERM)
-		case <-lost:
-			if kill == nil {
-				s.note("the tracker has been away for a whole ttl: ending %s, because of --on-lost kill", wire.Clean(o.command[0]))
-				kill = time.After(killTime)
-				child.Signal(syscall.SIGTERM)
-			}
-		case <-kill:
-			child.Signal(syscall.SIGKILL)
-		case <-child.Ended():
-			leave()
-			awaitLeft(s, signals, left)
-			code, err := child.ExitCode()
-			if err != nil {
-				return err
-			}
-			return commandEnded{code}
-		}
-	}
+	run.await(c.Context, lost)
+	leave()
+	run.awaitLeft(left)
+	return run.result()
 }
 
-// startCommand starts the COMMAND. From then on the signals that ntrack forwards to it arrive on the
-// channel. On a terminal the COMMAND stays in the process group of ntrack.
-func (o *announceOptions) startCommand(ctx context.Context, s Streams, self *selfFile, signals chan os.Signal) (*process.Child, error) {
-	p := process.Program{Args: o.command, Env: append(o.environ(), "NTRACK_SELF_FILE="+self.path()),
-		In: s.In, Out: s.rawOut, Err: s.Err, OwnGroup: !process.OnTerminal(), Reaper: s.reaper}
-	forwarded := process.Forwarded(p.OwnGroup)
-	if s.Signals != nil {
-		// The COMMAND inherits the ignored signals, so ntrack does not handle them before it has
-		// started.
-		s.Signals(signals, slices.DeleteFunc(slices.Clone(forwarded), signal.Ignored)...)
-	}
-	if ctx.Err() != nil {
-		return nil, context.Cause(ctx)
-	}
-	child, err := process.Start(p)
-	if err != nil {
-		return nil, &cannotRun{o.command[0], err}
-	}
-	if s.Signals != nil {
-		s.Signals(signals, forwarded...) // the ignored ones, too, because the COMMAND may handle them
-	}
-	return child, nil
-}
-
-// awaitLeft waits until the peer has left, but not longer than leaveTime, and only until a signal
-// interrupts it. Signals have no effect before the note that asks for one, because the signal that
-// ended the COMMAND may arrive after its end.
-func awaitLeft(s Streams, signals <-chan os.Signal, left <-chan error) {
-	slow, over := time.After(slowEnd), time.After(leaveTime)
-	noted := false
-	for {
-		select {
-		case err := <-left:
-			s.noteLeaveErrors(err)
-			return
-		case <-slow:
-			noted = true
-			s.note("leaving; Ctrl-C ends ntrack at once")
-		case sig := <-signals:
-			if noted && (sig == syscall.SIGINT || sig == syscall.SIGTERM || sig == syscall.SIGQUIT || sig == syscall.SIGHUP) {
-				return
-			}
-		case <-over:
-			s.note("could not leave within %v; the tracker forgets you after the ttl", leaveTime)
-			return
-		}
-	}
-}
+// port is the port of the peer, or 0 if neither --port nor --from has named one.
+func (o *announceOptions) port() uint16 { return cmp.Or(o.request.Port, o.From.Port()) }
 
 // readiness says when the COMMAND can be reached. The zero readiness means at once.
 type readiness struct {
 	check    func(ctx context.Context, port uint16) bool
-	port     uint16
+	port     uint16        // set when the command begins
 	notYet   string        // what the note says about a port that fails the check
 	patience time.Duration // the time until the note
 }
 
-// parseReadiness reads the value of --ready.
-func parseReadiness(s string, port uint16) (readiness, error) {
+// parseReadiness reads the value of --ready. The port is for the caller to set.
+func parseReadiness(s string) (readiness, error) {
 	switch s {
 	case "none":
 		return readiness{}, nil
 	case "udp":
-		return readiness{process.BoundUDP, port, "is not bound yet", 30 * time.Second}, nil
+		return readiness{check: process.BoundUDP, notYet: "is not bound yet", patience: 30 * time.Second}, nil
 	}
 	d, err := parseDuration(s)
 	if err != nil || d <= 0 {
 		return readiness{}, fmt.Errorf("--ready %q: a duration such as 30s, udp or none", shown(s))
 	}
-	return readiness{process.AcceptsTCP, port, "accepts no connections yet (over UDP it needs --ready udp)", d}, nil
+	return readiness{check: process.AcceptsTCP, notYet: "accepts no connections yet (over UDP it needs --ready udp)", patience: d}, nil
 }
 
 // await waits until the COMMAND can be reached, and returns true. If ctx ends first, it returns
@@ -226,7 +149,7 @@ func (r readiness) await(ctx context.Context, s Streams) bool {
 
 // beMember joins once the COMMAND is ready, and leaves when ctx ends. With --on-lost kill it sends on
 // lost when all trackers have been away for a whole ttl.
-func (o *announceOptions) beMember(ctx context.Context, s Streams, look *lookout, self *selfFile, lost chan<- struct{}) error {
+func (o *announceOptions) beMember(ctx context.Context, s Streams, look *lookout, self *selfFile, lost chan<- string) error {
 	if !o.ready.await(ctx, s) {
 		return nil
 	}
@@ -277,7 +200,7 @@ func (o *announceOptions) beMember(ctx context.Context, s Streams, look *lookout
 type absence struct {
 	ttl   time.Duration // 0 until a tracker has answered; until then begin does nothing
 	timer *time.Timer   // nil while a tracker answers
-	lost  chan<- struct{}
+	lost  chan<- string
 }
 
 func (a *absence) begin() {
@@ -286,7 +209,7 @@ func (a *absence) begin() {
 	}
 	a.timer = time.AfterFunc(a.ttl, func() {
 		select {
-		case a.lost <- struct{}{}:
+		case a.lost <- "the tracker has been away for a whole ttl: ending %s, because of --on-lost kill":
 		default: // the receiver has not read about the last absence yet
 		}
 	})

@@ -356,6 +356,8 @@ func TestDidYouMean(t *testing.T) {
 		{"serve --timeout 5s", "serve has no option --timeout; announce, list and watch have it"},
 		{"announce lobby --port 4000 sh -c true",
 			"announce has no option -c; a COMMAND comes after `--`, with its options:\n  ntrack announce lobby --port 4000 -- sh ..."},
+		{"watch lobby --port 4000 --min 2 sh -c true",
+			"watch has no option -c; a COMMAND comes after `--`, with its options:\n  ntrack watch lobby --port 4000 --min 2 -- sh ..."},
 		{"announce T:1 lobby --port 4000 x --token y",
 			"announce has no option --token; a COMMAND comes after `--`, with its options:\n  ntrack announce T:1 lobby --port 4000 -- x ..."},
 

@@ -17,7 +17,7 @@ func watchCommand(s Streams) *cli.Command {
 	return &cli.Command{
 		Name:      "watch",
 		Usage:     "show joins and leaves of a KEY, act on them, or wait for peers",
-		UsageText: "ntrack watch [OPTIONS] [TRACKER] KEY",
+		UsageText: "ntrack watch [OPTIONS] [TRACKER] KEY [-- COMMAND ARGS...]",
 		Description: "On a terminal it shows a table of the peers, as they come and go. Elsewhere, and\n" +
 			"with -o text, it prints a line per change, `join IP:PORT` or `leave IP:PORT`.\n" +
 			"The first lines are a join for each peer that is there. It joins only with\n" +
@@ -32,9 +32,13 @@ func watchCommand(s Streams) *cli.Command {
 			"With --min it is a barrier: it waits until N peers are there, itself included if\n" +
 			"it joins by --port. Then it prints them, in the same order in each program, and\n" +
 			"with -o json your rank among them. It stays for 2s more, so that the others see\n" +
-			"N peers, too.",
+			"N peers, too.\n\n" +
+			"With --min and a COMMAND it runs COMMAND instead of printing, and stays a member\n" +
+			"while COMMAND runs. COMMAND has NTRACK_RANK, NTRACK_SIZE, NTRACK_PEERS and\n" +
+			"NTRACK_PORT, and for torch RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and\n" +
+			"MASTER_PORT. Its signals and its exit code are as in ntrack announce.",
 		Flags: append([]cli.Flag{
-			&cli.IntFlag{Name: "port", Usage: "join while watching, with the `PORT` where your service is reached"},
+			&cli.IntFlag{Name: "port", Usage: "join while watching, with the `PORT` where your service is reached; with a COMMAND 0 is any free port"},
 			&cli.BoolFlag{Name: "once", Usage: "wait for the first change, print the peers that are there then, and end"},
 			&cli.StringFlag{Name: "exec", Usage: "run `CMD` by sh for each change, instead of printing it"},
 			&cli.IntFlag{Name: "min", Usage: "wait until at least `N` peers are there, print them, and end"},
@@ -56,6 +60,7 @@ func watchCommand(s Streams) *cli.Command {
 type watchOptions struct {
 	client
 	barrier     barrierOptions
+	job         jobOptions
 	request     announce.Request
 	once, serve bool
 	exec, shell string
@@ -71,12 +76,9 @@ func (o *watchOptions) build(c *cli.Context, s Streams) error {
 	}
 	o.request = announce.Request{Key: o.key}
 	o.once, o.serve, o.exec, o.every = c.Bool("once"), c.Bool("serve"), c.String("exec"), c.Duration("every")
-	if c.IsSet("port") {
-		port := c.Int("port")
-		if port < 1 || port > 65535 {
-			return usage(c, "--port %d: 1 to 65535", port)
-		}
-		o.request.Port = uint16(port)
+	var err error
+	if o.request.Port, o.job.anyPort, err = parsePortFlag(c, ""); err != nil {
+		return err
 	}
 	if err := atLeast(c, "every", 100*time.Millisecond); err != nil {
 		return err
@@ -87,13 +89,15 @@ func (o *watchOptions) build(c *cli.Context, s Streams) error {
 	if err := o.buildFormat(c, o.fields()...); err != nil {
 		return err
 	}
+	if err := o.buildJob(c); err != nil {
+		return err
+	}
 	switch {
 	case c.IsSet("exec") && strings.TrimSpace(o.exec) == "":
 		return usage(c, "--exec: the command is empty")
 	case o.exec != "" && (o.once || c.IsSet("output") || o.format == output.Text):
 		return usage(c, "--exec goes with none of --once, --output, --format and --quiet: it prints nothing itself")
 	case o.exec != "":
-		var err error
 		if o.shell, err = process.Find("sh"); err != nil {
 			return fmt.Errorf("--exec: sh: %w", err)
 		}
@@ -116,6 +120,11 @@ func (o *watchOptions) run(c *cli.Context, s Streams) error {
 	if err := o.awaitTracker(c.Context, s); err != nil {
 		return err
 	}
+	free, err := pickPort(o.job.anyPort, &o.request)
+	if err != nil {
+		return err
+	}
+	defer free.Release()
 	ctx, cancel := context.WithCancelCause(c.Context)
 	defer cancel(nil)
 	ending := "ending"
@@ -126,11 +135,13 @@ func (o *watchOptions) run(c *cli.Context, s Streams) error {
 		}
 		defer o.enterMembers(ctx, s, o.request)()
 	}
-	go func() {
-		if waitReaderGone(s.rawOut) {
-			cancel(errReaderGone)
-		}
-	}()
+	if o.job.command == nil {
+		go func() {
+			if waitReaderGone(s.rawOut) {
+				cancel(errReaderGone)
+			}
+		}()
+	}
 	show := o.printer(s)
 	var table *liveTable
 	var runs *runner
@@ -138,7 +149,7 @@ func (o *watchOptions) run(c *cli.Context, s Streams) error {
 	case o.exec != "":
 		runs = startRunner(ctx, s, o)
 		show = runs.show
-	case !o.once && o.format == output.Table && isTerminal(s.rawOut):
+	case !o.once && o.job.command == nil && o.format == output.Table && isTerminal(s.rawOut):
 		table = startLiveTable(&s, o.barrier.min)
 		defer table.end(false)
 		show = table.show
@@ -168,7 +179,7 @@ func (o *watchOptions) run(c *cli.Context, s Streams) error {
 		return show(ev)
 	}
 	if o.barrier.min > 0 {
-		return o.runBarrier(c, ctx, s, table, news)
+		return o.runBarrier(c, ctx, s, table, free, news)
 	}
 	o.Poll = o.every
 	for ev, err := range o.Watch(ctx, o.trackers, o.request) {

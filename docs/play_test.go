@@ -51,7 +51,7 @@ func TestPageConsole(t *testing.T) {
 func TestPageShell(t *testing.T) {
 	// Other tests run programs without ntrack, completion and commands after --. These need more than this
 	// machine has, or write to its system.
-	skip := regexp.MustCompile(`curl |go run|go test|#!|<\(|ntrack man|my-service|torchrun`)
+	skip := regexp.MustCompile(`curl |go run|go test|#!|<\(|ntrack man|my-service|train\.py|mpirun`)
 	ntrack, parsed, played := buildNtrack(t), 0, 0
 	for _, name := range pages {
 		for _, block := range blocks(page(t, name), "sh") {
