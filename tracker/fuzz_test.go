@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/fstest"
 	"time"
 
 	"ntrack/announce/wire"
@@ -29,18 +30,22 @@ func FuzzAnswer(f *testing.F) {
 	for i, target := range []string{
 		"/ntrk/k", "/ntrk/k?port=1&format=json", "/ntrk/k?port=0&format=text", "/ntrk/%ff%0d%0a?format=json", "/ntrk/", "/ntrk/?format=text", "*",
 		"/announce?info_hash=aaaaaaaaaaaaaaaaaaaa&port=1&compact=1", "/announce?info_hash=aaaaaaaaaaaaaaaaaaaa&port=1&event=stopped", "/scrape?info_hash=k",
-		"/secret/announce?info_hash=k&port=2", "/s%65cret/scrape", "http://t/ntrk/k?numwant=9999999999&port=3", "/ntrk/k?numwant=%32&port=4", "/announce?info_hash=k&port=0&numwant=-1&no_peer_id=1",
+		"/secret/announce?info_hash=k&port=2", "/s%65cret/scrape", "http://t/ntrk/k?numwant=9999999999&port=3", "/", "/.ntrack/page.js", "/.ntrack/../index.html", "/ntrk/k?numwant=%32&port=4", "/announce?info_hash=k&port=0&numwant=-1&no_peer_id=1",
 	} {
 		for j, method := range []string{"GET", "DELETE", "HEAD", "POST", "OPTIONS", "X"} {
 			f.Add(method, []byte(target), "", "", "", uint8(i+j))
 		}
 		f.Add("GET", []byte(target), "application/json;q=0.5,text/plain", "192.0.2.1, 10.0.0.9", "Bearer secret", uint8(3+i))
+		f.Add("GET", []byte(target), "text/html, */*", "", "", uint8(32+i%8))
 		f.Add("GET", []byte(target), "text/event-stream", "[2001:db8::1]:5", "Basic eDpzZWNyZXQ=", uint8(7+i))
 	}
 	f.Fuzz(func(t *testing.T, method string, target []byte, accept, forwarded, authorization string, flags uint8) {
 		tr := &Tracker{Interval: time.Minute, Proxies: fuzzProxies, Index: flags&1 > 0}
 		if flags&2 > 0 {
 			tr.Tokens = []string{"secret"}
+		}
+		if flags&32 > 0 {
+			tr.Page = fstest.MapFS{"index.html": {Data: []byte("page")}, "page.js": {Data: []byte("page")}}
 		}
 		call := func() *Call {
 			c := &Call{Method: method, Target: bytes.Clone(target), Remote: fuzzClient, Accept: []byte(accept), Authorization: []byte(authorization),
@@ -62,6 +67,12 @@ func FuzzAnswer(f *testing.F) {
 			}
 			if header := resp.AppendHeader(nil, time.Now()); !headerLines.Match(header) {
 				t.Fatalf("%s %q: header %q", method, target, header)
+			}
+			if resp.page {
+				if string(body) != "page" || resp.Status != 200 || tr.Stats().Store.Peers > 0 {
+					t.Fatalf("%s %q: a page %d %q, with %d peers", method, target, resp.Status, body, tr.Stats().Store.Peers)
+				}
+				continue
 			}
 			if len(tr.Tokens) > 0 && resp.Status/100 == 2 && method != "OPTIONS" && !hasSecret(target, authorization) && !bytes.HasPrefix(body, []byte("d14:failure reason")) {
 				t.Fatalf("%s %q: %d %q without the token, with %q", method, target, resp.Status, body, authorization)

@@ -24,10 +24,10 @@ function show(id, shown) {
 	$(id).hidden = !shown
 }
 
-// say shows the state in words. kind is "live" or "bad", or "" for anything between them.
-function say(text, kind = "") {
-	$("state").textContent = text
-	$("state").className = kind
+// say shows the state, by a name for the style and in words: asking, live, sample, away, token or refused.
+function say(state, text) {
+	if ($("state").textContent !== text) $("state").textContent = text
+	$("state").dataset.state = state
 	show("state", text !== "")
 }
 
@@ -44,7 +44,7 @@ async function ask(query) {
 
 // askForToken waits until the user has given a token.
 function askForToken(wrong) {
-	say("This tracker needs a token.")
+	say("token", "This tracker needs a token.")
 	$("token-error").textContent = wrong ? "The tracker does not accept this token." : ""
 	show("token-form", true)
 	$("token").value = ""
@@ -59,7 +59,7 @@ function askForToken(wrong) {
 			}
 			token = given
 			show("token-form", false)
-			say("Asking the tracker …")
+			say("asking", "Asking the tracker …")
 			resolve()
 		}
 	})
@@ -85,7 +85,7 @@ async function settle(query) {
 		}
 		if (reply.status !== 0 && reply.status < 500) {
 			away(false)
-			say(`The tracker refuses: ${reply.reason}`, "bad")
+			say("refused", `The tracker refuses: ${reply.reason}`)
 			return undefined
 		}
 		away(true, reply.status !== 0 && `The tracker cannot answer now: ${reply.reason}`)
@@ -103,7 +103,7 @@ function away(is, text) {
 	$("peers").classList.toggle("away", is)
 	if (!is) return
 	const old = roster.peers.size > 0 ? ` The list is that of ${asOf}.` : ""
-	say(`${text || "The tracker does not answer."}${old} Trying again …`, "bad")
+	say("away", `${text || "The tracker does not answer."}${old} Trying again …`)
 }
 
 // draw shows the roster.
@@ -186,7 +186,7 @@ const on = {
 		if (name === "peers") {
 			away(false)
 			show("track", true)
-			say("Live: changes show at once.", "live")
+			say("live", "Live: changes show at once.")
 		}
 		if (name === "join" || name === "peers") takeLabels()
 		changed()
@@ -196,12 +196,13 @@ const on = {
 
 // watch follows the track as long as the page is open.
 async function watch() {
-	const slow = setTimeout(() => say("The tracker has not answered yet. If it is open in more than five tabs of this browser, close some."), 10_000)
-	say("Asking the tracker …")
+	setTimeout(() => {
+		if ($("state").dataset.state === "asking") say("asking", "The tracker has not answered yet. If it is open in more than five tabs of this browser, close some.")
+	}, 10_000)
+	say("asking", "Asking the tracker …")
 	let streams = true // EventSource has not failed
 	for (;;) {
 		const reply = await settle("port=0&numwant=1000&labels=1")
-		clearTimeout(slow)
 		if (!reply) return
 		const { interval, ttl, count, peers } = reply.body
 		set($("interval"), duration(interval))
@@ -221,7 +222,8 @@ async function watch() {
 			const ended = await followByFetch(urlOf("port=0"), headers(), on)
 			if (!ended || ended.ok || ended.status !== 503 || ended.headers.has("Retry-After")) {
 				away(true)
-				await wait(1500 * (0.5 + Math.random() / 2))
+				const retry = Number(ended?.headers.get("Retry-After")) || 0
+				await wait(Math.max(retry * 1000, 1500 * (0.5 + Math.random() / 2)))
 				continue
 			}
 		}
@@ -234,7 +236,7 @@ async function watch() {
 		draw()
 		set($("count"), String(count))
 		set($("more"), `A random sample of ${peers.length} is shown, at most ${most} of it.`)
-		say(`This track is too large to show changes at once. The page asks again every ${duration(interval)}.`)
+		say("sample", `This track is too large to show changes at once. The page asks again every ${duration(interval)}.`)
 		await wait(interval * 1000)
 	}
 }
@@ -259,7 +261,7 @@ async function showIndex() {
 		try {
 			reply = await fetch(new URL("ntrk/", root), { headers: headers("text/plain"), cache: "no-store", signal: abort.signal })
 		} catch {
-			say("The tracker does not answer. Reload the page to try again.", "bad")
+			say("away", "The tracker does not answer. Reload the page to try again.")
 			return
 		}
 		if (reply.status !== 401) break
@@ -269,7 +271,7 @@ async function showIndex() {
 		await askForToken(wrong)
 		showJoin()
 	}
-	say("")
+	say("", "")
 	if (token) sessionStorage.setItem(tokenName, token)
 	if (!reply.ok) return
 	const reader = reply.body.pipeThrough(new TextDecoderStream()).getReader()
@@ -327,5 +329,6 @@ if (key) {
 	}, 1000)
 	watch()
 } else {
+	$("key").focus()
 	showIndex()
 }

@@ -34,7 +34,7 @@ export function showKey(bytes) {
 		text = Array.from(bytes, (b) => (b < 128 ? visible(String.fromCharCode(b)) : "\\x" + b.toString(16))).join("")
 		return { text, exact: false }
 	}
-	const shown = visible(text)
+	const shown = visible(text).replace(/^ +| +$/g, (spaces) => "\\u{20}".repeat(spaces.length))
 	return { text: shown, exact: shown === text }
 }
 
