@@ -207,58 +207,74 @@ func (s *Server) carryOut(ctx context.Context, q *query, from asker, w *work, m 
 
 // answerKey answers a question about the name of a key, or one below it.
 func (s *Server) answerKey(ctx context.Context, k kind, key []byte, q *query, from asker, w *work, m *message) result {
-	// A sample has at least a quarter of each family, or all peers of the family. So with 4 times as
-	// many as have room, all addresses that have room are there.
-	fit, want := 0, 1
+	// fit is how many records have room. One peer more shows that there are more.
+	fit := 0
 	switch {
 	case k == kindKey && q.Type == dnsmessage.TypeA:
 		fit = m.room() / sizeA
-		want = 4 * (fit + 1)
 	case k == kindKey && q.Type == dnsmessage.TypeAAAA:
 		fit = m.room() / sizeAAAA
-		want = 4 * (fit + 1)
 	case k == kindService && q.Type == dnsmessage.TypeSRV:
-		want = m.room()/(sizeSRV+len("0--1.ip.")+len(s.zone)) + 1
+		fit = m.room() / (sizeSRV + len("0--1.ip.") + len(s.zone))
 	}
-	count := 0
-	var err error
-	for range numLooks {
-		if w.peers, count, err = s.Tracker.Look(ctx, key, from.addr, want, w.peers[:0]); err != nil || count == 0 || len(w.peers) > 0 {
-			break
+	count, err := s.look(ctx, key, from, fit+1, w)
+	if err == nil && k == kindKey && fit > 0 {
+		w.collect(q.Type)
+		if len(w.addrs) <= fit && count > len(w.peers) {
+			// Many peers are of the other family, or at the same addresses. A sample has at least a
+			// quarter of each family, or all peers of the family.
+			if count, err = s.look(ctx, key, from, 4*(fit+1), w); err == nil {
+				w.collect(q.Type)
+			}
 		}
 	}
 	switch refusal := (*wire.RefusalError)(nil); {
 	case errors.As(err, &refusal):
 		m.rcode, m.authoritative = dnsmessage.RCodeRefused, false
 		return resultRefused
-	case err != nil, count > 0 && len(w.peers) == 0:
+	case err != nil:
 		m.rcode, m.authoritative = dnsmessage.RCodeServerFailure, false
 		return resultFailed
 	case count == 0:
 		return m.missing(dnsmessage.RCodeNameError)
 	case q.Type == dnsmessage.TypeALL && k != kindProtocol:
 		return m.any()
-	case fit > 0:
-		return m.addresses(w, q, fit)
-	case k == kindService && q.Type == dnsmessage.TypeSRV:
+	case k == kindService && fit > 0:
 		return m.services(w, q)
+	case fit > 0 && len(w.addrs) > 0:
+		return m.addresses(w, q, fit)
 	}
 	return m.missing(dnsmessage.RCodeSuccess)
 }
 
-// addresses answers with the addresses of peers, at most fit of them.
-func (m *message) addresses(w *work, q *query, fit int) result {
+// look sets w.peers to a sample of the peers of a key, and returns how many there are. There is at least
+// one in the sample if there are any.
+func (s *Server) look(ctx context.Context, key []byte, from asker, want int, w *work) (count int, err error) {
+	for range numLooks {
+		if w.peers, count, err = s.Tracker.Look(ctx, key, from.addr, want, w.peers[:0]); err != nil || count == 0 || len(w.peers) > 0 {
+			return count, err
+		}
+	}
+	return 0, errNotFound
+}
+
+// errNotFound says that no look has found any of the peers that exist.
+var errNotFound = errors.New("no peer was found")
+
+// collect sets w.addrs to the addresses of peers that are of this type, each once.
+func (w *work) collect(typ dnsmessage.Type) {
 	w.addrs = w.addrs[:0]
 	for _, p := range w.peers {
-		if a := p.Endpoint.Addr(); typeOf(a) == q.Type {
+		if a := p.Endpoint.Addr(); typeOf(a) == typ {
 			w.addrs = append(w.addrs, a)
 		}
 	}
-	if len(w.addrs) == 0 {
-		return m.missing(dnsmessage.RCodeSuccess)
-	}
 	slices.SortFunc(w.addrs, netip.Addr.Compare)
-	w.addrs = slices.Compact(w.addrs) // several peers of one machine
+	w.addrs = slices.Compact(w.addrs)
+}
+
+// addresses answers with w.addrs, with at most fit of them.
+func (m *message) addresses(w *work, q *query, fit int) result {
 	rand.Shuffle(len(w.addrs), func(i, j int) { w.addrs[i], w.addrs[j] = w.addrs[j], w.addrs[i] })
 	m.startAnswers()
 	for _, a := range w.addrs[:min(fit, len(w.addrs))] {
@@ -273,10 +289,9 @@ func (m *message) services(w *work, q *query) result {
 	rand.Shuffle(len(w.peers), func(i, j int) { w.peers[i], w.peers[j] = w.peers[j], w.peers[i] })
 	m.startAnswers()
 	w.addrs = w.addrs[:0]
-	for i, p := range w.peers {
+	for _, p := range w.peers {
 		target := m.target(p.Endpoint.Addr())
-		if m.room() < sizeSRV-1+int(target.Length)+2 {
-			w.peers = w.peers[:i+1]
+		if m.room() < sizeSRV+int(target.Length)+1 {
 			break
 		}
 		m.srv(q.Name, target, p.Endpoint.Port())
@@ -287,7 +302,7 @@ func (m *message) services(w *work, q *query) result {
 	slices.SortFunc(w.addrs, netip.Addr.Compare)
 	for _, a := range slices.Compact(w.addrs) {
 		target := m.target(a)
-		if m.room() < int(target.Length)+sizeAAAA {
+		if m.room() < int(target.Length)-int(m.zone.Length)+sizeAAAA {
 			break
 		}
 		m.address(target, a, ttl)

@@ -33,9 +33,9 @@ const (
 	// maxQuery is the size of the longest query that is read. A query has one name of 255 bytes, and
 	// options that take some dozens.
 	maxQuery = 4096
-	// storeTime is how long the store may take for an answer. Resolvers ask again after one to five
-	// seconds.
-	storeTime = 2 * time.Second
+	// defaultStoreTime is how long the store may take for an answer. Resolvers ask again after one to
+	// five seconds.
+	defaultStoreTime = 2 * time.Second
 	// rateTable is the size of the table for the limits by address.
 	rateTable = 1 << 20
 )
@@ -55,6 +55,8 @@ type Server struct {
 	Zone string
 	// Log gets an error for each panic, without the query. nil logs nothing.
 	Log *slog.Logger
+
+	connTime, storeTime time.Duration // only a test changes them
 
 	once    sync.Once
 	zone    string // Zone in lower case with the dot at its end
@@ -81,6 +83,9 @@ var ErrClosed = errors.New("dns: closed")
 func (s *Server) init() {
 	if s.Log == nil {
 		s.Log = slog.New(slog.DiscardHandler)
+	}
+	if s.connTime == 0 {
+		s.connTime, s.storeTime = defaultConnTime, defaultStoreTime
 	}
 	s.zone, s.start = s.Zone+".", time.Now()
 	s.used.Bytes = rateTable

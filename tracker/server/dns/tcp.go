@@ -18,8 +18,8 @@ const (
 	// IPv6 /64. If there are that many, a new one evicts the one that has waited longest for a query.
 	maxConns   = 256
 	maxPerAddr = 16
-	// connTime is how long a connection may take for its next query, and for a reply.
-	connTime = 10 * time.Second
+	// defaultConnTime is how long a connection may take for its next query, and for a reply.
+	defaultConnTime = 10 * time.Second
 )
 
 // A conn is a TCP connection.
@@ -137,7 +137,7 @@ func (s *Server) serveConn(c *conn) {
 
 // serveQuery reads one query and answers it. It returns false if the connection has to end.
 func (s *Server) serveQuery(c *conn, in *bufio.Reader) bool {
-	_ = c.nc.SetReadDeadline(time.Now().Add(connTime))
+	_ = c.nc.SetReadDeadline(time.Now().Add(s.connTime))
 	var length [2]byte
 	if _, err := io.ReadFull(in, length[:]); err != nil {
 		return false
@@ -153,7 +153,7 @@ func (s *Server) serveQuery(c *conn, in *bufio.Reader) bool {
 	}
 	ctx, cancel := s.ctx, context.CancelFunc(func() {})
 	if s.Tracker.MayWait() {
-		ctx, cancel = context.WithTimeout(s.ctx, storeTime)
+		ctx, cancel = context.WithTimeout(s.ctx, s.storeTime)
 	}
 	defer cancel()
 	reply := s.protect(func() []byte {
@@ -162,12 +162,12 @@ func (s *Server) serveQuery(c *conn, in *bufio.Reader) bool {
 	if reply == nil {
 		return false
 	}
-	return c.send(reply) == nil
+	return c.send(reply, s.connTime) == nil
 }
 
-// send sends a reply after its length.
-func (c *conn) send(reply []byte) error {
-	_ = c.nc.SetWriteDeadline(time.Now().Add(connTime))
+// send sends a reply after its length, within d.
+func (c *conn) send(reply []byte, d time.Duration) error {
+	_ = c.nc.SetWriteDeadline(time.Now().Add(d))
 	buffers := net.Buffers{binary.BigEndian.AppendUint16(nil, uint16(len(reply))), reply}
 	_, err := buffers.WriteTo(c.nc)
 	return err

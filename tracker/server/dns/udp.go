@@ -59,7 +59,7 @@ func (s *Server) readUDP(udp *net.UDPConn, local bool) error {
 			s.active.Add(1) // Close waits for this goroutine, too
 			go func(w *work, back []byte) {
 				defer s.active.Done()
-				ctx, cancel := context.WithTimeout(s.ctx, storeTime)
+				ctx, cancel := context.WithTimeout(s.ctx, s.storeTime)
 				defer cancel()
 				s.replyUDP(ctx, udp, from, at, back, w, n)
 				s.works.Put(w)

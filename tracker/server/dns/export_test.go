@@ -1,0 +1,39 @@
+package dns
+
+import (
+	"context"
+	"net/netip"
+	"time"
+)
+
+// The limits, for tests.
+const (
+	MaxConns   = maxConns
+	MaxPerAddr = maxPerAddr
+	MaxWaiting = maxWaiting
+	MaxZone    = maxZone
+)
+
+// UDPBurst is how many answers one address gets at once.
+func UDPBurst() int { return udpRate.Burst }
+
+// SetTimes sets how long a connection may take, and the store.
+func (s *Server) SetTimes(conn, store time.Duration) { s.connTime, s.storeTime = conn, store }
+
+// An Answerer answers messages without sockets.
+type Answerer struct {
+	s *Server
+	w work
+}
+
+// NewAnswerer returns an Answerer of s.
+func NewAnswerer(s *Server) *Answerer {
+	s.once.Do(s.init)
+	return &Answerer{s: s}
+}
+
+// Answer returns the reply to a message from this address, which came to 198.51.100.53.
+func (a *Answerer) Answer(msg []byte, from netip.Addr, tcp bool) []byte {
+	n := copy(a.w.in[:], msg)
+	return a.s.answer(context.Background(), a.w.in[:n], asker{addr: from, local: netip.AddrFrom4([4]byte{198, 51, 100, 53}), tcp: tcp}, &a.w)
+}
