@@ -20,6 +20,18 @@ func UDPBurst() int { return udpRate.Burst }
 // SetTimes sets how long a connection may take, and the store.
 func (s *Server) SetTimes(conn, store time.Duration) { s.connTime, s.storeTime = conn, store }
 
+// IdleConns returns how many connections wait for a query.
+func (s *Server) IdleConns() (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		if !c.idleSince.IsZero() {
+			n++
+		}
+	}
+	return n
+}
+
 // An Answerer answers messages without sockets.
 type Answerer struct {
 	s *Server
