@@ -237,7 +237,7 @@ func TestAnswers(t *testing.T) {
 		{strings.Repeat("k", 63) + ".peers.example.", TXT, noData},
 		// The case of the query is kept.
 		{"LoBBy.Peers.EXAMPLE.", AAAA, "Success aa; LoBBy.Peers.EXAMPLE. 5 AAAA 2001:db8::1"},
-		{"Nobody.Peers.EXAMPLE.", A, "NameError aa; authority: Peers.EXAMPLE. 1 SOA ns.Peers.EXAMPLE. hostmaster.Peers.EXAMPLE. 1"},
+		{"Nobody.Peers.EXAMPLE.", A, "NameError aa; authority: Peers.EXAMPLE. 1 SOA ns.peers.example. hostmaster.peers.example. 1"},
 		// A family without peers, and other types.
 		{"four.peers.example.", AAAA, noData},
 		{"six.peers.example.", A, noData},
@@ -267,8 +267,8 @@ func TestAnswers(t *testing.T) {
 			"_http._tcp.lobby.peers.example. 5 SRV 0 1 4001 192-0-2-1.ip.peers.example.; additional: " +
 			"192-0-2-1.ip.peers.example. 5 A 192.0.2.1, 192-0-2-2.ip.peers.example. 5 A 192.0.2.2, " +
 			"2001-db8--1.ip.peers.example. 5 AAAA 2001:db8::1"},
-		{"_X._UDP.Six.Peers.example.", SRV, "Success aa; _X._UDP.Six.Peers.example. 5 SRV 0 1 1 2001-db8--5.ip.Peers.example.; " +
-			"additional: 2001-db8--5.ip.Peers.example. 5 AAAA 2001:db8::5"},
+		{"_X._UDP.Six.Peers.example.", SRV, "Success aa; _X._UDP.Six.Peers.example. 5 SRV 0 1 1 2001-db8--5.ip.peers.example.; " +
+			"additional: 2001-db8--5.ip.peers.example. 5 AAAA 2001:db8::5"},
 		{"_http._tcp.lobby.peers.example.", A, noData},
 		{"_tcp.lobby.peers.example.", A, noData},
 		{"_tcp.lobby.peers.example.", SRV, noData},
@@ -297,7 +297,7 @@ func TestAnswers(t *testing.T) {
 		{"peers.example.", SOA, "Success aa; peers.example. 300 SOA ns.peers.example. hostmaster.peers.example. 1"},
 		{"peers.example.", NS, "Success aa; peers.example. 300 NS ns.peers.example.; additional: ns.peers.example. 300 A 127.0.0.1"},
 		{"peers.example.", A, noData},
-		{"PEERS.example.", A, strings.ReplaceAll(noData, "peers", "PEERS")},
+		{"PEERS.example.", A, strings.Replace(noData, "peers", "PEERS", 1)},
 		{"ns.peers.example.", A, "Success aa; ns.peers.example. 300 A 127.0.0.1"},
 		{"ns.peers.example.", AAAA, noData},
 		{"x.ns.peers.example.", A, noName},

@@ -115,10 +115,17 @@ func (m *message) srv(name, target dnsmessage.Name, port uint16) {
 	m.keep(m.SRVResource(header(name, ttl), dnsmessage.SRVResource{Weight: 1, Port: port, Target: target}))
 }
 
-// below is the name of label in the zone.
+// below is the name of label in the zone, in lower case. Some resolvers change the case of letters in each
+// query, to recognize forged replies, and pass on the names in records as they are. So a program would see
+// the same target by many names.
 func (m *message) below(label []byte) (n dnsmessage.Name) {
-	b := append(n.Data[:0], label...)
-	b = append(append(b, '.'), m.zone.Data[:m.zone.Length]...)
+	b := append(append(n.Data[:0], label...), '.')
+	for _, c := range m.zone.Data[:m.zone.Length] {
+		if 'A' <= c && c <= 'Z' {
+			c += 'a' - 'A'
+		}
+		b = append(b, c)
+	}
 	n.Length = uint8(len(b))
 	return n
 }
