@@ -86,6 +86,7 @@ func (c *Client) Gather(ctx context.Context, t Tracker, r Request, n int, news f
 	}
 	if r.ID == (wire.ID{}) && !t.Classic() {
 		r.ID = newID()
+		r.ID[0] = 0xff // so it is no label
 	}
 	b := &barrier{follower: newFollower(), n: n, member: member, rank: -1, news: news,
 		done: make(chan struct{}), calling: make(chan struct{}, 1)}

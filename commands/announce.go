@@ -33,6 +33,7 @@ func announceCommand(s Streams) *cli.Command {
 			&cli.IntFlag{Name: "port", Usage: "the `PORT` where your service is reached; without it the tracker lists the random port of ntrack's own connection; with a COMMAND 0 is any free port"},
 			&cli.StringFlag{Name: "from", Usage: "instead of --port: connect from `[IP:]PORT`, so that the tracker sees the port of your service"},
 			&cli.IntFlag{Name: "numwant", Usage: "get at most `N` peers; 0 just joins", Value: wire.DefaultWant},
+			&cli.StringFlag{Name: "label", Usage: "what you call yourself: a `TEXT` of at most 20 bytes, which everyone sees who lists the KEY"},
 			&cli.BoolFlag{Name: "stay", Usage: "stay listed until Ctrl-C, then leave"},
 			&cli.BoolFlag{Name: "leave", Usage: "leave the KEY instead; needs --port or --from"},
 			serveFlag(),
@@ -84,6 +85,9 @@ func (o *announceOptions) build(c *cli.Context, s Streams) error {
 	if err := o.buildFormat(c); err != nil {
 		return err
 	}
+	if err := o.buildLabel(c); err != nil {
+		return err
+	}
 	switch {
 	case o.leave && o.template != nil:
 		return usage(c, "--format and --leave exclude each other: leaving prints no peers")
@@ -107,6 +111,7 @@ func (o *announceOptions) run(c *cli.Context, s Streams) error {
 	if err := o.awaitTracker(c.Context, s); err != nil {
 		return err
 	}
+	o.useLabels(c.Context)
 	switch {
 	case o.stay:
 		return o.runStay(c, s)
@@ -116,12 +121,14 @@ func (o *announceOptions) run(c *cli.Context, s Streams) error {
 		})
 		return err
 	}
+	o.request.Labels = o.labels != nil
 	trackers, reply, err := o.mergeAll(c.Context, s, o.request.Want, func(ctx context.Context, t announce.Tracker) (*announce.Reply, error) {
 		return o.Announce(ctx, t, o.request)
 	})
 	if err != nil {
 		return err
 	}
+	o.labels.know(reply)
 	return o.print(s, trackers, reply)
 }
 
@@ -140,6 +147,9 @@ func (o *announceOptions) runStay(c *cli.Context, s Streams) error {
 	started := false
 	m, err := o.Join(ctx, o.trackers, o.request, func(ev announce.Event, err error) {
 		switch {
+		case is[*announce.SharedError](err): // it may be the program that this one replaces
+			s.note("%v", err)
+			return
 		case err != nil:
 			if err := look.requestFailed(ev.Tracker, err); err != nil {
 				cancel(err)

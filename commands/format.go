@@ -54,6 +54,7 @@ func (o *client) writeChange(w io.Writer, event announce.EventType, peer netip.A
 }
 
 func (o *client) writeRows(w io.Writer, rows []output.Row) error {
+	o.labels.fill(rows)
 	if err := o.template.Write(w, rows...); err != nil {
 		return fmt.Errorf("--format: %w", err)
 	}

@@ -47,12 +47,15 @@ func (o *listOptions) run(c *cli.Context, s Streams) error {
 	if len(o.key.Bytes()) == 0 {
 		return o.index(c, s)
 	}
+	o.useLabels(c.Context)
+	request := announce.Request{Key: o.key, Want: maxList, Labels: o.format != output.Text || o.labels != nil}
 	trackers, reply, err := o.mergeAll(c.Context, s, maxList, func(ctx context.Context, t announce.Tracker) (*announce.Reply, error) {
-		return o.List(ctx, t, announce.Request{Key: o.key, Want: maxList})
+		return o.List(ctx, t, request)
 	})
 	if err != nil {
 		return err
 	}
+	o.labels.know(reply)
 	if len(reply.Peers) == 0 && o.format == output.Table {
 		s.note("no peers under %s", shown(o.key.String()))
 		s.notes(lineOf(c).guessAlone()) // the only argument may have been meant as the TRACKER

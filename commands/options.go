@@ -45,6 +45,7 @@ type client struct {
 	names    struct{ trackers, key string } // as the user wrote them; trackers may be ""
 	format   output.Format
 	template *output.Template // --format; nil without it, and otherwise format is Text
+	labels   *labels          // nil unless the template uses labels
 	wait     time.Duration    // --wait
 	line     *line
 }

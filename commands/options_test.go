@@ -213,6 +213,15 @@ func effects() map[string]effect {
 			"announce lobby", `an ephemeral port`,
 			nil,
 		},
+		"announce --label": {
+			"announce lobby --port 4000 --label me", `"labels":\[.*"me"`,
+			"announce lobby --port 4000", `"labels":\[null,null,null,null\]`,
+			func(x *trial) string {
+				x.wait()
+				_, body := get(x.t, "http://"+x.expand("$AT")+"/ntrk/lobby?port=0&format=json&labels=1", "")
+				return body
+			},
+		},
 		"announce --numwant": {
 			"announce lobby --port 4000 --quiet --numwant 1",
 			`^exit code 0\n127\S+\n(ntrack: .*\n)*$`,

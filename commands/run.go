@@ -157,6 +157,9 @@ func (o *announceOptions) beMember(ctx context.Context, s Streams, look *lookout
 	absence := absence{lost: lost}
 	news := func(ev announce.Event, err error) {
 		switch {
+		case is[*announce.SharedError](err): // it may be the program that this one replaces
+			s.note("%v", err)
+			return
 		case err != nil:
 			_ = look.requestFailed(ev.Tracker, err)
 			if len(look.failing) == len(o.trackers) {

@@ -29,6 +29,7 @@ var (
 			"--port {PORT}":       "p",
 			"--numwant {N}":       "n count limit max",
 			"--from [IP:]PORT":    "ip addr address bind",
+			"--label {TEXT}":      "name tag nick id comment",
 			"--stay":              "daemon d background keep forever follow",
 			"--leave":             "remove delete stop quit",
 			"--ready udp":         "udp",

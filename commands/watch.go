@@ -127,6 +127,7 @@ func (o *watchOptions) run(c *cli.Context, s Streams) error {
 	defer free.Release()
 	ctx, cancel := context.WithCancelCause(c.Context)
 	defer cancel(nil)
+	o.useLabels(ctx)
 	ending := "ending"
 	if o.request.Port != 0 {
 		ending = "leaving"

@@ -50,6 +50,9 @@ type Track struct {
 	Count *int `json:"count"`
 	// Peers are the other peers of the track, sorted.
 	Peers []string `json:"peers"`
+	// Labels are the labels of Peers, in the same order, and null for a peer without one. They are only
+	// there if a peer has one. They come from strangers, as they are.
+	Labels []*string `json:"labels,omitempty"`
 }
 
 // Index is the result of `ntrack list` without a KEY.
@@ -97,14 +100,14 @@ type Barrier struct {
 	Peers []string `json:"peers"`
 }
 
-// WriteReply writes the peers of a track. A table and JSON also have your own endpoints. trackers are
-// the trackers that answered; there must be at least one.
+// WriteReply writes the peers of a track. A table and JSON also have your own endpoints, and the labels of
+// peers if there are any. trackers are the trackers that answered; there must be at least one.
 func WriteReply(w io.Writer, f Format, trackers []announce.Tracker, r *announce.Reply) error {
 	peers := slices.SortedFunc(slices.Values(r.Peers), netip.AddrPort.Compare)
 	switch f {
 	case JSON:
 		out := Track{Key: r.Key.String(), Tracker: trackers[0].String(), Trackers: omitSingle(trackerURLs(trackers)),
-			Endpoints: omitSingle(endpointStrings(r.Endpoints)), Interval: seconds(r.Interval), TTL: seconds(r.TTL), Peers: endpointStrings(peers)}
+			Endpoints: omitSingle(endpointStrings(r.Endpoints)), Interval: seconds(r.Interval), TTL: seconds(r.TTL), Peers: endpointStrings(peers), Labels: labelsOf(peers, r.Labels)}
 		if len(r.Endpoints) > 0 {
 			you := r.Endpoints[0].String()
 			out.You = &you
@@ -116,20 +119,48 @@ func WriteReply(w io.Writer, f Format, trackers []announce.Tracker, r *announce.
 	case Text:
 		return writeLines(w, endpointStrings(peers))
 	}
-	var rows [][]string
-	for _, e := range r.Endpoints {
-		rows = append(rows, []string{e.String(), wire.ScopeOf(e.Addr()).String(), "you"})
+	header, notes, labels := []string{"PEER", "SCOPE"}, len(r.Endpoints) > 0, false
+	if notes {
+		header = append(header, "NOTE")
 	}
 	for _, p := range peers {
-		rows = append(rows, []string{p.String(), wire.ScopeOf(p.Addr()).String(), ""})
+		labels = labels || r.Labels[p] != ""
 	}
-	if len(r.Endpoints) > 0 {
-		return writeTable(w, []string{"PEER", "SCOPE", "NOTE"}, rows)
+	if labels { // the last column, because some scripts are written from right to left
+		header = append(header, "LABEL")
 	}
-	for i := range rows {
-		rows[i] = rows[i][:2]
+	var rows [][]string
+	add := func(p netip.AddrPort, note string) {
+		row := []string{p.String(), wire.ScopeOf(p.Addr()).String()}
+		if notes {
+			row = append(row, note)
+		}
+		if labels {
+			row = append(row, labelText(r.Labels[p]))
+		}
+		rows = append(rows, row)
 	}
-	return writeTable(w, []string{"PEER", "SCOPE"}, rows)
+	for _, e := range r.Endpoints {
+		add(e, "you")
+	}
+	for _, p := range peers {
+		add(p, "")
+	}
+	return writeTable(w, header, rows)
+}
+
+// labelsOf returns the label of each peer, and nil if no peer has one.
+func labelsOf(peers []netip.AddrPort, labels map[netip.AddrPort]string) []*string {
+	var out []*string
+	for i, p := range peers {
+		if label := labels[p]; label != "" {
+			if out == nil {
+				out = make([]*string, len(peers))
+			}
+			out[i] = &label
+		}
+	}
+	return out
 }
 
 // WriteIndex writes the tracks of an index. trackers are the trackers that answered; there must be at

@@ -22,7 +22,7 @@ import (
 // A Row is one peer of a result, for a [Template].
 type Row struct {
 	Peer  netip.AddrPort
-	Label string             // as the peer has chosen it; "" without one
+	Label string             // as in [wire.Reply]; "" without one
 	Event announce.EventType // with FieldEvent: join or leave
 	Rank  int                // with FieldRank: the place in the list, from 0
 }
@@ -133,7 +133,7 @@ func (t *Template) append(out []byte, r Row) ([]byte, error) {
 	addr := r.Peer.Addr()
 	b := bounded{*bytes.NewBuffer(out), len(out) + maxText}
 	err := t.t.Execute(&b, fields{IP: addr.String(), Port: int(r.Peer.Port()), Endpoint: r.Peer.String(),
-		Scope: wire.ScopeOf(addr).String(), Label: wire.Clean(r.Label), Event: string(r.Event), Rank: r.Rank})
+		Scope: wire.ScopeOf(addr).String(), Label: labelText(r.Label), Event: string(r.Event), Rank: r.Rank})
 	if err != nil {
 		return out, err
 	}
