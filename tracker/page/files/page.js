@@ -113,7 +113,7 @@ const collator = new Intl.Collator("en", { numeric: true })
 function draw() {
 	drawn = false
 	$("count").textContent = roster.peers.size
-	const shown = [...roster.peers.keys()].sort(collator.compare).slice(0, most)
+	const shown = [...roster.peers.keys()].sort((a, b) => a.startsWith("[") - b.startsWith("[") || collator.compare(a, b)).slice(0, most)
 	const wanted = new Set(shown)
 	for (const [peer, row] of rows) {
 		if (wanted.has(peer)) continue
@@ -162,6 +162,7 @@ function changed() {
 let labelsDue = false
 async function takeLabels() {
 	if (labelsDue || !labelled || roster.peers.size > 1000) return
+	if ([...roster.peers.keys()].every((peer) => roster.labels.has(peer))) return
 	labelsDue = true
 	await wait(1000)
 	labelsDue = false
@@ -172,10 +173,7 @@ async function takeLabels() {
 function recordLabels(body) {
 	labelled = Array.isArray(body.labels)
 	if (!labelled) return
-	body.peers.forEach((peer, i) => {
-		if (typeof body.labels[i] === "string") roster.labels.set(peer, body.labels[i])
-		else roster.labels.delete(peer)
-	})
+	body.peers.forEach((peer, i) => roster.labels.set(peer, String(body.labels[i] ?? "")))
 	changed()
 }
 
@@ -187,6 +185,7 @@ const on = {
 			away(false)
 			show("track", true)
 			say("live", "Live: changes show at once.")
+			draw()
 		}
 		if (name === "join" || name === "peers") takeLabels()
 		changed()
@@ -208,6 +207,7 @@ async function watch() {
 		set($("interval"), duration(interval))
 		set($("ttl"), duration(ttl))
 		set($("again"), `every ${duration(interval)}`)
+		recordLabels(reply.body)
 		showAddress()
 		if (count <= streamLimit) {
 			if (!token && streams) {
@@ -230,7 +230,6 @@ async function watch() {
 		// The track is too large to stream.
 		roster.replace(peers, false)
 		roster.news()
-		recordLabels(reply.body)
 		away(false)
 		show("track", true)
 		draw()

@@ -3,7 +3,7 @@
 // A Roster has the peers of a track, as the tracker has reported them.
 export class Roster {
 	peers = new Map() // from an endpoint to the time at which its grace ends, or 0 if it is listed
-	labels = new Map() // of peers that have one
+	labels = new Map() // of peers, "" for one that has none
 	epoch = undefined // of the last stream; undefined before the first one
 	next = "" // the epoch of the stream whose list of peers is due
 	ttl = 0 // seconds

@@ -74,14 +74,14 @@ export function commands(root, bytes, token) {
 	const quote = (s) => (/^[A-Za-z0-9_][A-Za-z0-9_.\/:@%-]*$/.test(s) ? s : `'${s.replaceAll("'", "'\\''")}'`)
 	const tracker = root.protocol === "https:" ? root.origin : root.port ? root.host : root.host + ":80"
 	const list = {
-		curl: `curl -N ${token ? "-H 'Authorization: Bearer TOKEN' " : ""}-H 'Accept: text/event-stream' '${url}'`,
+		curl: `curl -N ${token ? "-H 'Authorization: Bearer TOKEN' " : ""}-H 'Accept: text/event-stream' \\\n'${url}'`,
 		python: token
 			? `import urllib.request\nurl = "${url}&format=text"\nrequest = urllib.request.Request(url, headers={"Authorization": "Bearer TOKEN"})\nprint(urllib.request.urlopen(request).read().decode())`
 			: `import urllib.request\nurl = "${url}&format=text"\nprint(urllib.request.urlopen(url).read().decode())`,
 	}
 	// A command needs the key as it is, and ntrack names a tracker by its host alone.
 	if (shown.exact && root.pathname === "/") {
-		const start = `ntrack announce --tracker ${quote(tracker)} --port 4000 --stay${token ? " --token-file FILE" : ""}`
+		const start = `ntrack announce --tracker ${quote(tracker)} \\\n--port 4000 --stay${token ? " --token-file FILE" : ""}`
 		list.ntrack = `${start} ${shown.text.startsWith("-") || /^\d+$|:\d+$|^https?:/.test(shown.text) ? "-- " : ""}${quote(shown.text)}`
 	}
 	return list
