@@ -53,6 +53,7 @@ func TestInterop(t *testing.T) {
 		{"a page with EventSource", []string{"chromedriver", browser}, eventSourcePage},
 		{"fetch follows a stream", []string{"node", "chromedriver", browser}, fetchStream},
 		{"fetch", []string{"node"}, fetchOnce},
+		{"the page for people", []string{"chromedriver", browser, axe()}, peoplePage},
 		{"nc", []string{"dash", "nc.openbsd", "busybox"}, netcat},
 		{"a socket in Python", []string{"python3"}, pythonSocket},
 		{"complete peers in Python", []string{"python3"}, pythonPeers},
