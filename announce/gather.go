@@ -21,6 +21,7 @@ type Gathering struct {
 	// you only look.
 	Rank int
 
+	barrier    *barrier    // nil if Gather ended before it joined
 	membership *Membership // nil if Gather ended before it joined
 	stayUntil  time.Time   // Leave waits until then
 }
@@ -99,6 +100,7 @@ func (c *Client) Gather(ctx context.Context, t Tracker, r Request, n int, news f
 			sessions = append(sessions, derived.newSession(b.addSource(sources), r, other, false))
 		}
 	}
+	g.barrier = b
 	g.membership = b.startMembership(context.WithoutCancel(ctx), sessions, b.callNews)
 	b.await(ctx, g.membership)
 	if b.stop() {
@@ -143,6 +145,30 @@ func (c *Client) firstNetwork(ctx context.Context, t Tracker, r Request, news fu
 
 // StayUntil returns the time at which Leave leaves at the earliest. It is zero if Gather has failed.
 func (g *Gathering) StayUntil() time.Time { return g.stayUntil }
+
+// Follow reports what happens after all have met. It calls news for every event and every error, one
+// at a time, until ctx ends or the Gathering has left. The first event is [EventPeers]. The events are
+// those of [Client.Watch]: a peer that may still be there is not reported as having left. After Gather
+// has failed, Follow returns at once. Call it once at a time.
+func (g *Gathering) Follow(ctx context.Context, news func(Event, error)) {
+	b := g.barrier
+	if b == nil || g.stayUntil.IsZero() {
+		return
+	}
+	b.calling <- struct{}{}
+	b.mu.Lock()
+	_, _, peers := b.changes()
+	now := Event{Type: EventPeers, Tracker: b.self.tracker.name, Peers: peers, You: b.own(false), TTL: b.self.roster.grace()}
+	b.mu.Unlock()
+	b.news, b.silent = news, false
+	news(now, nil)
+	<-b.calling
+	select {
+	case <-ctx.Done():
+	case <-g.membership.Done():
+	}
+	b.stop()
+}
 
 // Leave leaves the track. First it waits until two seconds have passed since all met (20 s on a
 // classic tracker), so that the slowest process finds you, too. The end of ctx ends this wait.

@@ -468,3 +468,91 @@ func TestGatherEachEvent(t *testing.T) {
 		})
 	}
 }
+
+// After all have met, Follow reports who leaves and joins. A tracker that restarts makes nobody leave.
+func TestGatherFollow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		deadline(t, time.Hour)
+		p, k := newPipes(t), key(t, "k")
+		met := make(chan *announce.Gathering, 2)
+		for i := range 2 {
+			go func() {
+				g, err := p.client(fmt.Sprint("192.0.2.", i+1)).Gather(t.Context(), one[0], announce.Request{Key: k, Port: 4000}, 2, nil)
+				if err != nil {
+					t.Error(err)
+				}
+				met <- g
+			}()
+		}
+		g, other := <-met, <-met
+		if g.Rank == 1 {
+			g, other = other, g
+		}
+		var mu sync.Mutex
+		var reported []string
+		expect := func(want string) {
+			t.Helper()
+			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
+			if got := strings.Join(reported, ", "); got != want {
+				t.Errorf("reported %q, want %q", got, want)
+			}
+			reported = nil
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			g.Follow(ctx, func(ev announce.Event, err error) {
+				mu.Lock()
+				defer mu.Unlock()
+				if err != nil && slices.Contains(reported, "error") {
+					return // it may be the fifth of five tries
+				} else if err != nil {
+					reported = append(reported, "error")
+					return
+				}
+				reported = append(reported, string(ev.Type)+fmt.Sprint(ev.Peers, ev.You, ev.TTL))
+			})
+		}()
+		const you = " [192.0.2.1:4000] "
+		expect("peers[192.0.2.2:4000]" + you + "2m30s")
+		leave := join(t, p.client("192.0.2.3"), one, k, 4000)
+		time.Sleep(time.Second)
+		expect("join[192.0.2.2:4000 192.0.2.3:4000]" + you + "0s")
+		p.stop()
+		time.Sleep(10 * time.Second)
+		expect("error")
+		p.start(tracker.Handler(&tracker.Tracker{Interval: time.Minute}))
+		time.Sleep(time.Minute)
+		expect("peers[192.0.2.2:4000 192.0.2.3:4000]" + you + "2m30s")
+		if err := other.Leave(ctx); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(time.Second)
+		expect("leave[192.0.2.3:4000]" + you + "0s")
+		cancel()
+		<-done
+		_ = leave()
+		time.Sleep(time.Second)
+		expect("")
+		// Follow also ends with the Gathering.
+		go g.Leave(t.Context())
+		g.Follow(t.Context(), func(announce.Event, error) {})
+	})
+}
+
+// Follow returns at once if Gather has failed.
+func TestGatherFollowFailed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, k := newPipes(t), key(t, "k")
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		g, err := p.client("192.0.2.1").Gather(ctx, one[0], announce.Request{Key: k, Port: 4000}, 2, nil)
+		if err == nil {
+			t.Fatal("one process has met two")
+		}
+		g.Follow(t.Context(), func(announce.Event, error) { t.Error("Follow reports something") })
+	})
+}

@@ -84,7 +84,7 @@ func (o *watchOptions) runBarrier(c *cli.Context, waiting context.Context, s Str
 		}
 	case err == nil:
 		free.Release()
-		return o.runJob(c, s, g)
+		return o.runJob(c, s, g, news)
 	}
 	_ = g.Leave(c.Context)
 	if c.Context.Err() != nil {

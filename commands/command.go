@@ -62,10 +62,12 @@ func startCommand(ctx context.Context, s Streams, command, env []string) (*runni
 	return r, nil
 }
 
+// An ending is why ntrack itself ends a COMMAND, and the option that asks for that.
+type ending struct{ why, option string }
+
 // await passes signals on to the COMMAND until it has ended. If a reason to end it arrives, a note says
-// so, the COMMAND gets SIGTERM, and killTime later SIGKILL, and await returns true. A reason is a
-// format for the name of the COMMAND.
-func (r *running) await(ctx context.Context, reasons <-chan string) (stopped bool) {
+// so, the COMMAND gets SIGTERM, and killTime later SIGKILL, and await returns true.
+func (r *running) await(ctx context.Context, reasons <-chan ending) (stopped bool) {
 	cancelled := ctx.Done() // without Streams.Signals, the caller ends the COMMAND through the context
 	var kill <-chan time.Time
 	for {
@@ -77,7 +79,7 @@ func (r *running) await(ctx context.Context, reasons <-chan string) (stopped boo
 			r.child.Signal(syscall.SIGTERM)
 		case reason := <-reasons:
 			if kill == nil {
-				r.s.note(reason, r.name)
+				r.s.note("%s: ending %s, because of %s kill", reason.why, r.name, reason.option)
 				stopped, kill = true, time.After(killTime)
 				r.child.Signal(syscall.SIGTERM)
 			}

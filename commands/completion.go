@@ -64,6 +64,7 @@ const completeCommand = "__complete"
 var wordsOf = map[string][]string{
 	"output":     {string(output.Table), string(output.JSON), string(output.Text)},
 	"ready":      {"udp", "none"},
+	"on-leave":   {"keep", "kill"},
 	"on-lost":    {"keep", "kill"},
 	"log-format": logFormats,
 	"log-level":  logLevels,

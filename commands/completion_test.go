@@ -34,6 +34,7 @@ func TestCompletedValues(t *testing.T) {
 		"output":     {"list -t localhost:1 lobby --output %", 3},
 		"ready":      {"announce -t localhost:1 lobby --port 1 --ready % -- no-such-program", 127},
 		"on-lost":    {"announce -t localhost:1 lobby --port 1 --on-lost % -- no-such-program", 127},
+		"on-leave":   {"watch -t localhost:1 lobby --port 1 --min 2 --on-leave % -- no-such-program", 3},
 		"completion": {"completion %", 0},
 		"log-format": {"serve --listen 192.0.2.1:1 --log-format %", 1}, // no address of this machine
 		"log-level":  {"serve --listen 192.0.2.1:1 --log-level %", 1},

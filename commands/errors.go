@@ -33,6 +33,7 @@ var exitCodes = []exitCode{
 	{3, "the tracker is unreachable", is[*announce.UnreachableError]},
 	{4, "the tracker refused", is[*announce.RefusalError]},
 	{5, "the condition was not met in time", func(err error) bool { return errors.Is(err, errTimeUp) }},
+	{6, "a member of the job was lost", func(err error) bool { return errors.Is(err, errMemberLost) }},
 	{127, "the COMMAND is not found", func(err error) bool { e, ok := errors.AsType[*cannotRun](err); return ok && e.notFound() }},
 	{126, "the COMMAND cannot be run", is[*cannotRun]},
 	{129, "interrupted by SIGHUP", interruptedBy(syscall.SIGHUP)},
@@ -77,6 +78,9 @@ var (
 
 	// errTimeUp ends watch --min when the time of --for is over.
 	errTimeUp = errors.New("time is up")
+
+	// errMemberLost ends watch with a COMMAND that --on-leave kill has ended.
+	errMemberLost = errors.New("a member was lost")
 )
 
 // A usageError is a mistake in the command line. Its message ends with the command that shows help,

@@ -1,8 +1,11 @@
 package commands
 
 import (
+	"context"
 	"net/netip"
+	"slices"
 	"strconv"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -16,12 +19,22 @@ import (
 type jobOptions struct {
 	command []string // nil without a COMMAND
 	anyPort bool     // --port 0
+	kill    bool     // --on-leave kill
 }
 
 func (o *watchOptions) buildJob(c *cli.Context) error {
 	o.job.command = lineOf(c).command
 	if o.job.command == nil {
+		if c.IsSet("on-leave") {
+			return usage(c, "--on-leave needs --min and a COMMAND after `--`")
+		}
 		return nil
+	}
+	switch what := c.String("on-leave"); what {
+	case "kill", "keep":
+		o.job.kill = what == "kill"
+	default:
+		return usage(c, "--on-leave %q: kill or keep", shown(what))
 	}
 	switch {
 	case o.barrier.min == 0:
@@ -39,18 +52,93 @@ func (o *watchOptions) buildJob(c *cli.Context) error {
 
 // runJob runs the COMMAND of those who have met. It leaves when the COMMAND has ended, but not before
 // the slowest of the others has found this peer.
-func (o *watchOptions) runJob(c *cli.Context, s Streams, g *announce.Gathering) error {
+func (o *watchOptions) runJob(c *cli.Context, s Streams, g *announce.Gathering, news func(announce.Event, error) error) error {
 	run, err := startCommand(c.Context, s, o.job.command, append(o.environ(), jobVariables(g.Peers, g.Rank)...))
 	if err != nil {
 		_ = g.Leave(c.Context)
 		return err
 	}
-	run.await(c.Context, nil)
+	lost := make(chan ending, 1)
+	roll := rollCall{met: slices.Delete(slices.Clone(g.Peers), g.Rank, g.Rank+1), lost: lost}
+	following, stop := context.WithCancel(c.Context)
+	followed := make(chan struct{})
+	go func() {
+		defer close(followed)
+		g.Follow(following, func(ev announce.Event, err error) {
+			_ = news(ev, err) // prints notes
+			if o.job.kill {
+				roll.call(ev, err)
+			}
+		})
+	}()
+	ended := run.await(c.Context, lost)
+	stop()
+	<-followed
+	roll.end()
 	run.stay(c.Context, g.StayUntil())
 	left := make(chan error, 1)
 	go func() { left <- g.Leave(c.Context) }()
 	run.awaitLeft(left)
+	if ended {
+		return loggedError{errMemberLost} // the note has said who
+	}
 	return run.result()
+}
+
+// lossTime is how long a member may be gone before it is lost. Within this time a member whose
+// connection broke joins again, and the parts of a job that end together end by themselves.
+const lossTime = time.Second
+
+// A rollCall finds out which of those who have met are lost. A tracker that was away says nothing about
+// them: after that they have a ttl to join again.
+type rollCall struct {
+	met  []netip.AddrPort // without this process
+	lost chan<- ending
+
+	gone    map[netip.AddrPort]*time.Timer // those who are missing now, until they are lost
+	away    bool                           // the tracker does not answer
+	lenient time.Time                      // until then nobody is lost, because the tracker was away
+}
+
+// call takes the next event or error of a watch. Calls must not overlap.
+func (r *rollCall) call(ev announce.Event, err error) {
+	if err != nil {
+		r.away = true
+		r.end()
+		return
+	}
+	if r.away && ev.Type == announce.EventPeers {
+		r.away, r.lenient = false, time.Now().Add(ev.TTL)
+	}
+	if r.away {
+		return
+	}
+	for _, p := range r.met {
+		_, here := slices.BinarySearchFunc(ev.Peers, p, netip.AddrPort.Compare)
+		switch timer := r.gone[p]; {
+		case here && timer != nil:
+			timer.Stop()
+			delete(r.gone, p)
+		case !here && timer == nil:
+			if r.gone == nil {
+				r.gone = make(map[netip.AddrPort]*time.Timer)
+			}
+			r.gone[p] = time.AfterFunc(max(lossTime, time.Until(r.lenient)), func() {
+				select {
+				case r.lost <- ending{"lost " + p.String(), "--on-leave"}:
+				default: // another one is enough
+				}
+			})
+		}
+	}
+}
+
+// end stops all timers.
+func (r *rollCall) end() {
+	for _, timer := range r.gone {
+		timer.Stop()
+	}
+	clear(r.gone)
 }
 
 // jobVariables are the variables for rank number rank of the peers. Those without a prefix are the ones

@@ -32,6 +32,7 @@ type effect struct {
 func testedElsewhere() map[string]string {
 	return map[string]string{
 		"announce --on-lost":     "../testdata/script/child_tracker.txtar",
+		"watch --on-leave":       "../testdata/script/job_lost.txtar",
 		"serve --listen-tls":     "../testdata/script/serve_tls.txtar",
 		"serve --acme":           "../interop/acme_test.go",
 		"serve --acme-cache":     "../interop/acme_test.go",

@@ -99,7 +99,7 @@ func (o *announceOptions) runCommand(c *cli.Context, s Streams) error {
 
 	ctx, leave := context.WithCancel(context.WithoutCancel(c.Context))
 	defer leave()
-	left, lost := make(chan error, 1), make(chan string, 1)
+	left, lost := make(chan error, 1), make(chan ending, 1)
 	go func() {
 		tidySelfFiles()
 		left <- o.beMember(ctx, s, &look, self, lost)
@@ -149,7 +149,7 @@ func (r readiness) await(ctx context.Context, s Streams) bool {
 
 // beMember joins once the COMMAND is ready, and leaves when ctx ends. With --on-lost kill it sends on
 // lost when all trackers have been away for a whole ttl.
-func (o *announceOptions) beMember(ctx context.Context, s Streams, look *lookout, self *selfFile, lost chan<- string) error {
+func (o *announceOptions) beMember(ctx context.Context, s Streams, look *lookout, self *selfFile, lost chan<- ending) error {
 	if !o.ready.await(ctx, s) {
 		return nil
 	}
@@ -203,7 +203,7 @@ func (o *announceOptions) beMember(ctx context.Context, s Streams, look *lookout
 type absence struct {
 	ttl   time.Duration // 0 until a tracker has answered; until then begin does nothing
 	timer *time.Timer   // nil while a tracker answers
-	lost  chan<- string
+	lost  chan<- ending
 }
 
 func (a *absence) begin() {
@@ -212,7 +212,7 @@ func (a *absence) begin() {
 	}
 	a.timer = time.AfterFunc(a.ttl, func() {
 		select {
-		case a.lost <- "the tracker has been away for a whole ttl: ending %s, because of --on-lost kill":
+		case a.lost <- ending{"the tracker has been away for a whole ttl", "--on-lost"}:
 		default: // the receiver has not read about the last absence yet
 		}
 	})

@@ -9,7 +9,7 @@ import (
 // An absence reports once that all trackers have been away for a whole ttl.
 func TestAbsence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		lost := make(chan string, 1)
+		lost := make(chan ending, 1)
 		a := absence{lost: lost}
 		after := func(d time.Duration, want int) {
 			t.Helper()

@@ -45,6 +45,7 @@ func watchCommand(s Streams) *cli.Command {
 			&cli.BoolFlag{Name: "exactly", Usage: "with --min: more than N peers are an error"},
 			&cli.DurationFlag{Name: "for", Usage: "with --min: wait `D` at most, even for a tracker that is away; then print the peers that are there, and exit with 5"},
 			&cli.DurationFlag{Name: "every", Usage: "if the tracker has no event stream, look every `D`, at least 100ms, instead of at its interval"},
+			&cli.StringFlag{Name: "on-leave", Value: "keep", Usage: "`WHAT` to do with COMMAND when one of those who met is gone for a second: keep or kill it, and exit with 6"},
 			serveFlag(),
 		}, clientFlags()...),
 		Action: func(c *cli.Context) error {
