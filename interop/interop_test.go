@@ -54,6 +54,8 @@ func TestInterop(t *testing.T) {
 		{"fetch follows a stream", []string{"node", "chromedriver", browser}, fetchStream},
 		{"fetch", []string{"node"}, fetchOnce},
 		{"the page for people", []string{"chromedriver", browser, axe()}, peoplePage},
+		{"the scripts of the page", []string{"node"}, pageScripts},
+		{"what the page says about joining", []string{"node", "sh", "curl", "python3"}, pageCommands},
 		{"nc", []string{"dash", "nc.openbsd", "busybox"}, netcat},
 		{"a socket in Python", []string{"python3"}, pythonSocket},
 		{"complete peers in Python", []string{"python3"}, pythonPeers},

@@ -55,7 +55,13 @@ func listed(t *testing.T, addr, authorization string, peers ...string) {
 // ask sends a request for the key room.
 func ask(t *testing.T, verb, addr, query, authorization string) (status int, body string) {
 	t.Helper()
-	request, err := http.NewRequestWithContext(t.Context(), verb, "http://"+addr+"/ntrk/room"+query, nil)
+	return askTarget(t, verb, addr, "/ntrk/room"+query, authorization)
+}
+
+// askTarget sends a request for any target.
+func askTarget(t *testing.T, verb, addr, target, authorization string) (status int, body string) {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), verb, "http://"+addr+target, nil)
 	must(t, err)
 	if authorization != "" {
 		request.Header.Set("Authorization", authorization)
