@@ -15,6 +15,8 @@ const (
 	maxWaiting = 512
 	// maxReaders is how many goroutines read a socket. More than a few would wait for each other.
 	maxReaders = 4
+	// maxSlice is how many queries a goroutine answers before it lets others run.
+	maxSlice = 16
 	// maxReadErrors is how many reads in a row may fail. Some errors are about an earlier packet.
 	maxReadErrors = 10
 )
@@ -28,7 +30,12 @@ func (s *Server) readUDP(udp *net.UDPConn, local bool) error {
 	w := s.works.Get().(*work)
 	bound := addrOf(udp.LocalAddr())
 	control, errs := make([]byte, controlSize), 0
-	for {
+	for packets := 1; ; packets++ {
+		if packets%maxSlice == 0 {
+			// While packets wait, a read does not. Go would let this goroutine go on for 10 ms, and
+			// announces would wait.
+			runtime.Gosched()
+		}
 		var from netip.AddrPort
 		var n, nc int
 		var err error
