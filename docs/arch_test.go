@@ -44,6 +44,7 @@ tracker/server/servertest  tracker tracker/store/memory
 tracker/trackertest        announce tracker tracker/server
 bench                      announce/wire bench/measure tracker tracker/server tracker/store/memory
 bench/attack               announce/wire bench/measure tracker
+bench/dns                  announce/wire bench/measure tracker tracker/server tracker/server/dns tracker/store tracker/store/memory
 bench/measure
 bench/shared               announce/wire bench/measure tracker tracker/server tracker/store tracker/store/memory tracker/store/valkey
 bench/soak
@@ -53,7 +54,7 @@ examples/lobby             announce
 `
 
 // guests has every foreign module, and our packages that may import it. Each has one host, except for
-// x/sys, which is the operating system, and rueidis, which bench/shared measures.
+// x/sys, which is the operating system, and for rueidis and x/net, which bench measures alone, too.
 const guests = `
 github.com/urfave/cli/v2           commands
 golang.org/x/crypto                commands/certs
@@ -64,10 +65,10 @@ github.com/jackpal/bencode-go      announce/wire
 github.com/redis/rueidis           tracker/store/valkey bench/shared
 github.com/pires/go-proxyproto     tracker/server
 github.com/rogpeppe/go-internal    commands/commandstest
-golang.org/x/net                   tracker/server/dns
+golang.org/x/net                   tracker/server/dns bench/dns
 golang.org/x/term                  commands
 github.com/prometheus/client_golang  tracker/server/admin
-golang.org/x/sys                   announce bench bench/attack bench/shared commands commands/process tracker/server tracker/server/dns
+golang.org/x/sys                   announce bench bench/attack bench/dns bench/shared commands commands/process tracker/server tracker/server/dns
 `
 
 // table parses arrows and guests: the first field of each line is the key of the others.
