@@ -96,6 +96,7 @@ async function settle(query) {
 const roster = new Roster()
 let asOf = "" // the time at which the list was last right
 let labelled = true // whether the tracker sends labels
+let sampleOf = 0 // the size of the track if the roster has only a sample of it
 
 // away shows that the tracker does not answer, or does so again.
 function away(is, text) {
@@ -112,7 +113,7 @@ const rows = new Map()
 const collator = new Intl.Collator("en", { numeric: true })
 function draw() {
 	drawn = false
-	$("count").textContent = roster.peers.size
+	set($("count"), String(sampleOf || roster.peers.size))
 	const shown = [...roster.peers.keys()].sort((a, b) => a.startsWith("[") - b.startsWith("[") || collator.compare(a, b)).slice(0, most)
 	const wanted = new Set(shown)
 	for (const [peer, row] of rows) {
@@ -136,8 +137,9 @@ function draw() {
 		else $("peers").insertBefore(row, at)
 	}
 	const hidden = roster.peers.size - shown.length
-	show("more", hidden > 0 || roster.peers.size === 0)
-	set($("more"), hidden > 0 ? `and ${hidden} more` : "Nobody is here now.")
+	show("more", sampleOf > 0 || hidden > 0 || roster.peers.size === 0)
+	if (sampleOf > 0) set($("more"), `A random sample of ${shown.length} is shown.`)
+	else set($("more"), hidden > 0 ? `and ${hidden} more` : "Nobody is here now.")
 }
 
 function set(node, text) {
@@ -182,6 +184,7 @@ const on = {
 		roster.event(name, data, id)
 		if (name === "you") set($("ttl"), duration(Number(data[1])))
 		if (name === "peers") {
+			sampleOf = 0
 			away(false)
 			show("track", true)
 			say("live", "Live: changes show at once.")
@@ -232,9 +235,8 @@ async function watch() {
 		roster.news()
 		away(false)
 		show("track", true)
+		sampleOf = count
 		draw()
-		set($("count"), String(count))
-		set($("more"), `A random sample of ${peers.length} is shown, at most ${most} of it.`)
 		say("sample", `This track is too large to show changes at once. The page asks again every ${duration(interval)}.`)
 		await wait(interval * 1000)
 	}
