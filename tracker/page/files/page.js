@@ -6,6 +6,7 @@ import { follow, followByFetch } from "./stream.js"
 import { Roster } from "./peers.js"
 
 const root = new URL("..", import.meta.url) // of the tracker, also if a proxy adds to the path
+root.username = root.password = "" // fetch refuses an address with a password
 const path = location.pathname.slice(root.pathname.length)
 const key = path.startsWith("ntrk/") ? path.slice(5) : "" // as the browser has it: the key may be any bytes
 const bytes = keyBytes(key)
