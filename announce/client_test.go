@@ -129,8 +129,12 @@ func TestListLarge(t *testing.T) {
 	var c announce.Client
 	t.Cleanup(c.Close)
 	k := key(t, "k")
+	label, err := announce.ParseLabel("me")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for port := range uint16(1200) {
-		if _, err := c.Announce(t.Context(), native, announce.Request{Key: k, Port: 2000 + port, Want: announce.NoPeers}); err != nil {
+		if _, err := c.Announce(t.Context(), native, announce.Request{Key: k, Port: 2000 + port, ID: label, Want: announce.NoPeers}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -139,6 +143,10 @@ func TestListLarge(t *testing.T) {
 		if err != nil || len(r.Peers) != n || r.Count != 1200 || r.Sample != (n < 1200) || r.Interval == 0 {
 			t.Errorf("list of %d: %d peers, count %d, sample %v, %v", want, len(r.Peers), r.Count, r.Sample, err)
 		}
+	}
+	// A stream has no labels, so there are those of the reply.
+	if r, err := c.List(t.Context(), native, announce.Request{Key: k, Want: 10_000, Labels: true}); err != nil || len(r.Peers) != 1200 || len(r.Labels) != 1000 {
+		t.Errorf("%d peers with %d labels, %v", len(r.Peers), len(r.Labels), err)
 	}
 	without := httptest.NewServer(polled(tr))
 	t.Cleanup(without.Close)

@@ -112,7 +112,7 @@ func (v *clientVector) play(t *testing.T) {
 	var c announce.Client
 	defer c.Close()
 	var reply *announce.Reply
-	request := announce.Request{Key: k, Port: v.Port, Want: v.Want}
+	request := announce.Request{Key: k, Port: v.Port, Want: v.Want, Labels: v.Labels}
 	if v.Label != "" {
 		if request.ID, err = announce.ParseLabel(v.Label); err != nil {
 			t.Fatal(err)

@@ -256,6 +256,31 @@ func TestStorePrefix(t *testing.T) {
 	}
 }
 
+// A shared table keeps no peer ids, and so no labels.
+func TestStoreWithoutLabels(t *testing.T) {
+	engine := valkeytest.Start(t, valkeytest.Options{})
+	addr, m := filepath.Join(t.TempDir(), "addr"), newManager(t, "")
+	m.start(t, "--listen", "127.0.0.1:0", "--addr-file", addr, "--store", engine.URL())
+	m.await(t, "READY=1")
+	at, err := os.ReadFile(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	track := strings.TrimSpace(string(at)) + " k"
+	if code, _, stderr := runLine(t, "announce "+track+" --port 4000 --label me"); code != 0 {
+		t.Fatalf("exit code %d, %s", code, stderr)
+	}
+	for options, want := range map[string]string{
+		"":                               "PEER             SCOPE\n127.0.0.1:4000   loopback\n",
+		" -o json":                       `"peers":["127.0.0.1:4000"]}` + "\n",
+		" --format {{.Port}}={{.Label}}": "4000=\n",
+	} {
+		if code, stdout, stderr := runLine(t, "list "+track+options); code != 0 || !strings.HasSuffix(stdout, want) || stderr != "" {
+			t.Errorf("ntrack list%s: exit code %d\n%s%s", options, code, stdout, stderr)
+		}
+	}
+}
+
 // /readyz fails within five seconds after the database is away, and succeeds when it is back. /healthz
 // does not fail, nor does the check for systemd's watchdog, since a restart of the tracker would not help.
 // Requests get status 503 meanwhile, and the log says why.

@@ -28,7 +28,7 @@ var (
 // the token nobody gets more than a refusal.
 func FuzzAnswer(f *testing.F) {
 	for i, target := range []string{
-		"/ntrk/k", "/ntrk/k?port=1&format=json", "/ntrk/k?port=0&format=text", "/ntrk/%ff%0d%0a?format=json", "/ntrk/", "/ntrk/?format=text", "*",
+		"/ntrk/k", "/ntrk/k?port=1&format=json", "/ntrk/k?port=0&format=text", "/ntrk/k?port=7&peer_id=-lt0D80-%ff%1b%22aaaaaaaaa&format=json&labels=1", "/ntrk/%ff%0d%0a?format=json", "/ntrk/", "/ntrk/?format=text", "*",
 		"/announce?info_hash=aaaaaaaaaaaaaaaaaaaa&port=1&compact=1", "/announce?info_hash=aaaaaaaaaaaaaaaaaaaa&port=1&event=stopped", "/scrape?info_hash=k",
 		"/secret/announce?info_hash=k&port=2", "/s%65cret/scrape", "http://t/ntrk/k?numwant=9999999999&port=3", "/", "/.ntrack/page.js", "/.ntrack/../index.html", "/ntrk/k?numwant=%32&port=4", "/announce?info_hash=k&port=0&numwant=-1&no_peer_id=1",
 	} {

@@ -1,0 +1,150 @@
+package commands
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"ntrack/announce"
+	"ntrack/output"
+	"ntrack/tracker"
+)
+
+// A labelTrial is a tracker that counts the looks for labels, and the labels of a command that uses it.
+type labelTrial struct {
+	t     *testing.T
+	at    announce.Tracker
+	looks atomic.Int32
+	key   announce.Key
+}
+
+func newLabelTrial(t *testing.T) *labelTrial {
+	x := &labelTrial{t: t}
+	handler := tracker.Handler(&tracker.Tracker{})
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Query().Get("labels") == "1" {
+			x.looks.Add(1)
+		}
+		handler.ServeHTTP(w, r)
+	}))
+	t.Cleanup(srv.Close)
+	var err error
+	if x.at, err = announce.ParseTracker(srv.URL); err != nil {
+		t.Fatal(err)
+	}
+	if x.key, err = announce.ParseKey("k"); err != nil {
+		t.Fatal(err)
+	}
+	return x
+}
+
+func (x *labelTrial) join(port uint16, label string) {
+	x.t.Helper()
+	r := announce.Request{Key: x.key, Port: port}
+	if label != "" {
+		var err error
+		if r.ID, err = announce.ParseLabel(label); err != nil {
+			x.t.Fatal(err)
+		}
+	}
+	c := new(announce.Client)
+	defer c.Close()
+	if _, err := c.Announce(x.t.Context(), x.at, r); err != nil {
+		x.t.Fatal(err)
+	}
+}
+
+// labels returns the labels of a command with these trackers and a template that uses labels.
+func (x *labelTrial) labels(trackers ...announce.Tracker) *labels {
+	x.t.Helper()
+	o := &client{trackers: trackers, key: x.key}
+	o.Timeout = announce.DefaultTimeout
+	var err error
+	if o.template, err = output.ParseTemplate("{{.Label}}"); err != nil {
+		x.t.Fatal(err)
+	}
+	o.useLabels(x.t.Context())
+	return o.labels
+}
+
+// rowsOf returns rows for these ports of 127.0.0.1.
+func rowsOf(event announce.EventType, ports ...uint16) (rows []output.Row) {
+	for _, p := range ports {
+		rows = append(rows, output.Row{Peer: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), p), Event: event})
+	}
+	return rows
+}
+
+// fill checks the labels of rows, and how many looks they cost.
+func (x *labelTrial) fill(l *labels, rows []output.Row, wantLooks int32, want ...string) {
+	x.t.Helper()
+	before := x.looks.Load()
+	l.fill(rows)
+	var got []string
+	for _, r := range rows {
+		got = append(got, r.Label)
+	}
+	if n := x.looks.Load() - before; !slices.Equal(got, want) || n != wantLooks {
+		x.t.Errorf("%q after %d looks, want %q after %d", got, n, want, wantLooks)
+	}
+}
+
+// New peers cost one look together, and peers that are known none.
+func TestLabelsCostOneLook(t *testing.T) {
+	x := newLabelTrial(t)
+	x.join(1, "one")
+	x.join(2, "")
+	x.join(3, "three")
+	l := x.labels(x.at)
+	join, leave := announce.EventJoin, announce.EventLeave
+	x.fill(l, rowsOf(join, 1, 2, 3), 1, "one", "", "three")
+	x.fill(l, rowsOf(join, 2), 0, "")
+	x.join(3, "new")
+	x.fill(l, rowsOf(leave, 3), 0, "three")
+	x.fill(l, rowsOf(leave, 3), 0, "")
+	x.fill(l, rowsOf(join, 3), 1, "new")
+	x.fill(l, rowsOf("", 1, 2, 3), 0, "one", "", "new")
+	x.fill(l, rowsOf("", 1, 9), 1, "one", "") // the tracker does not know 9
+	x.fill(l, rowsOf("", 1, 9), 0, "one", "")
+	x.fill(l, nil, 0)
+	if len(l.known) != 2 {
+		t.Errorf("labels of peers that are gone are kept: %v", l.known)
+	}
+	// Without a template that uses labels there are none.
+	o := &client{trackers: []announce.Tracker{x.at}}
+	if o.useLabels(t.Context()); o.labels != nil {
+		t.Error("labels without a template")
+	}
+	x.fill(o.labels, rowsOf(join, 1), 0, "")
+}
+
+// A tracker that does not answer delays the output for a moment only, and others have the labels.
+func TestLabelsOfSeveralTrackers(t *testing.T) {
+	x := newLabelTrial(t)
+	x.join(1, "one")
+	release := make(chan struct{})
+	silent := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
+	defer silent.Close()
+	defer close(release)
+	away, err := announce.ParseTracker(silent.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	classic, err := announce.ParseTracker(strings.Replace(x.at.String(), "/ntrk/", "/announce", 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := x.labels(classic, away, x.at)
+	if l.client.Timeout > 2*time.Second {
+		t.Errorf("a look may take %v", l.client.Timeout)
+	}
+	l.client.Timeout = 100 * time.Millisecond // instead of two seconds
+	x.fill(l, rowsOf("", 1), 1, "one")
+	l = x.labels(classic) // it has no labels, and is not asked
+	x.fill(l, rowsOf("", 1), 0, "")
+}
