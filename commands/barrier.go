@@ -83,6 +83,11 @@ func (o *watchOptions) runBarrier(c *cli.Context, waiting context.Context, s Str
 			err = err2
 		}
 	case err == nil:
+		if o.to.name != "" {
+			if err = o.writeOnce(g.Peers); err != nil {
+				break
+			}
+		}
 		free.Release()
 		return o.runJob(c, s, g, news)
 	}
@@ -95,8 +100,11 @@ func (o *watchOptions) runBarrier(c *cli.Context, waiting context.Context, s Str
 
 // writeBarrier writes all peers of the barrier as the user wants them.
 func (o *watchOptions) writeBarrier(w io.Writer, rank int, peers []netip.AddrPort) error {
-	if o.template == nil {
+	switch {
+	case o.template == nil:
 		return output.WriteBarrier(w, o.format, rank, peers)
+	case o.to.name != "":
+		return o.writeOnce(peers)
 	}
 	return o.writeRows(w, output.Rows(peers))
 }

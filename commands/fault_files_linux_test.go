@@ -110,3 +110,58 @@ func TestFaultStayOutOfFiles(t *testing.T) {
 	limitFiles(t, member.Process, before)
 	out.await(t, "the tracker is back")
 }
+
+// A watch keeps a file true on a disk that is full for a while. It says so, the file stays as it is,
+// nothing is left beside it, and it is true again once there is room.
+func TestFaultFileOnFullDisk(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	addr, file := filepath.Join(dir, "addr"), filepath.Join(dir, "to", "peers")
+	if err := os.Mkdir(filepath.Dir(file), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	m := newManager(t, "")
+	m.start(t, "--listen", "127.0.0.1:0", "--addr-file", addr)
+	m.await(t, "READY=1")
+	b, err := os.ReadFile(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := strings.TrimSpace(string(b))
+	announce := func(port string) {
+		if out, err := exec.Command("ntrack", "announce", at, "k", "--port", port).CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+	}
+	announce("4000")
+	out := &seen{changed: make(chan struct{})}
+	watch := exec.Command("ntrack", "watch", at, "k", "--format", "{{.Port}}", "--to", file, "--exec", "echo has $(cat "+file+")")
+	watch.Stdout, watch.Stderr = out, out
+	if err := watch.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = watch.Process.Kill()
+		_ = watch.Wait()
+	}()
+	out.await(t, "has 4000\n")
+	var old unix.Rlimit
+	if err := unix.Prlimit(watch.Process.Pid, unix.RLIMIT_FSIZE, nil, &old); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Prlimit(watch.Process.Pid, unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: 0, Max: old.Max}, nil); err != nil {
+		t.Fatal(err)
+	}
+	announce("4001")
+	out.await(t, "ntrack: --to "+file+": file too large; the file stays as it is; trying again in 1s, or when the list changes\n")
+	if text, err := os.ReadFile(file); err != nil || string(text) != "4000\n" {
+		t.Errorf("the file has %q, %v", text, err)
+	}
+	if entries, err := os.ReadDir(filepath.Dir(file)); err != nil || len(entries) != 1 {
+		t.Errorf("beside the file there are %v, %v", entries, err)
+	}
+	if err := unix.Prlimit(watch.Process.Pid, unix.RLIMIT_FSIZE, &old, nil); err != nil {
+		t.Fatal(err)
+	}
+	out.await(t, "has 4000 4001\n")
+}

@@ -173,17 +173,11 @@ func readSmall(file string) (string, error) {
 // it. It writes to a pipe, a device or any other file that is not regular, and does not replace it. A
 // new file has the permissions perm.
 //
-// It follows a link only if this user or root has made it. In a directory for all users, such as /tmp,
-// another user's link may lead to a file that only this user can replace.
+// It follows links: see followLinks.
 func writeFile(name, text string, perm os.FileMode) error {
-	target := name
-	if link, err := os.Readlink(name); err == nil {
-		if info, err := os.Lstat(name); err == nil && !isOwn(info) && !isRoots(info) {
-			return errors.New("another user has made this link; remove it, or name another file")
-		}
-		if target = link; !filepath.IsAbs(link) {
-			target = filepath.Join(filepath.Dir(name), link)
-		}
+	target, err := followLinks(name)
+	if err != nil {
+		return err
 	}
 	if info, err := os.Stat(target); err == nil && !info.Mode().IsRegular() {
 		f, err := os.OpenFile(target, os.O_WRONLY, 0)
@@ -193,7 +187,7 @@ func writeFile(name, text string, perm os.FileMode) error {
 		_, err = f.WriteString(text)
 		return cmp.Or(err, f.Close())
 	}
-	f, err := createTemp(filepath.Dir(target), perm)
+	f, err := createTemp(filepath.Dir(target), tempPrefix, perm)
 	if err != nil {
 		return err
 	}
@@ -208,11 +202,32 @@ func writeFile(name, text string, perm os.FileMode) error {
 	return err
 }
 
+// followLinks returns the file to which a link leads, or name itself. The file need not exist.
+//
+// It follows a link only if this user or root has made it. In a directory for all users, such as /tmp,
+// another user's link may lead to a file that only this user can replace.
+func followLinks(name string) (string, error) {
+	for range 40 { // as many as Linux follows
+		link, err := os.Readlink(name)
+		if err != nil { // this is no link
+			return name, nil
+		}
+		if info, err := os.Lstat(name); err == nil && !isOwn(info) && !isRoots(info) {
+			return "", errors.New("another user has made this link; remove it, or name another file")
+		}
+		if !filepath.IsAbs(link) {
+			link = filepath.Join(filepath.Dir(name), link)
+		}
+		name = link
+	}
+	return "", errors.New("this link leads to itself; remove it, or name another file")
+}
+
 // createTemp creates a file that the caller writes and then renames. The name of the file is random,
 // because a killed process may have left another one. It is short even if the final name has the
 // greatest possible length. [os.CreateTemp] would not let other users read the file, but perm may.
-func createTemp(dir string, perm os.FileMode) (*os.File, error) {
-	name := filepath.Join(dir, fmt.Sprintf(tempPrefix+"%08x", rand.Uint32()))
+func createTemp(dir, prefix string, perm os.FileMode) (*os.File, error) {
+	name := filepath.Join(dir, fmt.Sprintf("%s%08x", prefix, rand.Uint32()))
 	return os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
 }
 

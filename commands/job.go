@@ -43,7 +43,7 @@ func (o *watchOptions) buildJob(c *cli.Context) error {
 		return usage(c, "a COMMAND needs --port N, or --port 0 for any free port, to say where it is reached")
 	}
 	for _, name := range []string{"output", "quiet", "format"} {
-		if c.IsSet(name) {
+		if c.IsSet(name) && !(name == "format" && c.IsSet("to")) {
 			return usage(c, "--%s and a COMMAND exclude each other: standard output is the COMMAND's alone", name)
 		}
 	}

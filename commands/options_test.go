@@ -43,6 +43,7 @@ func testedElsewhere() map[string]string {
 		"serve --admin":          "../testdata/script/serve_admin.txtar",
 		"serve --dns":            "serve_dns_test.go",
 		"serve --dns-zone":       "serve_dns_test.go",
+		"watch --settle":         "../testdata/script/watch_to.txtar",
 		"serve --store":          "serve_store_linux_test.go",
 		"serve --store-file":     "serve_store_linux_test.go",
 		"serve --store-prefix":   "serve_store_linux_test.go",
@@ -289,6 +290,16 @@ func effects() map[string]effect {
 			"watch lobby", `(?m)^join 127.0.0.1:1$`,
 			printsAtJoins,
 		},
+		"watch --to": {
+			"watch lobby --format {{.Port}} --to new", "^1\n2\n3\n$",
+			"watch lobby --format {{.Port}}", "^prints$",
+			fileOrOutput,
+		},
+		"watch --header": {
+			"watch lobby --format {{.Port}} --to new --header top", "^top\n1\n",
+			"watch lobby --format {{.Port}} --to new", "^1\n",
+			fileOrOutput,
+		},
 		"watch --min": {
 			"watch lobby --for 100ms --min 4", `(?s)^exit code 5\n.* of 4 peers`,
 			"watch lobby --for 100ms --min 5", `(?s)^exit code 5\n.* of 5 peers`,
@@ -374,6 +385,19 @@ func effects() map[string]effect {
 		}
 	}
 	return all
+}
+
+// fileOrOutput waits for the file of --to, which it returns, or for output.
+func fileOrOutput(x *trial) (text string) {
+	x.until(func() bool {
+		b, _ := os.ReadFile(filepath.Join(x.dir, "new"))
+		text = string(b)
+		return text != "" || strings.Contains(x.output(), "1\n")
+	})
+	if text == "" {
+		return "prints"
+	}
+	return text
 }
 
 // Every option in --help has an effect: without it, or with another value, the same command line has

@@ -20,6 +20,8 @@ func isOwn(fs.FileInfo) bool { return true }
 
 func isRoots(fs.FileInfo) bool { return false }
 
+func giveTo(*os.File, fs.FileInfo) error { return nil }
+
 func closeToOthers(uintptr) {}
 
 func shareByte(*os.File, int64) (others bool, err error) { return false, errors.ErrUnsupported }

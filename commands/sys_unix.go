@@ -40,6 +40,19 @@ func isOf(info fs.FileInfo, uid int) bool {
 	return ok && int(owner.Uid) == uid
 }
 
+// giveTo gives a file the owner and the group of another one.
+func giveTo(f *os.File, other fs.FileInfo) error {
+	want, ok := other.Sys().(*syscall.Stat_t)
+	info, err := f.Stat()
+	if err != nil || !ok {
+		return err
+	}
+	if has, ok := info.Sys().(*syscall.Stat_t); ok && has.Uid == want.Uid && has.Gid == want.Gid {
+		return nil
+	}
+	return f.Chown(int(want.Uid), int(want.Gid))
+}
+
 // closeToOthers gives a Unix socket that is not bound yet its mode. Only Linux can do that.
 func closeToOthers(socket uintptr) { _ = unix.Fchmod(int(socket), unixMode) }
 

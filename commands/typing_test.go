@@ -122,7 +122,7 @@ func TestNumbersOfEveryOption(t *testing.T) {
 	for command, options := range map[string][]string{
 		"announce": {"port", "numwant", "timeout", "wait"},
 		"list":     {"timeout", "wait"},
-		"watch":    {"port", "min", "for", "every", "timeout", "wait"},
+		"watch":    {"port", "settle", "min", "for", "every", "timeout", "wait"},
 		"serve": {"max-rate", "interval", "max-per-addr", "max-conns",
 			"max-conns-per-addr", "request-timeout", "idle-timeout", "drain"},
 	} {

@@ -29,6 +29,11 @@ func watchCommand(s Streams) *cli.Command {
 			"1m, until the list changes. CMD has NTRACK_EVENT, NTRACK_PEER, NTRACK_PEERS,\n" +
 			"NTRACK_KEY and NTRACK_TRACKER, as `ntrack --help` says, and on standard input\n" +
 			"  {\"event\":..,\"peer\":..,\"key\":..,\"tracker\":..,\"changes\":[..],\"peers\":[..]}\n\n" +
+			"With --to it keeps FILE true: TEXT of --header, and a line by --format for each\n" +
+			"other peer. A program that reads FILE gets the old list or the new one, never a\n" +
+			"part. CMD of --exec runs at the start, and whenever FILE was replaced. A tracker\n" +
+			"that is lost or restarted makes FILE no shorter, and the end of the watch leaves\n" +
+			"it as it is.\n\n" +
 			"With --min it is a barrier: it waits until N peers are there, itself included if\n" +
 			"it joins by --port. Then it prints them, in the same order in each program, and\n" +
 			"with -o json your rank among them. It stays for 2s more, so that the others see\n" +
@@ -41,6 +46,9 @@ func watchCommand(s Streams) *cli.Command {
 			&cli.IntFlag{Name: "port", Usage: "join while watching, with the `PORT` where your service is reached; with a COMMAND 0 is any free port"},
 			&cli.BoolFlag{Name: "once", Usage: "wait for the first change, print the peers that are there then, and end"},
 			&cli.StringFlag{Name: "exec", Usage: "run `CMD` by sh for each change, instead of printing it"},
+			&cli.StringFlag{Name: "to", TakesFile: true, Usage: "with --format: keep `FILE` true, instead of printing each change: it has a line per peer, and is replaced as a whole after each change; then --exec runs"},
+			&cli.StringFlag{Name: "header", Usage: "with --to: begin FILE with `TEXT`, which may have several lines"},
+			&cli.DurationFlag{Name: "settle", Usage: "with --to or --exec: act `D` after a change, on all changes until then"},
 			&cli.IntFlag{Name: "min", Usage: "wait until at least `N` peers are there, print them, and end"},
 			&cli.BoolFlag{Name: "exactly", Usage: "with --min: more than N peers are an error"},
 			&cli.DurationFlag{Name: "for", Usage: "with --min: wait `D` at most, even for a tracker that is away; then print the peers that are there, and exit with 5"},
@@ -65,6 +73,7 @@ type watchOptions struct {
 	request     announce.Request
 	once, serve bool
 	exec, shell string
+	to          toFileOptions
 	every       time.Duration
 }
 
@@ -87,7 +96,7 @@ func (o *watchOptions) build(c *cli.Context, s Streams) error {
 	if err := o.buildBarrier(c); err != nil {
 		return err
 	}
-	if err := o.buildFormat(c, o.fields()...); err != nil {
+	if err := o.buildFormat(c, o.fields(c)...); err != nil {
 		return err
 	}
 	if err := o.buildJob(c); err != nil {
@@ -96,22 +105,24 @@ func (o *watchOptions) build(c *cli.Context, s Streams) error {
 	switch {
 	case c.IsSet("exec") && strings.TrimSpace(o.exec) == "":
 		return usage(c, "--exec: the command is empty")
-	case o.exec != "" && (o.once || c.IsSet("output") || o.format == output.Text):
-		return usage(c, "--exec goes with none of --once, --output, --format and --quiet: it prints nothing itself")
+	case o.exec != "" && (o.once || c.IsSet("output") || c.Bool("quiet")):
+		return usage(c, "--exec goes with none of --once, --output and --quiet: it prints nothing itself")
+	case o.exec != "" && o.template != nil && !c.IsSet("to"):
+		return usage(c, "--exec goes with --format only if there is --to FILE for its lines")
 	case o.exec != "":
 		if o.shell, err = process.Find("sh"); err != nil {
 			return fmt.Errorf("--exec: sh: %w", err)
 		}
 	}
-	return nil
+	return o.buildToFile(c)
 }
 
 // fields are the fields of a template that depend on what watch does.
-func (o *watchOptions) fields() []string {
+func (o *watchOptions) fields(c *cli.Context) []string {
 	switch {
 	case o.barrier.min > 0:
 		return []string{output.FieldRank}
-	case o.once:
+	case o.once || c.IsSet("to"):
 		return nil
 	}
 	return []string{output.FieldEvent}
@@ -162,6 +173,17 @@ func (o *watchOptions) run(c *cli.Context, s Streams) error {
 			cancel(nil)
 			runs.end()
 		}()
+	}
+	if o.barrier.min == 0 && (o.to.name != "" || o.to.settle > 0) {
+		keep, err := startKeeper(ctx, s, o, runs)
+		if err != nil {
+			return err
+		}
+		defer func() {
+			cancel(nil)
+			keep.end()
+		}()
+		show = keep.show
 	}
 	look := lookout{s: s, client: &o.client, serve: o.serve}
 	defer look.end()

@@ -47,8 +47,10 @@ const (
 // A Template writes the peers of a result as its user wants them: the value of --format. Each peer is
 // one execution of a text/template, and ends with a newline.
 type Template struct {
-	t    *template.Template
-	used []string
+	t          *template.Template
+	used       []string
+	lines      int    // the lines of each peer; 0 if their number varies
+	begin, end string // what the text of each peer begins and ends with
 }
 
 // fields is what a template reads of a Row. String is for {{.}}.
@@ -95,13 +97,20 @@ func ParseTemplate(text string, more ...string) (*Template, error) {
 		return nil, &TemplateError{cmp.Or(text, "the template"), 1, 1, "it has no field of a peer, such as {{.Endpoint}}"}
 	}
 	t.used = c.used
-	for _, sample := range []Row{
+	t.begin, t.end = literal(root.Root.Nodes[0]), literal(root.Root.Nodes[len(root.Root.Nodes)-1])
+	var lines [2]int
+	for i, sample := range [2]Row{
 		{Peer: netip.MustParseAddrPort("192.0.2.1:4000"), Event: announce.EventJoin},
 		{Peer: netip.MustParseAddrPort("[2001:db8::1]:65535"), Event: announce.EventLeave, Rank: 1, Label: "a label of 20 bytes."},
 	} {
-		if _, err := t.append(nil, sample); err != nil {
+		one, err := t.text(sample)
+		if err != nil {
 			return nil, executionError(text, err)
 		}
+		lines[i] = strings.Count(one, "\n")
+	}
+	if lines[0] == lines[1] {
+		t.lines = lines[0]
 	}
 	return t, nil
 }
@@ -109,45 +118,67 @@ func ParseTemplate(text string, more ...string) (*Template, error) {
 // Uses reports whether the template reads a field, such as FieldLabel.
 func (t *Template) Uses(field string) bool { return slices.Contains(t.used, field) }
 
-// Write writes the rows. Text of a peer may not fit its template: the others are written all the same,
-// and the error names the first of these peers.
-func (t *Template) Write(w io.Writer, rows ...Row) error {
-	var out []byte
-	var failed error
+// Texts returns the text of each row, with its newline. The label of a peer may not fit the template:
+// then this row is left out, and the error names the first of these peers.
+func (t *Template) Texts(rows ...Row) (texts []string, failed error) {
 	for _, r := range rows {
-		more, err := t.append(out, r)
-		if err != nil && failed == nil {
+		text, err := t.text(r)
+		if err == nil {
+			texts = append(texts, text)
+		} else if failed == nil {
 			failed = fmt.Errorf("%s is left out: %w", r.Peer, executionError("", err))
 		}
-		out = more
 	}
-	if len(out) == 0 {
+	return texts, failed
+}
+
+// Write writes the texts of all rows at once. An error about a row does not keep it from writing the
+// others.
+func (t *Template) Write(w io.Writer, rows ...Row) error {
+	texts, failed := t.Texts(rows...)
+	if len(texts) == 0 {
 		return failed
 	}
-	_, err := w.Write(out)
+	_, err := io.WriteString(w, strings.Join(texts, ""))
 	return errors.Join(err, failed)
 }
 
-// append appends the text of one peer and a newline. After an error it appends nothing.
-func (t *Template) append(out []byte, r Row) ([]byte, error) {
+// Split splits a text that this template has written into the texts of its peers. It drops what
+// another template has written, as far as it can see that. If the template does not always write the
+// same number of lines, Split returns nothing.
+func (t *Template) Split(text string) (texts []string) {
+	lines := strings.SplitAfter(text, "\n") // the last one is "" if text is whole
+	for n := t.lines; n > 0 && len(lines) > n; lines = lines[n:] {
+		one := strings.Join(lines[:n], "")
+		if len(one) > len(t.begin)+len(t.end) && strings.HasPrefix(one, t.begin) && strings.HasSuffix(one, t.end+"\n") {
+			texts = append(texts, one)
+		}
+	}
+	return texts
+}
+
+// literal returns the text of a node, if it is the same for every peer.
+func literal(n parse.Node) string {
+	if text, ok := n.(*parse.TextNode); ok {
+		return string(text.Text)
+	}
+	return ""
+}
+
+// text returns the text of one peer, with its newline.
+func (t *Template) text(r Row) (string, error) {
 	addr := r.Peer.Addr()
-	b := bounded{*bytes.NewBuffer(out), len(out) + maxText}
+	var b bounded
 	err := t.t.Execute(&b, fields{IP: addr.String(), Port: int(r.Peer.Port()), Endpoint: r.Peer.String(),
 		Scope: wire.ScopeOf(addr).String(), Label: labelText(r.Label), Event: string(r.Event), Rank: r.Rank})
-	if err != nil {
-		return out, err
-	}
-	return append(b.Bytes(), '\n'), nil
+	return b.String() + "\n", err
 }
 
-// bounded is a buffer that takes at most limit bytes.
-type bounded struct {
-	bytes.Buffer
-	limit int
-}
+// bounded is a buffer that takes at most maxText bytes.
+type bounded struct{ bytes.Buffer }
 
 func (b *bounded) Write(p []byte) (int, error) {
-	if b.Len()+len(p) > b.limit {
+	if b.Len()+len(p) > maxText {
 		return 0, fmt.Errorf("the text of a peer exceeds %d KiB", maxText>>10)
 	}
 	return b.Buffer.Write(p)

@@ -1,0 +1,134 @@
+package commands
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// A replacement is a regular file that is replaced as a whole, again and again, while other programs
+// read it: FILE of `ntrack watch --to`. It keeps its mode and its owner.
+type replacement struct {
+	target string      // the file itself, if the name is a link
+	begins string      // what the names of its temporary files begin with
+	perm   fs.FileMode // of a new file, before the umask
+}
+
+// newReplacement tries whether the file can be replaced, without a change of it.
+func newReplacement(name string) (*replacement, error) {
+	target, err := followLinks(name)
+	if err != nil {
+		return nil, err
+	}
+	h := fnv.New32a()
+	_, _ = io.WriteString(h, filepath.Base(target))
+	r := &replacement{target, fmt.Sprintf("%s%08x-", tempPrefix, h.Sum32()), 0o644}
+	r.tidy()
+	temp, err := r.create()
+	if err != nil {
+		return nil, err
+	}
+	return r, cmp.Or(temp.Close(), os.Remove(temp.Name()))
+}
+
+// old returns the text that the file has now. A file that does not exist has none.
+func (r *replacement) old(most int64) (string, error) {
+	f, err := os.Open(r.target)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, most+1))
+	if err == nil && int64(len(b)) > most {
+		err = fmt.Errorf("it has more than %d MiB", most>>20)
+	}
+	return string(b), err
+}
+
+// write gives the file a new text in one step, and reports whether it had another one. Power may fail
+// at any time: then the file has the old text or the new one.
+func (r *replacement) write(text string) (changed bool, err error) {
+	if r.has(text) {
+		return false, nil
+	}
+	r.tidy()
+	temp, err := r.create()
+	if err != nil {
+		return false, err
+	}
+	_, err = temp.WriteString(text)
+	err = cmp.Or(err, temp.Sync())
+	if err = cmp.Or(err, temp.Close()); err == nil {
+		err = os.Rename(temp.Name(), r.target)
+	}
+	if err != nil {
+		_ = os.Remove(temp.Name())
+	}
+	return err == nil, err
+}
+
+// has reports whether the file has exactly this text.
+func (r *replacement) has(text string) bool {
+	info, err := os.Stat(r.target)
+	if err != nil || info.Size() != int64(len(text)) {
+		return false
+	}
+	b, err := os.ReadFile(r.target)
+	return err == nil && bytes.Equal(b, []byte(text))
+}
+
+// create creates a file beside the target, with its mode and its owner.
+func (r *replacement) create() (*os.File, error) {
+	perm := r.perm
+	old, err := os.Stat(r.target)
+	switch {
+	case err == nil && !old.Mode().IsRegular():
+		return nil, errors.New("it is not a regular file")
+	case err == nil:
+		perm = old.Mode().Perm()
+	case !errors.Is(err, fs.ErrNotExist):
+		return nil, err
+	}
+	temp, err := createTemp(filepath.Dir(r.target), r.begins, perm)
+	if err != nil || old == nil {
+		return temp, err
+	}
+	if err = giveTo(temp, old); err == nil {
+		err = temp.Chmod(perm)
+	}
+	if err != nil {
+		_ = temp.Close()
+		_ = os.Remove(temp.Name())
+		return nil, fmt.Errorf("its owner or mode cannot be kept: %s", reasonOf(err))
+	}
+	return temp, nil
+}
+
+// oldTemp is the age from which a temporary file is that of a process that was killed: no process
+// needs one for that long.
+const oldTemp = time.Minute
+
+// tidy removes the temporary files that killed processes have left.
+func (r *replacement) tidy() {
+	dir := filepath.Dir(r.target)
+	entries, _ := os.ReadDir(dir)
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), r.begins) {
+			continue
+		}
+		if info, err := e.Info(); err == nil && info.Mode().IsRegular() && time.Since(info.ModTime()) > oldTemp {
+			_ = os.Remove(filepath.Join(dir, e.Name()))
+		}
+	}
+}

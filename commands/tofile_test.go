@@ -1,0 +1,208 @@
+package commands
+
+import (
+	"bytes"
+	"context"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"ntrack/announce"
+	"ntrack/output"
+)
+
+// The texts of an earlier process stay in their places until their peers have been seen.
+func TestEarlierMerge(t *testing.T) {
+	for _, tt := range []struct{ earlier, lists, want string }{
+		{"", "b a", "b a"},
+		{"a b c", "a b c", "a b c"},
+		{"a b c", " ", "a b c"},
+		{"a b c", "c", "a b c"},
+		{"a b c", "a d", "a b c d"},
+		{"a b c", "a|", "b c"},        // a was there and is gone
+		{"a b c", "b a|c", "c"},       // and now nobody is unseen
+		{"c b a", "a b|c|a c", "a c"}, // so the order is the usual one
+		{"a a b", "a", "a a b"},       // two peers of one host
+		{"a a b", "a a a", "a a b a"}, //
+		{"a a b", "a a|a", "a b"},     //
+		{"a a b", "a|", "a b"},        //
+		{"a b", "x|x y|y", "a b y"},   // new ones come and go as usual
+		{"a b", "a|b|a b x", "a b x"}, //
+	} {
+		e := earlier{texts: strings.Fields(tt.earlier)}
+		got := ""
+		for list := range strings.SplitSeq(tt.lists, "|") {
+			got = strings.Join(e.merge(strings.Fields(list)), " ")
+		}
+		if got != tt.want {
+			t.Errorf("%q, then %q: %q, want %q", tt.earlier, tt.lists, got, tt.want)
+		}
+	}
+}
+
+// A trialKeeper is a keeper whose events and time come from a test.
+type trialKeeper struct {
+	*keeper
+	t    *testing.T
+	file string
+	mu   sync.Mutex
+	out  bytes.Buffer // its notes
+}
+
+func newTrialKeeper(t *testing.T, old string, settle time.Duration) *trialKeeper {
+	t.Helper()
+	k := &trialKeeper{t: t, file: filepath.Join(t.TempDir(), "file")}
+	if old != "" {
+		if err := os.WriteFile(k.file, []byte(old), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	o := &watchOptions{to: toFileOptions{name: k.file, header: "#\n", settle: settle}}
+	var err error
+	if o.template, err = output.ParseTemplate("{{.Port}}"); err == nil {
+		o.to.file, err = newReplacement(k.file)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	if err == nil {
+		k.keeper, err = startKeeper(ctx, Streams{Err: k}, o, nil)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cancel()
+		k.end()
+	})
+	return k
+}
+
+func (k *trialKeeper) Write(b []byte) (int, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.out.Write(b)
+}
+
+// event gives the keeper a list of ports. With a ttl it is the list of an EventPeers.
+func (k *trialKeeper) event(ttl, age time.Duration, ports ...uint16) {
+	ev := announce.Event{TTL: ttl, Age: age}
+	for _, p := range ports {
+		ev.Peers = append(ev.Peers, netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), p))
+	}
+	_ = k.show(ev)
+}
+
+// has requires the texts of the file, after a time.
+func (k *trialKeeper) has(after time.Duration, want string) {
+	k.t.Helper()
+	time.Sleep(after)
+	synctest.Wait()
+	b, _ := os.ReadFile(k.file)
+	if got := strings.Join(strings.Fields(string(b)), " "); got != want {
+		k.t.Errorf("the file has %q, want %q", got, want)
+	}
+}
+
+// The first list is written at once. After that, changes wait for --settle, but no change waits longer.
+func TestKeeperSettle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const settle = 10 * time.Second
+		k := newTrialKeeper(t, "", settle)
+		k.has(0, "")
+		k.event(time.Minute, 0, 1)
+		k.has(0, "# 1")
+		time.Sleep(time.Hour)
+		for port := range uint16(9) { // the last change is 8 s after the first one
+			k.event(0, 0, 1, 2+port)
+			k.has(time.Second, "# 1")
+		}
+		k.has(time.Second, "# 1 10")
+		k.event(0, 0, 1, 2)
+		k.has(settle-1, "# 1 10")
+		k.event(0, 0, 3) // a busy track
+		k.has(1, "# 3")
+		k.event(0, 0, 4)
+		k.has(settle-1, "# 3")
+		k.has(1, "# 4")
+	})
+	synctest.Test(t, func(t *testing.T) {
+		k := newTrialKeeper(t, "", 0)
+		for port := range uint16(3) {
+			k.event(0, 0, port+1)
+			k.has(0, "# "+string(rune('1'+port)))
+		}
+	})
+}
+
+// A list from a table that is younger than the ttl removes no texts of the file.
+func TestKeeperYoungTable(t *testing.T) {
+	const ttl = 38 * time.Second
+	synctest.Test(t, func(t *testing.T) {
+		k := newTrialKeeper(t, "#\n1\n2\n3\n", 0)
+		k.event(ttl, 5*time.Second, 2)
+		k.has(0, "# 1 2 3")
+		k.event(0, 0, 2, 4)
+		k.has(ttl-5*time.Second-1, "# 1 2 3 4")
+		k.has(1, "# 2 4")
+	})
+	synctest.Test(t, func(t *testing.T) { // the table began before all peers that it does not have
+		k := newTrialKeeper(t, "#\n1\n2\n3\n", 0)
+		k.event(ttl, ttl, 2)
+		k.has(0, "# 2")
+	})
+	synctest.Test(t, func(t *testing.T) { // the tracker is restarted again, or its age is unknown
+		k := newTrialKeeper(t, "#\n1\n2\n3\n", 0)
+		k.event(ttl, 0, 2)
+		k.has(ttl-1, "# 1 2 3")
+		k.event(ttl, 0, 2, 3)
+		k.has(ttl-1, "# 1 2 3")
+		k.event(0, 0, 2)
+		k.has(0, "# 1 2")
+		k.has(1, "# 2")
+	})
+	synctest.Test(t, func(t *testing.T) { // the first list waits while the disk is slow
+		k := newTrialKeeper(t, "#\n1\n2\n", 0)
+		k.event(ttl, time.Second, 2)
+		k.event(0, 0, 2, 3)
+		k.has(ttl-time.Second-1, "# 1 2 3")
+		k.has(1, "# 2 3")
+	})
+	for _, old := range []string{"1\n2\n", "# other\n1\n2\n"} { // what was made for something else
+		synctest.Test(t, func(t *testing.T) {
+			k := newTrialKeeper(t, old, 0)
+			k.event(ttl, 0, 3)
+			k.has(0, "# 3")
+		})
+	}
+}
+
+// A file that cannot be written stays as it is. The keeper tries again, and takes the newest list.
+func TestKeeperTriesAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newTrialKeeper(t, "", 0)
+		k.event(time.Minute, 0, 1)
+		k.has(0, "# 1")
+		away := k.file + ".away" // a directory is in the way
+		if err := os.Rename(k.file, away); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Mkdir(k.file, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		k.event(0, 0, 1, 2)
+		time.Sleep(3*time.Second - 1) // the tries are now, in 1 s, and in 3 s
+		if err := os.Remove(k.file); err != nil {
+			t.Fatal(err)
+		}
+		k.has(0, "")
+		k.has(1, "# 1 2")
+		note := "ntrack: --to " + k.file + ": it is not a regular file; the file stays as it is; trying again in "
+		if want := note + "1s, or when the list changes\n" + note + "2s, or when the list changes\n"; k.out.String() != want {
+			t.Errorf("the notes are\n%swant\n%s", &k.out, want)
+		}
+	})
+}
