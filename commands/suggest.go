@@ -84,7 +84,7 @@ func (l *line) unknownOption(app *cli.App, args []string) error {
 	}
 	// If a `--` is missing, COMMAND begins after the options between the arguments, or after the first
 	// argument.
-	if at := max(l.gap, 1); len(l.arguments) > at && l.looksRunnable(l.arguments[at]) {
+	if at := max(l.gap, 1); !slices.Contains(args, "--") && len(l.arguments) > at && l.looksRunnable(l.arguments[at]) {
 		command := slices.Concat(l.arguments[at:], args)
 		return l.instead(typed, "a COMMAND comes after `--`, with its options:\n  "+l.showCommand(l.arguments[:at], command))
 	}

@@ -358,6 +358,7 @@ func TestDidYouMean(t *testing.T) {
 			"announce has no option -c; a COMMAND comes after `--`, with its options:\n  ntrack announce lobby --port 4000 -- sh ..."},
 		{"watch lobby --port 4000 --min 2 sh -c true",
 			"watch has no option -c; a COMMAND comes after `--`, with its options:\n  ntrack watch lobby --port 4000 --min 2 -- sh ..."},
+		{"watch T:1 sh --port 4000 --min 2 --bogus 3 -- true", "watch has no option --bogus; see `ntrack watch --help`"},
 		{"announce T:1 lobby --port 4000 x --token y",
 			"announce has no option --token; a COMMAND comes after `--`, with its options:\n  ntrack announce T:1 lobby --port 4000 -- x ..."},
 
