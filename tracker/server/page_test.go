@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"context"
 	"crypto/tls"
 	"io"
 	"net"
@@ -37,7 +38,7 @@ func TestPage(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			dials := 0
-			client := &http.Client{Transport: &http.Transport{Dial: func(string, string) (net.Conn, error) {
+			client := &http.Client{Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
 				dials++
 				return connect()
 			}}}
