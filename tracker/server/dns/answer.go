@@ -55,6 +55,15 @@ type asker struct {
 	tcp   bool
 }
 
+// server is the address of this server, or not valid. Behind NAT it may be a private one, which says nothing
+// to a public client but how the network looks inside.
+func (a asker) server() netip.Addr {
+	if !a.local.IsValid() || !wire.ScopeOf(a.addr).Sees(wire.ScopeOf(a.local)) {
+		return netip.Addr{}
+	}
+	return a.local
+}
+
 // A query is a query that has been read.
 type query struct {
 	dnsmessage.Header
@@ -181,15 +190,15 @@ func (s *Server) carryOut(ctx context.Context, q *query, from asker, w *work, m 
 			m.startAnswers()
 			m.ns()
 			m.startAdditionals()
-			if from.local.IsValid() {
-				m.address(m.server(), from.local, ttlZone)
+			if a := from.server(); a.IsValid() {
+				m.address(m.server(), a, ttlZone)
 			}
 			return resultAnswered
 		}
 	case kindServer:
-		if typeOf(from.local) == q.Type {
+		if a := from.server(); typeOf(a) == q.Type {
 			m.startAnswers()
-			m.address(q.Name, from.local, ttlZone)
+			m.address(q.Name, a, ttlZone)
 			return resultAnswered
 		}
 	case kindAddress:

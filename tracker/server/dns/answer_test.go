@@ -213,6 +213,31 @@ func TestScopes(t *testing.T) {
 	}
 }
 
+// The address of the server keeps to its scope, too: it may be private, behind NAT.
+func TestScopeOfServer(t *testing.T) {
+	answerer := dns.NewAnswerer(newServer(t))
+	for _, tt := range []struct {
+		local, from string
+		shown       bool
+	}{
+		{"198.51.100.53", "192.0.2.1", true},
+		{"198.51.100.53", "10.0.0.1", true},
+		{"10.0.0.53", "10.0.0.1", true},
+		{"10.0.0.53", "127.0.0.1", true},
+		{"10.0.0.53", "192.0.2.1", false},
+		{"127.0.0.1", "10.0.0.1", false},
+	} {
+		answerer.SetLocal(netip.MustParseAddr(tt.local))
+		const record = "ns.peers.example. 300 A "
+		for _, q := range [][]byte{build(t, "ns.peers.example.", dnsmessage.TypeA), build(t, "peers.example.", dnsmessage.TypeNS)} {
+			got := show(t, answerer.Answer(q, netip.MustParseAddr(tt.from), false))
+			if strings.Contains(got, record+tt.local) != tt.shown || !strings.HasPrefix(got, "Success aa") {
+				t.Errorf("%s asks at %s: %s", tt.from, tt.local, got)
+			}
+		}
+	}
+}
+
 // One peer that a client sees among many that it does not see is never missing.
 func TestRareScope(t *testing.T) {
 	table := memory.New()

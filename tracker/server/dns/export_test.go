@@ -34,18 +34,23 @@ func (s *Server) IdleConns() (n int) {
 
 // An Answerer answers messages without sockets.
 type Answerer struct {
-	s *Server
-	w work
+	s     *Server
+	w     work
+	local netip.Addr
 }
 
 // NewAnswerer returns an Answerer of s.
 func NewAnswerer(s *Server) *Answerer {
 	s.once.Do(s.init)
-	return &Answerer{s: s}
+	return &Answerer{s: s, local: netip.AddrFrom4([4]byte{198, 51, 100, 53})}
 }
 
-// Answer returns the reply to a message from this address, which came to 198.51.100.53.
+// SetLocal sets the address to which messages come.
+func (a *Answerer) SetLocal(addr netip.Addr) { a.local = addr }
+
+// Answer returns the reply to a message from this address, which came to 198.51.100.53 unless
+// SetLocal was called.
 func (a *Answerer) Answer(msg []byte, from netip.Addr, tcp bool) []byte {
 	n := copy(a.w.in[:], msg)
-	return a.s.answer(context.Background(), a.w.in[:n], asker{addr: from, local: netip.AddrFrom4([4]byte{198, 51, 100, 53}), tcp: tcp}, &a.w)
+	return a.s.answer(context.Background(), a.w.in[:n], asker{addr: from, local: a.local, tcp: tcp}, &a.w)
 }
