@@ -82,3 +82,50 @@ func TestServeDNSRefused(t *testing.T) {
 		}
 	}
 }
+
+// Neither the log nor the metrics have a name that was asked for, or the address of an asker, whatever the
+// query is.
+func TestDNSPrivacy(t *testing.T) {
+	t.Parallel()
+	x := newTrial(t)
+	x.start("serve --listen 127.0.0.1:0 --dns 127.0.0.1:0 --dns-zone peers.example --admin 127.0.0.1:0 --log-level debug --exempt none")
+	get(t, fmt.Sprintf("http://%s/ntrk/private-key?port=4000", x.addrs()[0]), "")
+	at := regexp.MustCompile(`; dns (127\.0\.0\.1:\d+) to`).FindStringSubmatch(x.output())[1]
+	for _, network := range []string{"udp", "tcp"} {
+		r := resolver(at)
+		r.Dial = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{LocalAddr: map[string]net.Addr{"udp": &net.UDPAddr{IP: net.IPv4(127, 0, 45, 67)}, "tcp": &net.TCPAddr{IP: net.IPv4(127, 0, 45, 67)}}[network]}).DialContext(ctx, network, at)
+		}
+		if addrs, err := r.LookupNetIP(t.Context(), "ip4", "private-key.peers.example"); err != nil || len(addrs) != 1 {
+			t.Errorf("over %s: %v, %v", network, addrs, err)
+		}
+		for _, name := range []string{"private-none.peers.example", "private.example.com", "private_odd.peers.example"} {
+			if _, err := r.LookupNetIP(t.Context(), "ip4", name); err == nil {
+				t.Errorf("%s has an address", name)
+			}
+		}
+		c, err := r.Dial(t.Context(), network, at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		const query = "\x00\x07\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x0bprivate-key\x05peers\x07example\x00\x00\x01\x00\x01"
+		for i := range 2000 { // more than an address may ask, and every second one is cut
+			b := query[:len(query)-i%2]
+			if network == "tcp" {
+				b = string([]byte{0, byte(len(b))}) + b
+			}
+			_, _ = c.Write([]byte(b))
+		}
+		_ = c.Close()
+	}
+	admin := regexp.MustCompile(`; admin (127\.0\.0\.1:\d+) `).FindStringSubmatch(x.output())[1]
+	_, metrics := get(t, "http://"+admin+"/metrics", "")
+	for where, text := range map[string]string{"the log": x.output(), "the metrics": metrics} {
+		if strings.Contains(text, "private") || strings.Contains(text, "127.0.45.67") {
+			t.Errorf("%s: %s", where, text)
+		}
+	}
+	if !regexp.MustCompile(`(?m)^ntrack_dns_queries_total\{result="malformed"\} [1-9]`).MatchString(metrics) {
+		t.Error("the metrics count nothing malformed")
+	}
+}
