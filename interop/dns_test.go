@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"ntrack/tracker/store/valkey/valkeytest"
 )
 
 // dnsZone is the zone in which trackers answer here.
@@ -347,4 +349,25 @@ func throughResolver(t *testing.T, bin, tracker, port string, resolver *program)
 	began = time.Now()
 	shows("NXDOMAIN", "A", "web")
 	t.Logf("a death was seen after %v", time.Since(began))
+}
+
+// dnsOfSharedTable announces to one tracker, and asks another one by DNS, which shares its table.
+func dnsOfSharedTable(t *testing.T, bin string) {
+	table := valkeytest.Start(t, valkeytest.Options{}).URL()
+	tracker := serve(t, bin, "--store", table)
+	_, port := serveDNS(t, bin, "--store", table)
+	peer := start(t, t.TempDir(), bin, "announce", "--stay", "--port", "4000", tracker, "web")
+	shows := func(status string, answer ...string) {
+		t.Helper()
+		eventually(t, func() error {
+			r, err := kdig(t, port, "_http._tcp.web."+dnsZone, "SRV")
+			if err == nil {
+				err = r.has(status, answer...)
+			}
+			return err
+		})
+	}
+	shows("NOERROR", "_http._tcp.web.peers.example.org 5 SRV 0 1 4000 127-0-0-1.ip.peers.example.org")
+	must(t, peer.cmd.Process.Kill())
+	shows("NXDOMAIN")
 }

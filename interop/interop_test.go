@@ -78,6 +78,7 @@ func TestInterop(t *testing.T) {
 		{"kdig", []string{"kdig"}, dnsKdig},
 		{"dnsmasq forwards to a tracker", []string{"dnsmasq", "kdig"}, dnsmasqForwards},
 		{"unbound forwards to a tracker", []string{"unbound", "kdig"}, unboundForwards},
+		{"DNS of a shared table", []string{"redis-server", "kdig"}, dnsOfSharedTable},
 		{"haproxy finds its servers by DNS", []string{"haproxy"}, haproxyDNS},
 		{"a zone is delegated to a tracker", []string{"ip", "unbound", "kdig", "prometheus", "promtool"}, delegatedDNS},
 		{"haproxy with the PROXY protocol", []string{"haproxy", "curl"}, haproxyProtocol},
