@@ -154,9 +154,9 @@ function element(name, className, text) {
 	return e
 }
 
-// changed draws soon, and once for changes that come together.
+// changed draws soon, and once for changes that come together. To sort a long list takes a while.
 function changed() {
-	if (!drawn) setTimeout(draw, 50)
+	if (!drawn) setTimeout(draw, 50 + roster.peers.size / 10)
 	drawn = true
 }
 
