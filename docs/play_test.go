@@ -49,9 +49,9 @@ func TestPageConsole(t *testing.T) {
 // A shell can parse the blocks marked sh. The test runs those of ntrack, too, with the tracker in place
 // of those that the page names. They join, watch or serve without an error, until the test ends them.
 func TestPageShell(t *testing.T) {
-	// Other tests run programs without ntrack, completion and commands after --. These need more than this
-	// machine has, or write to its system.
-	skip := regexp.MustCompile(`curl |go run|go test|#!|<\(|ntrack man|my-service|train\.py|mpirun`)
+	// Other tests run programs without ntrack, completion, commands after -- and recipes for files. These need
+	// more than this machine has, or write to its system.
+	skip := regexp.MustCompile(`curl |go run|go test|#!|<\(|ntrack man|my-service|train\.py|mpirun|--to `)
 	ntrack, parsed, played := buildNtrack(t), 0, 0
 	for _, name := range pages {
 		for _, block := range blocks(page(t, name), "sh") {
