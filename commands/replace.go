@@ -17,26 +17,34 @@ import (
 // A replacement is a regular file that is replaced as a whole, again and again, while other programs
 // read it: FILE of `ntrack watch --to`. It keeps its mode and its owner.
 type replacement struct {
-	target string      // the file itself, if the name is a link
-	begins string      // what the names of its temporary files begin with
-	perm   fs.FileMode // of a new file, before the umask
+	name   string
+	target string // the file itself, if name is a link; a link may change at any time
+	begins string // what the names of its temporary files begin with
 }
 
 // newReplacement tries whether the file can be replaced, without a change of it.
 func newReplacement(name string) (*replacement, error) {
-	target, err := followLinks(name)
-	if err != nil {
+	r := &replacement{name: name}
+	if err := r.follow(); err != nil {
 		return nil, err
 	}
-	h := fnv.New32a()
-	_, _ = io.WriteString(h, filepath.Base(target))
-	r := &replacement{target, fmt.Sprintf("%s%08x-", tempPrefix, h.Sum32()), 0o644}
 	r.tidy()
 	temp, err := r.create()
 	if err != nil {
 		return nil, err
 	}
 	return r, cmp.Or(temp.Close(), os.Remove(temp.Name()))
+}
+
+// follow finds the target.
+func (r *replacement) follow() (err error) {
+	if r.target, err = followLinks(r.name); err != nil {
+		return err
+	}
+	h := fnv.New32a()
+	_, _ = io.WriteString(h, filepath.Base(r.target))
+	r.begins = fmt.Sprintf("%s%08x-", tempPrefix, h.Sum32())
+	return nil
 }
 
 // old returns the text that the file has now. A file that does not exist has none.
@@ -59,6 +67,9 @@ func (r *replacement) old(most int64) (string, error) {
 // write gives the file a new text in one step, and reports whether it had another one. Power may fail
 // at any time: then the file has the old text or the new one.
 func (r *replacement) write(text string) (changed bool, err error) {
+	if err := r.follow(); err != nil {
+		return false, err
+	}
 	if r.has(text) {
 		return false, nil
 	}
@@ -90,7 +101,7 @@ func (r *replacement) has(text string) bool {
 
 // create creates a file beside the target, with its mode and its owner.
 func (r *replacement) create() (*os.File, error) {
-	perm := r.perm
+	perm := fs.FileMode(0o644) // of a new file, before the umask
 	old, err := os.Stat(r.target)
 	switch {
 	case err == nil && !old.Mode().IsRegular():

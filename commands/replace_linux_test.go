@@ -1,6 +1,7 @@
 package commands
 
 import (
+	"cmp"
 	"os"
 	"path/filepath"
 	"slices"
@@ -54,7 +55,14 @@ func TestReplacementKeeps(t *testing.T) {
 			t.Errorf("after %q: mode %v, owner %d, group %d", text, info.Mode(), s.Uid, s.Gid)
 		}
 	}
-	if has := names(t, dir); !slices.Equal(has, []string{"file", "link", "second"}) {
+	// The link may lead to another file from now on.
+	if err := cmp.Or(os.Remove(link), os.Symlink("other", link)); err != nil {
+		t.Fatal(err)
+	}
+	if changed, err := r.write("two"); err != nil || !changed {
+		t.Errorf("after the link has changed: %v, %v", changed, err)
+	}
+	if has := names(t, dir); !slices.Equal(has, []string{"file", "link", "other", "second"}) {
 		t.Errorf("the directory has %q", has)
 	}
 }
