@@ -1,9 +1,14 @@
 package output
 
 import (
+	"bytes"
+	"errors"
+	"net/netip"
+	"strings"
 	"testing"
 	"unicode/utf8"
 
+	"ntrack/announce"
 	"ntrack/announce/wire"
 )
 
@@ -79,4 +84,29 @@ func FuzzLabelText(f *testing.F) {
 			}
 		}
 	})
+}
+
+// Labels have a column, and a list in JSON, if a peer has one.
+func TestWriteReplyLabels(t *testing.T) {
+	at, err := announce.ParseTracker("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	endpoint := netip.MustParseAddrPort
+	r := &announce.Reply{You: endpoint("192.0.2.1:1"), Endpoints: []netip.AddrPort{endpoint("192.0.2.1:1")}, Count: -1,
+		Peers: []netip.AddrPort{endpoint("192.0.2.3:3"), endpoint("192.0.2.2:2")}}
+	for _, tt := range []struct{ label, table, list string }{
+		{"", "PEER          SCOPE    NOTE\n192.0.2.1:1   public   you\n192.0.2.2:2   public\n192.0.2.3:3   public\n", `"peers":["192.0.2.2:2","192.0.2.3:3"]}` + "\n"},
+		{"-qB4520-", "PEER          SCOPE    NOTE   LABEL\n192.0.2.1:1   public   you\n192.0.2.2:2   public\n192.0.2.3:3   public          qBittorrent 4.5.2\n",
+			`"peers":["192.0.2.2:2","192.0.2.3:3"],"labels":[null,"-qB4520-"]}` + "\n"},
+	} {
+		r.Labels = map[netip.AddrPort]string{r.Peers[0]: tt.label, endpoint("192.0.2.9:9"): "another"}
+		var table, list bytes.Buffer
+		if err := errors.Join(WriteReply(&table, Table, []announce.Tracker{at}, r), WriteReply(&list, JSON, []announce.Tracker{at}, r)); err != nil {
+			t.Fatal(err)
+		}
+		if table.String() != tt.table || !strings.HasSuffix(list.String(), tt.list) {
+			t.Errorf("label %q:\n%s%s", tt.label, &table, &list)
+		}
+	}
 }

@@ -51,7 +51,7 @@ type Track struct {
 	// Peers are the other peers of the track, sorted.
 	Peers []string `json:"peers"`
 	// Labels are the labels of Peers, in the same order, and null for a peer without one. They are only
-	// there if a peer has one. They come from strangers, as they are.
+	// there if a peer has one. They come from strangers: they have only passed [wire.Clean].
 	Labels []*string `json:"labels,omitempty"`
 }
 
