@@ -37,8 +37,10 @@ type Streams struct {
 	log  *slog.Logger // gets the notes of serve; nil prints them
 	line *line        // how serve was called; nil for other commands
 
-	rawOut io.Writer // Out before Main wraps it in results, for programs that ntrack runs
-	reaper *process.Reaper
+	// Out before Main wraps it in results, and Err before a live table does, for programs that ntrack
+	// runs.
+	rawOut, rawErr io.Writer
+	reaper         *process.Reaper
 }
 
 // note prints one line to Err, or logs it for information.
@@ -148,7 +150,7 @@ func IgnoredAtStart() []os.Signal { return process.IgnoredAtStart() }
 // ends, the command ends, too. A process must not run Main twice at the same time.
 func Main(ctx context.Context, args []string, s Streams) int {
 	out := &results{Writer: s.Out}
-	s.rawOut, s.Out = s.Out, out
+	s.rawOut, s.rawErr, s.Out = s.Out, s.Err, out
 	if s.Signals != nil {
 		var end func()
 		s.reaper, end = process.StartReaper()

@@ -42,7 +42,7 @@ type running struct {
 // on. On a terminal the COMMAND stays in the process group of ntrack.
 func startCommand(ctx context.Context, s Streams, command, env []string) (*running, error) {
 	r := &running{s: s, name: wire.Clean(command[0]), signals: make(chan os.Signal, 64)}
-	p := process.Program{Args: command, Env: env, In: s.In, Out: s.rawOut, Err: s.Err, OwnGroup: !process.OnTerminal(), Reaper: s.reaper}
+	p := process.Program{Args: command, Env: env, In: s.In, Out: s.rawOut, Err: s.rawErr, OwnGroup: !process.OnTerminal(), Reaper: s.reaper}
 	forwarded := process.Forwarded(p.OwnGroup)
 	if s.Signals != nil {
 		// The COMMAND inherits the ignored signals, so ntrack does not handle them before it has

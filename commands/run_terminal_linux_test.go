@@ -230,3 +230,19 @@ func TestCommandTerminalClosed(t *testing.T) {
 	term.ends(cmd, 129)
 	term.listed(0)
 }
+
+// On a terminal, `watch --min` shows who is there until all are. Then its COMMAND has the terminal for
+// itself.
+func TestJobTerminal(t *testing.T) {
+	t.Parallel()
+	term := newConsole(t)
+	cmd := term.run("env", "TERM=xterm", "ntrack", "watch", term.tracker.HostPort(), "lobby", "--port", "4000", "--min", "2", "--on-leave", "kill", "--",
+		"sh", "-c", "test -t 0 && test -t 1 && test -t 2 && echo begun; exec tail -f /dev/null")
+	term.shows("1 of 2 peers")
+	other := exec.Command("ntrack", "announce", term.tracker.HostPort(), "lobby", "--port", "4001", "--stay")
+	term.start(other)
+	term.shows("begun\r$")
+	_ = other.Process.Kill()
+	term.shows("ntrack: lost 127.0.0.1:4001: ending sh, because of --on-leave kill\r$")
+	term.ends(cmd, 6)
+}

@@ -162,7 +162,7 @@ func (o *watchOptions) run(c *cli.Context, s Streams) error {
 	case o.exec != "":
 		runs = startRunner(ctx, s, o)
 		show = runs.show
-	case !o.once && o.job.command == nil && o.format == output.Table && isTerminal(s.rawOut):
+	case !o.once && o.format == output.Table && isTerminal(s.rawOut):
 		table = startLiveTable(&s, o.barrier.min)
 		defer table.end(false)
 		show = table.show

@@ -88,8 +88,8 @@ time.sleep(3600)
 	}
 }
 
-// openMPI is a job on two machines with two slots each. Rank 0 runs mpirun over a host file,
-// and the others wait for its end. mpirun starts its daemon on the other machine by
+// openMPI is a job on two machines with two slots each. Rank 0 runs mpirun over the host file that
+// ntrack has written, and the others wait for its end. mpirun starts its daemon on the other machine by
 // an agent, which is a shell in the network of that machine here, and ssh elsewhere.
 func openMPI(t *testing.T, bin string) {
 	a, b := namespaces(t)
@@ -110,7 +110,6 @@ print(f"rank {c.rank} of {c.size}: {c.allreduce(c.rank + 1)}\n", end="", flush=T
 `)
 	script(t, dir, "part.sh", `
 if [ "$NTRACK_RANK" = 0 ]; then
-	for peer in $NTRACK_PEERS; do echo "${peer%:*}"; done >hosts
 	mpirun --hostfile hosts `+python+` sum.py
 else
 	ntrack watch -- "$NTRACK_KEY" | grep -qx "leave ${NTRACK_PEERS%% *}"
@@ -132,7 +131,7 @@ fi
 			"OMPI_ALLOW_RUN_AS_ROOT=1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1", "OMPI_MCA_plm_rsh_agent="+filepath.Join(dir, "agent"),
 			"OMPI_MCA_btl=self,tcp", // both machines have one name here, but they share no memory
 			bin, "watch", at, "sum", "--port", "0", "--min", "4", "--exactly", "--on-leave", "kill",
-			"--", "sh", "part.sh"))
+			"--format", "{{.IP}}", "--to", "hosts", "--", "sh", "part.sh"))
 	}
 	for _, p := range parts {
 		p.wait(t)
