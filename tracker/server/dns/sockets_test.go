@@ -233,6 +233,20 @@ func TestFarStore(t *testing.T) {
 	if got := show(t, receive(t, tcp)); got != answer {
 		t.Error(got)
 	}
+	udp = dial(t, "udp", at) // not the replies to the queries above
+	for range 2 * dns.MaxWaiting {
+		if _, err := udp.Write(q); err != nil {
+			t.Fatal(err)
+		}
+		reply := make([]byte, 512)
+		n, err := udp.Read(reply)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := show(t, reply[:n]); got != answer && got != "ServerFailure" { // while those above end
+			t.Fatal(got)
+		}
+	}
 	until(t, func() bool { return show(t, exchange(t, "udp", at, q)) == answer })
 }
 
@@ -368,11 +382,31 @@ func TestAllAddresses(t *testing.T) {
 				typ, kind = dnsmessage.TypeAAAA, "AAAA"
 			}
 			want := "Success aa; ns.peers.example. 300 " + kind + " " + addr
-			for _, network := range []string{"udp", "tcp"} {
-				// The socket is connected, so it takes nothing from other addresses.
-				if got := show(t, exchange(t, network, net.JoinHostPort(addr, port), build(t, "ns.peers.example.", typ))); got != want {
-					t.Errorf("listening at %q: %s %s: %s", host, network, addr, got)
-				}
+			q := build(t, "ns.peers.example.", typ)
+			if got := show(t, exchange(t, "tcp", net.JoinHostPort(addr, port), q)); got != want {
+				t.Errorf("listening at %q: TCP to %s: %s", host, addr, got)
+			}
+			// The socket is connected, so it takes nothing from other addresses. It is at an address from
+			// which the system would not reply by itself.
+			dialer := net.Dialer{LocalAddr: &net.UDPAddr{IP: net.IPv4(127, 0, 0, 3)}}
+			if addr == "::1" {
+				dialer.LocalAddr = nil
+			}
+			c, err := dialer.Dial("udp", net.JoinHostPort(addr, port))
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = c.SetDeadline(time.Now().Add(patience))
+			reply := make([]byte, 512)
+			if _, err := c.Write(q); err != nil {
+				t.Fatal(err)
+			}
+			n, err := c.Read(reply)
+			_ = c.Close()
+			if err != nil {
+				t.Errorf("listening at %q: UDP to %s: %v", host, addr, err)
+			} else if got := show(t, reply[:n]); got != want {
+				t.Errorf("listening at %q: UDP to %s: %s", host, addr, got)
 			}
 		}
 	}
