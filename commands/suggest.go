@@ -57,6 +57,7 @@ var (
 			"--listen :6969":            "public",
 			"--interval D":              "ttl",
 			"--index":                   "keys",
+			"--dns-zone {ZONE}":         "zone domain",
 			"--page":                    "browser gui html ui web webui",
 			"--max-memory SIZE":         "max-keys max-peers max-peers-per-key memory",
 		},

@@ -328,6 +328,7 @@ func TestDidYouMean(t *testing.T) {
 		{"announce k --min 3", "announce has no option --min; watch has it"},
 		{"announce k --listen :1", "announce has no option --listen; serve has it"},
 		{"announce k --insecure", "announce has no option --insecure; did you mean --ca FILE?"},
+		{"serve --zone x.lan", "serve has no option --zone; did you mean --dns-zone x.lan?"},
 		{"list --json", "list has no option --json; did you mean -o json?"},
 		{"list -json", "list has no option -json; did you mean -o json?"},
 		{"list k --template x", "list has no option --template; did you mean --format x?"},

@@ -260,6 +260,9 @@ func (s *Server) answerKey(ctx context.Context, k kind, key []byte, q *query, fr
 // one in the sample if there are any.
 func (s *Server) look(ctx context.Context, key []byte, from asker, want int, w *work) (count int, err error) {
 	for range numLooks {
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
 		if w.peers, count, err = s.Tracker.Look(ctx, key, from.addr, want, w.peers[:0]); err != nil || count == 0 || len(w.peers) > 0 {
 			return count, err
 		}

@@ -30,9 +30,6 @@ import (
 )
 
 const (
-	// maxQuery is the size of the longest query that is read. A query has one name of 255 bytes, and
-	// options that take some dozens.
-	maxQuery = 4096
 	// defaultStoreTime is how long the store may take for an answer. Resolvers ask again after one to
 	// five seconds.
 	defaultStoreTime = 2 * time.Second
@@ -160,7 +157,6 @@ func (s *Server) protect(answer func() []byte) (reply []byte) {
 			s.panics.Add(1)
 			s.Log.LogAttrs(context.Background(), slog.LevelError, "panic while answering a query",
 				slog.String("panic", fmt.Sprint(p)), slog.String("stack", string(debug.Stack())))
-			reply = nil
 		}
 	}()
 	return answer()

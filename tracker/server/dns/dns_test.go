@@ -26,13 +26,17 @@ func serve(t testing.TB, s *dns.Server, host string) string {
 	t.Helper()
 	var tcp net.Listener
 	var udp *net.UDPConn
+	family := ""
+	if host == "0.0.0.0" {
+		family = "4" // without it, this is every address
+	}
 	for range 20 {
 		var err error
-		if tcp, err = net.Listen("tcp", net.JoinHostPort(host, "0")); err != nil {
+		if tcp, err = net.Listen("tcp"+family, net.JoinHostPort(host, "0")); err != nil {
 			t.Fatal(err)
 		}
 		port := tcp.Addr().(*net.TCPAddr).Port
-		pc, err := net.ListenPacket("udp", net.JoinHostPort(host, fmt.Sprint(port)))
+		pc, err := net.ListenPacket("udp"+family, net.JoinHostPort(host, fmt.Sprint(port)))
 		if err == nil {
 			udp = pc.(*net.UDPConn)
 			break

@@ -10,8 +10,8 @@ import (
 )
 
 const (
-	// maxWaiting is how many queries may wait for a store that may block. One that comes then gets the
-	// reply that the server failed, and the resolver asks again.
+	// maxWaiting is how many queries may wait for a store that may block. One that comes then does not
+	// ask the store: it gets the reply that the server failed, and the resolver asks again.
 	maxWaiting = 512
 	// maxReaders is how many goroutines read a socket. More than a few would wait for each other.
 	maxReaders = 4

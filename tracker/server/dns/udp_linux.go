@@ -7,6 +7,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// maxQuery is the size of the longest query that is read. A query has one name of 255 bytes, and options
+// that take some dozens.
+const maxQuery = 4096
+
 // controlSize has room for the control data of both families.
 const controlSize = 128
 
