@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"syscall"
 	"testing"
@@ -139,6 +140,13 @@ func transmissionFromAria2(t *testing.T, bin string) {
 		"--no-portmap", s.torrent)
 	eventually(t, s.fetched, seeder, fetcher)
 	must(t, s.lists(t, seederPort, port))
+	// list names the clients by their peer ids.
+	table, _, _ := run(t, bin, "list", "-t", s.tracker, s.key)
+	for at, client := range map[string]string{seederPort: `aria2 1\.\d+`, port: `Transmission \d\.\d`} {
+		if !regexp.MustCompile(`(?m)^127\.0\.0\.1:` + at + ` +loopback +` + client).MatchString(table) {
+			t.Errorf("no %s at port %s:\n%s", client, at, table)
+		}
+	}
 
 	must(t, seeder.cmd.Process.Signal(syscall.SIGINT)) // it then leaves the tracker
 	eventually(t, func() error { return s.lists(t, port) }, fetcher)
