@@ -12,6 +12,7 @@ stands for what the tracker has to do then, in the words of ntrack serve:
     --interval SECONDSs         the announce interval, as in 60s
     --max-rate N                no --interval: it follows the load, for N announces a second
     --index                     the index is on
+    --page                      visitors get a page
     --token-file FILE           clients need the token in FILE
     --deny FILE                 refuse the keys and networks in FILE
     --proxy NETWORK             believe a network, too, such as 10.0.0.0/8
@@ -59,7 +60,7 @@ NUMBER = re.compile(rb"(?:0|[1-9][0-9]{0,17})(?![0-9])")
 
 HERE = pathlib.Path(__file__).resolve().parent
 SETUP = {"interval", "max_rate", "index", "token", "deny", "proxies", "max_want",
-         "max_per_addr"}
+         "max_per_addr", "page"}
 STEP = {"at", "from", "send", "reuse", "repeat", "in_pieces", "half_close", "status", "headers",
         "body", "closed", "stream", "hang_up"}
 
@@ -428,6 +429,8 @@ def options(setup, port, folder):
         words += ["--interval", "%ds" % setup.get("interval", 60)]
     if setup.get("index"):
         words.append("--index")
+    if setup.get("page"):
+        words.append("--page")
     if "token" in setup:
         file = pathlib.Path(folder, "token")
         file.write_text(setup["token"], encoding="utf-8")

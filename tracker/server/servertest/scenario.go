@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/netip"
 	"os"
 	"strings"
+	"testing/fstest"
 	"time"
 
 	"ntrack/tracker"
@@ -28,6 +30,7 @@ type settings struct {
 	Interval int            `json:"interval"` // seconds; 60 if neither this nor MaxRate is set
 	MaxRate  int            `json:"max_rate"` // announces per second; the tracker lengthens its interval to stay below it
 	Index    bool           `json:"index"`
+	Page     bool           `json:"page"` // for people
 	Token    string         `json:"token"`
 	Deny     []string       `json:"deny"` // lines of the list of keys and networks that the tracker refuses
 	Proxies  []netip.Prefix `json:"proxies"`
@@ -51,7 +54,12 @@ func (s settings) tracker() *tracker.Tracker {
 	if s.Token != "" {
 		tokens = []string{s.Token}
 	}
+	var page fs.FS
+	if s.Page {
+		page = fstest.MapFS{"index.html": {Data: []byte("<!DOCTYPE html>")}}
+	}
 	return &tracker.Tracker{
+		Page:     page,
 		Store:    table,
 		Interval: time.Duration(s.Interval) * time.Second,
 		MaxRate:  s.MaxRate,
