@@ -29,6 +29,7 @@ func FuzzPrinted(f *testing.F) {
 	bodies := []string{
 		"", "\x1b[2J", "d14:failure reason4:n\x1bo!8:retry ini-1ee", "d8:intervali60e5:peers6:abcdef15:warning message5:\x1b[2J\xffe",
 		`{"key":"k","you":"192.0.2.1:7","interval":60,"ttl":150,"count":3,"peers":["192.0.2.2:1","[fe80::1%\u001b]:5","h\u009b:1"]}`,
+		`{"key":"k","you":null,"interval":60,"ttl":150,"count":2,"peers":["192.0.2.2:1","192.0.2.3:2"],"labels":["\u001b[2J\u202e\n","-qB\u009b520-"]}`,
 		`{"error":"\u001b]0;x\u0007\u202e"}`, `{"tracks":[{"key":"\u001b[2J","count":1},{"key_escaped":"%1b%ff","count":-1},{"key":"\u202ex\n","count":1e99}]}`,
 		"192.0.2.2:1\n\x1b[2J", "d5:filesd3:\x1b[2d8:completei1eeee", "\u009b2J", "event: you\nid: e\ndata: 192.0.2.1:7\n\nevent: peers\ndata: 192.0.2.2:1\n\n",
 	}
@@ -39,7 +40,7 @@ func FuzzPrinted(f *testing.F) {
 		{"list", "http://ADDR", "k"}, {"list", "http://ADDR/announce", "k"}, {"list", "-t", "http://ADDR"}, {"list", "-t", "http://ADDR/announce"},
 		{"announce", "http://ADDR", "k", "--port", "7"}, {"announce", "http://ADDR/announce", "k", "--port", "7"}, {"watch", "http://ADDR", "k"}, {"watch", "http://ADDR", "k", "--once"},
 	}
-	formats := []string{"table", "json", "text"}
+	formats := []string{"table", "json", "text", "--format"}
 	for i, body := range bodies {
 		for call := range calls {
 			f.Add([]byte(body), uint8(1), uint8(call), uint8(i+call))
@@ -57,7 +58,13 @@ func FuzzPrinted(f *testing.F) {
 			args[i] = strings.Replace(args[i], "ADDR", addr, 1)
 		}
 		form := formats[int(format)%len(formats)]
-		args = append([]string{"ntrack"}, append(args, "-o", form, "--timeout", "5s")...)
+		how := []string{"-o", form}
+		if form == "--format" && args[1] != "-t" { // this one lists keys
+			how = []string{form, "{{.Endpoint}} {{.Scope}} {{.Label}}"}
+		} else if form == "--format" {
+			how = nil
+		}
+		args = slices.Concat([]string{"ntrack"}, args, how, []string{"--timeout", "5s"})
 		ctx, cancel := context.WithCancelCause(t.Context())
 		defer cancel(nil)
 		select {
