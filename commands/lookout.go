@@ -16,6 +16,7 @@ import (
 	"ntrack/announce"
 	"ntrack/commands/process"
 	"ntrack/tracker"
+	"ntrack/tracker/page"
 	"ntrack/tracker/server"
 )
 
@@ -140,7 +141,7 @@ func (l *lookout) serveHere() error {
 	if err != nil {
 		return fmt.Errorf("--serve: %w", err)
 	}
-	l.server = &server.Server{Tracker: &tracker.Tracker{}, Log: newLogger(l.s, "notes", slog.LevelInfo)}
+	l.server = &server.Server{Tracker: &tracker.Tracker{Page: page.Files(), PageLocal: true}, Log: newLogger(l.s, "notes", slog.LevelInfo)}
 	go func() { _ = l.server.Serve(listener) }()
 	l.s.note("no tracker at %s: serving one until this command ends", l.client.trackers[0].HostPort())
 	return nil
