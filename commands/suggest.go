@@ -47,6 +47,8 @@ var (
 			"--min {N}":    "n count peers",
 			"--for {D}":    "duration max",
 			"--exec {CMD}": "e c run command",
+			"--to {FILE}":  "file out write",
+			"--settle {D}": "debounce delay",
 			"--exactly":    "exact",
 			"--once":       "one 1",
 		},

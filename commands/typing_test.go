@@ -331,6 +331,8 @@ func TestDidYouMean(t *testing.T) {
 		{"serve --zone x.lan", "serve has no option --zone; did you mean --dns-zone x.lan?"},
 		{"list --json", "list has no option --json; did you mean -o json?"},
 		{"list -json", "list has no option -json; did you mean -o json?"},
+		{"watch k --file peers", "watch has no option --file; did you mean --to peers?"},
+		{"watch k --debounce 2s", "watch has no option --debounce; did you mean --settle 2s?"},
 		{"list k --template x", "list has no option --template; did you mean --format x?"},
 		{"list k --template", "list has no option --template; did you mean --format TEMPLATE?"},
 		{"list k --outptu json", "list has no option --outptu; did you mean --output?"},
