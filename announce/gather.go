@@ -156,13 +156,9 @@ func (g *Gathering) Follow(ctx context.Context, news func(Event, error)) {
 		return
 	}
 	b.calling <- struct{}{}
-	b.mu.Lock()
-	_, _, peers := b.changes()
-	now := Event{Type: EventPeers, Tracker: b.self.tracker.name, Peers: peers, You: b.own(false), TTL: b.self.roster.grace()}
-	b.mu.Unlock()
-	b.news, b.silent = news, false
-	news(now, nil)
+	b.news, b.silent, b.unlisted = news, false, true
 	<-b.calling
+	b.record(func(time.Time) { b.begun = false }) // so the loop begins again, with EventPeers
 	select {
 	case <-ctx.Done():
 	case <-g.membership.Done():
@@ -198,9 +194,12 @@ type barrier struct {
 	peers       []netip.AddrPort
 	rank        int
 
-	calling chan struct{} // holds a token during a call of news; the token guards news and silent
+	calling chan struct{} // holds a token during a call of news; the token guards the fields below
 	news    func(Event, error)
-	silent  bool // news must not be called any more
+	silent  bool // news must not be called
+	// unlisted is true until news gets its first EventPeers from Follow. Until then callNews drops what
+	// the loop had already taken.
+	unlisted bool
 }
 
 // endIfMet ends the barrier if enough peers are present now. The follower calls it after every
@@ -282,6 +281,9 @@ func (b *barrier) callNews(ev Event, err error) {
 	refused := err != nil && b.self.tracker.final
 	cameSecond := shared && b.self.cameSecond
 	b.mu.Unlock()
+	if b.unlisted = b.unlisted && (err != nil || ev.Type != EventPeers); b.unlisted {
+		return
+	}
 	if !b.silent && !failed && !refused && !cameSecond {
 		b.news(ev, err)
 	}

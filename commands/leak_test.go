@@ -50,6 +50,8 @@ func TestNoGoroutineRemains(t *testing.T) {
 		{[]string{"serve", "--listen", "127.0.0.1:0"}, "tracker at", true, 0},
 		{[]string{"announce", at, "k", "--port", port, "--stay"}, "127.0.0.1:1", true, 130},
 		{[]string{"announce", at, "k", "--port", port, "--", "sh", "-c", "echo begun; exec sleep 60"}, "begun", true, 143},
+		{[]string{"announce", at, "k", "--port", "0", "--ready", "none", "--", "sh", "-c", "echo begun; exec sleep 60"}, "begun", true, 143},
+		{[]string{"watch", at, "k", "--port", "0", "--min", "2", "--on-leave", "kill", "--", "sh", "-c", "echo begun; exec sleep 60"}, "begun", true, 143},
 		{[]string{"list", at, "k", "-q"}, "127.0.0.1:1\n", false, 0},
 		{[]string{"watch", at, "k", "-q"}, "join 127.0.0.1:1\n", true, 130},
 		{[]string{"watch", at, "k", "-q", "--port", port}, "join 127.0.0.1:1\n", true, 130},
