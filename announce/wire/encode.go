@@ -228,6 +228,11 @@ func appendJSONKey(dst []byte, k Key) []byte {
 func appendJSONString(dst, s []byte) []byte {
 	dst = append(dst, '"')
 	for i := 0; i < len(s); {
+		if c := s[i]; 0x20 <= c && c < 0x7f && c != '"' && c != '\\' { // most are, and this is faster
+			dst = append(dst, c)
+			i++
+			continue
+		}
 		r, n := utf8.DecodeRune(s[i:])
 		switch {
 		case r == '"' || r == '\\':

@@ -35,8 +35,15 @@ func (id ID) Label() string { return string(id.label()) }
 
 // label returns a part of id.
 func (id *ID) label() []byte {
-	text := bytes.TrimRight(id[:], "\x00")
-	if utf8.Valid(text) && !bytes.ContainsFunc(text, escapedInJSON) {
+	text := id[:]
+	for len(text) > 0 && text[len(text)-1] == 0 {
+		text = text[:len(text)-1]
+	}
+	ascii := 0 // how many bytes at the beginning are ASCII; most labels are, and this loop is fast
+	for ascii < len(text) && 0x20 <= text[ascii] && text[ascii] < 0x7f {
+		ascii++
+	}
+	if rest := text[ascii:]; utf8.Valid(rest) && !bytes.ContainsFunc(rest, escapedInJSON) {
 		return text
 	}
 	// The id of a BitTorrent client, such as -qB4520- and twelve random bytes.
