@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
-	"strings"
 	"testing"
 	"time"
 )
@@ -205,7 +204,8 @@ func (b *tab) requests(t *testing.T) (urls []string) {
 	return urls
 }
 
-// staysAt fails the test if the page has sent a request to any other host than this one, or none at all.
+// staysAt fails the test if the page has sent a request to any other host than this one, or one that would
+// list a program which is no browser, or none at all.
 func (b *tab) staysAt(t *testing.T, addr string) {
 	t.Helper()
 	urls := b.requests(t)
@@ -215,7 +215,7 @@ func (b *tab) staysAt(t *testing.T, addr string) {
 	for _, text := range urls {
 		u, err := url.Parse(text)
 		must(t, err)
-		if u.Host != addr || !strings.HasPrefix(u.Scheme, "http") {
+		if u.Host != addr || u.Scheme != "http" || u.RawQuery != "" && u.Query().Get("port") != "0" {
 			t.Errorf("the page asked for %s", text)
 		}
 	}
