@@ -60,7 +60,7 @@ var examples = map[string][]example{
 		{"ntrack watch --serve lobby", "run a tracker, and show the peers of a key"},
 		{"ntrack watch lobby | while read event peer; do echo \"$peer\"; done", "do something for each change"},
 		{"ntrack watch lobby --exec 'echo \"$NTRACK_PEERS\"'", "do something with the whole list, at the start and after each change"},
-		{"ntrack watch lobby --format '{{.IP}} {{.Port}}' --to peers --exec ./reload", "keep a file true, and have its reader read it again"},
+		{"ntrack watch lobby --format '{{.Endpoint}}' --to list --exec ./reload", "keep a file true, and have its reader read it again"},
 		{"ntrack watch job-17 --port 4000 --min 4 --for 5m -o json", "wait until four programs are there, and learn your rank among them"},
 		{"ntrack watch job-17 --port 0 --min 4 --exactly -- python3 train.py", "run one of four parts of a job, once all of them are there"},
 	},

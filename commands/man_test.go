@@ -31,6 +31,14 @@ func TestManualPage(t *testing.T) {
 	for _, e := range exitCodes {
 		wants("an exit code", fmt.Sprintf("\n\\fB%d\\fR\n%s\n", e.code, e.meaning))
 	}
+	for name, list := range examples {
+		for _, e := range list {
+			const widest = 80 - 11 // man indents an example by 11 columns
+			if len(e.line) > widest {
+				t.Errorf("an example of %s is longer than %d columns: %s", name, widest, e.line)
+			}
+		}
+	}
 	for _, v := range environment {
 		wants("a variable", "\n\\fB"+v.name+"\\fR\n")
 	}
