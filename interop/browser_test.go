@@ -345,7 +345,7 @@ func pagePictures(t *testing.T, bin string, b *tab) {
 		name          string
 		width, height int
 		scheme        string
-	}{{"light", 800, 640, "light"}, {"dark", 800, 640, "dark"}, {"phone", 360, 640, "light"}} {
+	}{{"light", 800, 680, "light"}, {"dark", 800, 680, "dark"}, {"phone", 360, 640, "light"}} {
 		b.screen(t, picture.width, picture.height, picture.scheme)
 		image := b.screenshot(t)
 		if size := len(image) >> 10; size > 100 {
