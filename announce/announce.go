@@ -11,7 +11,8 @@
 // Choose a method of [Client] by what your program needs:
 //   - [Client.Join] to be listed for as long as it runs. Most programs want this.
 //   - [Client.Watch] to loop over the changes to the list of peers, with or without being listed.
-//   - [Client.Gather] to wait until enough peers are present, each with a rank.
+//   - [Client.Gather] to wait until enough peers are present, each with a rank, and
+//     [Gathering.Follow] to see who leaves after that.
 //   - [Client.Announce] and [Client.Leave] for a single request. A peer is listed for the ttl of its
 //     announce.
 //   - [Client.List] to see the peers of one key, [Client.Index] to see all keys.

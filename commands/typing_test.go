@@ -349,6 +349,7 @@ func TestDidYouMean(t *testing.T) {
 		{"watch k --count 3", "watch has no option --count; did you mean --min 3?"},
 		{"watch k --duration 3s --min 1", "watch has no option --duration; did you mean --for 3s?"},
 		{"watch k -c a·b", "watch has no option -c; did you mean --exec 'a b'?"},
+		{"watch k --port 1 --min 2 --on-lost kill -- true", "watch has no option --on-lost; did you mean --on-leave kill?"},
 		{"watch k --stay", "watch has no option --stay; announce has it"},
 		{"serve --port 4000", "serve has no option --port; did you mean --listen 127.0.0.1:4000?"},
 		{"serve -p", "serve has no option -p; did you mean --listen 127.0.0.1:PORT?"},
