@@ -1,6 +1,7 @@
 package dns_test
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
@@ -282,5 +283,35 @@ func TestHostileConns(t *testing.T) {
 		if m := other.receiveTCP(); len(m.Answers) == 0 {
 			t.Error("another address gets no answer to one of many queries")
 		}
+	}
+}
+
+// Clients of many addresses do not read their replies, in all connections. A new one takes the place of one
+// of them, and the system keeps little for each.
+func TestUnreadConns(t *testing.T) {
+	table := memory.New()
+	listMany(t, table, "large", 1000)
+	s := &dns.Server{Tracker: &tracker.Tracker{Store: table, Exempt: []netip.Prefix{}}}
+	s.SetTimes(time.Minute, 50*time.Millisecond)
+	at := serve(t, s, "127.0.0.1")
+	query := build(t, "large.peers.example.", dnsmessage.TypeA)
+	framed := append(binary.BigEndian.AppendUint16(nil, uint16(len(query))), query...)
+	const conns, queries = dns.MaxConns, 100
+	for i := range conns {
+		c := from(t, "tcp", fmt.Sprintf("127.8.0.%d", 1+i/dns.MaxPerAddr), at)
+		_ = c.Conn.(*net.TCPConn).SetReadBuffer(4096)
+		if _, err := c.Write(bytes.Repeat(framed, queries)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	until(t, func() bool { return s.IdleConns() == 0 && s.Stats().Conns == conns })
+	until(t, func() bool {
+		c := from(t, "tcp", "127.8.1.1", at)
+		send(t, c, query)
+		_, err := c.Read(make([]byte, 2))
+		return err == nil
+	})
+	if n := s.Stats().Queries["answered"]; n > conns*queries/4 {
+		t.Errorf("%d of %d queries were answered, and no reply was read", n, conns*queries)
 	}
 }

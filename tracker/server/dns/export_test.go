@@ -25,7 +25,7 @@ func (s *Server) IdleConns() (n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for c := range s.conns {
-		if !c.idleSince.IsZero() {
+		if c.idle {
 			n++
 		}
 	}

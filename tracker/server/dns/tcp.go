@@ -15,11 +15,16 @@ import (
 
 const (
 	// maxConns is how many connections may be open, and maxPerAddr is how many of one IPv4 address or
-	// IPv6 /64. If there are that many, a new one evicts the one that has waited longest for a query.
+	// IPv6 /64. If there are that many, a new one evicts the one that has waited longest for a query. If
+	// none waits, it evicts the one that has been served longest, if that is longer than the store may
+	// take: its client does not read, or asks for more than its address may have.
 	maxConns   = 256
 	maxPerAddr = 16
 	// defaultConnTime is how long a connection may take for its next query, and for a reply.
 	defaultConnTime = 10 * time.Second
+	// buffers is what the system keeps for a connection in each direction, about twice. By itself it would
+	// keep megabytes for a client that does not read.
+	buffers = 64 << 10
 )
 
 // A conn is a TCP connection.
@@ -27,9 +32,10 @@ type conn struct {
 	nc   net.Conn
 	from asker
 	net  netip.Prefix // of its client; not valid if it has no limit
-	// idleSince is the time since which it has waited for a query, or zero while it serves one. The
-	// Server's mu protects it.
-	idleSince time.Time
+	// idle says that it waits for a query, and since is the time since which it does, or does not. The
+	// Server's mu protects them.
+	idle  bool
+	since time.Time
 }
 
 // acceptTCP accepts connections until that fails.
@@ -54,7 +60,10 @@ func (s *Server) acceptTCP(tcp net.Listener) error {
 
 // startConn serves a connection in a goroutine, or closes it if there are too many.
 func (s *Server) startConn(nc net.Conn) {
-	c := &conn{nc: nc, idleSince: time.Now()}
+	if tcp, ok := nc.(*net.TCPConn); ok {
+		_, _ = tcp.SetReadBuffer(buffers), tcp.SetWriteBuffer(buffers)
+	}
+	c := &conn{nc: nc, idle: true, since: time.Now()}
 	c.from = asker{addr: addrOf(nc.RemoteAddr()), local: addrOf(nc.LocalAddr()), tcp: true}
 	if a := c.from.addr; !s.Tracker.Exempts(a) {
 		bits := 64
@@ -85,7 +94,9 @@ func (s *Server) makeRoom(c *conn) bool {
 	}
 	var oldest *conn
 	for other := range s.conns {
-		if !other.idleSince.IsZero() && (!crowded || other.net == c.net) && (oldest == nil || other.idleSince.Before(oldest.idleSince)) {
+		switch {
+		case crowded && other.net != c.net, !other.idle && time.Since(other.since) <= s.storeTime:
+		case oldest == nil, other.idle && !oldest.idle, other.idle == oldest.idle && other.since.Before(oldest.since):
 			oldest = other
 		}
 	}
@@ -114,10 +125,7 @@ func (s *Server) remove(c *conn) {
 func (s *Server) setIdle(c *conn, idle bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c.idleSince = time.Time{}
-	if idle {
-		c.idleSince = time.Now()
-	}
+	c.idle, c.since = idle, time.Now()
 	_, ok := s.conns[c]
 	return ok
 }
