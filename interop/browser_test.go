@@ -34,6 +34,7 @@ func peoplePage(t *testing.T, bin string) {
 		{"hostile text", pageHostile},
 		{"the index", pageIndex},
 		{"a track without a stream", pageTooLarge},
+		{"no scripts", pageWithoutScripts},
 		{"no mouse", pageKeyboard},
 		{"axe-core", pageAccessible},
 		{"pictures", pagePictures},
@@ -323,6 +324,25 @@ func pageTooLarge(t *testing.T, bin string, b *tab) {
 	b.until(t, `return document.querySelectorAll("#peers .endpoint").length > 0`)
 	b.staysAt(t, addr)
 	b.quiet(t, "/ntrk/room?port=0")
+}
+
+// Without scripts the page says how to do without them.
+func pageWithoutScripts(t *testing.T, bin string, b *tab) {
+	addr := serve(t, bin)
+	ask(t, "GET", addr, "?port=4001", "")
+	b.devtools(t, "Emulation.setScriptExecutionDisabled", map[string]any{"value": true})
+	defer b.devtools(t, "Emulation.setScriptExecutionDisabled", map[string]any{"value": false})
+	b.visit(t, addr, "/ntrk/room")
+	eventually(t, func() error {
+		if text := b.text(t, "main"); !strings.Contains(text, "JavaScript") || !strings.Contains(text, "?format=text") {
+			return fmt.Errorf("the page shows %q", text)
+		}
+		return nil
+	})
+	b.visit(t, addr, "/ntrk/room?format=text") // which is what it advises
+	if text := b.text(t, "body"); text != "127.0.0.1:4001" {
+		t.Errorf("?format=text shows %q", text)
+	}
 }
 
 // pagePictures takes the pictures of the page. This renews those in docs:

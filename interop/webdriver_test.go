@@ -221,6 +221,17 @@ func (b *tab) staysAt(t *testing.T, addr string) {
 	}
 }
 
+// text returns what the element with this name shows. It needs no scripts in the page.
+func (b *tab) text(t *testing.T, element string) (text string) {
+	t.Helper()
+	var found map[string]string
+	b.call(t, "POST", "/element", map[string]string{"using": "css selector", "value": element}, &found)
+	for _, id := range found {
+		b.call(t, "GET", "/element/"+id+"/text", nil, &text)
+	}
+	return text
+}
+
 // until waits until the function returns true in the page. The test fails with what state returns.
 func (b *tab) until(t *testing.T, function string, args ...any) {
 	t.Helper()
