@@ -39,7 +39,8 @@ type running struct {
 }
 
 // startCommand starts a COMMAND. From then on signals no longer end ctx: [running.await] passes them
-// on. On a terminal the COMMAND stays in the process group of ntrack.
+// on. On a terminal the COMMAND stays in the process group of ntrack. After an error, only stay and
+// awaitLeft of the running are of use.
 func startCommand(ctx context.Context, s Streams, command, env []string) (*running, error) {
 	r := &running{s: s, name: wire.Clean(command[0]), signals: make(chan os.Signal, 64)}
 	p := process.Program{Args: command, Env: env, In: s.In, Out: s.rawOut, Err: s.rawErr, OwnGroup: !process.OnTerminal(), Reaper: s.reaper}
@@ -50,11 +51,11 @@ func startCommand(ctx context.Context, s Streams, command, env []string) (*runni
 		s.Signals(r.signals, slices.DeleteFunc(slices.Clone(forwarded), signal.Ignored)...)
 	}
 	if ctx.Err() != nil {
-		return nil, context.Cause(ctx)
+		return r, context.Cause(ctx)
 	}
 	var err error
 	if r.child, err = process.Start(p); err != nil {
-		return nil, &cannotRun{command[0], err}
+		return r, &cannotRun{command[0], err}
 	}
 	if s.Signals != nil {
 		s.Signals(r.signals, forwarded...) // the ignored ones, too, because the COMMAND may handle them

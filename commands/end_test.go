@@ -94,3 +94,28 @@ func TestAwaitLeft(t *testing.T) {
 		})
 	}
 }
+
+// A part of a job stays for the slowest of the others, but only until a signal asks it to end.
+func TestStay(t *testing.T) {
+	for _, c := range []struct {
+		sig   os.Signal // after a second; nil for none
+		takes time.Duration
+	}{
+		{nil, 2 * time.Second},
+		{syscall.SIGURG, 2 * time.Second},
+		{syscall.SIGTERM, time.Second},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			r := running{signals: make(chan os.Signal, 1)}
+			if c.sig != nil {
+				time.AfterFunc(time.Second, func() { r.signals <- c.sig })
+			}
+			began := time.Now()
+			r.stay(t.Context(), began.Add(2*time.Second))
+			if took := time.Since(began); took != c.takes {
+				t.Errorf("%v: it took %v, want %v", c.sig, took, c.takes)
+			}
+			r.stay(t.Context(), time.Time{}) // a time that has passed
+		})
+	}
+}

@@ -54,13 +54,29 @@ func (o *watchOptions) buildJob(c *cli.Context) error {
 // the slowest of the others has found this peer.
 func (o *watchOptions) runJob(c *cli.Context, s Streams, g *announce.Gathering, news func(announce.Event, error) error) error {
 	run, err := startCommand(c.Context, s, o.job.command, append(o.environ(), jobVariables(g.Peers, g.Rank)...))
-	if err != nil {
-		_ = g.Leave(c.Context)
-		return err
+	lost := false
+	if err == nil {
+		lost = o.followJob(c.Context, run, g, news)
+		err = run.result()
 	}
-	lost := make(chan ending, 1)
-	roll := rollCall{met: slices.Delete(slices.Clone(g.Peers), g.Rank, g.Rank+1), lost: lost}
-	following, stop := context.WithCancel(c.Context)
+	run.stay(c.Context, g.StayUntil())
+	waited, cancel := context.WithCancel(c.Context)
+	cancel()
+	left := make(chan error, 1)
+	go func() { left <- g.Leave(waited) }()
+	run.awaitLeft(left)
+	if lost {
+		return loggedError{errMemberLost} // the note has said who
+	}
+	return err
+}
+
+// followJob waits until the COMMAND has ended, and prints notes about the tracker meanwhile. It returns
+// true if a member was lost, and the COMMAND was ended because of that.
+func (o *watchOptions) followJob(ctx context.Context, run *running, g *announce.Gathering, news func(announce.Event, error) error) (lost bool) {
+	reasons := make(chan ending, 1)
+	roll := rollCall{met: slices.Delete(slices.Clone(g.Peers), g.Rank, g.Rank+1), lost: reasons}
+	following, stop := context.WithCancel(ctx)
 	followed := make(chan struct{})
 	go func() {
 		defer close(followed)
@@ -71,18 +87,11 @@ func (o *watchOptions) runJob(c *cli.Context, s Streams, g *announce.Gathering, 
 			}
 		})
 	}()
-	ended := run.await(c.Context, lost)
+	lost = run.await(ctx, reasons)
 	stop()
 	<-followed
 	roll.end()
-	run.stay(c.Context, g.StayUntil())
-	left := make(chan error, 1)
-	go func() { left <- g.Leave(c.Context) }()
-	run.awaitLeft(left)
-	if ended {
-		return loggedError{errMemberLost} // the note has said who
-	}
-	return run.result()
+	return lost
 }
 
 // lossTime is how long a member may be gone before it is lost. Within this time a member whose
