@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -34,6 +35,7 @@ func peoplePage(t *testing.T, bin string) {
 		{"hostile text", pageHostile},
 		{"the index", pageIndex},
 		{"a track without a stream", pageTooLarge},
+		{"another site", pageFramed},
 		{"no scripts", pageWithoutScripts},
 		{"no mouse", pageKeyboard},
 		{"axe-core", pageAccessible},
@@ -324,6 +326,26 @@ func pageTooLarge(t *testing.T, bin string, b *tab) {
 	b.until(t, `return document.querySelectorAll("#peers .endpoint").length > 0`)
 	b.staysAt(t, addr)
 	b.quiet(t, "/ntrk/room?port=0")
+}
+
+// Another site cannot show the page in a frame.
+func pageFramed(t *testing.T, bin string, b *tab) {
+	addr := serve(t, bin)
+	site := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		fmt.Fprintf(w, `<title>Another site</title><link rel="icon" href="data:,"><iframe src="http://%s/ntrk/room"></iframe>`, addr)
+	}))
+	defer site.Close()
+	b.open(t, site.URL) // returns when the frame has loaded, or has been refused
+	urls := b.requests(t)
+	if !slices.Contains(urls, "http://"+addr+"/ntrk/room") {
+		t.Fatalf("the site has not asked for the page: %q", urls)
+	}
+	for _, address := range urls {
+		if strings.Contains(address, "/.ntrack/") {
+			t.Errorf("the page goes on in the frame, and asks for %s", address)
+		}
+	}
 }
 
 // Without scripts the page says how to do without them.
