@@ -156,6 +156,8 @@ func parsePortFlag(c *cli.Context, lookHint string) (port uint16, anyPort bool, 
 		return 0, false, nil
 	case n == 0 && lineOf(c).command != nil:
 		return 0, true, nil
+	case n == 0 && lineOf(c).showMissingKey(c.Args().Slice()) != "":
+		return 0, false, &usageError{shows: true, text: missingKey + lineOf(c).showMissingKey(c.Args().Slice())}
 	case n == 0:
 		return 0, false, usage(c, "--port 0: 1 to 65535; 0 is any free port, and only for a COMMAND%s", lookHint)
 	case n < 1 || n > 65535:

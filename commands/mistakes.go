@@ -158,7 +158,13 @@ func (l *line) guessFor(err error) string {
 // is "". resolved says that the first argument is a name with an address. Then it is more likely a
 // tracker, and guess does not suggest that both arguments are one KEY with a space.
 func (l *line) guess(resolved bool) string {
-	if l == nil || l.literal || !l.takesKey() {
+	if l == nil || !l.takesKey() {
+		return ""
+	}
+	if l.literal {
+		if show := l.showMissingKey(l.arguments); show != "" {
+			return missingKey + show
+		}
 		return ""
 	}
 	if alone := l.guessAlone(); alone != "" {
@@ -218,8 +224,26 @@ func (l *line) showOptionsFirst(args []string, i int) string {
 	return strings.Join(slices.Concat(words, quoted(args[:i]), commandWords(l.command)), " ")
 }
 
+const missingKey = "the KEY comes before the `--` of a COMMAND; did you mean\n  "
+
+// showMissingKey shows the line with KEY before its `--`, if the words after it are probably a COMMAND.
+// Otherwise it is "".
+func (l *line) showMissingKey(args []string) string {
+	twice := func(word string) bool {
+		f := findFlag(l.cmd, word)
+		return f != nil && l.given(f.Names()[0])
+	}
+	if !l.literal || len(args) < 2 || !l.mayRun() || !l.looksRunnable(args[0]) && !slices.ContainsFunc(args, twice) {
+		return ""
+	}
+	return l.showCommand([]string{"KEY"}, args)
+}
+
 // rearrange shows the line that the user of these two or more arguments probably meant, or is "".
 func (l *line) rearrange(args []string) string {
+	if show := l.showMissingKey(args); show != "" {
+		return show
+	}
 	if i := slices.IndexFunc(args, func(a string) bool { return len(a) > 1 && a[0] == '-' }); i > 0 {
 		return l.showOptionsFirst(args, i)
 	}
@@ -256,11 +280,16 @@ func (l *line) showOneKey(args []string) string { return l.show([]string{strings
 
 // looksRunnable reports whether a word is probably a COMMAND.
 func (l *line) looksRunnable(word string) bool {
-	if !takesCommand(l.cmd) || l.cmd.Name == "watch" && !l.given("min") || l.command != nil || !l.hasPort() {
+	if !l.mayRun() {
 		return false
 	}
 	_, err := exec.LookPath(word)
 	return err == nil || l.gap > 0
+}
+
+// mayRun reports whether a COMMAND fits the line, which has none.
+func (l *line) mayRun() bool {
+	return takesCommand(l.cmd) && (l.cmd.Name != "watch" || l.given("min")) && l.command == nil && l.hasPort()
 }
 
 // show is the line with other arguments. If port is not "", show adds it as an option, unless the

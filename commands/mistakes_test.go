@@ -35,8 +35,12 @@ func TestGuess(t *testing.T) {
 		{"announce tracker.example --port 1", alone, "announce tracker.example KEY --port 1"},
 		{"list tracker.example", alone, "list tracker.example KEY, or ntrack list -t tracker.example"},
 
+		{"announce --port 1 -- sh lobby", missingKey, "ntrack announce KEY --port 1 -- sh ..."},
+		{"watch --min 2 --port 0 -- sh lobby", missingKey, "ntrack watch KEY --min 2 --port 0 -- sh ..."},
+
 		// These have no guess: the line is probably right, and its tracker is away.
 		{"announce lobby --port 1", "", ""},
+		{"announce --stay -- sh lobby", "", ""},
 		{"announce tracker.example lobby", "", ""},
 		{"announce localhost 4000", "", ""},
 		{"announce localhost:1 my-room --port 1", "", ""},
@@ -60,6 +64,11 @@ func TestGuess(t *testing.T) {
 		}
 	}
 	for line, meant := range map[string]string{
+		"announce --port 1 -- sh -c id":               "announce KEY --port 1 -- sh ...",
+		"watch --min 2 --port 1 -- sh -c id":          "watch KEY --min 2 --port 1 -- sh ...",
+		"announce --port 1 -- my-service --port 1":    "announce KEY --port 1 -- my-service ...",
+		"announce --port 1 -- lobby --numwant 3":      "announce --port 1 --numwant 3 -- lobby",
+		"watch --port 1 -- sh -c id":                  "watch --port 1 -c id -- sh",
 		"announce localhost:6969 lobby 4000":          "announce localhost:6969 lobby --port 4000",
 		"announce lobby --port 4000 sh file":          "announce lobby --port 4000 -- sh ...",
 		"announce T:1 lobby --port 4000 sh file":      "announce T:1 lobby --port 4000 -- sh ...",

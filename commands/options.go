@@ -344,6 +344,8 @@ func parse(app *cli.App, cmd *cli.Command, args []string) (*line, error) {
 				mistake = cmp.Or(mistake, l.mistake("`--` after KEY starts a command, and only announce and watch --min run one"))
 			case len(l.command) == 0:
 				mistake = cmp.Or(mistake, l.mistake("the command after `--` is missing"))
+			case l.command[0] == "": // a variable that is not set
+				mistake = cmp.Or(mistake, l.mistake("the command after `--` is empty"))
 			}
 		case a == "--" && !l.literal:
 			l.literal = true
