@@ -31,7 +31,7 @@ func (o *client) buildFormat(c *cli.Context, more ...string) error {
 		case output.Table, output.JSON, output.Text:
 			meant = "; did you mean -o " + text + "?"
 		}
-		return usage(c, "--format: %v%s", err, meant)
+		return &usageError{command: c.Command.Name, text: fmt.Sprintf("--format: %v%s", err, meant), shows: meant != ""}
 	}
 	o.format = output.Text // what is true of it, such as that a program reads it, is true here, too
 	return nil

@@ -3,6 +3,7 @@ package commands
 import (
 	"context"
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
 
@@ -27,7 +28,7 @@ func (o *announceOptions) buildLabel(c *cli.Context) error {
 	text := c.String("label")
 	var err error
 	if o.request.ID, err = announce.ParseLabel(text); err != nil {
-		return usage(c, "--label %q: %v; 1 to %d bytes of printable UTF-8 are wanted", shown(text), err, len(wire.ID{}))
+		return usage(c, "--label %q: %v; 1 to %d bytes of printable UTF-8 are wanted", shownWhole(text), err, len(wire.ID{}))
 	}
 	for _, t := range o.trackers {
 		if t.Classic() {
@@ -35,6 +36,16 @@ func (o *announceOptions) buildLabel(c *cli.Context) error {
 		}
 	}
 	return nil
+}
+
+// shownWhole is like shown, but keeps the spaces at the ends, which may be the mistake.
+func shownWhole(typed string) string {
+	core := strings.Trim(typed, " ")
+	if core == "" {
+		return strings.Repeat(" ", min(len(typed), 20))
+	}
+	before, after, _ := strings.Cut(typed, core)
+	return before[:min(len(before), 20)] + shown(core) + after[:min(len(after), 20)]
 }
 
 // labels finds the labels of peers for a template that uses them. Replies have labels if they are asked

@@ -104,6 +104,8 @@ func (r *replacement) create() (*os.File, error) {
 	perm := fs.FileMode(0o644) // of a new file, before the umask
 	old, err := os.Stat(r.target)
 	switch {
+	case err == nil && old.IsDir():
+		return nil, errors.New("it is a directory: name a file in it")
 	case err == nil && !old.Mode().IsRegular():
 		return nil, errors.New("it is not a regular file")
 	case err == nil:

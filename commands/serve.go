@@ -87,6 +87,14 @@ func (o *serveOptions) build(c *cli.Context, s Streams) error {
 			}
 			return &usageError{shows: true, text: "serve takes no arguments; did you mean\n  ntrack serve --listen " + quote(arg)}
 		}
+		if options := lineOf(c).options; len(options) > 0 && !options[len(options)-1].takesValue() {
+			for meant, words := range map[string]string{"": "yes on true", "=false": "no off false"} {
+				if slices.Contains(strings.Fields(words), strings.ToLower(arg)) { // as in --page no
+					typed := options[len(options)-1].typed
+					return &usageError{shows: true, text: "serve takes no arguments; did you mean " + typed + meant + "?"}
+				}
+			}
+		}
 		return usage(c, "serve takes no arguments, and %q is one; keys need no setting up", shown(arg))
 	}
 	if err := o.buildListen(c); err != nil {

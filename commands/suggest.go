@@ -62,6 +62,7 @@ var (
 			"--index":                   "keys",
 			"--dns-zone {ZONE}":         "zone domain",
 			"--page":                    "browser gui html ui web webui",
+			"--page=false":              "no-page no-browser",
 			"--max-memory SIZE":         "max-keys max-peers max-peers-per-key memory",
 		},
 	}
@@ -112,7 +113,7 @@ func (l *line) meantOption(app *cli.App, typed, value string) string {
 	name := strings.ToLower(strings.TrimLeft(typed, "-"))
 	own := flagNames(l.cmd)
 	meant := cmp.Or(meantBy(optionsMeant[l.cmd.Name], name), meantBy(optionsMeant[""], name))
-	if word, _, _ := strings.Cut(meant, " "); findFlag(l.cmd, word) != nil {
+	if word, _, _ := strings.Cut(strings.Replace(meant, "=", " ", 1), " "); findFlag(l.cmd, word) != nil {
 		meant = placeholder.ReplaceAllStringFunc(meant, func(p string) string {
 			if value != "" {
 				return quote(value)

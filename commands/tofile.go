@@ -2,7 +2,9 @@ package commands
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"net/netip"
 	"strings"
@@ -47,7 +49,13 @@ func (o *watchOptions) buildToFile(c *cli.Context) (err error) {
 	if to.header != "" && !strings.HasSuffix(to.header, "\n") {
 		to.header += "\n"
 	}
-	if to.file, err = newReplacement(to.name); err != nil {
+	to.file, err = newReplacement(to.name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%w; create its directory first", to.failed(err))
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("%w; its directory must be writable, because the file is replaced", to.failed(err))
+	case err != nil:
 		return to.failed(err)
 	}
 	return nil

@@ -200,7 +200,7 @@ func TestKeeperTriesAgain(t *testing.T) {
 		}
 		k.has(0, "")
 		k.has(1, "# 1 2")
-		note := "ntrack: --to " + k.file + ": it is not a regular file; the file stays as it is; trying again in "
+		note := "ntrack: --to " + k.file + ": it is a directory: name a file in it; the file stays as it is; trying again in "
 		if want := note + "1s, or when the list changes\n" + note + "2s, or when the list changes\n"; k.out.String() != want {
 			t.Errorf("the notes are\n%swant\n%s", &k.out, want)
 		}

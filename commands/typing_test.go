@@ -396,6 +396,9 @@ func TestDidYouMean(t *testing.T) {
 
 		{"serve 4000",
 			"serve takes no arguments; did you mean\n  ntrack serve --listen 127.0.0.1:4000"},
+		{"serve --page no", "serve takes no arguments; did you mean --page=false?"},
+		{"serve --index true", "serve takes no arguments; did you mean --index?"},
+		{"serve --no-page", "serve has no option --no-page; did you mean --page=false?"},
 		{"serve :4000", "serve takes no arguments; did you mean\n  ntrack serve --listen :4000"},
 		{"serve 0.0.0.0:4000 --index",
 			"serve takes no arguments; did you mean\n  ntrack serve --listen 0.0.0.0:4000"},

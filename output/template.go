@@ -2,7 +2,6 @@ package output
 
 import (
 	"bytes"
-	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -83,6 +82,9 @@ func (e *TemplateError) Error() string {
 // the length or the form of a label. more are the fields that the result has besides .IP, .Port,
 // .Endpoint, .Scope and .Label. The error is a [TemplateError].
 func ParseTemplate(text string, more ...string) (*Template, error) {
+	if text == "" {
+		return nil, errors.New("the template is empty; name a field of a peer, such as {{.Endpoint}}")
+	}
 	root, err := template.New("").Parse(text)
 	if err != nil {
 		return nil, parseError(text, err)
@@ -94,7 +96,7 @@ func ParseTemplate(text string, more ...string) (*Template, error) {
 		return nil, c.err
 	}
 	if len(c.used) == 0 {
-		return nil, &TemplateError{cmp.Or(text, "the template"), 1, 1, "it has no field of a peer, such as {{.Endpoint}}"}
+		return nil, &TemplateError{text, 1, 1, "it has no field of a peer, such as {{.Endpoint}}"}
 	}
 	t.used = c.used
 	t.begin, t.end = literal(root.Root.Nodes[0]), literal(root.Root.Nodes[len(root.Root.Nodes)-1])

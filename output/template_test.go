@@ -36,7 +36,7 @@ func TestTemplateMistakes(t *testing.T) {
 		`{{.IP}}{{template "x"}}`:             "{{template}} at column 19: a template that is used by name is not supported",
 		`{{define "x"}}{{template "x"}}{{end}}{{block "y" .}}{{end}}`: "{{template}} at column 46: a template that is used by name is not supported",
 		"json":            "json at column 1: it has no field of a peer, such as {{.Endpoint}}",
-		"":                "the template at column 1: it has no field of a peer, such as {{.Endpoint}}",
+		"":                "the template is empty; name a field of a peer, such as {{.Endpoint}}",
 		"{{\x1b[2J .IP}}": "{{?[2J .IP}} at column 1: unrecognized character in action: U+001B",
 	} {
 		if _, err := output.ParseTemplate(text); err == nil || err.Error() != want {
