@@ -1,10 +1,15 @@
 package commands
 
 import (
+	"context"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 // LOCAL_RANK counts the peers with the same address, and NTRACK_PEERS has all of them.
@@ -31,5 +36,30 @@ func TestJobVariables(t *testing.T) {
 	large := slices.Repeat(peers, 1000)
 	if got := jobVariables(large, 0); slices.ContainsFunc(got, func(v string) bool { return strings.HasPrefix(v, "NTRACK_PEERS=") }) {
 		t.Errorf("NTRACK_PEERS is set for %d peers", len(large))
+	}
+}
+
+// The stay after a COMMAND lasts until its end, the end of ntrack, or a signal that asks to end.
+func TestRunningStay(t *testing.T) {
+	for _, tt := range []struct {
+		what string
+		act  func(r *running, stop func())
+		want time.Duration
+	}{
+		{"nothing", func(*running, func()) {}, time.Minute},
+		{"SIGWINCH", func(r *running, _ func()) { r.signals <- syscall.SIGWINCH }, time.Minute},
+		{"SIGTERM", func(r *running, _ func()) { r.signals <- syscall.SIGTERM }, time.Second},
+		{"the end", func(_ *running, stop func()) { stop() }, time.Second},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			r := &running{signals: make(chan os.Signal, 1)}
+			ctx, stop := context.WithCancel(t.Context())
+			defer stop()
+			time.AfterFunc(time.Second, func() { tt.act(r, stop) })
+			began := time.Now()
+			if r.stay(ctx, began.Add(time.Minute)); time.Since(began) != tt.want {
+				t.Errorf("%s: stayed %v, want %v", tt.what, time.Since(began), tt.want)
+			}
+		})
 	}
 }

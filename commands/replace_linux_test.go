@@ -67,6 +67,27 @@ func TestReplacementKeeps(t *testing.T) {
 	}
 }
 
+// The text of a file is read up to a limit.
+func TestReplacementOld(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "file")
+	r, err := newReplacement(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if old, err := r.old(3); old != "" || err != nil {
+		t.Errorf("no file: %q, %v", old, err)
+	}
+	if err := os.WriteFile(name, []byte("four"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if old, err := r.old(4); old != "four" || err != nil {
+		t.Errorf("up to 4 bytes: %q, %v", old, err)
+	}
+	if _, err := r.old(3); err == nil {
+		t.Error("4 bytes, up to 3: no error")
+	}
+}
+
 // Temporary files of killed processes are removed, and no others.
 func TestReplacementTidies(t *testing.T) {
 	dir := t.TempDir()

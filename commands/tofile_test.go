@@ -2,6 +2,7 @@ package commands
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"net/netip"
 	"os"
@@ -50,6 +51,7 @@ type trialKeeper struct {
 	*keeper
 	t    *testing.T
 	file string
+	stop context.CancelFunc
 	mu   sync.Mutex
 	out  bytes.Buffer // its notes
 }
@@ -67,18 +69,34 @@ func newTrialKeeper(t *testing.T, old string, settle time.Duration) *trialKeeper
 	if o.template, err = output.ParseTemplate("{{.Port}}"); err == nil {
 		o.to.file, err = newReplacement(k.file)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
+	var ctx context.Context
+	ctx, k.stop = context.WithCancel(t.Context())
 	if err == nil {
-		k.keeper, err = startKeeper(ctx, Streams{Err: k}, o, nil)
+		k.keeper, err = startKeeper(ctx, Streams{Err: k}, o, &runner{newest: make(chan []netip.AddrPort, 1)})
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		cancel()
+		k.stop()
 		k.end()
 	})
 	return k
+}
+
+// run requires that CMD of --exec runs for the last list, or that it does not.
+func (k *trialKeeper) run(want bool) {
+	k.t.Helper()
+	synctest.Wait()
+	ran := false
+	select {
+	case <-k.runs.newest:
+		ran = true
+	default:
+	}
+	if ran != want {
+		k.t.Errorf("CMD runs: %v, want %v", ran, want)
+	}
 }
 
 func (k *trialKeeper) Write(b []byte) (int, error) {
@@ -134,6 +152,62 @@ func TestKeeperSettle(t *testing.T) {
 		for port := range uint16(3) {
 			k.event(0, 0, port+1)
 			k.has(0, "# "+string(rune('1'+port)))
+		}
+	})
+}
+
+// CMD of --exec runs at the start, even if the file was true already, and then when it was replaced.
+func TestKeeperRuns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newTrialKeeper(t, "#\n1\n2\n", 0)
+		k.run(false)
+		k.event(time.Minute, time.Hour, 1, 2)
+		k.run(true)
+		k.event(time.Minute, time.Hour, 1, 2)
+		k.run(false)
+		k.event(0, 0, 1, 3)
+		k.run(true)
+		k.has(0, "# 1 3")
+	})
+}
+
+// The end waits for the last write.
+func TestKeeperEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newTrialKeeper(t, "", 0)
+		ended := false
+		go func() {
+			k.end()
+			ended = true
+		}()
+		if synctest.Wait(); ended {
+			t.Error("the end does not wait")
+		}
+		k.stop()
+		if synctest.Wait(); !ended {
+			t.Error("the keeper does not end with its context")
+		}
+	})
+}
+
+// A peer whose label does not fit the template is left out of the file, and a note says so. A barrier
+// writes no list with a gap.
+func TestKeeperLabelDoesNotFit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newTrialKeeper(t, "", 0)
+		var err error
+		if k.template, err = output.ParseTemplate("{{.Port}}{{if .Label}}{{slice .Label 5}}{{end}}"); err != nil {
+			t.Fatal(err)
+		}
+		peers := []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:1"), netip.MustParseAddrPort("192.0.2.1:2")}
+		k.labels = &labels{known: map[netip.AddrPort]string{peers[0]: "four", peers[1]: "label"}}
+		k.event(time.Minute, 0, 1, 2)
+		k.has(0, "# 2")
+		if want := "ntrack: --format: 192.0.2.1:1 is left out: "; !strings.HasPrefix(k.out.String(), want) {
+			t.Errorf("the note is %q, want %q...", &k.out, want)
+		}
+		if err := k.writeOnce(peers); err == nil || !strings.HasPrefix(err.Error(), "--format: 192.0.2.1:1 is left out: ") {
+			t.Errorf("a barrier: %v", err)
 		}
 	})
 }
@@ -203,6 +277,18 @@ func TestKeeperTriesAgain(t *testing.T) {
 		note := "ntrack: --to " + k.file + ": it is a directory: name a file in it; the file stays as it is; trying again in "
 		if want := note + "1s, or when the list changes\n" + note + "2s, or when the list changes\n"; k.out.String() != want {
 			t.Errorf("the notes are\n%swant\n%s", &k.out, want)
+		}
+		// After a success the pauses begin again.
+		k.mu.Lock()
+		k.out.Reset()
+		k.mu.Unlock()
+		if err := cmp.Or(os.Remove(k.file), os.Mkdir(k.file, 0o700)); err != nil {
+			t.Fatal(err)
+		}
+		k.event(0, 0, 1)
+		synctest.Wait()
+		if want := note + "1s, or when the list changes\n"; k.out.String() != want {
+			t.Errorf("the note is\n%swant\n%s", &k.out, want)
 		}
 	})
 }
