@@ -28,9 +28,23 @@ assert.equal(visible("a\u202eb\n☕ é"), "a\\u{202e}b\\u{a}☕ é")
 assert.deepEqual(showKey(keyBytes("chat/room%201")), { text: "chat/room 1", exact: true })
 assert.deepEqual(showKey(keyBytes("%20a%20%20")), { text: "\\u{20}a\\u{20}\\u{20}", exact: false })
 assert.deepEqual(showKey(keyBytes("a%ff%0a")), { text: "a\\xff\\u{a}", exact: false })
+// Without its first character this would be another key.
+assert.deepEqual(showKey(keyBytes("%ef%bb%bfa")), { text: "\\u{feff}a", exact: false })
 assert.equal(checkKey(new Uint8Array(255).fill(97)), "")
 for (const bad of ["", ".", "..", "k".repeat(256)]) assert.notEqual(checkKey(new TextEncoder().encode(bad)), "", bad)
-assert.deepEqual([1, 15, 119, 120, 150, 3600].map(duration), ["1 second", "15 seconds", "119 seconds", "2 minutes", "150 seconds", "60 minutes"])
+assert.deepEqual([1, 15, 60, 119, 120, 150, 3600].map(duration), ["1 second", "15 seconds", "60 seconds", "119 seconds", "2 minutes", "150 seconds", "60 minutes"])
+
+// A tracker is named so that ntrack finds it, or not at all. With a token, each way to join gives it.
+const join = (root, token) => commands(new URL(root), keyBytes("k"), token)
+for (const [root, tracker] of [["http://t.example/", "t.example:80"], ["http://t.example:6969/", "t.example:6969"], ["https://t.example/", "https://t.example"], ["https://t.example:8443/", "https://t.example:8443"]]) {
+	assert.ok(join(root, false).ntrack.includes(` --tracker ${tracker} `), root)
+}
+assert.equal(join("http://t.example/peers/", false).ntrack, undefined)
+assert.ok(join("http://t.example/peers/", false).curl.includes("'http://t.example/peers/ntrk/k?"))
+for (const token of [false, true]) {
+	const ways = join("http://t.example/", token)
+	assert.deepEqual([/ --token-file FILE /.test(ways.ntrack), /Bearer TOKEN/.test(ways.curl), /Bearer TOKEN/.test(ways.python)], [token, token, token])
+}
 
 // The address of the asker, in both families and in replies without one.
 const latin1 = (s) => Uint8Array.from(s, (c) => c.charCodeAt(0))
@@ -81,4 +95,27 @@ roster.event("leave", ["192.0.2.2:2"])
 has("192.0.2.3:3")
 roster.event("join", ["192.0.2.5:5", "192.0.2.6:6", "192.0.2.7:7", "192.0.2.8:8"])
 assert.equal(roster.news(), "4 peers joined. 192.0.2.2:2 left.")
+Date.now = now
+
+// The list that was there before the first stream is replaced by that of the stream.
+const fresh = new Roster()
+fresh.replace(["192.0.2.1:1"], false)
+fresh.event("you", ["", "150"], "e1")
+fresh.event("peers", ["192.0.2.2:2", "192.0.2.3:3"], "e1")
+assert.deepEqual([...fresh.peers.keys()], ["192.0.2.2:2", "192.0.2.3:3"])
+// A tracker that restarts again gives no peer more time, and a shorter ttl gives none less.
+for (const [epoch, ttl, later] of [["e2", "2", 0], ["e3", "150", 100_000], ["e4", "150", 151_000]]) {
+	Date.now = () => now() + later
+	fresh.event("you", ["", ttl], epoch)
+	fresh.event("peers", ["192.0.2.2:2"], epoch)
+	const until = fresh.peers.get("192.0.2.3:3")
+	assert.ok(until > now() + 140_000 && until < now() + 160_000, epoch)
+}
+fresh.lapse()
+assert.deepEqual([...fresh.peers.keys()], ["192.0.2.2:2"])
+// Who takes the endpoint of a peer that has left does not get its label.
+fresh.labels.set("192.0.2.2:2", "worker")
+fresh.event("leave", ["192.0.2.2:2"])
+fresh.event("join", ["192.0.2.2:2"])
+assert.equal(fresh.labels.get("192.0.2.2:2"), undefined)
 console.log("ok")
