@@ -311,10 +311,15 @@ func (m *message) services(w *work, q *query) result {
 	}
 	n := len(w.addrs)
 	m.startAdditionals()
+	// The zone in a name is a pointer to the question, but only if the client wrote it in lower case, too.
+	pointer := 0
+	if ns := m.server(); bytes.HasSuffix(ns.Data[:ns.Length], m.zone.Data[:m.zone.Length]) {
+		pointer = int(m.zone.Length) - 1
+	}
 	slices.SortFunc(w.addrs, netip.Addr.Compare)
 	for _, a := range slices.Compact(w.addrs) {
 		target := m.target(a)
-		if m.room() < int(target.Length)-int(m.zone.Length)+sizeAAAA {
+		if m.room() < int(target.Length)-1-pointer+sizeAAAA {
 			break
 		}
 		m.address(target, a, ttl)
