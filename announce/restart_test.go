@@ -64,6 +64,8 @@ func TestEventAge(t *testing.T) {
 		}{
 			{func() { s.recordList("E", usualTTL, 0, netip.AddrPort{}, nil) }, 0},
 			{func() { s.recordList("F", usualTTL, time.Minute, netip.AddrPort{}, nil) }, time.Minute + time.Second},
+			{func() { s.recordList("G", usualTTL, 0, netip.AddrPort{}, nil) }, 0}, // without an age
+			{func() { s.recordList("H", usualTTL, time.Hour, netip.AddrPort{}, nil) }, time.Hour + time.Second},
 			{func() { s.recordReply(replyOf(usualTTL), true) }, 0},
 		} {
 			s.recordFailure(errNoOrigin)

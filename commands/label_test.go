@@ -148,3 +148,45 @@ func TestLabelsOfSeveralTrackers(t *testing.T) {
 	l = x.labels(classic) // it has no labels, and is not asked
 	x.fill(l, rowsOf("", 1), 0, "")
 }
+
+// A look for labels asks for more than the usual number of peers, with the token and the TLS of the command.
+func TestLabelsUseOptions(t *testing.T) {
+	const peers = 300
+	handler := tracker.Handler(&tracker.Tracker{Tokens: []string{"a-token-of-the-tracker"}})
+	srv := httptest.NewTLSServer(handler)
+	defer srv.Close()
+	x := &labelTrial{t: t}
+	var err error
+	if x.at, err = announce.ParseTracker(srv.URL); err != nil {
+		t.Fatal(err)
+	}
+	if x.key, err = announce.ParseKey("k"); err != nil {
+		t.Fatal(err)
+	}
+	o := &client{trackers: []announce.Tracker{x.at}, key: x.key}
+	o.Timeout, o.Token, o.TLS = announce.DefaultTimeout, "a-token-of-the-tracker", srv.Client().Transport.(*http.Transport).TLSClientConfig
+	if o.template, err = output.ParseTemplate("{{.Label}}"); err != nil {
+		t.Fatal(err)
+	}
+	id, err := announce.ParseLabel("all the same")
+	if err != nil {
+		t.Fatal(err)
+	}
+	member := announce.Client{Token: o.Token, TLS: o.TLS}
+	defer member.Close()
+	var ports []uint16
+	for port := range uint16(peers) {
+		ports = append(ports, port+1)
+		if _, err := member.Announce(t.Context(), x.at, announce.Request{Key: x.key, Port: port + 1, ID: id}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	o.useLabels(t.Context())
+	rows := rowsOf("", ports...)
+	o.labels.fill(rows)
+	for _, r := range rows {
+		if r.Label != "all the same" {
+			t.Fatalf("%s has the label %q", r.Peer, r.Label)
+		}
+	}
+}

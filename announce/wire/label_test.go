@@ -68,6 +68,45 @@ func FuzzLabel(f *testing.F) {
 	})
 }
 
+// An id is a label as a whole, or begins with a BitTorrent client, or is none.
+func TestIDLabel(t *testing.T) {
+	for text, want := range map[string]string{
+		"dm6":                  "dm6",
+		"-qB4520-\xff":         "-qB4520-",
+		"M7-10-5-\xff":         "M7-10-5-",
+		"-qB45201\xff":         "", // no hyphen in the last place
+		"-qB45_0-\xff":         "",
+		"-qB4520-\x01":         "-qB4520-",
+		"a\x00b":               "",
+		"\xff":                 "",
+		"":                     "",
+		"-qB4520-abcdefghijkl": "-qB4520-abcdefghijkl",
+	} {
+		var id ID
+		copy(id[:], text)
+		if got := id.Label(); got != want {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+	}
+}
+
+// A list of labels that is not parallel to the peers has none. An IPv4 peer in IPv6 form is the same peer.
+func TestReadLabels(t *testing.T) {
+	req := Request{Verb: VerbLook, Labels: true}
+	for body, want := range map[string]string{
+		`{"peers":["[::ffff:192.0.2.1]:1"],"labels":["a"]}`:      "a",
+		`{"peers":["192.0.2.1:1"],"labels":["a","b"]}`:           "",
+		`{"peers":["192.0.2.1:1","192.0.2.2:2"],"labels":["a"]}`: "",
+		`{"peers":["192.0.2.1:1"],"labels":"a"}`:                 "",
+		`{"peers":["192.0.2.1:1"],"labels":[1]}`:                 "",
+	} {
+		r, err := req.DecodeReply([]byte(body), netip.AddrPort{})
+		if err != nil || r.Labels[netip.MustParseAddrPort("192.0.2.1:1")] != want {
+			t.Errorf("%s: %+v, %v, want the label %q", body, r, err, want)
+		}
+	}
+}
+
 // Of two replies, the first one that has a label for a peer decides.
 func TestMergeLabels(t *testing.T) {
 	req := Request{Verb: VerbLook, Labels: true}

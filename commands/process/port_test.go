@@ -49,3 +49,20 @@ func TestHoldPort(t *testing.T) {
 		t.Errorf("the port is %d", held.Port)
 	}
 }
+
+// A port that is taken is not held a second time: HoldPort tries another one.
+func TestHoldManyPorts(t *testing.T) {
+	t.Parallel()
+	seen := make(map[uint16]bool)
+	for range 400 { // of 10,000: some choices are taken already
+		held, err := process.HoldPort()
+		if err != nil {
+			t.Fatalf("with %d ports held: %v", len(seen), err)
+		}
+		defer held.Release()
+		if seen[held.Port] {
+			t.Fatalf("port %d is held twice", held.Port)
+		}
+		seen[held.Port] = true
+	}
+}
