@@ -1,6 +1,7 @@
 package commands
 
 import (
+	"bytes"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -189,4 +190,38 @@ func TestLabelsUseOptions(t *testing.T) {
 			t.Fatalf("%s has the label %q", r.Peer, r.Label)
 		}
 	}
+}
+
+// A note says that list shows only some labels of a large track, unless none is asked for.
+func TestListNotesMissingLabels(t *testing.T) {
+	x := newLabelTrial(t)
+	c := new(announce.Client)
+	defer c.Close()
+	id, err := announce.ParseLabel("a label")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const note = "only 1000 have their labels here"
+	list := func(n int, want bool, options ...string) {
+		t.Helper()
+		var out, notes bytes.Buffer
+		args := append([]string{"ntrack", "list", "k", "-t", "http://" + x.at.HostPort()}, options...)
+		if code := Main(t.Context(), args, Streams{In: strings.NewReader(""), Out: &out, Err: &notes}); code != 0 {
+			t.Fatalf("exit code %d: %s", code, &notes)
+		}
+		if strings.Contains(notes.String(), note) != want || strings.Count(out.String(), "127.0.0.1:") < n {
+			t.Errorf("list %q of %d peers has the note: %v, want %v; its notes are %q", options, n, !want, want, &notes)
+		}
+	}
+	for port := range uint16(maxLabels + 1) {
+		if port == maxLabels {
+			list(maxLabels, false)
+		}
+		if _, err := c.Announce(t.Context(), x.at, announce.Request{Key: x.key, Port: 2000 + port, ID: id}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list(maxLabels+1, true)
+	list(maxLabels+1, true, "--format", "{{.Endpoint}} {{.Label}}")
+	list(maxLabels+1, false, "-q")
 }

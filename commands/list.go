@@ -64,6 +64,9 @@ func (o *listOptions) run(c *cli.Context, s Streams) error {
 		return err
 	}
 	sampleNote(s, reply)
+	if len(reply.Peers) > maxLabels && len(reply.Labels) > 0 {
+		s.note("of %d peers only %d have their labels here: a tracker sends no more", len(reply.Peers), maxLabels)
+	}
 	return nil
 }
 
