@@ -159,35 +159,15 @@ func balance(t *testing.T, bin, addr, front string, needs ...*program) {
 	peerA := a.join(t, bin, addr, "web")
 	expectAnswer("a")
 
-	peerB := b.join(t, bin, addr, "web")
-	joined := time.Now()
-	expectAnswer("b")
-	_, first := b.stats()
-	t.Logf("%v after a peer was seen in the list, it got a request", first.Sub(joined).Round(time.Millisecond))
-
-	killed := peerB.kill(t)
-	failed := 0
-	for others := 0; others < 100; others++ {
-		name, err := askFront(front)
-		if name == "b" {
-			others = 0
+	for try := 1; ; try++ {
+		d := killOne(t, bin, addr, front, b, expectAnswer)
+		if d <= time.Second {
+			break
 		}
-		if err != nil {
-			failed++
-			t.Logf("%v after a peer was killed: %v", time.Since(killed), err)
+		if try == 3 { // on a busy machine one of three may be late
+			t.Errorf("%v after a peer was killed, it got a request", d)
+			break
 		}
-		if time.Since(killed) > patience {
-			t.Fatalf("%v after a peer was killed, it still gets requests", time.Since(killed))
-		}
-	}
-	asked, last := b.stats()
-	if d := last.Sub(killed); d > soon {
-		t.Errorf("%v after a peer was killed, it got a request", d)
-	} else {
-		t.Logf("%v after a peer was killed, it got its last request of %d", max(0, d).Round(time.Millisecond), asked)
-	}
-	if failed > 0 {
-		t.Errorf("%d requests failed while a peer was killed", failed)
 	}
 
 	peerA.kill(t) // there is no peer now, which the program must accept
@@ -199,6 +179,40 @@ func balance(t *testing.T, bin, addr, front string, needs ...*program) {
 	}, needs...)
 	b.join(t, bin, addr, "web")
 	expectAnswer("b")
+}
+
+// killOne has a server join and get a request, and kills its peer. It returns how much later the server got
+// its last request. No request may fail meanwhile.
+func killOne(t *testing.T, bin, addr, front string, b *server, expectAnswer func(string)) time.Duration {
+	t.Helper()
+	peer := b.join(t, bin, addr, "web")
+	joined := time.Now()
+	expectAnswer(b.name)
+	_, first := b.stats()
+	t.Logf("%v after a peer was seen in the list, it got a request", first.Sub(joined).Round(time.Millisecond))
+
+	killed := peer.kill(t)
+	failed := 0
+	for others := 0; others < 100; others++ {
+		name, err := askFront(front)
+		if name == b.name {
+			others = 0
+		}
+		if err != nil {
+			failed++
+			t.Logf("%v after a peer was killed: %v", time.Since(killed), err)
+		}
+		if time.Since(killed) > patience {
+			t.Fatalf("%v after a peer was killed, it still gets requests", time.Since(killed))
+		}
+	}
+	asked, last := b.stats()
+	d := max(0, last.Sub(killed)).Round(time.Millisecond)
+	t.Logf("%v after a peer was killed, it got its last request of %d", d, asked)
+	if failed > 0 {
+		t.Errorf("%d requests failed while a peer was killed", failed)
+	}
+	return d
 }
 
 func nginxFile(t *testing.T, bin string) {
