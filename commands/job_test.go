@@ -47,7 +47,7 @@ func TestRunningStay(t *testing.T) {
 		want time.Duration
 	}{
 		{"nothing", func(*running, func()) {}, time.Minute},
-		{"SIGWINCH", func(r *running, _ func()) { r.signals <- syscall.SIGWINCH }, time.Minute},
+		{"SIGALRM", func(r *running, _ func()) { r.signals <- syscall.SIGALRM }, time.Minute},
 		{"SIGTERM", func(r *running, _ func()) { r.signals <- syscall.SIGTERM }, time.Second},
 		{"the end", func(_ *running, stop func()) { stop() }, time.Second},
 	} {
