@@ -148,6 +148,14 @@ func TestLabelsOfSeveralTrackers(t *testing.T) {
 	x.fill(l, rowsOf("", 1), 1, "one")
 	l = x.labels(classic) // it has no labels, and is not asked
 	x.fill(l, rowsOf("", 1), 0, "")
+	if len(l.from) > 0 {
+		t.Error("a classic tracker is asked for labels")
+	}
+	// The first tracker that has a label decides.
+	y := newLabelTrial(t)
+	y.join(1, "uno")
+	y.join(2, "due")
+	x.fill(x.labels(x.at, y.at), rowsOf("", 1, 2), 1, "one", "due")
 }
 
 // A look for labels asks for more than the usual number of peers, with the token and the TLS of the command.
