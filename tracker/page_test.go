@@ -85,6 +85,12 @@ func TestPage(t *testing.T) {
 			if header := string(resp.AppendHeader(nil, time.Unix(0, 0))); strings.Contains(header, "Content-Security-Policy: default-src 'self';") != isPage || !strings.Contains(header, "Cache-Control: no-store\r\n") {
 				t.Errorf("header %q", header)
 			}
+			for _, field := range []string{"default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; require-trusted-types-for 'script'\r\n",
+				"Cross-Origin-Resource-Policy: same-origin\r\n", "Referrer-Policy: same-origin\r\n", "X-Content-Type-Options: nosniff\r\n"} {
+				if header := string(resp.AppendHeader(nil, time.Unix(0, 0))); isPage && !strings.Contains(header, field) {
+					t.Errorf("%q lacks %q", header, field)
+				}
+			}
 			if isPage && (resp.Status != 200 || len(resp.Type) == 0) {
 				t.Errorf("status %d", resp.Status)
 			}

@@ -7,8 +7,10 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
 
@@ -91,7 +93,7 @@ func TestLooksOnce(t *testing.T) {
 
 // A listener has connections from any address, and errors.
 type listener struct {
-	conns chan any // an error, or the address of a client
+	conns chan any // of *farConn or error
 	ended chan struct{}
 }
 
@@ -101,8 +103,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		if err, ok := c.(error); ok {
 			return nil, err
 		}
-		_, server := net.Pipe()
-		return &farConn{server, c.(netip.AddrPort)}, nil
+		return c.(*farConn), nil
 	case <-l.ended:
 		return nil, net.ErrClosed
 	}
@@ -119,9 +120,16 @@ func (l *listener) Close() error {
 
 func (l *listener) Addr() net.Addr { return &net.TCPAddr{} }
 
+// A farConn is a connection from any address.
 type farConn struct {
 	net.Conn
-	from netip.AddrPort
+	from   netip.AddrPort
+	closed atomic.Bool
+}
+
+func (c *farConn) Close() error {
+	c.closed.Store(true)
+	return c.Conn.Close()
 }
 
 func (c *farConn) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(c.from) }
@@ -140,27 +148,54 @@ func serveFrom(t *testing.T, s *dns.Server) (l *listener, udp *net.UDPConn, ende
 }
 
 // An IPv6 network has as many connections as one IPv4 address, whichever of its addresses they come from.
-// Connections that end leave their place to others.
+// A network that has too many loses one of its own.
 func TestConnsOfNetwork(t *testing.T) {
 	s := newServer(t)
 	l, _, _ := serveFrom(t, s)
-	dial := func(text string, want int) {
+	dial := func(text string, want int) *farConn {
 		t.Helper()
-		l.conns <- netip.AddrPortFrom(netip.MustParseAddr(text), 1)
-		l.conns <- error(&net.OpError{Op: "accept", Err: os.NewSyscallError("accept4", syscall.EMFILE)}) // is for later
+		_, end := net.Pipe()
+		c := &farConn{Conn: end, from: netip.AddrPortFrom(netip.MustParseAddr(text), 1)}
+		l.conns <- c
+		// The server takes this once it has started c. It says nothing about the next one.
+		l.conns <- error(&net.OpError{Op: "accept", Err: os.NewSyscallError("accept4", syscall.EMFILE)})
 		if n := s.Stats().Conns; n != want {
 			t.Fatalf("%s: %d connections are open, want %d", text, n, want)
 		}
+		return c
 	}
+	first := dial("198.51.100.1", 1)
+	second := dial("2001:db8::1", 2)
+	for i := range dns.MaxPerAddr - 1 {
+		dial(fmt.Sprintf("2001:db8::%x:0:0:1", i), 3+i)
+	}
+	dial("2001:db8::ffff:ffff:ffff:ffff", dns.MaxPerAddr+1)
+	if first.closed.Load() || !second.closed.Load() {
+		t.Error("a network has the connection of another one closed, or not its oldest one")
+	}
+	dial("2001:db8:0:1::1", dns.MaxPerAddr+2)
+	dial("2001:db8::1", dns.MaxPerAddr+2)
 	for i := range dns.MaxPerAddr {
-		dial(fmt.Sprintf("2001:db8::%x:0:0:1", i), i+1)
+		dial("::ffff:192.0.2.1", dns.MaxPerAddr+3+i)
 	}
-	dial("2001:db8::ffff:ffff:ffff:ffff", dns.MaxPerAddr)
-	dial("2001:db8:0:1::1", dns.MaxPerAddr+1)
-	dial("2001:db8::1", dns.MaxPerAddr+1)
-	for i := range dns.MaxPerAddr {
-		dial("::ffff:192.0.2.1", dns.MaxPerAddr+2+i)
+	dial("192.0.2.1", 2*dns.MaxPerAddr+2)
+	dial("192.0.2.2", 2*dns.MaxPerAddr+3)
+}
+
+// A socket of which every read fails ends its server.
+func TestReadsFail(t *testing.T) {
+	s := newServer(t)
+	_, udp, ended := serveFrom(t, s)
+	if got := show(t, exchange(t, "udp", udp.LocalAddr().String(), build(t, "peers.example.", dnsmessage.TypeA))); got != noData {
+		t.Fatal(got)
 	}
-	dial("192.0.2.1", 2*dns.MaxPerAddr+1)
-	dial("192.0.2.2", 2*dns.MaxPerAddr+2)
+	_ = udp.SetReadDeadline(time.Unix(1, 0))
+	select {
+	case err := <-ended:
+		if !isTimeout(err) {
+			t.Error(err)
+		}
+	case <-time.After(patience):
+		t.Error("it goes on")
+	}
 }

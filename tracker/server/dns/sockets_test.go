@@ -226,6 +226,9 @@ func TestFarStore(t *testing.T) {
 	if got := show(t, exchange(t, "udp", at, q)); got != "ServerFailure" {
 		t.Errorf("one too many: %s", got)
 	}
+	if len(far.calls) > 0 {
+		t.Error("it has asked the store")
+	}
 	if got := show(t, exchange(t, "udp", at, build(t, "peers.example.", dnsmessage.TypeA))); got != noData {
 		t.Errorf("without the store: %s", got)
 	}
