@@ -152,9 +152,11 @@ func serveFrom(t *testing.T, s *dns.Server) (l *listener, udp *net.UDPConn, ende
 func TestConnsOfNetwork(t *testing.T) {
 	s := newServer(t)
 	l, _, _ := serveFrom(t, s)
+	var clients []net.Conn
 	dial := func(text string, want int) *farConn {
 		t.Helper()
-		_, end := net.Pipe()
+		client, end := net.Pipe()
+		clients = append(clients, client)
 		c := &farConn{Conn: end, from: netip.AddrPortFrom(netip.MustParseAddr(text), 1)}
 		l.conns <- c
 		// The server takes this once it has started c. It says nothing about the next one.
@@ -180,6 +182,14 @@ func TestConnsOfNetwork(t *testing.T) {
 	}
 	dial("192.0.2.1", 2*dns.MaxPerAddr+2)
 	dial("192.0.2.2", 2*dns.MaxPerAddr+3)
+	// What has ended counts no longer.
+	for _, c := range clients {
+		_ = c.Close()
+	}
+	until(t, func() bool { return s.Stats().Conns == 0 })
+	for i := range dns.MaxPerAddr {
+		dial("192.0.2.1", i+1)
+	}
 }
 
 // A socket of which every read fails ends its server.
