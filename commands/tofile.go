@@ -122,8 +122,8 @@ func (k *keeper) loop(ctx context.Context) {
 			return
 		case ev := <-k.newest:
 			list = ev.Peers
-			if ev.TTL > 0 && len(k.earlier.texts) > 0 {
-				whole = time.After(ev.TTL - ev.Age) // the age is 0 if the tracker does not report it
+			if ev.TTL > 0 {
+				whole = k.earlier.timeout(ev.TTL, ev.Age)
 			}
 			if started && k.to.settle > 0 {
 				if settled == nil {
@@ -193,6 +193,19 @@ func (to *toFileOptions) write(texts []string) (changed bool, err error) {
 type earlier struct {
 	texts []string
 	seen  map[string]int // how many peers with this text there were at the same time
+}
+
+// timeout returns a channel that receives when the earlier texts no longer count, after a whole list from a
+// tracker with this ttl. Its age is 0 if the tracker does not report it. If no text counts any more, the
+// channel is nil.
+func (e *earlier) timeout(ttl, age time.Duration) <-chan time.Time {
+	if age >= ttl { // at once, so that CMD does not run for peers that are gone
+		*e = earlier{}
+	}
+	if len(e.texts) == 0 {
+		return nil
+	}
+	return time.After(ttl - age)
 }
 
 // merge adds the earlier texts to those of now, in the order of the file.

@@ -254,6 +254,20 @@ func TestKeeperYoungTable(t *testing.T) {
 	}
 }
 
+// The texts of peers that an old table does not have are dropped before the file is written, not after.
+func TestEarlierOldTable(t *testing.T) {
+	for _, c := range []struct {
+		age  time.Duration
+		stay bool
+	}{{0, true}, {time.Minute - 1, true}, {time.Minute, false}, {time.Hour, false}} {
+		e := earlier{texts: []string{"1\n", "2\n"}}
+		timeout := e.timeout(time.Minute, c.age)
+		if got := e.merge([]string{"2\n"}); (len(got) == 2) != c.stay || (timeout != nil) != c.stay {
+			t.Errorf("age %v: %q, a timeout: %v", c.age, got, timeout != nil)
+		}
+	}
+}
+
 // A file that cannot be written stays as it is. The keeper tries again, and takes the newest list.
 func TestKeeperTriesAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
