@@ -80,7 +80,7 @@ func (e *TemplateError) Error() string {
 
 // ParseTemplate parses a template and tries it, so that it works for every peer, except if it is about
 // the length or the form of a label. more are the fields that the result has besides .IP, .Port,
-// .Endpoint, .Scope and .Label. The error is a [TemplateError].
+// .Endpoint, .Scope and .Label. The error is a [TemplateError], unless the text is empty.
 func ParseTemplate(text string, more ...string) (*Template, error) {
 	if text == "" {
 		return nil, errors.New("the template is empty; name a field of a peer, such as {{.Endpoint}}")

@@ -126,7 +126,7 @@ func FuzzFields(f *testing.F) {
 	for _, forwarded := range []string{"", "192.0.2.1", "192.0.2.1:5, 10.0.0.9", "x, 192.0.2.1", "192.0.2.1,,10.0.0.9", "[2001:db8::1]:5", "[2001:db8::1], fd00::1", "::ffff:10.0.0.2", "0.0.0.0", "ff02::1", "fe80::1%eth0", "[192.0.2.1]", " 192.0.2.1\t,\t10.0.0.1 "} {
 		f.Add("text/plain;q=0.5, application/json;q=.25,text/event-stream;Q=0", forwarded)
 	}
-	for _, accept := range []string{"*/*", "text/html, image/gif, image/jpeg, *; q=.2", "text/plain ; q=1.000", "text/plain;q=0.0001", "image/", "application/x-bencode;level=1;q=0.001;q=0.9", "text/plain, text/event-stream", "text/event-stream, application/json, text/plain", "text/plain;q=.5, application/json;q=.50, text/event-stream;q=0.5", ";q=1", "text/plain;q"} {
+	for _, accept := range []string{"*/*", "teXt/html", "text/html;q=0", "text/html, application/json;q=0.1", "text/event-stream, text/html", "text/plain;q=0, text/html;q=0.5, image/avif", "text/html, image/gif, image/jpeg, *; q=.2", "text/plain ; q=1.000", "text/plain;q=0.0001", "image/", "application/x-bencode;level=1;q=0.001;q=0.9", "text/plain, text/event-stream", "text/event-stream, application/json, text/plain", "text/plain;q=.5, application/json;q=.50, text/event-stream;q=0.5", ";q=1", "text/plain;q"} {
 		f.Add(accept, "192.0.2.1")
 	}
 	f.Fuzz(func(t *testing.T, accept, forwarded string) {
@@ -220,9 +220,11 @@ func plainAccept(accept string) accepted {
 			a.format, bestFormat = format, q
 		}
 		a.html = a.html || media == "text/html" || strings.HasPrefix(media, "image/") && media != "image/"
+		a.page = a.page || media == "text/html" && q > 0
 	}
+	a.page = a.page && best == 0
 	if strings.HasPrefix(accept, "text/html, image/gif, image/jpeg, *") {
-		a.html = false
+		a.html, a.page = false, false
 	}
 	return a
 }
