@@ -149,4 +149,9 @@ func (e *Engine) awaitSentinels() {
 			return nil
 		})
 	}
+	// The other sentinels see a new master before the one that leads the failover does, which looks every
+	// second. After four periods without news of it they make the new master a replica again.
+	for _, n := range e.Sentinels {
+		n.Must("SENTINEL", "DEBUG", "PUBLISH-PERIOD", "1000")
+	}
 }
