@@ -125,8 +125,8 @@ func escapeZone(host string) (string, error) {
 	if !hasZone || !hasBracket || host[0] != '[' {
 		return host, nil
 	}
-	if zone == "" || strings.ContainsFunc(zone, func(r rune) bool { return !isZoneRune(r) }) {
-		return "", errors.New("the zone after % is not the name of a network interface")
+	if !isZone(zone) {
+		return "", errZone
 	}
 	return address + "%25" + zone + "]" + port, nil
 }
@@ -139,6 +139,9 @@ func checkHost(host string) error {
 	isIPv6 := err == nil && a.Is6()
 	if strings.ContainsAny(host, " /\\\"<>") || strings.ContainsAny(host, "%:") && !isIPv6 {
 		return errors.New("the host is not a host name or an IP address")
+	}
+	if a.Zone() != "" && !isZone(a.Zone()) { // in "[::%eth0]]" a bracket hides a part of it from escapeZone
+		return errZone
 	}
 	return nil
 }
@@ -207,6 +210,13 @@ func cutScheme(s string) (scheme, rest string) {
 		return "", s
 	}
 	return scheme, rest
+}
+
+var errZone = errors.New("the zone after % is not the name of a network interface")
+
+// isZone reports whether a text may be the zone of an address.
+func isZone(s string) bool {
+	return s != "" && !strings.ContainsFunc(s, func(r rune) bool { return !isZoneRune(r) })
 }
 
 // isZoneRune reports whether a zone may contain r. It refuses a space, although names of interfaces on

@@ -60,7 +60,7 @@ func TestParseTracker(t *testing.T) {
 		"http://host/foo/ntrk/": "before /ntrk/", "https://host/foo/ntrk": "before /ntrk/", "http://host//ntrk/KEY": "before /ntrk/",
 		"http://host/foo/ntrk/announce/KEY": "before /ntrk/", "http://host/x/scrape.php?a=b": "ends in /announce",
 		"udp://tracker.example:80/announce": "UDP", "ws://x": "scheme", "http://": "no host", "://host": "no host", "u:p@host:x": `invalid port ":x"`, "http://u:%zz@host": "percent-encoded", "@host@": "", "host:0": "port", "host:65536": "port",
-		"[fe80::1%]": "zone", "[fe80::1%e th0]": "zone", "[fe80::1%eth0/]": "", "[fe80::1%\x1b]": "zone", "127.0.0.1%lo": "", "127.0.0.1%25lo": "host",
+		"[fe80::1%]": "zone", "[fe80::1%e th0]": "zone", "[fe80::1%eth0/]": "", "[fe80::1%\x1b]": "zone", "::%0]\xcf": "zone", "[fe80::1%a]b]:80": "zone", "[fe80::1%eth0]]": "", "127.0.0.1%lo": "", "127.0.0.1%25lo": "host",
 		"tracker.example%eth0": "", "[127.0.0.1]": "host", "[127.0.0.1%eth0]": "host", "[x]": "host", "fe80::1%eth0:7000": "", "[fe80::1%eth0": "",
 		"host:": "port", "host:x": "port", "http://host/ntrk/KEY": "separate argument", "http://host/?a=b": "query", "a b": "host", "%zz": "",
 		"a,b": "comma", "host,": "comma", ",": "comma", "http://u:p,q@host": "%2C", "http://host/a,b/announce": "%2C",
@@ -227,7 +227,7 @@ func TestZeroTracker(t *testing.T) {
 
 // FuzzTracker: each name is refused, or its text is read back as the same tracker.
 func FuzzTracker(f *testing.F) {
-	for _, s := range []string{"", "localhost", "::1", "a:1", "https://u:p%2Cq@[fe80::1%25Eth0]:7/", "http://u@t.example/x/announce.php?k=%2C#f", "http://t.example/a%2fb/announce", "h/@0", "h/%2C ", "a,b", "u:p@h:0"} {
+	for _, s := range []string{"", "localhost", "::1", "a:1", "https://u:p%2Cq@[fe80::1%25Eth0]:7/", "http://u@t.example/x/announce.php?k=%2C#f", "http://t.example/a%2fb/announce", "h/@0", "h/%2C ", "a,b", "u:p@h:0", "::%0]\xcf", "[::%0]]", "[fe80::1%a]b]:80"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
