@@ -309,6 +309,6 @@ func (s *Store) Remove(ctx context.Context, key []byte) error {
 	b := s.client.B()
 	_, err := s.do(ctx,
 		b.Unlink().Key(k.sets[:]...).Key(k.announces, k.birth).Build(),
-		b.Spublish().Channel(k.channel).Message(string(kindRemoved)).Build())
+		b.Spublish().Channel(k.channel).Message(string(kindRemoved)+s.watch.channels.name).Build())
 	return err
 }

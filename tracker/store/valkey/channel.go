@@ -31,7 +31,7 @@ const (
 // channels are the connections on which messages arrive.
 type channels struct {
 	store *Store
-	probe string // names the channel of probes of this tracker
+	name  string // of this tracker, at random
 
 	mu     sync.Mutex
 	owners [partitions]string // the server that has a partition, as far as known
@@ -59,7 +59,7 @@ type link struct {
 }
 
 func (c *channels) init(s *Store) {
-	c.store, c.links, c.probe = s, make(map[string]*link), rand.Text()
+	c.store, c.links, c.name = s, make(map[string]*link), rand.Text()
 }
 
 // add subscribes to the channel of a track.
@@ -369,7 +369,7 @@ func (l *link) subscribeProbe(ctx context.Context) error {
 }
 
 func (c *channels) probeChannel(p int) string {
-	return c.store.prefix + ":c{" + strconv.Itoa(p) + "}?" + c.probe
+	return c.store.prefix + ":c{" + strconv.Itoa(p) + "}?" + c.name
 }
 
 // sendProbe checks whether the last probe has arrived, and sends the next.

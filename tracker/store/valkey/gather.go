@@ -65,11 +65,11 @@ func (r *round) carryOut(ctx context.Context) error {
 		return err
 	}
 	for key, peers := range closed {
-		reports.report(p.store.keysOf([]byte(key)), r.second, peers)
+		reports.report(p.store.keysOf([]byte(key)), r.second, kindTouched, peers)
 	}
 	for i := range r.leases {
 		l := &r.leases[i]
-		reports.report(l.track.keys, r.second, l.reported)
+		reports.report(l.track.keys, r.second, kindHeld, l.reported)
 	}
 	for _, rd := range r.readings {
 		rd.ask(reports)

@@ -34,13 +34,13 @@ type hold struct {
 	// shared is set if another tracker has written a lease since this one did. The peer has a stream there, so
 	// the end of this hold does not end the lease. If that stream has ended as well, the lease lapses.
 	shared bool
-	began  time.Time // the first subscription
 	// rewritten is when a lease was written for the peer again, as a renewal or because it was missing.
 	rewritten time.Time
-	// left is set if a message of a Leave has arrived that is not of an earlier hold.
+	// reported is set when the message about the first lease has arrived. A Leave whose message comes before
+	// that one may be older than the hold.
+	reported bool
+	// left is set if the message of a Leave has arrived that is not older than the hold.
 	left bool
-	// announced is set while a message of this tracker about the lease may still arrive.
-	announced bool
 }
 
 // A closing is the lease of a peer whose last subscription has ended.
@@ -69,7 +69,7 @@ func (t *track) hold(sub *subscription) *hold {
 		if t.holds == nil {
 			t.holds = make(map[netip.AddrPort]*hold)
 		}
-		h = &hold{missing: true, began: time.Now(), lease: t.part.closing[closing{t.key, sub.Self}]}
+		h = &hold{missing: true, lease: t.part.closing[closing{t.key, sub.Self}]}
 		t.holds[sub.Self] = h
 		t.part.store.addrs.hold(t.key, sub.Self)
 		t.part.store.total.held.Add(1)
@@ -171,10 +171,6 @@ func (s *Store) endTrack(key []byte) {
 	}
 	var notify []func()
 	if t := p.tracks[string(key)]; t != nil {
-		if p.removed == nil {
-			p.removed = make(map[string]time.Time)
-		}
-		p.removed[string(key)] = time.Now()
 		notify = t.endAll()
 	}
 	p.mu.Unlock()

@@ -33,9 +33,10 @@ const partitions = 256
 
 // The kinds of a message, its first byte. The bytes of endpoints follow.
 const (
-	kindTouched = 't' // a peer joined or left, or a stream began or ended to hold it
+	kindTouched = 't' // a peer joined or left
+	kindHeld    = 'h' // a peer joined because of a stream, or a stream began to hold it
 	kindLeft    = 'L' // a peer left for good: streams that hold it end
-	kindRemoved = 'R' // the track was removed: all its streams end. No endpoint follows
+	kindRemoved = 'R' // the track was removed: all its streams end. The name of the tracker that did it follows
 )
 
 // changeShift is by how much the second of birth is shifted in the number of a track.

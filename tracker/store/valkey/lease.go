@@ -122,11 +122,6 @@ func (l *leases) leaseOf(e netip.AddrPort) score {
 // applyLeases records leases that have been written.
 func (p *partition) applyLeases(r *round, l *leases) {
 	t := l.track
-	for _, e := range l.reported {
-		if h := t.holds[e]; h != nil {
-			h.announced = true
-		}
-	}
 	for _, e := range l.peers {
 		h := t.holds[e]
 		refused := slices.Contains(l.refused, e)

@@ -97,8 +97,8 @@ func (p *partition) message(key, text string) {
 	if t := p.tracks[key]; t != nil && text != "" {
 		t.count.seen++
 		if kind, members := text[0], text[1:]; kind == kindRemoved {
-			// This tracker's own message may come after new subscriptions.
-			if _, own := p.removed[key]; !own {
+			// This tracker's own message may come after new subscriptions. Remove has ended the others.
+			if members != p.store.watch.channels.name {
 				notify = t.endAll()
 			}
 			t.readAll = true
@@ -126,14 +126,13 @@ func (t *track) touchAll(kind byte, members string) {
 			e, _ := endpointOf(members[i : i+size])
 			t.touch(e, kind, at)
 			switch h := t.holds[e]; {
-			case h == nil || h.lease == 0:
+			case h == nil:
 			case kind == kindLeft:
-				// A message that comes soon after the beginning may be about an earlier stream of the peer.
-				h.left = h.left || now.Sub(h.began) > batchTime
+				h.left = h.left || h.reported
 				t.touch(e, kind, now)
-			case h.announced:
-				h.announced = false
-			default:
+			case kind == kindHeld && !h.reported:
+				h.reported = true
+			case h.lease != 0:
 				t.lack(e) // another tracker may have removed the peer, whose stream is now here
 			}
 		}

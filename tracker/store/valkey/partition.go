@@ -35,7 +35,6 @@ type partition struct {
 	tracks  map[string]*track
 	dirty   map[*track]struct{} // those that may have something to do before the next second
 	closing map[closing]score   // the leases to close
-	removed map[string]time.Time
 
 	epoch          string // "" if it is unknown
 	lastError      error
@@ -184,11 +183,6 @@ func (p *partition) collect() (*round, time.Time) {
 		// A little after the next whole second of the database, because expiries are whole seconds.
 		p.tickAt = now.Add(time.Second - time.Duration(db.Nanosecond()) + time.Millisecond)
 		next = p.tickAt
-		for key, at := range p.removed {
-			if now.Sub(at) > settleTime {
-				delete(p.removed, key)
-			}
-		}
 		r.renewal, r.counting = !p.renewAt.After(now), !p.countAt.After(now)
 		for _, t := range p.tracks {
 			r.tick(t)

@@ -209,11 +209,6 @@ func TestLeaveAfterPutBack(t *testing.T) {
 	w := watch(t, s, "k", "192.0.2.9:0")
 	k := s.keysOf([]byte("k"))
 	set := k.sets[setOf(self.Addr())]
-	other := wire.Peer{Endpoint: netip.MustParseAddrPort("192.0.2.2:2")}
-	if _, _, err := s.Announce(t.Context(), []byte("k"), other, fixed(time.Minute), store.Want{}, nil); err != nil {
-		t.Fatal(err)
-	}
-	w.until("another peer joins, more than 50 ms after the beginning of the stream", 2)
 	e.Must("ZREM", set, memberOf(self))
 	e.Must("SPUBLISH", k.channel, string(kindTouched)+memberOf(self))
 	for began := time.Now(); e.Must("ZSCORE", set, memberOf(self)) == nil; {
@@ -222,7 +217,7 @@ func TestLeaveAfterPutBack(t *testing.T) {
 		}
 	}
 	e.Must("SPUBLISH", k.channel, string(kindLeft)+memberOf(self))
-	w.until("the peer has left", 1)
+	w.until("the peer has left", 0)
 	for timeout := time.After(20 * time.Second); ; {
 		if _, live := member.sub.Next(); !live {
 			break
