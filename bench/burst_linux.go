@@ -121,7 +121,7 @@ func (b *bench) burst(name string, n int) (r burstResult, err error) {
 		}
 	}
 	r.Quiet, c.times = c.times.Percentile(0.99).Seconds()*1e3, measure.Histogram{}
-	before, err := measure.UsageOf(s.pid)
+	before, err := measure.UsageOf(s.PID)
 	if err != nil {
 		return r, err
 	}
@@ -147,12 +147,12 @@ func (b *bench) burst(name string, n int) (r burstResult, err error) {
 	}
 	r.Done, r.Seconds, r.P99, r.Reopened = c.done, time.Since(began).Seconds(), c.times.Percentile(0.99).Seconds()*1e3, c.reopened
 	r.Sockets = float64(peak - sockets)
-	after, err := measure.UsageOf(s.pid)
+	after, err := measure.UsageOf(s.PID)
 	if err != nil {
 		return r, err
 	}
 	r.CPU = (after.CPU - before.CPU).Seconds()
-	rss, err := measure.PeakRSSOf(s.pid)
+	rss, err := measure.PeakRSSOf(s.PID)
 	r.RSS = float64(rss)
 	return r, err
 }

@@ -14,7 +14,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -131,12 +130,12 @@ func (b *bench) run(stdout io.Writer, jsonFile, mdFile string) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	var err error
-	if b.cpus, err = allowedCPUs(); err != nil {
+	if b.cpus, err = measure.AllowedCPUs(); err != nil {
 		return err
 	}
 	b.loadCPU, b.serverCPU = b.cpus[0], b.cpus[len(b.cpus)-1]
-	defer func() { _ = pinProcess(os.Getpid(), setOf(b.cpus...)) }()
-	if err := pinProcess(os.Getpid(), setOf(b.loadCPU)); err != nil {
+	defer func() { _ = measure.PinProcess(os.Getpid(), b.cpus...) }()
+	if err := measure.PinProcess(os.Getpid(), b.loadCPU); err != nil {
 		return err
 	}
 	b.report = report{Machine: measure.Machine(len(b.cpus)), Rounds: b.rounds, Seconds: b.time.Seconds(), Keys: b.keys, Peers: maxPeers}
@@ -176,19 +175,7 @@ func (b *bench) run(stdout io.Writer, jsonFile, mdFile string) error {
 		}
 	}
 	b.report.print(stdout)
-	if jsonFile != "" {
-		text, err := json.MarshalIndent(b.report, "", "\t")
-		if err != nil {
-			return err
-		}
-		if err := os.WriteFile(jsonFile, append(text, '\n'), 0o644); err != nil {
-			return err
-		}
-	}
-	if mdFile != "" {
-		return b.report.into(mdFile)
-	}
-	return nil
+	return measure.Save(b.report, b.report.print, jsonFile, mdFile, mark)
 }
 
 func (b *bench) note(format string, args ...any) { fmt.Fprintf(b.log, "bench: "+format+"\n", args...) }
@@ -243,14 +230,14 @@ func (b *bench) startServers() error {
 func (b *bench) populate(s *rival) error {
 	r := populated{Name: s.name}
 	if !s.floor {
-		before, err := measure.RSSOf(s.pid)
+		before, err := measure.RSSOf(s.PID)
 		if err != nil {
 			return err
 		}
 		if err := b.fill(s); err != nil {
 			return err
 		}
-		after, err := measure.RSSOf(s.pid)
+		after, err := measure.RSSOf(s.PID)
 		if err != nil {
 			return err
 		}
@@ -282,7 +269,7 @@ func (b *bench) compare() error {
 		return err
 	}
 	// Go may have started threads on the CPU of the servers.
-	if err := pinProcess(os.Getpid(), setOf(b.loadCPU)); err != nil {
+	if err := measure.PinProcess(os.Getpid(), b.loadCPU); err != nil {
 		return err
 	}
 	if err := b.atRest(); err != nil {
@@ -337,11 +324,11 @@ func (b *bench) atRest() error {
 		if err := s.resume(); err != nil {
 			return err
 		}
-		use[i], _ = measure.UsageOf(s.pid)
+		use[i], _ = measure.UsageOf(s.PID)
 	}
 	time.Sleep(b.rest)
 	for i, s := range b.servers {
-		now, err := measure.UsageOf(s.pid)
+		now, err := measure.UsageOf(s.PID)
 		if err != nil {
 			return err
 		}
@@ -373,7 +360,7 @@ func (b *bench) round(s *rival, l *load) (round, error) {
 		return r, err
 	}
 	if s.procs > 1 {
-		if err := pinProcess(s.pid, setOf(b.cpus[0], b.serverCPU)); err != nil {
+		if err := measure.PinProcess(s.PID, b.cpus[0], b.serverCPU); err != nil {
 			return r, err
 		}
 	}
@@ -386,14 +373,14 @@ func (b *bench) round(s *rival, l *load) (round, error) {
 	err := l.run(b.warm, b.time, func() {
 		stolenBefore = stolen(b.cpus[0], b.serverCPU)
 		selfBefore, errs[0] = measure.UsageOf(os.Getpid())
-		before, errs[1] = measure.UsageOf(s.pid)
+		before, errs[1] = measure.UsageOf(s.PID)
 		began = time.Now()
 	}, func() {
 		done, wall = l.done, time.Since(began)
 		if took = wall; l.gate != nil {
 			took = l.open
 		}
-		after, errs[2] = measure.UsageOf(s.pid)
+		after, errs[2] = measure.UsageOf(s.PID)
 		selfAfter, errs[3] = measure.UsageOf(os.Getpid())
 		stolenAfter = stolen(b.cpus[0], b.serverCPU)
 	})
@@ -404,7 +391,7 @@ func (b *bench) round(s *rival, l *load) (round, error) {
 		return r, errors.New("no announce was answered")
 	}
 	if s.procs > 1 {
-		if err := pinProcess(s.pid, setOf(b.serverCPU)); err != nil {
+		if err := measure.PinProcess(s.PID, b.serverCPU); err != nil {
 			return r, err
 		}
 	}

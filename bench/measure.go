@@ -3,66 +3,12 @@
 package main
 
 import (
-	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
-	"unsafe"
 )
-
-// A cpuSet is a set of CPUs in the kernel's form.
-type cpuSet [16]uint64
-
-func setOf(cpus ...int) (s cpuSet) {
-	for _, c := range cpus {
-		s[c/64] |= 1 << (c % 64)
-	}
-	return s
-}
-
-// allowedCPUs returns the CPUs that this process may use.
-func allowedCPUs() ([]int, error) {
-	var s cpuSet
-	if _, _, errno := syscall.RawSyscall(syscall.SYS_SCHED_GETAFFINITY, 0, unsafe.Sizeof(s), uintptr(unsafe.Pointer(&s))); errno != 0 {
-		return nil, os.NewSyscallError("sched_getaffinity", errno)
-	}
-	var cpus []int
-	for c := range len(s) * 64 {
-		if s[c/64]&(1<<(c%64)) != 0 {
-			cpus = append(cpus, c)
-		}
-	}
-	return cpus, nil
-}
-
-// pinThread limits a thread to some CPUs. tid 0 is the thread of the caller.
-func pinThread(tid int, s cpuSet) error {
-	if _, _, errno := syscall.RawSyscall(syscall.SYS_SCHED_SETAFFINITY, uintptr(tid), unsafe.Sizeof(s), uintptr(unsafe.Pointer(&s))); errno != 0 && errno != syscall.ESRCH {
-		return os.NewSyscallError("sched_setaffinity", errno)
-	}
-	return nil
-}
-
-// pinProcess limits all threads of a process, and those that they start, to some CPUs.
-func pinProcess(pid int, s cpuSet) error {
-	for range 2 { // the second time for threads that started meanwhile
-		tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", pid))
-		if err != nil || len(tasks) == 0 {
-			return fmt.Errorf("process %d has no threads: %v", pid, err)
-		}
-		for _, t := range tasks {
-			tid, _ := strconv.Atoi(filepath.Base(t))
-			if err := pinThread(tid, s); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
 
 // stolen returns how long these CPUs have run other virtual machines since the system started.
 func stolen(cpus ...int) time.Duration {

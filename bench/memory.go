@@ -132,7 +132,7 @@ func (b *bench) measureMemory(p memoryPlan) (r memoryResult, err error) {
 		took    *time.Duration
 		rss     *int64
 	}{{"gc", nil, &r.Baseline}, {"join", &r.Join, nil}, {"renew", &r.Renew, &running}, {"gc", &r.GC, &after}} {
-		before, err := measure.UsageOf(s.pid)
+		before, err := measure.UsageOf(s.PID)
 		if err != nil {
 			return r, err
 		}
@@ -140,7 +140,7 @@ func (b *bench) measureMemory(p memoryPlan) (r memoryResult, err error) {
 		if err != nil {
 			return r, err
 		}
-		used, err := measure.UsageOf(s.pid)
+		used, err := measure.UsageOf(s.PID)
 		if err != nil {
 			return r, err
 		}
@@ -153,7 +153,7 @@ func (b *bench) measureMemory(p memoryPlan) (r memoryResult, err error) {
 		if step.rss == nil {
 			continue
 		}
-		if *step.rss, err = measure.RSSOf(s.pid); err != nil {
+		if *step.rss, err = measure.RSSOf(s.PID); err != nil {
 			return r, err
 		}
 	}

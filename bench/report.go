@@ -7,10 +7,7 @@ import (
 	"io"
 	"math"
 	"slices"
-	"strings"
 	"text/tabwriter"
-
-	"ntrack/bench/measure"
 )
 
 // A report has the results of a run.
@@ -296,10 +293,3 @@ func times(x float64) string {
 
 // mark is the name of the tables in a document.
 const mark = "bench"
-
-// into replaces the tables in a document.
-func (r *report) into(file string) error {
-	var tables strings.Builder
-	r.print(&tables)
-	return measure.PutTables(file, mark, tables.String())
-}

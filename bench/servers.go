@@ -3,8 +3,6 @@
 package main
 
 import (
-	"bufio"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -16,20 +14,18 @@ import (
 	"time"
 
 	"ntrack/announce/wire"
+	"ntrack/bench/measure"
 )
 
 // A rival is a server process that is measured.
 type rival struct {
 	name      string
-	pid       int
 	port      int
 	procs     int  // GOMAXPROCS; 0 if it is no Go program
 	keepAlive bool // it can keep connections
 	listsSelf bool // see population.check
 	floor     bool
-	cmd       *exec.Cmd
-	in        io.WriteCloser
-	out       *bufio.Reader
+	*measure.Child
 }
 
 // nobody is the user id for opentracker if bench runs as root. As root it would change its root
@@ -39,31 +35,11 @@ const nobody = 65534
 // spawn starts a program on the CPU cpu; home is the CPU of this thread. It must be called from a
 // locked thread: the child gets that thread's CPUs and ends with it.
 func spawn(name string, cpu, home int, cmd *exec.Cmd) (*rival, error) {
-	s := &rival{name: name, cmd: cmd}
-	if cmd.SysProcAttr == nil {
-		cmd.SysProcAttr = &syscall.SysProcAttr{}
-	}
-	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
-	if cmd.Stderr == nil {
-		cmd.Stderr = os.Stderr
-	}
-	out, err := cmd.StdoutPipe()
+	c, err := measure.Spawn(cmd, cpu, home)
 	if err != nil {
-		return nil, err
-	}
-	if s.in, err = cmd.StdinPipe(); err != nil {
-		return nil, err
-	}
-	s.out = bufio.NewReader(out)
-	if err := pinThread(0, setOf(cpu)); err != nil {
-		return nil, err
-	}
-	err = cmd.Start()
-	if err := errors.Join(err, pinThread(0, setOf(home))); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	s.pid = cmd.Process.Pid
-	return s, nil
+	return &rival{name: name, Child: c}, nil
 }
 
 // spawnRole starts this program again, in a role.
@@ -101,7 +77,7 @@ func spawnRoleOf(program, name string, cpu, home int, args ...string) (*rival, e
 
 // number reads a number, which is the next line of the child's output.
 func (s *rival) number() (int, error) {
-	line, err := s.out.ReadString('\n')
+	line, err := s.Out.ReadString('\n')
 	if err != nil {
 		return 0, fmt.Errorf("%s: %w", s.name, err)
 	}
@@ -110,7 +86,7 @@ func (s *rival) number() (int, error) {
 
 // command sends a command to the child and returns how long it took.
 func (s *rival) command(line string) (time.Duration, error) {
-	if _, err := io.WriteString(s.in, line+"\n"); err != nil {
+	if _, err := io.WriteString(s.In, line+"\n"); err != nil {
 		return 0, fmt.Errorf("%s: %w", s.name, err)
 	}
 	n, err := s.number()
@@ -190,17 +166,14 @@ func (s *rival) admits(key int) error {
 }
 
 // pause and resume stop a server while another one is measured.
-func (s *rival) pause() error  { return syscall.Kill(s.pid, syscall.SIGSTOP) }
-func (s *rival) resume() error { return syscall.Kill(s.pid, syscall.SIGCONT) }
+func (s *rival) pause() error  { return syscall.Kill(s.PID, syscall.SIGSTOP) }
+func (s *rival) resume() error { return syscall.Kill(s.PID, syscall.SIGCONT) }
 
 // stop ends the process. A child in a role ends when its standard input does.
 func (s *rival) stop() {
-	_ = s.in.Close()
 	_ = s.resume()
 	if s.name == "opentracker" || s.floor {
-		_ = s.cmd.Process.Kill()
+		s.Kill()
 	}
-	ended := time.AfterFunc(10*time.Second, func() { _ = s.cmd.Process.Kill() })
-	_ = s.cmd.Wait()
-	ended.Stop()
+	s.Stop()
 }

@@ -146,7 +146,7 @@ func (b *bench) idle(name string, growth []int) ([]idleStreams, error) {
 	all := make([]idleStreams, len(growth))
 	grow := func(open func(w *watchers, n int) error, measured func(r *idleStreams, each float64, s *rival) error) error {
 		return b.withStreams(name, func(s *rival, w *watchers) error {
-			baseline, err := measure.RSSOf(s.pid)
+			baseline, err := measure.RSSOf(s.PID)
 			if err != nil {
 				return err
 			}
@@ -158,7 +158,7 @@ func (b *bench) idle(name string, growth []int) ([]idleStreams, error) {
 				if err := errors.Join(open(w, n), w.rest(rest)); err != nil {
 					return err
 				}
-				rss, err := measure.RSSOf(s.pid)
+				rss, err := measure.RSSOf(s.PID)
 				if err != nil {
 					return err
 				}
@@ -180,7 +180,7 @@ func (b *bench) idle(name string, growth []int) ([]idleStreams, error) {
 	before := socketsInUse()
 	err = grow((*watchers).openLookers, func(r *idleStreams, each float64, s *rival) (err error) {
 		r.Looker, r.Kernel = each, socketsInUse().perSocket(before)
-		r.Files, err = measure.FilesOf(s.pid)
+		r.Files, err = measure.FilesOf(s.PID)
 		return err
 	})
 	return all, err
@@ -193,14 +193,14 @@ func (b *bench) fanOutRound(f *fanOut, p streamsPlan) error {
 		if err := w.openLookers(p.Resting); err != nil {
 			return err
 		}
-		began, err := measure.UsageOf(s.pid)
+		began, err := measure.UsageOf(s.PID)
 		if err != nil {
 			return err
 		}
 		if err := w.rest(3 * b.rest); err != nil { // long enough for a heartbeat of each
 			return err
 		}
-		rested, err := measure.UsageOf(s.pid)
+		rested, err := measure.UsageOf(s.PID)
 		if err != nil {
 			return err
 		}
@@ -233,7 +233,7 @@ func (b *bench) fanOutRound(f *fanOut, p streamsPlan) error {
 // join lets a peer announce over c. It returns when the streams sent the join, and the CPU time that
 // the server used.
 func (w *watchers) join(s *rival, c net.Conn, port int, every time.Duration) (times *measure.Histogram, used time.Duration, err error) {
-	before, err := measure.UsageOf(s.pid)
+	before, err := measure.UsageOf(s.PID)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -249,7 +249,7 @@ func (w *watchers) join(s *rival, c net.Conn, port int, every time.Duration) (ti
 	if sent != len(w.fds) {
 		return nil, 0, fmt.Errorf("%d of %d streams sent a join", sent, len(w.fds))
 	}
-	after, err := measure.UsageOf(s.pid)
+	after, err := measure.UsageOf(s.PID)
 	if err != nil {
 		return nil, 0, err
 	}

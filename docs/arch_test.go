@@ -68,7 +68,7 @@ github.com/rogpeppe/go-internal    commands/commandstest
 golang.org/x/net                   tracker/server/dns bench/dns
 golang.org/x/term                  commands
 github.com/prometheus/client_golang  tracker/server/admin
-golang.org/x/sys                   announce bench bench/attack bench/dns bench/shared commands commands/process tracker/server tracker/server/dns
+golang.org/x/sys                   announce bench bench/attack bench/dns bench/measure commands commands/process tracker/server tracker/server/dns
 `
 
 // table parses arrows and guests: the first field of each line is the key of the others.

@@ -12,7 +12,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -188,19 +187,6 @@ func (b *bench) run(ctx context.Context, stdout io.Writer, jsonFile, mdFile stri
 		}
 	}
 	b.report.print(stdout)
-	if jsonFile != "" {
-		text, err := json.MarshalIndent(b.report, "", "\t")
-		if err != nil {
-			return err
-		}
-		if err := os.WriteFile(jsonFile, append(text, '\n'), 0o644); err != nil {
-			return err
-		}
-	}
-	if mdFile != "" {
-		var tables strings.Builder
-		b.report.print(&tables)
-		failed = append(failed, measure.PutTables(mdFile, mark, tables.String()))
-	}
+	failed = append(failed, measure.Save(b.report, b.report.print, jsonFile, mdFile, mark))
 	return errors.Join(failed...)
 }

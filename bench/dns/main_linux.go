@@ -7,8 +7,6 @@
 package main
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -109,33 +107,19 @@ func (b *bench) run(stdout io.Writer, jsonFile, mdFile string) error {
 	runtime.LockOSThread() // for the CPUs of the children, and because they end with the thread
 	defer runtime.UnlockOSThread()
 	var err error
-	if b.cpus, err = allowedCPUs(); err != nil {
+	if b.cpus, err = measure.AllowedCPUs(); err != nil {
 		return err
 	}
-	if err := pinSelf(b.cpus[0]); err != nil {
+	if err := measure.PinProcess(os.Getpid(), b.cpus[0]); err != nil {
 		return err
 	}
-	defer func() { _ = pinSelf(b.cpus...) }()
+	defer func() { _ = measure.PinProcess(os.Getpid(), b.cpus...) }()
 	b.report = report{Machine: measure.Machine(len(b.cpus)), plan: b.plan}
 	if err := b.measure(); err != nil {
 		return err
 	}
 	b.report.print(stdout)
-	if jsonFile != "" {
-		text, err := json.MarshalIndent(b.report, "", "\t")
-		if err == nil {
-			err = os.WriteFile(jsonFile, append(text, '\n'), 0o644)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	if mdFile == "" {
-		return nil
-	}
-	var tables bytes.Buffer
-	b.report.print(&tables)
-	return measure.PutTables(mdFile, mark, tables.String())
+	return measure.Save(b.report, b.report.print, jsonFile, mdFile, mark)
 }
 
 // measure starts the tracker and the constant server, and measures them in turns.
@@ -144,7 +128,7 @@ func (b *bench) measure() error {
 	if err != nil {
 		return err
 	}
-	defer tracker.stop()
+	defer tracker.Stop()
 	cases := casesOf(b.Small, b.Large)
 	args := []string{}
 	for _, c := range cases {
@@ -157,7 +141,7 @@ func (b *bench) measure() error {
 	if err != nil {
 		return err
 	}
-	defer constant.stop()
+	defer constant.Stop()
 	if b.only == nil || slices.Contains(b.only, answers) {
 		if err := b.answers(cases, tracker, constant); err != nil {
 			return fmt.Errorf("%s: %w", answers, err)
@@ -231,7 +215,7 @@ func (b *bench) put(c *child, l *load) (r round, err error) {
 		return r, err
 	}
 	l.reset()
-	before, err := measure.UsageOf(c.pid)
+	before, err := measure.UsageOf(c.PID)
 	if err != nil {
 		return r, err
 	}
@@ -240,7 +224,7 @@ func (b *bench) put(c *child, l *load) (r round, err error) {
 		return r, err
 	}
 	took := time.Since(began)
-	after, err := measure.UsageOf(c.pid)
+	after, err := measure.UsageOf(c.PID)
 	cpu := after.CPU - before.CPU
 	us := func(d time.Duration) float64 { return float64(d) / 1e3 }
 	r = round{Answers: float64(l.dns.done) / took.Seconds(), Lost: l.dns.lost, Announces: float64(l.web.done) / took.Seconds(), Busy: float64(cpu) / float64(took)}

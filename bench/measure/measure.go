@@ -1,9 +1,13 @@
-// Package measure has what the benches share: the figures of a process, and tables in documents.
+// Package measure has what the benches share: processes that are measured, their figures, and tables in
+// documents.
 package measure
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math/bits"
 	"os"
 	"runtime"
@@ -52,13 +56,33 @@ func Machine(cpus int) string {
 	return fmt.Sprintf("%s, %d CPUs, Linux %s, %s", model, cpus, kernel, runtime.Version())
 }
 
+// Save writes a report as JSON into jsonFile, and what print writes between the marks with this name in
+// mdFile. It leaves out a file without a name.
+func Save(report any, print func(io.Writer), jsonFile, mdFile, name string) error {
+	if jsonFile != "" {
+		text, err := json.MarshalIndent(report, "", "\t")
+		if err == nil {
+			err = os.WriteFile(jsonFile, append(text, '\n'), 0o644)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if mdFile == "" {
+		return nil
+	}
+	var tables bytes.Buffer
+	print(&tables)
+	return putTables(mdFile, name, tables.String())
+}
+
 // Marks returns the lines before and after the tables in a document.
 func Marks(name string) (begin, end string) {
 	return "<!-- " + name + ": begin -->\n", "<!-- " + name + ": end -->\n"
 }
 
-// PutTables replaces the tables between the marks in a document, and puts the date before them.
-func PutTables(file, name, tables string) error {
+// putTables replaces the tables between the marks in a document, and puts the date before them.
+func putTables(file, name, tables string) error {
 	b, err := os.ReadFile(file)
 	if err != nil {
 		return err

@@ -54,7 +54,7 @@ func (b *bench) announces() error {
 	var all []*contender
 	defer func() {
 		for _, c := range all {
-			c.child.stop()
+			c.child.Stop()
 		}
 	}()
 	for _, name := range []string{rawName, storeName, serverName, memoryStoreName, memoryName} {

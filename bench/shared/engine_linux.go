@@ -18,7 +18,7 @@ import (
 
 // An engine is a database server that keeps nothing on disk.
 type engine struct {
-	*child
+	*measure.Child
 	name   string // such as "Redis 7.0.15"
 	url    string
 	dir    string
@@ -45,7 +45,7 @@ func (b *bench) startEngine() (*engine, error) {
 	defer log.Close()
 	cmd := exec.Command(b.engine, "--port", strconv.Itoa(port), "--bind", "127.0.0.1", "--dir", dir, "--save", "", "--appendonly", "no")
 	cmd.Stdout, cmd.Stderr = log, log
-	if e.child, err = b.spawn(cmd, b.cpus[0]); err != nil {
+	if e.Child, err = measure.Spawn(cmd, b.cpus[0], b.cpus[0]); err != nil {
 		return nil, err
 	}
 	e.url = fmt.Sprint("redis://127.0.0.1:", port)
@@ -86,8 +86,8 @@ func (e *engine) stop() {
 	if e.client != nil {
 		e.client.Close()
 	}
-	_ = e.cmd.Process.Kill()
-	e.child.stop()
+	e.Kill()
+	e.Stop()
 	_ = os.RemoveAll(e.dir)
 }
 
@@ -138,7 +138,7 @@ func (e *engine) sample() (s sample, err error) {
 	s.in, s.out = number(info["total_net_input_bytes"]), number(info["total_net_output_bytes"])
 	s.reads, s.writes = number(info["total_reads_processed"]), number(info["total_writes_processed"])
 	s.used, s.conns = number(info["used_memory"]), number(info["connected_clients"])
-	use, err := measure.UsageOf(e.pid)
+	use, err := measure.UsageOf(e.PID)
 	s.cpu, s.at = use.CPU, time.Now()
 	return s, err
 }

@@ -8,8 +8,6 @@
 package main
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -129,13 +127,13 @@ func (b *bench) run(stdout io.Writer, jsonFile, mdFile string) error {
 	runtime.LockOSThread() // for the CPUs of the children, and because they end with the thread
 	defer runtime.UnlockOSThread()
 	var err error
-	if b.cpus, err = allowedCPUs(); err != nil {
+	if b.cpus, err = measure.AllowedCPUs(); err != nil {
 		return err
 	}
-	if err := pinSelf(b.cpus[0]); err != nil {
+	if err := measure.PinProcess(os.Getpid(), b.cpus[0]); err != nil {
 		return err
 	}
-	defer func() { _ = pinSelf(b.cpus...) }()
+	defer func() { _ = measure.PinProcess(os.Getpid(), b.cpus...) }()
 	b.report = report{Machine: measure.Machine(len(b.cpus)), plan: b.plan}
 	for _, section := range sections {
 		if b.only != nil && !slices.Contains(b.only, section) {
@@ -150,19 +148,5 @@ func (b *bench) run(stdout io.Writer, jsonFile, mdFile string) error {
 		fmt.Fprintf(b.log, "bench/shared: %s took %.0f s\n", section, time.Since(began).Seconds())
 	}
 	b.report.print(stdout)
-	if jsonFile != "" {
-		text, err := json.MarshalIndent(b.report, "", "\t")
-		if err == nil {
-			err = os.WriteFile(jsonFile, append(text, '\n'), 0o644)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	if mdFile == "" {
-		return nil
-	}
-	var tables bytes.Buffer
-	b.report.print(&tables)
-	return measure.PutTables(mdFile, markOf(b.engine), tables.String())
+	return measure.Save(b.report, b.report.print, jsonFile, mdFile, markOf(b.engine))
 }

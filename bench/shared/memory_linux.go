@@ -27,7 +27,7 @@ func (b *bench) fillTable(t table) (r memoryResult, err error) {
 	if err != nil {
 		return r, err
 	}
-	defer c.stop()
+	defer c.Stop()
 	empty, err := e.sample()
 	if err != nil {
 		return r, err

@@ -68,7 +68,7 @@ func (p *pair) stop() {
 	p.group.Wait()
 	for _, t := range p.trackers {
 		if t != nil {
-			t.stop()
+			t.Stop()
 		}
 	}
 	if p.engine != nil {
@@ -314,8 +314,8 @@ func (b *bench) holds() error {
 	if err != nil {
 		return err
 	}
-	defer c.stop()
-	empty, err := measure.RSSOf(c.pid)
+	defer c.Stop()
+	empty, err := measure.RSSOf(c.PID)
 	if err != nil {
 		return err
 	}
@@ -336,7 +336,7 @@ func (b *bench) holds() error {
 	if err := b.rest(&r, start, alone.conns, use); err != nil {
 		return err
 	}
-	rss, err := measure.RSSOf(c.pid)
+	rss, err := measure.RSSOf(c.PID)
 	if err != nil {
 		return err
 	}
@@ -357,7 +357,7 @@ func (b *bench) heldStreams() error {
 	r := holdsResult{Name: "streams at 2 trackers", Held: b.Streams}
 	rss := func() (n int64, err error) {
 		for _, t := range p.trackers {
-			m, err := measure.RSSOf(t.pid)
+			m, err := measure.RSSOf(t.PID)
 			if err != nil {
 				return 0, err
 			}
