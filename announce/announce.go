@@ -12,7 +12,7 @@
 //   - [Client.Join] to be listed for as long as it runs. Most programs want this.
 //   - [Client.Watch] to loop over the changes to the list of peers, with or without being listed.
 //   - [Client.Gather] to wait until enough peers are present, each with a rank, and
-//     [Gathering.Follow] to see who leaves after that.
+//     [Gathering.Follow] to learn which of them leave after that.
 //   - [Client.Announce] and [Client.Leave] for a single request. A peer is listed for the ttl of its
 //     announce.
 //   - [Client.List] to see the peers of one key, [Client.Index] to see all keys.
@@ -57,6 +57,6 @@ func ParseTracker(s string) (Tracker, error) { return wire.ParseTracker(s) }
 // See [wire.ParseTrackers].
 func ParseTrackers(s string) ([]Tracker, error) { return wire.ParseTrackers(s) }
 
-// ParseLabel makes the [Request.ID] that labels a peer with s, 1 to 20 bytes of UTF-8. Everyone who asks
-// for labels sees it. See [wire.ParseLabel].
+// ParseLabel makes a [Request.ID] of a label, which has 1 to 20 bytes of UTF-8. A tracker gives the label to
+// everyone who asks for labels. See [wire.ParseLabel].
 func ParseLabel(s string) (wire.ID, error) { return wire.ParseLabel(s) }

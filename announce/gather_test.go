@@ -469,7 +469,7 @@ func TestGatherEachEvent(t *testing.T) {
 	}
 }
 
-// After all have met, Follow reports who leaves and joins. A tracker that restarts makes nobody leave.
+// After a meeting, Follow reports each join and each leave. The restart of a tracker is no leave.
 func TestGatherFollow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		deadline(t, time.Hour)

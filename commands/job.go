@@ -50,7 +50,7 @@ func (o *watchOptions) buildJob(c *cli.Context) error {
 	return nil
 }
 
-// runJob runs the COMMAND of those who have met. It leaves when the COMMAND has ended, but not before
+// runJob runs the COMMAND after the members have met. It leaves when the COMMAND has ended, but not before
 // the slowest of the others has found this peer.
 func (o *watchOptions) runJob(c *cli.Context, s Streams, g *announce.Gathering, news func(announce.Event, error) error) error {
 	run, err := startCommand(c.Context, s, o.job.command, append(o.environ(), jobVariables(g.Peers, g.Rank)...))
@@ -66,7 +66,7 @@ func (o *watchOptions) runJob(c *cli.Context, s Streams, g *announce.Gathering, 
 	go func() { left <- g.Leave(waited) }()
 	run.awaitLeft(left)
 	if lost {
-		return loggedError{errMemberLost} // the note has said who
+		return loggedError{errMemberLost} // a note has named the member
 	}
 	return err
 }
@@ -98,13 +98,13 @@ func (o *watchOptions) followJob(ctx context.Context, run *running, g *announce.
 // connection broke joins again, and the parts of a job that end together end by themselves.
 const lossTime = time.Second
 
-// A rollCall finds out which of those who have met are lost. A tracker that was away says nothing about
+// A rollCall finds out which of the members that met are lost. A tracker that was away says nothing about
 // them: after that they have a ttl to join again.
 type rollCall struct {
 	met  []netip.AddrPort // without this process
 	lost chan<- ending
 
-	gone    map[netip.AddrPort]*time.Timer // those who are missing now, until they are lost
+	gone    map[netip.AddrPort]*time.Timer // members that are missing now, but not lost yet
 	away    bool                           // the tracker does not answer
 	lenient time.Time                      // until then nobody is lost, because the tracker was away
 }

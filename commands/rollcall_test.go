@@ -53,7 +53,7 @@ func TestRollCall(t *testing.T) {
 		// The tracker is away while a member is gone. After it is back, the member has a ttl.
 		list(announce.EventLeave, a)
 		r.call(announce.Event{}, errors.New("away"))
-		list(announce.EventLeave) // those who could not renew: the tracker has not said so
+		list(announce.EventLeave) // of a peer that could not renew
 		after(time.Hour, "")
 		list(announce.EventPeers, a)
 		after(37*time.Second, "")
