@@ -370,7 +370,7 @@ func effects() map[string]effect {
 				nil,
 			},
 			" --wait": {
-				" lobby --tracker 127.0.0.1:1 --wait 100ms", `waiting for it, up to 100ms`,
+				" lobby --tracker 127.0.0.1:1 --wait 1s", `waiting for it, up to 1s`,
 				" lobby --tracker 127.0.0.1:1", `^(exit code 3\n)?ntrack: [^\n]*refused; is it running`,
 				nil,
 			},
