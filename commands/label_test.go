@@ -132,20 +132,23 @@ func TestLabelsOfSeveralTrackers(t *testing.T) {
 	silent := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
 	defer silent.Close()
 	defer close(release)
-	away, err := announce.ParseTracker(silent.URL)
-	if err != nil {
-		t.Fatal(err)
+	at := func(url string) announce.Tracker {
+		a, err := announce.ParseTracker(url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a
 	}
-	classic, err := announce.ParseTracker(strings.Replace(x.at.String(), "/ntrk/", "/announce", 1))
-	if err != nil {
-		t.Fatal(err)
-	}
-	l := x.labels(classic, away, x.at)
+	l := x.labels(at(silent.URL))
 	if l.client.Timeout > 2*time.Second {
 		t.Errorf("a look may take %v", l.client.Timeout)
 	}
 	l.client.Timeout = 100 * time.Millisecond // instead of two seconds
-	x.fill(l, rowsOf("", 1), 1, "one")
+	x.fill(l, rowsOf("", 1), 0, "")
+	gone := httptest.NewServer(nil)
+	gone.Close()
+	classic := at(strings.Replace(x.at.String(), "/ntrk/", "/announce", 1))
+	x.fill(x.labels(classic, at(gone.URL), x.at), rowsOf("", 1), 1, "one")
 	l = x.labels(classic) // it has no labels, and is not asked
 	x.fill(l, rowsOf("", 1), 0, "")
 	if len(l.from) > 0 {
