@@ -148,7 +148,7 @@ func (o *watchOptions) run(c *cli.Context, s Streams) error {
 		}
 		defer o.enterMembers(ctx, s, o.request)()
 	}
-	if o.job.command == nil {
+	if o.job.command == nil && o.to.name == "" { // FILE has other readers, who need it longer
 		go func() {
 			if waitReaderGone(s.rawOut) {
 				cancel(errReaderGone)
