@@ -185,8 +185,15 @@ func (t *Tracker) Large(c *Call) bool {
 	if c.parseAccept().stream {
 		return true
 	}
-	if bytes.Contains(c.Target, []byte("=http_sd")) {
-		return true
+	for rest := c.Target; ; {
+		_, value, found := bytes.Cut(rest, []byte("format="))
+		if !found {
+			break
+		}
+		value, rest, _ = bytes.Cut(value, []byte("&"))
+		if string(value) == "http_sd" || bytes.IndexByte(value, '%') >= 0 { // it may be escaped, as below
+			return true
+		}
 	}
 	for rest := c.Target; ; {
 		_, value, found := bytes.Cut(rest, []byte("numwant="))

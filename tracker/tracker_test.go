@@ -125,6 +125,9 @@ func TestLarge(t *testing.T) {
 		"/ntrk/k?xnumwant=1&numwant=1000":                          true,
 		"/ntrk/numwant=1000":                                       true,
 		"/ntrk/k?port=1&format=http_sd":                            true,
+		"/ntrk/k?format=http%5fsd":                                 true,
+		"/ntrk/k?xformat=json&format=http_sd":                      true,
+		"/ntrk/k?format=json&peer_id=%ff":                          false,
 	} {
 		if got := new(Tracker).Large(&Call{Method: "GET", Target: []byte(target)}); got != large {
 			t.Errorf("%s: %t", target, got)
