@@ -3,8 +3,11 @@ package commands
 import (
 	"maps"
 	"os"
+	"strings"
 	"testing"
 	"testing/fstest"
+
+	"github.com/urfave/cli/v2"
 )
 
 // Files of a system, by name.
@@ -89,6 +92,43 @@ func TestAvailableMemory(t *testing.T) {
 	}
 	if n, known := availableMemory(os.DirFS("/")); !known || n < 1<<20 {
 		t.Errorf("this machine: %d, %v", n, known)
+	}
+}
+
+// --max-memory is half of what the process can have, or what the user says. There is a warning if the
+// process cannot have that much.
+func TestMemoryOption(t *testing.T) {
+	const machine, container = "MemTotal: 1048576 kB\n", "29 1 0:26 / /cgroups rw - cgroup2 cgroup2 rw\n"
+	for _, c := range []struct {
+		meminfo, limit string
+		args           []string
+		want           int64
+		warning        string
+	}{
+		{machine, "max\n", nil, 512 * mib, ""},
+		{machine, "104857600\n", nil, 50 * mib, ""},
+		{machine, "41943040\n", nil, leastMemory, ""},
+		{machine, "33554432\n", nil, leastMemory, ""},
+		{machine, "20971520\n", nil, leastMemory, "this machine, or a cgroup, has 20M of memory, and the system may kill a tracker that takes more: it needs up to 32M"},
+		{"", "", nil, unknownMemory / 2, ""},
+		{machine, "104857600\n", []string{"--max-memory=100M"}, 100 * mib, ""},
+		{machine, "104857600\n", []string{"--max-memory=102401K"}, 102401 << 10, "--max-memory 102401K: this machine, or a cgroup, has 100M, and the system may kill a process that takes more"},
+		{"", "", []string{"--max-memory=2G"}, 2 << 30, ""},
+	} {
+		root := files{"proc/meminfo": c.meminfo, "proc/self/cgroup": "0::/\n", "proc/self/mountinfo": container, "cgroups/memory.max": c.limit}.fs()
+		var o serveOptions
+		var log strings.Builder
+		serve := serveCommand(Streams{})
+		serve.Action = func(ctx *cli.Context) error {
+			return o.buildMemory(ctx, Streams{Err: &log}, root)
+		}
+		app := &cli.App{Name: "ntrack", Commands: []*cli.Command{serve}}
+		if err := app.RunContext(t.Context(), append([]string{"ntrack", "serve"}, c.args...)); err != nil {
+			t.Fatal(err)
+		}
+		if o.memory.all != c.want || strings.TrimSuffix(strings.TrimPrefix(log.String(), "ntrack: "), "\n") != c.warning {
+			t.Errorf("%q, %q, %q: %s, and the log has %q; want %s and %q", c.meminfo, c.limit, c.args, size(o.memory.all), log.String(), size(c.want), c.warning)
+		}
 	}
 }
 

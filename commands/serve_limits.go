@@ -3,6 +3,7 @@ package commands
 import (
 	"math"
 	"net/netip"
+	"os"
 	"slices"
 	"time"
 
@@ -26,7 +27,7 @@ func limitFlags() []cli.Flag {
 }
 
 func (o *serveOptions) buildLimits(c *cli.Context, s Streams) error {
-	if err := o.buildMemory(c, s); err != nil {
+	if err := o.buildMemory(c, s, os.DirFS("/")); err != nil {
 		return err
 	}
 	table := memory.New()

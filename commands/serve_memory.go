@@ -2,6 +2,7 @@ package commands
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
 	"regexp"
 	"runtime/debug"
@@ -42,9 +43,10 @@ func (m memorySplit) String() string {
 }
 
 // buildMemory reads --max-memory. Its default is half of what the machine, or a cgroup, lets the process
-// have. A limit of a cgroup that is set later does not change it.
-func (o *serveOptions) buildMemory(c *cli.Context, s Streams) error {
-	available, known := availableMemory(os.DirFS("/"))
+// have, but at least leastMemory. A limit of a cgroup that is set later does not change it. root is the
+// root of the file system.
+func (o *serveOptions) buildMemory(c *cli.Context, s Streams, root fs.FS) error {
+	available, known := availableMemory(root)
 	if !known {
 		available = unknownMemory
 	}
@@ -52,6 +54,9 @@ func (o *serveOptions) buildMemory(c *cli.Context, s Streams) error {
 		available = min(available, 2<<30) // of the addresses that a process has
 	}
 	all := max(leastMemory, available/2)
+	if !c.IsSet("max-memory") && known && all > available {
+		s.warn("this machine, or a cgroup, has %s of memory, and the system may kill a tracker that takes more: it needs up to %s", size(available), size(all))
+	}
 	if c.IsSet("max-memory") {
 		text := c.String("max-memory")
 		var err error
