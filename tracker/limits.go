@@ -98,10 +98,11 @@ func (t *Tracker) unitsOfScrape(keys int) int {
 }
 
 // checkRate charges the client at a for a request, and returns a *rateError if it has to wait. A
-// leave costs nothing, because it frees memory and takes hardly longer than a refusal. A request that
+// leave costs nothing, because it frees memory and takes hardly longer than a refusal. But a classic
+// one is a look, too: whoever may send any number of them could try any number of keys. A request that
 // is refused for another reason costs nothing either.
 func (t *Tracker) checkRate(ctx context.Context, a netip.Addr, req *wire.Request, limit rate.Limit, units int, now time.Duration) error {
-	if req.Verb == wire.VerbLeave || t.isExempt(a) {
+	if req.Verb == wire.VerbLeave && !req.Classic || t.isExempt(a) {
 		return nil
 	}
 	if wait, ok := t.limits.used.Allow(a, limit, units, now); !ok {

@@ -72,7 +72,7 @@ func TestLimitsByAddress(t *testing.T) {
 		{"streams", "GET", "/ntrk/k?port=0", "text/event-stream", 2000, "rate_streams"},
 		{"streams that join", "GET", "/ntrk/k1?port=1", "text/event-stream", 2000, "rate_streams"},
 		{"leaves", "DELETE", "/ntrk/k?port=4000", "", 0, ""},
-		{"classic leaves", "GET", "/announce?info_hash=k&port=4000&event=stopped", "", 0, ""},
+		{"classic leaves", "GET", "/announce?info_hash=k&port=4000&event=stopped", "", 10_000, "rate_looks"}, // the reply has the count of a look
 		{"requests of browsers", "OPTIONS", "/ntrk/k", "", 0, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
