@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -31,6 +32,7 @@ func peoplePage(t *testing.T, bin string) {
 	}{
 		{"peers come and go", pageLive},
 		{"the tracker restarts", pageRestart},
+		{"the tracker is silent", pageSilent},
 		{"a token", pageToken},
 		{"hostile text", pageHostile},
 		{"the index", pageIndex},
@@ -166,6 +168,32 @@ func pageRestart(t *testing.T, bin string, b *tab) {
 	b.state(t, "live")
 	b.shows(t, "127.0.0.1:4001", "127.0.0.1:4002", "127.0.0.1:4003") // 4001 has one ttl to come back
 	b.shows(t, "127.0.0.1:4002", "127.0.0.1:4003")
+	b.staysAt(t, addr)
+	b.quiet(t, addr)
+}
+
+// A tracker that is still connected but does not answer is away, too. When it answers again, the page is
+// live again. For this test the clock of the page runs fast.
+func pageSilent(t *testing.T, bin string, b *tab) {
+	addr, p := serveProgram(t, bin, "127.0.0.1:0")
+	present(t, addr, "4001")
+	var script struct{ Identifier string }
+	b.call(t, "POST", "/goog/cdp/execute", map[string]any{"cmd": "Page.addScriptToEvaluateOnNewDocument", "params": map[string]any{"source": `
+		const often = setInterval, limit = AbortSignal.timeout.bind(AbortSignal)
+		window.setInterval = (f, ms) => often(f, ms / 20)
+		AbortSignal.timeout = (ms) => limit(ms / 20)`}}, &script)
+	defer b.devtools(t, "Page.removeScriptToEvaluateOnNewDocument", map[string]any{"identifier": script.Identifier})
+	b.visit(t, addr, "/ntrk/room")
+	b.state(t, "live")
+	b.shows(t, "127.0.0.1:4001")
+	must(t, p.cmd.Process.Signal(syscall.SIGSTOP))
+	defer func() { _ = p.cmd.Process.Signal(syscall.SIGCONT) }()
+	b.state(t, "away")
+	b.shows(t, "127.0.0.1:4001")
+	must(t, p.cmd.Process.Signal(syscall.SIGCONT))
+	b.state(t, "live")
+	present(t, addr, "4002")
+	b.shows(t, "127.0.0.1:4001", "127.0.0.1:4002")
 	b.staysAt(t, addr)
 	b.quiet(t, addr)
 }

@@ -4,7 +4,7 @@
 import assert from "node:assert/strict"
 const load = (name) => import(`${process.argv[2]}/${name}`)
 const { checkKey, commands, duration, escapeKey, keyBytes, readAddress, showKey, visible } = await load("text.js")
-const { parser } = await load("stream.js")
+const { parser, retryAfter } = await load("stream.js")
 const { Roster } = await load("peers.js")
 
 const [, , , root, ...keys] = process.argv
@@ -51,6 +51,12 @@ const latin1 = (s) => Uint8Array.from(s, (c) => c.charCodeAt(0))
 assert.equal(readAddress(latin1("d8:completei0e11:external ip4:\xc0\x00\x02\x0110:incompletei0ee")), "192.0.2.1")
 assert.equal(readAddress(latin1("d11:external ip16:\x20\x01\x0d\xb8" + "\0".repeat(11) + "\x04e")), "2001:db8::4")
 assert.equal(readAddress(latin1("d14:failure reason1:xe")), "")
+
+// A page waits for as long as a tracker asks, but an hour at most. A longer timer might end at once.
+for (const [value, seconds] of [[undefined, 0], ["0", 0], ["5", 5], ["3600", 3600], ["3601", 3600], ["99999999", 3600], ["1e999", 3600], ["-1", 0], ["x", 0]]) {
+	assert.equal(retryAfter(new Headers(value && { "Retry-After": value })), seconds * 1000, value)
+}
+assert.equal(retryAfter(undefined), 0)
 
 // A stream means the same wherever its bytes are split.
 const stream = "event: you\nid: e1\nretry: 1500\ndata: \ndata: 150\n\n:\n\nevent: peers\ndata: 192.0.2.1:1\ndata: [2001:db8::4]:4\n\nevent: leave\ndata: 192.0.2.1:1\n\nevent: peers\ndata: \n\nretry: 10\n"

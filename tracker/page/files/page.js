@@ -2,7 +2,7 @@
 // the document and never markup.
 
 import { checkKey, commands, duration, escapeKey, keyBytes, readAddress, showKey, visible } from "./text.js"
-import { follow, followByFetch } from "./stream.js"
+import { follow, followByFetch, retryAfter, silence } from "./stream.js"
 import { Roster } from "./peers.js"
 
 const root = new URL("..", import.meta.url) // of the tracker, also if a proxy adds to the path
@@ -35,11 +35,11 @@ function say(state, text) {
 // ask asks the tracker, and returns the status and what the reply says. Status 0 is no reply.
 async function ask(query) {
 	try {
-		const reply = await fetch(urlOf(query), { headers: headers("application/json"), cache: "no-store" })
+		const reply = await fetch(urlOf(query), { headers: headers("application/json"), cache: "no-store", signal: AbortSignal.timeout(silence) })
 		const body = await reply.json()
-		return { status: reply.status, body, reason: visible(String(body.error ?? "")), retry: Number(reply.headers.get("Retry-After")) || 0 }
+		return { status: reply.status, body, reason: visible(String(body.error ?? "")), retry: retryAfter(reply.headers) }
 	} catch (e) {
-		return { status: e instanceof TypeError ? 0 : 500, reason: "It sends no reply of a tracker.", retry: 0 }
+		return { status: e instanceof SyntaxError ? 500 : 0, reason: "It sends no reply of a tracker.", retry: 0 }
 	}
 }
 
@@ -90,7 +90,7 @@ async function settle(query) {
 			return undefined
 		}
 		away(true, reply.status !== 0 && `The tracker cannot answer now: ${reply.reason}`)
-		await wait(Math.max(reply.retry * 1000 * (1 + Math.random() / 5), delay * (0.5 + Math.random() / 2)))
+		await wait(Math.max(reply.retry * (1 + Math.random() / 5), delay * (0.5 + Math.random() / 2)))
 	}
 }
 
@@ -226,8 +226,7 @@ async function watch() {
 			const ended = await followByFetch(urlOf("port=0"), headers(), on)
 			if (!ended || ended.ok || ended.status !== 503 || ended.headers.has("Retry-After")) {
 				away(true)
-				const retry = Number(ended?.headers.get("Retry-After")) || 0
-				await wait(Math.max(retry * 1000, 1500 * (0.5 + Math.random() / 2)))
+				await wait(Math.max(retryAfter(ended?.headers), 1500 * (0.5 + Math.random() / 2)))
 				continue
 			}
 		}

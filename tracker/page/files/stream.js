@@ -1,19 +1,30 @@
 // Event streams of a tracker. There are two ways to follow one. A browser's EventSource does not send a
 // token and hides why the tracker refused. So fetch is used where there is a token or a refusal.
 
-const silence = 35_000 // milliseconds without a byte after which a stream is given up
+export const silence = 35_000 // milliseconds without a byte after which a tracker does not answer
 
-// follow follows a stream by EventSource until the browser has given up. It returns whether there was a
-// stream. on.event gets each event, and on.away is called when the browser tries to connect again.
-// check is called now and then, and returns whether the tracker can still be reached: an EventSource
-// does not notice by itself that it cannot.
+// retryAfter returns for how many milliseconds a reply asks to wait, at most an hour. A timer that is set
+// to more than 25 days would end at once.
+export function retryAfter(headers) {
+	return Math.min(Math.max(Number(headers?.get("Retry-After")) || 0, 0), 3600) * 1000
+}
+
+// follow follows a stream by EventSource until the browser has given up. It returns whether the next one
+// may be an EventSource, too. on.event gets each event, and on.away is called when the browser tries to
+// connect again. check is called now and then, and returns whether the tracker still answers: an
+// EventSource does not notice by itself that it does not. A stream by fetch does, and needs no check,
+// which would have no connection left if there are too many tabs.
 export async function follow(url, on, check) {
 	let began = false
 	const source = new EventSource(url)
 	const ended = new Promise((resolve) => {
 		source.onerror = () => (source.readyState === EventSource.CLOSED ? resolve() : on.away())
 		const timer = setInterval(async () => {
-			if (source.readyState !== EventSource.CLOSED && (await check())) return
+			if (source.readyState !== EventSource.CLOSED) {
+				if (await check()) return
+				began = false
+				on.away()
+			}
 			clearInterval(timer)
 			resolve()
 		}, 20_000)
