@@ -170,7 +170,9 @@ async function takeLabels() {
 	await wait(1000)
 	labelsDue = false
 	const reply = await ask("port=0&numwant=1000&labels=1")
-	if (reply.status === 200) recordLabels(reply.body)
+	if (reply.status !== 200) return
+	recordLabels(reply.body)
+	roster.forgetLabels()
 }
 
 function recordLabels(body) {

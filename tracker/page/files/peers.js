@@ -37,6 +37,13 @@ export class Roster {
 		}
 		listed.forEach((peer) => this.add(peer))
 		if (first) this.joined = []
+		this.forgetLabels()
+	}
+
+	// forgetLabels drops the labels of peers that are not there. A reply that is older than the list has
+	// some, and another peer may come to the same endpoint.
+	forgetLabels() {
+		for (const peer of this.labels.keys()) if (!this.peers.has(peer)) this.labels.delete(peer)
 	}
 
 	add(peer) {
