@@ -185,7 +185,7 @@ func (a *announce) addWrites(joined bool, size store.Size) {
 		a.add(b.Set().Key(a.keys.birth).Value(strconv.FormatInt(a.birth, 10)).ExatTimestamp(a.expires).Build())
 	}
 	if joined {
-		a.commands = a.store.appendChange(a.commands, a.keys, a.now, kindTouched, a.member)
+		a.commands = a.store.appendChange(a.commands, a.keys, a.now, string(kindTouched), a.member)
 	}
 	if n := a.lapsed(); n > 0 && n <= maxLapsed {
 		a.add(b.Zremrangebyscore().Key(own).Min("-inf").Max(a.nowText[1:]).Build())
@@ -243,13 +243,13 @@ func (a *announce) removeLapsed(ctx context.Context) error {
 }
 
 // appendChange appends the commands that report changes of a track to all trackers: they count the
-// message and send it. now is the second.
-func (s *Store) appendChange(commands []rueidis.Completed, k *trackKeys, now int64, kind byte, members ...string) []rueidis.Completed {
-	n := 1
+// message and send it. now is the second, and head is what comes before the members.
+func (s *Store) appendChange(commands []rueidis.Completed, k *trackKeys, now int64, head string, members ...string) []rueidis.Completed {
+	n := len(head)
 	for _, m := range members {
 		n += len(m)
 	}
-	message := append(make([]byte, 0, n), kind)
+	message := append(make([]byte, 0, n), head...)
 	for _, m := range members {
 		message = append(message, m...)
 	}

@@ -49,9 +49,10 @@ func (r *round) carryOut(ctx context.Context) error {
 	p := r.part
 	writes, reports := &pipeline{part: p}, &pipeline{part: p}
 	closed := make(map[string][]netip.AddrPort) // by key
-	for c, lease := range r.closings {
-		writes.add(p.closeCommand(c, lease, r.keep), func(res rueidis.RedisResult) error {
-			if n, err := res.AsInt64(); err == nil && n != 0 && !r.keep {
+	for c, end := range r.closings {
+		keep := r.keep && !end.left
+		writes.add(p.closeCommand(c, end, keep), func(res rueidis.RedisResult) error {
+			if n, err := res.AsInt64(); err == nil && n != 0 && !keep {
 				closed[c.key] = append(closed[c.key], c.endpoint)
 			}
 			return nil
@@ -65,11 +66,11 @@ func (r *round) carryOut(ctx context.Context) error {
 		return err
 	}
 	for key, peers := range closed {
-		reports.report(p.store.keysOf([]byte(key)), r.second, kindTouched, peers)
+		reports.report(p.store.keysOf([]byte(key)), r.second, string(kindTouched), peers)
 	}
 	for i := range r.leases {
 		l := &r.leases[i]
-		reports.report(l.track.keys, r.second, kindHeld, l.reported)
+		reports.report(l.track.keys, r.second, p.store.heldHead(r.serial), l.reported)
 	}
 	for _, rd := range r.readings {
 		rd.ask(reports)
@@ -211,8 +212,8 @@ func (p *partition) apply(r *round) (notify []func()) {
 	if len(r.closings)+len(r.leases)+len(r.readings) > 0 {
 		p.retry, p.lastError = 0, nil
 	}
-	for c, lease := range r.closings {
-		if p.closing[c] == lease {
+	for c, end := range r.closings {
+		if p.closing[c] == end {
 			delete(p.closing, c)
 		}
 	}
@@ -307,21 +308,19 @@ func (rd *reading) apply(r *round) (notify []func()) {
 func (t *track) update(x scored, r *round) (notify []func()) {
 	e := x.peer
 	if !x.score.lapsed(r.second) {
-		if h := t.holds[e]; h != nil && h.left && x.kind == kindLeft && r.now.Sub(h.rewritten) < settleTime {
-			// The lease was written between the Leave and its message, so the peer is listed again. The
-			// lease is closed, and the message about that makes the peer leave.
-			lease := h.lease
+		if h := t.holds[e]; h != nil && h.left {
+			// The peer was listed again between the Leave and its message. If this tracker did that, the end of
+			// the lease removes it.
+			t.part.close(closing{t.key, e}, ending{lease: h.lease, left: true})
 			notify = t.dropHold(e)
-			t.part.close(closing{t.key, e}, lease)
-			return notify
 		}
 		if t.mirror.set(e, x.score) {
 			t.record(e, true, r.now)
 		}
-		return nil
+		return notify
 	}
 	if h := t.holds[e]; h != nil && h.lease != 0 {
-		if x.kind != kindLeft {
+		if !h.left {
 			t.lack(e)
 			return nil
 		}

@@ -34,7 +34,7 @@ const partitions = 256
 // The kinds of a message, its first byte. The bytes of endpoints follow.
 const (
 	kindTouched = 't' // a peer joined or left
-	kindHeld    = 'h' // a peer joined because of a stream, or a stream began to hold it
+	kindHeld    = 'h' // a peer joined because of a stream, or a stream began to hold it; see heldHead
 	kindLeft    = 'L' // a peer left for good: streams that hold it end
 	kindRemoved = 'R' // the track was removed: all its streams end. The name of the tracker that did it follows
 )

@@ -127,7 +127,7 @@ func (p *partition) applyLeases(r *round, l *leases) {
 		refused := slices.Contains(l.refused, e)
 		switch {
 		case h == nil && !refused && !p.holds(t.key, e):
-			p.close(closing{t.key, e}, l.leaseOf(e)) // the stream has ended meanwhile
+			p.close(closing{t.key, e}, ending{lease: l.leaseOf(e)}) // the stream has ended meanwhile
 		case h == nil:
 		case refused && h.lease == 0:
 			for _, q := range slices.Clone(t.requests) {
@@ -140,8 +140,8 @@ func (p *partition) applyLeases(r *round, l *leases) {
 		case refused:
 			p.renewAt = r.now
 		default:
-			if h.lease != 0 {
-				h.rewritten = r.now
+			if h.lease == 0 {
+				h.began = r.now
 			}
 			h.shared = h.lease != 0 && l.others[e] > h.lease
 			h.lease, h.missing = max(h.lease, l.leaseOf(e)), false

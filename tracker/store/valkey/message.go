@@ -4,6 +4,7 @@ package valkey
 // between the beginning of a subscription to a channel and its end.
 
 import (
+	"encoding/binary"
 	"strconv"
 	"strings"
 	"time"
@@ -96,23 +97,48 @@ func (p *partition) message(key, text string) {
 	p.mu.Lock()
 	if t := p.tracks[key]; t != nil && text != "" {
 		t.count.seen++
-		if kind, members := text[0], text[1:]; kind == kindRemoved {
+		switch kind, members := text[0], text[1:]; kind {
+		case kindRemoved:
 			// This tracker's own message may come after new subscriptions. Remove has ended the others.
 			if members != p.store.watch.channels.name {
-				notify = t.endAll()
+				notify = t.endRemoved()
 			}
 			t.readAll = true
 			p.markDirty(t)
-		} else {
-			t.touchAll(kind, members)
+		case kindHeld:
+			if serial, members, ok := p.store.cutHeldHead(members); ok {
+				t.touchAll(kind, serial, members)
+			}
+		default:
+			t.touchAll(kind, 0, members)
 		}
 	}
 	p.mu.Unlock()
 	call(notify)
 }
 
+// heldHead returns what comes before the members in a message of kindHeld: the tracker that sent it, and the
+// round in which it wrote the leases.
+func (s *Store) heldHead(serial uint64) string {
+	return string(binary.BigEndian.AppendUint64(append([]byte{kindHeld}, s.watch.channels.name...), serial))
+}
+
+// cutHeldHead returns the members of a message of kindHeld, and the round that sent it. The serial of another
+// tracker is 0.
+func (s *Store) cutHeldHead(text string) (serial uint64, members string, ok bool) {
+	name := s.watch.channels.name
+	n := len(name) + 8
+	if len(text) < n {
+		return 0, "", false
+	}
+	if strings.HasPrefix(text, name) {
+		serial = binary.BigEndian.Uint64([]byte(text[len(name):n]))
+	}
+	return serial, text[n:], true
+}
+
 // touchAll notes the peers that a message names. If all are of one family, their bytes follow each other.
-func (t *track) touchAll(kind byte, members string) {
+func (t *track) touchAll(kind byte, serial uint64, members string) {
 	now := time.Now()
 	at := now.Add(batchTime)
 	if t.notBefore.After(at) {
@@ -128,10 +154,14 @@ func (t *track) touchAll(kind byte, members string) {
 			switch h := t.holds[e]; {
 			case h == nil:
 			case kind == kindLeft:
-				h.left = h.left || h.reported
+				// A Leave that is older than the hold does not end it, but may have removed the peer.
+				h.left = h.left || h.isReported(now)
 				t.touch(e, kind, now)
-			case kind == kindHeld && !h.reported:
-				h.reported = true
+				if !h.left && h.lease != 0 {
+					t.lack(e)
+				}
+			case kind == kindHeld && serial != 0:
+				h.reported = h.reported || h.serial != 0 && serial >= h.serial
 			case h.lease != 0:
 				t.lack(e) // another tracker may have removed the peer, whose stream is now here
 			}

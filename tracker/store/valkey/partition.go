@@ -34,7 +34,8 @@ type partition struct {
 	running bool // the goroutine is there
 	tracks  map[string]*track
 	dirty   map[*track]struct{} // those that may have something to do before the next second
-	closing map[closing]score   // the leases to close
+	closing map[closing]ending  // the leases to close
+	serial  uint64              // the number of rounds
 
 	epoch          string // "" if it is unknown
 	lastError      error
@@ -78,7 +79,8 @@ type round struct {
 	now      time.Time
 	second   int64 // by the clock of the database
 	keep     bool  // leases to close are only shortened
-	closings map[closing]score
+	serial   uint64
+	closings map[closing]ending
 	leases   []leases
 	readings []*reading
 	renewal  bool
@@ -168,13 +170,14 @@ func (p *partition) collect() (*round, time.Time) {
 	}
 	p.ranAt = now
 	db := p.store.clock.now()
-	r := &round{part: p, now: now, second: db.Unix()}
+	p.serial++
+	r := &round{part: p, now: now, second: db.Unix(), serial: p.serial}
 	r.keep = p.store.watch.keepHolds.Load() || !p.resumedAt.IsZero() && now.Sub(p.resumedAt) < settleTime
-	for c, lease := range p.closing {
+	for c, end := range p.closing {
 		if r.closings == nil {
-			r.closings = make(map[closing]score)
+			r.closings = make(map[closing]ending)
 		}
-		if r.closings[c] = lease; len(r.closings) == maxClosings {
+		if r.closings[c] = end; len(r.closings) == maxClosings {
 			break
 		}
 	}
@@ -243,7 +246,7 @@ func (r *round) take(t *track) (again time.Time) {
 	}
 	l := leases{track: t}
 	for _, q := range t.requests {
-		if q.state == read && q.sub.holding && t.holds[q.sub.Self] == nil { // the peer left meanwhile
+		if q.state == read && q.sub.Self.Port() != 0 && !q.sub.holding { // the peer left meanwhile
 			t.hold(q.sub)
 			t.missing = true
 		}
@@ -262,7 +265,9 @@ func (r *round) take(t *track) (again time.Time) {
 					l.fresh = make(map[netip.AddrPort]bool)
 				}
 				l.peers = append(l.peers, e)
-				l.fresh[e] = h.lease == 0
+				if l.fresh[e] = h.lease == 0; l.fresh[e] {
+					h.serial = r.serial
+				}
 			}
 		}
 	}
@@ -329,9 +334,7 @@ func (p *partition) finish() {
 	p.closed = true
 	for _, t := range p.tracks {
 		for e, h := range t.holds {
-			if h.lease != 0 && !h.shared {
-				p.close(closing{t.key, e}, h.lease)
-			}
+			t.closeLease(e, h)
 		}
 		notify = append(notify, t.endAll()...)
 		for len(t.requests) > 0 {
@@ -344,10 +347,10 @@ func (p *partition) finish() {
 	call(notify)
 	r := &round{part: p, now: time.Now(), second: p.store.clock.second(), keep: p.store.watch.keepHolds.Load()}
 	for len(rest) > 0 {
-		r.closings = make(map[closing]score)
-		for c, lease := range rest {
+		r.closings = make(map[closing]ending)
+		for c, end := range rest {
 			delete(rest, c)
-			if r.closings[c] = lease; len(r.closings) == maxClosings {
+			if r.closings[c] = end; len(r.closings) == maxClosings {
 				break
 			}
 		}

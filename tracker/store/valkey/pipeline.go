@@ -60,7 +60,7 @@ func isFull(err error) bool {
 }
 
 // report adds the commands that send messages about peers. Those in one message are of one family.
-func (q *pipeline) report(k *trackKeys, second int64, kind byte, peers []netip.AddrPort) {
+func (q *pipeline) report(k *trackKeys, second int64, head string, peers []netip.AddrPort) {
 	var members [2][]string
 	for _, e := range peers {
 		i := 0
@@ -71,7 +71,7 @@ func (q *pipeline) report(k *trackKeys, second int64, kind byte, peers []netip.A
 	}
 	for _, family := range members {
 		for some := range slices.Chunk(family, maxNamed) {
-			for _, c := range q.part.store.appendChange(nil, k, second, kind, some...) {
+			for _, c := range q.part.store.appendChange(nil, k, second, head, some...) {
 				q.add(c, nil)
 			}
 		}

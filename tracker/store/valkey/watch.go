@@ -189,7 +189,7 @@ func (t *track) beginAll() {
 	var lists [wire.NumScopes][]netip.AddrPort
 	for _, r := range slices.Clone(t.requests) {
 		sub := r.sub
-		if h := t.holds[sub.Self]; r.state != read || sub.holding && (h == nil || h.lease == 0) {
+		if h := t.holds[sub.Self]; r.state != read || sub.Self.Port() != 0 && (!sub.holding || h.lease == 0) {
 			continue
 		}
 		sub.Begin(&t.feed)
