@@ -95,6 +95,41 @@ func TestAwaitLeft(t *testing.T) {
 	}
 }
 
+// The first reason to end a COMMAND counts: a second one changes nothing, neither the note nor the time
+// until SIGKILL.
+func TestAwaitTwoReasons(t *testing.T) {
+	in, lines, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	defer lines.Close()
+	ready, out, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ready.Close()
+	defer out.Close()
+	var notes bytes.Buffer
+	run, err := startCommand(t.Context(), Streams{In: in, rawOut: out, Err: &notes}, []string{"sh", "-c", "trap '' TERM; echo; read line"}, os.Environ())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ready.Read(make([]byte, 1)); err != nil { // from now on the COMMAND ignores SIGTERM
+		t.Fatal(err)
+	}
+	reasons := make(chan ending)
+	go func() {
+		reasons <- ending{"lost a", "--on-leave"}
+		reasons <- ending{"lost b", "--on-leave"}
+		_ = lines.Close()
+	}()
+	const want = "ntrack: lost a: ending sh, because of --on-leave kill\n"
+	if stopped := run.await(t.Context(), reasons); !stopped || notes.String() != want {
+		t.Errorf("stopped: %v, want true; the notes are\n%swant\n%s", stopped, &notes, want)
+	}
+}
+
 // A part of a job stays for the slowest of the others, but only until a signal asks it to end.
 func TestStay(t *testing.T) {
 	for _, c := range []struct {

@@ -65,7 +65,9 @@ func (r *replacement) old(most int64) (string, error) {
 }
 
 // write gives the file a new text in one step, and reports whether it had another one. Power may fail
-// at any time: then the file has the old text or the new one.
+// at any time: then the file has the old text or the new one. It may be the old one for as long as the
+// system keeps a rename in memory. That does no harm, because the watch writes the file again when it
+// starts. So the directory is not synced, which costs as much as the file.
 func (r *replacement) write(text string) (changed bool, err error) {
 	if err := r.follow(); err != nil {
 		return false, err
