@@ -2,7 +2,9 @@ package commands
 
 import (
 	"context"
+	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -105,6 +107,18 @@ func (l *labels) fill(rows []output.Row) {
 	if rows[0].Event == "" {
 		l.known = present
 	}
+}
+
+// keep forgets the labels of all but these peers, which are sorted: the others have left. A look may have
+// found a peer that joins and leaves without an event, and that may come back with another label.
+func (l *labels) keep(peers []netip.AddrPort) {
+	if l == nil || len(l.known) <= len(peers) {
+		return
+	}
+	maps.DeleteFunc(l.known, func(p netip.AddrPort, _ string) bool {
+		_, present := slices.BinarySearchFunc(peers, p, netip.AddrPort.Compare)
+		return !present
+	})
 }
 
 // look asks all trackers for labels. The first tracker that has one for a peer decides.

@@ -124,6 +124,35 @@ func TestLabelsCostOneLook(t *testing.T) {
 	x.fill(o.labels, rowsOf(join, 1), 0, "")
 }
 
+// A peer that joins and leaves while a watch looks for labels has no event. If it comes back, its label is
+// the new one.
+func TestLabelsForgetUnseenPeers(t *testing.T) {
+	x := newLabelTrial(t)
+	x.join(1, "one")
+	x.join(2, "old")
+	o := &watchOptions{client: client{labels: x.labels(x.at)}}
+	var err error
+	if o.template, err = output.ParseTemplate("{{.Event}} {{.Label}}", output.FieldEvent); err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	show := o.printer(Streams{Out: &out})
+	peers := []netip.AddrPort{rowsOf("", 1)[0].Peer, rowsOf("", 2)[0].Peer}
+	for _, ev := range []announce.Event{
+		{Type: announce.EventPeers, Peers: peers[:1]}, // 2 has left during the look
+		{Type: announce.EventJoin, Peer: peers[1], Peers: peers},
+		{Type: announce.EventLeave, Peer: peers[1], Peers: peers[:1]},
+	} {
+		if err := show(ev); err != nil {
+			t.Fatal(err)
+		}
+		x.join(2, "new")
+	}
+	if want := "join one\njoin new\nleave new\n"; out.String() != want {
+		t.Errorf("%q, want %q", &out, want)
+	}
+}
+
 // A tracker that does not answer delays the output for a moment only, and others have the labels.
 func TestLabelsOfSeveralTrackers(t *testing.T) {
 	x := newLabelTrial(t)

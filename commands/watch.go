@@ -222,6 +222,7 @@ func (o *watchOptions) printer(s Streams) func(announce.Event) error {
 	return func(ev announce.Event) error {
 		first := !started
 		started = true
+		defer o.labels.keep(ev.Peers)
 		switch {
 		case o.barrier.min > 0:
 		case ev.Type != announce.EventPeers && o.once:
