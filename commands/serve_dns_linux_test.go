@@ -62,6 +62,32 @@ func TestServeDNSStore(t *testing.T) {
 	}
 }
 
+// Two --dns cannot have the same port, and the message does not blame another program.
+func TestServeDNSTwice(t *testing.T) {
+	t.Parallel()
+	// Whoever has this port at one address keeps the system from giving it to others at all addresses.
+	port := 0
+	for port == 0 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		pc, err := net.ListenPacket("udp", l.Addr().String())
+		if err != nil {
+			continue
+		}
+		defer pc.Close()
+		port = l.Addr().(*net.TCPAddr).Port
+	}
+	x := newTrial(t)
+	at := fmt.Sprintf("127.0.0.9:%d", port)
+	x.start("serve --listen 127.0.0.1:0 --dns-zone peers.example --dns " + at + " --dns " + at)
+	if got, want := fmt.Sprintf("exit code %d\n", x.wait())+x.output(), "exit code 1\nntrack: --dns "+at+": another listener of this tracker has this port already\n"; got != want {
+		t.Errorf("%s\nwant %s", got, want)
+	}
+}
+
 // Names are answered until a drain is over. Then the ports are free, and the exit code is 0.
 func TestServeDNSDrain(t *testing.T) {
 	t.Parallel()

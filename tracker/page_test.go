@@ -37,6 +37,8 @@ func TestPage(t *testing.T) {
 		{"the index", "/ntrk/", visit, "text/html"},
 		{"a key", "/ntrk/k", visit, "text/html"},
 		{"a query", "/ntrk/k?port=4000", visit, "text/html"},
+		{"a parameter like format", "/ntrk/k?xformat=json", visit, "text/html"},
+		{"another parameter like format", "/ntrk/k?x&xformat=json", visit, "text/html"},
 		{"a key that is refused", "/ntrk/%", visit, "text/html"},
 		{"HEAD", "/ntrk/k", tracker.Call{Method: "HEAD", Accept: []byte(firefox)}, "text/html"},
 		{"Chromium over https", "/ntrk/k", tracker.Call{Method: "GET", Accept: []byte(chromium), FetchMode: []byte("navigate")}, "text/html"},
@@ -177,11 +179,15 @@ func TestPageRate(t *testing.T) {
 		resp, _ := tr.Answer(t.Context(), &tracker.Call{Method: "GET", Target: []byte("/.ntrack/page.js"), Remote: netip.MustParseAddrPort("192.0.2.1:1")}, nil)
 		return resp.Status
 	}
-	n := 0
+	n, start := 0, time.Now()
 	for ask() == 200 {
 		n++
 	}
 	st := tr.Stats()
+	// 1000 more for each second that this takes.
+	if most := 10_000 + 1000*int(time.Since(start)/time.Second+1); n > most {
+		t.Errorf("%d visits before a refusal; want at most %d", n, most)
+	}
 	if n < 10_000 || st.Served["page"] != uint64(n) || st.Refused["page"] != 1 || st.Reasons["rate_looks"] != 1 {
 		t.Errorf("%d visits before a refusal; stats %v %v %v", n, st.Served, st.Refused, st.Reasons)
 	}

@@ -323,6 +323,25 @@ func TestRate(t *testing.T) {
 	}
 }
 
+// Answers over UDP, which anybody can cause in the name of an address, take nothing from those over TCP,
+// and the other way round.
+func TestRatesAreSeparate(t *testing.T) {
+	for _, first := range []bool{false, true} { // whether it is TCP
+		s := newServer(t)
+		for s.Allows(public, first) { // much faster than the address gets more
+		}
+		burst := dns.TCPBurst()
+		if first {
+			burst = dns.UDPBurst()
+		}
+		for i := range burst {
+			if !s.Allows(public, !first) {
+				t.Fatalf("TCP first %t: %d answers of %d", first, i, burst)
+			}
+		}
+	}
+}
+
 // A brokenStore fails, or has peers that only the last of some looks finds.
 type brokenStore struct {
 	store.Store

@@ -17,6 +17,16 @@ const (
 // UDPBurst is how many answers one address gets at once.
 func UDPBurst() int { return udpRate.Burst }
 
+// TCPBurst is UDPBurst for TCP.
+func TCPBurst() int { return tcpRate.Burst }
+
+// Allows uses an answer of this address, and returns whether it may have it.
+func (s *Server) Allows(addr netip.Addr, tcp bool) bool {
+	s.once.Do(s.init)
+	_, ok := s.allows(asker{addr: addr, tcp: tcp})
+	return ok
+}
+
 // SetTimes sets how long a connection may take, and the store.
 func (s *Server) SetTimes(conn, store time.Duration) { s.connTime, s.storeTime = conn, store }
 
