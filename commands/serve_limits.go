@@ -31,7 +31,7 @@ func (o *serveOptions) buildLimits(c *cli.Context, s Streams) error {
 		return err
 	}
 	table := memory.New()
-	table.Limits.MaxBytes, o.server.MaxMemory = o.memory.table, o.memory.connections
+	table.Limits.MaxBytes, o.server.MaxMemory, o.tracker.MaxIndex = o.memory.table, o.memory.connections, o.memory.index()
 	for name, limit := range map[string]*int{
 		"max-per-addr": &table.Limits.MaxPerAddr,
 		"max-conns":    &o.server.MaxConns, "max-conns-per-addr": &o.server.MaxConnsPerAddr,

@@ -38,6 +38,10 @@ func splitMemory(all int64) memorySplit {
 	return memorySplit{all: all, table: rest / 2, connections: rest / 4}
 }
 
+// index is how many bytes the index of all keys may have. Some clients may take long to read it, and
+// the memory for connections has to suffice for them.
+func (m memorySplit) index() int64 { return m.connections / 4 }
+
 func (m memorySplit) String() string {
 	return fmt.Sprintf("at most %s of memory: %s for keys and peers, %s for connections", size(m.all), size(m.table), size(m.connections))
 }

@@ -17,17 +17,17 @@ func TestServeZero(t *testing.T) {
 	type limits struct {
 		store.Limits
 		rate, conns, connsPerAddr int
-		connBytes                 int64
+		connBytes, index          int64
 	}
 	for _, c := range []struct {
 		args []string
 		want limits
 	}{
-		{[]string{"--max-memory=48M"}, limits{store.Limits{MaxBytes: 16 << 20, MaxPerAddr: 10_000}, tracker.DefaultMaxRate, 0, 0, 8 << 20}},
+		{[]string{"--max-memory=48M"}, limits{store.Limits{MaxBytes: 16 << 20, MaxPerAddr: 10_000}, tracker.DefaultMaxRate, 0, 0, 8 << 20, 2 << 20}},
 		{[]string{"--max-memory=48M", "--max-per-addr=0", "--max-rate=0", "--max-conns=0", "--max-conns-per-addr=0"},
-			limits{store.Limits{MaxBytes: 16 << 20}, -1, -1, -1, 8 << 20}},
+			limits{store.Limits{MaxBytes: 16 << 20}, -1, -1, -1, 8 << 20, 2 << 20}},
 		{[]string{"--max-memory=80MiB", "--max-per-addr=4", "--max-rate=5", "--max-conns=6", "--max-conns-per-addr=7"},
-			limits{store.Limits{MaxBytes: 32 << 20, MaxPerAddr: 4}, 5, 6, 7, 16 << 20}},
+			limits{store.Limits{MaxBytes: 32 << 20, MaxPerAddr: 4}, 5, 6, 7, 16 << 20, 4 << 20}},
 	} {
 		var o serveOptions
 		serve := serveCommand(Streams{})
@@ -36,7 +36,7 @@ func TestServeZero(t *testing.T) {
 		if err := app.RunContext(t.Context(), append([]string{"ntrack", "serve"}, c.args...)); err != nil {
 			t.Fatal(err)
 		}
-		got := limits{o.tracker.Store.(*memory.Store).Limits, o.tracker.MaxRate, o.server.MaxConns, o.server.MaxConnsPerAddr, o.server.MaxMemory}
+		got := limits{o.tracker.Store.(*memory.Store).Limits, o.tracker.MaxRate, o.server.MaxConns, o.server.MaxConnsPerAddr, o.server.MaxMemory, o.tracker.MaxIndex}
 		if got != c.want {
 			t.Errorf("serve %q:\n%+v, want\n%+v", c.args, got, c.want)
 		}

@@ -95,6 +95,8 @@ func reasonOf(err error) reason {
 			return reasonStreamSize
 		}
 		return reasonStoreFull
+	case errors.Is(err, errLargeIndex):
+		return reasonMemory
 	case errors.Is(err, store.ErrUnavailable):
 		return reasonStoreUnavailable
 	case errors.Is(err, errSlow), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):

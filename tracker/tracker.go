@@ -70,6 +70,9 @@ type Tracker struct {
 	MaxWant int
 	// Index lets everybody list all keys. Without it a key that nobody can guess is private.
 	Index bool
+	// MaxIndex is how many bytes the index may have, about. A larger one is refused. To make one takes
+	// two or three times as much, so the tracker makes one at a time. 0 is no limit.
+	MaxIndex int64
 	// Tokens, unless empty, are the access tokens of clients. Every request must have one of them:
 	// as a bearer token (RFC 6750) or as the password of basic authentication (RFC 7617), or on the
 	// classic interface in the path, as in /TOKEN/announce. SetTokens changes them later.
@@ -100,7 +103,8 @@ type Tracker struct {
 	proxies   []netip.Prefix // Proxies, with ::ffff:a.b.c.d written as a.b.c.d
 	exempt    []netip.Prefix // Exempt, written the same way
 	limits    limits
-	scratch   sync.Pool // of *scratch
+	indexing  chan struct{} // has room while no index is being made
+	scratch   sync.Pool     // of *scratch
 	meter     meter
 	counters  [numCounters]counters
 	made      atomic.Uint32 // how many of scratch were made
@@ -128,6 +132,7 @@ func (t *Tracker) init() {
 	t.tokens.Store(hashTokens(t.Tokens))
 	t.denial.Store(t.Denial)
 	t.limits.used.Bytes = rateTable
+	t.indexing = make(chan struct{}, 1)
 	t.meter.start = time.Now()
 	t.unnamed.seed = maphash.MakeSeed()
 	t.table = t.Store
@@ -426,6 +431,13 @@ func (t *Tracker) listTracks(ctx context.Context, asker netip.Addr, format wire.
 	denial, tracks, err := t.denial.Load(), s.tracks[:0], error(nil)
 	all := len(s.req.Keys) == 0
 	s.req.Keys = slices.DeleteFunc(s.req.Keys, func(k wire.Key) bool { return denial.hasKey(k.Bytes()) })
+	if all {
+		leave, err := t.enterIndex(ctx)
+		if err != nil {
+			return nil, err
+		}
+		defer leave()
+	}
 	if all || len(s.req.Keys) > 0 {
 		if tracks, err = t.store.Scrape(ctx, s.req.Keys, asker, tracks); err != nil {
 			return nil, err
@@ -433,6 +445,11 @@ func (t *Tracker) listTracks(ctx context.Context, asker netip.Addr, format wire.
 	}
 	if all {
 		tracks = slices.DeleteFunc(tracks, func(tr wire.Track) bool { return denial.hasKey(tr.Key.Bytes()) })
+		size := sizeOfIndex(format, tracks)
+		if t.MaxIndex > 0 && size > t.MaxIndex {
+			return nil, errLargeIndex
+		}
+		dst = slices.Grow(dst, int(size)) // else it would grow in steps, and take twice as much
 	}
 	s.tracks = tracks[:0]
 	resp.Type = contentType(&s.req, format)
@@ -484,6 +501,8 @@ func (t *Tracker) appendRefusal(c *Call, req *wire.Request, err error, dst []byt
 		if full.Stream {
 			refusal.Retry = 0 // the client may announce at once instead
 		}
+	case errors.Is(err, errLargeIndex):
+		refusal = &wire.RefusalError{Status: 503, Reason: errLargeIndex.Error(), Retry: t.refusalInterval()}
 	case errors.Is(err, errSlow):
 		refusal = storeRefusal(errSlow.Error())
 	case errors.Is(err, store.ErrUnavailable):

@@ -1,0 +1,51 @@
+package tracker
+
+import (
+	"context"
+	"errors"
+
+	"ntrack/announce/wire"
+	"ntrack/tracker/store"
+)
+
+// errLargeIndex refuses an index that would take too much memory.
+var errLargeIndex = errors.New("the index is too large for the memory of this tracker: ask for a key")
+
+// sizeOfTrack is what a track takes in the index, besides its key. In bencode it is nearly that much.
+// Other formats are shorter, but need as much memory until they are written.
+const sizeOfTrack = 64
+
+// enterIndex waits until no other index is being made. It returns an error at once if there are too many
+// keys. The caller must call leave.
+func (t *Tracker) enterIndex(ctx context.Context) (leave func(), err error) {
+	if s, ok := t.table.(interface{ Stats() store.Stats }); ok && t.MaxIndex > 0 && int64(s.Stats().Keys) > t.MaxIndex/sizeOfTrack {
+		return nil, errLargeIndex
+	}
+	select {
+	case t.indexing <- struct{}{}:
+		return func() { <-t.indexing }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// sizeOfIndex returns the most bytes that the index of these tracks has, as MaxIndex counts them.
+func sizeOfIndex(format wire.Format, tracks []wire.Track) int64 {
+	escape := 0 // what an escaped byte takes beyond one
+	switch format {
+	case wire.FormatText:
+		escape = 2
+	case wire.FormatJSON:
+		escape = 5
+	}
+	n := int64(len(tracks)) * sizeOfTrack
+	for _, tr := range tracks {
+		n += int64(len(tr.Key.Bytes()))
+		for _, c := range tr.Key.Bytes() {
+			if c-'0' > 9 && c|0x20-'a' > 25 { // it may be escaped
+				n += int64(escape)
+			}
+		}
+	}
+	return n
+}
