@@ -121,7 +121,7 @@ func TestFaultFileOnFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	m := newManager(t, "")
-	m.start(t, "--listen", "127.0.0.1:0", "--addr-file", addr)
+	m.start(t, "--listen", "127.0.0.1:0", "--addr-file", addr, "--interval", "1m") // peers that last
 	m.await(t, "READY=1")
 	b, err := os.ReadFile(addr)
 	if err != nil {
