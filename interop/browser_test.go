@@ -37,6 +37,7 @@ func peoplePage(t *testing.T, bin string) {
 		{"hostile text", pageHostile},
 		{"the index", pageIndex},
 		{"a track without a stream", pageTooLarge},
+		{"a proxy", pageBehindProxy},
 		{"another site", pageFramed},
 		{"no scripts", pageWithoutScripts},
 		{"no mouse", pageKeyboard},
@@ -354,6 +355,38 @@ func pageTooLarge(t *testing.T, bin string, b *tab) {
 	b.until(t, `return document.querySelectorAll("#peers .endpoint").length > 0`)
 	b.staysAt(t, addr)
 	b.quiet(t, "/ntrk/room?port=0")
+}
+
+// A proxy may add to the path, and may pass on the escape of a slash as a slash, as nginx does here. The
+// page leads to keys with slashes there, too.
+func pageBehindProxy(t *testing.T, bin string, b *tab) {
+	dir, front, addr := t.TempDir(), "127.0.0.1:"+freePort(t), serve(t, bin, "--index", "--proxy", "127.0.0.1")
+	must(t, os.WriteFile(filepath.Join(dir, "nginx.conf"), fmt.Appendf(nil, `
+user root; daemon off; pid nginx.pid; error_log stderr;
+events {}
+http {
+access_log off;
+client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi; uwsgi_temp_path uwsgi; scgi_temp_path scgi;
+server { listen %s; location /peers/ { proxy_pass http://%s/; proxy_http_version 1.1; proxy_set_header X-Forwarded-For $remote_addr; } }
+}
+`, front, addr), 0o600))
+	nginx := start(t, dir, "nginx", "-p", dir, "-c", "nginx.conf")
+	endBefore(t, nginx, syscall.SIGTERM)
+	hasText(t, filepath.Join(dir, "nginx.pid"), nginx)
+	const key = "chat/room 1"
+	announced(t, addr, key, "", "4001", "")
+	b.visit(t, front, "/peers/")
+	b.until(t, `return document.querySelectorAll("#keys a").length == 1`)
+	b.run(t, nil, `document.querySelector("#keys a").click()`)
+	b.shows(t, "127.0.0.1:4001")
+	b.state(t, "live")
+	b.run(t, nil, `document.querySelector("#home").click()`)
+	b.until(t, `return document.querySelectorAll("#keys a").length == 1`)
+	b.run(t, nil, `document.querySelector("#key").focus()`)
+	b.press(t, key+keyEnter)
+	b.shows(t, "127.0.0.1:4001")
+	b.staysAt(t, front)
+	b.quiet(t)
 }
 
 // Another site cannot show the page in a frame.

@@ -53,7 +53,7 @@ func TestInterop(t *testing.T) {
 		{"a page with EventSource", []string{"chromedriver", browser}, eventSourcePage},
 		{"fetch follows a stream", []string{"node", "chromedriver", browser}, fetchStream},
 		{"fetch", []string{"node"}, fetchOnce},
-		{"the page for people", []string{"chromedriver", browser, axe()}, peoplePage},
+		{"the page for people", []string{"chromedriver", browser, "nginx", axe()}, peoplePage},
 		{"the scripts of the page", []string{"node"}, pageScripts},
 		{"what the page says about joining", []string{"node", "sh", "curl", "python3"}, pageCommands},
 		{"nc", []string{"dash", "nc.openbsd", "busybox"}, netcat},

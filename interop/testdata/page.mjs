@@ -3,7 +3,7 @@
 
 import assert from "node:assert/strict"
 const load = (name) => import(`${process.argv[2]}/${name}`)
-const { checkKey, commands, duration, escapeKey, keyBytes, readAddress, showKey, visible } = await load("text.js")
+const { checkKey, commands, duration, escapeKey, keyBytes, keyPath, readAddress, showKey, visible } = await load("text.js")
 const { parser, retryAfter } = await load("stream.js")
 const { Roster } = await load("peers.js")
 
@@ -18,6 +18,12 @@ const all = Uint8Array.from({ length: 256 }, (_, i) => i)
 assert.deepEqual(keyBytes(escapeKey(all)), all)
 assert.equal(escapeKey(keyBytes("a/b%2Fc%zz%4'+")), "a%2fb%2fc%25zz%254%27%2b")
 assert.match(escapeKey(all), /^([A-Za-z0-9._~-]|%[0-9a-f]{2})+$/)
+
+// In a link a slash stays one, unless a browser or a proxy would change the key.
+for (const [key, path] of [["a/b%20c", "a/b%20c"], ["a%2fb", "a/b"], ["http://x/", "http%3a%2f%2fx%2f"], ["/a", "%2fa"], ["a/", "a%2f"], ["a/../b", "a%2f..%2fb"], ["./a", ".%2fa"], ["a/.b", "a/.b"], ["a%252fb", "a%252fb"]]) {
+	assert.equal(keyPath(keyBytes(key)), path)
+	assert.deepEqual(keyBytes(keyPath(keyBytes(key))), keyBytes(key))
+}
 
 // What is shown has no character that is invisible or changes others.
 for (let c = 0; c < 0x11_0000; c++) {

@@ -1,7 +1,7 @@
 // The page of one key, or of the tracker if the address has none. Text from the network becomes text of
 // the document and never markup.
 
-import { checkKey, commands, duration, escapeKey, keyBytes, readAddress, showKey, visible } from "./text.js"
+import { checkKey, commands, duration, keyBytes, keyPath, readAddress, showKey, visible } from "./text.js"
 import { follow, followByFetch, retryAfter, silence } from "./stream.js"
 import { Roster } from "./peers.js"
 
@@ -288,7 +288,7 @@ async function showIndex() {
 		const [escaped, count] = line.split(" ")
 		const key = keyBytes(escaped)
 		const link = element(checkKey(key) ? "span" : "a", "", "")
-		if (link.tagName === "A") link.href = new URL("ntrk/" + escapeKey(key), root)
+		if (link.tagName === "A") link.href = new URL("ntrk/" + keyPath(key), root)
 		link.append(element("bdi", "", showKey(key).text))
 		const row = document.createElement("li")
 		row.append(link, element("span", "note", count === "1" ? "1 peer" : `${count} peers`))
@@ -312,7 +312,7 @@ $("search").onsubmit = (e) => {
 	e.preventDefault()
 	const wanted = new TextEncoder().encode($("key").value)
 	$("key-error").textContent = checkKey(wanted)
-	if (!checkKey(wanted)) location.assign(new URL("ntrk/" + escapeKey(wanted), root))
+	if (!checkKey(wanted)) location.assign(new URL("ntrk/" + keyPath(wanted), root))
 }
 showJoin()
 if (key) {

@@ -19,6 +19,15 @@ export function escapeKey(bytes) {
 	}).join("")
 }
 
+// keyPath writes a key for a link. Its slashes stay what they are, because some proxies do not pass on
+// their escapes: the page would then not find its parts. But browsers drop segments that are . or .., and
+// some proxies those that are empty.
+export function keyPath(bytes) {
+	const escaped = escapeKey(bytes)
+	const segments = escaped.split("%2f")
+	return segments.some((segment) => ["", ".", ".."].includes(segment)) ? escaped : segments.join("/")
+}
+
 // visible shows what would otherwise be invisible, or change how other text looks, such as control
 // characters and changes of direction. It shows them by their numbers.
 export function visible(text) {
