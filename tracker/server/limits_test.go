@@ -244,6 +244,45 @@ func TestRefusalAwaitsRequest(t *testing.T) {
 	}
 }
 
+// Only a few connections at a time are refused in the way that waits for the client, because each of
+// these takes memory and a descriptor. The others get their 503 at once. MaxMemory bounds the few.
+func TestRefusedAreBounded(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		s := &server.Server{Tracker: &tracker.Tracker{}, MaxConnsPerAddr: 1, MaxMemory: 1 << 20, Timeout: time.Hour}
+		defer shutdown(s)
+		l := newArrivals(s)
+		at := &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 1}
+		var conns []net.Conn
+		for range 1 + 4 { // a connection, and an eighth of MaxMemory with those that are refused
+			c := l.from(at)
+			defer c.Close()
+			conns = append(conns, c)
+		}
+		for range 10 {
+			c, began := l.from(at), time.Now()
+			b, err := io.ReadAll(c)
+			if d := time.Since(began); err != nil || !strings.HasPrefix(string(b), "HTTP/1.1 503 ") || d > 0 {
+				t.Errorf("got %q, %v after %v", b, err, d)
+			}
+			if st := s.Stats(); st.Refused != 4 || st.Silent != 1 {
+				t.Errorf("%+v", st)
+			}
+			c.Close()
+		}
+		for _, c := range conns[1:] {
+			b, err := io.ReadAll(c)
+			if err != nil || !strings.HasPrefix(string(b), "HTTP/1.1 503 ") {
+				t.Errorf("got %q, %v", b, err)
+			}
+			c.Close()
+		}
+		synctest.Wait()
+		if st := s.Stats(); st.Refused != 0 || st.RefusedPerAddr != 14 {
+			t.Errorf("at the end: %+v", st)
+		}
+	})
+}
+
 // A refusal does not wait for a client that is gone.
 func TestRefusedIsGone(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
