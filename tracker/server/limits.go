@@ -65,11 +65,13 @@ const (
 )
 
 // tooMany is the reply to a connection that is refused or dropped. tooFast is the reply to one whose
-// address has opened too many in a short time (rate.go).
+// address has opened too many in a short time (rate.go). noMemory takes the place of replies that have
+// no room.
 const (
 	unavailable = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\nCache-Control: no-store\r\n"
 	tooMany     = unavailable + "Content-Length: 21\r\nRetry-After: 60\r\nConnection: close\r\n\r\ntoo many connections\n"
 	tooFast     = unavailable + "Content-Length: 54\r\nRetry-After: 10\r\nConnection: close\r\n\r\ntoo many new connections from this address: wait 10 s\n"
+	noMemory    = unavailable + "Content-Length: 33\r\nRetry-After: 60\r\nConnection: close\r\n\r\ntoo little memory for this reply\n"
 )
 
 // reply is the reply to a connection that exceeds the limit.

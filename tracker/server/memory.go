@@ -71,8 +71,9 @@ func (l *connLimiter) setWeight(a *account, weight int64) bool {
 	if a.weight == 0 { // the connection has just ended, while another goroutine sends events on it
 		return false
 	}
-	more := weight - a.weight
-	if more > 0 && !l.makeMemory(more, l.memory.most-l.memory.most/16) {
+	more, limit := weight-a.weight, l.memory.most-l.memory.most/16
+	// If it alone exceeds the limit, it does not help to evict others.
+	if more > 0 && (limit > 0 && weight > limit || !l.makeMemory(more, limit)) {
 		return false
 	}
 	l.addWeight(a, more)

@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"bufio"
+	"fmt"
 	"net"
 	"strings"
 	"testing"
@@ -107,6 +108,35 @@ func testMaxMemoryNeverRead(t *testing.T, serve serveFunc) {
 			}
 		})
 	}
+}
+
+// A reply that does not fit in MaxMemory is refused, and no other client loses its connection for it.
+func TestReplyBeyondMaxMemory(t *testing.T) { bothWays(t, testReplyBeyondMaxMemory) }
+
+func testReplyBeyondMaxMemory(t *testing.T, serve serveFunc) {
+	tr := &tracker.Tracker{Index: true}
+	for i := range 6000 { // 1.5 MB of index
+		join(t, tr, fmt.Sprint(strings.Repeat("k", 200), i), 1)
+	}
+	s := &server.Server{Tracker: tr, MaxMemory: 1 << 20}
+	addr := serve(t, s)
+	other := visit(t, addr)
+	other.look(t)
+	for range 3 {
+		v := visit(t, addr)
+		v.look(t)
+		status, body := getReply(t, v, v.r, "/ntrk/", "")
+		if status != 503 || body != "too little memory for this reply\n" {
+			t.Errorf("status %d, %q", status, body)
+		}
+		v.gone(t, "the connection")
+		other.look(t)
+	}
+	if n := s.Stats().Evicted; n != 0 {
+		t.Errorf("%d connections are evicted", n)
+	}
+	other.Close()
+	eventually(t, "no memory is counted", func() bool { return s.Stats().Memory == 0 })
 }
 
 // If there are too many connections, a client that does not read loses its own, although others have

@@ -21,6 +21,9 @@ func (c *conn) flush() error {
 		b.call = tracker.Call{}
 		c.s.buffers.Put(b)
 	}
+	if err == errNoMemory && c.write([]byte(noMemory)) == nil { // none of the replies was sent
+		c.linger()
+	}
 	return err
 }
 
@@ -110,8 +113,12 @@ func (c *conn) beginWrite(n int) (evictable bool, err error) {
 	if c.unread += n; c.unread <= largeUnread || c.verdict != admitted {
 		return false, nil
 	}
-	if err := c.weigh(n); err != nil || c.entry.evicted || c.entry.queued() {
+	if err := c.weigh(n); err != nil {
+		c.unread -= n
 		return false, err
+	}
+	if c.entry.evicted || c.entry.queued() {
+		return false, nil
 	}
 	c.enqueueIn(&c.s.writing)
 	return true, nil
