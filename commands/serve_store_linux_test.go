@@ -81,6 +81,9 @@ func storeTrials() []storeTrial {
 	replaced := func(old, new string) func(*testing.T) string {
 		return func(t *testing.T) string { return strings.Replace(started(secured)(t), old, new, 1) }
 	}
+	without := func(command string) func(*testing.T) string {
+		return started(valkeytest.Options{User: "ntrack", Password: password, Rules: "~* &* +@all -" + command})
+	}
 	return []storeTrial{
 		{name: "nothing listens", url: func(t *testing.T) string {
 			return "valkey://:" + password + "@" + nobody(t)
@@ -91,6 +94,10 @@ func storeTrials() []storeTrial {
 		{name: "no password", url: replaced("ntrack:"+password+"@", ""), says: at + `: it needs a user and a password.*`},
 		{name: "a user without rights", url: started(valkeytest.Options{User: "ntrack", Password: password, Rules: "resetkeys ~ntrk:* resetchannels &ntrk:* +@all -zadd"}),
 			says: at + `: the user may not run ZADD.*`},
+		{name: "a user without streams", url: without("ssubscribe"), says: at + `: the user may not run SSUBSCRIBE; .*`},
+		{name: "a user without the index", url: without("scan"), says: at + `: the user may not run SCAN; .*`},
+		{name: "a user without the time", url: without("time"), says: at + `: the user may not run TIME; .*`},
+		{name: "a user without EXPIRE", url: without("expire"), says: at + `: the user may not run EXPIRE; .*`},
 		{name: "a user for other keys", url: started(valkeytest.Options{User: "ntrack", Password: password, Rules: "resetkeys ~other:* resetchannels &other:* +@all"}),
 			says: at + `: the user may not use keys that begin with ntrk:.*`},
 		{name: "a replica", url: func(t *testing.T) string {
@@ -128,6 +135,15 @@ func storeTrials() []storeTrial {
 		{name: "sentinels that watch another master", url: func(t *testing.T) string {
 			return regexp.MustCompile(`master_set=\w+`).ReplaceAllString(valkeytest.Start(t, valkeytest.Options{Sentinels: 1}).URL(), "master_set=other")
 		}, says: `valkey://\S+ \(other\): the sentinels know no master of that name; check master_set`},
+		{name: "a sentinel as the database", url: func(t *testing.T) string {
+			return "valkey://" + valkeytest.Start(t, valkeytest.Options{Sentinels: 1}).Sentinels[0].Addr
+		}, says: at + `: it is a sentinel; add master_set=NAME, .*`},
+		{name: "a database as the sentinel", url: func(t *testing.T) string {
+			return valkeytest.Start(t, valkeytest.Options{}).URL() + "?master_set=lobby"
+		}, says: at + ` \(lobby\): it is no sentinel; leave out master_set, .*`},
+		{name: "two servers that are no cluster", url: func(t *testing.T) string {
+			return valkeytest.Start(t, valkeytest.Options{}).URL() + "?addr=" + valkeytest.Start(t, valkeytest.Options{}).Nodes[0].Addr
+		}, says: `valkey://\S+: it is no cluster, .* leave out addr.*`},
 	}
 }
 

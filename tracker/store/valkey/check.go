@@ -43,7 +43,7 @@ func explain(c Config, err error) error {
 
 // reasonOf says what is wrong, what to do, and whether it may pass.
 func reasonOf(c Config, err error) (text string, passes bool) {
-	if r, ok := rueidis.IsRedisErr(err); ok {
+	if r, ok := errors.AsType[*rueidis.RedisError](err); ok {
 		if r.IsNil() {
 			return "the sentinels know no master of that name; check master_set", false
 		}
@@ -119,6 +119,12 @@ func reasonOfReply(c Config, reply string) (text string, passes bool) {
 		return "it serves only its own machine (protected-mode); give it a user with a password", false
 	}
 	switch {
+	case strings.Contains(reply, "unknown command") && named == "TIME":
+		return "it is a sentinel; add master_set=NAME, the name by which it knows the database", false
+	case strings.Contains(reply, "unknown command") && named == "SENTINEL":
+		return "it is no sentinel; leave out master_set, or name the port of the sentinels, often 26379", false
+	case strings.Contains(reply, "cluster support disabled"):
+		return "it is no cluster, for which addr is; leave out addr, or add master_set=NAME if these are sentinels", false
 	case strings.Contains(reply, "unknown command"):
 		return fmt.Sprintf("it has no command %s; Valkey 7.2 or Redis 7.0 has all that are needed", named), false
 	case strings.Contains(reply, "SELECT is not allowed in cluster mode"):
@@ -175,6 +181,9 @@ func (s *Store) check(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := s.checkNodes(ctx); err != nil {
+		return err
+	}
 	if full {
 		s.log("it is full; raise its maxmemory, or announces get status 503")
 	}
@@ -183,6 +192,36 @@ func (s *Store) check(ctx context.Context) error {
 	}
 	s.checkPolicy(ctx)
 	return nil
+}
+
+// checkNodes tries the commands that the store sends to one server by itself. Any server answers whether it
+// has them, and whether the user may run them.
+func (s *Store) checkNodes(ctx context.Context) error {
+	for _, node := range s.client.Nodes() {
+		err := s.checkNode(ctx, node)
+		if err == nil {
+			return nil
+		}
+		if reply, ok := rueidis.IsRedisErr(err); ok && (strings.HasPrefix(reply.Error(), "NOPERM") || strings.Contains(reply.Error(), "unknown command")) {
+			return err
+		}
+		// This one is away, or the partition is elsewhere. Another one may answer.
+	}
+	return nil
+}
+
+func (s *Store) checkNode(ctx context.Context, node rueidis.Client) error {
+	if err := node.Do(ctx, node.B().Scan().Cursor(0).Match(s.prefix+":?").Count(1).Build()).Error(); err != nil {
+		return err
+	}
+	conn, _ := node.Dedicate()
+	defer conn.Close()
+	conn.SetPubSubHooks(rueidis.PubSubHooks{OnMessage: func(rueidis.PubSubMessage) {}})
+	channel := s.prefix + ":c{0}?"
+	if err := conn.Do(ctx, conn.B().Ssubscribe().Channel(channel).Build()).Error(); err != nil {
+		return err
+	}
+	return conn.Do(ctx, conn.B().Sunsubscribe().Channel(channel).Build()).Error()
 }
 
 // version is the name and the version of the server, such as "redis 7.0.15".

@@ -54,6 +54,9 @@ func checkHost(u *url.URL) error {
 	if u.Hostname() == "" {
 		return errors.New("the URL names no host")
 	}
+	if strings.Contains(u.Host, ",") {
+		return errors.New("name one server, and each other one as ?addr=HOST:PORT, with & between several")
+	}
 	if !isPort(u.Port()) && (u.Port() != "" || strings.HasSuffix(u.Host, ":")) {
 		return fmt.Errorf("the port %q is not a number from 1 to 65535", u.Port())
 	}

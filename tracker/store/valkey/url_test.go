@@ -71,6 +71,7 @@ func TestWrongURL(t *testing.T) {
 		"valkey://host?db=1&db=2":            "twice",
 		"valkey://u:secret@host?addr=b":      "addr=b: HOST:PORT",
 		"valkey://u:secret@host?addr=:1":     "HOST:PORT",
+		"valkey://u:secret@a:1,b:2":          "?addr=HOST:PORT",
 		"valkey://u:secret@host?addr=b:0":    "HOST:PORT",
 		"valkey://host?master_set=":          "master_set= needs",
 		"valkey://host?skip_verify=1":        "skip_verify is for",
