@@ -111,7 +111,7 @@ func (s *session) run(ctx context.Context) error {
 	case s.tracker.Classic() && s.c.Shared != nil && s.c.Shared(s.tracker, s.request):
 		return nil
 	}
-	s.c.Timeout = min(s.c.timeout(), leaveTime-endTime)
+	s.c.atMost.Store(int64(leaveTime - endTime))
 	return s.c.sendLeave(context.WithoutCancel(ctx), s.tracker, s.request)
 }
 
