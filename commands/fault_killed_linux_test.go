@@ -32,6 +32,7 @@ func join(t *testing.T, addr string, keys, each int) *members {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	m := &members{each: each}
+	m.client.Timeout = patience // the crowd keeps all CPUs busy
 	var all sync.WaitGroup
 	t.Cleanup(func() {
 		cancel()
