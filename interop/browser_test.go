@@ -327,6 +327,14 @@ func pageIndex(t *testing.T, bin string, b *tab) {
 	b.visit(t, open, "/")
 	b.until(t, `return document.querySelector("#index")?.checkVisibility() && document.querySelector("#index").innerText.includes("room")`)
 	b.quiet(t)
+
+	// The page shows the beginning of a large index, and says so, however long the keys are.
+	for i := range 500 {
+		announced(t, open, fmt.Sprint(i)+strings.Repeat("\xff", 250), "", "4001", "")
+	}
+	b.visit(t, open, "/")
+	b.until(t, `return document.querySelectorAll("#keys li").length == 500 && document.querySelector("#more-keys").innerText.includes("first 500 keys")`)
+	b.quiet(t)
 }
 
 // pageTooLarge looks at a track that has too many peers for a stream.

@@ -281,7 +281,7 @@ async function showIndex() {
 	let text = ""
 	for (let part = await reader.read(); !part.done; part = await reader.read()) {
 		text += part.value
-		if (text.length > 1 << 18) break
+		if (text.length > most * 800) break // a line has at most 800 characters
 	}
 	const lines = text.split("\n").slice(0, -1)
 	for (const line of lines.slice(0, most)) {
