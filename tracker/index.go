@@ -31,19 +31,16 @@ func (t *Tracker) enterIndex(ctx context.Context) (leave func(), err error) {
 
 // sizeOfIndex returns the most bytes that the index of these tracks has, as MaxIndex counts them.
 func sizeOfIndex(format wire.Format, tracks []wire.Track) int64 {
-	escape := 0 // what an escaped byte takes beyond one
-	switch format {
-	case wire.FormatText:
-		escape = 2
-	case wire.FormatJSON:
-		escape = 5
-	}
 	n := int64(len(tracks)) * sizeOfTrack
 	for _, tr := range tracks {
 		n += int64(len(tr.Key.Bytes()))
 		for _, c := range tr.Key.Bytes() {
-			if c-'0' > 9 && c|0x20-'a' > 25 { // it may be escaped
-				n += int64(escape)
+			switch {
+			case format == wire.FormatBencode, c-'0' <= 9, c|0x20-'a' <= 25:
+			case c < 0x20, c == 0x7f: // in JSON it takes six bytes
+				n += 5
+			default: // it may take three
+				n += 2
 			}
 		}
 	}

@@ -23,8 +23,11 @@ func TestMaxIndex(t *testing.T) {
 	}{
 		{"bencode", "aaaaaaaaaaaaaaaaa%03d", "/ntrk/", "application/x-bencode", 8400},
 		{"text", "aaaaaaaaaaaaaaaaa%03d", "/ntrk/", "text/plain", 8400},
-		{"text of escapes", "%%00%%00%%00%%00%03d", "/ntrk/", "text/plain", 100 * (64 + 4*3 + 3)},
+		{"text of escapes", "%%00%%00%%00%%00%03d", "/ntrk/", "text/plain", 100 * (64 + 4*6 + 3)},
 		{"JSON of escapes", "%%00%%00%%00%%00%03d", "/ntrk/", "application/json", 100 * (64 + 4*6 + 3)},
+		{"JSON of bytes", "%%ff%%ff!%%ff%03d", "/ntrk/", "application/json", 100 * (64 + 4*3 + 3)},
+		{"JSON of other scripts", "😀%03d", "/ntrk/", "application/json", 100 * (64 + 4*3 + 3)},
+		{"JSON of invisible text", "%%f3%%a0%%80%%81%03d", "/ntrk/", "application/json", 100 * (64 + 4*3 + 3)},
 		{"a full scrape", "aaaaaaaaaaaaaaaaa%03d", "/scrape", "", 8400},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
