@@ -192,11 +192,13 @@ func (a *announce) addWrites(joined bool, size store.Size) {
 	}
 }
 
-// keepUnderLease adds commands that record the expiry of the announce of a peer that a stream holds.
+// keepUnderLease adds commands that record the expiry of the announce of a peer that a stream holds. They remove
+// those that have passed: if the announce lasts longer than the stream, nothing else does.
 func (a *announce) keepUnderLease() {
 	b := a.store.client.B()
 	a.add(b.Zadd().Key(a.keys.announces).Gt().ScoreMember().ScoreMember(float64(a.until), a.member).Build())
 	a.expireAt(a.keys.announces, a.until)
+	a.add(b.Zremrangebyscore().Key(a.keys.announces).Min("-inf").Max(a.nowText[1:]).Build())
 }
 
 // expireAt adds commands that let a key expire at a second, or later if it would anyway. GT does nothing

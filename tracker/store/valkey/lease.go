@@ -91,6 +91,10 @@ func (l *leases) had(reports *pipeline, second int64, set int, e netip.AddrPort,
 		// The announce must not be forgotten: the peer stays listed until then if the stream ends.
 		reports.add(b.Zadd().Key(k.announces).Gt().ScoreMember().ScoreMember(x.float(), memberOf(e)).Build(), nil)
 		reports.expireAt(k.announces, int64(x/2)+1)
+		if !l.cleaned {
+			l.cleaned = true
+			reports.add(b.Zremrangebyscore().Key(k.announces).Min("-inf").Max(strconv.FormatInt(second, 10)).Build(), nil)
+		}
 	}
 	if !joined && x.lease() && x > l.least {
 		if l.others == nil {

@@ -100,6 +100,7 @@ type leases struct {
 	least    score                    // the least of their leases before
 	others   map[netip.AddrPort]score // the leases in the database before, if they were above least
 	refused  []netip.AddrPort         // those for which the database has no memory
+	cleaned  bool                     // announces that have lapsed are removed
 }
 
 // A reading is what is read of a track.
