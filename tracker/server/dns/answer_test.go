@@ -415,6 +415,7 @@ func TestParseZone(t *testing.T) {
 	for text, want := range map[string]string{
 		"peers.example": "peers.example", "Peers.EXAMPLE.": "peers.example", "lan": "lan", "xn--a.b-c.1": "xn--a.b-c.1",
 		long: long, long + ".z": "", "": "", ".": "", "a..b": "", ".a": "", "a..": "", "-a": "", "a-": "", "a_b": "", "a b": "", "ä": "", "*.a": "",
+		"\u212aeys.example": "", "\u0130.example": "", strings.Repeat("k", 63): strings.Repeat("k", 63), strings.Repeat("k", 64): "",
 	} {
 		got, err := dns.ParseZone(text)
 		if got != want || (err == nil) != (want != "") {

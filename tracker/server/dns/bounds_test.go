@@ -192,6 +192,36 @@ func TestConnsOfNetwork(t *testing.T) {
 	}
 }
 
+// A connection that waits for a query makes room before those that are served, however long these take.
+func TestIdleMakesRoom(t *testing.T) {
+	s := newServer(t)
+	s.SetTimes(time.Minute, 1) // whoever is served may be evicted, too
+	l, _, _ := serveFrom(t, s)
+	query := build(t, "peers.example.", dnsmessage.TypeA)
+	dial := func() (net.Conn, *farConn) {
+		client, end := net.Pipe()
+		t.Cleanup(func() { _ = client.Close() })
+		c := &farConn{Conn: end, from: netip.MustParseAddrPort("192.0.2.1:1")}
+		l.conns <- c
+		return client, c
+	}
+	var served []*farConn
+	for range dns.MaxPerAddr - 1 {
+		client, c := dial()
+		send(t, client, query) // and does not read the reply
+		served = append(served, c)
+	}
+	until(t, func() bool { return s.Stats().Queries["nodata"] == dns.MaxPerAddr-1 })
+	_, idle := dial()
+	dial()
+	until(t, idle.closed.Load)
+	for i, c := range served {
+		if c.closed.Load() {
+			t.Errorf("connection %d, which is served, has made room", i)
+		}
+	}
+}
+
 // A socket of which every read fails ends its server.
 func TestReadsFail(t *testing.T) {
 	s := newServer(t)

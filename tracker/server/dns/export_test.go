@@ -12,6 +12,7 @@ const (
 	MaxPerAddr = maxPerAddr
 	MaxWaiting = maxWaiting
 	MaxZone    = maxZone
+	MaxQuery   = maxQuery
 )
 
 // UDPBurst is how many answers one address gets at once.

@@ -14,7 +14,12 @@ const maxZone = 128
 // ParseZone returns a zone in lower case and without the dot at its end. A zone is a host name of up to
 // 128 bytes, such as peers.example.org. The error says what is allowed.
 func ParseZone(s string) (string, error) {
-	zone := strings.ToLower(strings.TrimSuffix(s, "."))
+	zone := strings.Map(func(r rune) rune { // strings.ToLower makes a k of the Kelvin sign
+		if 'A' <= r && r <= 'Z' {
+			r += 'a' - 'A'
+		}
+		return r
+	}, strings.TrimSuffix(s, "."))
 	for label := range strings.SplitSeq(zone, ".") {
 		if !isHostLabel([]byte(label)) || len(zone) > maxZone {
 			return "", fmt.Errorf("a domain of letters, digits and hyphens, such as peers.example.org, of at most %d bytes", maxZone)

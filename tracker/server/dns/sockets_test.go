@@ -107,7 +107,8 @@ func TestSlowClients(t *testing.T) {
 	framed := append(binary.BigEndian.AppendUint16(nil, uint16(len(q))), q...)
 	for name, sent := range map[string][]byte{
 		"nothing": {}, "half a length": framed[:1], "a length": framed[:2], "half a query": framed[:20], "too long a query": {0xff, 0xff},
-		"a reply": {0, 12, 0, 0, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0},
+		"a byte more than there is room for": append(binary.BigEndian.AppendUint16(nil, uint16(min(dns.MaxQuery+1, 0xffff))), make([]byte, dns.MaxQuery+1)...),
+		"a reply":                            {0, 12, 0, 0, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0},
 	} {
 		c := dial(t, "tcp", at)
 		if _, err := c.Write(sent); err != nil {
@@ -251,6 +252,36 @@ func TestFarStore(t *testing.T) {
 		}
 	}
 	until(t, func() bool { return show(t, exchange(t, "udp", at, q)) == answer })
+}
+
+// Queries that wait for the store at the same time do not change each other's answers.
+func TestFarStoreAnswersApart(t *testing.T) {
+	far := newFarStore(t)
+	list(t, far.Store, "hall", netip.MustParseAddrPort("192.0.2.2:1"))
+	s := &dns.Server{Tracker: &tracker.Tracker{Store: far}, Zone: "peers.example"}
+	s.SetTimes(time.Minute, time.Minute)
+	at := serve(t, s, "127.0.0.1")
+	var clients []net.Conn
+	for i := range 20 {
+		c := dial(t, "udp", at)
+		if _, err := c.Write(build(t, []string{"lobby", "hall"}[i%2]+".peers.example.", dnsmessage.TypeA)); err != nil {
+			t.Fatal(err)
+		}
+		<-far.calls
+		clients = append(clients, c)
+	}
+	close(far.answer)
+	for i, c := range clients {
+		reply := make([]byte, 512)
+		n, err := c.Read(reply)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := []string{"Success aa; lobby.peers.example. 5 A 192.0.2.1", "Success aa; hall.peers.example. 5 A 192.0.2.2"}[i%2]
+		if got := show(t, reply[:n]); got != want {
+			t.Errorf("%s\nwant %s", got, want)
+		}
+	}
 }
 
 // A store that takes too long has failed.
