@@ -53,6 +53,22 @@ func TestTakeFirst(t *testing.T) {
 	})
 }
 
+// The first event of Gathering.Follow is EventPeers. What the loop had taken before that is not news.
+func TestFollowBeginsWithPeers(t *testing.T) {
+	f := newFollower()
+	var got []string
+	b := &barrier{follower: f, self: f.addSource(f.addTracker(Tracker{})), calling: make(chan struct{}, 1), unlisted: true,
+		news: func(ev Event, err error) { got = append(got, fmt.Sprint(ev.Type, err != nil)) }}
+	b.callNews(Event{Type: EventJoin}, nil)
+	b.callNews(Event{}, errNoOrigin)
+	b.callNews(Event{Type: EventPeers}, nil)
+	b.callNews(Event{Type: EventLeave}, nil)
+	b.callNews(Event{}, errHiddenPort)
+	if want := "peersfalse leavefalse true"; strings.Join(got, " ") != want {
+		t.Errorf("%q, want %s", got, want)
+	}
+}
+
 // If a tracker is back, there is an EventPeers for it, even if another change causes one as well.
 func TestTakeBack(t *testing.T) {
 	classic, err := ParseTracker("http://localhost/announce")
