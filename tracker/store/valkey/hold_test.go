@@ -75,6 +75,24 @@ func TestHoldSoonAgain(t *testing.T) {
 	}
 }
 
+// The message about the first lease of a hold may be lost. Some seconds later, a Leave counts nevertheless.
+func TestHoldReported(t *testing.T) {
+	now := time.Now()
+	for _, c := range []struct {
+		hold hold
+		want bool
+	}{
+		{hold{}, false}, // the lease has not been written
+		{hold{began: now.Add(-settleTime)}, false},
+		{hold{began: now.Add(-settleTime - 1)}, true},
+		{hold{began: now, reported: true}, true},
+	} {
+		if got := c.hold.isReported(now); got != c.want {
+			t.Errorf("%+v: %v", c.hold, got)
+		}
+	}
+}
+
 // A message says that a track was removed. It ends the streams that look, and those whose peers were held
 // before. If it is this tracker's own, Remove has done that.
 func TestRemovedBefore(t *testing.T) {

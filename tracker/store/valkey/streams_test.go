@@ -199,11 +199,18 @@ func TestSubscribeCanceled(t *testing.T) {
 }
 
 // A Leave at another tracker ends the stream of a peer even if this tracker has put the peer back between
-// the Leave and its message.
+// the Leave and its message, also while this tracker hands its streams over.
 func TestLeaveAfterPutBack(t *testing.T) {
 	t.Parallel()
 	e := valkeytest.Start(t, valkeytest.Options{})
 	s := openReal(t, e)
+	leaveAfterPutBack(t, e, s)
+	s.KeepHolds()
+	leaveAfterPutBack(t, e, s)
+}
+
+func leaveAfterPutBack(t *testing.T, e *valkeytest.Engine, s *Store) {
+	t.Helper()
 	self := netip.MustParseAddrPort("192.0.2.1:1")
 	member := watch(t, s, "k", self.String())
 	w := watch(t, s, "k", "192.0.2.9:0")
