@@ -342,10 +342,13 @@ func decodeIndex(body []byte) ([]Track, error) {
 	return tracks, nil
 }
 
+// noReason stands for a reason of which nothing can be shown.
+const noReason = "it gives no reason"
+
 // refusalInJSON returns a [*RefusalError] if d is a refusal, and nil otherwise.
 func refusalInJSON(d map[string]any) error {
 	if reason, _ := d["error"].(string); reason != "" {
-		return &RefusalError{Status: 200, Reason: Clean(reason)}
+		return &RefusalError{Status: 200, Reason: cmp.Or(Clean(reason), noReason)}
 	}
 	return nil
 }
@@ -361,7 +364,7 @@ func refusalInBencode(d map[string]any) error {
 	if d["retry in"] == "never" {
 		minutes = day
 	}
-	return &RefusalError{Status: 200, Never: d["retry in"] == "never", Reason: cmp.Or(Clean(reason), "it gives no reason"), Retry: duration(60 * min(minutes, day))}
+	return &RefusalError{Status: 200, Never: d["retry in"] == "never", Reason: cmp.Or(Clean(reason), noReason), Retry: duration(60 * min(minutes, day))}
 }
 
 // decodeJSON decodes one JSON object. It does not convert numbers, because numeric does that.

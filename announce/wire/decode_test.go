@@ -229,6 +229,8 @@ func TestDecodeRefusal(t *testing.T) {
 		"d14:failure reason2:no8:retry in19:9223372036854775807e": "no 24h0m0s",
 		"d14:failure reason0:e":                                   "it gives no reason 0s",
 		"d14:failure reason1:\x1be":                               "? 0s",
+		"d14:failure reason2: \ne":                                "it gives no reason 0s",
+		`{"error":" \t"}`:                                         "it gives no reason 0s",
 		"\ufeffd14:failure reason2:noe\n":                         "no 0s",
 		`{"error":"no\u001b"}`:                                    "no? 0s",
 		"\n" + `{"error":"no","peers":[]}`:                        "no 0s",
