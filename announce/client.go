@@ -14,7 +14,6 @@ import (
 	"net/url"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"ntrack/announce/wire"
@@ -80,9 +79,6 @@ type Client struct {
 	once      sync.Once
 	transport *http.Transport
 	secret    []byte // Secret, or a random one
-	// atMost bounds the timeout, in nanoseconds, if it is not 0. It may change at any time: a dial may go
-	// on after its request has ended.
-	atMost atomic.Int64
 }
 
 func (c *Client) init() {
@@ -122,11 +118,7 @@ func (c *Client) derive() *Client {
 }
 
 func (c *Client) timeout() time.Duration {
-	d := cmp.Or(max(c.Timeout, 0), DefaultTimeout)
-	if most := time.Duration(c.atMost.Load()); most > 0 {
-		return min(d, most)
-	}
-	return d
+	return cmp.Or(max(c.Timeout, 0), DefaultTimeout)
 }
 
 // Announce joins the track of r.Key, or renews your stay in it, and returns other peers. It ignores

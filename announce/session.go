@@ -111,8 +111,12 @@ func (s *session) run(ctx context.Context) error {
 	case s.tracker.Classic() && s.c.Shared != nil && s.c.Shared(s.tracker, s.request):
 		return nil
 	}
-	s.c.atMost.Store(int64(leaveTime - endTime))
-	return s.c.sendLeave(context.WithoutCancel(ctx), s.tracker, s.request)
+	// The client must not change, because a dial may go on after its request has ended.
+	const limit = leaveTime - endTime
+	silent := &UnreachableError{Tracker: s.tracker, Err: fmt.Errorf("%w within %v", errSilent, limit)}
+	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), limit, silent)
+	defer cancel()
+	return s.c.sendLeave(ctx, s.tracker, s.request)
 }
 
 // round sends one request. If the answer is a stream, round follows the stream to its end. It returns
