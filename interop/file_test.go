@@ -254,9 +254,15 @@ frontend front
 `, dir, front), 0o600))
 	watcher := r.start(t, bin, dir, "systemctl reload haproxy", "test ! -s haproxy.pid || kill -USR2 $(cat haproxy.pid)")
 	hasText(t, filepath.Join(dir, "web.cfg"), watcher)
-	haproxy := start(t, dir, "haproxy", "-W", "-db", "-p", "haproxy.pid", "-f", "haproxy.cfg", "-f", "web.cfg")
+	// With -p, HAProxy empties the file for a moment at each reload. A signal sent then would be lost.
+	haproxy := start(t, dir, "sh", "-c", "echo $$ >haproxy.pid && exec haproxy -W -db -f haproxy.cfg -f web.cfg")
 	endBefore(t, haproxy, syscall.SIGTERM)
-	hasText(t, filepath.Join(dir, "haproxy.pid"), haproxy)
+	eventually(t, func() error {
+		if !strings.Contains(haproxy.output(t, "stderr"), "Loading success") {
+			return errors.New("HAProxy has not started")
+		}
+		return nil
+	}, haproxy)
 	balance(t, bin, addr, front, watcher, haproxy)
 }
 

@@ -130,8 +130,7 @@ func TestAway(t *testing.T) {
 	short, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	expectAll("suspended, with a short deadline", short, context.DeadlineExceeded, 100*time.Millisecond+slack)
-	engine.Resume()
-	engine.Kill()
+	engine.Kill() // while it is suspended, so that it does not answer once more
 	expectAll("killed", t.Context(), store.ErrUnavailable, callTimeout+slack)
 	if st := s.Stats(); st.Unavailable < int64(3*len(calls)) || st.InFlight > 2 || st.SinceAnswer < callTimeout {
 		t.Errorf("%+v", st)

@@ -19,7 +19,7 @@ import (
 // A tracker is killed while its streams hold 1,000 members. Half of them come back to another tracker
 // within the lease: nobody sees them leave. The others leave when their lease has lapsed.
 func TestFaultTrackerKilled(t *testing.T) {
-	const tracks, perTrack, lease = 20, 50, 6 * time.Second
+	const tracks, perTrack, lease = 20, 50, 12 * time.Second
 	key := func(k int) string { return fmt.Sprintf("track %d", k) }
 	if url := os.Getenv("NTRACK_TEST_TABLE"); url != "" {
 		ctx := context.Background()
