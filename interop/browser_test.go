@@ -31,6 +31,7 @@ func peoplePage(t *testing.T, bin string) {
 		run  func(*testing.T, string, *tab)
 	}{
 		{"peers come and go", pageLive},
+		{"what it says", pageSays},
 		{"the tracker restarts", pageRestart},
 		{"the tracker is silent", pageSilent},
 		{"a token", pageToken},
