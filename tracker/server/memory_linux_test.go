@@ -110,6 +110,48 @@ func testMaxMemoryNeverRead(t *testing.T, serve serveFunc) {
 	}
 }
 
+// When a client has read a large reply, its connection takes as little memory as before.
+func TestMemoryAfterReading(t *testing.T) { bothWays(t, testMemoryAfterReading) }
+
+func testMemoryAfterReading(t *testing.T, serve serveFunc) {
+	tr := &tracker.Tracker{}
+	for i := range 1000 {
+		join(t, tr, "k", 1+i)
+	}
+	s := &server.Server{Tracker: tr, MaxMemory: 16 << 20}
+	v := visit(t, serve(t, s))
+	v.look(t)
+	before := s.Stats().Memory
+	for range 5 {
+		get(t, v, v.r, "/ntrk/k?port=0&numwant=1000")
+	}
+	eventually(t, "it takes as little as before", func() bool {
+		get(t, v, v.r, "/ntrk/k?port=0&numwant=1")
+		return s.Stats().Memory == before
+	})
+}
+
+// If there is no memory for the goroutine that a connection needs, its client gets a 503, and nothing
+// is left of it.
+func TestNoMemoryForGoroutine(t *testing.T) {
+	s := &server.Server{Tracker: &tracker.Tracker{}, MaxMemory: 32 << 10} // enough for connections of a worker
+	addr := serve(t, s)
+	for range 10 {
+		v := visit(t, addr)
+		v.look(t)
+		if _, err := v.Write([]byte("POST /ntrk/k?port=1 HTTP/1.1\r\nHost: t\r\nContent-Length: 1\r\n\r\nx")); err != nil {
+			t.Fatal(err)
+		}
+		if status, body := readReply(t, v.r); status != 503 || body != "too many connections\n" {
+			t.Errorf("status %d, %q", status, body)
+		}
+		v.gone(t, "the connection")
+	}
+	if n, st := s.Conns(), s.Stats(); n != 0 || st.Memory != 0 {
+		t.Errorf("%d connections are open, and take %d bytes", n, st.Memory)
+	}
+}
+
 // A reply that does not fit in MaxMemory is refused, and no other client loses its connection for it.
 func TestReplyBeyondMaxMemory(t *testing.T) { bothWays(t, testReplyBeyondMaxMemory) }
 
@@ -141,9 +183,15 @@ func testReplyBeyondMaxMemory(t *testing.T, serve serveFunc) {
 
 // If there are too many connections, a client that does not read loses its own, although others have
 // been silent or idle for longer.
-func TestUnreadMakesRoom(t *testing.T) { bothWays(t, testUnreadMakesRoom) }
+func TestUnreadMakesRoom(t *testing.T) {
+	for name, n := range map[string]int{"more than the system keeps": 20, "what the system keeps": 5} {
+		t.Run(name, func(t *testing.T) {
+			bothWays(t, func(t *testing.T, serve serveFunc) { testUnreadMakesRoom(t, serve, n) })
+		})
+	}
+}
 
-func testUnreadMakesRoom(t *testing.T, serve serveFunc) {
+func testUnreadMakesRoom(t *testing.T, serve serveFunc, replies int) {
 	tr := &tracker.Tracker{}
 	for i := range 1000 {
 		join(t, tr, "k", 1+i)
@@ -166,7 +214,7 @@ func testUnreadMakesRoom(t *testing.T, serve serveFunc) {
 			t.Fatal(err)
 		}
 		defer unread.Close()
-		if _, err := unread.Write([]byte(strings.Repeat(large, 20))); err != nil {
+		if _, err := unread.Write([]byte(strings.Repeat(large, replies))); err != nil {
 			t.Fatal(err)
 		}
 		queued := 0
