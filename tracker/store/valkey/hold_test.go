@@ -176,3 +176,21 @@ func TestKeepHoldsOfNoPeer(t *testing.T) {
 		t.Errorf("%d peers are listed", n)
 	}
 }
+
+// A stream ends while its lease is being written. The lease is closed, unless another stream of the peer has
+// begun meanwhile.
+func TestLeaseOfEndedStream(t *testing.T) {
+	for _, again := range []bool{false, true} {
+		tr := watchedTrack()
+		self := netip.MustParseAddrPort("192.0.2.1:1")
+		newer := &track{part: tr.part, key: tr.key, keys: tr.keys}
+		tr.part.tracks[tr.key] = newer // the other one was forgotten with its stream
+		if again {
+			newer.hold(newer.subscriber(self.String()))
+		}
+		tr.part.applyLeases(&round{part: tr.part}, &leases{track: tr, peers: []netip.AddrPort{self}, lease: 99})
+		if end, closes := tr.part.closing[closing{tr.key, self}]; closes == again || closes && end.lease != 99 {
+			t.Errorf("another stream: %v; the lease is closed: %v %+v", again, closes, end)
+		}
+	}
+}
