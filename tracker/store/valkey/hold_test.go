@@ -1,6 +1,8 @@
 package valkey
 
 import (
+	"context"
+	"errors"
 	"net/netip"
 	"testing"
 	"time"
@@ -192,5 +194,36 @@ func TestLeaseOfEndedStream(t *testing.T) {
 		if end, closes := tr.part.closing[closing{tr.key, self}]; closes == again || closes && end.lease != 99 {
 			t.Errorf("another stream: %v; the lease is closed: %v %+v", again, closes, end)
 		}
+	}
+}
+
+// A call of Subscribe is given up while the lease of its peer is being written. Nothing holds the peer then.
+func TestHoldOfAbandoned(t *testing.T) {
+	tr := watchedTrack()
+	looker := tr.subscriber("192.0.2.9:0") // the track goes on
+	tr.subs = append(tr.subs, looker)
+	q := &request{sub: tr.subscriber("192.0.2.1:1"), state: read, done: make(chan error, 1)}
+	tr.requests = append(tr.requests, q)
+	tr.hold(q.sub)
+	if err := tr.part.abandon(q, context.Canceled); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	if held := tr.part.store.total.held.Load(); held != 0 || len(tr.holds) != 0 || len(tr.requests) != 0 {
+		t.Errorf("%d peers are held, by %v", held, tr.holds)
+	}
+}
+
+// The database does not answer while a lease is being written. It is written again.
+func TestLeaseAfterFailure(t *testing.T) {
+	tr := watchedTrack()
+	sub := tr.subscriber("192.0.2.1:1")
+	tr.hold(sub)
+	tr.missing = true
+	for range 2 {
+		r := &round{part: tr.part, now: time.Now()}
+		if r.take(tr); len(r.leases) != 1 || len(r.leases[0].peers) != 1 {
+			t.Fatalf("the leases to write are %+v", r.leases)
+		}
+		tr.part.fail(r, context.DeadlineExceeded)
 	}
 }
