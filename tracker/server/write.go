@@ -21,8 +21,10 @@ func (c *conn) flush() error {
 		b.call = tracker.Call{}
 		c.s.buffers.Put(b)
 	}
-	if err == errNoMemory && c.write([]byte(noMemory)) == nil { // none of the replies was sent
-		c.linger()
+	if err == errNoMemory {
+		// None of the replies was sent. The connection then ends without linger, because that takes time, and
+		// its memory is needed now.
+		_ = c.write([]byte(noMemory))
 	}
 	return err
 }
