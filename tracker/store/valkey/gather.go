@@ -313,6 +313,8 @@ func (t *track) update(x scored, r *round) (notify []func()) {
 			// the lease removes it.
 			t.part.close(closing{t.key, e}, ending{lease: h.lease, left: true})
 			notify = t.dropHold(e)
+		} else if h != nil && x.score < h.lease {
+			t.lack(e) // another tracker, whose stream of the peer ended, has shortened the lease
 		}
 		if t.mirror.set(e, x.score) {
 			t.record(e, true, r.now)

@@ -21,7 +21,7 @@ const (
 	regainTime = 30 * time.Second
 	// A peer whose stream at this tracker has ended stays listed for sharedTime if it probably has a stream at
 	// another tracker, which keeps the peer listed.
-	sharedTime = 3 * time.Second
+	sharedTime = 10 * time.Second
 	// A gap of longGap in which the process did not run may have made clients close their streams. The
 	// server notices that within settleTime after the gap.
 	longGap    = 20 * time.Second

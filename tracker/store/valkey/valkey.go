@@ -9,7 +9,7 @@
 //   - It forgets peer IDs, and estimates [store.Size.Total].
 //   - [Config.MaxPerAddr] counts the peers that came to this tracker. A peer that [Store.Remove] has
 //     removed counts until it would have lapsed.
-//   - A hold ends a moment after [store.Subscription.Close], and up to 4 seconds later if streams of two
+//   - A hold ends a moment after [store.Subscription.Close], and up to 11 seconds later if streams of two
 //     trackers held the peer. If a tracker dies, the peers that it held lapse with their leases, even if
 //     one of them has announced for longer.
 //   - Leave and Remove end the subscriptions at other trackers a moment later. That may also end a
