@@ -254,8 +254,7 @@ frontend front
 `, dir, front), 0o600))
 	watcher := r.start(t, bin, dir, "systemctl reload haproxy", "test ! -s haproxy.pid || kill -USR2 $(cat haproxy.pid)")
 	hasText(t, filepath.Join(dir, "web.cfg"), watcher)
-	// With -p, HAProxy empties the file for a moment at each reload. A signal sent then would be lost.
-	haproxy := start(t, dir, "sh", "-c", "echo $$ >haproxy.pid && exec haproxy -W -db -f haproxy.cfg -f web.cfg")
+	haproxy := start(t, dir, "haproxy", "-W", "-db", "-f", "haproxy.cfg", "-f", "web.cfg")
 	endBefore(t, haproxy, syscall.SIGTERM)
 	eventually(t, func() error {
 		if !strings.Contains(haproxy.output(t, "stderr"), "Loading success") {
@@ -263,6 +262,8 @@ frontend front
 		}
 		return nil
 	}, haproxy)
+	// HAProxy is ready for signals now. With -p it would empty this file for a moment at each reload.
+	must(t, os.WriteFile(filepath.Join(dir, "haproxy.pid"), fmt.Append(nil, haproxy.cmd.Process.Pid), 0o600))
 	balance(t, bin, addr, front, watcher, haproxy)
 }
 

@@ -143,6 +143,8 @@ func testSilentMakesRoom(t *testing.T, serve serveFunc) {
 				t.Fatalf("the one that has been silent longest got %q, %v", b, err)
 			}
 			silent = silent[1:]
+			// As long as it counts, the next one would evict another one.
+			eventually(t, "it has ended", func() bool { return s.Conns() == len(served)+len(silent) })
 		}
 	}
 	for _, v := range append(served[:], silent...) {
