@@ -52,11 +52,11 @@ func (e *Engine) start(sentinel bool) *Node {
 	return nil
 }
 
-// freePort returns a port below those that the kernel gives to clients, so that only another freePort
-// can take it.
+// freePort returns a port below those that the kernel gives to clients, and below those of the tests of other
+// packages. So only another freePort can take it.
 func freePort(t interface{ Fatal(...any) }) int {
 	for range 1000 {
-		port := 10_000 + rand.IntN(20_000)
+		port := 10_000 + rand.IntN(10_000)
 		l, err := net.Listen("tcp4", fmt.Sprintf("127.0.0.1:%d", port))
 		if err == nil {
 			_ = l.Close()
