@@ -3,6 +3,8 @@ package tracker
 import (
 	"context"
 	"errors"
+	"net/netip"
+	"slices"
 
 	"ntrack/announce/wire"
 	"ntrack/tracker/store"
@@ -14,6 +16,41 @@ var errLargeIndex = errors.New("the index is too large for the memory of this tr
 // sizeOfTrack is what a track takes in the index, besides its key. In bencode it is nearly that much.
 // Other formats are shorter, but need as much memory until they are written.
 const sizeOfTrack = 64
+
+// listTracks replies to a scrape, or to a request for the index, which is a scrape of all keys.
+func (t *Tracker) listTracks(ctx context.Context, asker netip.Addr, format wire.Format, s *scratch, resp *Response, dst []byte) ([]byte, error) {
+	if len(s.req.Keys) == 0 && !t.Index {
+		return nil, &wire.RefusalError{Status: 404, Reason: "this tracker does not publish its index: ask for a key"}
+	}
+	denial, tracks, err := t.denial.Load(), s.tracks[:0], error(nil)
+	all := len(s.req.Keys) == 0
+	s.req.Keys = slices.DeleteFunc(s.req.Keys, func(k wire.Key) bool { return denial.hasKey(k.Bytes()) })
+	if all {
+		leave, err := t.enterIndex(ctx)
+		if err != nil {
+			return nil, err
+		}
+		defer leave()
+	}
+	if all || len(s.req.Keys) > 0 {
+		if tracks, err = t.store.Scrape(ctx, s.req.Keys, asker, tracks); err != nil {
+			return nil, err
+		}
+	}
+	if all {
+		tracks = slices.DeleteFunc(tracks, func(tr wire.Track) bool { return denial.hasKey(tr.Key.Bytes()) })
+		size := sizeOfIndex(format, tracks)
+		if t.MaxIndex > 0 && size > t.MaxIndex {
+			return nil, errLargeIndex
+		}
+		dst = slices.Grow(dst, int(size)) // else it would grow in steps, and take twice as much
+	}
+	s.tracks = tracks[:0]
+	resp.Type = contentType(&s.req, format)
+	dst = wire.AppendTracks(dst, format, tracks)
+	clear(tracks) // so that the pool does not keep the store's keys in memory
+	return dst, nil
+}
 
 // enterIndex waits until no other index is being made. It returns an error at once if there are too many
 // keys. The caller must call leave.
