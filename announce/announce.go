@@ -57,6 +57,6 @@ func ParseTracker(s string) (Tracker, error) { return wire.ParseTracker(s) }
 // See [wire.ParseTrackers].
 func ParseTrackers(s string) ([]Tracker, error) { return wire.ParseTrackers(s) }
 
-// ParseLabel makes a [Request.ID] of a label, which has 1 to 20 bytes of UTF-8. A tracker gives the label to
-// everyone who asks for labels. See [wire.ParseLabel].
+// ParseLabel makes a [Request.ID] of a label, which has 1 to 20 bytes of UTF-8. Everyone who looks at the key
+// can see the label. See [wire.ParseLabel].
 func ParseLabel(s string) (wire.ID, error) { return wire.ParseLabel(s) }

@@ -148,7 +148,8 @@ func (o *watchOptions) run(c *cli.Context, s Streams) error {
 		}
 		defer o.enterMembers(ctx, s, o.request)()
 	}
-	if o.job.command == nil && o.to.name == "" { // FILE has other readers, who need it longer
+	// A COMMAND or a FILE is of use even if nobody reads the output any more.
+	if o.job.command == nil && o.to.name == "" {
 		go func() {
 			if waitReaderGone(s.rawOut) {
 				cancel(errReaderGone)
