@@ -1,10 +1,7 @@
 package valkey_test
 
 import (
-	"fmt"
-	"sync"
 	"testing"
-	"time"
 
 	"ntrack/tracker/store/valkey"
 	"ntrack/tracker/store/valkey/valkeytest"
@@ -48,49 +45,4 @@ func TestFaultRemoveTwice(t *testing.T) {
 	must(t, b.Remove(t.Context(), []byte(key)))
 	eventually(t, repaired, func() error { return ended(second) })
 	agree(t, repaired, a, key, nil)
-}
-
-// Many peers have a stream at each of three trackers. Two of these end at the same time, while the third tracker
-// writes its leases again. It keeps the peers listed.
-func TestFaultThirdStays(t *testing.T) {
-	t.Parallel()
-	const tracks, perTrack = 10, 20
-	engine := valkeytest.Start(t, valkeytest.Options{})
-	var stores []*valkey.Store
-	for range 3 {
-		stores = append(stores, open(t, valkey.Config{URL: engine.URL()}))
-	}
-	l := &ledger{}
-	key := func(k int) string { return fmt.Sprintf("track %d", k) }
-	var watchers [tracks]*watcher
-	for k := range tracks {
-		watchers[k] = watch(t, l, stores[0], key(k))
-	}
-	var streams [3][]*watcher
-	for i, s := range stores {
-		for k := range tracks {
-			for _, self := range peers(0, perTrack) {
-				streams[i] = append(streams[i], member(t, l, s, key(k), self))
-				l.stays(key(k), self)
-			}
-		}
-	}
-	for k := range tracks {
-		agree(t, repaired, stores[0], key(k), peers(0, perTrack), watchers[k])
-	}
-	var ending sync.WaitGroup
-	for _, at := range streams[:2] {
-		ending.Go(func() {
-			for _, w := range at {
-				w.close()
-			}
-		})
-	}
-	ending.Wait()
-	// A lease that was not written again would lapse after eleven seconds.
-	for began := time.Now(); time.Since(began) < 12*time.Second; {
-		for k := range tracks {
-			agree(t, repaired, stores[0], key(k), peers(0, perTrack), watchers[k])
-		}
-	}
 }

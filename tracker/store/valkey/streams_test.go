@@ -237,6 +237,35 @@ func leaveAfterPutBack(t *testing.T, e *valkeytest.Engine, s *Store) {
 	}
 }
 
+// Another tracker, whose stream of a peer ended, has shortened the lease. This tracker, which has a stream of the
+// peer too, writes its lease again when it reads the peer, and not only at the next renewal after minutes.
+func TestShortenedLease(t *testing.T) {
+	t.Parallel()
+	e := valkeytest.Start(t, valkeytest.Options{})
+	s, err := Open(t.Context(), Config{URL: e.URL(), Lease: 10 * time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	self := netip.MustParseAddrPort("192.0.2.1:1")
+	watch(t, s, "k", self.String())
+	k := s.keysOf([]byte("k"))
+	set := k.sets[setOf(self.Addr())]
+	for range 2 { // the first renewal may come during the first round
+		short := s.leaseNow(time.Minute).float()
+		e.Must("ZADD", set, strconv.FormatFloat(short, 'f', 1, 64), memberOf(self))
+		e.Must("INCR", k.birth) // a message was lost, so all of the track is read
+		for began := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+			if x, err := strconv.ParseFloat(fmt.Sprint(e.Must("ZSCORE", set, memberOf(self))), 64); err == nil && x > short {
+				break
+			}
+			if time.Since(began) > 20*time.Second {
+				t.Fatal("the lease is not written again")
+			}
+		}
+	}
+}
+
 // The age of a table is stored with its epoch, so it goes on when all trackers have been restarted. An
 // earlier version stored no age, and then it is not known.
 func TestAge(t *testing.T) {
